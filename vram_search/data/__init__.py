@@ -1,0 +1,5 @@
+"""Rows of a data set: read, checked, split and hashed. No tokenizer, no torch."""
+
+from vram_search.data.rows import Example, Rows, load_rows
+
+__all__ = ["Example", "Rows", "load_rows"]

@@ -1,0 +1,60 @@
+"""The errors a person sees: what happened, which value, what to do next. Caught once, in `cli`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class VramSearchError(Exception):
+    """Something failed that the person can understand and act on.
+
+    Args:
+        message: what happened, with the value that caused it.
+        remedy: what to do next; printed on its own line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class InputError(VramSearchError):
+    """What was asked for cannot be done as written: a file, an option or a database is wrong."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a file: where, what stands there, and what is allowed."""
+
+    path: str
+    message: str
+    value: object = None
+    allowed: str = ""
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" (is {self.value!r})"
+        allowed = f"; allowed: {self.allowed}" if self.allowed else ""
+        return f"{self.path}: {self.message}{value}{allowed}"
+
+
+class FaultyFileError(InputError):
+    """A file with one or more faults, all of them reported together."""
+
+    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(f"{source}: {count}\n{lines}")
+        self.faults = list(faults)
+
+
+class StoreError(InputError):
+    """The database cannot be used: not ours, newer, locked, read-only or on a full disk."""

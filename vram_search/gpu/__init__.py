@@ -1,0 +1,28 @@
+"""The card that is here: what NVML says of it, what of it may be used, what a run took of it."""
+
+from vram_search.gpu.budget import CardBudget, CardMemory, allocator_budget, budget_here
+from vram_search.gpu.fake import FakeReader
+from vram_search.gpu.monitor import Monitor, MonitorReport, PhasePeaks
+from vram_search.gpu.nvml import NvmlReader, open_reader
+from vram_search.gpu.reader import GpuDevice, GpuReader, GpuReadError, GpuSample, NoGpuError
+from vram_search.gpu.spill import SYSMEM_FALLBACK_HINT, is_spilling
+
+__all__ = [
+    "SYSMEM_FALLBACK_HINT",
+    "CardBudget",
+    "CardMemory",
+    "FakeReader",
+    "GpuDevice",
+    "GpuReadError",
+    "GpuReader",
+    "GpuSample",
+    "Monitor",
+    "MonitorReport",
+    "NoGpuError",
+    "NvmlReader",
+    "PhasePeaks",
+    "allocator_budget",
+    "budget_here",
+    "is_spilling",
+    "open_reader",
+]

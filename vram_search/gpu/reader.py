@@ -1,0 +1,73 @@
+"""What a GPU reader gives: one device, its samples, and the errors it raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vram_search.errors import VramSearchError
+
+
+class NoGpuError(VramSearchError):
+    """There is no GPU to read here; the message says why, the remedy what would change it."""
+
+
+class GpuReadError(VramSearchError):
+    """A GPU that was here did not answer: the driver was reset, or the card is lost."""
+
+
+@dataclass(frozen=True)
+class GpuDevice:
+    """What does not change while a study runs. None means not available, never 0.
+
+    `uuid` as CUDA_VISIBLE_DEVICES of a training process pins it to this very device: NVML counts
+    by PCI bus, CUDA fastest first, so on a mixed machine an index may mean two cards.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    total_bytes: int
+    driver_version: str
+    cuda_driver_version: str
+    compute_capability: str | None
+    is_wddm: bool
+    """Windows manages the memory (native or below WSL2): no figure per process, may spill."""
+    display_active: bool | None
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """One reading. None means not available, never 0.
+
+    `process_bytes` counts all of a process on the device: CUDA context and allocator together.
+    `device_bytes` is what all processes use, as nvidia-smi prints it; `occupied_bytes` is total
+    minus free, so it holds the driver's own share too (259 MiB on an RTX 5060 Ti): nobody can
+    allocate more than total minus occupied.
+    """
+
+    at: float
+    """Seconds of the monotonic clock."""
+    device_bytes: int
+    occupied_bytes: int
+    process_bytes: int | None = None
+    utilization_percent: int | None = None
+    power_watts: float | None = None
+    temperature_celsius: int | None = None
+    sm_clock_mhz: int | None = None
+
+
+class GpuReader(Protocol):
+    """Reads one GPU. `NvmlReader` does; `FakeReader` replays."""
+
+    def device(self) -> GpuDevice:
+        """The device; never fails once the reader is open."""
+        ...
+
+    def sample(self, pid: int | None) -> GpuSample:
+        """A reading now, with `process_bytes` of `pid`.
+
+        Raises:
+            GpuReadError: the device did not answer this time.
+        """
+        ...

@@ -1,0 +1,180 @@
+"""The messages between the supervising process (`worker`) and the training process (`train`).
+
+One JSON object a line. The supervisor sends jobs to the training process's standard input; it
+answers with events on its standard output. When its standard input closes, it ends at once, so no
+training outlives its supervisor.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from vram_search.spec.base import Count, Spec
+from vram_search.spec.hyperparameters import Hyperparameters
+from vram_search.spec.plan import MemoryPlan
+from vram_search.spec.study import DatasetSpec, TrainingSpec
+
+
+class LoadJob(Spec):
+    """Load and quantise the base model, read and encode the rows; once a process."""
+
+    do: Literal["load"] = "load"
+    model_name_or_path: str
+    random_weights: bool
+    tokenizer: str | None
+    dataset: DatasetSpec
+    seed: int
+    cutoff_lens: tuple[int, ...]
+    eval_cutoff_len: int
+    cap_bytes: int | None = None
+    """What the allocator may take on a GPU; None leaves it free."""
+    enable_liger_kernel: bool = False
+
+
+class TrialJob(Spec):
+    """Probe and train one adapter on the resident base model."""
+
+    do: Literal["trial"] = "trial"
+    number: int
+    hyperparameters: Hyperparameters
+    target_modules: tuple[str, ...]
+    plan: MemoryPlan
+    training: TrainingSpec
+    eval_cutoff_len: int
+    seed: int
+    adapter_folder: str
+    """Where the best checkpoint's adapter goes; the parent folder exists."""
+
+
+class Verdict(Spec):
+    """The answer to an evaluation at a rung: go on, or stop here."""
+
+    do: Literal["verdict"] = "verdict"
+    prune: bool
+
+
+Job = Annotated[LoadJob | TrialJob | Verdict, Field(discriminator="do")]
+JOB: TypeAdapter[LoadJob | TrialJob | Verdict] = TypeAdapter(Job)
+
+
+class Ready(Spec):
+    """The base model is resident."""
+
+    event: Literal["ready"] = "ready"
+    device: str
+    has_gpu: bool
+    versions: dict[str, str]
+    train_rows: int
+    eval_rows: int
+    longest_tokens: int
+    rows_cut: int
+    """Training rows longer than the largest cutoff_len."""
+    data_hash: str
+    allocated_bytes: int | None
+    seconds: float
+
+
+class Fault(Spec):
+    """What was asked for cannot be done; the supervisor shows it and stops."""
+
+    event: Literal["fault"] = "fault"
+    message: str
+    remedy: str = ""
+
+
+class Stage(Spec):
+    """The trial enters a stage."""
+
+    event: Literal["stage"] = "stage"
+    stage: Literal["probe", "train", "eval"]
+    steps_total: int = 0
+
+
+class Probed(Spec):
+    """The mini-test is over; bytes are None without a GPU."""
+
+    event: Literal["probed"] = "probed"
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    seconds: float
+
+
+class Step(Spec):
+    """One optimizer step; non-finite figures are None."""
+
+    event: Literal["step"] = "step"
+    step: int
+    loss: float | None
+    learning_rate: float
+    grad_norm: float | None
+    seconds: float
+    allocated_bytes: int | None = None
+
+
+class Evaluated(Spec):
+    """An evaluation at a rung or at the end; at a rung the process waits for a Verdict."""
+
+    event: Literal["evaluated"] = "evaluated"
+    step: int
+    fraction: float
+    is_rung: bool
+    eval_loss: float | None
+    """Mean per answer token at the study's eval cutoff, nats; None when not finite."""
+    own_cutoff_eval_loss: float | None
+    """The same at the trial's own cutoff_len; only at the end."""
+    bits_per_byte: float | None
+    example_loss_sums: tuple[float | None, ...]
+    seconds: float
+
+
+class Finished(Spec):
+    """The trial is over as far as the training process can tell."""
+
+    event: Literal["finished"] = "finished"
+    outcome: Literal["complete", "pruned", "oom", "diverged", "failed"]
+    stage: str
+    step: int
+    steps_total: int
+    message: str = ""
+    remedy: str = ""
+    requested_bytes: int | None = None
+    batch_shape: tuple[int, int] | None = None
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    trainable_parameters: int | None = None
+    best_step: int | None = None
+    seconds: dict[str, float] = Field(default_factory=dict)
+    leaked_bytes: int = 0
+
+
+Event = Annotated[
+    Ready | Fault | Stage | Probed | Step | Evaluated | Finished, Field(discriminator="event")
+]
+AnyEvent = Ready | Fault | Stage | Probed | Step | Evaluated | Finished
+EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
+
+
+def parse_event(line: str) -> AnyEvent:
+    """An event from its line.
+
+    Raises:
+        ValueError: the line is none; the training process is not ours or is broken.
+    """
+    return EVENT.validate_json(line)
+
+
+def parse_job(line: str) -> LoadJob | TrialJob | Verdict:
+    """A job from its line.
+
+    Raises:
+        ValueError: the line is none.
+    """
+    return JOB.validate_json(line)
+
+
+def finite(value: Any) -> float | None:
+    """A float for JSON: None in place of nan and infinities."""
+    number = float(value)
+    return number if number == number and abs(number) != float("inf") else None

@@ -1,0 +1,34 @@
+"""Finds the shipped configs and studies, in a checkout and in an installed wheel, and our folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_data_path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(*parts: str) -> Path:
+    """Path of a shipped file or folder, for example `shipped("configs", "cards")`.
+
+    In a wheel they lie inside the package (`_shipped/`), in a checkout beside it.
+    """
+    inside = _PACKAGE / "_shipped"
+    return (inside if inside.is_dir() else _PACKAGE.parent).joinpath(*parts)
+
+
+def data_folder() -> Path:
+    """Where the database and the adapters lie unless a study or an option says otherwise.
+
+    `VRAM_SEARCH_HOME` moves it together with the cache.
+    """
+    home = os.environ.get("VRAM_SEARCH_HOME")
+    return Path(home) if home else user_data_path("vram-search", appauthor=False)
+
+
+def cache_folder() -> Path:
+    """Where converted models lie; safe to delete."""
+    home = os.environ.get("VRAM_SEARCH_HOME")
+    return Path(home) / "cache" if home else user_cache_path("vram-search", appauthor=False)

@@ -1,0 +1,67 @@
+"""A card: a GPU as far as memory goes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field
+
+from vram_search.resources import shipped
+from vram_search.spec.base import Flag, Spec
+from vram_search.units import parse_bytes
+
+
+def _bytes(value: object) -> object:
+    return parse_bytes(value) if isinstance(value, str) else value
+
+
+ByteCount = Annotated[int, Field(strict=True, ge=0), BeforeValidator(_bytes)]
+"""Bytes, written as a whole number or like "16 GiB"."""
+
+
+class Card(Spec):
+    """Total memory, what is not ours, and what the CUDA context takes; all in bytes."""
+
+    name: str = Field(description="slug, as in configs/cards/")
+    title: str = Field(default="", description="the vendor's name")
+    total_bytes: Annotated[ByteCount, Field(gt=0)]
+    reserve_bytes: ByteCount = Field(default=0, description="kept for a display and others")
+    context_bytes: ByteCount = Field(default=0, description="the CUDA context of one process")
+    compute_capability: str = Field(default="", pattern=r"^([0-9]+\.[0-9]+)?$")
+    platform: Literal["linux", "windows"] = "linux"
+    assumed: Flag = Field(default=False, description="context_bytes is assumed, not measured")
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the allocator may take: total - reserve - context."""
+        return self.total_bytes - self.reserve_bytes - self.context_bytes
+
+    @property
+    def has_bf16(self) -> bool:
+        """bfloat16 arithmetic exists from compute capability 8.0 (Ampere) on."""
+        return not self.compute_capability or float(self.compute_capability) >= 8.0
+
+    @property
+    def label(self) -> str:
+        return self.title or self.name
+
+
+def card_names() -> list[str]:
+    """Slugs of the shipped cards."""
+    return sorted(path.stem for path in shipped("configs", "cards").glob("*.yaml"))
+
+
+def load_card(slug: str) -> dict[str, Any]:
+    """The shipped card's fields, unvalidated.
+
+    Raises:
+        ValueError: no card of that name is shipped.
+    """
+    path = shipped("configs", "cards", f"{slug}.yaml")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", slug) or not path.is_file():
+        raise ValueError(f"no card {slug!r} is shipped")
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded

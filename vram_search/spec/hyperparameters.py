@@ -1,0 +1,198 @@
+"""Hyperparameters (what changes the loss) and the space they are searched in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from vram_search.spec.base import Count, PositiveFloat, Spec
+from vram_search.spec.optimizers import OPTIMIZERS
+
+LORA_TARGET_SETS: dict[str, tuple[str, ...]] = {
+    "qv": ("q_proj", "v_proj"),
+    "qkvo": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "qkvo_gu": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"),
+    "all": ("all",),
+}
+"""Named sets of LoRA modules; `all` is every linear layer of the model's blocks."""
+
+MAX_RANK = 1024
+MAX_CUTOFF_LEN = 1_048_576
+
+
+def parse_lora_target(value: object) -> str:
+    """One LoRA target as text: a set's name, or module names joined by commas.
+
+    Raises:
+        ValueError: the value is neither.
+    """
+    if isinstance(value, (list, tuple)):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise ValueError("a list of LoRA modules holds one or more module names")
+        value = ",".join(value)
+    if not isinstance(value, str):
+        raise ValueError("a LoRA target is a set's name or a list of module names")
+    names = [name.strip() for name in value.split(",")]
+    if not all(name.isidentifier() for name in names):
+        raise ValueError("a LoRA module is a name such as q_proj")
+    if len(set(names)) != len(names):
+        raise ValueError("a LoRA module is named twice")
+    if len(names) > 1 and any(name in LORA_TARGET_SETS for name in names):
+        raise ValueError("a set's name stands alone, not in a list of modules")
+    return ",".join(names)
+
+
+def _parse_optim(value: object) -> object:
+    if isinstance(value, str) and value not in OPTIMIZERS:
+        raise ValueError("not an optimizer that is searched here")
+    return value
+
+
+Optim = Annotated[str, Field(strict=True), BeforeValidator(_parse_optim)]
+LoraTarget = Annotated[str, BeforeValidator(parse_lora_target)]
+Rank = Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)]
+CutoffLen = Annotated[int, Field(strict=True, ge=16, le=MAX_CUTOFF_LEN)]
+LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class Hyperparameters(Spec):
+    """One point of the space; names as LLaMA-Factory and transformers spell them."""
+
+    optim: Optim
+    lora_target: LoraTarget
+    lora_rank: Rank
+    lora_alpha: Count
+    cutoff_len: CutoffLen
+    batch_size: Count = Field(description="effective: sequences per optimizer step")
+    learning_rate: LearningRate
+
+
+class LearningRateRange(Spec):
+    """Learning rates are searched on a logarithmic scale from `min` to `max`, or in `values`."""
+
+    min: LearningRate
+    max: LearningRate
+
+    @model_validator(mode="after")
+    def _ordered(self) -> LearningRateRange:
+        if self.min > self.max:
+            raise ValueError("min is above max: the range is empty")
+        return self
+
+
+def _one_or_many(value: object) -> object:
+    """A pinned value is a space of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _lora_targets(value: object) -> object:
+    """`[q_proj, v_proj]` alone is a faulty way to write one list; say so instead of guessing."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        loose = [v for v in value if v not in LORA_TARGET_SETS and "," not in v]
+        if len(loose) == len(value) and len(value) > 1:
+            raise ValueError(
+                "module names of one choice need brackets of their own: "
+                f"[[{', '.join(loose)}]], or a comma list: ['{','.join(loose)}']"
+            )
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _learning_rate_space(value: object) -> object:
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, (list, tuple)):
+        raise ValueError("write a number, or a range {min: 2.0e-5, max: 1.0e-3}")
+    return {"min": value, "max": value}
+
+
+class SearchSpace(Spec):
+    """What is searched. A single value pins a hyperparameter."""
+
+    optim: Annotated[tuple[Optim, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
+        "adamw_torch_fused",
+        "adamw_8bit",
+    )
+    lora_target: Annotated[
+        tuple[LoraTarget, ...], Field(min_length=1), BeforeValidator(_lora_targets)
+    ] = ("qv", "qkvo", "qkvo_gu", "all")
+    lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
+        4,
+        8,
+        16,
+        32,
+        64,
+    )
+    cutoff_len: Annotated[
+        tuple[CutoffLen, ...], Field(min_length=1), BeforeValidator(_one_or_many)
+    ] = (512, 1024)
+    batch_size: Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
+        4,
+        8,
+        16,
+        32,
+    )
+    learning_rate: Annotated[LearningRateRange, BeforeValidator(_learning_rate_space)] = (
+        LearningRateRange(min=2e-5, max=1e-3)
+    )
+
+    @field_validator("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
+    @classmethod
+    def _no_duplicates(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("a value is listed twice")
+        return tuple(sorted(values)) if isinstance(values[0], int) else values
+
+    @property
+    def is_learning_rate_pinned(self) -> bool:
+        return self.learning_rate.min == self.learning_rate.max
+
+    def contains(self, hp: Hyperparameters) -> bool:
+        """Whether these hyperparameters are a point of the space (alpha is derived, not searched)."""
+        low, high = self.learning_rate.min, self.learning_rate.max
+        slack = 1e-9  # a float that went through a logarithm and JSON
+        return (
+            hp.optim in self.optim
+            and hp.lora_target in self.lora_target
+            and hp.lora_rank in self.lora_rank
+            and hp.cutoff_len in self.cutoff_len
+            and hp.batch_size in self.batch_size
+            and low * (1 - slack) <= hp.learning_rate <= high * (1 + slack)
+        )
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the listed values, without a learning rate."""
+        names = ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
+        for values in product(*(getattr(self, name) for name in names)):
+            yield dict(zip(names, values, strict=True))
+
+    @property
+    def combinations(self) -> float:
+        """How many different points there are; infinite while the learning rate is a range."""
+        if not self.is_learning_rate_pinned:
+            return math.inf
+        return math.prod(
+            len(values)
+            for values in (
+                self.optim,
+                self.lora_target,
+                self.lora_rank,
+                self.cutoff_len,
+                self.batch_size,
+            )
+        )
+
+
+__all__ = [
+    "LORA_TARGET_SETS",
+    "Hyperparameters",
+    "LearningRateRange",
+    "PositiveFloat",
+    "SearchSpace",
+    "parse_lora_target",
+]

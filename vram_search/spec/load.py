@@ -1,0 +1,136 @@
+"""A study file from disk: every fault reported at once, with path, value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.resources import shipped
+from vram_search.spec.card import card_names
+from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.study import StudySpec
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """Reads and validates a study file.
+
+    Args:
+        path: the file; "demo" alone means the shipped `studies/demo.yaml`.
+        overrides: "key.inner=value" texts as of `--set`; values are YAML.
+
+    Raises:
+        InputError: no such file, or not YAML.
+        FaultyFileError: one or more values are wrong.
+    """
+    path = find_study_file(path)
+    data = _load_yaml(path)
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return StudySpec.model_validate(data, context={"folder": path.resolve().parent})
+    except ValidationError as error:
+        raise FaultyFileError(str(path), [_fault(e) for e in error.errors()]) from None
+
+
+def find_study_file(path: Path) -> Path:
+    """The file itself, or the shipped study of that name.
+
+    Raises:
+        InputError: neither is there; names the shipped ones.
+    """
+    if path.is_file():
+        return path
+    candidate = shipped("studies") / path.with_suffix(".yaml").name
+    if candidate.is_file() and path.parent in (Path("."), Path("studies")):
+        return candidate
+    names = ", ".join(sorted(file.stem for file in shipped("studies").glob("*.yaml")))
+    raise InputError(f"{path}: no such study file", f"shipped studies: {names}")
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise InputError(f"{path}: not valid YAML: {where}{problem}") from None
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path}: holds no study (a mapping of keys is expected)",
+            "see the shipped studies/demo.yaml for an example",
+        )
+    return data
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(
+            f"--set {override!r}: not of the form key=value",
+            "for example --set search_space.lora_rank=[8,16]",
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+    for part in parts[:-1]:
+        inner = data.get(part)
+        if not isinstance(inner, dict):
+            inner = data[part] = {}
+        data = inner
+    data[parts[-1]] = value
+
+
+def _fault(error: ErrorDetails) -> Fault:
+    """Pydantic's error in our words."""
+    location = [part for part in error["loc"]]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    path = path.lstrip(".") or "(the file)"
+    value = error["input"] if not isinstance(error["input"], (dict, list)) else None
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"unknown key; did you mean {close[0]!r}?" if close else "unknown key"
+        return Fault(path, hint, None, ", ".join(known))
+    if kind == "missing":
+        return Fault(path, "is required but missing")
+    return Fault(path, message, value, _allowed(location))
+
+
+def _allowed(location: Sequence[int | str]) -> str:
+    names = [part for part in location if isinstance(part, str)]
+    if names[-1:] == ["card"]:
+        return ", ".join(card_names())
+    if names[-1:] == ["optim"]:
+        return ", ".join(OPTIMIZERS)
+    return ""
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """Keys of the part of a study file that a location names."""
+    model: type[BaseModel] = StudySpec
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            models = [field.annotation, *typing.get_args(field.annotation)]
+            model = next(
+                (m for m in models if isinstance(m, type) and issubclass(m, BaseModel)), model
+            )
+    return list(model.model_fields)

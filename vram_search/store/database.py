@@ -1,0 +1,236 @@
+"""Opens the database: makes, checks and migrates it, and hands out its transactions.
+
+Alembic is imported only when there is something to migrate: queries must start fast.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from vram_search.errors import StoreError
+from vram_search.store.faults import describe, store_errors
+from vram_search.units import MIB, format_bytes
+
+VERSION_TABLE = "vram_search_alembic_version"
+# Every revision in migrations/versions, oldest first; a test compares it with Alembic's own list.
+KNOWN_REVISIONS = ("0001",)
+BUSY_SECONDS = 30.0
+# Room for the record of a long study: a trial takes about 100 KB.
+MIN_FREE_BYTES = 64 * MIB
+
+_MIGRATIONS = Path(__file__).resolve().parent / "migrations"
+# Execution option of a connection: the words after SQLite's BEGIN, or None for no transaction.
+_BEGIN = "vram_search_begin"
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite file, for `open_database` and for Optuna."""
+    return URL.create("sqlite", database=str(path.absolute())).render_as_string()
+
+
+def open_database(url: str, *, create: bool, busy_seconds: float = BUSY_SECONDS) -> Engine:
+    """Opens a database and brings its tables up to date.
+
+    Args:
+        url: `sqlite:////abs/path.db` or `postgresql://...`.
+        create: make folder, file and tables where missing; without it a database that has never
+            seen a study is refused. Tables of an older version are migrated either way.
+        busy_seconds: how long a transaction waits for another process's.
+
+    Raises:
+        StoreError: the URL, the file or its disk cannot be used, or the file is not ours.
+    """
+    parsed = _parse_url(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite:
+        _check_file(Path(str(parsed.database)), create)
+    engine = _sqlite_engine(parsed, busy_seconds) if is_sqlite else _server_engine(parsed)
+    try:
+        _bring_up_to_date(engine, create, busy_seconds)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection that sees one state of the database and never waits for a writer."""
+    with store_errors(engine.url), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that holds the write lock from its start; rolled back by any exception."""
+    with store_errors(engine.url), engine.connect() as connection:
+        connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})
+        with connection.begin():
+            yield connection
+
+
+def _parse_url(url: str) -> URL:
+    forms = "write sqlite:////absolute/path.db or postgresql://user@host/name"
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StoreError(f"{url!r} is not a database URL", forms) from error
+    backend, _, driver = parsed.drivername.partition("+")
+    if backend == "postgresql":
+        return parsed
+    if backend != "sqlite" or driver not in ("", "pysqlite"):
+        raise StoreError(f"{describe(parsed)}: {parsed.drivername} is not supported", forms)
+    if parsed.query or parsed.host or not parsed.database or parsed.database == ":memory:":
+        raise StoreError(f"{url!r} does not name a file (options are not supported)", forms)
+    return parsed.set(database=str(Path(parsed.database).absolute()))
+
+
+def _check_file(file: Path, create: bool) -> None:
+    """Refuses a missing file, or makes its folder and checks for room."""
+    try:
+        if create:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise StoreError(f"database {file} is a folder", "name a file in it with --database")
+        if not create and not file.exists():
+            raise StoreError(
+                f"no database at {file}",
+                "run `vram-search run STUDY.yaml` first, or name one with --database",
+            )
+        free_bytes = shutil.disk_usage(file.parent).free
+    except OSError as error:
+        raise StoreError(
+            f"database {file} cannot be reached: {error.strerror or error}",
+            "check the folder and its permissions, or name another database with --database",
+        ) from error
+    if create and free_bytes < MIN_FREE_BYTES:
+        raise StoreError(
+            f"database {file}: only {format_bytes(free_bytes)} are free on its disk, "
+            f"{format_bytes(MIN_FREE_BYTES)} are needed",
+            "free some space, or name a database on another disk with --database",
+        )
+
+
+def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": busy_seconds})
+
+    @event.listens_for(engine, "connect")
+    def configure(dbapi_connection: Any, _record: Any) -> None:
+        # Python's driver would begin transactions late and DEFERRED; we say when, below.
+        dbapi_connection.isolation_level = None
+        dbapi_connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer that starts by reading would fail at once, not wait, when another has written
+        # in between (SQLITE_BUSY_SNAPSHOT): so it takes the lock first.
+        mode = connection.get_execution_options().get(_BEGIN, "DEFERRED")
+        if mode:
+            connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+def _server_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (ModuleNotFoundError, ArgumentError) as error:
+        raise StoreError(
+            f"database {describe(url)} needs a driver that is not installed: {error}",
+            "install it with `pip install psycopg[binary]`",
+        ) from error
+
+
+def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None:
+    head = KNOWN_REVISIONS[-1]
+    with reading(engine) as connection:
+        revision = _revision(connection)
+    if revision == head and not create:
+        return
+    if revision is None and not create:
+        raise StoreError(
+            f"database {describe(engine.url)} holds no study of vram-search yet",
+            "run `vram-search run STUDY.yaml` first, or name one with --database",
+        )
+    if engine.dialect.name == "sqlite":
+        with store_errors(engine.url):
+            _use_write_ahead_log(engine, busy_seconds)
+    with writing(engine) as connection:
+        if _revision(connection) != head:
+            _migrate(connection)
+        # Changes nothing, yet fails where nothing may be written (BEGIN IMMEDIATE alone does not):
+        # better now than after the first trial has trained.
+        connection.execute(text(f"DELETE FROM {VERSION_TABLE} WHERE 1 = 0"))
+
+
+def _revision(connection: Connection) -> str | None:
+    """Our revision in the database; None where our tables may be made.
+
+    Raises:
+        StoreError: the revision is newer than this code, or the database is someone else's.
+    """
+    name = describe(connection.engine.url)
+    tables = set(inspect(connection).get_table_names())
+    if VERSION_TABLE in tables:
+        query = text(f"SELECT version_num FROM {VERSION_TABLE}")
+        revision: str | None = connection.scalar(query)
+        if revision is None or revision in KNOWN_REVISIONS:
+            return revision
+        raise StoreError(
+            f"database {name} was made by a newer vram-search (its version is {revision}, "
+            f"this one knows up to {KNOWN_REVISIONS[-1]})",
+            "install the newer version with `pip install -U vram-search`, or name another "
+            "database with --database",
+        )
+    if tables and not _are_optunas(tables):
+        some = ", ".join(sorted(tables)[:3])
+        raise StoreError(
+            f"database {name} belongs to another program (it holds the tables {some}); "
+            "nothing was changed",
+            "name another database with --database",
+        )
+    return None
+
+
+def _are_optunas(tables: set[str]) -> bool:
+    """True for the tables Optuna makes (optuna/storages/_rdb/models.py), and no others."""
+    core = {"studies", "trials", "version_info", "alembic_version"}
+    return core <= tables and all(name.startswith(("study_", "trial_")) for name in tables - core)
+
+
+def _use_write_ahead_log(engine: Engine, busy_seconds: float) -> None:
+    """Lets readers read while the search writes; the file remembers it."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            with engine.connect() as connection:
+                # Not possible inside a transaction.
+                outside = connection.execution_options(**{_BEGIN: None})
+                outside.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except OperationalError as error:
+            # Of two processes that switch a new file at once, SQLite fails one without waiting.
+            if "is locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _migrate(connection: Connection) -> None:
+    """Runs the missing revisions within the connection's transaction."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    # A percent sign would be taken for configparser's interpolation.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = VERSION_TABLE
+    command.upgrade(config, "head")

@@ -1,0 +1,85 @@
+"""Turns what a database says when the world is at fault into a StoreError a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from vram_search.errors import StoreError
+
+_ANOTHER = "or name another database with --database"
+
+# What SQLite says (sqlite3.c, sqlite3ErrStr), what it means, and the way out.
+_SQLITE_FAULTS = (
+    (
+        "is locked",
+        "is locked: another process is writing to it and did not finish in time",
+        "wait for that process or end it, and try again; on a network share, move the database "
+        "to a local disk",
+    ),
+    (
+        "readonly database",
+        "may not be written",
+        f"allow writing to the file and its folder, {_ANOTHER}",
+    ),
+    (
+        "disk is full",
+        "cannot grow: the disk is full",
+        f"free some space and run again (what was recorded before is safe), {_ANOTHER}",
+    ),
+    (
+        "is not a database",
+        "is not an SQLite database",
+        "check the path, " + _ANOTHER,
+    ),
+    (
+        "malformed",
+        "is damaged",
+        "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
+    ),
+    (
+        "unable to open",
+        "cannot be opened",
+        f"check that it may be read, and its folder read and written, {_ANOTHER}",
+    ),
+    (
+        "disk I/O error",
+        "cannot be read or written: disk I/O error",
+        f"check the disk, {_ANOTHER}",
+    ),
+)
+
+
+def describe(url: URL | str) -> str:
+    """The database for an error message: a file's path, or the URL without its password."""
+    url = make_url(url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        return url.database
+    return url.render_as_string(hide_password=True)
+
+
+@contextmanager
+def store_errors(url: URL | str) -> Iterator[None]:
+    """Within it, a fault of the database's surroundings is raised as StoreError.
+
+    Faults of our own code (a broken constraint, wrong SQL) pass through as they are.
+
+    Raises:
+        StoreError: locked, read-only, full, damaged, not a database, not reachable.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
+        if type(error) not in (DatabaseError, OperationalError):
+            raise
+        said = str(error.orig)
+        for fragment, meaning, remedy in _SQLITE_FAULTS:
+            if fragment in said:
+                raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
+        raise StoreError(
+            f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}"
+        ) from error

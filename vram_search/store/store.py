@@ -1,0 +1,300 @@
+"""The record of every trial: what was tried, with which plan, and what came of it.
+
+    store = open_store(sqlite_url(path), create=True)
+    study = store.create_study("demo", spec, data_hash, card, model)
+    trial_id = store.start_trial(study.id, 0, hyperparameters, seed=1, data_hash=data_hash)
+    store.finish_trial(trial_id, TrialResult("complete", eval_loss=1.31))
+
+Every method is one transaction. All raise StoreError when the database is locked, read-only, full
+or damaged; those that change a row raise RuntimeError when it is missing or finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from vram_search.errors import StoreError
+from vram_search.store.database import reading, writing
+from vram_search.store.records import (
+    OUTCOMES,
+    Evaluation,
+    Outcome,
+    StepLoss,
+    StudyRecord,
+    TrialRecord,
+    TrialResult,
+)
+from vram_search.store.tables import evaluations, step_losses, studies, trials
+
+_T = TypeVar("_T")
+_NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
+_RESULT_COLUMNS = {field.name for field in fields(TrialResult)} - {"step_losses", "evaluations"}
+
+
+class Store:
+    """Reads and writes studies and trials; `engine` comes from `open_database`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def close(self) -> None:
+        """Closes the connections; SQLite then folds its write-ahead log into the file."""
+        self.engine.dispose()
+
+    # Studies
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, newest activity first."""
+        return self._studies(select(studies).order_by(*_NEWEST_FIRST))
+
+    def study(self, name: str) -> StudyRecord | None:
+        """The study of that name."""
+        return _first(self._studies(select(studies).where(studies.c.name == name)))
+
+    def latest_study(self) -> StudyRecord | None:
+        """The study with the newest activity."""
+        return _first(self._studies(select(studies).order_by(*_NEWEST_FIRST).limit(1)))
+
+    def create_study(
+        self,
+        name: str,
+        spec: dict[str, Any],
+        data_hash: str,
+        card: dict[str, Any],
+        model: dict[str, Any],
+    ) -> StudyRecord:
+        """Records a new study at revision 1.
+
+        Raises:
+            StoreError: a study of that name exists.
+        """
+        now = datetime.now(UTC)
+        row = insert(studies).values(
+            name=name,
+            created_at=now,
+            updated_at=now,
+            revision=1,
+            spec=spec,
+            data_hash=data_hash,
+            card=card,
+            model=model,
+        )
+        try:
+            with writing(self.engine) as connection:
+                created = connection.execute(row.returning(studies)).one()
+                return StudyRecord(**created._mapping)
+        except IntegrityError as error:
+            raise StoreError(f"a study named {name!r} exists", "choose another name") from error
+
+    def revise_study(
+        self,
+        study_id: int,
+        spec: dict[str, Any],
+        data_hash: str,
+        card: dict[str, Any],
+        model: dict[str, Any],
+    ) -> StudyRecord:
+        """Replaces what a study is about and counts its revision up."""
+        change = (
+            update(studies)
+            .where(studies.c.id == study_id)
+            .values(
+                revision=studies.c.revision + 1,
+                spec=spec,
+                data_hash=data_hash,
+                card=card,
+                model=model,
+            )
+        )
+        with writing(self.engine) as connection:
+            _touch(connection, study_id)
+            return StudyRecord(**connection.execute(change.returning(studies)).one()._mapping)
+
+    def touch_study(self, study_id: int) -> None:
+        """Marks activity now, as starting and finishing a trial do."""
+        with writing(self.engine) as connection:
+            _touch(connection, study_id)
+
+    # A trial's life
+
+    def start_trial(
+        self,
+        study_id: int,
+        number: int,
+        hyperparameters: dict[str, Any],
+        seed: int,
+        data_hash: str,
+        retry_of: int | None = None,
+    ) -> int:
+        """Records a running trial and returns its row id.
+
+        Args:
+            number: Optuna's number of the trial, unique within the study.
+            retry_of: the number of the lost trial that this one repeats.
+        """
+        row = insert(trials).values(
+            study_id=study_id,
+            number=number,
+            hyperparameters=hyperparameters,
+            seed=seed,
+            data_hash=data_hash,
+            retry_of=retry_of,
+            steps_done=0,
+            steps_total=0,
+            started_at=datetime.now(UTC),
+        )
+        with writing(self.engine) as connection:
+            _touch(connection, study_id)
+            return int(connection.execute(row.returning(trials.c.id)).scalar_one())
+
+    def record_plan(self, trial_id: int, plan: dict[str, Any], predicted: dict[str, Any]) -> None:
+        """Writes a running trial's memory plan and predicted bytes; a later plan replaces it."""
+        with writing(self.engine) as connection:
+            _change_running(
+                connection,
+                trial_id,
+                plan=plan,
+                predicted=predicted,
+                predicted_required_bytes=predicted.get("required_bytes"),
+            )
+
+    def record_stage(self, trial_id: int, stage: str) -> None:
+        """Writes what a running trial is doing."""
+        with writing(self.engine) as connection:
+            _change_running(connection, trial_id, stage=stage)
+
+    def finish_trial(self, trial_id: int, result: TrialResult) -> None:
+        """Writes everything that came of a trial, or, when any of it is refused, nothing.
+
+        Raises:
+            RuntimeError: the trial is finished already.
+            sqlalchemy.exc.IntegrityError: an unknown outcome, or two losses of one step.
+        """
+        values = {name: getattr(result, name) for name in _RESULT_COLUMNS}
+        losses = [{"trial_id": trial_id, **asdict(loss)} for loss in result.step_losses]
+        evaluated = [{"trial_id": trial_id, **asdict(item)} for item in result.evaluations]
+        with writing(self.engine) as connection:
+            study_id = _change_running(
+                connection,
+                trial_id,
+                **values,
+                measured_required_bytes=(result.measured or {}).get("required_bytes"),
+                finished_at=datetime.now(UTC),
+            )
+            # An empty list would insert one row of defaults.
+            if losses:
+                connection.execute(insert(step_losses), losses)
+            if evaluated:
+                connection.execute(insert(evaluations), evaluated)
+            _touch(connection, study_id)
+
+    # Trials as recorded
+
+    def running_trials(self, study_id: int) -> list[TrialRecord]:
+        """Trials without an outcome, in number order."""
+        running = _trials_of(study_id).where(trials.c.outcome.is_(None))
+        return self._trials(running.order_by(trials.c.number))
+
+    def trials(
+        self, study_id: int, outcomes: Collection[Outcome] | None = None
+    ) -> list[TrialRecord]:
+        """Trials in number order: all of them, or those with one of the outcomes."""
+        query = _trials_of(study_id).order_by(trials.c.number)
+        if outcomes is not None:
+            query = query.where(trials.c.outcome.in_(outcomes))
+        return self._trials(query)
+
+    def trial(self, study_id: int, number: int) -> TrialRecord | None:
+        """The study's trial of that number."""
+        return _first(self._trials(_trials_of(study_id).where(trials.c.number == number)))
+
+    def top_trials(
+        self,
+        study_id: int,
+        limit: int | None = None,
+        max_required_bytes: int | None = None,
+    ) -> list[TrialRecord]:
+        """Complete trials with a finite eval_loss, lowest first.
+
+        Args:
+            limit: how many at most.
+            max_required_bytes: only trials that need no more; measured bytes decide, or predicted
+                ones where none were measured; a trial with neither is left out.
+        """
+        query = (
+            _trials_of(study_id)
+            .where(trials.c.outcome == "complete", trials.c.eval_loss.is_not(None))
+            .order_by(trials.c.eval_loss, trials.c.number)
+            .limit(limit)
+        )
+        if max_required_bytes is not None:
+            required = func.coalesce(
+                trials.c.measured_required_bytes, trials.c.predicted_required_bytes
+            )
+            query = query.where(required <= max_required_bytes)
+        return self._trials(query)
+
+    def outcome_counts(self, study_id: int) -> dict[str, int]:
+        """How many trials had each outcome, 0 included, and under "running" those without."""
+        query = (
+            select(trials.c.outcome, func.count())
+            .where(trials.c.study_id == study_id)
+            .group_by(trials.c.outcome)
+        )
+        with reading(self.engine) as connection:
+            found = {outcome or "running": count for outcome, count in connection.execute(query)}
+        return {outcome: found.get(outcome, 0) for outcome in (*OUTCOMES, "running")}
+
+    def step_losses(self, trial_id: int) -> list[StepLoss]:
+        """Logged training losses of a finished trial, in step order."""
+        columns = [column for column in step_losses.c if column.name != "trial_id"]
+        query = select(*columns).where(step_losses.c.trial_id == trial_id)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.order_by(step_losses.c.step))
+            return [StepLoss(**row._mapping) for row in rows]
+
+    def evaluations(self, trial_id: int) -> list[Evaluation]:
+        """Evaluations of a finished trial, in step order."""
+        columns = [column for column in evaluations.c if column.name != "trial_id"]
+        query = select(*columns).where(evaluations.c.trial_id == trial_id)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.order_by(evaluations.c.step))
+            return [Evaluation(**row._mapping) for row in rows]
+
+    def _studies(self, query: Select[Any]) -> list[StudyRecord]:
+        with reading(self.engine) as connection:
+            return [StudyRecord(**row._mapping) for row in connection.execute(query)]
+
+    def _trials(self, query: Select[Any]) -> list[TrialRecord]:
+        with reading(self.engine) as connection:
+            return [TrialRecord(**row._mapping) for row in connection.execute(query)]
+
+
+def _first(items: list[_T]) -> _T | None:
+    return items[0] if items else None
+
+
+def _trials_of(study_id: int) -> Select[Any]:
+    return select(trials).where(trials.c.study_id == study_id)
+
+
+def _touch(connection: Connection, study_id: int) -> None:
+    now = datetime.now(UTC)
+    touch = update(studies).where(studies.c.id == study_id).values(updated_at=now)
+    if not connection.execute(touch).rowcount:
+        raise RuntimeError(f"study {study_id} is not in the database")
+
+
+def _change_running(connection: Connection, trial_id: int, **values: Any) -> int:
+    """Updates a trial that has no outcome yet; returns its study's id."""
+    change = update(trials).where(trials.c.id == trial_id, trials.c.outcome.is_(None))
+    row = connection.execute(change.values(**values).returning(trials.c.study_id)).one_or_none()
+    if row is None:
+        raise RuntimeError(f"trial with id {trial_id} is finished already, or was never started")
+    return int(row.study_id)

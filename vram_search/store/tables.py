@@ -1,0 +1,99 @@
+"""The tables of the record, as they are now; `migrations/` says how they came to be.
+
+Optuna's tables (`studies`, `trials`, ...) live in the same database, so ours begin with `vs_`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from vram_search.store.column_types import FiniteFloat, FiniteJson, UtcDateTime
+from vram_search.store.records import OUTCOMES
+
+metadata = MetaData()
+
+studies = Table(
+    "vs_studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("spec", FiniteJson, nullable=False),
+    Column("data_hash", String(128), nullable=False),
+    Column("card", FiniteJson, nullable=False),
+    Column("model", FiniteJson, nullable=False),
+)
+
+_OUTCOME_LIST = ", ".join(f"'{outcome}'" for outcome in OUTCOMES)
+
+trials = Table(
+    "vs_trials",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("vs_studies.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("outcome", String(16)),
+    Column("stage", Text),
+    Column("hyperparameters", FiniteJson, nullable=False),
+    Column("plan", FiniteJson),
+    Column("seed", BigInteger, nullable=False),
+    Column("data_hash", String(128), nullable=False),
+    Column("retry_of", Integer),
+    Column("eval_loss", FiniteFloat),
+    Column("eval_loss_step", Integer),
+    Column("last_eval_loss", FiniteFloat),
+    Column("own_cutoff_eval_loss", FiniteFloat),
+    Column("bits_per_byte", FiniteFloat),
+    Column("predicted", FiniteJson),
+    Column("measured", FiniteJson),
+    Column("predicted_required_bytes", BigInteger),
+    Column("measured_required_bytes", BigInteger),
+    Column("seconds", FiniteJson),
+    Column("steps_done", Integer, nullable=False),
+    Column("steps_total", Integer, nullable=False),
+    Column("trainable_parameters", BigInteger),
+    Column("versions", FiniteJson),
+    Column("device", Text),
+    Column("error", FiniteJson),
+    Column("adapter_path", Text),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    UniqueConstraint("study_id", "number", name="vs_trials_study_number"),
+    CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_trials_outcome"),
+)
+
+step_losses = Table(
+    "vs_step_losses",
+    metadata,
+    Column("trial_id", Integer, ForeignKey("vs_trials.id"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("loss", FiniteFloat),
+    Column("learning_rate", FiniteFloat),
+    Column("grad_norm", FiniteFloat),
+)
+
+evaluations = Table(
+    "vs_evaluations",
+    metadata,
+    Column("trial_id", Integer, ForeignKey("vs_trials.id"), primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("fraction", FiniteFloat, nullable=False),
+    Column("eval_loss", FiniteFloat),
+    Column("own_cutoff_eval_loss", FiniteFloat),
+    Column("bits_per_byte", FiniteFloat),
+    Column("example_loss_sums", FiniteJson),
+    Column("seconds", FiniteFloat, nullable=False),
+)

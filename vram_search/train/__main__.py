@@ -1,0 +1,114 @@
+"""The training process: loads the base model once, then serves one trial after another."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from vram_search.data import load_rows
+from vram_search.errors import InputError, VramSearchError
+from vram_search.protocol import Fault, LoadJob, Ready, TrialJob, Verdict
+from vram_search.train.channel import Channel, silence_libraries
+
+if TYPE_CHECKING:
+    from vram_search.train.run import Corpus
+
+
+def main() -> None:
+    """Speaks JSON lines with the supervisor until it closes the line, or memory runs out."""
+    # Ctrl-C reaches the whole process group; what becomes of the trial is the supervisor's choice.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel()
+    silence_libraries()
+    try:
+        serve(channel)
+    except VramSearchError as error:
+        channel.send(Fault(message=error.message, remedy=error.remedy))
+    except Exception as error:
+        traceback.print_exc()
+        from vram_search.train.faults import is_out_of_memory
+
+        if is_out_of_memory(error):
+            channel.send(
+                Fault(
+                    message="loading the base model ran out of memory",
+                    remedy="another program may hold the card: `vram-search doctor` shows it",
+                )
+            )
+        else:
+            sys.exit(1)
+
+
+def serve(channel: Channel) -> None:
+    """Load, then trials. After an out-of-memory the process ends: its allocator is not trusted."""
+    job = channel.receive()
+    assert isinstance(job, LoadJob), "the first job loads the model"
+    start = time.perf_counter()
+    import torch
+
+    from vram_search.train import model as base_model
+    from vram_search.train.examples import encode
+    from vram_search.train.run import Corpus, Trial
+    from vram_search.train.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(job.tokenizer)
+    rows = load_rows(job.dataset, job.seed)
+    corpus = Corpus(
+        [encode(row, tokenizer) for row in rows.train],
+        [encode(row, tokenizer) for row in rows.eval],
+        tokenizer,
+    )
+    longest, too_long = check_lengths(corpus, max(job.cutoff_lens))
+    base_model.limit_allocator(job.cap_bytes)
+    base = base_model.load_base(job)
+    channel.send(
+        Ready(
+            device=base_model.device_name(),
+            has_gpu=torch.cuda.is_available(),
+            versions=base_model.versions(),
+            train_rows=len(rows.train),
+            eval_rows=len(rows.eval),
+            longest_tokens=longest,
+            rows_cut=too_long,
+            data_hash=rows.data_hash,
+            allocated_bytes=base_model.allocated_bytes(),
+            seconds=time.perf_counter() - start,
+        )
+    )
+
+    def ask_verdict() -> bool:
+        verdict = channel.receive()
+        assert isinstance(verdict, Verdict), "a rung is answered with a verdict"
+        return verdict.prune
+
+    while True:
+        trial = channel.receive()
+        assert isinstance(trial, TrialJob), "after loading come trials"
+        finished = Trial(base, corpus, trial, channel.send, ask_verdict).run()
+        channel.send(finished)
+        if finished.outcome == "oom":
+            return
+
+
+def check_lengths(corpus: Corpus, largest_cutoff: int) -> tuple[int, int]:
+    """Tokens of the longest training row, and how many rows the largest cutoff_len cuts.
+
+    Raises:
+        InputError: it cuts every row, or an evaluation keeps no answer.
+    """
+    lengths = [row.length for row in corpus.train]
+    too_long = sum(length > largest_cutoff for length in lengths)
+    if too_long == len(lengths):
+        raise InputError(
+            f"every training row is longer than every cutoff_len (the shortest has {min(lengths)} "
+            f"tokens, the largest cutoff_len is {largest_cutoff})",
+            f"set search_space.cutoff_len to {max(lengths)}, or shorten the rows",
+        )
+    return max(lengths), too_long
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The resident base model: loaded and quantised once to NF4, adapters attached and taken off."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+
+from vram_search import __version__
+from vram_search.errors import InputError
+from vram_search.protocol import LoadJob, TrialJob
+
+INITIAL_STD = 0.02
+"""Standard deviation of random weights; their values do not change a byte."""
+
+
+def device() -> torch.device:
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 where the device has it (every CPU has, in software at the least), else float16."""
+    if device().type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+
+
+def limit_allocator(cap_bytes: int | None) -> None:
+    """Makes the allocator refuse beyond `cap_bytes`, as a smaller card would; GPU only."""
+    if cap_bytes is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), 0)
+
+
+def load_base(job: LoadJob) -> Any:
+    """The frozen base model on the device, in NF4 with double quantisation.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    dtype = compute_dtype()
+    if job.random_weights:
+        return _freeze(_random_base(Path(job.model_name_or_path), dtype, job.seed))
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            job.model_name_or_path,
+            dtype=dtype,
+            quantization_config=quantization,
+            device_map={"": device()},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"the model {job.model_name_or_path} cannot be loaded: {first}",
+            "a folder with config.json and *.safetensors, or a hub name that can be reached",
+        ) from None
+    return _freeze(model)
+
+
+def _freeze(model: Any) -> Any:
+    model.requires_grad_(False)
+    model.config.use_cache = False
+    return model
+
+
+def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
+    """The architecture of a config with random weights, quantised layer by layer on the device.
+
+    Every tensor has the dtype and size that `from_pretrained` gives it, so bytes are exact.
+    """
+    config = AutoConfig.from_pretrained(config_path, trust_remote_code=False)
+    torch.manual_seed(seed)
+    with _uninitialised():
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        )
+    here = device()
+    head = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], _random_linear4bit(module, dtype, here))
+    for parameter in model.parameters():
+        if not isinstance(parameter, bnb.nn.Params4bit):
+            scale = INITIAL_STD if parameter.ndim > 1 else 0.0
+            values = torch.empty(parameter.shape, dtype=dtype, device=here).normal_(0.0, 1.0)
+            parameter.data = values * scale if scale else torch.ones_like(values)
+    for name, module in model.named_modules():
+        if isinstance(module, bnb.nn.Linear4bit) and module.bias is not None:
+            module.bias.data.zero_()
+    model.tie_weights()
+    model.to(here)
+    # What transformers' bitsandbytes quantizer sets; peft dispatches on it.
+    model.is_loaded_in_4bit = True
+    return model
+
+
+@contextlib.contextmanager
+def _uninitialised() -> Iterator[None]:
+    """Builds modules without drawing weights: memory that is never touched costs nothing."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        yield
+
+
+def _random_linear4bit(linear: torch.nn.Linear, dtype: torch.dtype, here: torch.device) -> Any:
+    quantised = bnb.nn.Linear4bit(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        compute_dtype=dtype,
+        compress_statistics=True,
+        quant_type="nf4",
+        device="meta",
+    )
+    weight = torch.empty(linear.weight.shape, dtype=dtype, device=here).normal_(0.0, INITIAL_STD)
+    quantised.weight = bnb.nn.Params4bit(
+        weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised
+    ).to(here)
+    if linear.bias is not None:
+        quantised.bias = torch.nn.Parameter(torch.zeros(linear.out_features, dtype=dtype))
+    return quantised
+
+
+def attach_adapter(base: Any, job: TrialJob) -> Any:
+    """A fresh LoRA adapter (fp32 weights, no dropout) around the base model.
+
+    peft's `prepare_model_for_kbit_training` is not called: it turns the embeddings into fp32, which
+    costs 2 bytes per parameter of them and which LLaMA-Factory does not do either.
+    """
+    hp = job.hyperparameters
+    torch.manual_seed(job.seed)
+    config = LoraConfig(
+        r=hp.lora_rank,
+        lora_alpha=hp.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(job.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, config)
+
+
+def detach_adapter(model: Any) -> Any:
+    """The base model as it was before `attach_adapter`."""
+    base = model.unload()
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    base.gradient_checkpointing_disable()
+    return base
+
+
+def trainable_parameters(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Evaluation mode for all but the quantised layers.
+
+    On CPUs with AVX512-BF16 the first forward pass of a `Linear4bit` in evaluation mode repacks its
+    weight for inference, and training through it gives gradients of 0 afterwards (bitsandbytes
+    `nn/modules.py`, `Linear4bit.forward`). These layers hold no dropout: nothing is lost.
+    """
+    was_training = model.training
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.training = True
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def allocated_bytes() -> int | None:
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else None
+
+
+def free_caches() -> None:
+    """Gives back what nobody refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the loss and the bytes depend on."""
+    found = {"vram-search": __version__}
+    for package in ("torch", "transformers", "peft", "bitsandbytes", "accelerate"):
+        found[package] = importlib.metadata.version(package)
+    if torch.version.cuda:
+        found["cuda"] = torch.version.cuda
+    return found

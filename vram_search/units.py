@@ -1,0 +1,77 @@
+"""Bytes and durations: parsed from what people write, printed as people read."""
+
+from __future__ import annotations
+
+import math
+import re
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+_BYTE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kib": KIB,
+    "mib": MIB,
+    "gib": GIB,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+}
+_SECOND_UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of "16 GiB", "500MiB", "12.5 GB" (decimal) or a plain number.
+
+    Raises:
+        ValueError: the text is not a size.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(text))
+    if not match or match[2].lower() not in _BYTE_UNITS:
+        raise ValueError(f"{text!r} is not a size; write it like '16 GiB' or '500 MiB'")
+    return round(float(match[1]) * _BYTE_UNITS[match[2].lower()])
+
+
+def format_bytes(count: float | None) -> str:
+    """A size for a person: "5.19 GiB", "870 MiB", "-" where unknown."""
+    if count is None:
+        return "-"
+    if abs(count) >= GIB:
+        return f"{count / GIB:.2f} GiB"
+    if abs(count) >= MIB:
+        return f"{count / MIB:.0f} MiB"
+    return f"{count / KIB:.0f} KiB"
+
+
+def parse_duration(text: str | float) -> float:
+    """Seconds of "8h", "90 min", "1h30m" or a plain number of seconds.
+
+    Raises:
+        ValueError: the text is not a duration.
+    """
+    compact = re.sub(r"\s+", "", str(text)).lower()
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", compact):
+        return float(compact)
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)", compact)
+    if not parts or "".join(a + b for a, b in parts) != compact:
+        raise ValueError(f"{text!r} is not a duration; write it like '8h' or '1h30m'")
+    if any(unit not in _SECOND_UNITS for _, unit in parts):
+        raise ValueError(f"{text!r} is not a duration; units are s, min, h, d")
+    return float(sum(float(number) * _SECOND_UNITS[unit] for number, unit in parts))
+
+
+def format_duration(seconds: float | None) -> str:
+    """A duration for a person: "2 h 10 min", "3 min 5 s", "12 s", "0.4 s", "-" where unknown."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
