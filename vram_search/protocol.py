@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from vram_search.spec.base import Count, Spec
+from vram_search.spec.base import Spec
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
@@ -82,6 +82,8 @@ class Fault(Spec):
     event: Literal["fault"] = "fault"
     message: str
     remedy: str = ""
+    is_passing: bool = False
+    """Trying again later may help: the card was full."""
 
 
 class Stage(Spec):

@@ -1,4 +1,4 @@
-"""Finds the shipped configs and studies, in a checkout and in an installed wheel, and our folders."""
+"""Finds the shipped configs and studies, in a checkout and in a wheel, and our folders."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class SearchSpace(Spec):
         return self.learning_rate.min == self.learning_rate.max
 
     def contains(self, hp: Hyperparameters) -> bool:
-        """Whether these hyperparameters are a point of the space (alpha is derived, not searched)."""
+        """Whether this is a point of the space; alpha is derived, not searched."""
         low, high = self.learning_rate.min, self.learning_rate.max
         slack = 1e-9  # a float that went through a logarithm and JSON
         return (

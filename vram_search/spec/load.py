@@ -49,7 +49,7 @@ def find_study_file(path: Path) -> Path:
     if path.is_file():
         return path
     candidate = shipped("studies") / path.with_suffix(".yaml").name
-    if candidate.is_file() and path.parent in (Path("."), Path("studies")):
+    if candidate.is_file() and path.parent in (Path(), Path("studies")):
         return candidate
     names = ", ".join(sorted(file.stem for file in shipped("studies").glob("*.yaml")))
     raise InputError(f"{path}: no such study file", f"shipped studies: {names}")

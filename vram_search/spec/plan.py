@@ -8,7 +8,7 @@ from vram_search.spec.base import Count, Flag, Spec
 
 
 class MemoryPlan(Spec):
-    """Chosen by the planner; names as transformers' TrainingArguments and LLaMA-Factory have them."""
+    """Chosen by the planner; names as in transformers' TrainingArguments and LLaMA-Factory."""
 
     per_device_train_batch_size: Count
     gradient_accumulation_steps: Count

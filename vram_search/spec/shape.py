@@ -46,7 +46,7 @@ class Linear:
         return self.in_features * self.out_features
 
     def lora_parameters(self, rank: int) -> int:
-        """Parameters of LoRA's A (rank x in) and B (out x rank) on this layer (LoRA, section 4.1)."""
+        """Parameters of LoRA's A (rank x in) and B (out x rank) on this layer."""
         return rank * (self.in_features + self.out_features)
 
 
@@ -124,9 +124,7 @@ class ModelShape:
 
     def lora_parameters(self, lora_target: str, rank: int) -> int:
         """Trainable parameters of an adapter."""
-        per_block = sum(
-            linear.lora_parameters(rank) for linear in self.target_linears(lora_target)
-        )
+        per_block = sum(linear.lora_parameters(rank) for linear in self.target_linears(lora_target))
         return self.num_hidden_layers * per_block
 
 
@@ -159,6 +157,7 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
     # Llama and its kin give o_proj the same bias switch; qwen2's o_proj never has one.
     o_bias = qkv_bias and model_type not in _BIAS_ON_QKV
     mlp_bias = bool(config.get("mlp_bias", False))
+    linears: tuple[Linear, ...]
     if model_type == "phi3":
         linears = (
             Linear("qkv_proj", hidden, q_size + 2 * kv_size),
@@ -199,7 +198,7 @@ def _is_tied(config: dict[str, Any], model_type: str) -> bool:
 def _norm_parameters(
     model_type: str, layers: int, hidden: int, head_dim: int, q_size: int, kv_size: int
 ) -> int:
-    """RMSNorm weights; per block by family (transformers `models/*/modeling_*.py`), plus the last."""
+    """RMSNorm weights by family (transformers `models/*/modeling_*.py`), and the last norm."""
     per_block = {
         "gemma2": 4 * hidden,
         "gemma3_text": 4 * hidden + 2 * head_dim,

@@ -206,6 +206,13 @@ class StudySpec(Spec):
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(default=True, description="try published configurations first")
 
+    @field_validator("database")
+    @classmethod
+    def _from_study_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or "://" in value:
+            return value
+        return str((_folder(info) / Path(value).expanduser()).resolve())
+
     @model_validator(mode="after")
     def _pins_divide(self) -> StudySpec:
         micro_batch = self.plan.per_device_train_batch_size
@@ -223,19 +230,21 @@ class StudySpec(Spec):
         return self.training.eval_cutoff_len or max(self.search_space.cutoff_len)
 
     def identity(self) -> dict[str, Any]:
-        """What makes results comparable, flat: "search_space.lora_rank" -> [8, 16].
+        """What makes this search what it is, flat: "search_space.lora_rank" -> [8, 16].
 
         Budget and database may change between runs of one study; paths count by their name, since
-        the data are held by their hash.
+        the rows are held by their hash.
         """
         dumped = self.model_dump(mode="json", exclude={"budget", "database", "study"})
-        for key in ("train", "eval"):
-            if dumped["dataset"][key]:
-                dumped["dataset"][key] = Path(dumped["dataset"][key]).name
-        for key in ("model_name_or_path", "tokenizer", "shape"):
-            if dumped["model"][key] and Path(dumped["model"][key]).is_absolute():
-                dumped["model"][key] = Path(dumped["model"][key]).name
-        return dict(_flatten(dumped, ""))
+        for part, keys in (
+            ("dataset", ("train", "eval")),
+            ("model", ("model_name_or_path", "tokenizer", "shape")),
+        ):
+            for key in keys:
+                value = dumped[part][key]
+                if value and Path(value).is_absolute():
+                    dumped[part][key] = Path(value).name
+        return {**dict(_flatten(dumped, "")), "eval_cutoff_len": self.eval_cutoff_len}
 
 
 def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:

@@ -40,7 +40,8 @@ class TrialRecord:
         eval_loss: of the best evaluated checkpoint, at the study's cutoff; nats per token.
         eval_loss_step: optimizer step of that checkpoint.
         last_eval_loss: of the last evaluation.
-        own_cutoff_eval_loss: of the best checkpoint, at the trial's own cutoff.
+        own_cutoff_eval_loss: of the last evaluation, at the trial's own cutoff: what other tools
+            print.
         bits_per_byte: of the best checkpoint; comparable between tokenizers.
         predicted, measured: bytes by name: `allocated_bytes`, `reserved_bytes`, `process_bytes`,
             `device_bytes`, `required_bytes`, and `parts`, a dict of bytes by part.

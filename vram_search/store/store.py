@@ -196,6 +196,12 @@ class Store:
 
     # Trials as recorded
 
+    def forget_adapter(self, trial_id: int) -> None:
+        """Notes that a trial's adapter is not kept any more."""
+        change = update(trials).where(trials.c.id == trial_id).values(adapter_path=None)
+        with writing(self.engine) as connection:
+            connection.execute(change)
+
     def running_trials(self, study_id: int) -> list[TrialRecord]:
         """Trials without an outcome, in number order."""
         running = _trials_of(study_id).where(trials.c.outcome.is_(None))

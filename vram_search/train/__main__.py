@@ -29,17 +29,25 @@ def main() -> None:
         channel.send(Fault(message=error.message, remedy=error.remedy))
     except Exception as error:
         traceback.print_exc()
-        from vram_search.train.faults import is_out_of_memory
-
-        if is_out_of_memory(error):
-            channel.send(
-                Fault(
-                    message="loading the base model ran out of memory",
-                    remedy="another program may hold the card: `vram-search doctor` shows it",
-                )
-            )
-        else:
+        fault = explain(error)
+        if fault is None:
             sys.exit(1)
+        channel.send(fault)
+
+
+def explain(error: Exception) -> Fault | None:
+    """The fault in words, where the world is to blame and not our code."""
+    from vram_search.train.faults import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return Fault(
+            message="memory ran out while the base model was loaded",
+            remedy="another program may hold the card: `vram-search doctor` shows its free memory",
+            is_passing=True,
+        )
+    if "No space left on device" in str(error):
+        return Fault(message=f"the disk is full: {error}", remedy="free some space, then run again")
+    return None
 
 
 def serve(channel: Channel) -> None:

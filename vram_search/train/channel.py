@@ -1,4 +1,4 @@
-"""The training process's end of the line: jobs in, events out, death when the supervisor is gone."""
+"""The training process's end of the line: jobs in, events out, death with the supervisor."""
 
 from __future__ import annotations
 

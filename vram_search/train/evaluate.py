@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import cross_entropy
 
 from vram_search.train.examples import TokenRow, collate
 from vram_search.train.model import compute_dtype, evaluation_mode
@@ -38,7 +38,7 @@ def evaluate(
     pad_token_id: int,
     progress: Callable[[], None] = lambda: None,
 ) -> Losses:
-    """Losses of `rows`, in their order; longest batches first, so a lack of memory shows at once."""
+    """Losses of `rows`, in their order; longest batches first, so too little memory shows at once."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     sums = [0.0] * len(rows)
     here = next(model.parameters()).device
@@ -54,7 +54,7 @@ def evaluate(
             logits = model(**{name: tensor.to(here) for name, tensor in batch.items()}).logits
             for position, index in enumerate(chosen):
                 # Row by row: a batch's logits in fp32 at once would double the peak.
-                sums[index] = F.cross_entropy(
+                sums[index] = cross_entropy(
                     logits[position, :-1].float(), labels[position, 1:], reduction="sum"
                 ).item()
             del logits

@@ -17,7 +17,7 @@ _OUT_OF_MEMORY = (
 """How CUDA, cuBLAS, bitsandbytes and torch's CPU allocator word it where no own class is raised."""
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """The loss or the gradient is not a finite number any more."""
 
 

@@ -1,4 +1,4 @@
-"""A GGUF file as a folder of safetensors, config and tokenizer: `python -m vram_search.train.gguf`."""
+"""A GGUF file as a folder of safetensors: `python -m vram_search.train.gguf FILE FOLDER`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def convert(gguf: Path, target: Path) -> None:
         gguf.parent, gguf_file=gguf.name, trust_remote_code=False
     ).save_pretrained(parts)
     if not target.exists():
-        os.replace(parts, target)
+        parts.replace(target)
 
 
 if __name__ == "__main__":

@@ -108,9 +108,6 @@ def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
             scale = INITIAL_STD if parameter.ndim > 1 else 0.0
             values = torch.empty(parameter.shape, dtype=dtype, device=here).normal_(0.0, 1.0)
             parameter.data = values * scale if scale else torch.ones_like(values)
-    for name, module in model.named_modules():
-        if isinstance(module, bnb.nn.Linear4bit) and module.bias is not None:
-            module.bias.data.zero_()
     model.tie_weights()
     model.to(here)
     # What transformers' bitsandbytes quantizer sets; peft dispatches on it.

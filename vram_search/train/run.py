@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +15,21 @@ import torch
 from transformers import TrainerCallback
 
 from vram_search.errors import VramSearchError
-from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Stage, Step, TrialJob, finite
+from vram_search.protocol import (
+    AnyEvent,
+    Evaluated,
+    Finished,
+    Probed,
+    Stage,
+    Step,
+    TrialJob,
+    finite,
+)
 from vram_search.spec.plan import MemoryPlan
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, TokenRow, answer_bytes, cut
-from vram_search.train.faults import Diverged, is_out_of_memory, requested_bytes
+from vram_search.train.faults import DivergedError, is_out_of_memory, requested_bytes
 from vram_search.train.trainer import StepGuard, count_steps, make_trainer, rung_steps
 
 PROBE_STEPS = 2
@@ -91,7 +99,7 @@ class Trial:
             with self._adapter() as model:
                 outcome, message = self._train(model)
             finished = self._finished(outcome, message)
-        except Diverged as error:
+        except DivergedError as error:
             finished = self._finished("diverged", str(error))
         except VramSearchError as error:
             finished = self._finished("failed", error.message, error.remedy)
@@ -273,6 +281,6 @@ def save_adapter(model: Any, folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(fresh, safe_serialization=True, save_embedding_layers=False)
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(fresh, folder)
+        folder.replace(old)
+    fresh.replace(folder)
     shutil.rmtree(old, ignore_errors=True)

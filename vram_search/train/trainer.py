@@ -16,7 +16,7 @@ from vram_search.errors import VramSearchError
 from vram_search.protocol import Step, TrialJob
 from vram_search.spec.plan import MemoryPlan
 from vram_search.train.examples import TokenRow, collate
-from vram_search.train.faults import Diverged
+from vram_search.train.faults import DivergedError
 from vram_search.train.model import allocated_bytes, compute_dtype
 
 
@@ -88,7 +88,7 @@ class StepGuard(TrainerCallback):
     """Reports each step, and refuses to go on where nothing is learnt.
 
     Raises, out of `Trainer.train`:
-        Diverged: the loss or the gradient norm is not finite.
+        DivergedError: the loss or the gradient norm is not finite.
         VramSearchError: the gradient norm is 0.
     """
 
@@ -99,14 +99,12 @@ class StepGuard(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step_began = time.perf_counter()
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "grad_norm" not in logs:
             return  # the closing summary
         loss, norm = float(logs["loss"]), float(logs["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(f"loss {loss:g}, gradient norm {norm:g} at step {state.global_step}")
+            raise DivergedError(f"loss {loss:g}, gradient norm {norm:g} at step {state.global_step}")
         if norm == 0:
             raise VramSearchError(
                 f"the gradient norm is 0 at step {state.global_step}: nothing is learnt",
@@ -135,7 +133,7 @@ def count_steps(job: TrialJob, rows: int) -> int:
 
 
 def rung_steps(rungs: Sequence[float], steps_total: int) -> tuple[int, ...]:
-    """Steps at which a trial is evaluated before its end; none where a run is too short for them."""
+    """Steps at which a trial is evaluated before its end; none where a run is too short."""
     steps = {round(fraction * steps_total) for fraction in rungs}
     return tuple(sorted(step for step in steps if 0 < step < steps_total))
 

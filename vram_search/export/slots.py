@@ -1,0 +1,156 @@
+"""What LLaMA-Factory 0.9.5's templates put around a row, as text (its `data/template.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from vram_search.data import Example
+
+Turns = list[tuple[str, str]]
+"""(what is read, what is learnt), turn by turn."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Text with the content at `{}`.
+
+    Attributes:
+        prefix: before everything; "BOS" and "EOS" in any slot stand for the tokenizer's tokens.
+        default_system: used where a row has no system message; empty for none.
+        system_in_user: the system text goes into the first user turn (`Llama2Template`).
+    """
+
+    user: str
+    assistant: str
+    system: str
+    prefix: str = ""
+    default_system: str = ""
+    system_in_user: bool = False
+
+
+_CHATML = Slots(
+    user="<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n",
+    assistant="{}<|im_end|>\n",
+    system="<|im_start|>system\n{}<|im_end|>\n",
+)
+
+SLOTS: dict[str, Slots] = {
+    "qwen": replace(
+        _CHATML,
+        default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+    ),
+    # ReasoningTemplate with enable_thinking: the empty thought is part of what is learnt.
+    "qwen3": replace(_CHATML, assistant="<think>\n\n</think>\n\n{}<|im_end|>\n"),
+    "qwen3_nothink": _CHATML,
+    "smollm": _CHATML,
+    "smollm2": replace(
+        _CHATML,
+        default_system="You are a helpful AI assistant named SmolLM, trained by Hugging Face.",
+    ),
+    "yi": _CHATML,
+    "chatml": _CHATML,
+    "llama3": Slots(
+        user="<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        assistant="{}<|eot_id|>",
+        system="<|start_header_id|>system<|end_header_id|>\n\n{}<|eot_id|>",
+        prefix="BOS",
+    ),
+    "mistral": Slots(
+        user="[INST] {}[/INST]",
+        assistant=" {}EOS",
+        system="{}\n\n",
+        prefix="BOS",
+        system_in_user=True,
+    ),
+    # Not gemma2: its `efficient_eos` appends an <eos> that the models' own template lacks.
+    "gemma": Slots(
+        user="<start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n",
+        assistant="{}<end_of_turn>\n",
+        system="{}\n\n",
+        prefix="BOS",
+        system_in_user=True,
+    ),
+    "phi": Slots(
+        user="<|user|>\n{}<|end|>\n<|assistant|>\n",
+        assistant="{}<|end|>\n",
+        system="<|system|>\n{}<|end|>\n",
+    ),
+    "phi4": Slots(
+        user="<|im_start|>user<|im_sep|>{}<|im_end|><|im_start|>assistant<|im_sep|>",
+        assistant="{}<|im_end|>",
+        system="<|im_start|>system<|im_sep|>{}<|im_end|>",
+    ),
+    "granite3": Slots(
+        user="<|start_of_role|>user<|end_of_role|>{}<|end_of_text|>\n"
+        "<|start_of_role|>assistant<|end_of_role|>",
+        assistant="{}<|end_of_text|>\n",
+        system="<|start_of_role|>system<|end_of_role|>{}<|end_of_text|>\n",
+    ),
+    "olmo": Slots(user="<|user|>\n{}<|assistant|>\n", assistant="{}EOS", system="{}", prefix="EOS"),
+    "zephyr": Slots(
+        user="<|user|>\n{}EOS<|assistant|>\n",
+        assistant="{}EOS",
+        system="<|system|>\n{}EOS",
+        default_system="You are Zephyr, a helpful assistant.",
+    ),
+    "llama2": Slots(
+        user="BOS[INST] {} [/INST]",
+        assistant="{}EOS",
+        system="<<SYS>>\n{}\n<</SYS>>\n\n",
+        system_in_user=True,
+    ),
+}
+
+
+def with_tokens(slots: Slots, bos_token: str, eos_token: str) -> Slots:
+    """The slots with a tokenizer's own tokens in them."""
+
+    def fill(text: str) -> str:
+        return text.replace("BOS", bos_token).replace("EOS", eos_token)
+
+    return replace(
+        slots,
+        user=fill(slots.user),
+        assistant=fill(slots.assistant),
+        system=fill(slots.system),
+        prefix=fill(slots.prefix),
+    )
+
+
+def write_turns(slots: Slots, default_system: str, example: Example) -> Turns:
+    """The row as `Template._encode` and `Llama2Template._encode` write it."""
+    messages = list(example.messages)
+    system = default_system
+    if messages[0][0] == "system":
+        system = messages.pop(0)[1]
+    system_text = slots.system.replace("{}", system) if system else ""
+    turns: Turns = []
+    for (_, question), (_, answer) in zip(messages[::2], messages[1::2], strict=False):
+        inner, before = question, ""
+        if not turns:
+            before = slots.prefix
+            if slots.system_in_user:
+                inner = system_text + question
+            else:
+                before += system_text
+        source = before + slots.user.replace("{}", inner)
+        turns.append((source, slots.assistant.replace("{}", answer)))
+    return turns
+
+
+def find_default_system(slots: Slots, source: str) -> str | None:
+    """The system text in what is read before the answer to the question "Q".
+
+    None where the text has another form than the slots give.
+    """
+    head, tail = slots.prefix, slots.user.replace("{}", "Q")
+    if not (source.startswith(head) and source.endswith(tail)):
+        return None
+    between = source[len(head) : len(source) - len(tail)]
+    if not between:
+        return "" if source == head + tail else None
+    opening, closing = slots.system.split("{}")
+    if slots.system_in_user or not (between.startswith(opening) and between.endswith(closing)):
+        return None
+    return between[len(opening) : len(between) - len(closing)] or None

@@ -1,0 +1,106 @@
+"""Which LLaMA-Factory template a model needs, by its name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from vram_search.errors import InputError
+from vram_search.export.template_names import TEMPLATE_NAMES
+
+
+@dataclass(frozen=True)
+class Template:
+    """A LLaMA-Factory template.
+
+    Attributes:
+        name: value of the key `template`.
+        default_system: value of the key `default_system`; None leaves the template's own.
+        note: how far it agrees with the model's own chat template, in words.
+    """
+
+    name: str
+    default_system: str | None = None
+    note: str = ""
+
+
+_SMOLLM2 = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+_QWEN2 = "You are a helpful assistant."
+_LLAMA31 = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+_LLAMA32 = "Cutting Knowledge Date: December 2023\nToday Date: %d %b %Y\n\n"
+
+_BY_NAME: tuple[tuple[str, Template], ...] = (
+    (r"qwen3-[\d.]+b.*-instruct-2507", Template("qwen3_nothink")),
+    (r"qwen3-[\d.]+b(-base)?", Template("qwen3")),
+    (r"qwen2\.5-(coder-)?[\d.]+b-instruct", Template("qwen")),
+    (r"qwen2(\.5)?-[\d.]+b(-instruct)?", Template("qwen", _QWEN2)),
+    (r"(meta-)?llama-3-.*instruct", Template("llama3")),
+    (r"(meta-)?llama-3\.[13]-.*instruct", Template("llama3", _LLAMA31)),
+    (r"llama-3\.2-.*instruct", Template("llama3", _LLAMA32)),
+    (r"llama-2-.*chat(-hf)?", Template("llama2", note="it ends answers without a space")),
+    (r"mistral-7b-instruct-v0\.3", Template("mistral")),
+    (r"gemma-3-(4|12|27)b-it", Template("gemma3")),
+    (r"gemma-.*-it", Template("gemma")),
+    (r"phi-3(\.5)?-mini-.*instruct", Template("phi", note="it lacks the closing end-of-text")),
+    (r"phi-4", Template("phi4")),
+    (r"smollm2-.*", Template("smollm2", _SMOLLM2)),
+    (r"smollm-.*", Template("smollm")),
+    (r"yi-.*chat", Template("yi")),
+    (
+        r"tinyllama-1\.1b-chat.*",
+        Template("zephyr", "", "it lacks the line break between question and answer"),
+    ),
+    (r"granite-3\.\d-.*", Template("granite3", note="it lacks the default system message")),
+    (r"olmo-2-.*instruct", Template("olmo", note="it lacks the line break after a question")),
+)
+"""By the last part of a hub name. `default_system`: what the publisher's tokenizer says where a row
+has no system message, as far as that differs from LLaMA-Factory's; a pattern for `strftime`, since
+Llama 3.2 tells the date."""
+
+_BY_MODEL_TYPE = {"qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma", "gemma3_text": "gemma"}
+"""Families with one chat format. Others, such as llama and qwen2, are told apart by name alone."""
+
+
+def named_template(name: str) -> Template:
+    """The template that a person asks for.
+
+    Raises:
+        InputError: LLaMA-Factory has none of that name.
+    """
+    if name in TEMPLATE_NAMES:
+        return Template(name, note="named by hand")
+    close = difflib.get_close_matches(name, TEMPLATE_NAMES, n=3)
+    raise InputError(
+        f"LLaMA-Factory 0.9.5 has no template {name!r}",
+        f"did you mean {' or '.join(close)}?" if close else "they are listed in its README",
+    )
+
+
+def template_by_name(model: str, model_type: str | None, when: datetime) -> Template:
+    """The template of a model that is known by its name or its family alone.
+
+    Args:
+        model: hub name or folder.
+        model_type: of its `config.json`, where that is known.
+        when: the day of the trial.
+
+    Raises:
+        InputError: the model is not known; says how to name a template.
+    """
+    slug = re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
+    for pattern, template in _BY_NAME:
+        if re.fullmatch(pattern, slug):
+            system = template.default_system and when.strftime(template.default_system)
+            note = f"chosen by the name {slug}, not compared with its tokenizer"
+            note += f"; {template.note}" if template.note else ""
+            return Template(template.name, system, note)
+    if model_type in _BY_MODEL_TYPE:
+        note = f"chosen by model_type {model_type}, not compared with its tokenizer"
+        return Template(_BY_MODEL_TYPE[model_type], note=note)
+    family = f" (model_type {model_type})" if model_type else ""
+    raise InputError(
+        f"no LLaMA-Factory template is known for {model}{family}",
+        "name one with --template, for example --template llama3",
+    )

@@ -1,0 +1,1 @@
+"""Trials as people read them: tables and words."""

@@ -1,0 +1,55 @@
+"""Where the database lies, and what lies beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from vram_search.resources import data_folder
+from vram_search.store.database import sqlite_url
+
+DATABASE_VARIABLE = "VRAM_SEARCH_DATABASE"
+
+
+def database_url(chosen: str | None) -> str:
+    """The URL of the chosen database (a URL or an SQLite file), else of the default one.
+
+    The default is `$VRAM_SEARCH_DATABASE`, else `vram-search.db` in the user's data folder.
+    """
+    chosen = chosen or os.environ.get(DATABASE_VARIABLE) or str(data_folder() / "vram-search.db")
+    return chosen if "://" in chosen else sqlite_url(Path(chosen).expanduser())
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Files of one study beside its database (in the data folder for a database server)."""
+
+    root: Path
+    study: str
+
+    @property
+    def adapters(self) -> Path:
+        return self.root / "adapters" / self.study
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports" / self.study
+
+    @property
+    def log(self) -> Path:
+        return self.root / "logs" / f"{self.study}.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "locks" / f"{self.study}.lock"
+
+
+def study_folder(url: str, study: str) -> StudyFolder:
+    """The study's folder for a database URL."""
+    parsed = make_url(url)
+    is_file = parsed.get_backend_name() == "sqlite"
+    root = Path(str(parsed.database)).parent if is_file else data_folder()
+    return StudyFolder(root, study)

@@ -1,0 +1,27 @@
+"""What a run tells whoever watches it: the live table, plain lines or a test."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vram_search.estimate import PlannedTrial
+from vram_search.gpu import GpuSample
+from vram_search.protocol import AnyEvent
+from vram_search.search import Proposal
+from vram_search.store import TrialRecord
+
+
+class RunListener(Protocol):
+    """Called from the run's own thread, in order."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
+        """A trial's training begins."""
+
+    def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
+        """The training process said something; `sample` is NVML's latest."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial is recorded, infeasible and lost ones too."""

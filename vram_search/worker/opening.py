@@ -1,0 +1,65 @@
+"""The study in the database: created, continued, or refused because its file has changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vram_search.errors import InputError
+from vram_search.spec import StudySpec
+from vram_search.store import Store, StudyRecord
+from vram_search.worker.prepare import Prepared
+
+ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors")
+"""Parts of a study that may change with --accept-changes: losses stay comparable."""
+
+
+def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> StudyRecord:
+    """The study's record, new or continued.
+
+    Raises:
+        InputError: the study file differs from the recorded one; the difference is shown.
+    """
+    study = prepared.study
+    known = store.study(study.study)
+    spec = study.model_dump(mode="json")
+    spec["identity"] = study.identity()
+    parts: dict[str, Any] = {
+        "spec": spec,
+        "data_hash": prepared.rows.data_hash,
+        "card": study.card.model_dump(mode="json"),
+        "model": prepared.model_record(),
+    }
+    if known is None:
+        return store.create_study(study.study, **parts)
+    changes = differences(known, study, prepared.rows.data_hash)
+    if not changes:
+        return known
+    shown = "\n".join(f"  {key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
+    fatal = [key for key in changes if not key.startswith(ACCEPTABLE)]
+    if fatal:
+        raise InputError(
+            f"study {study.study} is in the database with other settings:\n{shown}",
+            f"{', '.join(fatal)} change what a loss means: give the study another name"
+            + (
+                f", or set training.eval_cutoff_len: {changes['eval_cutoff_len'][0]}"
+                if fatal == ["eval_cutoff_len"]
+                else ""
+            ),
+        )
+    if not accept_changes:
+        raise InputError(
+            f"study {study.study} has changed since it was started:\n{shown}",
+            "continue with --accept-changes, or give the study another name",
+        )
+    return store.revise_study(known.id, **parts)
+
+
+def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[str, tuple[Any, Any]]:
+    """Changed settings: key -> (recorded, now). Settings that the record does not know are new in
+    this version and count as unchanged."""
+    now = study.identity()
+    before = known.spec.get("identity", {})
+    changes = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
+    if known.data_hash != data_hash:
+        changes["dataset (rows)"] = (known.data_hash, data_hash)
+    return changes

@@ -1,0 +1,127 @@
+"""What a search needs before its first trial: rows, a model on disk, its shape, checked targets."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vram_search.data import Rows, load_rows
+from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.estimate import check_card_holds_base
+from vram_search.resources import cache_folder, shipped
+from vram_search.spec import ModelShape, StudySpec, load_shape
+from vram_search.spec.shape import shape_names, shipped_shape_for
+from vram_search.spec.study import HUB_NAME, ModelSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose model and data are there."""
+
+    study: StudySpec
+    rows: Rows
+    shape: ModelShape
+    model_name_or_path: str
+    """What the training process loads: a folder, a hub name or, for random weights, a config."""
+    tokenizer: str | None
+    """Folder or hub name; None for the byte tokenizer."""
+
+    def model_record(self) -> dict[str, Any]:
+        """For the study's record."""
+        return {
+            "name": self.study.model.label,
+            "model_name_or_path": self.model_name_or_path,
+            "model_type": self.shape.model_type,
+            "parameters": self.shape.parameters,
+        }
+
+
+def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
+    """Checks all that can be checked without a GPU; converts a GGUF file once.
+
+    Raises:
+        InputError: rows, model, targets or card cannot be used as written.
+    """
+    rows = load_rows(study.dataset, study.seed)
+    name_or_path, tokenizer = _locate_model(study.model, note)
+    shape = load_shape(_config_of(study.model, name_or_path))
+    _check_targets(study, shape)
+    check_card_holds_base(shape, study.card)
+    return Prepared(study, rows, shape, name_or_path, tokenizer)
+
+
+def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, str | None]:
+    if model.weights == "random":
+        return str(_config_of(model, model.model_name_or_path or "")), model.tokenizer
+    assert model.model_name_or_path is not None, "ModelSpec holds this"
+    name_or_path = model.model_name_or_path
+    if name_or_path.endswith(".gguf"):
+        name_or_path = str(_converted(Path(name_or_path), note))
+    return name_or_path, model.tokenizer or name_or_path
+
+
+def _config_of(model: ModelSpec, name_or_path: str) -> Path:
+    """The folder or file of the model's config.json.
+
+    Raises:
+        InputError: the model is not on this disk and its shape is not shipped.
+    """
+    if model.shape is not None:
+        shape = Path(model.shape)
+        return shape if shape.is_absolute() else shipped("configs", "models", model.shape)
+    if Path(name_or_path).exists():
+        return Path(name_or_path)
+    slug = shipped_shape_for(name_or_path)
+    if slug is None:
+        raise InputError(
+            f"the shape of {name_or_path} is not known here",
+            "set model.shape to a config.json, or to one of: " + ", ".join(shape_names()),
+        )
+    return shipped("configs", "models", slug)
+
+
+def _converted(gguf: Path, note: Callable[[str], None]) -> Path:
+    """The cached folder of a GGUF file, converted at first use."""
+    stat = gguf.stat()
+    key = hashlib.sha256(f"{gguf.name}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()
+    folder = cache_folder() / "models" / f"{gguf.stem}-{key[:8]}"
+    if (folder / "config.json").is_file():
+        return folder
+    note(f"converting {gguf.name} to safetensors, once (about 30 s)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "vram_search.train.gguf", str(gguf), str(folder)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise InputError(
+            f"{gguf}: could not be converted: {last[0]}",
+            "is it a GGUF file of a supported architecture? A folder of safetensors works too",
+        )
+    return folder
+
+
+def _check_targets(study: StudySpec, shape: ModelShape) -> None:
+    faults = []
+    for index, target in enumerate(study.search_space.lora_target):
+        try:
+            shape.target_linears(target)
+        except ValueError as error:
+            faults.append(Fault(f"search_space.lora_target[{index}]", str(error), target))
+    if faults:
+        raise FaultyFileError(f"study {study.study}", faults)
+
+
+def is_hub_name(model: ModelSpec) -> bool:
+    """Whether the base model would be fetched from a hub."""
+    name = model.model_name_or_path or ""
+    return not Path(name).exists() and bool(HUB_NAME.fullmatch(name))

@@ -1,0 +1,130 @@
+"""The training process as its supervisor sees it: started, sent jobs, listened to, replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from vram_search.protocol import AnyEvent, LoadJob, TrialJob, Verdict, parse_event
+
+STALL_SECONDS = 1800.0
+"""Silence after which a training process counts as dead. The longest silence of a healthy one is an
+evaluation or a download, minutes at most."""
+_LOG_LINES_SHOWN = 15
+
+
+class TrainingDiedError(Exception):
+    """The training process ended or fell silent without saying how its trial went."""
+
+
+class TrainingProcess:
+    """`python -m vram_search.train`, one line a message.
+
+    Args:
+        log: file that its standard error is appended to.
+        environment: variables added to ours, the allocator's settings for example.
+    """
+
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "vram_search.train"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            )
+        self._events: queue.SimpleQueue[AnyEvent | Exception] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, name="training-events", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, job: LoadJob | TrialJob | Verdict) -> None:
+        """Sends a job.
+
+        Raises:
+            TrainingDiedError: nobody is there to take it.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(job.model_dump_json() + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise TrainingDiedError(self._obituary()) from None
+
+    def receive(self, timeout: float = STALL_SECONDS) -> AnyEvent:
+        """The next event.
+
+        Raises:
+            TrainingDiedError: the process ended, fell silent or spoke nonsense.
+        """
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            raise TrainingDiedError(f"the training process was silent for {timeout:.0f} s") from None
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def poll(self, timeout: float) -> AnyEvent | None:
+        """The next event, or None where none comes within `timeout` seconds.
+
+        Raises:
+            TrainingDiedError: the process ended or spoke nonsense.
+        """
+        try:
+            event = self._events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def stop(self) -> None:
+        """Ends the process now, whatever it does, and waits for it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            for line in self._process.stdout:
+                self._events.put(parse_event(line))
+        except ValueError as error:  # a line that is no event, or a stream closed by stop()
+            self._events.put(TrainingDiedError(f"the training process spoke nonsense: {error}"))
+            return
+        self._process.wait()
+        self._events.put(TrainingDiedError(self._obituary()))
+
+    def _obituary(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            how = f"was killed (signal {-code}"
+            how += "; the system may have run out of memory)" if code == -9 else ")"
+        else:
+            how = f"ended with code {code}"
+        return f"the training process {how}; its log: {self.log}"
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LOG_LINES_SHOWN:])

@@ -1,0 +1,56 @@
+"""After a night that ended badly: makes the record and the sampler's memory agree again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vram_search.search import Search
+from vram_search.spec import Hyperparameters
+from vram_search.store import Store, StudyRecord, TrialResult
+
+MAX_RETRIES = 2
+"""A trial that was lost so often is not tried again: it may be what kills the process."""
+
+
+def reconcile(
+    store: Store, record: StudyRecord, search: Search, note: Callable[[str], None]
+) -> None:
+    """To be called with the study's lock held: whatever still runs is dead.
+
+    Running trials become lost, what was recorded and not told is told, lost trials are put first
+    in line again, once each and at most MAX_RETRIES times in a row.
+    """
+    for running in store.running_trials(record.id):
+        stage = running.stage or "plan"
+        why = f"the run ended while this trial was in stage {stage}"
+        store.finish_trial(running.id, TrialResult("lost", error={"stage": stage, "message": why}))
+        note(f"trial {running.number} was cut off in {stage}; it will be run again")
+    records = store.trials(record.id)
+    if search.trial_count <= max((r.number for r in records), default=-1):
+        search.learn(records)
+    by_number = {r.number: r for r in records}
+    for number in search.open_numbers():
+        known = by_number.get(number)
+        if known is None or known.outcome is None:
+            search.drop(number)
+        else:
+            excess = (known.predicted or {}).get("excess", 0.0)
+            search.tell(number, known.outcome, known.eval_loss, excess)
+    enqueue_lost(store, record, search)
+
+
+def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:
+    """Puts lost trials in line again where they are not yet."""
+    by_number = {r.number: r for r in store.trials(record.id)}
+    retried = search.enqueued_retries() | {
+        r.retry_of for r in by_number.values() if r.retry_of is not None
+    }
+    for trial in by_number.values():
+        if trial.outcome != "lost" or trial.number in retried:
+            continue
+        losses, ancestor = 1, trial.retry_of
+        while ancestor is not None and ancestor in by_number:
+            losses, ancestor = losses + 1, by_number[ancestor].retry_of
+        hyperparameters = Hyperparameters.model_validate(trial.hyperparameters)
+        if losses <= MAX_RETRIES and search.space.contains(hyperparameters):
+            search.enqueue(hyperparameters, retry_of=trial.number)

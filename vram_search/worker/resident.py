@@ -1,0 +1,126 @@
+"""The resident training process of a run: loads the base once, serves trials, is replaced."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from vram_search.errors import InputError
+from vram_search.protocol import (
+    AnyEvent,
+    Evaluated,
+    Fault,
+    Finished,
+    LoadJob,
+    Ready,
+    TrialJob,
+    Verdict,
+)
+from vram_search.worker.process import TrainingDiedError, TrainingProcess
+
+LEAK_BYTES = 16 * 1024**2
+"""Allocated bytes after a trial may exceed those before it by so much; more is a leak."""
+LOAD_ATTEMPTS = 3
+LOAD_RETRY_SECONDS = 20.0
+"""After an out-of-memory the card may need a moment; a neighbour may leave."""
+
+
+class ResidentTrainer:
+    """Starts the training process when it is needed, and a new one where it is not trusted.
+
+    Args:
+        job: what each process loads first.
+        log: the process's standard error.
+        expandable_segments: allocator setting of the processes (torch, Linux only).
+        gpu_uuid: the GPU they see; None leaves the choice to CUDA.
+    """
+
+    def __init__(
+        self, job: LoadJob, log: Path, *, expandable_segments: bool, gpu_uuid: str | None
+    ) -> None:
+        self.job, self.log = job, log
+        self._environment: dict[str, str] = {}
+        if expandable_segments and sys.platform == "linux":
+            self._environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+        if gpu_uuid is not None:
+            self._environment["CUDA_VISIBLE_DEVICES"] = gpu_uuid
+        self._process: TrainingProcess | None = None
+        self._ready: Ready | None = None
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def ready(self) -> Ready:
+        """The process with its base model resident; starts one where none is.
+
+        Raises:
+            InputError: the model or the rows cannot be used.
+            TrainingDiedError: it ended while loading.
+        """
+        if self._process is not None and self._ready is not None:
+            return self._ready
+        for attempt in range(LOAD_ATTEMPTS):
+            self._process = TrainingProcess(self.log, self._environment)
+            self.starts += 1
+            self._process.send(self.job)
+            event = self._process.receive()
+            if isinstance(event, Ready):
+                self._ready = event
+                return event
+            self.replace()
+            assert isinstance(event, Fault), f"loading answers with ready or fault, not {event}"
+            if not event.is_passing or attempt + 1 == LOAD_ATTEMPTS:
+                raise InputError(event.message, event.remedy)
+            time.sleep(LOAD_RETRY_SECONDS)
+        raise AssertionError("the loop returns or raises")
+
+    def run(
+        self,
+        job: TrialJob,
+        on_event: Callable[[AnyEvent], None],
+        prune: Callable[[Evaluated], bool],
+    ) -> Finished:
+        """One trial from its job to its end.
+
+        Args:
+            on_event: sees every event.
+            prune: the verdict at a rung.
+
+        Raises:
+            InputError: the process reports a fault that no other trial would escape.
+            TrainingDiedError: it ended or fell silent.
+        """
+        self.ready()
+        process = self._process
+        assert process is not None
+        process.send(job)
+        while True:
+            event = process.receive()
+            on_event(event)
+            if isinstance(event, Evaluated) and event.is_rung:
+                process.send(Verdict(prune=prune(event)))
+            elif isinstance(event, Fault):
+                raise InputError(event.message, event.remedy)
+            elif isinstance(event, Finished):
+                self._after(event, job)
+                return event
+
+    def replace(self) -> None:
+        """Ends the process; the next trial starts a new one."""
+        if self._process is not None:
+            self._process.stop()
+        self._process = self._ready = None
+
+    def _after(self, finished: Finished, job: TrialJob) -> None:
+        """An out-of-memory, a leak, or states that a library never frees: not trusted any more
+        (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
+        is_paged = job.hyperparameters.optim.startswith("paged_")
+        if finished.outcome == "oom" or finished.leaked_bytes > LEAK_BYTES or is_paged:
+            self.replace()
+
+
+__all__ = ["ResidentTrainer", "TrainingDiedError"]

@@ -1,0 +1,290 @@
+"""The search: proposals become trials until the budget of trials or time is used up."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from filelock import FileLock, Timeout
+
+from vram_search.errors import InputError, VramSearchError
+from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
+from vram_search.estimate.planner import MARGIN
+from vram_search.gpu import CardMemory, GpuReader, budget_here, open_reader
+from vram_search.protocol import LoadJob
+from vram_search.search import Search, priors
+from vram_search.spec import StudySpec
+from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
+from vram_search.store.location import StudyFolder, database_url, study_folder
+from vram_search.units import format_duration
+from vram_search.worker.listener import RunListener
+from vram_search.worker.opening import open_study
+from vram_search.worker.prepare import Prepared
+from vram_search.worker.process import log_tail
+from vram_search.worker.reconcile import enqueue_lost, reconcile
+from vram_search.worker.resident import ResidentTrainer
+from vram_search.worker.trial import Room, run_trial
+
+FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
+"""Outcomes that count against a budget of trials."""
+ADAPTERS_KEPT = 5
+"""Adapters of the best trials that stay on disk."""
+INFEASIBLE_IN_A_ROW = 100
+REPEATED_IN_A_ROW = 50
+LOST_IN_A_ROW = 3
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When no further trial is started.
+
+    Args:
+        trials: finished trials in the study, those of earlier runs included.
+        deadline: seconds since the epoch; a trial that is expected to end later is not started.
+    """
+
+    trials: int | None
+    deadline: float | None
+
+
+def run_study(
+    prepared: Prepared, stop: StopRule, listener: RunListener, *, accept_changes: bool = False
+) -> str:
+    """Runs a study to its stop rule; continues what is in the database. Returns why it stopped.
+
+    Raises:
+        InputError: the study, the database or the card cannot be used as they are.
+        VramSearchError: the training process died several times in a row.
+        KeyboardInterrupt: the current trial is recorded as lost.
+    """
+    study = prepared.study
+    url = database_url(study.database)
+    store = open_store(url, create=True)
+    folder = study_folder(url, study.study)
+    try:
+        with _locked(folder):
+            record = open_study(store, prepared, accept_changes=accept_changes)
+            search = Search(
+                url,
+                study.study,
+                record.revision,
+                study.search_space,
+                study.training.lora_alpha_ratio,
+                study.training.rungs,
+                study.seed,
+            )
+            reconcile(store, record, search, listener.note)
+            if study.enqueue_priors and search.trial_count == 0:
+                _enqueue_priors(search, study, stop)
+            _tell_what_was_found(store, record, stop, listener)
+            room = _make_room(prepared, store, record, search, folder, listener)
+            try:
+                return _search(room, stop)
+            finally:
+                room.trainer.replace()
+    finally:
+        store.close()
+
+
+@contextlib.contextmanager
+def _locked(folder: StudyFolder) -> Iterator[None]:
+    """One run a study: what the record says is running is then known to be dead."""
+    folder.lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"study {folder.study} is being run by another process",
+            "wait for it, or end it; `vram-search top` shows how far it is",
+        ) from None
+
+
+def _enqueue_priors(search: Search, study: StudySpec, stop: StopRule) -> None:
+    """Published points first; half of a small budget is left for the search."""
+    points = priors(study.search_space, study.training.lora_alpha_ratio)
+    most = len(points) if stop.trials is None else max(1, stop.trials // 2)
+    for point in points[:most]:
+        search.enqueue(point)
+
+
+def _tell_what_was_found(
+    store: Store, record: StudyRecord, stop: StopRule, listener: RunListener
+) -> None:
+    counts = store.outcome_counts(record.id)
+    total = sum(counts.values())
+    if not total:
+        return
+    found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    goal = ""
+    if stop.trials is not None:
+        left = max(0, stop.trials - sum(counts[outcome] for outcome in FINISHED))
+        goal = f"; {left} to go"
+    listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
+
+
+def _make_room(
+    prepared: Prepared,
+    store: Store,
+    record: StudyRecord,
+    search: Search,
+    folder: StudyFolder,
+    listener: RunListener,
+) -> Room:
+    study = prepared.study
+    reader = open_reader()
+    budget_bytes, cap_bytes, baseline = _budget(study, reader, listener)
+    expandable = study.plan.expandable_segments
+    trainer = ResidentTrainer(
+        LoadJob(
+            model_name_or_path=prepared.model_name_or_path,
+            random_weights=study.model.weights == "random",
+            tokenizer=prepared.tokenizer,
+            dataset=study.dataset,
+            seed=study.seed,
+            cutoff_lens=study.search_space.cutoff_len,
+            eval_cutoff_len=study.eval_cutoff_len,
+            cap_bytes=cap_bytes,
+        ),
+        folder.log,
+        expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
+        gpu_uuid=reader.device().uuid if reader is not None else None,
+    )
+    return Room(
+        prepared=prepared,
+        store=store,
+        record=record,
+        search=search,
+        trainer=trainer,
+        listener=listener,
+        reader=reader,
+        baseline_device_bytes=baseline,
+        budget_bytes=budget_bytes,
+        margin=MARGIN,
+        adapters=folder.adapters,
+    )
+
+
+def _budget(
+    study: StudySpec, reader: GpuReader | None, listener: RunListener
+) -> tuple[int, int | None, int | None]:
+    """(budget bytes, the allocator's cap, device bytes that others use now)."""
+    card = study.card
+    if reader is None:
+        listener.note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
+        return card.budget_bytes, None, None
+    others = reader.sample(None)
+    memory = CardMemory(card.total_bytes, card.reserve_bytes, card.context_bytes)
+    budget = budget_here(reader.device().total_bytes, others.occupied_bytes, memory)
+    listener.note(f"{reader.device().name}: {budget.explanation}")
+    return budget.budget_bytes, budget.budget_bytes, others.device_bytes
+
+
+def _search(room: Room, stop: StopRule) -> str:
+    """Asks, plans and runs until the stop rule; returns why it ended."""
+    infeasible = repeated = lost = 0
+    tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
+    while True:
+        if why := _is_over(room, stop):
+            return why
+        proposal = room.search.ask()
+        point = tuple(sorted(proposal.hyperparameters.model_dump().items()))
+        if point in tried:
+            room.search.drop(proposal.number)
+            repeated += 1
+            if repeated >= REPEATED_IN_A_ROW:
+                return "every point of the search space that the sampler proposes has been tried"
+            continue
+        repeated = 0
+        record = run_trial(room, proposal)
+        if record.outcome in FINISHED or record.outcome == "infeasible":
+            tried.add(point)
+        infeasible = infeasible + 1 if record.outcome == "infeasible" else 0
+        if infeasible >= INFEASIBLE_IN_A_ROW:
+            raise VramSearchError(
+                f"{infeasible} proposals in a row do not fit {room.study.card.label}",
+                "widen search_space: a shorter cutoff_len, or plan.enable_liger_kernel: true",
+            )
+        lost = lost + 1 if record.outcome == "lost" else 0
+        if lost >= LOST_IN_A_ROW:
+            tail = log_tail(room.trainer.log)
+            raise VramSearchError(
+                f"the training process died {lost} times in a row; the end of its log:\n{tail}",
+                f"the whole log: {room.trainer.log}",
+            )
+        if record.outcome == "lost":
+            enqueue_lost(room.store, room.record, room.search)
+        _learn_margin(room, record)
+        _keep_best_adapters(room)
+
+
+def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(trial.hyperparameters.items()))
+
+
+def _is_over(room: Room, stop: StopRule) -> str:
+    """Why no further trial is started; empty while one is."""
+    if stop.trials is not None:
+        counts = room.store.outcome_counts(room.record.id)
+        finished = sum(counts[outcome] for outcome in FINISHED)
+        if finished >= stop.trials:
+            return f"{finished} trials are finished"
+    if stop.deadline is not None:
+        left = stop.deadline - time.time()
+        expected = _expected_seconds(room)
+        if left <= 0:
+            return "the time is used up"
+        if expected is not None and expected > left:
+            return (
+                f"the next trial would take about {format_duration(expected)}, "
+                f"{format_duration(left)} are left"
+            )
+    return ""
+
+
+def _expected_seconds(room: Room) -> float | None:
+    """Median duration of the study's complete trials."""
+    durations = [
+        (trial.finished_at - trial.started_at).total_seconds()
+        for trial in room.store.trials(room.record.id, ("complete",))
+        if trial.finished_at is not None
+    ]
+    return statistics.median(durations) if durations else None
+
+
+def _learn_margin(room: Room, record: TrialRecord) -> None:
+    """The margin covers the worst underestimate that this card has shown so far."""
+    predicted = (record.predicted or {}).get("allocated_bytes")
+    measured = (record.measured or {}).get("allocated_bytes")
+    if record.outcome == "complete" and predicted and measured:
+        room.margin = max(room.margin, MARGIN + measured / predicted - 1)
+
+
+def _keep_best_adapters(room: Room) -> None:
+    """A night of adapters would fill a disk: the best ones stay."""
+    ranked = room.store.top_trials(room.record.id)
+    for trial in ranked[ADAPTERS_KEPT:]:
+        if trial.adapter_path is not None:
+            shutil.rmtree(trial.adapter_path, ignore_errors=True)
+            room.store.forget_adapter(trial.id)
+
+
+def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
+    """What `--dry-run` shows: the priors, their plans, and whether they fit the study's card."""
+    study = prepared.study
+    rows = []
+    for point in priors(study.search_space, study.training.lora_alpha_ratio):
+        candidates = plans(
+            prepared.shape,
+            point,
+            study.card,
+            study.plan,
+            eval_cutoff_len=study.eval_cutoff_len,
+        )
+        chosen = choose_plan(candidates, study.card.budget_bytes)
+        rows.append((point.model_dump(), chosen or smallest(candidates), chosen is not None))
+    return rows
