@@ -279,8 +279,12 @@ def test_a_model_that_llamafactory_cannot_read_is_refused(
     study: StudyRecord, trial: TrialRecord, rows: Rows, model: dict[str, str], message: str
 ) -> None:
     spec = study.spec | {"model": study.spec["model"] | model}
+    odd = replace(study, spec=spec)
     with pytest.raises(InputError, match=message):
-        llamafactory_files(replace(study, spec=spec), trial, rows)
+        llamafactory_files(odd, trial, rows)
+    with pytest.raises(InputError, match=message):
+        instead = model.get("model_name_or_path", "/configs/smollm2-135m/config.json")
+        llamafactory_files(odd, trial, rows, model_name_or_path=instead)
 
 
 def test_a_folder_made_from_a_gguf_file_takes_its_place(

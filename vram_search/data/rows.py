@@ -16,6 +16,7 @@ from vram_search.spec.study import Columns, DatasetSpec
 Format = Literal["alpaca", "messages"]
 _ROLES = ("system", "user", "assistant")
 _FAULTS_SHOWN = 10
+_HALF_A_CHARACTER = "holds half a character (a lone surrogate such as \\ud83d)"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _read(path: Path) -> list[Any]:
         raise InputError(f"{path}: cannot be read ({error})") from None
     if path.suffix == ".jsonl":
         rows = []
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):
             if not line.strip():
                 continue
             try:
@@ -139,12 +140,17 @@ def _row_parser(
         else:
             raise InputError(
                 f"{path}, row 1: neither alpaca ({columns.prompt!r}, {columns.response!r}) nor "
-                f"messages ({columns.messages!r}); its fields are: {', '.join(sorted(keys)) or '-'}",
+                f"messages ({columns.messages!r}); its fields: {', '.join(sorted(keys)) or '-'}",
                 "name the fields under dataset.columns",
             )
     if form == "alpaca":
         return lambda row, place: _parse_alpaca(row, columns, place)
     return lambda row, place: _parse_messages(row, columns, place)
+
+
+def _is_encodable(text: str) -> bool:
+    """JSON can escape half of a surrogate pair; no tokenizer and no UTF-8 file takes it."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _parse_alpaca(row: Any, columns: Columns, place: str) -> Example | Fault:
@@ -158,6 +164,8 @@ def _parse_alpaca(row: Any, columns: Columns, place: str) -> Example | Fault:
             return Fault(f"{place}.{name}", "is missing" if name not in row else "is not text")
         if needed and not value.strip():
             return Fault(f"{place}.{name}", "is empty")
+        if not _is_encodable(value):
+            return Fault(f"{place}.{name}", _HALF_A_CHARACTER)
         texts.append(value)
     prompt, query, response = texts
     question = f"{prompt}\n{query}" if query else prompt
@@ -179,6 +187,8 @@ def _parse_messages(row: Any, columns: Columns, place: str) -> Example | Fault:
             return Fault(f"{at}.role", "unknown role", role, ", ".join(_ROLES))
         if not isinstance(content, str) or not content.strip():
             return Fault(f"{at}.content", "is not text, or empty")
+        if not _is_encodable(content):
+            return Fault(f"{at}.content", _HALF_A_CHARACTER)
         pairs.append((role, content))
     if pairs[-1][0] != "assistant":
         return Fault(f"{place}.{name}", "does not end with the assistant's answer")

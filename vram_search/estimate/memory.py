@@ -147,7 +147,7 @@ def _upcast(shape: ModelShape) -> int:
 def _saved_activations(
     shape: ModelShape, hp: Hyperparameters, plan: MemoryPlan, tokens: int, *, upcast: bool
 ) -> int:
-    """With checkpointing one bf16 hidden state per layer, and one layer's own while it is recomputed.
+    """With checkpointing one hidden state per layer, in bf16 (fp32 where upcast).
 
     Without: per token and layer 12 H + 8 I + 4 q + 4 kv + 4 heads bytes (18 H + 14 I upcast), and
     what LoRA's B saves of A's output; traced.

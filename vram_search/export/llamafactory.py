@@ -63,7 +63,7 @@ def llamafactory_files(
             f"the trial's is {trial.data_hash})",
             "bring back the data set as it was",
         )
-    model = model_name_or_path or _model(study)
+    model = _model(study, model_name_or_path)
     if template is None:
         template = template_by_name(
             model, study.model.get("model_type"), trial.finished_at or trial.started_at
@@ -95,9 +95,9 @@ def export_name(study: StudyRecord, trial: TrialRecord) -> str:
     return f"{study.name}-trial-{trial.number}"
 
 
-def _model(study: StudyRecord) -> str:
+def _model(study: StudyRecord, instead: str | None) -> str:
     spec = study.spec["model"]
-    name: str | None = spec["model_name_or_path"]
+    name: str | None = instead or spec["model_name_or_path"]
     if spec["weights"] == "random" or name is None:
         raise InputError(
             f"study {study.name} has random weights: there is no model to train",

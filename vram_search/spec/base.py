@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 """A whole number of at least 1; `8.0`, "8" and `true` are faults."""
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""A finite number above 0. `2e-4` is accepted although YAML 1.1 reads it as text."""
+
+def _refuse_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is expected")
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_flag)]
+"""A finite number. `2e-4` is accepted although YAML 1.1 reads it as text; `true` is a fault."""
+
+PositiveFloat = Annotated[Number, Field(gt=0)]
 
 Flag = Annotated[bool, Field(strict=True)]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from vram_search.spec.base import Count, PositiveFloat, Spec
+from vram_search.spec.base import Count, Number, PositiveFloat, Spec
 from vram_search.spec.optimizers import OPTIMIZERS
 
 LORA_TARGET_SETS: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ Optim = Annotated[str, Field(strict=True), BeforeValidator(_parse_optim)]
 LoraTarget = Annotated[str, BeforeValidator(parse_lora_target)]
 Rank = Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)]
 CutoffLen = Annotated[int, Field(strict=True, ge=16, le=MAX_CUTOFF_LEN)]
-LearningRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+LearningRate = Annotated[Number, Field(gt=0, le=1)]
 
 
 class Hyperparameters(Spec):

@@ -37,7 +37,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     try:
         return StudySpec.model_validate(data, context={"folder": path.resolve().parent})
     except ValidationError as error:
-        raise FaultyFileError(str(path), [_fault(e) for e in error.errors()]) from None
+        raise FaultyFileError(str(path), [_fault(e) for e in _distinct(error)]) from None
 
 
 def find_study_file(path: Path) -> Path:
@@ -48,7 +48,7 @@ def find_study_file(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    candidate = shipped("studies") / path.with_suffix(".yaml").name
+    candidate = shipped("studies") / f"{path.stem}.yaml"
     if candidate.is_file() and path.parent in (Path(), Path("studies")):
         return candidate
     names = ", ".join(sorted(file.stem for file in shipped("studies").glob("*.yaml")))
@@ -62,7 +62,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error})") from None
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
@@ -85,7 +85,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override!r}: the value is not valid YAML") from None
     for part in parts[:-1]:
         inner = data.get(part)
@@ -93,6 +93,13 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             inner = data[part] = {}
         data = inner
     data[parts[-1]] = value
+
+
+def _distinct(error: ValidationError) -> list[ErrorDetails]:
+    """Without "too short" for a list that is short only because its values are faulty."""
+    errors = error.errors()
+    lists = {e["loc"][:-1] for e in errors}
+    return [e for e in errors if e["type"] != "too_short" or e["loc"] not in lists]
 
 
 def _fault(error: ErrorDetails) -> Fault:
@@ -111,6 +118,8 @@ def _fault(error: ErrorDetails) -> Fault:
         return Fault(path, hint, None, ", ".join(known))
     if kind == "missing":
         return Fault(path, "is required but missing")
+    if kind == "too_short":
+        message = "is empty: list at least one value"
     return Fault(path, message, value, _allowed(location))
 
 

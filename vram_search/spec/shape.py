@@ -151,6 +151,9 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
             "a Hugging Face config.json of a causal language model is expected",
         ) from None
     kv_heads = config.get("num_key_value_heads") or heads
+    counts = (hidden, intermediate, layers, heads, vocab, kv_heads, config.get("head_dim") or 1)
+    if not all(type(count) is int and count > 0 for count in counts):
+        raise InputError(f"{source}: a size is not a whole number above 0: {counts}")
     head_dim = config.get("head_dim") or hidden // heads
     q_size, kv_size = heads * head_dim, kv_heads * head_dim
     qkv_bias = bool(config.get("attention_bias", model_type in _BIAS_ON_QKV))

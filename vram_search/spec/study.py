@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from vram_search.spec.base import Count, Flag, PositiveFloat, Spec
+from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card, load_card
 from vram_search.spec.hyperparameters import SearchSpace
 from vram_search.spec.plan import PlanPins
@@ -22,6 +22,20 @@ _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 def _folder(info: ValidationInfo) -> Path:
     """The folder that relative paths of the study file start from."""
     return Path((info.context or {}).get("folder", "."))
+
+
+def _absolute(value: str, info: ValidationInfo) -> Path:
+    """The path that a study file means, there or not.
+
+    Raises:
+        ValueError: it cannot be looked at: no permission, too long a name, `~nobody`.
+    """
+    try:
+        path = (_folder(info) / Path(value).expanduser()).resolve()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"cannot be looked at ({error})") from None
+    return path
 
 
 class ModelSpec(Spec):
@@ -55,7 +69,7 @@ class ModelSpec(Spec):
             if not file.is_file():
                 raise ValueError(f"the package {match[1]} holds no {match[2]}")
             return str(file)
-        path = (_folder(info) / Path(value).expanduser()).resolve()
+        path = _absolute(value, info)
         if path.exists():
             return str(path)
         if HUB_NAME.fullmatch(value):
@@ -80,7 +94,7 @@ class ModelSpec(Spec):
     def _known_shape(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or value in shape_names():
             return value
-        path = (_folder(info) / Path(value).expanduser()).resolve()
+        path = _absolute(value, info)
         if path.exists():
             return str(path)
         raise ValueError(f"neither a shipped shape nor a file; shipped: {', '.join(shape_names())}")
@@ -135,7 +149,7 @@ class DatasetSpec(Spec):
     def _exists(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        path = (_folder(info) / Path(value).expanduser()).resolve()
+        path = _absolute(value, info)
         if not path.is_file():
             raise ValueError(f"no such file ({path})")
         if path.suffix not in (".json", ".jsonl"):
@@ -149,11 +163,11 @@ class TrainingSpec(Spec):
     num_train_epochs: PositiveFloat | None = None
     max_steps: Count | None = None
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[Number, Field(ge=0, le=1)] = 0.0
     max_grad_norm: PositiveFloat = 1.0
     lora_alpha_ratio: Count = Field(default=2, description="lora_alpha = ratio x lora_rank")
-    rungs: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    rungs: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(1 / 9, 1 / 3, 2 / 3),
         description="shares of the run at which a trial is evaluated and may be pruned",
     )
@@ -211,7 +225,7 @@ class StudySpec(Spec):
     def _from_study_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or "://" in value:
             return value
-        return str((_folder(info) / Path(value).expanduser()).resolve())
+        return str(_absolute(value, info))
 
     @model_validator(mode="after")
     def _pins_divide(self) -> StudySpec:

@@ -38,7 +38,7 @@ def evaluate(
     pad_token_id: int,
     progress: Callable[[], None] = lambda: None,
 ) -> Losses:
-    """Losses of `rows`, in their order; longest batches first, so too little memory shows at once."""
+    """Losses of `rows`, in their order; longest batches first: too little memory shows at once."""
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     sums = [0.0] * len(rows)
     here = next(model.parameters()).device

@@ -104,7 +104,9 @@ class StepGuard(TrainerCallback):
             return  # the closing summary
         loss, norm = float(logs["loss"]), float(logs["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(f"loss {loss:g}, gradient norm {norm:g} at step {state.global_step}")
+            raise DivergedError(
+                f"loss {loss:g}, gradient norm {norm:g} at step {state.global_step}"
+            )
         if norm == 0:
             raise VramSearchError(
                 f"the gradient norm is 0 at step {state.global_step}: nothing is learnt",

@@ -72,7 +72,9 @@ class TrainingProcess:
         try:
             event = self._events.get(timeout=timeout)
         except queue.Empty:
-            raise TrainingDiedError(f"the training process was silent for {timeout:.0f} s") from None
+            raise TrainingDiedError(
+                f"the training process was silent for {timeout:.0f} s"
+            ) from None
         if isinstance(event, Exception):
             raise event
         return event

@@ -29,6 +29,7 @@ from vram_search.worker.reconcile import enqueue_lost, reconcile
 from vram_search.worker.resident import ResidentTrainer
 from vram_search.worker.trial import Room, run_trial
 
+COMPLETE: Outcome = "complete"
 FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
 """Outcomes that count against a budget of trials."""
 ADAPTERS_KEPT = 5
@@ -250,7 +251,7 @@ def _expected_seconds(room: Room) -> float | None:
     """Median duration of the study's complete trials."""
     durations = [
         (trial.finished_at - trial.started_at).total_seconds()
-        for trial in room.store.trials(room.record.id, ("complete",))
+        for trial in room.store.trials(room.record.id, (COMPLETE,))
         if trial.finished_at is not None
     ]
     return statistics.median(durations) if durations else None

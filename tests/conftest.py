@@ -1,0 +1,104 @@
+"""What all tests share: a home of their own, and a study small enough to train in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TINY_CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+"""A real Llama of 0.1 million parameters; its random weights train in milliseconds a step."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own; subprocesses inherit it."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("VRAM_SEARCH_HOME", str(folder))
+    monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
+    return folder
+
+
+def tiny_study(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A study that trains a tiny random model on 24 rows; keys of `changes` replace parts."""
+    shape = folder / "shape"
+    shape.mkdir(parents=True, exist_ok=True)
+    (shape / "config.json").write_text(json.dumps(TINY_CONFIG))
+    rows = [
+        {"instruction": f"What is {n} plus {n}?", "output": f"{n} plus {n} is {2 * n}."}
+        for n in range(24)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return {
+        "study": "tiny",
+        "model": {"weights": "random", "shape": "shape"},
+        "dataset": {"train": "rows.jsonl", "val_size": 4},
+        "card": "rtx-5060-ti-16gb",
+        "search_space": {
+            "optim": ["adamw_torch_fused", "adamw_8bit"],
+            "lora_target": ["qv", "all"],
+            "lora_rank": [4, 8],
+            "cutoff_len": [96, 128],
+            "batch_size": [4],
+            "learning_rate": {"min": 1e-4, "max": 1e-2},
+        },
+        "training": {"max_steps": 6, "rungs": [0.5]},
+        "budget": {"trials": 3},
+        **changes,
+    }
+
+
+@pytest.fixture
+def write_study(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a tiny study to a file: `write_study(training={"max_steps": 3})`."""
+
+    def write(**changes: Any) -> Path:
+        file = tmp_path / "study.yaml"
+        file.write_text(yaml.safe_dump(tiny_study(tmp_path, **changes)))
+        return file
+
+    return write
+
+
+def start_cli(*arguments: object) -> subprocess.Popen[str]:
+    """`vram-search ...` as a process of its own group, as from a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vram_search", *(str(argument) for argument in arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=os.name != "nt",
+    )
+
+
+@pytest.fixture
+def vram_search(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line to its end; stderr is part of stdout."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        process = start_cli(*arguments)
+        output, _ = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, "")
+
+    return run

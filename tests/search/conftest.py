@@ -1,0 +1,63 @@
+"""A search and a store on one real SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial
+
+from vram_search.search import Search
+from vram_search.spec import SearchSpace
+from vram_search.store import Store, StudyRecord, open_store, sqlite_url
+
+RUNGS = (1 / 9, 1 / 3, 2 / 3)
+
+OpenSearch = Callable[..., Search]
+OptunaTrials = Callable[..., list[FrozenTrial]]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return sqlite_url(tmp_path / "search.db")
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = open_store(url, create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def study(store: Store) -> StudyRecord:
+    return store.create_study("demo", {}, "d1", {"name": "card"}, {"name": "model"})
+
+
+@pytest.fixture
+def open_search(url: str, store: Store) -> OpenSearch:
+    """Opens the search of study "demo" as a process does at its start."""
+
+    def open_(
+        space: SearchSpace | None = None,
+        *,
+        revision: int = 1,
+        rungs: Sequence[float] = RUNGS,
+        seed: int = 7,
+    ) -> Search:
+        return Search(url, "demo", revision, space or SearchSpace(), 2, rungs, seed)
+
+    return open_
+
+
+@pytest.fixture
+def optuna_trials(url: str) -> OptunaTrials:
+    """What Optuna itself finds in the file, in number order."""
+
+    def trials(revision: int = 1) -> list[FrozenTrial]:
+        name = "demo" if revision == 1 else f"demo@{revision}"
+        return optuna.load_study(storage=url, study_name=name).trials
+
+    return trials

@@ -1,0 +1,172 @@
+"""Hyperparameters become the sampler's parameters and come back unchanged."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from vram_search.search import Search
+from vram_search.search.encoding import decode, distributions, encode
+from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.optimizers import OPTIMIZERS
+
+ALPHA_RATIO = 2
+TARGETS = ("qv", "qkvo", "qkvo_gu", "all", "k_proj,v_proj")
+PINNED = {
+    "optim": "adamw_8bit",
+    "lora_target": "all",
+    "lora_rank": 16,
+    "cutoff_len": 512,
+    "batch_size": 8,
+    "learning_rate": 2e-4,
+}
+
+
+def some(values: st.SearchStrategy[object]) -> st.SearchStrategy[list[object]]:
+    return st.lists(values, min_size=1, max_size=5, unique=True)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> SearchSpace:
+    rates = st.floats(1e-7, 1.0)
+    low, high = sorted((draw(rates), draw(rates)))
+    return SearchSpace(
+        optim=draw(some(st.sampled_from(sorted(OPTIMIZERS)))),
+        # Without this order two loose module names read as one list.
+        lora_target=draw(some(st.sampled_from(TARGETS))),
+        lora_rank=draw(some(st.integers(1, 1024))),
+        cutoff_len=draw(some(st.integers(16, 100_000))),
+        batch_size=draw(some(st.integers(1, 512))),
+        learning_rate=draw(st.sampled_from(({"min": low, "max": high}, low))),
+    )
+
+
+@st.composite
+def points(draw: st.DrawFn) -> tuple[SearchSpace, Hyperparameters]:
+    space = draw(spaces())
+    rank = draw(st.sampled_from(space.lora_rank))
+    point = Hyperparameters(
+        optim=draw(st.sampled_from(space.optim)),
+        lora_target=draw(st.sampled_from(space.lora_target)),
+        lora_rank=rank,
+        lora_alpha=ALPHA_RATIO * rank,
+        cutoff_len=draw(st.sampled_from(space.cutoff_len)),
+        batch_size=draw(st.sampled_from(space.batch_size)),
+        learning_rate=draw(st.floats(space.learning_rate.min, space.learning_rate.max)),
+    )
+    return space, point
+
+
+def values_of(distribution: BaseDistribution) -> st.SearchStrategy[object]:
+    if isinstance(distribution, CategoricalDistribution):
+        return st.sampled_from(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return st.integers(distribution.low, distribution.high)
+    assert isinstance(distribution, FloatDistribution)
+    return st.floats(distribution.low, distribution.high)
+
+
+@given(points())
+def test_every_point_survives_encoding(drawn: tuple[SearchSpace, Hyperparameters]) -> None:
+    space, point = drawn
+    assert decode(encode(point, space), space, ALPHA_RATIO) == point
+
+
+@given(points())
+def test_encoded_point_lies_in_what_the_sampler_is_shown(
+    drawn: tuple[SearchSpace, Hyperparameters],
+) -> None:
+    space, point = drawn
+    shown, params = distributions(space), encode(point, space)
+    assert params.keys() == shown.keys()
+    for name, distribution in shown.items():
+        assert distribution._contains(distribution.to_internal_repr(params[name])), name
+
+
+@given(st.data(), spaces())
+def test_all_that_the_sampler_can_propose_is_in_the_space_and_survives_decoding(
+    data: st.DataObject, space: SearchSpace
+) -> None:
+    shown = distributions(space)
+    params = {name: data.draw(values_of(shown[name]), name) for name in shown}
+    point = decode(params, space, ALPHA_RATIO)
+    assert space.contains(point)
+    assert encode(point, space) == params
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_pinned_hyperparameter_is_hidden_from_optuna(name: str) -> None:
+    space = SearchSpace(**{name: PINNED[name]})
+    hidden = {"lora_rank": "lora_rank_index", "cutoff_len": "cutoff_len_index"}
+    hidden["batch_size"] = "batch_size_index"
+    everything = set(distributions(SearchSpace()))
+    assert everything - set(distributions(space)) == {hidden.get(name, name)}
+    point = decode({}, space, ALPHA_RATIO)
+    assert getattr(point, name) == PINNED[name]
+
+
+def test_space_without_a_choice_shows_optuna_nothing_and_still_has_a_point() -> None:
+    space = SearchSpace(**PINNED)
+    assert distributions(space) == {}
+    assert decode({}, space, ALPHA_RATIO) == Hyperparameters(lora_alpha=32, **PINNED)
+
+
+def test_powers_of_two_and_learning_rate_are_searched_on_a_logarithmic_scale() -> None:
+    shown = distributions(SearchSpace(lora_rank=[64, 4, 16]))
+    assert shown["lora_rank_index"] == IntDistribution(0, 2)
+    assert shown["learning_rate"] == FloatDistribution(2e-5, 1e-3, log=True)
+    ranks = [
+        decode({"lora_rank_index": i}, SearchSpace(lora_rank=[64, 4, 16]), 2).lora_rank
+        for i in range(3)
+    ]
+    assert ranks == [4, 16, 64]
+
+
+def test_lora_alpha_follows_the_rank() -> None:
+    space = SearchSpace(lora_rank=[4, 32])
+    assert decode({"lora_rank_index": 1}, space, 3).lora_alpha == 96
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [{"lora_rank": 5}, {"optim": "lion_8bit"}, {"learning_rate": 0.5}, {"cutoff_len": 2048}],
+)
+def test_point_outside_the_space_is_refused(outside: dict[str, object]) -> None:
+    point = Hyperparameters(**{**PINNED, "lora_alpha": 32, **outside})
+    with pytest.raises(ValueError, match="not in the search space"):
+        encode(point, SearchSpace())
+
+
+def test_learning_rate_a_rounding_error_beyond_the_bound_is_moved_onto_it() -> None:
+    space = SearchSpace()
+    beyond = math.nextafter(space.learning_rate.max, 1)
+    point = Hyperparameters(**{**PINNED, "lora_alpha": 32, "learning_rate": beyond})
+    assert encode(point, space)["learning_rate"] == space.learning_rate.max
+
+
+def test_enqueued_point_is_asked_for_exactly(open_search: object) -> None:
+    assert callable(open_search)
+    search = open_search()
+    assert isinstance(search, Search)
+    point = Hyperparameters(**{**PINNED, "lora_alpha": 32, "learning_rate": 1.2345678901234567e-4})
+    search.enqueue(point)
+    assert search.ask().hyperparameters == point
+    assert search.ask().hyperparameters != point, "an enqueued point comes once"
+
+
+def test_optuna_keeps_each_category_as_it_is_written(open_search: object) -> None:
+    assert callable(open_search)
+    space = SearchSpace(lora_target=[["k_proj", "v_proj"], "all"])
+    seen = {open_search(space, seed=seed).ask().hyperparameters.lora_target for seed in range(8)}
+    assert seen == {"k_proj,v_proj", "all"}
+    assert optuna.logging.get_verbosity() == optuna.logging.WARNING

@@ -1,0 +1,299 @@
+"""A whole search on a tiny real model: real subprocesses, real SQLite, real losses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from vram_search.store import Store, open_store, sqlite_url
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+WriteStudy = Callable[..., Path]
+
+
+@pytest.fixture
+def opened(home: Path) -> Iterator[Callable[[], Store]]:
+    """Opens the test's database."""
+    stores: list[Store] = []
+
+    def open_() -> Store:
+        stores.append(open_store(sqlite_url(home / "vram-search.db"), create=False))
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        store.close()
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "vram_search", *(str(argument) for argument in arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Reads a run's lines up to the one that holds `text`."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} was never printed:\n{seen}")
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_search_ends_with_winner_table_and_export(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+) -> None:
+    done = vram_search("run", write_study())
+
+    assert done.returncode == 0, done.stdout
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    trials = store.trials(study.id)
+    assert len(trials) == 3
+    best = store.top_trials(study.id, limit=1)[0]
+    assert f"best of study tiny: trial {best.number}" in done.stdout
+    assert "predicted for NVIDIA GeForce RTX 5060 Ti 16 GB" in done.stdout
+    assert best.measured is None and best.predicted is not None
+    evaluations = store.evaluations(best.id)
+    assert best.eval_loss == min(e.eval_loss for e in evaluations if e.eval_loss is not None)
+    assert len(store.step_losses(best.id)) == 6
+    assert best.versions is not None and best.versions["torch"]
+    assert set(best.seconds or {}) >= {"plan", "probe", "train", "eval"}
+    assert best.adapter_path is not None
+    assert (Path(best.adapter_path) / "adapter_model.safetensors").is_file()
+
+
+def test_finished_study_is_continued_without_running_anything_twice(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    study_file = write_study(budget={"trials": 2})
+    first = vram_search("run", study_file)
+    again = vram_search("run", study_file)
+    more = vram_search("run", study_file, "--trials", 3)
+
+    assert first.returncode == again.returncode == more.returncode == 0, more.stdout
+    assert "continuing study tiny: 2 trials found" in again.stdout
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    numbers = [trial.number for trial in store.trials(study.id)]
+    assert len(numbers) == 3 and len(set(numbers)) == 3
+
+
+def test_ctrl_c_records_the_trial_as_lost_and_the_next_run_repeats_it(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+) -> None:
+    study_file = write_study(training={"max_steps": 2000, "rungs": [0.5]}, budget={"trials": 1})
+    process = start("run", study_file)
+    read_until(process, "probe passed")
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130, rest
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    (lost,) = store.trials(study.id)
+    assert lost.outcome == "lost"
+    assert (lost.error or {})["message"] == "interrupted"
+
+    quick = write_study(training={"max_steps": 2000, "rungs": [0.5]}, budget={"trials": 1})
+    second = start("run", quick)
+    read_until(second, "probe passed")
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=60)
+    repeated = store.trials(study.id)[-1]
+    assert repeated.retry_of == lost.number
+    assert repeated.hyperparameters == lost.hyperparameters
+
+
+def test_killed_training_process_costs_one_retry_and_no_finished_trial(
+    write_study: WriteStudy, opened: Callable[[], Store], home: Path
+) -> None:
+    process = start("run", write_study(training={"max_steps": 60}, budget={"trials": 2}))
+    read_until(process, "trial 0: complete")
+    read_until(process, "probe passed")
+    (trainer,) = children(process.pid)
+    os.kill(trainer, signal.SIGKILL)
+    rest, _ = process.communicate(timeout=120)
+
+    assert process.returncode == 0, rest
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    outcomes = [(trial.outcome, trial.retry_of) for trial in store.trials(study.id)]
+    assert outcomes[0] == ("complete", None)
+    assert ("lost", None) in outcomes
+    lost = next(trial for trial in store.trials(study.id) if trial.outcome == "lost")
+    assert "signal 9" in (lost.error or {})["message"]
+    assert ("complete", lost.number) in outcomes
+
+
+def test_killed_run_leaves_no_orphan_and_is_reconciled(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+) -> None:
+    study_file = write_study(training={"max_steps": 60}, budget={"trials": 2})
+    process = start("run", study_file)
+    read_until(process, "trial 0: complete")
+    read_until(process, "probe passed")
+    (trainer,) = children(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{trainer}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{trainer}").exists(), "the training process outlived its run"
+
+    again = vram_search("run", study_file)
+
+    assert again.returncode == 0, again.stdout
+    assert "it will be run again" in again.stdout
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    trials = store.trials(study.id)
+    complete = [trial for trial in trials if trial.outcome == "complete"]
+    points = [json.dumps(trial.hyperparameters, sort_keys=True) for trial in complete]
+    assert len(complete) == 2 and len(set(points)) == 2
+    assert [trial.outcome for trial in trials].count("lost") == 1
+
+
+def test_out_of_memory_is_pruned_and_the_search_goes_on_in_a_new_process(
+    write_study: WriteStudy, opened: Callable[[], Store], home: Path, tmp_path: Path
+) -> None:
+    """The kernel refuses memory to the training process, as a card does."""
+    import resource
+
+    study_file = write_study(
+        search_space={
+            "cutoff_len": 128,
+            "batch_size": 32,
+            "learning_rate": {"min": 1e-4, "max": 1e-2},
+        },
+        training={"max_steps": 4, "rungs": []},
+        plan={"per_device_train_batch_size": 32, "gradient_checkpointing": False},
+        budget={"trials": 3},
+    )
+    config = json.loads((tmp_path / "shape" / "config.json").read_text())
+    (tmp_path / "shape" / "config.json").write_text(json.dumps({**config, "vocab_size": 32768}))
+    process = start("run", study_file)
+    read_until(process, "trial 0: complete")
+    (trainer,) = children(process.pid)
+    used = int(Path(f"/proc/{trainer}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    limit = used + 200 * 2**20  # a batch of 32 x 128 tokens needs 512 MiB of logits alone
+    resource.prlimit(trainer, resource.RLIMIT_AS, (limit, limit))
+    rest, _ = process.communicate(timeout=200)
+
+    assert process.returncode == 0, rest
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    trials = store.trials(study.id)
+    assert [trial.outcome for trial in trials] == ["complete", "oom", "complete"], rest
+    error = trials[1].error or {}
+    assert error["stage"] == "train" and error["requested_bytes"] > 2**20
+    with closing(sqlite3.connect(home / "vram-search.db")) as connection:
+        (state,) = connection.execute("SELECT state FROM trials WHERE number = 1").fetchone()
+        (excess,) = connection.execute(
+            "SELECT value_json FROM trial_system_attributes a JOIN trials t USING (trial_id) "
+            "WHERE t.number = 1 AND a.key LIKE '%required_bytes%'"
+        ).fetchone()
+    assert state == "PRUNED" and float(excess) > 0
+
+
+def test_second_run_of_the_same_study_is_refused(vram_search: Cli, write_study: WriteStudy) -> None:
+    study_file = write_study(training={"max_steps": 2000, "rungs": [0.5]})
+    first = start("run", study_file)
+    read_until(first, "no GPU here")
+    second = vram_search("run", study_file)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=60)
+
+    assert second.returncode == 2
+    assert "is being run by another process" in second.stdout
+
+
+def test_changed_study_is_refused_with_the_difference_shown(
+    vram_search: Cli, write_study: WriteStudy
+) -> None:
+    assert vram_search("run", write_study(budget={"trials": 1})).returncode == 0
+    changed = write_study(budget={"trials": 2})
+    option = "search_space.lora_rank=[4,8,16]"
+
+    refused = vram_search("run", changed, "--set", option)
+    accepted = vram_search("run", changed, "--set", option, "--accept-changes")
+
+    assert refused.returncode == 2
+    assert "search_space.lora_rank: [4, 8] -> [4, 8, 16]" in refused.stdout
+    assert accepted.returncode == 0, accepted.stdout
+
+
+def test_rows_longer_than_every_cutoff_are_refused_before_any_trial(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    space = {"cutoff_len": 16, "learning_rate": 1e-3}
+    done = vram_search("run", write_study(search_space=space))
+
+    assert done.returncode == 2
+    assert "every training row is longer than every cutoff_len" in done.stdout
+
+
+def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    card = {"name": "toy", "total_bytes": "90 MiB"}
+    space = {"cutoff_len": [96, 2048], "learning_rate": {"min": 1e-4, "max": 1e-2}}
+    done = vram_search(
+        "run", write_study(card=card, search_space=space, budget={"trials": 1}), "--trials", 1
+    )
+
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    trials = store.trials(study.id)
+    infeasible = [trial for trial in trials if trial.outcome == "infeasible"]
+    assert done.returncode == 0, done.stdout
+    assert infeasible, [trial.outcome for trial in trials]
+    assert set(infeasible[0].seconds or {}) == {"plan"}
+    assert (infeasible[0].predicted or {})["excess"] > 0
+
+
+def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+) -> None:
+    study_file = write_study(budget={"trials": 1})
+    assert vram_search("run", study_file).returncode == 0
+    with closing(sqlite3.connect(home / "vram-search.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        refused = vram_search("run", study_file, "--trials", 2)
+        other.execute("ROLLBACK")
+
+    assert refused.returncode == 2, refused.stdout
+    assert "locked" in refused.stdout
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    assert [trial.outcome for trial in store.trials(study.id)] == ["complete"]
