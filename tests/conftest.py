@@ -102,3 +102,9 @@ def vram_search(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.CompletedProcess(process.args, process.returncode, output, "")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> str:
+    """The tiny model's config.json."""
+    return json.dumps(TINY_CONFIG)

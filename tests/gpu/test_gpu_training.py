@@ -17,7 +17,7 @@ from vram_search.units import GIB, MIB
 from vram_search.worker.resident import LEAK_BYTES, ResidentTrainer
 
 pytestmark = pytest.mark.gpu
-ROW_CHARACTERS = 600
+ROW_CHARACTERS = 390
 
 
 @pytest.fixture
@@ -117,7 +117,8 @@ def test_cap_makes_a_real_out_of_memory_and_the_process_is_replaced(
         failed, _ = run(resident, trial_job(tmp_path, 0, 16, "adamw_8bit"))
         assert failed.outcome == "oom"
         assert failed.requested_bytes is not None and failed.requested_bytes > MIB
-        assert failed.stage == "probe" and failed.batch_shape == (16, 512)
+        assert failed.stage == "probe"
+        assert failed.batch_shape is not None and failed.batch_shape[0] == 16
         passed, _ = run(resident, trial_job(tmp_path, 1, 1, "adamw_8bit"))
         assert passed.outcome == "complete", passed.message
         assert resident.starts == 2

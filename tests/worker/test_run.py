@@ -170,7 +170,7 @@ def test_killed_run_leaves_no_orphan_and_is_reconciled(
     again = vram_search("run", study_file)
 
     assert again.returncode == 0, again.stdout
-    assert "it will be run again" in again.stdout
+    assert "recorded as lost" in again.stdout
     store = opened()
     study = store.study("tiny")
     assert study is not None

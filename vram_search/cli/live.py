@@ -19,6 +19,7 @@ from vram_search.report.words import error_words, loss_cell, peak_cell, run_seco
 from vram_search.search import Proposal
 from vram_search.spec import StudySpec
 from vram_search.store import TrialRecord
+from vram_search.store.faults import describe
 from vram_search.units import format_bytes, format_duration
 from vram_search.worker.run import FINISHED, StopRule
 
@@ -46,6 +47,7 @@ class Progress:
         self.proposal, self.planned = proposal, planned
         self.trial_began = time.time()
         self.stage, self.step, self.steps_total, self.losses = "load", 0, 0, []
+        self.allocated_bytes = self.sample = None
 
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
         self.sample = sample
@@ -101,7 +103,7 @@ class PlainView(Progress):
         self._last_step_line = 0.0
 
     def __enter__(self) -> PlainView:
-        self.note(f"study {self.study.study}; database {self.url}")
+        self.note(f"study {self.study.study}; database {describe(self.url)}")
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -164,7 +166,7 @@ class LiveView(Progress):
         )
 
     def __enter__(self) -> LiveView:
-        self.note(f"study {self.study.study}; database {self.url}")
+        self.note(f"study {self.study.study}; database {describe(self.url)}")
         self._live.__enter__()
         return self
 

@@ -139,9 +139,11 @@ class Search:
         return [t.number for t in self._study.get_trials(states=(TrialState.RUNNING,))]
 
     def enqueued_retries(self) -> set[int]:
-        """Numbers of lost trials whose repetition waits or has run."""
+        """Numbers of lost trials whose repetition waits or has run. One that failed has a record
+        of its own, or was killed before it had one and counts for nothing."""
         trials = self._study.get_trials(deepcopy=False)
-        return {t.user_attrs[_RETRY_OF] for t in trials if _RETRY_OF in t.user_attrs}
+        alive = [t for t in trials if t.state != TrialState.FAIL]
+        return {t.user_attrs[_RETRY_OF] for t in alive if _RETRY_OF in t.user_attrs}
 
     @property
     def trial_count(self) -> int:

@@ -72,7 +72,7 @@ class Hyperparameters(Spec):
 
 
 class LearningRateRange(Spec):
-    """Learning rates are searched on a logarithmic scale from `min` to `max`, or in `values`."""
+    """Learning rates from `min` to `max`, searched on a logarithmic scale; or one number."""
 
     min: LearningRate
     max: LearningRate

@@ -35,3 +35,8 @@ def requested_bytes(message: str) -> int | None:
     if match := re.search(r"[Yy]ou tried to allocate ([0-9]+) bytes", message):
         return int(match[1])
     return None
+
+
+def first_sentences(message: str, count: int = 2) -> str:
+    """The start of a message; torch's goes on for a paragraph."""
+    return ". ".join(message.strip().splitlines()[0].split(". ")[:count])

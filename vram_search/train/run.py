@@ -29,7 +29,12 @@ from vram_search.spec.plan import MemoryPlan
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, TokenRow, answer_bytes, cut
-from vram_search.train.faults import DivergedError, is_out_of_memory, requested_bytes
+from vram_search.train.faults import (
+    DivergedError,
+    first_sentences,
+    is_out_of_memory,
+    requested_bytes,
+)
 from vram_search.train.trainer import StepGuard, count_steps, make_trainer, rung_steps
 
 PROBE_STEPS = 2
@@ -106,7 +111,7 @@ class Trial:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return self._finished("oom", str(error).strip().splitlines()[0])
+            return self._finished("oom", first_sentences(str(error)))
         base_model.free_caches()
         leaked = (base_model.allocated_bytes() or 0) - before
         return finished.model_copy(update={"leaked_bytes": leaked})
@@ -116,10 +121,12 @@ class Trial:
         """A fresh adapter, equal for equal seeds, taken off at the end."""
         model = base_model.attach_adapter(self.base, self.job)
         self.trainable = base_model.trainable_parameters(model)
-        if self.trainable == 0:
-            raise VramSearchError("no parameter trains: the LoRA targets match no module")
-        yield model
-        base_model.detach_adapter(model)
+        try:
+            if self.trainable == 0:
+                raise VramSearchError("no parameter trains: the LoRA targets match no module")
+            yield model
+        finally:
+            base_model.detach_adapter(model)
 
     def _probe(self, model: Any) -> None:
         """The mini-test: the longest rows at the plan's shape, two optimizer steps, the longest

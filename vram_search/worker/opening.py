@@ -60,6 +60,8 @@ def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[st
     now = study.identity()
     before = known.spec.get("identity", {})
     changes = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
+    # The cutoff that counts is `eval_cutoff_len`: spelling out what it was is no change.
+    changes.pop("training.eval_cutoff_len", None)
     if known.data_hash != data_hash:
         changes["dataset (rows)"] = (known.data_hash, data_hash)
     return changes

@@ -24,7 +24,7 @@ def reconcile(
         stage = running.stage or "plan"
         why = f"the run ended while this trial was in stage {stage}"
         store.finish_trial(running.id, TrialResult("lost", error={"stage": stage, "message": why}))
-        note(f"trial {running.number} was cut off in {stage}; it will be run again")
+        note(f"trial {running.number} was cut off in {stage}: recorded as lost")
     records = store.trials(record.id)
     if search.trial_count <= max((r.number for r in records), default=-1):
         search.learn(records)

@@ -1,0 +1,104 @@
+"""Writes docs/cli.md and docs/study-file.md from the code; `--check` only compares."""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from pathlib import Path
+
+import click
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from vram_search.cli.main import COMMANDS, cli
+from vram_search.spec import StudySpec
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS
+from vram_search.spec.optimizers import OPTIMIZERS
+
+DOCS = Path(__file__).resolve().parent
+
+
+def cli_page() -> str:
+    """Every subcommand's help."""
+    parts = ["# Command line\n\nWritten by `make docs` from the commands' own help.\n"]
+    context = click.Context(cli, info_name="vram-search")
+    parts.append(f"```\n{cli.get_help(context)}\n```\n")
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, info_name=name, parent=context)
+        inner.terminal_width = 90
+        parts.append(f"## {name}\n\n```\n{command.get_help(inner)}\n```\n")
+    return "\n".join(parts)
+
+
+def study_page() -> str:
+    """Every key of a study file with type, default and meaning."""
+    lines = [
+        "# Study file",
+        "",
+        "Written by `make docs` from `vram_search/spec`. A study is one YAML file; relative paths",
+        "start from its folder. `vram-search run STUDY.yaml --dry-run` checks a file and runs",
+        "nothing. `--set key.inner=value` overrides any key.",
+        "",
+        f"LoRA target sets: {', '.join(f'`{name}`' for name in LORA_TARGET_SETS)}; "
+        "or lists of module names, `[[q_proj, v_proj, o_proj]]`.",
+        "",
+        f"Optimizers: {', '.join(f'`{name}`' for name in OPTIMIZERS)}.",
+        "",
+        "| key | type | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    return "\n".join([*lines, *rows(StudySpec, "")]) + "\n"
+
+
+def rows(model: type[BaseModel], prefix: str) -> list[str]:
+    """Table rows of a model's fields, those of inner models under dotted keys."""
+    found = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            said = (inner.__doc__ or "").strip().split("\n")[0]
+            found.append(f"| `{key}` | mapping | | {field.description or said} |")
+            found += rows(inner, f"{key}.")
+            continue
+        default = "required" if field.default is PydanticUndefined else f"`{field.default}`"
+        found.append(f"| `{key}` | {words(inner)} | {default} | {field.description or ''} |")
+    return found
+
+
+def words(annotation: object) -> str:
+    """A type in a reader's words."""
+    origin = typing.get_origin(annotation)
+    inner = [words(part) for part in typing.get_args(annotation) if part is not type(None)]
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
+    if origin is typing.Annotated:
+        return inner[0]
+    if origin is tuple:
+        return f"list of {inner[0]}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(inner)
+    names = {int: "whole number", float: "number", str: "text", bool: "true, false"}
+    return names.get(typing.cast(type, annotation), getattr(annotation, "__name__", "?"))
+
+
+def main() -> int:
+    """Writes the pages, or with --check returns 1 where they are stale."""
+    stale = []
+    for name, text in (("cli.md", cli_page()), ("study-file.md", study_page())):
+        file = DOCS / name
+        if file.is_file() and file.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv:
+            file.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"{'stale' if '--check' in sys.argv else 'written'}: {', '.join(stale)}")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""Wrong input on the command line: exit code 2, one message, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from vram_search.cli.main import main
+from vram_search.resources import shipped
+
+WriteStudy = Callable[..., Path]
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Cli:
+    """`main()` in this process, as fast as a function call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object) -> Answer:
+        self._monkeypatch.setattr(sys, "argv", ["vram-search", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Answer(ended.value.code, out, err)
+
+
+@pytest.fixture
+def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capsys)
+
+
+def assert_refused(answer: Answer, home: Path, *words: str) -> None:
+    assert answer.code == 2, answer.err
+    assert answer.out == ""
+    assert "Traceback" not in answer.err
+    assert answer.err.lower().count("error: ") == 1
+    for word in words:
+        assert word in answer.err
+    assert not home.exists()
+
+
+def write_model(folder: Path, *, weights: bool = True) -> str:
+    folder.mkdir()
+    config = shipped("configs", "models", "phi-3-mini-4k", "config.json")
+    (folder / "config.json").write_bytes(config.read_bytes())
+    if weights:
+        (folder / "model.safetensors").write_bytes(b"")
+    return str(folder)
+
+
+def test_good_study_passes_the_same_way_in(cli: Cli, home: Path, write_study: WriteStudy) -> None:
+    """What the refusals below are measured against: the fixture itself is accepted."""
+    answer = cli("run", write_study(), "--dry-run")
+    assert (answer.code, answer.err) == (0, "")
+    assert "study tiny" in answer.out
+
+
+def test_missing_study_file(cli: Cli, home: Path) -> None:
+    assert_refused(cli("run", "nosuch.yaml"), home, "nosuch.yaml", "no such study file", "demo")
+
+
+@pytest.mark.parametrize("path", [".", "/", ""])
+def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
+    assert_refused(cli("run", path), home, "no such study file")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study: [1\nmodel: {}", ["not valid YAML", "line 2"]),
+        ("study: a\nseed: 2024-13-45", ["not valid YAML"]),
+        ("- a list", ["holds no study"]),
+    ],
+)
+def test_malformed_study_file(
+    cli: Cli, home: Path, tmp_path: Path, text: str, words: list[str]
+) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    assert_refused(cli("run", file), home, str(file), *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sead": 1}, ["1 fault\n", "sead: unknown key; did you mean 'seed'?"]),
+        ({"seed": "8"}, ["seed: ", "(is '8')"]),
+        ({"search_space": {"lora_rank": 8.0}}, ["search_space.lora_rank[0]: ", "(is 8.0)"]),
+        ({"search_space": {"lora_rank": []}}, ["search_space.lora_rank: is empty"]),
+        ({"search_space": {"lora_rank": 0}}, ["search_space.lora_rank[0]: ", "(is 0)"]),
+        ({"search_space": {"optim": "adam"}}, ["search_space.optim[0]: ", "allowed: adamw_torch"]),
+        ({"dataset": {"train": "gone.jsonl"}}, ["dataset.train: no such file", "gone.jsonl"]),
+        ({"card": "rtx-1"}, ["card: no card 'rtx-1'", "allowed: a10-24gb"]),
+        ({"seed": -1, "card": "rtx-1", "zzz": 1}, ["3 faults\n", "seed: ", "card: ", "zzz: "]),
+    ],
+)
+def test_faulty_value_in_the_study_file(
+    cli: Cli, home: Path, write_study: WriteStudy, changes: dict[str, Any], words: list[str]
+) -> None:
+    file = write_study(**changes)
+    assert_refused(cli("run", file), home, str(file), *words)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("", ["the data set is empty"]),
+        ('{"instruction": "a", "output": "b"}\n{"instruction": "c"}', ["row 2.output: is missing"]),
+        ('{"text": "a"}', ["neither alpaca", "its fields: text", "dataset.columns"]),
+        ('{"instruction": "a", "output": "b"}\n{', ["line 2: not JSON"]),
+        ('{"instruction": "a", "output": "b"}', ["leaves no training row of 1"]),
+    ],
+)
+def test_faulty_data_set(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path, rows: str, words: list[str]
+) -> None:
+    file = write_study()
+    (tmp_path / "rows.jsonl").write_text(rows)
+    assert_refused(cli("run", file), home, str(tmp_path / "rows.jsonl"), *words)
+
+
+def test_lora_targets_that_the_model_lacks(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "phi")
+    space = {"lora_target": ["all", "qv", ["up_proj", "down_proj"]]}
+    file = write_study(model={"model_name_or_path": model}, search_space=space)
+    assert_refused(
+        cli("run", file),
+        home,
+        "2 faults\n",
+        "search_space.lora_target[1]: ",
+        "has no q_proj, v_proj; it has qkv_proj",
+        "search_space.lora_target[2]: ",
+        "has no up_proj",
+    )
+
+
+def test_model_folder_without_weights(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "phi", weights=False)
+    file = write_study(model={"model_name_or_path": model})
+    assert_refused(cli("run", file), home, model, "a model folder without weights")
+
+
+def test_model_folder_without_config(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    file = write_study(model={"model_name_or_path": "empty"})
+    assert_refused(cli("run", file), home, "holds no config.json")
+
+
+def test_hub_model_of_unknown_shape(cli: Cli, home: Path, write_study: WriteStudy) -> None:
+    file = write_study(model={"model_name_or_path": "someone/unheard-of-3b"})
+    assert_refused(cli("run", file), home, "someone/unheard-of-3b", "remedy: set model.shape")
+
+
+def test_card_too_small_for_the_base_model(cli: Cli, home: Path, write_study: WriteStudy) -> None:
+    file = write_study(
+        model={"weights": "random", "shape": "qwen2.5-14b"},
+        card={"name": "small", "total_bytes": "4 GiB"},
+    )
+    assert_refused(cli("run", file), home, "card small is too small", "4.00 GiB", "NF4", "remedy: ")
+
+
+@pytest.mark.parametrize("until", ["25:00", "7", "soon", "07:00:00"])
+def test_time_of_day_that_is_none(
+    cli: Cli, home: Path, write_study: WriteStudy, until: str
+) -> None:
+    answer = cli("run", write_study(), "--until", until)
+    assert_refused(answer, home, f"--until {until!r}", "like 07:00")
+
+
+def test_hours_and_time_of_day_together(cli: Cli, home: Path, write_study: WriteStudy) -> None:
+    answer = cli("run", write_study(), "--until", "07:00", "--hours", "2")
+    assert_refused(answer, home, "exclude each other")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--trials", "0"), ("--trials", "many"), ("--hours", "0"), ("--hours", "-1")],
+)
+def test_budget_that_is_none(
+    cli: Cli, home: Path, write_study: WriteStudy, option: str, value: str
+) -> None:
+    assert_refused(cli("run", write_study(), option, value), home, option, value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed", ["--set 'seed'", "key=value"]),
+        ("seed=[", ["--set 'seed=['", "not valid YAML"]),
+        ("seed=0b_", ["not valid YAML"]),
+        ("search_space.lora_rnk=8", ["search_space.lora_rnk: unknown key", "'lora_rank'"]),
+    ],
+)
+def test_faulty_override(
+    cli: Cli, home: Path, write_study: WriteStudy, override: str, words: list[str]
+) -> None:
+    assert_refused(cli("run", write_study(), "--set", override), home, *words)
+
+
+@pytest.mark.parametrize("command", [["best"], ["top"], ["show", "1"], ["export", "best"]])
+def test_database_that_is_a_text_file(
+    cli: Cli, home: Path, tmp_path: Path, command: list[str]
+) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to be looked at " * 20)
+    before = text.read_bytes()
+    assert_refused(cli(*command, "--database", text), home, str(text))
+    assert text.read_bytes() == before
+
+
+def test_run_into_a_database_that_is_a_text_file(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to be looked at " * 20)
+    before = text.read_bytes()
+    folder = sorted(write_study().parent.rglob("*"))
+    answer = cli("run", tmp_path / "study.yaml", "--database", text)
+    assert_refused(answer._replace(out=""), home, str(text))  # stdout: the study that was begun
+    assert text.read_bytes() == before
+    assert sorted(tmp_path.rglob("*")) == folder
+
+
+@pytest.mark.parametrize(
+    "command", [["best"], ["top"], ["studies"], ["show", "1"], ["export", "best"]]
+)
+def test_reading_without_a_database(cli: Cli, home: Path, command: list[str]) -> None:
+    assert_refused(cli(*command), home, str(home))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["run"], ["show"], ["best", "--nosuch"], ["top", "-n", "0"]]
+)
+def test_usage_that_click_refuses(cli: Cli, home: Path, arguments: list[str]) -> None:
+    assert_refused(cli(*arguments), home)
+
+
+def as_process(*arguments: object) -> Answer:
+    done = subprocess.run(
+        [sys.executable, "-m", "vram_search", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def test_refusals_of_a_real_process(home: Path, write_study: WriteStudy) -> None:
+    """The same end as `main()` in this process, seen from a shell."""
+    assert_refused(as_process("run", "nosuch.yaml"), home, "no such study file", "remedy: ")
+    faulty = write_study(search_space={"lora_rank": 0})
+    assert_refused(as_process("run", faulty), home, "search_space.lora_rank[0]")
+    assert_refused(as_process("best"), home, str(home))

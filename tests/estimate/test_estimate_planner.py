@@ -1,0 +1,203 @@
+"""The planner: every plan keeps the batch and the pins, and the fastest that fits is chosen."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vram_search.errors import InputError
+from vram_search.estimate import (
+    PlannedTrial,
+    check_card_holds_base,
+    choose_plan,
+    estimate_base_bytes,
+    plans,
+    smallest,
+)
+from vram_search.estimate.planner import MARGIN
+from vram_search.resources import shipped
+from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
+from vram_search.spec.card import card_names, load_card
+from vram_search.units import GIB, MIB, format_bytes
+
+QWEN_3B = load_shape(shipped("configs", "models", "qwen2.5-3b"))
+POINT = Hyperparameters(
+    optim="adamw_8bit",
+    lora_target="qv",
+    lora_rank=8,
+    lora_alpha=16,
+    cutoff_len=1024,
+    batch_size=16,
+    learning_rate=1e-4,
+)
+LINUX = Card(name="linux", total_bytes=16 * GIB)
+WINDOWS = Card(name="windows", total_bytes=16 * GIB, platform="windows")
+SHARES = st.floats(0, 1.2)
+"""Of what the largest plan of all requires: budgets from nothing to room for every plan."""
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[PlannedTrial]:
+    return plans(
+        draw(st.from_type(ModelShape)),
+        draw(st.from_type(Hyperparameters)),
+        draw(st.from_type(Card)),
+        draw(st.from_type(PlanPins)),
+        eval_cutoff_len=draw(st.integers(16, 8192)),
+    )
+
+
+@given(
+    shape=st.from_type(ModelShape),
+    point=st.from_type(Hyperparameters),
+    card=st.from_type(Card),
+    pins=st.from_type(PlanPins),
+    eval_cutoff_len=st.integers(16, 8192),
+    data=st.data(),
+)
+def test_every_plan_keeps_the_batch_the_pins_and_the_platform(
+    shape: ModelShape,
+    point: Hyperparameters,
+    card: Card,
+    pins: PlanPins,
+    eval_cutoff_len: int,
+    data: st.DataObject,
+) -> None:
+    divisors = [n for n in range(1, point.batch_size + 1) if point.batch_size % n == 0]
+    pins = pins.model_copy(
+        update={
+            "per_device_train_batch_size": data.draw(st.none() | st.sampled_from(divisors)),
+        }
+    )
+    found = plans(shape, point, card, pins, eval_cutoff_len=eval_cutoff_len)
+    assert found
+    pinned = pins.model_dump(exclude={"skip_infeasible"}, exclude_none=True)
+    for candidate in found:
+        plan = candidate.plan
+        assert plan.batch_size == point.batch_size
+        assert pinned.items() <= plan.model_dump().items()
+        if pins.expandable_segments is None:
+            assert plan.expandable_segments is (card.platform == "linux")
+        if pins.per_device_eval_batch_size is None:
+            rows = plan.per_device_eval_batch_size
+            assert 1 <= rows <= 16
+            training_tokens = plan.per_device_train_batch_size * point.cutoff_len
+            assert rows == 1 or rows * eval_cutoff_len <= training_tokens
+    assert len({candidate.plan for candidate in found}) == len(found)
+
+
+@given(found=candidates())
+def test_candidates_are_fastest_first(found: list[PlannedTrial]) -> None:
+    costs = [candidate.relative_cost for candidate in found]
+    assert costs == sorted(costs)
+
+
+def budget_of(share: float, found: list[PlannedTrial]) -> int:
+    return 1 + round(share * max(candidate.estimate.required_bytes for candidate in found))
+
+
+@given(found=candidates(), share=SHARES)
+def test_chosen_plan_fits_and_none_that_fits_is_faster(
+    found: list[PlannedTrial], share: float
+) -> None:
+    budget = budget_of(share, found)
+    chosen = choose_plan(found, budget)
+    fitting = [c for c in found if c.estimate.required_bytes * (1 + MARGIN) <= budget]
+    if chosen is None:
+        assert fitting == []
+        return
+    assert chosen in fitting
+    assert chosen.excess(budget) <= 0
+    assert chosen.relative_cost == min(c.relative_cost for c in fitting)
+
+
+@given(found=candidates(), shares=st.lists(SHARES, min_size=2, max_size=6))
+def test_larger_budget_never_gives_a_slower_plan(
+    found: list[PlannedTrial], shares: list[float]
+) -> None:
+    costs = [
+        math.inf if chosen is None else chosen.relative_cost
+        for chosen in (choose_plan(found, budget_of(share, found)) for share in sorted(shares))
+    ]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_nothing_is_chosen_where_nothing_fits() -> None:
+    found = plans(QWEN_3B, POINT, LINUX, PlanPins(), eval_cutoff_len=1024)
+    assert choose_plan(found, 1 * GIB) is None
+    assert choose_plan([], 100 * GIB) is None
+
+
+@given(found=candidates())
+def test_smallest_plan_is_the_last_to_fit(found: list[PlannedTrial]) -> None:
+    least = smallest(found)
+    needed = least.estimate.required_bytes
+    assert needed == min(c.estimate.required_bytes for c in found)
+    assert choose_plan(found, needed, margin=0) is not None
+    assert choose_plan(found, needed - 1, margin=0) is None
+    assert least.excess(needed, margin=0) == 0
+
+
+def test_larger_margin_asks_for_more_room() -> None:
+    (found,) = plans(
+        QWEN_3B,
+        POINT,
+        LINUX,
+        PlanPins(per_device_train_batch_size=1, gradient_checkpointing=True),
+        eval_cutoff_len=1024,
+    )
+    budget = found.estimate.required_bytes * 2
+    assert found.fits(budget, margin=0.5)
+    assert not found.fits(budget, margin=1.5)
+    assert found.excess(budget, margin=1.5) == pytest.approx(0.25)
+
+
+def test_roomy_card_needs_no_checkpointing_and_tight_card_gets_it() -> None:
+    found = plans(QWEN_3B, POINT, LINUX, PlanPins(), eval_cutoff_len=1024)
+    roomy, tight = choose_plan(found, 140 * GIB), choose_plan(found, 8 * GIB)
+    assert roomy is not None
+    assert tight is not None
+    assert roomy.plan.label == "16x1"
+    assert tight.plan.gradient_checkpointing
+    assert tight.plan.per_device_train_batch_size < 16
+
+
+def test_expandable_segments_are_used_on_linux_only_unless_pinned() -> None:
+    def used(card: Card, pinned: bool | None = None) -> set[bool]:
+        pins = PlanPins(expandable_segments=pinned)
+        found = plans(QWEN_3B, POINT, card, pins, eval_cutoff_len=1024)
+        return {candidate.plan.expandable_segments for candidate in found}
+
+    assert used(LINUX) == {True}
+    assert used(WINDOWS) == {False}
+    assert used(LINUX, pinned=False) == {False}
+
+
+def test_card_too_small_for_the_base_is_refused_with_both_figures() -> None:
+    card = Card(name="tiny", title="Tiny Card", total_bytes=GIB, reserve_bytes=100 * MIB)
+    with pytest.raises(InputError, match="Tiny Card is too small") as caught:
+        check_card_holds_base(QWEN_3B, card)
+    sizes = re.findall(r"[0-9.]+ [MG]iB", caught.value.message)
+    assert sizes == [format_bytes(estimate_base_bytes(QWEN_3B) + 76 * MIB), "924 MiB"]
+    assert "larger card" in caught.value.remedy
+
+
+@given(shape=st.from_type(ModelShape), card=st.from_type(Card))
+def test_card_is_refused_exactly_where_the_base_exceeds_its_budget(
+    shape: ModelShape, card: Card
+) -> None:
+    holds = estimate_base_bytes(shape) + 76 * MIB <= card.budget_bytes
+    if holds:
+        check_card_holds_base(shape, card)
+    else:
+        with pytest.raises(InputError):
+            check_card_holds_base(shape, card)
+
+
+def test_every_shipped_card_holds_a_three_billion_model() -> None:
+    for slug in card_names():
+        check_card_holds_base(QWEN_3B, Card.model_validate(load_card(slug)))

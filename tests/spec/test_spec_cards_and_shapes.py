@@ -1,0 +1,168 @@
+"""Shipped cards and model shapes against their README tables; hub names; faulty config.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vram_search.errors import InputError
+from vram_search.resources import shipped
+from vram_search.spec import Card, load_shape
+from vram_search.spec.card import card_names, load_card
+from vram_search.spec.shape import parse_shape, shape_names, shipped_shape_for
+from vram_search.units import GIB, MIB
+
+
+def table(*parts: str) -> list[list[str]]:
+    """Cells of the rows of the only table in a README."""
+    lines = shipped(*parts).read_text(encoding="utf-8").splitlines()
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    return rows[2:]
+
+
+CARDS = {row[0]: row for row in table("configs", "cards", "README.md")}
+MODELS = {row[0]: row for row in table("configs", "models", "README.md")}
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def test_every_shipped_card_and_shape_is_in_its_table() -> None:
+    assert sorted(CARDS) == card_names()
+    assert sorted(MODELS) == shape_names()
+
+
+@pytest.mark.parametrize("slug", card_names())
+def test_shipped_card_is_valid_and_as_its_table_says(slug: str) -> None:
+    card = Card.model_validate(load_card(slug))
+    _, total, reserve, context, capability, bf16, _ = CARDS[slug]
+    assert card.name == slug
+    assert card.title
+    assert card.total_bytes == int(total.replace(",", "")) * MIB
+    assert card.reserve_bytes == pytest.approx(float(reserve) * GIB, abs=1)
+    assert card.context_bytes == int(context.split()[0]) * MIB
+    assert card.assumed is ("assumed" in context)
+    assert card.compute_capability == capability
+    assert card.has_bf16 is (bf16 == "yes")
+    assert card.budget_bytes > 0.8 * card.total_bytes
+
+
+@pytest.mark.parametrize("slug", shape_names())
+def test_shipped_shape_has_the_published_parameters(slug: str) -> None:
+    shape = load_shape(shipped("configs", "models", slug))
+    _, _, parameters, head = MODELS[slug]
+    assert shape.parameters == int(parameters.replace(",", ""))
+    assert shape.tie_word_embeddings is (head == "tied")
+
+
+@pytest.mark.parametrize("slug", shape_names())
+def test_hub_name_of_the_table_finds_its_shape(slug: str) -> None:
+    hub_name = MODELS[slug][1]
+    assert shipped_shape_for(hub_name) == slug
+    assert shipped_shape_for(hub_name.lower()) == slug
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Qwen/Qwen2.5-3B", "qwen2.5-3b"),
+        ("google/gemma-2-9b-it", "gemma-2-9b"),
+        ("meta-llama/Llama-2-7b-chat", "llama-2-7b"),
+        ("allenai/OLMo-2-0425-1B", "olmo-2-1b"),
+        ("someone/unheard-of-3b", None),
+        ("Qwen/Qwen2.5-3B-Instruct-AWQ", None),
+    ],
+)
+def test_variants_share_a_shape_and_unknown_names_have_none(name: str, slug: str | None) -> None:
+    assert shipped_shape_for(name) == slug
+
+
+def test_parameters_of_a_small_llama_are_counted_by_hand() -> None:
+    shape = parse_shape(LLAMA, "by hand")
+    attention = 32 * 32 + 2 * 32 * 16 + 32 * 32  # q, k and v, o
+    block = attention + 3 * 32 * 64 + 2 * 32  # gate, up and down, and two norms
+    assert shape.parameters == 2 * block + 32 + 2 * 100 * 32  # last norm; embedding and head
+    assert shape.bias_parameters == 0
+    assert shape.lora_parameters("qv", 8) == 2 * 8 * ((32 + 32) + (32 + 16))
+    assert shape.target_modules("all") == [
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    ]
+
+
+def test_defaults_of_a_config_follow_its_family() -> None:
+    qwen = parse_shape({**LLAMA, "model_type": "qwen2"}, "")
+    assert [linear.name for linear in qwen.linears if linear.bias] == ["q_proj", "k_proj", "v_proj"]
+    assert not parse_shape({**LLAMA, "model_type": "qwen2"}, "").tie_word_embeddings
+    assert parse_shape({**LLAMA, "model_type": "gemma2"}, "").tie_word_embeddings
+    without = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+    assert parse_shape(without, "").num_key_value_heads == 4
+    assert parse_shape({**LLAMA, "head_dim": 16}, "").q_size == 64
+    assert parse_shape({"text_config": {**LLAMA}}, "") == parse_shape(LLAMA, "")
+
+
+def test_target_that_the_model_lacks_names_what_it_has() -> None:
+    phi = load_shape(shipped("configs", "models", "phi-4"))
+    with pytest.raises(ValueError, match=r"has no q_proj, v_proj; it has qkv_proj, o_proj"):
+        phi.target_linears("qv")
+    assert phi.target_modules("qkv_proj,down_proj") == ["qkv_proj", "down_proj"]
+
+
+def test_family_that_is_not_modelled_is_refused_with_those_that_are() -> None:
+    with pytest.raises(InputError, match="'mixtral' is not modelled") as caught:
+        parse_shape({**LLAMA, "model_type": "mixtral"}, "x")
+    assert "llama" in caught.value.remedy
+    assert "phi3" in caught.value.remedy
+
+
+@pytest.mark.parametrize("field", sorted(set(LLAMA) - {"model_type", "num_key_value_heads"}))
+def test_missing_or_senseless_size_in_a_config_is_refused(field: str) -> None:
+    with pytest.raises(InputError, match=field):
+        parse_shape({key: value for key, value in LLAMA.items() if key != field}, "x")
+    for value in (None, 0, -4, 1.5, "32", True):
+        with pytest.raises(InputError, match="not a whole number above 0"):
+            parse_shape({**LLAMA, field: value}, "x")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*LLAMA, "head_dim", "attention_bias", "tie_word_embeddings"]),
+        st.none() | st.booleans() | st.integers(-2, 300) | st.floats() | st.text(max_size=4),
+    )
+)
+def test_any_config_makes_a_shape_or_an_input_error(changes: dict[str, Any]) -> None:
+    try:
+        shape = parse_shape({**LLAMA, **changes}, "x")
+    except InputError:
+        return
+    assert shape.parameters > 0
+    assert shape.lora_parameters("all", 1) > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [("{", "not JSON"), ("[]", "no mapping"), (None, "no such file")]
+)
+def test_file_without_a_config_is_an_input_error(
+    tmp_path: Path, content: str | None, why: str
+) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    for path in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(InputError, match=why):
+            load_shape(path)
+
+
+def test_shape_is_read_from_a_folder_or_its_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    assert load_shape(tmp_path) == load_shape(tmp_path / "config.json") == parse_shape(LLAMA, "")

