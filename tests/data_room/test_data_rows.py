@@ -294,9 +294,10 @@ def test_hash_follows_content_and_split_and_not_the_file(load: Load) -> None:
 
 
 def test_hash_covers_training_and_evaluation_rows_and_tells_them_apart(tmp_path: Path) -> None:
-    files = [str(tmp_path / f"{n}.jsonl") for n in range(3)]
-    for file, row in zip(files, alpaca(3), strict=True):
-        Path(file).write_text(as_jsonl([row]))
+    row_sets = [alpaca(3)[a:b] for a, b in ((0, 1), (1, 3), (0, 2), (2, 3))]
+    files = [str(tmp_path / f"{n}.jsonl") for n in range(len(row_sets))]
+    for file, rows in zip(files, row_sets, strict=True):
+        Path(file).write_text(as_jsonl(rows))
     pairs = [(train, evaluation) for train in files for evaluation in files]
     datasets = [DatasetSpec(train=train, eval=evaluation) for train, evaluation in pairs]
     assert len({load_rows(dataset, 42).data_hash for dataset in datasets}) == len(pairs)

@@ -186,16 +186,25 @@ def test_card_too_small_for_the_base_is_refused_with_both_figures() -> None:
     assert "larger card" in caught.value.remedy
 
 
-@given(shape=st.from_type(ModelShape), card=st.from_type(Card))
-def test_card_is_refused_exactly_where_the_base_exceeds_its_budget(
-    shape: ModelShape, card: Card
+@given(
+    shape=st.from_type(ModelShape),
+    reserve_bytes=st.integers(0, 2 * GIB),
+    context_bytes=st.integers(0, GIB),
+)
+def test_card_is_refused_from_one_byte_too_few_beside_reserve_and_context(
+    shape: ModelShape, reserve_bytes: int, context_bytes: int
 ) -> None:
-    holds = estimate_base_bytes(shape) + 76 * MIB <= card.budget_bytes
-    if holds:
-        check_card_holds_base(shape, card)
-    else:
-        with pytest.raises(InputError):
-            check_card_holds_base(shape, card)
+    enough = Card(
+        name="drawn",
+        total_bytes=estimate_base_bytes(shape) + 76 * MIB + reserve_bytes + context_bytes,
+        reserve_bytes=reserve_bytes,
+        context_bytes=context_bytes,
+    )
+    check_card_holds_base(shape, enough)
+    with pytest.raises(InputError):
+        check_card_holds_base(
+            shape, enough.model_copy(update={"total_bytes": enough.total_bytes - 1})
+        )
 
 
 def test_every_shipped_card_holds_a_three_billion_model() -> None:

@@ -44,10 +44,13 @@ def find_study_file(path: Path) -> Path:
     """The file itself, or the shipped study of that name.
 
     Raises:
-        InputError: neither is there; names the shipped ones.
+        InputError: neither is there (names the shipped ones), or it cannot be looked at.
     """
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
     candidate = shipped("studies") / f"{path.stem}.yaml"
     if candidate.is_file() and path.parent in (Path(), Path("studies")):
         return candidate

@@ -1,0 +1,172 @@
+"""The search space: pinned and listed values, LoRA targets, and what makes no space."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vram_search.errors import Fault
+from vram_search.spec import SearchSpace, StudySpec
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS, parse_lora_target
+
+LoadText = Callable[..., StudySpec]
+FaultsOf = Callable[..., dict[str, Fault]]
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "0", "-1.0e-4", "1.5"])
+def test_learning_rate_outside_zero_to_one_is_refused(faults_of: FaultsOf, value: str) -> None:
+    assert "search_space.learning_rate.min" in faults_of(
+        f"search_space: {{learning_rate: {value}}}"
+    )
+
+
+def test_learning_rate_without_a_decimal_point_is_a_number(load_text: LoadText) -> None:
+    assert yaml.safe_load("2e-4") == "2e-4", "YAML 1.1 reads text"
+    pinned = load_text("search_space: {learning_rate: 2e-4}").search_space
+    assert (pinned.learning_rate.min, pinned.learning_rate.max) == (2e-4, 2e-4)
+    assert pinned.is_learning_rate_pinned
+    ranged = load_text("search_space: {learning_rate: {min: 2e-5, max: 1e-3}}").search_space
+    assert (ranged.learning_rate.min, ranged.learning_rate.max) == (2e-5, 1e-3)
+
+
+def test_learning_rate_list_and_reversed_range_are_explained(faults_of: FaultsOf) -> None:
+    listed = faults_of("search_space: {learning_rate: [1.0e-4, 2.0e-4]}")
+    assert "{min: 2.0e-5, max: 1.0e-3}" in listed["search_space.learning_rate"].message
+    reversed_range = faults_of("search_space: {learning_rate: {min: 1.0e-3, max: 1.0e-4}}")
+    assert "the range is empty" in reversed_range["search_space.learning_rate"].message
+
+
+def test_single_values_pin_a_hyperparameter(load_text: LoadText) -> None:
+    space = load_text(
+        """
+        search_space: {optim: adamw_8bit, lora_target: qv, lora_rank: 8, cutoff_len: 256,
+                       batch_size: 4, learning_rate: 1.0e-4}
+        """
+    ).search_space
+    assert space.combinations == 1
+    assert list(space.corners()) == [
+        {
+            "optim": "adamw_8bit",
+            "lora_target": "qv",
+            "lora_rank": 8,
+            "cutoff_len": 256,
+            "batch_size": 4,
+        }
+    ]
+
+
+def test_space_with_a_range_of_rates_has_no_last_point(load_text: LoadText) -> None:
+    assert load_text("seed: 1").search_space.combinations == float("inf")
+
+
+@pytest.mark.parametrize("key", ["optim", "lora_target", "lora_rank", "cutoff_len", "batch_size"])
+def test_empty_space_is_refused_in_plain_words(faults_of: FaultsOf, key: str) -> None:
+    found = faults_of(f"search_space: {{{key}: []}}")
+    assert list(found) == [f"search_space.{key}"]
+    assert found[f"search_space.{key}"].message == "is empty: list at least one value"
+
+
+def test_list_of_faulty_values_alone_is_not_also_called_empty(faults_of: FaultsOf) -> None:
+    assert list(faults_of("search_space: {lora_rank: [0]}")) == ["search_space.lora_rank[0]"]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("lora_rank", "[8, 16, 8]"),
+        ("optim", "[adamw_8bit, adamw_8bit]"),
+        ("lora_target", "[qv, qv]"),
+        ("lora_target", "[[q_proj, v_proj], 'q_proj, v_proj']"),
+    ],
+)
+def test_value_listed_twice_is_refused(faults_of: FaultsOf, key: str, values: str) -> None:
+    fault = faults_of(f"search_space: {{{key}: {values}}}")[f"search_space.{key}"]
+    assert "listed twice" in fault.message
+
+
+def test_numbers_of_a_space_are_sorted(load_text: LoadText) -> None:
+    assert load_text("search_space: {lora_rank: [64, 4, 8]}").search_space.lora_rank == (4, 8, 64)
+
+
+@pytest.mark.parametrize("rank", ["0", "-8", "1025", "[0]", "[8, 0]"])
+def test_rank_outside_its_bounds_is_refused(faults_of: FaultsOf, rank: str) -> None:
+    found = faults_of(f"search_space: {{lora_rank: {rank}}}")
+    assert len(found) == 1
+    (path,) = found
+    assert path.startswith("search_space.lora_rank[")
+
+
+def test_named_sets_and_module_lists_are_different_choices(load_text: LoadText) -> None:
+    space = load_text(
+        "search_space: {lora_target: [qv, [q_proj, k_proj], 'up_proj, down_proj', all]}"
+    ).search_space
+    assert space.lora_target == ("qv", "q_proj,k_proj", "up_proj,down_proj", "all")
+
+
+def test_module_names_without_inner_brackets_are_explained(faults_of: FaultsOf) -> None:
+    fault = faults_of("search_space: {lora_target: [q_proj, v_proj]}")["search_space.lora_target"]
+    assert "brackets of their own" in fault.message
+    assert "[[q_proj, v_proj]]" in fault.message
+    assert "'q_proj,v_proj'" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ([], "one or more module names"),
+        (["q_proj", 3], "one or more module names"),
+        (7, "a set's name or a list"),
+        ("q_proj,,v_proj", "name such as q_proj"),
+        ("q proj", "name such as q_proj"),
+        (["q_proj", "q_proj"], "named twice"),
+        (["qv", "up_proj"], "stands alone"),
+    ],
+)
+def test_faulty_lora_target_says_why(target: object, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_lora_target(target)
+
+
+MODULES = st.lists(
+    st.text(string.ascii_lowercase + "_", min_size=1, max_size=8).filter(
+        lambda name: name.isidentifier() and name not in LORA_TARGET_SETS
+    ),
+    min_size=1,
+    max_size=6,
+    unique=True,
+)
+
+
+@given(MODULES)
+def test_lora_target_means_the_same_as_list_and_as_text(names: list[str]) -> None:
+    parsed = parse_lora_target(names)
+    assert parsed.split(",") == names
+    assert parse_lora_target(" , ".join(names)) == parsed
+    assert parse_lora_target(parsed) == parsed
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*SearchSpace.model_fields, "other"]),
+        SCALARS | st.lists(SCALARS | st.lists(SCALARS, max_size=3), max_size=4),
+        max_size=4,
+    )
+)
+def test_any_yaml_value_makes_a_valid_space_or_a_reported_fault(data: dict[str, object]) -> None:
+    try:
+        space = SearchSpace.model_validate(data)
+    except ValidationError as error:
+        assert error.errors()
+        return
+    assert SearchSpace.model_validate(space.model_dump(mode="json")) == space
+    assert all(next(space.corners()).values())
+    assert all(type(rank) is int and rank >= 1 for rank in space.lora_rank)

@@ -1,0 +1,202 @@
+"""Who may import whom (docs: the rooms of the design), and what no file may contain."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vram_search
+
+PACKAGE = Path(vram_search.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+BELOW_WORKER = {
+    "data",
+    "errors",
+    "estimate",
+    "gpu",
+    "protocol",
+    "resources",
+    "search",
+    "spec",
+    "store",
+    "units",
+}
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": {"units"},
+    "units": {"errors"},
+    "resources": {"errors", "units"},
+    "spec": {"errors", "units", "resources"},
+    "data": {"errors", "spec"},
+    "estimate": {"errors", "units", "spec"},
+    "gpu": {"errors", "units"},
+    "store": {"errors", "units", "resources"},
+    "protocol": {"spec"},
+    "search": {"errors", "units", "spec", "store"},
+    "train": {"errors", "units", "spec", "data", "protocol"},
+    "worker": BELOW_WORKER,
+    "export": {"errors", "units", "resources", "spec", "data", "store"},
+    "report": {"errors", "units", "spec", "store"},
+    "cli": {"worker", "export", "report"} | BELOW_WORKER,
+}
+"""Room -> rooms it may import, besides itself and the version in `vram_search`."""
+
+AT_HOME_IN = {
+    "optuna": "search",
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "bitsandbytes": "train",
+    "accelerate": "train",
+    "pynvml": "gpu",
+}
+"""Heavy packages, and the only room that may import each, in a function's body too."""
+
+FORBIDDEN = (
+    r"trust_remote_code\s*=\s*True",
+    r"yaml\.load\(",
+    r"\bpickle\b",
+    r"shell\s*=\s*True",
+)
+"""Each runs code that came with somebody's data."""
+
+
+def room_of(module: str) -> str:
+    """`spec` of `vram_search.spec.study`; the package itself is `__init__`."""
+    return f"{module}.__init__".split(".")[1]
+
+
+def room_of_file(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(PACKAGE.parent).as_posix()
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Modules that a source imports at any depth, by `import_module("...")` too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where an arrow goes"
+            module = node.module or ""
+            if module == "vram_search":
+                yield from (f"{module}.{alias.name}" for alias in node.names)
+            else:
+                yield module
+        elif isinstance(node, ast.Call) and node.args:
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else ""
+            name = function.id if isinstance(function, ast.Name) else name
+            if name in ("import_module", "__import__"):
+                yield _beginning(node.args[0])
+
+
+def _beginning(text: ast.expr) -> str:
+    """The constant start of a text; a module's name that is computed throughout is a fault."""
+    if isinstance(text, ast.JoinedStr) and text.values:
+        text = text.values[0]
+    assert isinstance(text, ast.Constant), "an import whose name nobody can read"
+    return str(text.value)
+
+
+def own_imports(file: Path) -> set[str]:
+    """Rooms of ours that a file imports, its own left out."""
+    modules = imported_modules(file.read_text(encoding="utf-8"))
+    ours = {m for m in modules if m == "vram_search" or m.startswith("vram_search.")}
+    rooms = {room_of(module) for module in ours} - {room_of_file(file)}
+    return rooms - {"__init__", "__version__"}
+
+
+def foreign_imports(file: Path) -> set[str]:
+    modules = imported_modules(file.read_text(encoding="utf-8"))
+    return {module.split(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import vram_search.spec.study", {"vram_search.spec.study"}),
+        ("from vram_search.spec import Card", {"vram_search.spec"}),
+        ("from vram_search import train, spec", {"vram_search.train", "vram_search.spec"}),
+        ("def f():\n    if True:\n        import torch.nn as nn", {"torch.nn"}),
+        ("try:\n    from optuna import create_study\nexcept OSError:\n    pass", {"optuna"}),
+        ("import importlib\nimportlib.import_module('pynvml')", {"importlib", "pynvml"}),
+        ("__import__(f'vram_search.cli.{name}')", {"vram_search.cli."}),
+        ("text = 'import torch'", set()),
+    ],
+)
+def test_imports_are_found_at_any_depth(source: str, found: set[str]) -> None:
+    assert set(imported_modules(source)) == found
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room_of_file(file) for file in FILES} == set(MAY_IMPORT)
+
+
+def test_arrows_go_one_way() -> None:
+    """No room reaches itself through others; errors and units may know each other."""
+    for room in set(MAY_IMPORT) - {"errors", "units"}:
+        reached: set[str] = set()
+        ahead = set(MAY_IMPORT[room])
+        while ahead:
+            reached |= ahead
+            ahead = set().union(*(MAY_IMPORT[r] for r in ahead)) - reached
+        assert room not in reached
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_file_imports_only_the_rooms_below_its_own(file: Path) -> None:
+    room = room_of_file(file)
+    assert own_imports(file) - MAY_IMPORT[room] == set(), f"{name_of(file)} is in room {room}"
+
+
+@pytest.mark.parametrize("package", AT_HOME_IN)
+def test_heavy_package_is_imported_in_one_room_alone(package: str) -> None:
+    rooms = {room_of_file(file) for file in FILES if package in foreign_imports(file)}
+    assert rooms <= {AT_HOME_IN[package]}
+
+
+@pytest.mark.parametrize("package", ["optuna", "torch", "pynvml"])
+def test_heavy_package_is_found_where_it_is_at_home(package: str) -> None:
+    """Otherwise the test above would pass by finding nothing at all."""
+    assert any(package in foreign_imports(file) for file in FILES)
+
+
+@pytest.mark.parametrize("pattern", FORBIDDEN)
+def test_no_file_runs_code_that_came_with_data(pattern: str) -> None:
+    found = [name_of(f) for f in FILES if re.search(pattern, f.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+LOADED = "import sys, importlib; importlib.import_module(sys.argv[1]); print(*sys.modules)"
+TRAINING = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
+
+
+@pytest.mark.parametrize(
+    ("module", "kept_out"),
+    [
+        ("vram_search.cli.main", {*TRAINING, "optuna", "alembic", "rich", "sqlalchemy"}),
+        ("vram_search.cli.best", {*TRAINING, "optuna", "alembic", "rich"}),
+        ("vram_search.search", TRAINING),
+        ("vram_search.worker.run", TRAINING),
+        ("vram_search.export", {*TRAINING, "optuna", "alembic"}),
+    ],
+)
+def test_importing_a_module_leaves_heavy_packages_out(module: str, kept_out: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, module], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert module in loaded
+    assert loaded & kept_out == set()
