@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
+
+# A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 TINY_CONFIG = {
     "architectures": ["LlamaForCausalLM"],

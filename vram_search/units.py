@@ -1,4 +1,4 @@
-"""Bytes and durations: parsed from what people write, printed as people read."""
+"""Bytes and durations, as people write and read them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ _BYTE_UNITS = {
     "mb": 1000**2,
     "gb": 1000**3,
 }
-_SECOND_UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_bytes(text: str | int) -> int:
@@ -43,23 +42,6 @@ def format_bytes(count: float | None) -> str:
     if abs(count) >= MIB:
         return f"{count / MIB:.0f} MiB"
     return f"{count / KIB:.0f} KiB"
-
-
-def parse_duration(text: str | float) -> float:
-    """Seconds of "8h", "90 min", "1h30m" or a plain number of seconds.
-
-    Raises:
-        ValueError: the text is not a duration.
-    """
-    compact = re.sub(r"\s+", "", str(text)).lower()
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", compact):
-        return float(compact)
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)", compact)
-    if not parts or "".join(a + b for a, b in parts) != compact:
-        raise ValueError(f"{text!r} is not a duration; write it like '8h' or '1h30m'")
-    if any(unit not in _SECOND_UNITS for _, unit in parts):
-        raise ValueError(f"{text!r} is not a duration; units are s, min, h, d")
-    return float(sum(float(number) * _SECOND_UNITS[unit] for number, unit in parts))
 
 
 def format_duration(seconds: float | None) -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, PlanPins
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import parse_shape
 from vram_search.units import GIB
-
-# A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 
 @st.composite

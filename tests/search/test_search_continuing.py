@@ -73,7 +73,7 @@ def test_new_process_can_tell_what_the_old_one_asked_for(
 
 
 def test_enqueued_point_waits_for_the_next_process(open_search: OpenSearch) -> None:
-    open_search().enqueue(POINT, retry_of=4)
+    open_search().enqueue_retry(POINT, 4)
     search = open_search()
     assert search.enqueued_retries() == {4}
     proposal = search.ask()

@@ -8,14 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from vram_search.errors import Fault, FaultyFileError
 from vram_search.spec import StudySpec, load_study
-
-# A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
 
 REST_OF_STUDY = """
 study: written

@@ -16,10 +16,7 @@ from vram_search.units import (
     format_bytes,
     format_duration,
     parse_bytes,
-    parse_duration,
 )
-
-SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 @pytest.mark.parametrize(
@@ -78,40 +75,6 @@ def test_text_that_is_no_size_is_refused_with_an_example(text: str) -> None:
 )
 def test_sizes_are_printed_for_a_person(count: float | None, text: str) -> None:
     assert format_bytes(count) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("8h", 28800), ("90 min", 5400), ("1h30m", 5400), ("1.5 H", 5400), ("45", 45), (2.5, 2.5)],
-)
-def test_durations_are_parsed(text: str | float, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from(sorted(SECONDS))), min_size=1))
-def test_parts_of_a_duration_add_up(parts: list[tuple[int, str]]) -> None:
-    written = " ".join(f"{number}{unit}" for number, unit in parts)
-    assert parse_duration(written) == sum(number * SECONDS[unit] for number, unit in parts)
-
-
-@given(st.floats(0, 1e7))
-def test_formatted_duration_is_read_back_within_its_last_digit(seconds: float) -> None:
-    half_a_digit = 0.051 if seconds < 9.95 else 0.5 if seconds < 3599 else 30
-    assert abs(parse_duration(format_duration(seconds)) - seconds) <= half_a_digit
-
-
-@given(st.text(max_size=12))
-def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
-    try:
-        assert parse_duration(text) >= 0
-    except ValueError as error:
-        assert "is not a duration" in str(error)
-
-
-@pytest.mark.parametrize("text", ["", "h", "-1h", "1 week", "1h 30", "1:30", "inf"])
-def test_text_that_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
-        parse_duration(text)
 
 
 @pytest.mark.parametrize(

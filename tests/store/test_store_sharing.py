@@ -67,20 +67,20 @@ def test_locked_database_is_explained(
     url = sqlite_url(file)
     impatient = Store(open_database(url, create=False, busy_seconds=0.1))
     with pytest.raises(StoreError, match="is locked: another process is writing") as caught:
-        impatient.touch_study(study.id)
+        impatient.refresh_study(study.id, {})
     assert str(file) in caught.value.message
     assert "wait for that process" in caught.value.remedy
     with pytest.raises(StoreError, match="is locked"):
         open_database(url, create=True, busy_seconds=0.1)
     writer.communicate("done\n", timeout=15)
-    impatient.touch_study(study.id)
+    impatient.refresh_study(study.id, {})
 
 
 def test_writer_waits_for_its_turn(
     store: Store, study: StudyRecord, writer: subprocess.Popen[str], start_python, file: Path
 ) -> None:
     touch = "import sys; from vram_search.store import open_store; print('up', flush=True); "
-    touch += "open_store(sys.argv[1], create=False).touch_study(1)"
+    touch += "open_store(sys.argv[1], create=False).refresh_study(1, {})"
     waiting = start_python(touch, sqlite_url(file))
     assert waiting.stdout.readline() == "up\n"
     with pytest.raises(subprocess.TimeoutExpired):
@@ -146,7 +146,7 @@ def test_process_killed_while_writing_leaves_no_trace(
 ) -> None:
     assert start_python(DIE_WHILE_WRITING, sqlite_url(file)).wait(timeout=30) == -9
     assert store.studies() == [study]
-    store.touch_study(study.id)
+    store.refresh_study(study.id, {})
 
 
 def test_full_disk_is_explained_and_loses_nothing(store: Store, study: StudyRecord) -> None:
@@ -171,7 +171,7 @@ def test_write_refused_by_a_read_only_connection_is_explained(
     with reading(store.engine) as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     with pytest.raises(StoreError, match="may not be written"):
-        store.touch_study(study.id)
+        store.refresh_study(study.id, {})
     assert store.studies() == [study]
 
 

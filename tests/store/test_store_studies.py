@@ -51,7 +51,7 @@ def test_revised_study_keeps_its_identity(store: Store, study: StudyRecord) -> N
 def test_studies_are_listed_by_newest_activity(store: Store) -> None:
     a, b, c = (create(store, name) for name in "abc")
     assert [study.name for study in store.studies()] == ["c", "b", "a"]
-    store.touch_study(a.id)
+    store.refresh_study(a.id, {})
     assert [study.name for study in store.studies()] == ["a", "c", "b"]
     store.start_trial(b.id, 0, {}, seed=1, data_hash="d1")
     assert [study.name for study in store.studies()] == ["b", "a", "c"]
@@ -62,7 +62,7 @@ def test_studies_are_listed_by_newest_activity(store: Store) -> None:
 def test_changing_a_study_that_is_not_there_fails(store: Store, study: StudyRecord) -> None:
     missing = study.id + 1
     with pytest.raises(RuntimeError, match="not in the database"):
-        store.touch_study(missing)
+        store.refresh_study(missing, {})
     with pytest.raises(RuntimeError, match="not in the database"):
         store.revise_study(missing, {}, "d1", {}, {})
     with pytest.raises(RuntimeError, match="not in the database"):

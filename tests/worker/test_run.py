@@ -264,11 +264,13 @@ def test_rows_longer_than_every_cutoff_are_refused_before_any_trial(
 def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
     vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
 ) -> None:
-    card = {"name": "toy", "total_bytes": "90 MiB"}
-    space = {"cutoff_len": [96, 2048], "learning_rate": {"min": 1e-4, "max": 1e-2}}
-    done = vram_search(
-        "run", write_study(card=card, search_space=space, budget={"trials": 1}), "--trials", 1
+    study_file = write_study(
+        card={"name": "toy", "total_bytes": "90 MiB"},
+        search_space={"cutoff_len": [96, 2048], "learning_rate": {"min": 1e-4, "max": 1e-2}},
+        training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
+        budget={"trials": 1},
     )
+    done = vram_search("run", study_file)
 
     store = opened()
     study = store.study("tiny")

@@ -62,10 +62,9 @@ def command(
     from vram_search.spec import load_study
 
     deadline = _deadline(hours, until)
-    if database is not None:
-        where = database if "://" in database else str(Path(database).expanduser().absolute())
-        overrides = (*overrides, f"database={where}")
     study = load_study(study_file, overrides)
+    if database is not None:
+        study = study.model_copy(update={"database": database})
     stop = _stop_rule(study, trials, deadline)
 
     from vram_search.worker.prepare import prepare

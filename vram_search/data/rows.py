@@ -159,7 +159,9 @@ def _parse_alpaca(row: Any, columns: Columns, place: str) -> Example | Fault:
         return Fault(place, "is not an object", row)
     texts = []
     for name, needed in ((columns.prompt, True), (columns.query, False), (columns.response, True)):
-        value = row.get(name, None if needed else "")
+        value = row.get(name)
+        if value is None and not needed:
+            value = ""
         if not isinstance(value, str):
             return Fault(f"{place}.{name}", "is missing" if name not in row else "is not text")
         if needed and not value.strip():

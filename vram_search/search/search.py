@@ -29,6 +29,9 @@ PRUNED_SHARE = 50.0
 """Per cent pruned at a rung: on real curves the better half at 1/9 of a run keeps all of the five
 best (docs/experiments.md)."""
 
+BUSY_SECONDS = 30
+"""How long a write waits for another process's; sqlite3 alone waits 5 s."""
+
 _RETRY_OF = "retry_of"
 
 
@@ -65,7 +68,8 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self.space, self.alpha_ratio, self.rungs = space, alpha_ratio, tuple(rungs)
-        self._storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
+        patience = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+        self._storage = RDBStorage(url, engine_kwargs={"connect_args": patience})
         name = study if revision == 1 else f"{study}@{revision}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -93,11 +97,15 @@ class Search:
         self._running[trial.number] = trial
         return Proposal(trial.number, hyperparameters, trial.user_attrs.get(_RETRY_OF))
 
-    def enqueue(self, hyperparameters: Hyperparameters, retry_of: int | None = None) -> None:
-        """Puts a point in front of what the sampler proposes, once."""
-        attributes = {} if retry_of is None else {_RETRY_OF: retry_of}
+    def enqueue(self, hyperparameters: Hyperparameters) -> None:
+        """Puts a point in front of what the sampler proposes, unless it was proposed before."""
         params = encode(hyperparameters, self.space)
-        self._study.enqueue_trial(params, user_attrs=attributes)
+        self._study.enqueue_trial(params, skip_if_exists=True)
+
+    def enqueue_retry(self, hyperparameters: Hyperparameters, lost_number: int) -> None:
+        """Puts a lost trial's point in front again."""
+        params = encode(hyperparameters, self.space)
+        self._study.enqueue_trial(params, user_attrs={_RETRY_OF: lost_number})
 
     def should_prune(self, number: int, fraction: float, eval_loss: float | None) -> bool:
         """Reports the loss at a rung; True where the trial is behind the others there."""
@@ -106,7 +114,7 @@ class Search:
         rung = min(range(len(self.rungs)), key=lambda i: abs(self.rungs[i] - fraction))
         trial = self._running[number]
         trial.report(eval_loss, step=rung)
-        return trial.should_prune()
+        return bool(trial.should_prune())
 
     def tell(self, number: int, outcome: Outcome, eval_loss: float | None, excess: float) -> None:
         """Teaches the sampler a trial's outcome.
@@ -129,6 +137,11 @@ class Search:
         else:
             # FAIL would teach nothing; PRUNED counts as worse than all that completed.
             self._study.tell(trial, state=TrialState.PRUNED)
+
+    def close(self) -> None:
+        """Closes the database's connections."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def drop(self, number: int) -> None:
         """Withdraws a proposal that will not be run, a repetition for example."""

@@ -26,7 +26,7 @@ class Card(Spec):
 
     name: str = Field(description="slug, as in configs/cards/")
     title: str = Field(default="", description="the vendor's name")
-    total_bytes: Annotated[ByteCount, Field(gt=0)]
+    total_bytes: Annotated[ByteCount, Field(gt=0)] = Field(description="as NVML reports it")
     reserve_bytes: ByteCount = Field(default=0, description="kept for a display and others")
     context_bytes: ByteCount = Field(default=0, description="the CUDA context of one process")
     compute_capability: str = Field(default="", pattern=r"^([0-9]+\.[0-9]+)?$")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from itertools import product
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from vram_search.spec.base import Count, Number, PositiveFloat, Spec
+from vram_search.spec.base import Count, Number, Spec
 from vram_search.spec.optimizers import OPTIMIZERS
 
 LORA_TARGET_SETS: dict[str, tuple[str, ...]] = {
@@ -164,35 +161,3 @@ class SearchSpace(Spec):
             and hp.batch_size in self.batch_size
             and low * (1 - slack) <= hp.learning_rate <= high * (1 + slack)
         )
-
-    def corners(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the listed values, without a learning rate."""
-        names = ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
-        for values in product(*(getattr(self, name) for name in names)):
-            yield dict(zip(names, values, strict=True))
-
-    @property
-    def combinations(self) -> float:
-        """How many different points there are; infinite while the learning rate is a range."""
-        if not self.is_learning_rate_pinned:
-            return math.inf
-        return math.prod(
-            len(values)
-            for values in (
-                self.optim,
-                self.lora_target,
-                self.lora_rank,
-                self.cutoff_len,
-                self.batch_size,
-            )
-        )
-
-
-__all__ = [
-    "LORA_TARGET_SETS",
-    "Hyperparameters",
-    "LearningRateRange",
-    "PositiveFloat",
-    "SearchSpace",
-    "parse_lora_target",
-]

@@ -34,11 +34,19 @@ class MemoryPlan(Spec):
 class PlanPins(Spec):
     """Parts of the plan that a study fixes; what is left out is chosen by the planner."""
 
-    per_device_train_batch_size: Count | None = None
-    gradient_checkpointing: Flag | None = None
-    enable_liger_kernel: Flag | None = None
-    per_device_eval_batch_size: Count | None = None
-    expandable_segments: Flag | None = None
+    per_device_train_batch_size: Count | None = Field(
+        default=None, description="micro-batch; must divide every batch_size"
+    )
+    gradient_checkpointing: Flag | None = Field(
+        default=None, description="recompute activations in the backward pass"
+    )
+    enable_liger_kernel: Flag | None = Field(
+        default=None, description="fused linear cross entropy; needs the package liger-kernel"
+    )
+    per_device_eval_batch_size: Count | None = Field(default=None, description="rows a batch")
+    expandable_segments: Flag | None = Field(
+        default=None, description="allocator setting; default on for Linux cards"
+    )
     skip_infeasible: Flag = Field(
         default=True,
         description="false runs also what is predicted not to fit (to meet a real OOM)",

@@ -45,7 +45,9 @@ class ModelSpec(Spec):
         default=None,
         description="folder, hub name, .gguf file, or package:NAME/FILE.gguf inside a package",
     )
-    weights: Literal["pretrained", "random"] = "pretrained"
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained", description="random: same bytes, no download, for memory work"
+    )
     shape: str | None = Field(
         default=None, description="a shipped shape or a config.json; needed for weights: random"
     )
@@ -126,10 +128,10 @@ class ModelSpec(Spec):
 class Columns(Spec):
     """The fields of a row, keyed as LLaMA-Factory's dataset_info.json keys them."""
 
-    prompt: str = "instruction"
-    query: str = "input"
-    response: str = "output"
-    messages: str = "messages"
+    prompt: str = Field(default="instruction", description="alpaca: the question")
+    query: str = Field(default="input", description="alpaca: added to the question, may lack")
+    response: str = Field(default="output", description="alpaca: the answer")
+    messages: str = Field(default="messages", description="list of {role, content}")
 
 
 class DatasetSpec(Spec):
@@ -140,7 +142,9 @@ class DatasetSpec(Spec):
     val_size: PositiveFloat = Field(
         default=0.1, description="evaluation rows split off: a share below 1, else a count"
     )
-    format: Literal["auto", "alpaca", "messages"] = "auto"
+    format: Literal["auto", "alpaca", "messages"] = Field(
+        default="auto", description="auto: told by the first row's fields"
+    )
     columns: Columns = Columns()
     max_samples: Count | None = Field(default=None, description="use at most so many rows")
 
@@ -160,12 +164,20 @@ class DatasetSpec(Spec):
 class TrainingSpec(Spec):
     """What all trials share; names as in transformers' TrainingArguments."""
 
-    num_train_epochs: PositiveFloat | None = None
-    max_steps: Count | None = None
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
-    warmup_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    max_grad_norm: PositiveFloat = 1.0
+    num_train_epochs: PositiveFloat | None = Field(
+        default=None, description="length of a trial; 3 where max_steps is not given either"
+    )
+    max_steps: Count | None = Field(default=None, description="length in optimizer steps instead")
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        default="cosine", description="over the full length, pruned or not"
+    )
+    warmup_ratio: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="share of the steps with a rising learning rate"
+    )
+    weight_decay: Annotated[Number, Field(ge=0, le=1)] = Field(
+        default=0.0, description="AdamW's decoupled weight decay"
+    )
+    max_grad_norm: PositiveFloat = Field(default=1.0, description="gradients are clipped to it")
     lora_alpha_ratio: Count = Field(default=2, description="lora_alpha = ratio x lora_rank")
     rungs: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(1 / 9, 1 / 3, 2 / 3),
@@ -208,7 +220,9 @@ def _card(value: object) -> object:
 class StudySpec(Spec):
     """One search: a model, a data set, a card, a space and a budget."""
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    study: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name in the database"
+    )
     model: ModelSpec
     dataset: DatasetSpec
     card: Annotated[Card, BeforeValidator(_card)]
@@ -216,7 +230,9 @@ class StudySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 42
+    seed: int = Field(
+        default=42, strict=True, ge=0, lt=2**31, description="of split, data order and adapters"
+    )
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(default=True, description="try published configurations first")
 

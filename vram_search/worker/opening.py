@@ -33,7 +33,8 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
         return store.create_study(study.study, **parts)
     changes = differences(known, study, prepared.rows.data_hash)
     if not changes:
-        return known
+        # Its files may have moved, and its budget may be another.
+        return store.refresh_study(known.id, spec)
     shown = "\n".join(f"  {key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
     fatal = [key for key in changes if not key.startswith(ACCEPTABLE)]
     if fatal:

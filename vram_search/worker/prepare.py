@@ -16,7 +16,7 @@ from vram_search.estimate import check_card_holds_base
 from vram_search.resources import cache_folder, shipped
 from vram_search.spec import ModelShape, StudySpec, load_shape
 from vram_search.spec.shape import shape_names, shipped_shape_for
-from vram_search.spec.study import HUB_NAME, ModelSpec
+from vram_search.spec.study import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,3 @@ def _check_targets(study: StudySpec, shape: ModelShape) -> None:
             faults.append(Fault(f"search_space.lora_target[{index}]", str(error), target))
     if faults:
         raise FaultyFileError(f"study {study.study}", faults)
-
-
-def is_hub_name(model: ModelSpec) -> bool:
-    """Whether the base model would be fetched from a hub."""
-    name = model.model_name_or_path or ""
-    return not Path(name).exists() and bool(HUB_NAME.fullmatch(name))

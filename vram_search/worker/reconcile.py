@@ -53,4 +53,4 @@ def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:
             losses, ancestor = losses + 1, by_number[ancestor].retry_of
         hyperparameters = Hyperparameters.model_validate(trial.hyperparameters)
         if losses <= MAX_RETRIES and search.space.contains(hyperparameters):
-            search.enqueue(hyperparameters, retry_of=trial.number)
+            search.enqueue_retry(hyperparameters, trial.number)

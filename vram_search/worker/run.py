@@ -79,7 +79,7 @@ def run_study(
                 study.seed,
             )
             reconcile(store, record, search, listener.note)
-            if study.enqueue_priors and search.trial_count == 0:
+            if study.enqueue_priors:
                 _enqueue_priors(search, study, stop)
             _tell_what_was_found(store, record, stop, listener)
             room = _make_room(prepared, store, record, search, folder, listener)
@@ -87,6 +87,7 @@ def run_study(
                 return _search(room, stop)
             finally:
                 room.trainer.replace()
+                search.close()
     finally:
         store.close()
 
