@@ -41,8 +41,8 @@ class TrainingProcess:
                 stderr=errors,
                 text=True,
                 encoding="utf-8",
-                # Threads that wait must sleep: spinning ones made a CPU training 2.4 times slower on
-                # cores that others used too, and only 1.2 times faster alone (docs/experiments.md).
+                # Threads that wait must sleep: spinning ones made a CPU training 2.4 times slower
+                # on shared cores, and only 1.2 times faster alone (docs/experiments.md).
                 env={
                     "OMP_WAIT_POLICY": "PASSIVE",
                     **os.environ,
