@@ -259,6 +259,9 @@ def test_rows_longer_than_every_cutoff_are_refused_before_any_trial(
 
     assert done.returncode == 2
     assert "every training row is longer than every cutoff_len" in done.stdout
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None and store.trials(study.id) == []
 
 
 def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(

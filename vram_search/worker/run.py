@@ -24,7 +24,7 @@ from vram_search.units import format_duration
 from vram_search.worker.listener import RunListener
 from vram_search.worker.opening import open_study
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.process import log_tail
+from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.reconcile import enqueue_lost, reconcile
 from vram_search.worker.resident import ResidentTrainer
 from vram_search.worker.trial import Room, run_trial
@@ -37,6 +37,8 @@ ADAPTERS_KEPT = 5
 INFEASIBLE_IN_A_ROW = 100
 REPEATED_IN_A_ROW = 50
 LOST_IN_A_ROW = 3
+OOM_MARGIN = 0.03
+"""Added to the planner's margin by a trial that should have fitted and did not."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,9 @@ def _budget(
 
 def _search(room: Room, stop: StopRule) -> str:
     """Asks, plans and runs until the stop rule; returns why it ended."""
+    if why := _is_over(room, stop):
+        return why
+    _load(room)
     infeasible = repeated = lost = 0
     tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
     while True:
@@ -222,6 +227,22 @@ def _search(room: Room, stop: StopRule) -> str:
             enqueue_lost(room.store, room.record, room.search)
         _learn_margin(room, record)
         _keep_best_adapters(room)
+
+
+def _load(room: Room) -> None:
+    """Loads the base model before the first trial, so that its faults are nobody's outcome."""
+    room.listener.note("loading the base model ...")
+    try:
+        ready = room.trainer.ready()
+    except TrainingDiedError as error:
+        raise VramSearchError(
+            f"the base model could not be loaded: {error}\n{log_tail(room.trainer.log)}"
+        ) from None
+    cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
+    room.listener.note(
+        f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
+        f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
+    )
 
 
 def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:
@@ -259,7 +280,10 @@ def _expected_seconds(room: Room) -> float | None:
 
 
 def _learn_margin(room: Room, record: TrialRecord) -> None:
-    """The margin covers the worst underestimate that this card has shown so far."""
+    """The margin covers the worst underestimate that this card has shown so far, and grows with
+    each out-of-memory of a plan that was predicted to fit."""
+    if record.outcome == "oom" and (record.predicted or {}).get("excess", 1.0) <= 0:
+        room.margin += OOM_MARGIN
     predicted = (record.predicted or {}).get("allocated_bytes")
     measured = (record.measured or {}).get("allocated_bytes")
     if record.outcome == "complete" and predicted and measured:
