@@ -18,9 +18,10 @@ from vram_search.protocol import (
     TrialJob,
     Verdict,
 )
-from vram_search.worker.process import TrainingDiedError, TrainingProcess
+from vram_search.units import MIB
+from vram_search.worker.process import TrainingProcess
 
-LEAK_BYTES = 16 * 1024**2
+LEAK_BYTES = 16 * MIB
 """Allocated bytes after a trial may exceed those before it by so much; more is a leak."""
 LOAD_ATTEMPTS = 3
 LOAD_RETRY_SECONDS = 20.0
@@ -121,6 +122,3 @@ class ResidentTrainer:
         is_paged = job.hyperparameters.optim.startswith("paged_")
         if finished.outcome == "oom" or finished.leaked_bytes > LEAK_BYTES or is_paged:
             self.replace()
-
-
-__all__ = ["ResidentTrainer", "TrainingDiedError"]

@@ -22,6 +22,7 @@ from vram_search.store import (
     TrialRecord,
     TrialResult,
 )
+from vram_search.units import format_bytes
 from vram_search.worker.listener import RunListener
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError
@@ -259,8 +260,6 @@ def _record_plan(room: Room, trial_id: int, planned: PlannedTrial) -> None:
 
 
 def _too_large(room: Room, least: PlannedTrial) -> dict[str, Any]:
-    from vram_search.units import format_bytes
-
     needed = least.estimate.required_bytes * (1 + room.margin)
     return {
         "stage": "plan",
