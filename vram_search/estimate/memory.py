@@ -1,49 +1,42 @@
-"""Peak bytes of one QLoRA training, in closed form. No GPU, no torch.
+"""Peak bytes of one training, without a GPU and without torch.
 
-The form is the one measured in docs/experiments.md: at the peak, in the backward pass of the loss,
-there are the weights, the adapter, the optimizer's states, one saved hidden state per layer (or all
-of a layer's activations without checkpointing), and the logits with their gradient.
+What stays (weights, adapter, states) is counted tensor by tensor (`static`). What comes and goes is
+followed over one decoder layer by `tape`; the model is that layer, repeated. The peak is the highest
+of a few moments: the loss, the backward pass of a layer, the fused loss, and an evaluation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vram_search.estimate.layer import BF16, FP32, LayerBytes, LayerSetup, layer_bytes
+from vram_search.estimate.static import (
+    adapter_bytes,
+    base_bytes,
+    fresh_block,
+    optimizer_bytes,
+    upcast_bytes,
+)
+from vram_search.estimate.workload import Workload
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import Hyperparameters
-from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.shape import ModelShape
-from vram_search.units import KIB, MIB
+from vram_search.units import MIB
 
-BF16 = 2
-FP32 = 4
-
-NF4_BLOCK = 64
-"""Weights that share one absmax (bitsandbytes `Params4bit`, default blocksize)."""
-NESTED_BLOCK = 256
-"""absmax values that share one fp32 scale with double quantisation
-(bitsandbytes `functional.quantize_4bit`)."""
-NF4_TABLES_BYTES = 2 * KIB
-"""Per layer: code tables and the nested offset, each in a block of its own (512 B granularity)."""
-
-LOGITS_BYTES = 12
-"""Per token and vocabulary entry: bf16 logits, their fp32 copy, fp32 log-softmax gradient, and its
-bf16 copy (transformers `loss/loss_utils.py`, `ForCausalLMLoss`)."""
-EVALUATION_LOGITS_BYTES = 10
-"""The same without a gradient: bf16 logits, their fp32 copy, the fp32 log-softmax."""
-FUSED_LOGITS_BYTES = 10
-"""The same in one chunk of liger's `fused_linear_cross_entropy_forward`."""
-
-WORKSPACE_BYTES = 76 * MIB
-"""cuBLAS and cuBLASLt workspaces, rotary tables and dequantised weights; the median of what the
-closed form lacks on 40 measured runs (docs/experiments.md)."""
+CUBLAS_WORKSPACE = 32 * MIB
+"""One per thread that multiplies, forward and backward, on Hopper (torch `CUDABlas.cpp`,
+`getChosenWorkspaceSize`)."""
+CUBLASLT_WORKSPACE = MIB
+"""Of a product with a bias (`getCUDABlasLtWorkspaceSize`)."""
+WORKSPACE_BYTES = 2 * CUBLAS_WORKSPACE + 2 * CUBLASLT_WORKSPACE
 
 REQUIRED_RATIO = 1.06
-REQUIRED_RATIO_EXPANDABLE = 1.03
-REQUIRED_RATIO_VARIED = 1.10
-"""Smallest limit under which a run completes, against its allocated peak: equal lengths, expandable
-segments, and varied lengths without them (findings measured on an H200)."""
+REQUIRED_RATIO_EXPANDABLE = 1.015
+REQUIRED_RATIO_VARIED = 1.075
+RESERVED_RATIO = 1.13
+"""Smallest limit under which a run completes, and what a roomy card's allocator takes, against the
+allocated peak (measured on an H200)."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +44,15 @@ class Estimate:
     """Predicted bytes; `parts` add up to `allocated_bytes`."""
 
     allocated_bytes: int
-    """torch's `max_memory_allocated`."""
+    """torch's `max_memory_allocated` of training and evaluation."""
+    reserved_bytes: int
+    """torch's `max_memory_reserved` on a card with room to spare."""
     required_bytes: int
     """Smallest allocator limit under which the run completes."""
     process_bytes: int
-    """What NVML shows for the process: required + the card's context."""
+    """What NVML shows for the process on a roomy card: reserved + the card's context."""
+    moment: str
+    """When the peak is: `loss`, `layer backward`, `fused loss` or `evaluation`."""
     parts: dict[str, int]
     trainable_parameters: int
 
@@ -63,23 +60,180 @@ class Estimate:
         """For the record and for JSON."""
         return {
             "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
             "required_bytes": self.required_bytes,
             "process_bytes": self.process_bytes,
+            "moment": self.moment,
             "parts": dict(self.parts),
         }
 
 
-def estimate_base_bytes(shape: ModelShape) -> int:
-    """Bytes of the base model on the card: NF4 with double quantisation, the rest in 16 bits.
+def predict(workload: Workload, context_bytes: int) -> Estimate:
+    """Predicted peak of a training with its evaluations.
 
-    The embedding, the head, the norms and the biases are not quantised (transformers'
-    `get_keys_to_not_convert`).
+    Args:
+        context_bytes: what the process holds outside torch's allocator on this card and driver.
     """
-    blocks = shape.linear_parameters / NF4_BLOCK
-    quantised = shape.linear_parameters / 2 + blocks + blocks / NESTED_BLOCK * FP32
-    tables = shape.num_hidden_layers * len(shape.linears) * NF4_TABLES_BYTES
-    kept = shape.embedding_parameters + shape.norm_parameters + shape.bias_parameters
-    return round(quantised + tables + kept * BF16)
+    stays = {
+        "base_weights": base_bytes(
+            workload.shape,
+            workload.quantization,
+            double=workload.double_quantization,
+            expandable=workload.expandable_segments,
+        ),
+        "upcasts": upcast_bytes(workload),
+        "adapter": adapter_bytes(workload),
+        "optimizer": optimizer_bytes(workload),
+        "workspaces": _workspaces(workload),
+    }
+    moments = _moments(workload)
+    moment = max(moments, key=lambda name: sum(moments[name].values()))
+    parts = {name: round(size) for name, size in (stays | moments[moment]).items() if size}
+    allocated = sum(parts.values())
+    ratio = REQUIRED_RATIO_VARIED
+    if workload.expandable_segments:
+        ratio = REQUIRED_RATIO_EXPANDABLE
+    elif workload.equal_lengths:
+        ratio = REQUIRED_RATIO
+    reserved = round(allocated * RESERVED_RATIO)
+    return Estimate(
+        allocated_bytes=allocated,
+        reserved_bytes=reserved,
+        required_bytes=round(allocated * ratio),
+        process_bytes=reserved + context_bytes,
+        moment=moment,
+        parts=parts,
+        trainable_parameters=workload.trainable_parameters,
+    )
+
+
+def _workspaces(workload: Workload) -> int:
+    biased = any(linear.bias for linear in workload.shape.linears)
+    threads = 2 if workload.gradient_checkpointing else 1
+    return 2 * CUBLAS_WORKSPACE + biased * threads * CUBLASLT_WORKSPACE
+
+
+def _layer(workload: Workload, length: int) -> LayerBytes:
+    return layer_bytes(
+        LayerSetup(
+            shape=workload.shape,
+            lora_modules=frozenset(workload.lora_modules),
+            lora_rank=workload.lora_rank,
+            quantization=workload.quantization,
+            upcast=workload.prepare_for_kbit_training,
+            eager_length=length if workload.attention == "eager" else 0,
+            fused=workload.fused_linear_cross_entropy,
+        )
+    )
+
+
+def _moments(workload: Workload) -> dict[str, dict[str, float]]:
+    """The bytes that come and go, by part, at each moment that may be the peak."""
+    shape, tokens = workload.shape, workload.tokens
+    layer = _layer(workload, workload.cutoff_len)
+    layers, hidden = shape.num_hidden_layers, shape.hidden_size
+    element = FP32 if workload.prepare_for_kbit_training else BF16
+    checkpointing = workload.gradient_checkpointing
+    state = element * hidden * tokens  # one hidden state
+    earlier = adapter_bytes(workload) if workload.gradient_accumulation_steps > 1 else 0
+    copies = adapter_bytes(workload, BF16)
+
+    final_norm = 0.0 if element == FP32 else FP32 * hidden * tokens
+    if checkpointing:
+        kept = layer.kept_without_gradients.of(tokens) * layers
+        saved = kept + (layers + (element == FP32)) * state + final_norm
+    else:
+        saved = layer.saved_first.of(tokens) + (layers - 1) * layer.saved.of(tokens)
+        inputs = layers - 1 if layer.saves_input else 0
+        saved += inputs * state + (state if element == FP32 else final_norm)
+    saved += _small(workload, tokens)
+
+    head = BF16 * shape.vocab_size * hidden if workload.prepare_for_kbit_training else 0
+    moments: dict[str, dict[str, float]] = {}
+    forward_copies = {"adapter_copies": copies}
+    loss_copies = {} if checkpointing else forward_copies
+    common = {"saved_activations": saved, "gradients": earlier}
+    if workload.fused_linear_cross_entropy:
+        moments["fused loss"] = {
+            **common,
+            **forward_copies,
+            "head_copy": head,
+            "logits": _fused_logits(workload, element),
+        }
+    else:
+        moments["loss"] = {
+            **common,
+            **loss_copies,
+            "head_copy": fresh_block(head),
+            "logits": _logits(workload),
+        }
+
+    highest = max(moment.of(tokens) for moment in layer.backward)
+    own = layer.saved.of(tokens)
+    if checkpointing:
+        first = common | {"recomputed_layer": highest, "adapter_copies": copies / layers}
+        last = {
+            "saved_activations": saved - (layers - 1) * state,
+            "gradients": adapter_bytes(workload),
+            "recomputed_layer": highest,
+        }
+        moments["layer backward"] = max(first, last, key=lambda parts: sum(parts.values()))
+    else:
+        moments["layer backward"] = {
+            **common,
+            **forward_copies,
+            "recomputed_layer": highest - own,
+        }
+    if workload.per_device_eval_batch_size:
+        moments["evaluation"] = _evaluation(workload, element, copies)
+    return moments
+
+
+def _small(workload: Workload, tokens: int) -> float:
+    """Rotary tables, ids, labels and masks."""
+    element = FP32 if workload.prepare_for_kbit_training else BF16
+    tables = 2 * workload.cutoff_len * workload.shape.head_dim * element
+    mask = 0
+    if workload.attention == "eager":
+        mask = element * workload.per_device_train_batch_size * workload.cutoff_len**2
+    return tables + mask + (5 * 8 + FP32) * tokens
+
+
+def _logits(workload: Workload) -> float:
+    """In the backward pass of the loss: log-softmax, its gradient and the gradient of its output,
+    each fp32 (transformers `loss/loss_utils.py`, `ForCausalLMLoss`)."""
+    shape = workload.shape
+    entries = shape.vocab_size * workload.tokens
+    softcap = BF16 * entries if shape.final_softcap else 0
+    return 3 * fresh_block(FP32 * entries, expandable=workload.expandable_segments) + softcap
+
+
+def _fused_logits(workload: Workload, element: int) -> float:
+    """One chunk of liger's loss (liger_kernel `ops/fused_linear_cross_entropy.py`,
+    `fused_linear_cross_entropy_forward`), the normed hidden states and their gradient."""
+    shape, tokens = workload.shape, workload.tokens
+    chunks = -(-shape.vocab_size // shape.hidden_size)
+    chunk = min(tokens, 1 << (max(1, -(-tokens // chunks)) - 1).bit_length())
+    return BF16 * shape.vocab_size * chunk + 2 * element * shape.hidden_size * tokens
+
+
+def _evaluation(workload: Workload, element: int, copies: float) -> dict[str, float]:
+    """bf16 logits, their fp32 copy and its log-softmax. Liger leaves evaluations as they are."""
+    shape, tokens = workload.shape, workload.eval_tokens
+    entries = shape.vocab_size * tokens
+    logits = 5 * BF16 * entries
+    if not workload.prediction_loss_only:
+        logits += FP32 * entries  # the first batch's, kept while the second runs
+    return {
+        "evaluation_logits": logits,
+        "saved_activations": element * shape.hidden_size * tokens + _small(workload, tokens),
+        "adapter_copies": copies,
+    }
+
+
+def estimate_base_bytes(shape: ModelShape) -> int:
+    """Bytes of the base model on the card: NF4 with double quantisation, the rest in 16 bits."""
+    return base_bytes(shape)
 
 
 def estimate(
@@ -92,7 +246,7 @@ def estimate(
     equal_lengths: bool = False,
     upcast: bool = False,
 ) -> Estimate:
-    """Predicted peak of a training with its evaluations.
+    """Predicted peak of a trial.
 
     Args:
         eval_cutoff_len: tokens of the longest evaluation text; None leaves evaluation out.
@@ -104,74 +258,20 @@ def estimate(
         ValueError: the model lacks a LoRA module that is named.
     """
     hp = hyperparameters
-    tokens = plan.per_device_train_batch_size * hp.cutoff_len
-    trainable = shape.lora_parameters(hp.lora_target, hp.lora_rank)
-    optimizer = OPTIMIZERS[hp.optim]
-    states = 0 if optimizer.paged else round(trainable * optimizer.state_bytes_per_parameter)
-    # Gradients of earlier micro-batches are still there while the next one peaks.
-    gradients = trainable * FP32 if plan.gradient_accumulation_steps > 1 else 0
-    training = {
-        "saved_activations": _saved_activations(shape, hp, plan, tokens, upcast=upcast),
-        "logits": _logits(shape, tokens, fused=plan.enable_liger_kernel),
-        "gradients": gradients,
-    }
-    if eval_cutoff_len is not None:
-        eval_tokens = plan.per_device_eval_batch_size * eval_cutoff_len
-        evaluation_logits = EVALUATION_LOGITS_BYTES * shape.vocab_size * eval_tokens
-        if evaluation_logits > sum(training.values()):
-            training = {"evaluation_logits": evaluation_logits}
-    parts = {
-        "base_weights": estimate_base_bytes(shape),
-        **({"upcast": _upcast(shape)} if upcast else {}),
-        "adapter": trainable * FP32,
-        "optimizer": states,
-        **training,
-        "workspaces": WORKSPACE_BYTES,
-    }
-    allocated = sum(parts.values())
-    ratio = REQUIRED_RATIO_VARIED
-    if plan.expandable_segments:
-        ratio = REQUIRED_RATIO_EXPANDABLE
-    elif equal_lengths:
-        ratio = REQUIRED_RATIO
-    required = round(allocated * ratio)
-    return Estimate(allocated, required, required + card.context_bytes, parts, trainable)
-
-
-def _upcast(shape: ModelShape) -> int:
-    """fp32 in place of bf16, and the transposed copy of the head that its matrix product makes."""
-    kept = shape.embedding_parameters + shape.norm_parameters + shape.bias_parameters
-    return (FP32 - BF16) * kept + BF16 * shape.vocab_size * shape.hidden_size
-
-
-def _saved_activations(
-    shape: ModelShape, hp: Hyperparameters, plan: MemoryPlan, tokens: int, *, upcast: bool
-) -> int:
-    """With checkpointing one hidden state per layer, in bf16 (fp32 where upcast).
-
-    Without: per token and layer 12 H + 8 I + 4 q + 4 kv + 4 heads bytes (18 H + 14 I upcast), and
-    what LoRA's B saves of A's output; traced.
-    """
-    hidden = shape.hidden_size
-    if plan.gradient_checkpointing:
-        element = FP32 if upcast else BF16
-        return (shape.num_hidden_layers + 1) * hidden * element * tokens
-    lora = 2 * len(shape.target_linears(hp.lora_target)) * hp.lora_rank
-    per_token = (
-        (18 if upcast else 12) * hidden
-        + (14 if upcast else 8) * shape.intermediate_size
-        + 4 * (shape.q_size + shape.kv_size + shape.num_attention_heads)
-        + lora
+    workload = Workload(
+        shape=shape,
+        lora_modules=tuple(shape.target_modules(hp.lora_target)),
+        lora_rank=hp.lora_rank,
+        optimizer=hp.optim,
+        per_device_train_batch_size=plan.per_device_train_batch_size,
+        cutoff_len=hp.cutoff_len,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        gradient_accumulation_steps=plan.gradient_accumulation_steps,
+        prepare_for_kbit_training=upcast,
+        fused_linear_cross_entropy=plan.enable_liger_kernel,
+        per_device_eval_batch_size=plan.per_device_eval_batch_size if eval_cutoff_len else 0,
+        eval_cutoff_len=eval_cutoff_len or 0,
+        equal_lengths=equal_lengths,
+        expandable_segments=plan.expandable_segments,
     )
-    return shape.num_hidden_layers * per_token * tokens
-
-
-def _logits(shape: ModelShape, tokens: int, *, fused: bool) -> int:
-    """Liger works in chunks of tokens so that a chunk's logits take about as much as the hidden
-    states (liger_kernel `ops/fused_linear_cross_entropy.py`)."""
-    if not fused:
-        return LOGITS_BYTES * shape.vocab_size * tokens
-    chunks = -(-shape.vocab_size // shape.hidden_size)
-    chunk_tokens = 1 << (max(1, -(-tokens // chunks)) - 1).bit_length()
-    hidden_gradient = tokens * shape.hidden_size * BF16
-    return FUSED_LOGITS_BYTES * shape.vocab_size * min(chunk_tokens, tokens) + hidden_gradient
+    return predict(workload, card.context_bytes)

@@ -66,6 +66,15 @@ class ModelShape:
     linears: tuple[Linear, ...]
     norm_parameters: int
     """Parameters of all norms, biases excluded."""
+    pre_norm: bool = True
+    """A norm before attention and before the MLP (all but OLMo 2)."""
+    post_norm: bool = False
+    """A norm after attention and after the MLP (Gemma 2 and 3, OLMo 2)."""
+    qk_norm: bool = False
+    attention_softcap: bool = False
+    final_softcap: bool = False
+    residual_multiplier: bool = False
+    """The branches are scaled before they are added (Granite)."""
 
     @property
     def q_size(self) -> int:
@@ -190,6 +199,12 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
         tie_word_embeddings=_is_tied(config, model_type),
         linears=linears,
         norm_parameters=_norm_parameters(model_type, layers, hidden, head_dim, q_size, kv_size),
+        pre_norm=model_type != "olmo2",
+        post_norm=model_type in {"gemma2", "gemma3_text", "olmo2"},
+        qk_norm=model_type in {"qwen3", "gemma3_text", "olmo2"},
+        attention_softcap=bool(config.get("attn_logit_softcapping")),
+        final_softcap=bool(config.get("final_logit_softcapping")),
+        residual_multiplier=model_type == "granite",
     )
 
 

@@ -1,0 +1,262 @@
+"""The operations of one decoder layer, as transformers, peft and bitsandbytes run them.
+
+Sources: transformers `models/*/modeling_*.py` (`DecoderLayer.forward`, `Attention.forward`,
+`MLP.forward`, `RMSNorm.forward`), `integrations/sdpa_attention.py` (`sdpa_attention_forward`); peft
+`tuners/lora/bnb.py` (`Linear4bit.forward`, `Linear8bitLt.forward`), `tuners/lora/layer.py`
+(`Linear.forward`); bitsandbytes `nn/modules.py` (`Linear4bit.forward`), `autograd/_functions.py`
+(`MatMul4Bit`, `MatMul8bitLt`). All under bf16 autocast. Checked against the allocator's event
+streams of an H200 (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vram_search.estimate.tape import NOTHING, Bytes, Tape, Tensor
+from vram_search.spec.shape import Linear, ModelShape
+
+BF16 = 2
+FP32 = 4
+
+
+@dataclass(frozen=True)
+class LayerSetup:
+    """What decides a layer's bytes per token."""
+
+    shape: ModelShape
+    lora_modules: frozenset[str]
+    lora_rank: int
+    quantization: str
+    upcast: bool
+    """peft's `prepare_model_for_kbit_training` turned norms and embeddings into fp32."""
+    eager_length: int
+    """Tokens of a text where attention is eager (its matrices are quadratic); 0 for sdpa."""
+    fused: bool
+    """Liger's kernels in place of norm, activation and rotation."""
+
+
+@dataclass(frozen=True)
+class LayerBytes:
+    """One layer, its input and output left out."""
+
+    saved: Bytes
+    """For backward, where the layer's input requires a gradient."""
+    saves_input: bool
+    """The layer's input is among what backward needs."""
+    saved_first: Bytes
+    """As `saved`, in the first layer, whose input is the embedding and needs no gradient."""
+    kept_without_gradients: Bytes
+    """What a checkpointed forward keeps nevertheless (bitsandbytes' 8-bit state)."""
+    backward: tuple[Bytes, ...]
+    """Moments of the backward pass; saved tensors included."""
+    forward: tuple[Bytes, ...]
+    """Moments of a forward pass without gradients."""
+
+
+@lru_cache(maxsize=4096)
+def layer_bytes(setup: LayerSetup) -> LayerBytes:
+    """Bytes per token of one decoder layer, and its moments."""
+    tape, hidden = _record(setup, input_requires_grad=True)
+    first, first_hidden = _record(setup, input_requires_grad=False)
+    kept = NOTHING
+    for tensor in tape.leaks:
+        kept += tensor.bytes
+    return LayerBytes(
+        saved=tape.saved(without=(hidden,)),
+        saves_input=any(tensor is hidden for tensor in tape.saved_tensors()),
+        saved_first=first.saved(without=(first_hidden,)),
+        kept_without_gradients=kept,
+        backward=_highest(tape.backward_moments(without=(hidden,))),
+        forward=_highest(tape.forward_moments()),
+    )
+
+
+def _highest(moments: list[Bytes]) -> tuple[Bytes, ...]:
+    """The moments that no other moment exceeds in both terms."""
+    kept = []
+    for moment in moments:
+        if not any(
+            (other.per_token >= moment.per_token and other.constant >= moment.constant)
+            and other is not moment
+            and (other.per_token, other.constant) != (moment.per_token, moment.constant)
+            for other in moments
+        ):
+            kept.append(moment)
+    return tuple(dict.fromkeys(kept))
+
+
+def _record(setup: LayerSetup, *, input_requires_grad: bool) -> tuple[Tape, Tensor]:
+    shape = setup.shape
+    tape = Tape()
+    element = FP32 if setup.upcast else BF16
+    hidden = Tensor(shape.hidden_size, element, input_requires_grad)
+    by_name = {linear.name: linear for linear in shape.linears}
+    run = _Runner(tape, setup, by_name)
+
+    x = hidden
+    if shape.pre_norm:
+        x = run.norm(x)
+    attended = run.attention(x)
+    if shape.post_norm:
+        attended = run.norm(attended)
+    if shape.residual_multiplier:
+        attended = tape.run((attended,), shape.hidden_size, attended.element_bytes)
+    after_attention = run.add(hidden, attended)
+    x = after_attention
+    if shape.pre_norm:
+        x = run.norm(x)
+    out = run.mlp(x)
+    if shape.post_norm:
+        out = run.norm(out)
+    if shape.residual_multiplier:
+        out = tape.run((out,), shape.hidden_size, out.element_bytes)
+    run.add(after_attention, out)
+    return tape, hidden
+
+
+@dataclass
+class _Runner:
+    tape: Tape
+    setup: LayerSetup
+    linears: dict[str, Linear]
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        element = max(a.element_bytes, b.element_bytes)
+        return self.tape.run((a, b), a.features, element)
+
+    def norm(self, x: Tensor, features: float | None = None) -> Tensor:
+        """`weight * (x.float() * rsqrt(mean(x.float() ** 2)))`; the weight is frozen."""
+        size = features or x.features
+        weight = FP32 if self.setup.upcast else BF16
+        out_element = max(weight, x.element_bytes)
+        if self.setup.shape.model_type.startswith("gemma"):
+            out_element = x.element_bytes  # `.type_as(x)` at the end
+        if self.setup.fused:
+            scale = Tensor(size / self.setup.shape.hidden_size, FP32)
+            return self.tape.run((x,), size, x.element_bytes, saves=(x, scale))
+        wide = x
+        if x.element_bytes == BF16:
+            wide = self.tape.run((x,), size, FP32)
+        scale = Tensor(1, FP32)
+        normed = self.tape.run(
+            (wide,), size, FP32, saves=(wide, scale), backward_temporary=wide.bytes
+        )
+        if x.element_bytes == BF16:
+            normed = self.tape.run((normed,), size, BF16)
+        return self.tape.run((normed,), size, out_element)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """The frozen layer, and LoRA's B(A(x)) beside it where the layer is a target."""
+        linear = self.linears[name]
+        weight = Bytes(0, BF16 * linear.parameters)
+        quantized = self.setup.quantization != "none"
+        if self.setup.quantization == "int8":
+            self.tape.leaks.append(x)
+        narrow = x
+        if x.element_bytes == FP32:
+            narrow = self.tape.run((x,), linear.in_features, BF16)
+        saves: tuple[Tensor, ...] = ()
+        if not quantized and self.setup.upcast:  # autocast's copy of an fp32 weight
+            saves = (Tensor(0, BF16, constant=weight.constant),)
+        temporary = weight if quantized else NOTHING
+        if self.setup.quantization == "int8":
+            temporary = Bytes(linear.in_features + FP32 * linear.out_features, 0)
+        out = self.tape.run(
+            (narrow,),
+            linear.out_features,
+            BF16,
+            saves=saves,
+            forward_temporary=temporary,
+            backward_temporary=weight if quantized else NOTHING,
+        )
+        if quantized and x.element_bytes == FP32:
+            out = self.tape.run((out,), linear.out_features, FP32)
+        if name not in self.setup.lora_modules:
+            return out
+        lora_x = x
+        if x.element_bytes == FP32 or not quantized:
+            lora_x = self.tape.run((x,), linear.in_features, BF16)
+        a = self.tape.run((lora_x,), self.setup.lora_rank, BF16, saves=(lora_x,), trains=True)
+        b = self.tape.run((a,), linear.out_features, BF16, saves=(a,), trains=True)
+        scaled = self.tape.run((b,), linear.out_features, BF16)
+        return self.add(out, scaled)
+
+    def attention(self, x: Tensor) -> Tensor:
+        shape = self.setup.shape
+        if "qkv_proj" in self.linears:
+            q = k = v = self.linear(x, "qkv_proj")
+        else:
+            q, k, v = (self.linear(x, name) for name in ("q_proj", "k_proj", "v_proj"))
+        if shape.qk_norm:
+            q = self.norm(q, shape.q_size)
+            k = self.norm(k, shape.kv_size)
+        q = self._rotate(q, shape.q_size)
+        k = self._rotate(k, shape.kv_size)
+        attend = self._eager if self.setup.eager_length else self._sdpa
+        return self.linear(attend(q, k, v), "o_proj")
+
+    def _rotate(self, x: Tensor, features: float) -> Tensor:
+        """`x * cos + rotate_half(x) * sin`; cos and sin need no gradient."""
+        temporary = Bytes(2 * features * x.element_bytes)
+        return self.tape.run(
+            (x,),
+            features,
+            x.element_bytes,
+            forward_temporary=temporary,
+            backward_temporary=temporary,
+        )
+
+    def _narrow(self, x: Tensor, features: float) -> Tensor:
+        return x if x.element_bytes == BF16 else self.tape.run((x,), features, BF16)
+
+    def _sdpa(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        shape = self.setup.shape
+        q = self._narrow(q, shape.q_size)
+        k = self._narrow(k, shape.kv_size)
+        v = self._narrow(v, shape.kv_size)
+        logsumexp = Tensor(shape.num_attention_heads, FP32)
+        # Flash's backward: an fp32 accumulator for dq, and dk and dv of every query head.
+        grouped = shape.q_size != shape.kv_size
+        backward = Bytes(FP32 * shape.q_size + (2 * BF16 * shape.q_size if grouped else 0))
+        return self.tape.run(
+            (q, k, v),
+            shape.q_size,
+            BF16,
+            saves=(q, k, v, logsumexp),
+            saves_output=True,
+            backward_temporary=backward,
+        )
+
+    def _eager(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`softmax(q @ k.T, fp32) @ v` with k and v repeated for every query head."""
+        shape, length = self.setup.shape, self.setup.eager_length
+        q = self._narrow(q, shape.q_size)
+        k = self._narrow(self.tape.run((k,), shape.q_size, k.element_bytes), shape.q_size)
+        v = self._narrow(self.tape.run((v,), shape.q_size, v.element_bytes), shape.q_size)
+        matrix = shape.num_attention_heads * length
+        scores = self.tape.run((q, k), matrix, BF16, saves=(q, k))
+        scores = self.tape.run((scores,), matrix, BF16)
+        if shape.attention_softcap:
+            divided = self.tape.run((scores,), matrix, BF16)
+            bounded = self.tape.run((divided,), matrix, BF16, saves_output=True)
+            scores = self.tape.run((bounded,), matrix, BF16)
+        masked = self.tape.run((scores,), matrix, FP32 if self.setup.upcast else BF16)
+        soft = self.tape.run((masked,), matrix, FP32, saves_output=True)
+        weights = self.tape.run((soft,), matrix, BF16)
+        out = self.tape.run((weights, v), shape.q_size, BF16, saves=(weights, v))
+        return self.tape.run((out,), shape.q_size, BF16)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        intermediate = self.setup.shape.intermediate_size
+        if "gate_up_proj" in self.linears:
+            gate = up = self.linear(x, "gate_up_proj")
+        else:
+            gate, up = self.linear(x, "gate_proj"), self.linear(x, "up_proj")
+        element = gate.element_bytes
+        if self.setup.fused:
+            product = self.tape.run((gate, up), intermediate, element, saves=(gate, up))
+        else:
+            active = self.tape.run((gate,), intermediate, element, saves=(gate,))
+            product = self.tape.run((active, up), intermediate, element, saves=(active, up))
+        return self.linear(product, "down_proj")

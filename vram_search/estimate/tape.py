@@ -1,0 +1,155 @@
+"""Which bytes live when: autograd's bookkeeping over symbolic tensors. No torch.
+
+A tensor's bytes are `per_token * tokens + constant`. A `Tape` records operations with what each
+saves for its backward pass (only where an input requires a gradient, as torch's engine does), and
+answers two questions: what is saved after the forward pass, and how high the backward pass goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """`per_token * tokens + constant`."""
+
+    per_token: float = 0.0
+    constant: float = 0.0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(self.per_token + other.per_token, self.constant + other.constant)
+
+    def __sub__(self, other: Bytes) -> Bytes:
+        return Bytes(self.per_token - other.per_token, self.constant - other.constant)
+
+    def of(self, tokens: float) -> float:
+        return self.per_token * tokens + self.constant
+
+
+NOTHING = Bytes()
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A storage: views of it are the same object."""
+
+    features: float
+    """Elements per token."""
+    element_bytes: int
+    requires_grad: bool = False
+    constant: float = 0.0
+
+    @property
+    def bytes(self) -> Bytes:
+        return Bytes(self.features * self.element_bytes, self.constant)
+
+
+@dataclass(eq=False)
+class Operation:
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+    saves: tuple[Tensor, ...]
+    backward_temporary: Bytes
+    forward_temporary: Bytes
+
+
+@dataclass
+class Tape:
+    """Operations in the order in which they run."""
+
+    operations: list[Operation] = field(default_factory=list)
+    leaks: list[Tensor] = field(default_factory=list)
+    """What stays alive between forward and backward although nothing is saved for it."""
+
+    def run(
+        self,
+        inputs: tuple[Tensor, ...],
+        features: float,
+        element_bytes: int,
+        *,
+        saves: tuple[Tensor, ...] = (),
+        saves_output: bool = False,
+        trains: bool = False,
+        forward_temporary: Bytes = NOTHING,
+        backward_temporary: Bytes = NOTHING,
+    ) -> Tensor:
+        """Appends an operation; `trains` where it has weights that require gradients."""
+        requires_grad = trains or any(tensor.requires_grad for tensor in inputs)
+        output = Tensor(features, element_bytes, requires_grad)
+        kept = (*saves, output) if saves_output else saves
+        if not requires_grad:
+            kept = ()
+        self.operations.append(
+            Operation(inputs, output, kept, backward_temporary, forward_temporary)
+        )
+        return output
+
+    def saved_tensors(self) -> list[Tensor]:
+        """Storages that the backward pass needs, each once."""
+        found: dict[int, Tensor] = {id(tensor): tensor for tensor in self.leaks}
+        for operation in self.operations:
+            found.update((id(tensor), tensor) for tensor in operation.saves)
+        return list(found.values())
+
+    def saved(self, *, without: tuple[Tensor, ...] = ()) -> Bytes:
+        """Bytes of `saved_tensors`, those of `without` left out."""
+        outside = {id(tensor) for tensor in without}
+        total = NOTHING
+        for tensor in self.saved_tensors():
+            if id(tensor) not in outside:
+                total += tensor.bytes
+        return total
+
+    def backward_moments(self, *, without: tuple[Tensor, ...] = ()) -> list[Bytes]:
+        """Live bytes at each operation of the backward pass: saved tensors and gradients.
+
+        The gradient of an input has the dtype of the input. A storage is freed with its last
+        reader; a second gradient of the same tensor is added to the first and then freed.
+        """
+        outside = {id(tensor) for tensor in without}
+        readers: dict[int, int] = {}
+        for operation in self.operations:
+            for tensor in operation.saves:
+                readers[id(tensor)] = readers.get(id(tensor), 0) + 1
+        live = self.saved(without=without)
+        gradients: dict[int, Bytes] = {}
+        if self.operations:
+            last = self.operations[-1].output
+            gradients[id(last)] = last.bytes
+            live += last.bytes
+        moments = [live]
+        for operation in reversed(self.operations):
+            if not operation.output.requires_grad or id(operation.output) not in gradients:
+                continue
+            new = NOTHING
+            for tensor in operation.inputs:
+                if tensor.requires_grad:
+                    new += tensor.bytes
+            moments.append(live + new + operation.backward_temporary)
+            for tensor in operation.inputs:
+                if tensor.requires_grad and id(tensor) not in gradients:
+                    gradients[id(tensor)] = tensor.bytes
+                    live += tensor.bytes
+            live -= gradients.pop(id(operation.output))
+            for tensor in operation.saves:
+                readers[id(tensor)] -= 1
+                if not readers[id(tensor)] and id(tensor) not in outside:
+                    live -= tensor.bytes
+        return moments
+
+    def forward_moments(self) -> list[Bytes]:
+        """Live bytes at each operation of a forward pass without gradients."""
+        last_use: dict[int, int] = {}
+        for index, operation in enumerate(self.operations):
+            for tensor in operation.inputs:
+                last_use[id(tensor)] = index
+        live, moments = NOTHING, []
+        for index, operation in enumerate(self.operations):
+            live += operation.output.bytes
+            moments.append(live + operation.forward_temporary)
+            made = {id(done.output) for done in self.operations[: index + 1]}
+            for tensor in {id(t): t for t in operation.inputs}.values():
+                if last_use[id(tensor)] == index and id(tensor) in made:
+                    live -= tensor.bytes
+        return moments

@@ -1,0 +1,55 @@
+"""Everything that decides the bytes of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vram_search.spec.shape import ModelShape
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One QLoRA (or LoRA) training with its evaluations. Names as in transformers and peft."""
+
+    shape: ModelShape
+    lora_modules: tuple[str, ...]
+    lora_rank: int
+    optimizer: str
+    per_device_train_batch_size: int
+    cutoff_len: int
+    gradient_checkpointing: bool = True
+    gradient_accumulation_steps: int = 1
+    quantization: str = "nf4"
+    """`nf4`, `int8` or `none` (bf16 weights)."""
+    double_quantization: bool = True
+    attention: str = "sdpa"
+    prepare_for_kbit_training: bool = False
+    """peft's `prepare_model_for_kbit_training`: what is not quantised becomes fp32."""
+    fused_linear_cross_entropy: bool = False
+    """Liger's kernels (`use_liger_kernel`)."""
+    per_device_eval_batch_size: int = 0
+    """0: no evaluation."""
+    eval_cutoff_len: int = 0
+    prediction_loss_only: bool = True
+    equal_lengths: bool = True
+    """Every batch has the same length, so the allocator meets one shape only."""
+    expandable_segments: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one micro-batch."""
+        return self.per_device_train_batch_size * self.cutoff_len
+
+    @property
+    def eval_tokens(self) -> int:
+        """Tokens of one evaluation batch."""
+        return self.per_device_eval_batch_size * self.eval_cutoff_len
+
+    @property
+    def trainable_parameters(self) -> int:
+        per_layer = sum(
+            linear.lora_parameters(self.lora_rank)
+            for linear in self.shape.linears
+            if linear.name in self.lora_modules
+        )
+        return self.shape.num_hidden_layers * per_layer
