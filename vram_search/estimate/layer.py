@@ -30,8 +30,10 @@ class LayerSetup:
     quantization: str
     upcast: bool
     """peft's `prepare_model_for_kbit_training` turned norms and embeddings into fp32."""
-    eager_length: int
-    """Tokens of a text where attention is eager (its matrices are quadratic); 0 for sdpa."""
+    attention: str
+    """`flash`, `masked` (sdpa with a mask) or `eager`."""
+    length: int
+    """Tokens of a text where attention's matrices count (`masked`, `eager`); else 0."""
     fused: bool
     """Liger's kernels in place of norm, activation and rotation."""
 
@@ -40,13 +42,13 @@ class LayerSetup:
 class LayerBytes:
     """One layer, its input and output left out."""
 
-    saved: Bytes
-    """For backward, where the layer's input requires a gradient."""
+    saved: tuple[Bytes, ...]
+    """Each tensor for backward, where the layer's input requires a gradient."""
     saves_input: bool
     """The layer's input is among what backward needs."""
-    saved_first: Bytes
+    saved_first: tuple[Bytes, ...]
     """As `saved`, in the first layer, whose input is the embedding and needs no gradient."""
-    kept_without_gradients: Bytes
+    kept_without_gradients: tuple[Bytes, ...]
     """What a checkpointed forward keeps nevertheless (bitsandbytes' 8-bit state)."""
     backward: tuple[Bytes, ...]
     """Moments of the backward pass; saved tensors included."""
@@ -59,15 +61,13 @@ def layer_bytes(setup: LayerSetup) -> LayerBytes:
     """Bytes per token of one decoder layer, and its moments."""
     tape, hidden = _record(setup, input_requires_grad=True)
     first, first_hidden = _record(setup, input_requires_grad=False)
-    kept = NOTHING
-    for tensor in tape.leaks:
-        kept += tensor.bytes
+    leaks = {id(tensor): tensor.bytes for tensor in tape.leaks}
     return LayerBytes(
-        saved=tape.saved(without=(hidden,)),
+        saved=tape.saved(without=hidden),
         saves_input=any(tensor is hidden for tensor in tape.saved_tensors()),
-        saved_first=first.saved(without=(first_hidden,)),
-        kept_without_gradients=kept,
-        backward=_highest(tape.backward_moments(without=(hidden,))),
+        saved_first=first.saved(without=first_hidden),
+        kept_without_gradients=tuple(leaks.values()),
+        backward=_highest(tape.backward_moments(without=hidden)),
         forward=_highest(tape.forward_moments()),
     )
 
@@ -193,7 +193,7 @@ class _Runner:
             k = self.norm(k, shape.kv_size)
         q = self._rotate(q, shape.q_size)
         k = self._rotate(k, shape.kv_size)
-        attend = self._eager if self.setup.eager_length else self._sdpa
+        attend = self._eager if self.setup.attention == "eager" else self._sdpa
         return self.linear(attend(q, k, v), "o_proj")
 
     def _rotate(self, x: Tensor, features: float) -> Tensor:
@@ -212,25 +212,39 @@ class _Runner:
 
     def _sdpa(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shape = self.setup.shape
+        saves: tuple[Tensor, ...] = ()
+        kv_size = shape.kv_size
+        if self.setup.attention == "masked":
+            # No grouped heads then: k and v are repeated, and the mask becomes bf16.
+            if kv_size != shape.q_size:
+                kv_size = shape.q_size
+                k = self.tape.run((k,), kv_size, k.element_bytes)
+                v = self.tape.run((v,), kv_size, v.element_bytes)
+            saves = (Tensor(self.setup.length, BF16),)
         q = self._narrow(q, shape.q_size)
-        k = self._narrow(k, shape.kv_size)
-        v = self._narrow(v, shape.kv_size)
+        k = self._narrow(k, kv_size)
+        v = self._narrow(v, kv_size)
         logsumexp = Tensor(shape.num_attention_heads, FP32)
         # Flash's backward: an fp32 accumulator for dq, and dk and dv of every query head.
-        grouped = shape.q_size != shape.kv_size
+        grouped = shape.q_size != kv_size
         backward = Bytes(FP32 * shape.q_size + (2 * BF16 * shape.q_size if grouped else 0))
-        return self.tape.run(
+        out = self.tape.run(
             (q, k, v),
             shape.q_size,
             BF16,
-            saves=(q, k, v, logsumexp),
+            saves=(q, k, v, logsumexp, *saves),
             saves_output=True,
             backward_temporary=backward,
         )
+        if "qkv_proj" in self.linears:
+            # Phi-3 concatenates the rotated part of q with the rest, heads first; the output has
+            # that layout too, and `.contiguous()` copies it.
+            out = self.tape.run((out,), shape.q_size, BF16)
+        return out
 
     def _eager(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`softmax(q @ k.T, fp32) @ v` with k and v repeated for every query head."""
-        shape, length = self.setup.shape, self.setup.eager_length
+        shape, length = self.setup.shape, self.setup.length
         q = self._narrow(q, shape.q_size)
         k = self._narrow(self.tape.run((k,), shape.q_size, k.element_bytes), shape.q_size)
         v = self._narrow(self.tape.run((v,), shape.q_size, v.element_bytes), shape.q_size)
@@ -255,7 +269,9 @@ class _Runner:
             gate, up = self.linear(x, "gate_proj"), self.linear(x, "up_proj")
         element = gate.element_bytes
         if self.setup.fused:
-            product = self.tape.run((gate, up), intermediate, element, saves=(gate, up))
+            product = self.tape.run(
+                (gate, up), intermediate, element, saves=(gate, up), in_place=True
+            )
         else:
             active = self.tape.run((gate,), intermediate, element, saves=(gate,))
             product = self.tape.run((active, up), intermediate, element, saves=(active, up))

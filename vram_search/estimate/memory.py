@@ -17,6 +17,7 @@ from vram_search.estimate.static import (
     optimizer_bytes,
     upcast_bytes,
 )
+from vram_search.estimate.tape import Bytes
 from vram_search.estimate.workload import Workload
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import Hyperparameters
@@ -113,7 +114,15 @@ def _workspaces(workload: Workload) -> int:
     return 2 * CUBLAS_WORKSPACE + biased * threads * CUBLASLT_WORKSPACE
 
 
-def _layer(workload: Workload, length: int) -> LayerBytes:
+def _layer(workload: Workload) -> LayerBytes:
+    length, window = workload.cutoff_len, workload.shape.sliding_window
+    attention = "flash"
+    if workload.attention == "eager":
+        attention = "eager"
+    elif window and length >= window:
+        attention = "masked"
+    elif not workload.equal_lengths and workload.per_device_train_batch_size > 1:
+        attention = "masked"
     return layer_bytes(
         LayerSetup(
             shape=workload.shape,
@@ -121,7 +130,8 @@ def _layer(workload: Workload, length: int) -> LayerBytes:
             lora_rank=workload.lora_rank,
             quantization=workload.quantization,
             upcast=workload.prepare_for_kbit_training,
-            eager_length=length if workload.attention == "eager" else 0,
+            attention=attention,
+            length=length if attention != "flash" else 0,
             fused=workload.fused_linear_cross_entropy,
         )
     )
@@ -130,7 +140,7 @@ def _layer(workload: Workload, length: int) -> LayerBytes:
 def _moments(workload: Workload) -> dict[str, dict[str, float]]:
     """The bytes that come and go, by part, at each moment that may be the peak."""
     shape, tokens = workload.shape, workload.tokens
-    layer = _layer(workload, workload.cutoff_len)
+    layer = _layer(workload)
     layers, hidden = shape.num_hidden_layers, shape.hidden_size
     element = FP32 if workload.prepare_for_kbit_training else BF16
     checkpointing = workload.gradient_checkpointing
@@ -140,10 +150,10 @@ def _moments(workload: Workload) -> dict[str, dict[str, float]]:
 
     final_norm = 0.0 if element == FP32 else FP32 * hidden * tokens
     if checkpointing:
-        kept = layer.kept_without_gradients.of(tokens) * layers
+        kept = layers * _total(layer.kept_without_gradients, workload)
         saved = kept + (layers + (element == FP32)) * state + final_norm
     else:
-        saved = layer.saved_first.of(tokens) + (layers - 1) * layer.saved.of(tokens)
+        saved = _total(layer.saved_first, workload) + (layers - 1) * _total(layer.saved, workload)
         inputs = layers - 1 if layer.saves_input else 0
         saved += inputs * state + (state if element == FP32 else final_norm)
     saved += _small(workload, tokens)
@@ -169,7 +179,7 @@ def _moments(workload: Workload) -> dict[str, dict[str, float]]:
         }
 
     highest = max(moment.of(tokens) for moment in layer.backward)
-    own = layer.saved.of(tokens)
+    own = sum(tensor.of(tokens) for tensor in layer.saved)
     if checkpointing:
         first = common | {"recomputed_layer": highest, "adapter_copies": copies / layers}
         last = {
@@ -187,6 +197,14 @@ def _moments(workload: Workload) -> dict[str, dict[str, float]]:
     if workload.per_device_eval_batch_size:
         moments["evaluation"] = _evaluation(workload, element, copies)
     return moments
+
+
+def _total(tensors: tuple[Bytes, ...], workload: Workload) -> float:
+    """Blocks of tensors that each may get a segment of their own."""
+    expandable = workload.expandable_segments
+    return sum(
+        fresh_block(round(tensor.of(workload.tokens)), expandable=expandable) for tensor in tensors
+    )
 
 
 def _small(workload: Workload, tokens: int) -> float:
@@ -222,8 +240,6 @@ def _evaluation(workload: Workload, element: int, copies: float) -> dict[str, fl
     shape, tokens = workload.shape, workload.eval_tokens
     entries = shape.vocab_size * tokens
     logits = 5 * BF16 * entries
-    if not workload.prediction_loss_only:
-        logits += FP32 * entries  # the first batch's, kept while the second runs
     return {
         "evaluation_logits": logits,
         "saved_activations": element * shape.hidden_size * tokens + _small(workload, tokens),

@@ -52,6 +52,8 @@ class Operation:
     saves: tuple[Tensor, ...]
     backward_temporary: Bytes
     forward_temporary: Bytes
+    in_place: bool
+    """Backward writes the inputs' gradients over what was saved."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Tape:
         trains: bool = False,
         forward_temporary: Bytes = NOTHING,
         backward_temporary: Bytes = NOTHING,
+        in_place: bool = False,
     ) -> Tensor:
         """Appends an operation; `trains` where it has weights that require gradients."""
         requires_grad = trains or any(tensor.requires_grad for tensor in inputs)
@@ -81,7 +84,7 @@ class Tape:
         if not requires_grad:
             kept = ()
         self.operations.append(
-            Operation(inputs, output, kept, backward_temporary, forward_temporary)
+            Operation(inputs, output, kept, backward_temporary, forward_temporary, in_place)
         )
         return output
 
@@ -92,27 +95,21 @@ class Tape:
             found.update((id(tensor), tensor) for tensor in operation.saves)
         return list(found.values())
 
-    def saved(self, *, without: tuple[Tensor, ...] = ()) -> Bytes:
-        """Bytes of `saved_tensors`, those of `without` left out."""
-        outside = {id(tensor) for tensor in without}
-        total = NOTHING
-        for tensor in self.saved_tensors():
-            if id(tensor) not in outside:
-                total += tensor.bytes
-        return total
+    def saved(self, *, without: Tensor) -> tuple[Bytes, ...]:
+        """Bytes of each of `saved_tensors`, but for `without`."""
+        return tuple(tensor.bytes for tensor in self.saved_tensors() if tensor is not without)
 
-    def backward_moments(self, *, without: tuple[Tensor, ...] = ()) -> list[Bytes]:
+    def backward_moments(self, *, without: Tensor) -> list[Bytes]:
         """Live bytes at each operation of the backward pass: saved tensors and gradients.
 
         The gradient of an input has the dtype of the input. A storage is freed with its last
         reader; a second gradient of the same tensor is added to the first and then freed.
         """
-        outside = {id(tensor) for tensor in without}
         readers: dict[int, int] = {}
         for operation in self.operations:
             for tensor in operation.saves:
                 readers[id(tensor)] = readers.get(id(tensor), 0) + 1
-        live = self.saved(without=without)
+        live = sum(self.saved(without=without), NOTHING)
         gradients: dict[int, Bytes] = {}
         if self.operations:
             last = self.operations[-1].output
@@ -124,7 +121,7 @@ class Tape:
                 continue
             new = NOTHING
             for tensor in operation.inputs:
-                if tensor.requires_grad:
+                if tensor.requires_grad and not operation.in_place:
                     new += tensor.bytes
             moments.append(live + new + operation.backward_temporary)
             for tensor in operation.inputs:
@@ -134,7 +131,7 @@ class Tape:
             live -= gradients.pop(id(operation.output))
             for tensor in operation.saves:
                 readers[id(tensor)] -= 1
-                if not readers[id(tensor)] and id(tensor) not in outside:
+                if not readers[id(tensor)] and tensor is not without:
                     live -= tensor.bytes
         return moments
 

@@ -73,6 +73,8 @@ class ModelShape:
     qk_norm: bool = False
     attention_softcap: bool = False
     final_softcap: bool = False
+    sliding_window: int = 0
+    """Tokens that a text needs for its layers to get an explicit mask; 0: never."""
     residual_multiplier: bool = False
     """The branches are scaled before they are added (Granite)."""
 
@@ -204,6 +206,7 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
         qk_norm=model_type in {"qwen3", "gemma3_text", "olmo2"},
         attention_softcap=bool(config.get("attn_logit_softcapping")),
         final_softcap=bool(config.get("final_logit_softcapping")),
+        sliding_window=_sliding_window(config, model_type),
         residual_multiplier=model_type == "granite",
     )
 
@@ -211,6 +214,13 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
 def _is_tied(config: dict[str, Any], model_type: str) -> bool:
     """transformers' Gemma configs tie by default, the others do not; phi3 never ties."""
     return bool(config.get("tie_word_embeddings", model_type.startswith("gemma")))
+
+
+def _sliding_window(config: dict[str, Any], model_type: str) -> int:
+    """Qwen switches its window off unless `use_sliding_window` says otherwise."""
+    if model_type.startswith("qwen") and not config.get("use_sliding_window"):
+        return 0
+    return int(config.get("sliding_window") or 0)
 
 
 def _norm_parameters(
