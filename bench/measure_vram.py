@@ -3,8 +3,8 @@
     python -m bench.measure_vram ROWS.jsonl --models FOLDER --out MEASURED.jsonl [--jobs 6]
 
 A row has the fields of `tests/data/vram_truth.jsonl` (measured ones are ignored) and may add
-`num_hidden_layers` (fewer layers of the same shape) and `trace` (a file for the allocator's
-events). Base models have random weights: peak bytes depend on shapes and dtypes only. Rows that
+`num_hidden_layers` (fewer layers of the same shape), `trace` (a file for the allocator's events) and
+`trace_load` (from the loading of the weights on). Base models have random weights: peak bytes depend on shapes and dtypes only. Rows that
 MEASURED.jsonl already holds are skipped, so the script resumes.
 """
 
@@ -91,6 +91,8 @@ def measure(row: dict[str, Any], scratch: Path) -> dict[str, Any]:
     from torch.utils.data import Dataset
     from transformers import Trainer, TrainingArguments
 
+    if row.get("trace") and row.get("trace_load"):
+        record_events()
     model = load(row, scratch)
     base_bytes = torch.cuda.memory_allocated()
     if row["prepare_for_kbit_training"]:
@@ -178,10 +180,8 @@ def measure(row: dict[str, Any], scratch: Path) -> dict[str, Any]:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(row["cap_gib"] * 2**30 / total)
     torch.cuda.reset_peak_memory_stats()
-    if row.get("trace"):
-        torch.cuda.memory._record_memory_history(
-            context="all", stacks="python", max_entries=2_000_000
-        )
+    if row.get("trace") and not row.get("trace_load"):
+        record_events()
     trained = True
     try:
         trainer.train()
@@ -203,6 +203,12 @@ def measure(row: dict[str, Any], scratch: Path) -> dict[str, Any]:
         "allocator_retries": stats["num_alloc_retries"],
         "nvml_process_bytes": None,
     }
+
+
+def record_events() -> None:
+    import torch
+
+    torch.cuda.memory._record_memory_history(context="all", stacks="python", max_entries=2_000_000)
 
 
 def write_trace(path: Path) -> None:

@@ -1,0 +1,130 @@
+"""torch's caching allocator, simulated: which block a request gets, and what is reserved.
+
+Source: torch `c10/cuda/CUDACachingAllocator.cpp` (`malloc`, `get_free_block`, `should_split`,
+`alloc_block`, `release_cached_blocks`). Without expandable segments and without `max_split_size`.
+Checked against recorded event streams of an H200 (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from vram_search.units import MIB
+
+MIN_BLOCK = 512
+SMALL_REQUEST = MIB
+SMALL_SEGMENT = 2 * MIB
+MEDIUM_SEGMENT = 20 * MIB
+MIN_LARGE_REQUEST = 10 * MIB
+ROUND_LARGE = 2 * MIB
+
+
+class OutOfMemoryError(Exception):
+    """A request fits under the limit neither at once nor after the cache was emptied."""
+
+
+@dataclass(eq=False)
+class Block:
+    """A piece of a segment; `previous` and `next` are its neighbours there."""
+
+    address: int
+    size: int
+    small: bool
+    free: bool = False
+    previous: Block | None = None
+    next: Block | None = None
+
+
+@dataclass
+class CachingAllocator:
+    """Allocated and reserved bytes after any sequence of requests, and their peaks."""
+
+    limit: float = float("inf")
+    allocated: int = 0
+    reserved: int = 0
+    peak_allocated: int = 0
+    peak_reserved: int = 0
+    _free: dict[bool, list[tuple[int, int, Block]]] = field(
+        default_factory=lambda: {True: [], False: []}
+    )
+    _next_address: int = 0
+
+    def allocate(self, size: int) -> Block:
+        """The block a request gets.
+
+        Raises:
+            OutOfMemoryError: not even an emptied cache leaves room below the limit.
+        """
+        size = max(MIN_BLOCK, -(-size // MIN_BLOCK) * MIN_BLOCK)
+        small = size <= SMALL_REQUEST
+        pool = self._free[small]
+        index = bisect_left(pool, (size, -1))
+        if index < len(pool):
+            block = pool.pop(index)[2]
+        else:
+            block = self._new_segment(size, small)
+        block.free = False
+        remaining = block.size - size
+        if remaining >= MIN_BLOCK if small else remaining > SMALL_REQUEST:
+            rest = Block(block.address + size, remaining, small, True, block, block.next)
+            if block.next:
+                block.next.previous = rest
+            block.next, block.size = rest, size
+            self._put(rest)
+        self.allocated += block.size
+        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        return block
+
+    def free(self, block: Block) -> None:
+        """Gives a block back; free neighbours become one."""
+        self.allocated -= block.size
+        block.free = True
+        before, after = block.previous, block.next
+        if before is not None and before.free:
+            self._take(before)
+            block.address, block.size = before.address, block.size + before.size
+            block.previous = before.previous
+            if block.previous:
+                block.previous.next = block
+        if after is not None and after.free:
+            self._take(after)
+            block.size += after.size
+            block.next = after.next
+            if block.next:
+                block.next.previous = block
+        self._put(block)
+
+    def empty_cache(self) -> None:
+        """Releases the segments that are wholly free."""
+        for small, pool in self._free.items():
+            kept = []
+            for entry in pool:
+                if entry[2].previous is None and entry[2].next is None:
+                    self.reserved -= entry[0]
+                else:
+                    kept.append(entry)
+            self._free[small] = kept
+
+    def _new_segment(self, size: int, small: bool) -> Block:
+        segment = SMALL_SEGMENT
+        if not small:
+            segment = MEDIUM_SEGMENT
+            if size >= MIN_LARGE_REQUEST:
+                segment = -(-size // ROUND_LARGE) * ROUND_LARGE
+        if self.reserved + segment > self.limit:
+            self.empty_cache()
+            if self.reserved + segment > self.limit:
+                raise OutOfMemoryError(size)
+        self.reserved += segment
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        block = Block(self._next_address, segment, small)
+        self._next_address += segment + ROUND_LARGE
+        return block
+
+    def _put(self, block: Block) -> None:
+        insort(self._free[block.small], (block.size, block.address, block))
+
+    def _take(self, block: Block) -> None:
+        pool = self._free[block.small]
+        del pool[bisect_left(pool, (block.size, block.address))]
