@@ -61,7 +61,7 @@ def layer_bytes(setup: LayerSetup) -> LayerBytes:
     """Bytes per token of one decoder layer, and its moments."""
     tape, hidden = _record(setup, input_requires_grad=True)
     first, first_hidden = _record(setup, input_requires_grad=False)
-    leaks = {id(tensor): tensor.bytes for tensor in tape.leaks}
+    leaks = {id(tensor): tensor.bytes for tensor in tape.leaks if tensor is not hidden}
     return LayerBytes(
         saved=tape.saved(without=hidden),
         saves_input=any(tensor is hidden for tensor in tape.saved_tensors()),
@@ -256,7 +256,9 @@ class _Runner:
             bounded = self.tape.run((divided,), matrix, BF16, saves_output=True)
             scores = self.tape.run((bounded,), matrix, BF16)
         masked = self.tape.run((scores,), matrix, FP32 if self.setup.upcast else BF16)
-        soft = self.tape.run((masked,), matrix, FP32, saves_output=True)
+        soft = self.tape.run(
+            (masked,), matrix, FP32, saves_output=True, backward_temporary=Bytes(FP32 * matrix)
+        )
         weights = self.tape.run((soft,), matrix, BF16)
         out = self.tape.run((weights, v), shape.q_size, BF16, saves=(weights, v))
         return self.tape.run((out,), shape.q_size, BF16)

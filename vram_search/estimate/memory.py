@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vram_search.estimate.layer import BF16, FP32, LayerBytes, LayerSetup, layer_bytes
+from vram_search.estimate.loading import loaded_bytes
 from vram_search.estimate.static import (
     adapter_bytes,
     base_bytes,
@@ -32,12 +33,26 @@ CUBLASLT_WORKSPACE = MIB
 """Of a product with a bias (`getCUDABlasLtWorkspaceSize`)."""
 WORKSPACE_BYTES = 2 * CUBLAS_WORKSPACE + 2 * CUBLASLT_WORKSPACE
 
+LIGER_FUSED_LOSS = frozenset(
+    {
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "llama",
+        "mistral",
+        "olmo2",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+    }
+)
+"""Families whose loss liger fuses by default (liger_kernel `transformers/monkey_patch.py`)."""
+
 REQUIRED_RATIO = 1.06
 REQUIRED_RATIO_EXPANDABLE = 1.015
 REQUIRED_RATIO_VARIED = 1.075
-RESERVED_RATIO = 1.13
-"""Smallest limit under which a run completes, and what a roomy card's allocator takes, against the
-allocated peak (measured on an H200)."""
+"""Smallest limit under which a run completes against the allocated peak (measured on an H200)."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +91,7 @@ def predict(workload: Workload, context_bytes: int) -> Estimate:
         context_bytes: what the process holds outside torch's allocator on this card and driver.
     """
     stays = {
-        "base_weights": base_bytes(
-            workload.shape,
-            workload.quantization,
-            double=workload.double_quantization,
-            expandable=workload.expandable_segments,
-        ),
+        "base_weights": _base_weights(workload),
         "upcasts": upcast_bytes(workload),
         "adapter": adapter_bytes(workload),
         "optimizer": optimizer_bytes(workload),
@@ -96,7 +106,7 @@ def predict(workload: Workload, context_bytes: int) -> Estimate:
         ratio = REQUIRED_RATIO_EXPANDABLE
     elif workload.equal_lengths:
         ratio = REQUIRED_RATIO
-    reserved = round(allocated * RESERVED_RATIO)
+    reserved = max(allocated, _reserved(workload, sum(stays.values()), moments))
     return Estimate(
         allocated_bytes=allocated,
         reserved_bytes=reserved,
@@ -106,6 +116,47 @@ def predict(workload: Workload, context_bytes: int) -> Estimate:
         parts=parts,
         trainable_parameters=workload.trainable_parameters,
     )
+
+
+def _base_weights(workload: Workload) -> int:
+    shape, quantization = workload.shape, workload.quantization
+    if workload.expandable_segments:
+        return base_bytes(
+            shape, quantization, double=workload.double_quantization, expandable=True
+        )
+    return loaded_bytes(shape, quantization, double=workload.double_quantization)
+
+
+def _reserved(workload: Workload, stays: float, moments: dict[str, dict[str, float]]) -> int:
+    """What the allocator has taken from a roomy card when the run ends.
+
+    Blocks of the logits are cut from segments of their own, which the smaller blocks of the layers
+    never left behind; so both stand beside each other. Evaluation reuses what is large enough.
+    """
+    shape, tokens = workload.shape, workload.tokens
+    layer = _layer(workload)
+    entries = shape.vocab_size * tokens
+    working = 0.0
+    if workload.gradient_checkpointing:
+        working = max(moment.of(tokens) for moment in layer.forward)
+    backward = sum(moments["layer backward"].values())
+    if "loss" in moments:
+        logits = [FP32 * entries] * 3 + [BF16 * entries]
+        loss = sum(moments["loss"].values()) + BF16 * entries + working
+        training = max(loss, backward)
+    else:
+        logits = []
+        training = max(sum(moments["fused loss"].values()) + working, backward)
+    if "evaluation" in moments and "loss" in moments:
+        eval_entries = shape.vocab_size * workload.eval_tokens
+        cached = sorted([*logits, BF16 * shape.vocab_size * shape.hidden_size])
+        for size in (BF16 * eval_entries, FP32 * eval_entries, FP32 * eval_entries):
+            fits = next((block for block in cached if block >= size), None)
+            if fits is None:
+                training += size
+            else:
+                cached.remove(fits)
+    return round(stays + training)
 
 
 def _workspaces(workload: Workload) -> int:
@@ -163,7 +214,8 @@ def _moments(workload: Workload) -> dict[str, dict[str, float]]:
     forward_copies = {"adapter_copies": copies}
     loss_copies = {} if checkpointing else forward_copies
     common = {"saved_activations": saved, "gradients": earlier}
-    if workload.fused_linear_cross_entropy:
+    fused = workload.fused_linear_cross_entropy and shape.model_type in LIGER_FUSED_LOSS
+    if fused:
         moments["fused loss"] = {
             **common,
             **forward_copies,
@@ -194,7 +246,7 @@ def _moments(workload: Workload) -> dict[str, dict[str, float]]:
             **forward_copies,
             "recomputed_layer": highest - own,
         }
-    if workload.per_device_eval_batch_size:
+    if workload.per_device_eval_batch_size and not (fused and workload.prediction_loss_only):
         moments["evaluation"] = _evaluation(workload, element, copies)
     return moments
 
@@ -236,7 +288,7 @@ def _fused_logits(workload: Workload, element: int) -> float:
 
 
 def _evaluation(workload: Workload, element: int, copies: float) -> dict[str, float]:
-    """bf16 logits, their fp32 copy and its log-softmax. Liger leaves evaluations as they are."""
+    """bf16 logits, their fp32 copy and its log-softmax."""
     shape, tokens = workload.shape, workload.eval_tokens
     entries = shape.vocab_size * tokens
     logits = 5 * BF16 * entries
