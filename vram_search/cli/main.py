@@ -15,6 +15,8 @@ COMMANDS = {
     "best": "The best configuration found so far.",
     "top": "Table of the best trials, or of all.",
     "show": "All that is known of one trial.",
+    "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
+    "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
     "export": "Write a trial as a LLaMA-Factory YAML.",
     "studies": "The studies in the database.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",

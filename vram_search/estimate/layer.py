@@ -59,8 +59,8 @@ class LayerBytes:
 @lru_cache(maxsize=4096)
 def layer_bytes(setup: LayerSetup) -> LayerBytes:
     """Bytes per token of one decoder layer, and its moments."""
-    tape, hidden = _record(setup, input_requires_grad=True)
-    first, first_hidden = _record(setup, input_requires_grad=False)
+    tape, hidden = record_layer(setup, input_requires_grad=True)
+    first, first_hidden = record_layer(setup, input_requires_grad=False)
     leaks = {id(tensor): tensor.bytes for tensor in tape.leaks if tensor is not hidden}
     return LayerBytes(
         saved=tape.saved(without=hidden),
@@ -86,7 +86,7 @@ def _highest(moments: list[Bytes]) -> tuple[Bytes, ...]:
     return tuple(dict.fromkeys(kept))
 
 
-def _record(setup: LayerSetup, *, input_requires_grad: bool) -> tuple[Tape, Tensor]:
+def record_layer(setup: LayerSetup, *, input_requires_grad: bool) -> tuple[Tape, Tensor]:
     shape = setup.shape
     tape = Tape()
     element = FP32 if setup.upcast else BF16

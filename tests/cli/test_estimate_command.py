@@ -1,0 +1,346 @@
+"""`vram-search estimate`: rows, studies, options, comparisons, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from vram_search.cli.estimate import first_point
+from vram_search.cli.main import main
+from vram_search.cli.points import H200_CONTEXT_BYTES, ShapeLoader, parse_point
+from vram_search.estimate import choose_plan, plans
+from vram_search.estimate.memory import predict
+from vram_search.report.parts import WIDTH, part_differences, stacked_bar
+from vram_search.search import priors
+from vram_search.spec import Card, load_shape, load_study
+from vram_search.spec.card import load_card
+
+DATA = Path(__file__).parent.parent / "data"
+ROW = {
+    "model": "qwen2.5-0.5b",
+    "lora_rank": 8,
+    "lora_target": ["q_proj", "v_proj"],
+    "per_device_train_batch_size": 2,
+    "cutoff_len": 512,
+    "optimizer": "adamw_8bit",
+}
+FIT = ["--model", "qwen2.5-3b", "--card", "rtx-5060-ti-16gb"]
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def estimate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """`vram-search estimate ...` in this process."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["vram-search", "estimate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Answer(ended.value.code, out, err)
+
+    return run
+
+
+Estimate = Callable[..., Answer]
+
+
+def write_rows(folder: Path, *rows: object) -> Path:
+    file = folder / "rows.jsonl"
+    texts = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    file.write_text("\n".join(texts) + "\n")
+    return file
+
+
+def predict_rows(estimate: Estimate, file: Path, *more: object) -> Answer:
+    return estimate("--points", file, "--models", DATA / "models", "--json", *more)
+
+
+def test_every_measured_row_gets_its_line_in_order(estimate: Estimate) -> None:
+    answer = predict_rows(estimate, DATA / "vram_truth.jsonl")
+    assert (answer.code, answer.err) == (0, "")
+    rows = [json.loads(line) for line in (DATA / "vram_truth.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert [(line["model"], line["note"]) for line in lines] == [
+        (row["model"], row["note"]) for row in rows
+    ]
+    for line in lines:
+        assert sum(line["parts"].values()) == line["allocated_bytes"]
+        assert line["process_bytes"] == line["reserved_bytes"] + H200_CONTEXT_BYTES
+
+
+def test_row_is_predicted_as_the_library_predicts_it(estimate: Estimate, tmp_path: Path) -> None:
+    row = ROW | {"lengths": "random", "prepare_for_kbit_training": True, "note": "n", "x": [1]}
+    answer = predict_rows(estimate, write_rows(tmp_path, row, "", ROW), "--card", "a100-40gb")
+    shape_of = ShapeLoader(DATA / "models")
+    card = Card.model_validate(load_card("a100-40gb"))
+    first, second = (json.loads(line) for line in answer.out.splitlines())
+    expected = predict(parse_point(row, shape_of).workload, card.context_bytes)
+    assert first == {"model": row["model"], "note": "n", **expected.as_dict()}
+    assert "note" not in second
+
+
+def test_fields_of_a_row_reach_the_workload() -> None:
+    row = ROW | {
+        "gradient_checkpointing": False,
+        "quantization": "int8",
+        "double_quantization": False,
+        "attention": "eager",
+        "gradient_accumulation_steps": 3,
+        "per_device_eval_batch_size": 4,
+        "prediction_loss_only": False,
+        "lengths": "worst_first",
+        "fused_linear_cross_entropy": True,
+        "cap_gib": "ignored",
+        "env": {"PYTORCH_ALLOC_CONF": "a:1,expandable_segments:True"},
+        "lora_target": "all-linear",
+    }
+    workload = parse_point(row, ShapeLoader(DATA / "models")).workload
+    assert (workload.quantization, workload.attention) == ("int8", "eager")
+    assert (workload.gradient_accumulation_steps, workload.per_device_eval_batch_size) == (3, 4)
+    assert workload.eval_cutoff_len == 512
+    assert workload.expandable_segments and workload.fused_linear_cross_entropy
+    assert not workload.gradient_checkpointing and not workload.equal_lengths
+    assert not workload.double_quantization and not workload.prediction_loss_only
+    assert len(workload.lora_modules) == 7
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{", ["(the row)", "not JSON"]),
+        ("[1]", ["(the row)", "not a mapping"]),
+        ("[" * 100_000, ["(the row)", "not JSON"]),
+        (json.dumps(ROW | {"lora_rank": float("nan")}), ["NaN is no JSON number"]),
+        ('{"lora_rank": 1e999}', ["lora_rank: ", "(is inf)"]),
+        ({k: v for k, v in ROW.items() if k != "cutoff_len"}, ["cutoff_len: is missing"]),
+        (ROW | {"lora_rank": True}, ["lora_rank: ", "(is True)", "remedy: write a whole number"]),
+        (ROW | {"lora_rank": 8.0}, ["lora_rank: ", "(is 8.0)"]),
+        (ROW | {"lora_rank": 0}, ["lora_rank: ", "(is 0)"]),
+        (ROW | {"cutoff_len": -512}, ["cutoff_len: ", "(is -512)"]),
+        (ROW | {"cutoff_len": 2**31 + 1}, ["cutoff_len: ", "to 2147483648"]),
+        (ROW | {"per_device_eval_batch_size": -1}, ["from 0 to"]),
+        (ROW | {"gradient_checkpointing": 1}, ["gradient_checkpointing: neither true nor false"]),
+        (ROW | {"optimizer": "adam"}, ["optimizer: ", "(is 'adam')", "paged_lion_8bit"]),
+        (ROW | {"optimizer": ["adam"]}, ["optimizer: "]),
+        (ROW | {"lora_target": ["qkv_proj"]}, ["lora_target: ", "qkv_proj", "remedy: ", "up_proj"]),
+        (ROW | {"lora_target": []}, ["lora_target: not a list of module names"]),
+        (ROW | {"lora_target": "q_proj"}, ["lora_target: not a list of module names"]),
+        (ROW | {"lora_target": ["q_proj", "q_proj"]}, ["lora_target: a module is named twice"]),
+        (ROW | {"quantization": "fp4"}, ["quantization: ", "nf4, int8, none"]),
+        (ROW | {"quantization": None}, ["quantization: ", "(is None)"]),
+        (ROW | {"attention": "flash"}, ["attention: ", "sdpa, eager"]),
+        (ROW | {"lengths": "some"}, ["lengths: ", "full, random, worst_first"]),
+        (ROW | {"env": "a"}, ["env: not a mapping"]),
+        (ROW | {"env": {"PYTORCH_ALLOC_CONF": 1}}, ["env: PYTORCH_ALLOC_CONF is not a text"]),
+        (ROW | {"note": 1}, ["note: not a text"]),
+        (ROW | {"model": "../models/qwen2.5-0.5b"}, ["model: not a model's name", "no path"]),
+        (ROW | {"model": ".."}, ["model: not a model's name"]),
+        (ROW | {"model": "qwen2.5-0.5b\n"}, ["model: not a model's name"]),
+        (ROW | {"model": "gpt-5"}, ["model: ", "no such file"]),
+    ],
+)
+def test_faulty_row_is_refused_with_its_line_and_field(
+    estimate: Estimate, tmp_path: Path, row: object, words: list[str]
+) -> None:
+    file = write_rows(tmp_path, ROW, row)
+    answer = predict_rows(estimate, file)
+    assert (answer.code, answer.out) == (2, "")
+    assert "remedy: " in answer.err and "Traceback" not in answer.err
+    for word in [f"{file}:2: ", *words]:
+        assert word in answer.err
+
+
+def test_all_faults_of_a_file_are_named_together(estimate: Estimate, tmp_path: Path) -> None:
+    file = write_rows(tmp_path, ROW | {"lora_rank": 0, "cutoff_len": 0}, ROW, "{")
+    answer = predict_rows(estimate, file)
+    assert f"{file}: 3 faults" in answer.err
+    for place in (":1: lora_rank", ":1: cutoff_len", ":3: (the row)"):
+        assert f"{file}{place}" in answer.err
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe"])
+def test_file_without_rows_is_refused(estimate: Estimate, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content)
+    answer = predict_rows(estimate, file)
+    assert answer.code == 2 and str(file) in answer.err
+
+
+def test_configuration_that_fits_says_by_how_much(estimate: Estimate) -> None:
+    answer = estimate(*FIT)
+    assert (answer.code, answer.err) == (0, "")
+    assert ": fits NVIDIA GeForce RTX 5060 Ti 16 GB" in answer.out
+    assert "% of the card's budget" in answer.out
+    assert "changes, the cheapest first" not in answer.out
+    assert "changes, the cheapest first" in estimate(*FIT, "--changes").out
+    assert all(len(line) <= WIDTH for line in answer.out.splitlines())
+
+
+def test_configuration_that_does_not_fit_exits_with_0_and_names_changes(estimate: Estimate) -> None:
+    wanted = ["--batch", 16, "--no-checkpointing", "--optim", "adamw_torch"]
+    answer = estimate(*FIT, *wanted)
+    assert answer.code == 0
+    for word in ("does not fit", "enable_liger_kernel: -", "gradient_checkpointing: -"):
+        assert word in answer.out
+    (plan,) = json.loads(estimate(*FIT, *wanted, "--json").out)["plans"]
+    assert plan["fits"] is False
+    assert plan["margin_bytes"] == plan["budget_bytes"] - plan["required_bytes"] < 0
+    assert plan["margin_percent"] == pytest.approx(
+        100 * plan["margin_bytes"] / plan["budget_bytes"], abs=0.01
+    )
+    saved = {change["name"]: change["saved_bytes"] for change in plan["changes"]}
+    assert "optim adamw_8bit" in saved
+    assert "per_device_train_batch_size 8, gradient_accumulation_steps 2" in saved
+    (liger,) = json.loads(estimate(*FIT, *wanted, "--liger", "--json").out)["plans"]
+    assert plan["required_bytes"] - liger["required_bytes"] == saved["enable_liger_kernel"]
+
+
+def test_odd_micro_batch_keeps_its_product(estimate: Estimate) -> None:
+    (plan,) = json.loads(estimate(*FIT, "--batch", 15, "--json").out)["plans"]
+    names = [change["name"] for change in plan["changes"]]
+    assert "per_device_train_batch_size 5, gradient_accumulation_steps 3" in names
+
+
+def test_study_gives_chosen_and_smallest_plan(
+    estimate: Estimate, write_study: Callable[..., Path]
+) -> None:
+    file = write_study()
+    study = load_study(file)
+    hp = priors(study.search_space, study.training.lora_alpha_ratio)[0]
+    shape = load_shape(file.parent / "shape")
+    candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
+    chosen = choose_plan(candidates, study.card.budget_bytes)
+    assert chosen is not None
+    answer = json.loads(estimate(file, "--json").out)
+    found = {plan["name"].split(",")[0]: plan for plan in answer["plans"]}
+    assert found["chosen plan"]["required_bytes"] == chosen.estimate.required_bytes
+    assert found["smallest plan"]["required_bytes"] == min(
+        candidate.estimate.required_bytes for candidate in candidates
+    )
+    assert "chosen plan" in estimate(file).out
+
+
+@pytest.mark.parametrize("space", [{}, {"lora_rank": [8, 64], "lora_target": ["qv"]}])
+def test_first_point_is_the_first_prior_of_a_search(
+    write_study: Callable[..., Path], space: dict[str, Any]
+) -> None:
+    study = load_study(write_study(search_space=space))
+    prior = priors(study.search_space, study.training.lora_alpha_ratio)[0]
+    same = {"learning_rate"}  # it changes no bytes
+    assert first_point(study).model_dump(exclude=same) == prior.model_dump(exclude=same)
+
+
+def test_comparison_of_rows_has_the_largest_difference_first(
+    estimate: Estimate, tmp_path: Path
+) -> None:
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    a.write_text(json.dumps(ROW))
+    printed = predict_rows(estimate, write_rows(tmp_path, ROW | {"cutoff_len": 1024})).out
+    b.write_text(printed)
+    answer = estimate("--compare", a, b, "--models", DATA / "models", "--json")
+    parts = json.loads(answer.out)["parts"]
+    sizes = [abs(part["difference_bytes"]) for part in parts]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0
+    (total,) = [t for t in json.loads(answer.out)["totals"] if t["name"] == "allocated_bytes"]
+    assert total["difference_bytes"] == sum(part["difference_bytes"] for part in parts)
+    text = estimate("--compare", a, b, "--models", DATA / "models").out
+    assert "B - A" in text and "allocated_bytes" in text
+
+
+def test_comparison_of_a_study_with_itself_is_zero(
+    estimate: Estimate, write_study: Callable[..., Path]
+) -> None:
+    file = write_study()
+    parts = json.loads(estimate("--compare", file, file, "--json").out)["parts"]
+    assert parts and all(part["difference_bytes"] == 0 for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["one thing is expected"]),
+        (["demo.yaml", "--model", "qwen2.5-3b"], ["a file and --model"]),
+        (["demo.yaml", "--batch", "2"], ["--batch: not an option of a file"]),
+        (["--model", "qwen2.5-3b"], ["which card", "rtx-5060-ti-16gb"]),
+        (["--model", "qwen2.5-3b", "--card", "../x"], ["--card", "no card", "shipped: "]),
+        (["--model", "gpt-5", "--card", "a100-40gb"], ["the shape of gpt-5 is not known"]),
+        ([*FIT, "--optim", "adam"], ["--optim 'adam'", "adamw_8bit"]),
+        ([*FIT, "--lora-target", "wo"], ["--lora-target 'wo'", "has no wo"]),
+        ([*FIT, "--batch", "0"], ["--batch"]),
+        (["nosuch.yaml"], ["nosuch.yaml", "no such study file"]),
+        (["--points", "nosuch.jsonl"], ["nosuch.jsonl", "cannot be read"]),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    estimate: Estimate, arguments: list[str], words: list[str]
+) -> None:
+    answer = estimate(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert "Traceback" not in answer.err
+    for word in words:
+        assert word in answer.err
+
+
+def test_bars_stack_and_end_with_what_is_required() -> None:
+    lines = stacked_bar({"weights": 600, "logits": 400}, 1000, 500)
+    weights, logits, required, budget = lines
+    assert logits.index("#") == weights.rindex("#") + 1
+    assert logits.rindex("#") == required.rindex("=")
+    assert budget.rindex("-") < required.rindex("=")
+
+
+def test_part_that_one_side_lacks_counts_as_0() -> None:
+    (gone, same) = part_differences({"same": 1, "gone": 5}, {"same": 1})
+    assert (gone.name, gone.difference_bytes, same.difference_bytes) == ("gone", -5, 0)
+
+
+def test_heavy_packages_stay_out(tmp_path: Path) -> None:
+    code = (
+        "import sys; from vram_search.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "estimate", "demo", *FIT[2:]], capture_output=True, text=True
+    )
+    assert done.returncode in (0, 2)  # 2 without the package that holds the demo's model
+    assert not {"torch", "optuna", "sqlalchemy", "transformers"} & set(done.stderr.split())
+
+
+def test_llamafactory_recipe_is_told_from_a_study(estimate: Estimate, tmp_path: Path) -> None:
+    recipe = {
+        "model_name_or_path": "Qwen/Qwen2.5-3B-Instruct",
+        "stage": "sft",
+        "finetuning_type": "lora",
+        "quantization_bit": 4,
+        "lora_rank": 8,
+        "lora_target": "all",
+        "dataset": "alpaca_en_demo",
+        "template": "qwen",
+        "cutoff_len": 1024,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 4,
+        "bf16": True,
+    }
+    file = tmp_path / "recipe.yaml"
+    file.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in recipe.items()))
+    answer = estimate(file, "--card", "rtx-5060-ti-16gb")
+    assert (answer.code, answer.err) == (0, "")
+    assert "(llamafactory)" in answer.out and "RTX 5060 Ti" in answer.out
+    compared = estimate("--compare", file, file)
+    assert compared.code == 0 and "base_weights" in compared.out
