@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resources": {"errors", "units"},
     "spec": {"errors", "units", "resources"},
     "data": {"errors", "spec"},
-    "estimate": {"errors", "units", "spec"},
+    "estimate": {"errors", "units", "resources", "spec"},
     "gpu": {"errors", "units"},
     "store": {"errors", "units", "resources"},
     "protocol": {"spec"},

@@ -127,9 +127,7 @@ def predict(workload: Workload, context_bytes: int) -> Estimate:
 def _base_weights(workload: Workload) -> int:
     shape, quantization = workload.shape, workload.quantization
     if workload.expandable_segments:
-        return base_bytes(
-            shape, quantization, double=workload.double_quantization, expandable=True
-        )
+        return base_bytes(shape, quantization, double=workload.double_quantization, expandable=True)
     return loaded_bytes(shape, quantization, double=workload.double_quantization)
 
 

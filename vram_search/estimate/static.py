@@ -90,7 +90,9 @@ def _kept_bytes(shape: ModelShape, element: int, *, expandable: bool) -> int:
     tables = 1 if shape.tie_word_embeddings else 2
     table = fresh_block(shape.vocab_size * shape.hidden_size * element, expandable=expandable)
     biases = sum(block(linear.out_features * element) for linear in shape.linears if linear.bias)
-    return tables * table + shape.num_hidden_layers * biases + block(shape.norm_parameters * element)
+    return (
+        tables * table + shape.num_hidden_layers * biases + block(shape.norm_parameters * element)
+    )
 
 
 def _lora_tensors(workload: Workload) -> list[int]:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vram_search.estimate.allocator import Block, CachingAllocator
+from vram_search.estimate.allocator import SMALL_REQUEST, Block, CachingAllocator
 from vram_search.estimate.layer import BF16, FP32, LayerSetup, record_layer
 from vram_search.estimate.tape import Bytes, Tape, Tensor
 
-LAYERS = 3
+LAYERS = 2
 
 Event = tuple[bool, int]
 """Request (True) or release of a tensor, by its index."""
@@ -174,17 +174,22 @@ def replay(events: LayerEvents, sizes: Sizes, limit: float = float("inf")) -> Ca
     return allocator
 
 
+def _large(events: tuple[Event, ...], sizes: list[int]) -> list[Event]:
+    """Without what goes to the small pool; a layer's input and output stay."""
+    return [event for event in events if event[1] < 4 or sizes[event[1]] > SMALL_REQUEST]
+
+
 class _Replay:
     def __init__(self, allocator: CachingAllocator, events: LayerEvents, sizes: Sizes) -> None:
         self.allocator, self.events, self.sizes = allocator, events, sizes
-        self.bytes = [max(1, round(size.of(sizes.tokens))) for size in events.sizes]
+        self.bytes = [round(size.of(sizes.tokens)) for size in events.sizes]
         self.shown = min(LAYERS, sizes.layers)
+        self.forward = _large(events.forward, self.bytes)
+        self.forward_saving = _large(events.forward_saving, self.bytes)
+        self.backward = _large(events.backward, self.bytes)
 
-    def _play(
-        self, events: tuple[Event, ...], live: dict[int, Block], sizes: list[int] | None = None
-    ) -> None:
+    def _play(self, events: list[Event], live: dict[int, Block], sizes: list[int]) -> None:
         allocate, free = self.allocator.allocate, self.allocator.free
-        sizes = sizes or self.bytes
         for request, index in events:
             if request:
                 live[index] = allocate(sizes[index])
@@ -196,18 +201,17 @@ class _Replay:
         hidden = self.bytes[0]
         stream = allocate(hidden)
         lives: list[dict[int, Block]] = []
-        others: list[Block] = []
         for number in range(self.shown):
             live = {0: stream}
-            events = self.events.forward if s.checkpointing else self.events.forward_saving
-            self._play(events, live)
+            events = self.forward if s.checkpointing else self.forward_saving
+            self._play(events, live, self.bytes)
             stream = live.pop(1)
             lives.append(live)
             if number == 0:
                 if first:
                     for size in s.workspaces:
                         allocate(size)
-                others = self._others(live)
+                    self._others(live)
         normed = allocate(hidden)
         wide = allocate(FP32 * s.hidden_size * s.tokens) if s.hidden_element == BF16 else None
         gradient = self._loss(normed)
@@ -216,26 +220,24 @@ class _Replay:
         free(stream)
         for live in reversed(lives):
             if s.checkpointing:
-                self._play(self.events.forward_saving, live)
+                self._play(self.forward_saving, live, self.bytes)
                 free(live.pop(1))
             live[2] = gradient
-            self._play(self.events.backward, live)
+            self._play(self.backward, live, self.bytes)
             gradient = live.pop(3) if 3 in live else allocate(hidden)
             for block in live.values():
                 free(block)
-            if others and live is lives[1 if self.shown > 1 else 0]:
-                for block in others:
-                    free(block)
-                others = []
         free(gradient)
         if s.large_gradients:
             free(allocate(s.large_gradients))
 
-    def _others(self, live: dict[int, Block]) -> list[Block]:
-        """What the layers that are not played keep."""
-        kept = [block.size for index, block in live.items() if index != 0] + [self.bytes[0]]
+    def _others(self, live: dict[int, Block]) -> None:
+        """What the layers that are not played keep. It stays: its blocks serve nothing else, for
+        the next step wants them again."""
+        kept = self.bytes[0] + sum(block.size for index, block in live.items() if index != 0)
         more = self.sizes.layers - self.shown
-        return [self.allocator.allocate(size) for _ in range(more) for size in kept]
+        if more:
+            self.allocator.allocate(more * kept)
 
     def _loss(self, normed: Block) -> Block:
         """Head and loss, forward and backward; returns the gradient of the last hidden state."""
@@ -273,11 +275,12 @@ class _Replay:
 
     def evaluation(self) -> None:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
-        sizes = [max(1, round(size.of(s.eval_tokens))) for size in self.events.sizes]
+        sizes = [round(size.of(s.eval_tokens)) for size in self.events.sizes]
+        forward = _large(self.events.forward, sizes)
         stream = allocate(sizes[0])
         for _ in range(min(2, self.shown)):
             live = {0: stream}
-            self._play(self.events.forward, live, sizes)
+            self._play(forward, live, sizes)
             stream = live.pop(1)
             for block in live.values():
                 free(block)
