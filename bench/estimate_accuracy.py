@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vram_search.estimate.hardware import H200_CONTEXT
 from vram_search.estimate.margin import conformal_margin
 from vram_search.estimate.memory import Estimate, predict
 from vram_search.estimate.workload import Workload
@@ -26,8 +27,6 @@ from vram_search.spec.shape import parse_shape
 from vram_search.units import GIB, MIB
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
-CONTEXT_BYTES = 794_820_608
-"""What the process held outside torch's allocator on the H200 of the rows."""
 CAP_TOLERANCE = 0.005
 
 PLAIN = "nf4/bf16 sdpa"
@@ -129,7 +128,7 @@ def load_runs(files: Iterable[Path], models: Path) -> list[Run]:
     for row in (json.loads(line) for line in lines if line.strip()):
         if "error" not in row:
             workload = build_workload(row, models)
-            runs.append(Run(row, workload, predict(workload, CONTEXT_BYTES)))
+            runs.append(Run(row, workload, predict(workload)))
     return runs
 
 
@@ -173,7 +172,7 @@ def leave_out(family: str, runs: Sequence[Run]) -> dict[str, float]:
 def process_bytes(runs: Sequence[Run]) -> dict[str, float]:
     """How often NVML's figure is the allocator's reserved bytes and the context, to the byte."""
     off = [
-        abs(run.row["nvml_process_bytes"] - run.row["max_reserved_bytes"] - CONTEXT_BYTES)
+        abs(run.row["nvml_process_bytes"] - run.row["max_reserved_bytes"] - H200_CONTEXT)
         for run in runs
         if run.row["nvml_process_bytes"] is not None
     ]
@@ -257,7 +256,7 @@ def lines(result: dict[str, Any]) -> Iterable[str]:
     process = result["process"]
     yield ""
     yield (
-        f"process = reserved + {CONTEXT_BYTES:,} bytes: exact in {process['exact']} of "
+        f"process = reserved + {H200_CONTEXT:,} bytes: exact in {process['exact']} of "
         f"{process['runs']}"
     )
     yield f"  runs without a limit, worst {process['worst_bytes'] / MIB:.1f} MiB off"

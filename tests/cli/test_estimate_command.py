@@ -13,8 +13,9 @@ import pytest
 
 from vram_search.cli.estimate import first_point
 from vram_search.cli.main import main
-from vram_search.cli.points import H200_CONTEXT_BYTES, ShapeLoader, parse_point
+from vram_search.cli.points import ShapeLoader, parse_point
 from vram_search.estimate import choose_plan, plans
+from vram_search.estimate.hardware import H200_CONTEXT, Hardware
 from vram_search.estimate.memory import predict
 from vram_search.report.parts import WIDTH, part_differences, stacked_bar
 from vram_search.search import priors
@@ -80,7 +81,7 @@ def test_every_measured_row_gets_its_line_in_order(estimate: Estimate) -> None:
     ]
     for line in lines:
         assert sum(line["parts"].values()) == line["allocated_bytes"]
-        assert line["process_bytes"] == line["reserved_bytes"] + H200_CONTEXT_BYTES
+        assert line["process_bytes"] == line["reserved_bytes"] + H200_CONTEXT
 
 
 def test_row_is_predicted_as_the_library_predicts_it(estimate: Estimate, tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_row_is_predicted_as_the_library_predicts_it(estimate: Estimate, tmp_pat
     shape_of = ShapeLoader(DATA / "models")
     card = Card.model_validate(load_card("a100-40gb"))
     first, second = (json.loads(line) for line in answer.out.splitlines())
-    expected = predict(parse_point(row, shape_of).workload, card.context_bytes)
+    expected = predict(parse_point(row, shape_of).workload, Hardware.of(card))
     assert first == {"model": row["model"], "note": "n", **expected.as_dict()}
     assert "note" not in second
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from vram_search.cli.fit import Fitter, _last_that_fits, command
 from vram_search.errors import InputError
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.memory import predict
 from vram_search.estimate.workload import Workload
 from vram_search.report.fit_picture import Cell, colour_of, grid_lines, grid_svg
@@ -58,7 +59,7 @@ def asker(answer: dict[str, Any]) -> Callable[[int, int, int], bool]:
             equal_lengths=False,
             expandable_segments=card.platform == "linux",
         )
-        return predict(workload, card.context_bytes).required_bytes <= card.budget_bytes
+        return predict(workload, Hardware.of(card)).required_bytes <= card.budget_bytes
 
     return fits
 

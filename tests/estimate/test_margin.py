@@ -37,7 +37,7 @@ def truth_ratios() -> list[float]:
     """Measured / predicted of the runs that finished without a limit."""
     rows = map(json.loads, (DATA / "vram_truth.jsonl").read_text(encoding="utf-8").splitlines())
     return sorted(
-        row["max_allocated_bytes"] / predict(workload(row), 0).allocated_bytes
+        row["max_allocated_bytes"] / predict(workload(row)).allocated_bytes
         for row in rows
         if row["trained"] and row["cap_gib"] is None
     )

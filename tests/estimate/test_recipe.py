@@ -418,7 +418,7 @@ def test_an_export_of_ours_reads_back_as_the_workload_of_its_trial(
         equal_lengths=False,
     )
     assert [note.split(":")[0] for note in recipe.notes] == ["prepare_for_kbit_training"]
-    assert predict(recipe.workload, 0).required_bytes > 0
+    assert predict(recipe.workload).required_bytes > 0
 
 
 values = st.recursive(

@@ -373,17 +373,18 @@ class Report:
 
 
 def _report(name: str, workload: Workload, card: Card) -> Report:
+    from vram_search.estimate.hardware import Hardware
     from vram_search.estimate.memory import predict
 
-    estimate = predict(workload, card.context_bytes)
+    estimate = predict(workload, Hardware.of(card))
     required, budget = estimate.required_bytes, card.budget_bytes
     changes, together = [], workload
     for label, fields in _possible_changes(workload):
-        alone = predict(replace(workload, **fields), card.context_bytes).required_bytes
+        alone = predict(replace(workload, **fields), Hardware.of(card)).required_bytes
         if alone >= required:
             continue
         together = replace(together, **fields)
-        both = predict(together, card.context_bytes).required_bytes
+        both = predict(together, Hardware.of(card)).required_bytes
         changes.append(
             Change(label, required - alone, alone <= budget, required - both, both <= budget)
         )
@@ -479,10 +480,11 @@ def _change_lines(report: Report) -> list[str]:
 
 
 def _print_points(file: Path, models: Path | None, card: str | None) -> None:
-    from vram_search.cli.points import H200_CONTEXT_BYTES, predict_points
+    from vram_search.cli.points import predict_points
+    from vram_search.estimate.hardware import Hardware
 
-    context = H200_CONTEXT_BYTES if card is None else _card(card).context_bytes
-    rows = predict_points(file, _models_folder(models), context)
+    hardware = Hardware() if card is None else Hardware.of(_card(card))
+    rows = predict_points(file, _models_folder(models), hardware)
     click.echo("\n".join(json.dumps(row) for row in rows))
 
 
@@ -511,7 +513,7 @@ def _sides(
     file: Path, models: Path | None, card: str | None
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Parts and totals of a JSON row, a study's chosen plan (else its smallest) or a recipe."""
-    from vram_search.cli.points import H200_CONTEXT_BYTES, load_point
+    from vram_search.cli.points import load_point
     from vram_search.estimate.memory import predict
 
     if file.suffix not in (".json", ".jsonl"):
@@ -528,7 +530,7 @@ def _sides(
             return point["parts"], {name: point[name] for name in names if name in point}
         workload = point.workload
     # The context is in neither the parts nor these totals.
-    estimate = predict(workload, H200_CONTEXT_BYTES)
+    estimate = predict(workload)
     return estimate.parts, {
         "allocated_bytes": estimate.allocated_bytes,
         "required_bytes": estimate.required_bytes,

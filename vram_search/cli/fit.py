@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from vram_search.errors import InputError
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.memory import predict
 from vram_search.estimate.workload import Workload
 from vram_search.report.fit_picture import Cell, Grid, grid_lines, grid_svg
@@ -81,7 +82,7 @@ class Fitter:
                 per_device_train_batch_size=micro_batch,
                 lora_rank=lora_rank,
             )
-            self._known[key] = predict(asked, self.card.context_bytes).required_bytes
+            self._known[key] = predict(asked, Hardware.of(self.card)).required_bytes
         return self._known[key]
 
     def largest_cutoff_len(self, micro_batch: int) -> Largest:

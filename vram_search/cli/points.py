@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.memory import Estimate, predict
 from vram_search.estimate.workload import Workload
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import ModelShape, load_shape
 
-H200_CONTEXT_BYTES = 794_820_608
-"""The CUDA context of one process on one H200, with the driver of the rows in
-tests/data/vram_truth.jsonl."""
 MAX_SIZE = 2**31
 """No rank, length or batch is larger."""
 MAX_FAULTS_SHOWN = 20
@@ -61,14 +59,14 @@ class Point:
         }
 
 
-def predict_points(file: Path, models: Path, context_bytes: int) -> list[dict[str, object]]:
+def predict_points(file: Path, models: Path, hardware: Hardware) -> list[dict[str, object]]:
     """The predictions for all rows of a file, in their order.
 
     Raises:
         InputError: the file cannot be read, or one or more rows are wrong.
     """
     points = load_points(file, models)
-    return [point.as_dict(predict(point.workload, context_bytes)) for point in points]
+    return [point.as_dict(predict(point.workload, hardware)) for point in points]
 
 
 def load_points(file: Path, models: Path) -> list[Point]:

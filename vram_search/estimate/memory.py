@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vram_search.estimate.allocator import CachingAllocator
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.layer import BF16, FP32, LayerSetup, layer_bytes
 from vram_search.estimate.loading import loaded_bytes
 from vram_search.estimate.static import (
@@ -27,13 +28,6 @@ from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.shape import ModelShape
 from vram_search.units import MIB
-
-CUBLAS_WORKSPACE = 32 * MIB
-"""One per thread that multiplies, forward and backward, on Hopper (torch `CUDABlas.cpp`,
-`getChosenWorkspaceSize`)."""
-CUBLASLT_WORKSPACE = MIB
-"""Of a product with a bias (`getCUDABlasLtWorkspaceSize`)."""
-WORKSPACE_BYTES = 2 * CUBLAS_WORKSPACE + 2 * CUBLASLT_WORKSPACE
 
 LIGER_FUSED_LOSS = frozenset(
     {
@@ -58,6 +52,9 @@ falling limits; docs/experiments.md)."""
 REQUIRED_RATIO_VARIED = 1.10
 REQUIRED_RATIO_EXPANDABLE = 1.02
 """At least, against the allocated peak: varied lengths, and expandable segments (measured)."""
+
+
+H200 = Hardware()
 
 
 @dataclass(frozen=True)
@@ -89,24 +86,24 @@ class Estimate:
         }
 
 
-def predict(workload: Workload, context_bytes: int) -> Estimate:
+def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
     """Predicted peak of a training with its evaluations.
 
     Args:
-        context_bytes: what the process holds outside torch's allocator on this card and driver.
+        hardware: what the card and its driver add.
     """
     stays = {
         "base_weights": _base_weights(workload),
         "upcasts": upcast_bytes(workload),
         "adapter": adapter_bytes(workload),
         "optimizer": optimizer_bytes(workload),
-        "workspaces": _workspaces(workload),
+        "workspaces": _workspaces(workload, hardware),
     }
     moments = _moments(workload)
     moment = max(moments, key=lambda name: sum(moments[name].values()))
     parts = {name: round(size) for name, size in (stays | moments[moment]).items() if size}
     allocated = sum(parts.values())
-    reserved = max(allocated, replayed(workload).peak_reserved)
+    reserved = max(allocated, replayed(workload, hardware).peak_reserved)
     if workload.expandable_segments:
         required = allocated * REQUIRED_RATIO_EXPANDABLE
     else:
@@ -117,7 +114,7 @@ def predict(workload: Workload, context_bytes: int) -> Estimate:
         allocated_bytes=allocated,
         reserved_bytes=reserved,
         required_bytes=round(required),
-        process_bytes=reserved + context_bytes,
+        process_bytes=reserved + hardware.context_bytes,
         moment=moment,
         parts=parts,
         trainable_parameters=workload.trainable_parameters,
@@ -131,7 +128,9 @@ def _base_weights(workload: Workload) -> int:
     return loaded_bytes(shape, quantization, double=workload.double_quantization)
 
 
-def replayed(workload: Workload, limit: float = float("inf")) -> CachingAllocator:
+def replayed(
+    workload: Workload, hardware: Hardware = H200, limit: float = float("inf")
+) -> CachingAllocator:
     """The allocator after two optimizer steps and an evaluation.
 
     Raises:
@@ -153,7 +152,7 @@ def replayed(workload: Workload, limit: float = float("inf")) -> CachingAllocato
         + adapter_bytes(workload)
         + optimizer_bytes(workload)
         + small,
-        workspaces=(CUBLAS_WORKSPACE, CUBLAS_WORKSPACE),
+        workspaces=(hardware.cublas_workspace_bytes,) * 2,
         large_gradients=adapter_bytes(workload) if small == 0 else 0,
         hidden_element=FP32 if upcast else BF16,
         hidden_size=shape.hidden_size,
@@ -167,10 +166,12 @@ def replayed(workload: Workload, limit: float = float("inf")) -> CachingAllocato
     return replay(layer_events(_layer_setup(workload)), sizes, limit)
 
 
-def _workspaces(workload: Workload) -> int:
+def _workspaces(workload: Workload, hardware: Hardware) -> int:
     biased = any(linear.bias for linear in workload.shape.linears)
     threads = 2 if workload.gradient_checkpointing else 1
-    return 2 * CUBLAS_WORKSPACE + biased * threads * CUBLASLT_WORKSPACE
+    return (
+        2 * hardware.cublas_workspace_bytes + biased * threads * hardware.cublaslt_workspace_bytes
+    )
 
 
 def _layer_setup(workload: Workload) -> LayerSetup:
@@ -178,9 +179,9 @@ def _layer_setup(workload: Workload) -> LayerSetup:
     attention = "flash"
     if workload.attention == "eager":
         attention = "eager"
-    elif window and length >= window:
-        attention = "masked"
-    elif not workload.equal_lengths and workload.per_device_train_batch_size > 1:
+    elif (window and length >= window) or (
+        not workload.equal_lengths and workload.per_device_train_batch_size > 1
+    ):
         attention = "masked"
     return LayerSetup(
         shape=workload.shape,
@@ -353,4 +354,4 @@ def estimate(
         equal_lengths=equal_lengths,
         expandable_segments=plan.expandable_segments,
     )
-    return predict(workload, card.context_bytes)
+    return predict(workload, Hardware.of(card))

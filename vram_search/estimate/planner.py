@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vram_search.errors import InputError
-from vram_search.estimate.memory import WORKSPACE_BYTES, Estimate, estimate, estimate_base_bytes
+from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.memory import Estimate, estimate, estimate_base_bytes
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan, PlanPins
@@ -91,7 +92,7 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
     Raises:
         InputError: with the bytes on both sides.
     """
-    needed = estimate_base_bytes(shape) + WORKSPACE_BYTES
+    needed = estimate_base_bytes(shape) + 2 * Hardware.of(card).cublas_workspace_bytes
     if needed > card.budget_bytes:
         raise InputError(
             f"the card {card.label} is too small for this base model: its weights alone take "

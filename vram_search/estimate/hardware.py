@@ -1,0 +1,36 @@
+"""What a card and its software stack add to the bytes of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vram_search.spec.card import Card
+from vram_search.units import KIB, MIB
+
+CUBLAS_WORKSPACE_DATACENTER = 32 * MIB
+CUBLAS_WORKSPACE = 8320 * KIB
+"""torch `aten/src/ATen/cuda/CublasHandlePool.cpp` (`parseChosenWorkspaceSize`): 32 MiB on Hopper and
+data-centre Blackwell, `:4096:2:16:8` elsewhere."""
+CUBLASLT_WORKSPACE = MIB
+"""Of a product with a bias (`getCUDABlasLtWorkspaceSize`, same file)."""
+H200_CONTEXT = 794_820_608
+"""Of one process on the H200 that the predictions were developed on (driver 580, CUDA 13)."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Bytes outside the training's own tensors."""
+
+    context_bytes: int = H200_CONTEXT
+    """What the process holds outside torch's allocator: CUDA context and loaded kernels."""
+    cublas_workspace_bytes: int = CUBLAS_WORKSPACE_DATACENTER
+    """One for each thread that multiplies: forward and backward."""
+    cublaslt_workspace_bytes: int = CUBLASLT_WORKSPACE
+    """One for each thread that multiplies and adds a bias."""
+
+    @classmethod
+    def of(cls, card: Card) -> Hardware:
+        """By the card's figures and compute capability."""
+        datacenter = card.compute_capability.split(".")[0] in ("9", "10")
+        workspace = CUBLAS_WORKSPACE_DATACENTER if datacenter else CUBLAS_WORKSPACE
+        return cls(card.context_bytes, workspace)
