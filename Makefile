@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Without an NVIDIA driver this torch release is asked for by name: a range may pull CUDA's gigabytes.
 TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
-.PHONY: demo test lint types docs wheel-check gpu bench clean
+.PHONY: demo test lint types docs wheel-check gpu bench trace-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +40,9 @@ gpu: $(VENV)/installed  ## the tests that need a CUDA GPU
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench.queries
+
+trace-check: $(VENV)/installed  ## predicted bytes beside those of the real code on fake tensors
+	$(BIN)/python -m bench.trace_check
 
 clean:
 	rm -rf $(VENV) dist build

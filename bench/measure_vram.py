@@ -3,9 +3,10 @@
     python -m bench.measure_vram ROWS.jsonl --models FOLDER --out MEASURED.jsonl [--jobs 6]
 
 A row has the fields of `tests/data/vram_truth.jsonl` (measured ones are ignored) and may add
-`num_hidden_layers` (fewer layers of the same shape), `trace` (a file for the allocator's events) and
-`trace_load` (from the loading of the weights on). Base models have random weights: peak bytes depend on shapes and dtypes only. Rows that
-MEASURED.jsonl already holds are skipped, so the script resumes.
+`num_hidden_layers` (fewer layers of the same shape), `trace` (a file for the allocator's events)
+and `trace_load` (from the loading of the weights on). Base models have random weights: peak bytes
+depend on shapes and dtypes only. Rows that MEASURED.jsonl already holds are skipped, so the script
+resumes.
 """
 
 from __future__ import annotations

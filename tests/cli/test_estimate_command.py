@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from vram_search.cli.estimate import first_point
 from vram_search.cli.main import main
-from vram_search.cli.points import ShapeLoader, parse_point
+from vram_search.cli.points import ShapeLoader
 from vram_search.estimate import choose_plan, plans
+from vram_search.estimate.calibration import Calibration, save_calibration
+from vram_search.estimate.first_point import first_point
 from vram_search.estimate.hardware import H200_CONTEXT, Hardware
+from vram_search.estimate.margin import GENERIC_MARGIN, conformal_margin
 from vram_search.estimate.memory import predict
+from vram_search.estimate.point import parse_point
 from vram_search.report.parts import WIDTH, part_differences, stacked_bar
 from vram_search.search import priors
 from vram_search.spec import Card, load_shape, load_study
@@ -42,9 +45,9 @@ class Answer(NamedTuple):
 
 @pytest.fixture
 def estimate(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Answer]:
-    """`vram-search estimate ...` in this process."""
+    """`vram-search estimate ...` in this process, without this machine's calibrations."""
 
     def run(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["vram-search", "estimate", *map(str, arguments)])
@@ -91,7 +94,13 @@ def test_row_is_predicted_as_the_library_predicts_it(estimate: Estimate, tmp_pat
     card = Card.model_validate(load_card("a100-40gb"))
     first, second = (json.loads(line) for line in answer.out.splitlines())
     expected = predict(parse_point(row, shape_of).workload, Hardware.of(card))
-    assert first == {"model": row["model"], "note": "n", **expected.as_dict()}
+    assert first == {
+        "model": row["model"],
+        "note": "n",
+        **expected.as_dict(),
+        "not_modelled": [],
+        "margin": pytest.approx(conformal_margin([])),
+    }
     assert "note" not in second
 
 
@@ -153,6 +162,7 @@ def test_fields_of_a_row_reach_the_workload() -> None:
         (ROW | {"model": ".."}, ["model: not a model's name"]),
         (ROW | {"model": "qwen2.5-0.5b\n"}, ["model: not a model's name"]),
         (ROW | {"model": "gpt-5"}, ["model: ", "no such file"]),
+        (ROW | {"cutoff_len": 2**31, "per_device_train_batch_size": 2**31}, ["absurd sizes"]),
     ],
 )
 def test_faulty_row_is_refused_with_its_line_and_field(
@@ -185,36 +195,93 @@ def test_file_without_rows_is_refused(estimate: Estimate, tmp_path: Path, conten
 def test_configuration_that_fits_says_by_how_much(estimate: Estimate) -> None:
     answer = estimate(*FIT)
     assert (answer.code, answer.err) == (0, "")
-    assert ": fits NVIDIA GeForce RTX 5060 Ti 16 GB" in answer.out
-    assert "% of the card's budget" in answer.out
+    first, *rest = answer.out.splitlines()
+    assert first.startswith("fits NVIDIA GeForce RTX 5060 Ti 16 GB: ")
+    assert first.endswith(" to spare")
     assert "changes, the cheapest first" not in answer.out
     assert "changes, the cheapest first" in estimate(*FIT, "--changes").out
-    assert all(len(line) <= WIDTH for line in answer.out.splitlines())
+    assert all(len(line) <= WIDTH for line in [first, *rest])
+
+
+MISFIT = [*FIT, "--batch", 16, "--no-checkpointing", "--optim", "adamw_torch"]
 
 
 def test_configuration_that_does_not_fit_exits_with_0_and_names_changes(estimate: Estimate) -> None:
-    wanted = ["--batch", 16, "--no-checkpointing", "--optim", "adamw_torch"]
-    answer = estimate(*FIT, *wanted)
+    answer = estimate(*MISFIT)
     assert answer.code == 0
-    for word in ("does not fit", "enable_liger_kernel: -", "gradient_checkpointing: -"):
+    assert answer.out.startswith("does not fit NVIDIA GeForce RTX 5060 Ti 16 GB: ")
+    assert all(len(line) <= WIDTH for line in answer.out.splitlines())
+    for word in ("enable_liger_kernel", "gradient_checkpointing", "optim adamw_8bit", "fits with"):
         assert word in answer.out
-    (plan,) = json.loads(estimate(*FIT, *wanted, "--json").out)["plans"]
+
+
+def test_margin_is_part_of_the_verdict(estimate: Estimate) -> None:
+    (plan,) = json.loads(estimate(*MISFIT, "--json").out)["plans"]
+    needed = plan["required_bytes"] * (1 + plan["margin"])
+    assert plan["margin"] == pytest.approx(conformal_margin([]))
     assert plan["fits"] is False
-    assert plan["margin_bytes"] == plan["budget_bytes"] - plan["required_bytes"] < 0
-    assert plan["margin_percent"] == pytest.approx(
-        100 * plan["margin_bytes"] / plan["budget_bytes"], abs=0.01
+    assert plan["spare_bytes"] == pytest.approx(plan["budget_bytes"] - needed, abs=1000)
+    assert plan["spare_percent"] == pytest.approx(
+        100 * plan["spare_bytes"] / plan["budget_bytes"], abs=0.01
     )
+
+
+def test_change_saves_what_the_changed_options_save(estimate: Estimate) -> None:
+    (plan,) = json.loads(estimate(*MISFIT, "--json").out)["plans"]
+    (liger,) = json.loads(estimate(*MISFIT, "--liger", "--json").out)["plans"]
     saved = {change["name"]: change["saved_bytes"] for change in plan["changes"]}
-    assert "optim adamw_8bit" in saved
-    assert "per_device_train_batch_size 8, gradient_accumulation_steps 2" in saved
-    (liger,) = json.loads(estimate(*FIT, *wanted, "--liger", "--json").out)["plans"]
     assert plan["required_bytes"] - liger["required_bytes"] == saved["enable_liger_kernel"]
 
 
-def test_odd_micro_batch_keeps_its_product(estimate: Estimate) -> None:
-    (plan,) = json.loads(estimate(*FIT, "--batch", 15, "--json").out)["plans"]
-    names = [change["name"] for change in plan["changes"]]
-    assert "per_device_train_batch_size 5, gradient_accumulation_steps 3" in names
+@pytest.fixture
+def generic_model(tmp_path: Path) -> Path:
+    """A folder of a family that has no model of its own."""
+    config = json.loads((DATA / "models" / "qwen2.5-0.5b" / "config.json").read_text())
+    config |= {"model_type": "some_new_family", "architectures": ["SomeNewForCausalLM"]}
+    folder = tmp_path / "models" / "some-new"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_generic_estimate_says_so_and_keeps_more_room(
+    estimate: Estimate, generic_model: Path, tmp_path: Path
+) -> None:
+    answer = estimate("--model", generic_model, "--card", "t4-16gb")
+    words = " ".join(answer.out.split())
+    assert "generic estimate, not modelled: " in words and "allow ±15 %" in words
+    (plan,) = json.loads(estimate("--model", generic_model, "--card", "t4-16gb", "--json").out)[
+        "plans"
+    ]
+    assert plan["margin"] == GENERIC_MARGIN and plan["not_modelled"]
+    rows = write_rows(tmp_path, ROW | {"model": "some-new"})
+    row = json.loads(estimate("--points", rows, "--models", generic_model.parent).out)
+    assert row["margin"] == GENERIC_MARGIN and row["not_modelled"] == plan["not_modelled"]
+
+
+def test_calibration_of_the_card_replaces_its_assumed_context(estimate: Estimate) -> None:
+    assert "context and workspaces: assumed" in estimate(*FIT).out
+    save_calibration(
+        Calibration(
+            measured_at="2026-03-01T00:00:00+00:00",
+            card_name="NVIDIA GeForce RTX 5060 Ti",
+            total_bytes=17103323136,
+            driver="580.1",
+            versions={},
+            context_bytes=123_456_789,
+            padded_context_bytes=123_456_789,
+            context_source="process",
+            cublas_workspace_bytes=2**20,
+            cublaslt_workspace_bytes=2**20,
+            allocator="as expected",
+            measured_over_predicted=1.0,
+        )
+    )
+    assert "context and workspaces: calibrated" in estimate(*FIT).out
+    (plan,) = json.loads(estimate(*FIT, "--json").out)["plans"]
+    assert (plan["context_bytes"], plan["context_origin"]) == (123_456_789, "calibrated")
+    assert plan["budget_bytes"] == 17103323136 - 966367642 - 123_456_789
+    assert plan["process_bytes"] == plan["reserved_bytes"] + 123_456_789
 
 
 def test_study_gives_chosen_and_smallest_plan(
@@ -225,7 +292,7 @@ def test_study_gives_chosen_and_smallest_plan(
     hp = priors(study.search_space, study.training.lora_alpha_ratio)[0]
     shape = load_shape(file.parent / "shape")
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
-    chosen = choose_plan(candidates, study.card.budget_bytes)
+    chosen = choose_plan(candidates, study.card.budget_bytes, conformal_margin([]))
     assert chosen is not None
     answer = json.loads(estimate(file, "--json").out)
     found = {plan["name"].split(",")[0]: plan for plan in answer["plans"]}
@@ -278,13 +345,24 @@ def test_comparison_of_a_study_with_itself_is_zero(
         (["demo.yaml", "--model", "qwen2.5-3b"], ["a file and --model"]),
         (["demo.yaml", "--batch", "2"], ["--batch: not an option of a file"]),
         (["--model", "qwen2.5-3b"], ["which card", "rtx-5060-ti-16gb"]),
-        (["--model", "qwen2.5-3b", "--card", "../x"], ["--card", "no card", "shipped: "]),
-        (["--model", "gpt-5", "--card", "a100-40gb"], ["the shape of gpt-5 is not known"]),
-        ([*FIT, "--optim", "adam"], ["--optim 'adam'", "adamw_8bit"]),
+        (["--model", "qwen2.5-3b", "--card", "../x"], ["no card '../x'", "there are: "]),
+        (["--model", "gpt-5", "--card", "a100-40gb"], ["no model 'gpt-5'", "config.json"]),
+        (["--model", str(DATA), "--card", "a100-40gb"], ["config.json: no such file"]),
+        (["--model", "a\0b", "--card", "a100-40gb"], ["no model"]),
+        (["--model", "x" * 9000, "--card", "a100-40gb"], ["model"]),
+        ([*FIT, "--optim", "adam"], ["no optimizer 'adam'", "adamw_8bit"]),
+        ([*FIT, "--lora-rank", "99999999999"], ["--lora-rank", "not in the range"]),
+        ([*FIT, "--batch", str(2**31), "--cutoff-len", str(2**31)], ["absurd sizes"]),
+        ([*FIT, "--points", "rows.jsonl"], ["--model and --points"]),
         ([*FIT, "--lora-target", "wo"], ["--lora-target 'wo'", "has no wo"]),
         ([*FIT, "--batch", "0"], ["--batch"]),
         (["nosuch.yaml"], ["nosuch.yaml", "no such study file"]),
         (["--points", "nosuch.jsonl"], ["nosuch.jsonl", "cannot be read"]),
+        (["--points", str(DATA)], ["cannot be read"]),
+        (["--points", str(DATA / "vram_truth.jsonl"), "--models", "nosuch"], ["nosuch", "no such"]),
+        (["--points", "a.jsonl", "--changes"], ["--changes: not an option of --points"]),
+        (["--compare", "nosuch.json", "nosuch.yaml"], ["nosuch.json", "cannot be read"]),
+        (["--compare", str(DATA / "vram_truth.jsonl"), "nosuch.yaml"], ["vram_truth.jsonl:1"]),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -295,6 +373,20 @@ def test_wrong_arguments_are_refused(
     assert "Traceback" not in answer.err
     for word in words:
         assert word in answer.err
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x81", b"study: [", b"- 1", b"", b"\x00", b"study: 1", b"a: b"]
+)
+def test_yaml_that_is_neither_study_nor_recipe_is_refused(
+    estimate: Estimate, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "any.yaml"
+    file.write_bytes(content)
+    for arguments in ([file, "--card", "t4-16gb"], ["--compare", file, file]):
+        answer = estimate(*arguments)
+        assert (answer.code, answer.out) == (2, "")
+        assert "any.yaml" in answer.err and "Traceback" not in answer.err
 
 
 def test_bars_stack_and_end_with_what_is_required() -> None:
@@ -342,6 +434,6 @@ def test_llamafactory_recipe_is_told_from_a_study(estimate: Estimate, tmp_path: 
     file.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in recipe.items()))
     answer = estimate(file, "--card", "rtx-5060-ti-16gb")
     assert (answer.code, answer.err) == (0, "")
-    assert "(llamafactory)" in answer.out and "RTX 5060 Ti" in answer.out
+    assert "llamafactory recipe" in answer.out and "RTX 5060 Ti" in answer.out
     compared = estimate("--compare", file, file)
     assert compared.code == 0 and "base_weights" in compared.out

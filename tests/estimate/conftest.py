@@ -9,14 +9,16 @@ from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import parse_shape
 from vram_search.units import GIB
 
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "granite", "olmo2"]
+
 
 @st.composite
 def shapes(draw: st.DrawFn) -> ModelShape:
-    """Small and large models with separate projections."""
+    """Small and large models with separate projections, of families with features of their own."""
     heads = draw(st.sampled_from([2, 4, 8, 32]))
     return parse_shape(
         {
-            "model_type": draw(st.sampled_from(["llama", "qwen2", "qwen3", "gemma2", "olmo2"])),
+            "model_type": draw(st.sampled_from(FAMILIES)),
             "vocab_size": draw(st.integers(64, 260_000)),
             "hidden_size": heads * draw(st.sampled_from([16, 64, 128])),
             "intermediate_size": draw(st.integers(32, 16_000)),
@@ -24,6 +26,8 @@ def shapes(draw: st.DrawFn) -> ModelShape:
             "num_attention_heads": heads,
             "num_key_value_heads": draw(st.sampled_from([1, 2])),
             "tie_word_embeddings": draw(st.booleans()),
+            "final_logit_softcapping": draw(st.sampled_from([None, 30.0])),
+            "sliding_window": draw(st.sampled_from([None, 512, 4096])),
         },
         "drawn",
     )

@@ -14,15 +14,15 @@ from vram_search.estimate import (
     PlannedTrial,
     check_card_holds_base,
     choose_plan,
+    estimate,
     estimate_base_bytes,
     plans,
     smallest,
 )
-from vram_search.estimate.planner import MARGIN
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import card_names, load_card
-from vram_search.units import GIB, MIB, format_bytes
+from vram_search.units import GIB, KIB, MIB, format_bytes
 
 QWEN_3B = load_shape(shipped("configs", "models", "qwen2.5-3b"))
 POINT = Hyperparameters(
@@ -36,6 +36,9 @@ POINT = Hyperparameters(
 )
 LINUX = Card(name="linux", total_bytes=16 * GIB)
 WINDOWS = Card(name="windows", total_bytes=16 * GIB, platform="windows")
+WORKSPACES = 2 * 8320 * KIB
+"""cuBLAS, forward and backward, on a card that is no data-centre one."""
+MARGINS = st.floats(0, 0.3)
 SHARES = st.floats(0, 1.2)
 """Of what the largest plan of all requires: budgets from nothing to room for every plan."""
 
@@ -100,36 +103,58 @@ def budget_of(share: float, found: list[PlannedTrial]) -> int:
     return 1 + round(share * max(candidate.estimate.required_bytes for candidate in found))
 
 
-@given(found=candidates(), share=SHARES)
+@given(
+    shape=st.from_type(ModelShape),
+    point=st.from_type(Hyperparameters),
+    card=st.from_type(Card),
+    pins=st.from_type(PlanPins),
+    eval_cutoff_len=st.integers(16, 8192),
+)
+def test_candidate_carries_the_estimate_of_its_plan(
+    shape: ModelShape,
+    point: Hyperparameters,
+    card: Card,
+    pins: PlanPins,
+    eval_cutoff_len: int,
+) -> None:
+    found = plans(shape, point, card, pins, eval_cutoff_len=eval_cutoff_len)
+    for candidate in (found[0], found[-1]):
+        expected = estimate(shape, point, candidate.plan, card, eval_cutoff_len=eval_cutoff_len)
+        assert candidate.estimate == expected
+
+
+@given(found=candidates(), share=SHARES, margin=MARGINS)
 def test_chosen_plan_fits_and_none_that_fits_is_faster(
-    found: list[PlannedTrial], share: float
+    found: list[PlannedTrial], share: float, margin: float
 ) -> None:
     budget = budget_of(share, found)
-    chosen = choose_plan(found, budget)
-    fitting = [c for c in found if c.estimate.required_bytes * (1 + MARGIN) <= budget]
+    chosen = choose_plan(found, budget, margin)
+    fitting = [c for c in found if c.estimate.required_bytes * (1 + margin) <= budget]
     if chosen is None:
         assert fitting == []
         return
     assert chosen in fitting
-    assert chosen.excess(budget) <= 0
+    assert chosen.excess(budget, margin) <= 0
     assert chosen.relative_cost == min(c.relative_cost for c in fitting)
 
 
-@given(found=candidates(), shares=st.lists(SHARES, min_size=2, max_size=6))
+@given(found=candidates(), shares=st.lists(SHARES, min_size=2, max_size=6), margin=MARGINS)
 def test_larger_budget_never_gives_a_slower_plan(
-    found: list[PlannedTrial], shares: list[float]
+    found: list[PlannedTrial], shares: list[float], margin: float
 ) -> None:
     costs = [
         math.inf if chosen is None else chosen.relative_cost
-        for chosen in (choose_plan(found, budget_of(share, found)) for share in sorted(shares))
+        for chosen in (
+            choose_plan(found, budget_of(share, found), margin) for share in sorted(shares)
+        )
     ]
     assert costs == sorted(costs, reverse=True)
 
 
 def test_nothing_is_chosen_where_nothing_fits() -> None:
     found = plans(QWEN_3B, POINT, LINUX, PlanPins(), eval_cutoff_len=1024)
-    assert choose_plan(found, 1 * GIB) is None
-    assert choose_plan([], 100 * GIB) is None
+    assert choose_plan(found, 1 * GIB, margin=0) is None
+    assert choose_plan([], 100 * GIB, margin=0) is None
 
 
 @given(found=candidates())
@@ -151,14 +176,14 @@ def test_larger_margin_asks_for_more_room() -> None:
         eval_cutoff_len=1024,
     )
     budget = found.estimate.required_bytes * 2
-    assert found.fits(budget, margin=0.5)
-    assert not found.fits(budget, margin=1.5)
+    assert found.fits(budget, margin=0.99)
+    assert not found.fits(budget, margin=1.01)
     assert found.excess(budget, margin=1.5) == pytest.approx(0.25)
 
 
 def test_roomy_card_needs_no_checkpointing_and_tight_card_gets_it() -> None:
     found = plans(QWEN_3B, POINT, LINUX, PlanPins(), eval_cutoff_len=1024)
-    roomy, tight = choose_plan(found, 140 * GIB), choose_plan(found, 8 * GIB)
+    roomy, tight = (choose_plan(found, size * GIB, margin=0.01) for size in (140, 6))
     assert roomy is not None
     assert tight is not None
     assert roomy.plan.label == "16x1"
@@ -182,7 +207,7 @@ def test_card_too_small_for_the_base_is_refused_with_both_figures() -> None:
     with pytest.raises(InputError, match="Tiny Card is too small") as caught:
         check_card_holds_base(QWEN_3B, card)
     sizes = re.findall(r"[0-9.]+ [MG]iB", caught.value.message)
-    assert sizes == [format_bytes(estimate_base_bytes(QWEN_3B) + 76 * MIB), "924 MiB"]
+    assert sizes == [format_bytes(estimate_base_bytes(QWEN_3B) + WORKSPACES), "924 MiB"]
     assert "larger card" in caught.value.remedy
 
 
@@ -196,7 +221,7 @@ def test_card_is_refused_from_one_byte_too_few_beside_reserve_and_context(
 ) -> None:
     enough = Card(
         name="drawn",
-        total_bytes=estimate_base_bytes(shape) + 76 * MIB + reserve_bytes + context_bytes,
+        total_bytes=estimate_base_bytes(shape) + WORKSPACES + reserve_bytes + context_bytes,
         reserve_bytes=reserve_bytes,
         context_bytes=context_bytes,
     )

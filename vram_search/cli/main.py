@@ -17,6 +17,7 @@ COMMANDS = {
     "show": "All that is known of one trial.",
     "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
     "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
+    "calibrate": "Measure this card's context and workspaces.",
     "export": "Write a trial as a LLaMA-Factory YAML.",
     "studies": "The studies in the database.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",

@@ -8,6 +8,7 @@ Checked against recorded event streams of an H200 (docs/experiments.md).
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vram_search.units import MIB
@@ -36,6 +37,17 @@ class Block:
     next: Block | None = None
 
 
+@dataclass(frozen=True)
+class Gap:
+    """A free piece of a segment."""
+
+    size: int
+    whole: bool
+    """It is the whole segment, so that the segment can be released."""
+    small: bool = False
+    """Of the pool for requests up to 1 MiB."""
+
+
 @dataclass
 class CachingAllocator:
     """Allocated and reserved bytes after any sequence of requests, and their peaks."""
@@ -50,6 +62,26 @@ class CachingAllocator:
     )
     _next_address: int = 0
 
+    @classmethod
+    def resume(
+        cls, allocated: int, reserved: int, gaps: Iterable[Gap], limit: float = float("inf")
+    ) -> CachingAllocator:
+        """An allocator that holds `allocated` bytes for good and has these gaps."""
+        allocator = cls(limit, allocated, reserved, allocated, reserved)
+        for gap in gaps:
+            pinned = None if gap.whole else Block(0, 0, small=False)
+            address = allocator._next_address
+            allocator._put(Block(address, gap.size, gap.small, True, pinned))
+            allocator._next_address += gap.size + ROUND_LARGE
+        return allocator
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """The free pieces of the large pool."""
+        return tuple(
+            Gap(size, block.previous is None and block.next is None)
+            for size, _, block in self._free[False]
+        )
+
     def allocate(self, size: int) -> Block:
         """The block a request gets.
 
@@ -60,10 +92,7 @@ class CachingAllocator:
         small = size <= SMALL_REQUEST
         pool = self._free[small]
         index = bisect_left(pool, (size, -1))
-        if index < len(pool):
-            block = pool.pop(index)[2]
-        else:
-            block = self._new_segment(size, small)
+        block = pool.pop(index)[2] if index < len(pool) else self._new_segment(size, small)
         block.free = False
         remaining = block.size - size
         if remaining >= MIN_BLOCK if small else remaining > SMALL_REQUEST:

@@ -175,8 +175,10 @@ class _Runner:
         if name not in self.setup.lora_modules:
             return out
         lora_x = x
-        if x.element_bytes == FP32 or not quantized:
-            lora_x = self.tape.run((x,), linear.in_features, BF16)
+        if not quantized and x.element_bytes == BF16:  # to the dtype of A, then autocast's
+            lora_x = self.tape.run((x,), linear.in_features, FP32)
+        if lora_x.element_bytes == FP32:
+            lora_x = self.tape.run((lora_x,), linear.in_features, BF16)
         a = self.tape.run((lora_x,), self.setup.lora_rank, BF16, saves=(lora_x,), trains=True)
         b = self.tape.run((a,), linear.out_features, BF16, saves=(a,), trains=True)
         scaled = self.tape.run((b,), linear.out_features, BF16)

@@ -2,12 +2,21 @@
 
 Angelopoulos and Bates, "A Gentle Introduction to Conformal Prediction" (2021), section 1, with
 log(measured / predicted) as the score. The logarithm keeps order, so ratios are ranked as they are.
+
+Promised is that the next trial's allocated peak stays below predicted * (1 + margin) with the
+stated probability, over all trials and where they are exchangeable. Required bytes inherit it as
+far as their predicted ratio to allocated bytes holds; they are never measured, so the planner's
+margin has a floor from each out-of-memory besides (`worker/margin.py`). Not promised: the same
+probability for each single configuration, or for trials unlike those before them (another model,
+another stack, a corner of the search space that the sampler enters late).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+from vram_search.spec.shape import ModelShape
 
 PRIOR_RATIOS: tuple[float, ...] = (
     0.9926,
@@ -34,6 +43,22 @@ PRIOR_RATIOS: tuple[float, ...] = (
 """Measured / predicted allocated bytes of the runs in `tests/data/vram_truth.jsonl` that finished
 without a limit: 20 order statistics, evenly spaced from the lowest to the highest. `predict` was
 developed with these runs in view, so errors on other cards and models may be larger."""
+
+GENERIC_MARGIN = 0.15
+"""Of a family without a model of its own (`ModelShape.not_modelled`): assumed, not measured."""
+
+
+def margin_for(shape: ModelShape, ratios: Sequence[float] = ()) -> float:
+    """The margin of a model; its prior is GENERIC_MARGIN alone where the family is not modelled.
+
+    Args:
+        ratios: as in `conformal_margin`.
+
+    Raises:
+        ValueError: a ratio is not a finite number above 0.
+    """
+    prior = (1 + GENERIC_MARGIN,) if shape.not_modelled else PRIOR_RATIOS
+    return conformal_margin(ratios, prior=prior)
 
 
 def conformal_margin(

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vram_search.estimate.allocator import CachingAllocator
+from vram_search.estimate.allocator import SMALL_REQUEST, CachingAllocator
 from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.layer import BF16, FP32, LayerSetup, layer_bytes
-from vram_search.estimate.loading import loaded_bytes
+from vram_search.estimate.loading import Loaded, load
 from vram_search.estimate.static import (
+    adapter_blocks,
     adapter_bytes,
     base_bytes,
     fresh_block,
+    optimizer_blocks,
     optimizer_bytes,
     upcast_bytes,
 )
@@ -93,8 +95,7 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
         hardware: what the card and its driver add.
     """
     stays = {
-        "base_weights": _base_weights(workload),
-        "upcasts": upcast_bytes(workload),
+        **_weights(workload),
         "adapter": adapter_bytes(workload),
         "optimizer": optimizer_bytes(workload),
         "workspaces": _workspaces(workload, hardware),
@@ -121,11 +122,28 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
     )
 
 
-def _base_weights(workload: Workload) -> int:
-    shape, quantization = workload.shape, workload.quantization
+def _loaded(workload: Workload, *, upcast: bool) -> Loaded:
+    return load(
+        workload.shape,
+        workload.quantization,
+        double=workload.double_quantization,
+        upcast=upcast,
+    )
+
+
+def _weights(workload: Workload) -> dict[str, int]:
+    """Base weights and what their upcast adds."""
     if workload.expandable_segments:
-        return base_bytes(shape, quantization, double=workload.double_quantization, expandable=True)
-    return loaded_bytes(shape, quantization, double=workload.double_quantization)
+        double = workload.double_quantization
+        base = base_bytes(workload.shape, workload.quantization, double=double, expandable=True)
+        return {"base_weights": base, "upcasts": upcast_bytes(workload)}
+    base = _loaded(workload, upcast=False).allocated_bytes
+    if not workload.prepare_for_kbit_training:
+        return {"base_weights": base}
+    return {
+        "base_weights": base,
+        "upcasts": _loaded(workload, upcast=True).allocated_bytes - base,
+    }
 
 
 def replayed(
@@ -140,20 +158,17 @@ def replayed(
     upcast = workload.prepare_for_kbit_training
     fused = workload.fused_linear_cross_entropy and shape.model_type in LIGER_FUSED_LOSS
     evaluates = not (fused and workload.prediction_loss_only)
-    widest = max((linear.in_features + linear.out_features) for linear in shape.linears)
-    small = 0
-    if FP32 * workload.lora_rank * widest <= 2 * MIB:
-        small = adapter_bytes(workload) + adapter_bytes(workload, BF16)
+    layers = shape.num_hidden_layers
+    adapter, states = adapter_blocks(workload), optimizer_blocks(workload)
+    copies = adapter_blocks(workload, BF16)
     sizes = Sizes(
         tokens=workload.tokens,
-        layers=shape.num_hidden_layers,
-        stays=_base_weights(workload)
-        + upcast_bytes(workload)
-        + adapter_bytes(workload)
-        + optimizer_bytes(workload)
-        + small,
-        workspaces=(hardware.cublas_workspace_bytes,) * 2,
-        large_gradients=adapter_bytes(workload) if small == 0 else 0,
+        layers=layers,
+        small_bytes=layers * _small_pool(adapter + states),
+        small_cached_bytes=layers * _small_pool(adapter + copies),
+        large_adapter=_large_pool(adapter),
+        large_states=_large_pool(states),
+        workspace=hardware.cublas_workspace_bytes,
         hidden_element=FP32 if upcast else BF16,
         hidden_size=shape.hidden_size,
         vocab_size=shape.vocab_size,
@@ -163,7 +178,16 @@ def replayed(
         fused_logits=_fused_chunk(workload) if fused else 0,
         eval_tokens=workload.eval_tokens if evaluates else 0,
     )
-    return replay(layer_events(_layer_setup(workload)), sizes, limit)
+    loaded = _loaded(workload, upcast=upcast)
+    return replay(loaded, layer_events(_layer_setup(workload)), sizes, limit)
+
+
+def _small_pool(blocks: list[int]) -> int:
+    return sum(size for size in blocks if size <= SMALL_REQUEST)
+
+
+def _large_pool(blocks: list[int]) -> int:
+    return sum(size for size in blocks if size > SMALL_REQUEST)
 
 
 def _workspaces(workload: Workload, hardware: Hardware) -> int:

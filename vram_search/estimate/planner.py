@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from vram_search.errors import InputError
 from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.memory import Estimate, estimate, estimate_base_bytes
+from vram_search.estimate.memory import Estimate, estimate_base_bytes, predict
+from vram_search.estimate.workload import Workload
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan, PlanPins
@@ -20,8 +21,6 @@ PASSES = 2
 """Forward, and backward to the inputs alone: the base is frozen."""
 PASSES_CHECKPOINTED = 3
 MAX_EVAL_BATCH = 16
-MARGIN = 0.03
-"""Share of the predicted required bytes kept free for what the closed form misses."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,11 @@ class PlannedTrial:
     estimate: Estimate
     relative_cost: float
 
-    def fits(self, budget_bytes: int, margin: float = MARGIN) -> bool:
+    def fits(self, budget_bytes: int, margin: float) -> bool:
+        """Whether the required bytes, raised by the margin (0.02 is 2 %), are within the budget."""
         return self.estimate.required_bytes * (1 + margin) <= budget_bytes
 
-    def excess(self, budget_bytes: int, margin: float = MARGIN) -> float:
+    def excess(self, budget_bytes: int, margin: float) -> float:
         """Predicted share of the budget by which it does not fit; <= 0 where it fits."""
         return self.estimate.required_bytes * (1 + margin) / budget_bytes - 1
 
@@ -53,31 +53,29 @@ def plans(
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
-    hp = hyperparameters
-    candidates = []
-    for micro_batch in _micro_batches(hp.batch_size, pins):
-        for checkpointing in _choices(pins.gradient_checkpointing, (False, True)):
-            tokens = micro_batch * hp.cutoff_len
-            plan = MemoryPlan(
-                per_device_train_batch_size=micro_batch,
-                gradient_accumulation_steps=hp.batch_size // micro_batch,
-                gradient_checkpointing=checkpointing,
-                enable_liger_kernel=bool(pins.enable_liger_kernel),
-                per_device_eval_batch_size=pins.per_device_eval_batch_size
-                or min(MAX_EVAL_BATCH, max(1, tokens // eval_cutoff_len)),
-                expandable_segments=pins.expandable_segments
-                if pins.expandable_segments is not None
-                else card.platform == "linux",
-            )
-            predicted = estimate(shape, hp, plan, card, eval_cutoff_len=eval_cutoff_len)
-            candidates.append(PlannedTrial(plan, predicted, _relative_cost(hp, plan)))
-    return sorted(candidates, key=lambda c: (c.relative_cost, c.estimate.required_bytes))
+    memory_plans = [
+        _plan(hyperparameters, card, pins, micro_batch, checkpointing, eval_cutoff_len)
+        for micro_batch in _micro_batches(hyperparameters.batch_size, pins)
+        for checkpointing in _choices(pins.gradient_checkpointing, (False, True))
+    ]
+    workloads = [_workload(shape, hyperparameters, p, eval_cutoff_len) for p in memory_plans]
+    hardware = Hardware.of(card)
+    estimates = [predict(workload, hardware) for workload in workloads]
+    planned = [
+        PlannedTrial(plan, predicted, _relative_cost(hyperparameters, plan))
+        for plan, predicted in zip(memory_plans, estimates, strict=True)
+    ]
+    return sorted(planned, key=lambda p: (p.relative_cost, p.estimate.required_bytes))
 
 
 def choose_plan(
-    candidates: list[PlannedTrial], budget_bytes: int, margin: float = MARGIN
+    candidates: list[PlannedTrial], budget_bytes: int, margin: float
 ) -> PlannedTrial | None:
-    """The fastest plan that fits, or None."""
+    """The fastest plan that fits with its margin (`margin_for`), or None.
+
+    Args:
+        candidates: fastest first, as `plans` gives them.
+    """
     return next((c for c in candidates if c.fits(budget_bytes, margin)), None)
 
 
@@ -99,6 +97,47 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
             f"{format_bytes(needed)} in NF4, the card leaves {format_bytes(card.budget_bytes)}",
             "choose a smaller model or a larger card",
         )
+
+
+def _plan(
+    hp: Hyperparameters,
+    card: Card,
+    pins: PlanPins,
+    micro_batch: int,
+    checkpointing: bool,
+    eval_cutoff_len: int,
+) -> MemoryPlan:
+    eval_batch = min(MAX_EVAL_BATCH, max(1, micro_batch * hp.cutoff_len // eval_cutoff_len))
+    expandable = pins.expandable_segments
+    return MemoryPlan(
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=hp.batch_size // micro_batch,
+        gradient_checkpointing=checkpointing,
+        enable_liger_kernel=bool(pins.enable_liger_kernel),
+        per_device_eval_batch_size=pins.per_device_eval_batch_size or eval_batch,
+        expandable_segments=card.platform == "linux" if expandable is None else expandable,
+    )
+
+
+def _workload(
+    shape: ModelShape, hp: Hyperparameters, plan: MemoryPlan, eval_cutoff_len: int
+) -> Workload:
+    """Texts of our training differ in length, and nothing is upcast."""
+    return Workload(
+        shape=shape,
+        lora_modules=tuple(shape.target_modules(hp.lora_target)),
+        lora_rank=hp.lora_rank,
+        optimizer=hp.optim,
+        per_device_train_batch_size=plan.per_device_train_batch_size,
+        cutoff_len=hp.cutoff_len,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        gradient_accumulation_steps=plan.gradient_accumulation_steps,
+        fused_linear_cross_entropy=plan.enable_liger_kernel,
+        per_device_eval_batch_size=plan.per_device_eval_batch_size,
+        eval_cutoff_len=eval_cutoff_len,
+        equal_lengths=False,
+        expandable_segments=plan.expandable_segments,
+    )
 
 
 def _micro_batches(batch_size: int, pins: PlanPins) -> list[int]:

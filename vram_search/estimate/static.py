@@ -107,24 +107,34 @@ def _lora_tensors(workload: Workload) -> list[int]:
     return sizes
 
 
+def adapter_blocks(workload: Workload, element: int = FP32) -> list[int]:
+    """A and B of every target of one layer; fp32, or autocast's 16-bit copies."""
+    return [block(size * element) for size in _lora_tensors(workload)]
+
+
 def adapter_bytes(workload: Workload, element: int = FP32) -> int:
-    """A and B of every target; fp32, or autocast's 16-bit copies."""
-    layer = sum(block(size * element) for size in _lora_tensors(workload))
-    return workload.shape.num_hidden_layers * layer
+    """The same for all layers."""
+    return workload.shape.num_hidden_layers * sum(adapter_blocks(workload, element))
 
 
-def optimizer_bytes(workload: Workload) -> int:
-    """States of the optimizer on the card (bitsandbytes `Optimizer2State.init_state`, torch
+def optimizer_blocks(workload: Workload) -> list[int]:
+    """States of one layer's tensors on the card (bitsandbytes `Optimizer2State.init_state`, torch
     `optim/adamw.py`); paged states live in managed memory."""
     optimizer = OPTIMIZERS[workload.optimizer]
-    layer = 0
+    blocks = []
     for size in _lora_tensors(workload):
         paged = optimizer.paged and size >= MIN_PAGED_SIZE
         if not optimizer.eight_bit or size < MIN_8BIT_SIZE:
             state = block(size * FP32)
         else:
             state = block(size)
-            layer += optimizer.states * block(-(-size // STATE_BLOCK) * FP32)
-        layer += 0 if paged else optimizer.states * state
+            blocks += optimizer.states * [block(-(-size // STATE_BLOCK) * FP32)]
+        blocks += [] if paged else optimizer.states * [state]
+    return blocks
+
+
+def optimizer_bytes(workload: Workload) -> int:
+    """States of all layers, and the tables of 8-bit codes."""
+    optimizer = OPTIMIZERS[workload.optimizer]
     tables = optimizer.states * KIB if optimizer.eight_bit else 0
-    return workload.shape.num_hidden_layers * layer + tables
+    return workload.shape.num_hidden_layers * sum(optimizer_blocks(workload)) + tables

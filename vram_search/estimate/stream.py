@@ -6,12 +6,12 @@ their place: a layer's requests repeat those of the one before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vram_search.estimate.allocator import SMALL_REQUEST, Block, CachingAllocator
+from vram_search.estimate.allocator import SMALL_REQUEST, SMALL_SEGMENT, Block, CachingAllocator, Gap
 from vram_search.estimate.layer import BF16, FP32, LayerSetup, record_layer
+from vram_search.estimate.loading import Loaded
 from vram_search.estimate.tape import Bytes, Tape, Tensor
 
 LAYERS = 2
@@ -141,12 +141,16 @@ class Sizes:
 
     tokens: int
     layers: int
-    stays: int
-    """Base, upcasts, adapter and optimizer states, and what the small pool holds of LoRA's gradients
-    and autocast's copies of its weights: the large pool never sees those."""
-    workspaces: Sequence[int]
-    large_gradients: int
-    """LoRA's gradients that are in the large pool."""
+    small_bytes: int
+    """What the small pool holds on top of the base: adapter and states."""
+    small_cached_bytes: int
+    """What it holds at times: gradients, and autocast's copies."""
+    large_adapter: int
+    """Of one layer: the adapter's tensors that are in the large pool; its gradients too."""
+    large_states: int
+    """Of one layer: the optimizer's."""
+    workspace: int
+    """Of cuBLAS, one for each of two threads."""
     hidden_element: int
     hidden_size: int
     vocab_size: int
@@ -158,14 +162,25 @@ class Sizes:
     eval_tokens: int
 
 
-def replay(events: LayerEvents, sizes: Sizes, limit: float = float("inf")) -> CachingAllocator:
+def replay(
+    loaded: Loaded, events: LayerEvents, sizes: Sizes, limit: float = float("inf")
+) -> CachingAllocator:
     """Replays a training.
 
     Raises:
         OutOfMemoryError: it does not complete below `limit`.
     """
-    allocator = CachingAllocator(limit=limit)
-    allocator.allocate(sizes.stays)
+    small, cached = (
+        -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
+        for size in (sizes.small_bytes, sizes.small_cached_bytes)
+    )
+    gaps = (*loaded.gaps, *([Gap(cached, whole=True, small=True)] if cached else []))
+    allocator = CachingAllocator.resume(
+        loaded.allocated_bytes + small, loaded.reserved_bytes + small + cached, gaps, limit
+    )
+    if sizes.large_adapter:
+        for _ in range(sizes.layers):
+            allocator.allocate(sizes.large_adapter)
     run = _Replay(allocator, events, sizes)
     for step in range(2):
         run.step(first=step == 0)
@@ -179,6 +194,21 @@ def _large(events: tuple[Event, ...], sizes: list[int]) -> list[Event]:
     return [event for event in events if event[1] < 4 or sizes[event[1]] > SMALL_REQUEST]
 
 
+def _thinned(events: list[Event]) -> list[Event]:
+    """What a layer keeps, and what is live at the moments when that is requested."""
+    freed = {index for request, index in events if not request}
+    live: set[int] = set()
+    wanted: set[int] = set()
+    for request, index in events:
+        if not request:
+            live.discard(index)
+            continue
+        live.add(index)
+        if index not in freed:
+            wanted |= live
+    return [event for event in events if event[1] in wanted]
+
+
 class _Replay:
     def __init__(self, allocator: CachingAllocator, events: LayerEvents, sizes: Sizes) -> None:
         self.allocator, self.events, self.sizes = allocator, events, sizes
@@ -187,6 +217,8 @@ class _Replay:
         self.forward = _large(events.forward, self.bytes)
         self.forward_saving = _large(events.forward_saving, self.bytes)
         self.backward = _large(events.backward, self.bytes)
+        self.first = self.forward if sizes.checkpointing else self.forward_saving
+        self.thinned = _thinned(self.first)
 
     def _play(self, events: list[Event], live: dict[int, Block], sizes: list[int]) -> None:
         allocate, free = self.allocator.allocate, self.allocator.free
@@ -200,46 +232,45 @@ class _Replay:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
         hidden = self.bytes[0]
         stream = allocate(hidden)
+        if first:
+            allocate(s.workspace)  # the rotary embedding's product is the first
         lives: list[dict[int, Block]] = []
-        for number in range(self.shown):
+        for number in range(s.layers):
             live = {0: stream}
-            events = self.forward if s.checkpointing else self.forward_saving
-            self._play(events, live, self.bytes)
+            self._play(self.first if self._whole(number) else self.thinned, live, self.bytes)
             stream = live.pop(1)
             lives.append(live)
-            if number == 0:
-                if first:
-                    for size in s.workspaces:
-                        allocate(size)
-                    self._others(live)
         normed = allocate(hidden)
         wide = allocate(FP32 * s.hidden_size * s.tokens) if s.hidden_element == BF16 else None
-        gradient = self._loss(normed)
+        gradient = self._loss(normed, first=first)
         if wide:
             free(wide)
         free(stream)
-        for live in reversed(lives):
-            if s.checkpointing:
-                self._play(self.forward_saving, live, self.bytes)
-                free(live.pop(1))
-            live[2] = gradient
-            self._play(self.backward, live, self.bytes)
-            gradient = live.pop(3) if 3 in live else allocate(hidden)
+        gradients = []
+        for number in reversed(range(s.layers)):
+            live = lives[number]
+            if self._whole(number):
+                if s.checkpointing:
+                    self._play(self.forward_saving, live, self.bytes)
+                    free(live.pop(1))
+                live[2] = gradient
+                self._play(self.backward, live, self.bytes)
+                gradient = live.pop(3) if 3 in live else allocate(hidden)
+            if s.large_adapter:
+                gradients.append(allocate(s.large_adapter))
             for block in live.values():
                 free(block)
         free(gradient)
-        if s.large_gradients:
-            free(allocate(s.large_gradients))
+        if s.large_states and first:
+            for _ in range(s.layers):
+                allocate(s.large_states)
+        for block in gradients:
+            free(block)
 
-    def _others(self, live: dict[int, Block]) -> None:
-        """What the layers that are not played keep. It stays: its blocks serve nothing else, for
-        the next step wants them again."""
-        kept = self.bytes[0] + sum(block.size for index, block in live.items() if index != 0)
-        more = self.sizes.layers - self.shown
-        if more:
-            self.allocator.allocate(more * kept)
+    def _whole(self, number: int) -> bool:
+        return number == 0 or number >= self.sizes.layers - self.shown + 1
 
-    def _loss(self, normed: Block) -> Block:
+    def _loss(self, normed: Block, *, first: bool) -> Block:
         """Head and loss, forward and backward; returns the gradient of the last hidden state."""
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
         entries = s.vocab_size * s.tokens
@@ -249,6 +280,8 @@ class _Replay:
             chunk = allocate(s.fused_logits)
             for block in (chunk, *([head] if head else []), normed):
                 free(block)
+            if first:
+                allocate(s.workspace)
             return gradient
         logits = allocate(BF16 * entries)
         free(normed)
@@ -268,6 +301,8 @@ class _Replay:
         if capped:
             free(capped)
         gradient = allocate(s.hidden_element * s.hidden_size * s.tokens)
+        if first:
+            allocate(s.workspace)  # of autograd's thread, whose first product this is
         free(narrow)
         if head:
             free(head)

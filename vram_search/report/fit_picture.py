@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
 
+from vram_search.estimate.largest import Cell, Grid
 from vram_search.units import GIB, format_bytes
 
 TIGHT = 0.95
@@ -25,53 +25,31 @@ _TITLE_LETTERS, _SUBTITLE_LETTERS = 58, 90
 """What the picture's width holds at their sizes."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Predicted bytes of one cutoff_len with one micro-batch."""
-
-    cutoff_len: int
-    micro_batch: int
-    required_bytes: int
-    budget_bytes: int
-
-    @property
-    def share(self) -> float:
-        return self.required_bytes / self.budget_bytes
-
-    @property
-    def fits(self) -> bool:
-        return self.required_bytes <= self.budget_bytes
-
-    @property
-    def mark(self) -> str:
-        """`x` does not fit, `!` fits with less than 5 % to spare, else a blank."""
-        if not self.fits:
-            return DOES_NOT_FIT_MARK
-        return TIGHT_MARK if self.share > TIGHT else " "
-
-    @property
-    def label(self) -> str:
-        return f"{self.required_bytes / GIB:.1f}{self.mark}"
+def mark(cell: Cell) -> str:
+    """`x` does not fit, `!` fits with less than 5 % to spare, else a blank."""
+    if not cell.fits:
+        return DOES_NOT_FIT_MARK
+    return TIGHT_MARK if cell.share > TIGHT else " "
 
 
-Grid = list[list[Cell]]
-"""Rows of cells; a row has one cutoff_len, a column one micro-batch."""
+def _label(cell: Cell) -> str:
+    return f"{cell.required_bytes / GIB:.1f}{mark(cell)}"
 
 
-def grid_lines(grid: Grid, *, colour: bool) -> list[str]:
+def grid_lines(grid: Grid, budget_bytes: int, *, colour: bool) -> list[str]:
     """The grid for a terminal, at most 80 columns; the same letters with and without colour."""
     batches = "".join(f"{cell.micro_batch:>{_CELL - 1}} " for cell in grid[0])
     lines = [f"  {'cutoff_len':<{_ROW}}  micro-batch", f"  {'':<{_ROW}}{batches}".rstrip()]
     for row in grid:
-        cells = "".join(_painted(cell) if colour else f"{cell.label:>{_CELL}}" for cell in row)
+        cells = "".join(_painted(cell) if colour else f"{_label(cell):>{_CELL}}" for cell in row)
         lines.append(f"  {row[0].cutoff_len:>{_ROW}}{cells}".rstrip())
-    budget = format_bytes(grid[0][0].budget_bytes)
+    budget = format_bytes(budget_bytes)
     lines.append(f"  {DOES_NOT_FIT_MARK} does not fit {budget}; {TIGHT_MARK} over 95 % of it")
     return lines
 
 
 def _painted(cell: Cell) -> str:
-    text = f"{cell.label:>{_CELL}}"
+    text = f"{_label(cell):>{_CELL}}"
     if not cell.fits:
         return f"\x1b[2m{text}\x1b[0m"
     step = _step(cell.share)
@@ -84,9 +62,8 @@ def _step(share: float) -> int:
     return round(min(max(share, 0.0), 1.0) * (len(_RAMP) - 1))
 
 
-def grid_svg(grid: Grid, title: str, subtitle: str) -> str:
+def grid_svg(grid: Grid, budget_bytes: int, title: str, subtitle: str) -> str:
     """The grid as an SVG document that refers to no other file."""
-    budget = grid[0][0].budget_bytes
     columns, rows = len(grid[0]), len(grid)
     width, bottom = _LEFT + columns * _WIDTH + 20, _TOP + rows * _HEIGHT
     middle_x, middle_y = _LEFT + columns * _WIDTH / 2, _TOP + rows * _HEIGHT / 2
@@ -107,7 +84,7 @@ def grid_svg(grid: Grid, title: str, subtitle: str) -> str:
         body.append(_text(_LEFT - 8, baseline, str(row[0].cutoff_len), "text-anchor='end'"))
         for column, cell in enumerate(row):
             body += _svg_cell(cell, _LEFT + column * _WIDTH, y)
-    body += _legend(bottom + 24, budget)
+    body += _legend(bottom + 24, budget_bytes)
     return "\n".join(
         [
             f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{bottom + 80}' "
@@ -146,13 +123,13 @@ def _svg_cell(cell: Cell, x: float, y: float) -> list[str]:
         _text(
             x + _WIDTH / 2,
             y + _HEIGHT / 2 + 4,
-            cell.label.strip(),
+            _label(cell).strip(),
             f"{_MIDDLE} fill='{'white' if dark else 'black'}'",
         ),
     ]
 
 
-def _legend(y: float, budget: int) -> list[str]:
+def _legend(y: float, budget_bytes: int) -> list[str]:
     right = _LEFT + _LEGEND_WIDTH + 30
     return [
         _box(_LEFT, y, _LEGEND_WIDTH, 14, "url(#ramp)"),
@@ -160,7 +137,7 @@ def _legend(y: float, budget: int) -> list[str]:
         _text(
             _LEFT + _LEGEND_WIDTH,
             y + 30,
-            f"budget {format_bytes(budget)}",
+            f"budget {format_bytes(budget_bytes)}",
             "text-anchor='end'",
         ),
         _box(right, y, 28, 14, "url(#hatch)"),

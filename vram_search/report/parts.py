@@ -87,13 +87,16 @@ def difference_lines(rows: list[PartDifference]) -> list[str]:
 
 def _difference_row(row: PartDifference) -> str:
     return (
-        f"{_cut(row.name):<{_NAME_WIDTH}}  {format_bytes(row.a_bytes):>{_BYTES_WIDTH}}  "
-        f"{format_bytes(row.b_bytes):>{_BYTES_WIDTH}}  {signed_bytes(row.difference_bytes):>11}"
+        f"{_cut(row.name):<{_NAME_WIDTH}}  {_size(row.a_bytes):>{_BYTES_WIDTH}}  "
+        f"{_size(row.b_bytes):>{_BYTES_WIDTH}}  {_signed(row.difference_bytes):>11}"
     )
 
 
-def signed_bytes(count: int) -> str:
-    """A difference for a person: "+1.20 GiB", "-870 MiB", "0"."""
+def _size(count: int) -> str:
+    return format_bytes(count) if count else "-"
+
+
+def _signed(count: int) -> str:
     if count == 0:
-        return "0"
+        return "-"
     return f"{'+' if count > 0 else '-'}{format_bytes(abs(count))}"

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.resources import shipped
-from vram_search.spec.hyperparameters import LORA_TARGET_SETS
-
-SEPARATE_PROJECTIONS = frozenset(
-    {
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "smollm3",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "granite",
-        "olmo2",
-    }
+from vram_search.spec.config_fields import MAX_LAYERS, Fields, load_config
+from vram_search.spec.experts import read_experts
+from vram_search.spec.families import (
+    MLP_OF_FOUR_HIDDEN,
+    MODELLED,
+    NOT_DECODERS,
+    Family,
+    family_of,
+    read_window,
 )
-"""model_type of families whose blocks hold q, k, v, o, gate, up and down projections."""
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS
+from vram_search.spec.not_modelled import OTHER_MODALITIES, reasons
 
-_BIAS_ON_QKV = frozenset({"qwen2"})
-"""Families whose q, k and v have a bias without their config saying so."""
+MAX_PARAMETERS = 2**50
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A dense decoder-only transformer."""
+    """A decoder-only transformer of equal layers."""
 
     model_type: str
     vocab_size: int
@@ -75,8 +68,17 @@ class ModelShape:
     final_softcap: bool = False
     sliding_window: int = 0
     """Tokens that a text needs for its layers to get an explicit mask; 0: never."""
+    sliding_layers: int = 0
+    """Layers for which the window holds; the others see the whole text."""
     residual_multiplier: bool = False
     """The branches are scaled before they are added (Granite)."""
+    expert_parameters: int = 0
+    """Of a mixture of experts: its MLPs in all layers, which are not among `linears`. Their weights
+    are no `nn.Linear`, so that bitsandbytes leaves them in 16 bits (transformers
+    `integrations/bitsandbytes.py`, `replace_with_bnb_linear`); `intermediate_size` is what one
+    token passes through."""
+    not_modelled: tuple[str, ...] = ()
+    """Why an estimate of this model is a generic one; empty where its layers are modelled."""
 
     @property
     def q_size(self) -> int:
@@ -109,6 +111,7 @@ class ModelShape:
             + self.linear_parameters
             + self.bias_parameters
             + self.norm_parameters
+            + self.expert_parameters
         )
 
     def target_linears(self, lora_target: str) -> tuple[Linear, ...]:
@@ -123,9 +126,10 @@ class ModelShape:
         by_name = {linear.name: linear for linear in self.linears}
         missing = [name for name in names if name not in by_name]
         if missing:
+            why = "; its experts are no linear layers" if self.expert_parameters else ""
             raise ValueError(
                 f"this model ({self.model_type}) has no {', '.join(missing)}; "
-                f"it has {', '.join(by_name)}"
+                f"it has {', '.join(by_name)}{why}"
             )
         return tuple(by_name[name] for name in names)
 
@@ -140,118 +144,140 @@ class ModelShape:
 
 
 def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
-    """The shape that a `config.json` describes.
+    """The shape that a `config.json` describes; `not_modelled` says where it is a generic one.
 
     Raises:
-        InputError: a field is missing, or the family is not modelled.
+        InputError: not a causal decoder, or a field is missing, senseless or contradicts another.
     """
-    config = config.get("text_config", config)
-    model_type = str(config.get("model_type", "?"))
-    if model_type not in SEPARATE_PROJECTIONS and model_type != "phi3":
-        raise InputError(
-            f"{source}: model_type {model_type!r} is not modelled yet",
-            f"modelled: {', '.join(sorted(SEPARATE_PROJECTIONS | {'phi3'}))}",
-        )
+    outer = Fields(config, source)
+    text_config = outer.section("text_config")
+    fields = outer if text_config is None else Fields(text_config, source)
+    _check_decoder(outer, fields)
+    model_type = fields.text("model_type")
+    family = family_of(model_type)
+    fields = fields.with_defaults(family.defaults)
     try:
-        hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-        layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
-        vocab = config["vocab_size"]
-    except KeyError as missing:
-        raise InputError(
-            f"{source}: the field {missing} is missing",
-            "a Hugging Face config.json of a causal language model is expected",
-        ) from None
-    kv_heads = config.get("num_key_value_heads") or heads
-    counts = (hidden, intermediate, layers, heads, vocab, kv_heads, config.get("head_dim") or 1)
-    if not all(type(count) is int and count > 0 for count in counts):
-        raise InputError(f"{source}: a size is not a whole number above 0: {counts}")
-    head_dim = config.get("head_dim") or hidden // heads
+        shape = _shape(fields, outer, model_type, family)
+    except InputError as error:
+        if model_type in MODELLED:
+            raise
+        raise InputError(f"{error.message} (model_type {model_type!r} is not modelled)") from None
+    if shape.parameters > MAX_PARAMETERS:
+        raise fields.fault(f"{shape.parameters:.1e} parameters: absurd")
+    return shape
+
+
+def _check_decoder(outer: Fields, fields: Fields) -> None:
+    is_wrapper = any(key in outer.config for key in OTHER_MODALITIES)
+    if is_wrapper and fields is outer and "hidden_size" not in outer.config:
+        raise outer.fault("the field 'text_config' is missing")
+    model_type = fields.text("model_type")
+    if model_type in NOT_DECODERS or any(f.flag("is_encoder_decoder") for f in (outer, fields)):
+        raise outer.fault(f"model_type {model_type!r} is not a causal decoder")
+
+
+def _shape(fields: Fields, outer: Fields, model_type: str, family: Family) -> ModelShape:
+    layers = fields.size("num_hidden_layers", largest=MAX_LAYERS)
+    hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
+    intermediate = _intermediate_size(fields, model_type, hidden)
+    kv_heads = fields.size_or_none("num_key_value_heads") or heads
+    if heads % kv_heads:
+        raise fields.fault(
+            f"num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})"
+        )
+    head_dim = fields.size_or_none("head_dim")
+    if head_dim is None and hidden % heads:
+        raise fields.fault(
+            f"hidden_size ({hidden}) is not a multiple of num_attention_heads ({heads}), "
+            "and head_dim is not given"
+        )
+    head_dim = head_dim or hidden // heads
     q_size, kv_size = heads * head_dim, kv_heads * head_dim
-    qkv_bias = bool(config.get("attention_bias", model_type in _BIAS_ON_QKV))
-    # Llama and its kin give o_proj the same bias switch; qwen2's o_proj never has one.
-    o_bias = qkv_bias and model_type not in _BIAS_ON_QKV
-    mlp_bias = bool(config.get("mlp_bias", False))
-    linears: tuple[Linear, ...]
-    if model_type == "phi3":
-        linears = (
-            Linear("qkv_proj", hidden, q_size + 2 * kv_size),
-            Linear("o_proj", q_size, hidden),
-            Linear("gate_up_proj", hidden, 2 * intermediate),
-            Linear("down_proj", intermediate, hidden),
-        )
-    else:
-        linears = (
-            Linear("q_proj", hidden, q_size, qkv_bias),
-            Linear("k_proj", hidden, kv_size, qkv_bias),
-            Linear("v_proj", hidden, kv_size, qkv_bias),
-            Linear("o_proj", q_size, hidden, o_bias),
-            Linear("gate_proj", hidden, intermediate, mlp_bias),
-            Linear("up_proj", hidden, intermediate, mlp_bias),
-            Linear("down_proj", intermediate, hidden, mlp_bias),
-        )
+    experts = read_experts(fields, hidden, intermediate, layers)
+    linears = _attention_linears(fields, family, hidden, q_size, kv_size)
+    if experts is None:
+        linears += _mlp_linears(fields, family, hidden, intermediate)
+    window, sliding_layers = read_window(fields, family, layers)
+    qk_parameters = {"": 0, "head": 2 * head_dim, "projection": q_size + kv_size}[family.qk_norm]
+    norms = 2 * hidden * (family.pre_norm + family.post_norm) + qk_parameters
     return ModelShape(
         model_type=model_type,
-        vocab_size=vocab,
+        vocab_size=fields.size("vocab_size"),
         hidden_size=hidden,
-        intermediate_size=intermediate,
+        intermediate_size=experts.active_width if experts else intermediate,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        tie_word_embeddings=_is_tied(config, model_type),
+        tie_word_embeddings=_is_tied(outer, fields),
         linears=linears,
-        norm_parameters=_norm_parameters(model_type, layers, hidden, head_dim, q_size, kv_size),
-        pre_norm=model_type != "olmo2",
-        post_norm=model_type in {"gemma2", "gemma3_text", "olmo2"},
-        qk_norm=model_type in {"qwen3", "gemma3_text", "olmo2"},
-        attention_softcap=bool(config.get("attn_logit_softcapping")),
-        final_softcap=bool(config.get("final_logit_softcapping")),
-        sliding_window=_sliding_window(config, model_type),
-        residual_multiplier=model_type == "granite",
+        norm_parameters=layers * norms + hidden,
+        pre_norm=family.pre_norm,
+        post_norm=family.post_norm,
+        qk_norm=bool(family.qk_norm),
+        attention_softcap=bool(fields.number("attn_logit_softcapping")),
+        final_softcap=bool(fields.number("final_logit_softcapping")),
+        sliding_window=window,
+        sliding_layers=sliding_layers,
+        residual_multiplier=family.residual_multiplier,
+        expert_parameters=experts.parameters if experts else 0,
+        not_modelled=reasons(fields, outer, model_type, layers, experts),
     )
 
 
-def _is_tied(config: dict[str, Any], model_type: str) -> bool:
-    """transformers' Gemma configs tie by default, the others do not; phi3 never ties."""
-    return bool(config.get("tie_word_embeddings", model_type.startswith("gemma")))
+def _intermediate_size(fields: Fields, model_type: str, hidden: int) -> int:
+    if model_type in MLP_OF_FOUR_HIDDEN:
+        return fields.size_or_none("intermediate_size") or 4 * hidden
+    return fields.size("intermediate_size")
 
 
-def _sliding_window(config: dict[str, Any], model_type: str) -> int:
-    """Qwen switches its window off unless `use_sliding_window` says otherwise."""
-    if model_type.startswith("qwen") and not config.get("use_sliding_window"):
-        return 0
-    return int(config.get("sliding_window") or 0)
+def _bias(fields: Fields, bias: bool | str) -> bool:
+    return fields.flag(bias) if isinstance(bias, str) else bias
 
 
-def _norm_parameters(
-    model_type: str, layers: int, hidden: int, head_dim: int, q_size: int, kv_size: int
-) -> int:
-    """RMSNorm weights by family (transformers `models/*/modeling_*.py`), and the last norm."""
-    per_block = {
-        "gemma2": 4 * hidden,
-        "gemma3_text": 4 * hidden + 2 * head_dim,
-        "qwen3": 2 * hidden + 2 * head_dim,
-        "olmo2": 2 * hidden + q_size + kv_size,
-    }.get(model_type, 2 * hidden)
-    return layers * per_block + hidden
+def _attention_linears(
+    fields: Fields, family: Family, hidden: int, q_size: int, kv_size: int
+) -> tuple[Linear, ...]:
+    qkv_bias, o_bias = _bias(fields, family.qkv_bias), _bias(fields, family.o_bias)
+    o_proj = Linear("o_proj", q_size, hidden, o_bias)
+    if family.fused_projections:
+        return (Linear("qkv_proj", hidden, q_size + 2 * kv_size, qkv_bias), o_proj)
+    return (
+        Linear("q_proj", hidden, q_size, qkv_bias),
+        Linear("k_proj", hidden, kv_size, qkv_bias),
+        Linear("v_proj", hidden, kv_size, qkv_bias),
+        o_proj,
+    )
+
+
+def _mlp_linears(
+    fields: Fields, family: Family, hidden: int, intermediate: int
+) -> tuple[Linear, ...]:
+    bias = _bias(fields, family.mlp_bias)
+    down_proj = Linear("down_proj", intermediate, hidden, bias)
+    if family.fused_projections:
+        return (Linear("gate_up_proj", hidden, 2 * intermediate, bias), down_proj)
+    return (
+        Linear("gate_proj", hidden, intermediate, bias),
+        Linear("up_proj", hidden, intermediate, bias),
+        down_proj,
+    )
+
+
+def _is_tied(outer: Fields, fields: Fields) -> bool:
+    """A wrapper's own switch counts where it has one."""
+    key = "tie_word_embeddings"
+    return outer.flag(key) if outer.config.get(key) is not None else fields.flag(key)
 
 
 def load_shape(path: Path) -> ModelShape:
     """The shape in a `config.json`, or in the folder that holds one.
 
     Raises:
-        InputError: no such file, not JSON, or a family that is not modelled.
+        InputError: no such file, not JSON, or not the configuration of a causal decoder.
     """
     file = path / "config.json" if path.is_dir() else path
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file", "give the folder of a model") from None
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error})", "is the download complete?") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{file}: not a config.json (it holds no mapping)")
-    return parse_shape(config, str(file))
+    return parse_shape(load_config(file), str(file))
 
 
 def shape_names() -> list[str]:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
-from vram_search.estimate.planner import MARGIN
+from vram_search.estimate.margin import margin_for
 from vram_search.gpu import CardMemory, GpuReader, budget_here, open_reader
 from vram_search.protocol import LoadJob
 from vram_search.search import Search, priors
@@ -22,6 +22,7 @@ from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_sto
 from vram_search.store.location import StudyFolder, database_url, study_folder
 from vram_search.units import format_duration
 from vram_search.worker.listener import RunListener
+from vram_search.worker.margin import learnt_margin
 from vram_search.worker.opening import open_study
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -37,8 +38,6 @@ ADAPTERS_KEPT = 5
 INFEASIBLE_IN_A_ROW = 100
 REPEATED_IN_A_ROW = 50
 LOST_IN_A_ROW = 3
-OOM_MARGIN = 0.03
-"""Added to the planner's margin by a trial that should have fitted and did not."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _make_room(
         reader=reader,
         baseline_device_bytes=baseline,
         budget_bytes=budget_bytes,
-        margin=MARGIN,
+        margin=margin_for(prepared.shape),
         adapters=folder.adapters,
     )
 
@@ -192,7 +191,7 @@ def _search(room: Room, stop: StopRule) -> str:
     """Asks, plans and runs until the stop rule; returns why it ended."""
     if why := _is_over(room, stop):
         return why
-    _load(room)
+    device = _load(room)
     infeasible = repeated = lost = 0
     tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
     while True:
@@ -207,6 +206,8 @@ def _search(room: Room, stop: StopRule) -> str:
                 return "every point of the search space that the sampler proposes has been tried"
             continue
         repeated = 0
+        trials = room.store.trials(room.record.id)
+        room.margin = learnt_margin(room.prepared.shape, trials, device)
         record = run_trial(room, proposal)
         if record.outcome in FINISHED or record.outcome == "infeasible":
             tried.add(point)
@@ -225,12 +226,15 @@ def _search(room: Room, stop: StopRule) -> str:
             )
         if record.outcome == "lost":
             enqueue_lost(room.store, room.record, room.search)
-        _learn_margin(room, record)
         _keep_best_adapters(room)
 
 
-def _load(room: Room) -> None:
-    """Loads the base model before the first trial, so that its faults are nobody's outcome."""
+def _load(room: Room) -> str:
+    """Loads the base model before the first trial, so that its faults are nobody's outcome.
+
+    Returns:
+        The name of the device it is on, as trials record it.
+    """
     room.listener.note("loading the base model ...")
     try:
         ready = room.trainer.ready()
@@ -243,6 +247,7 @@ def _load(room: Room) -> None:
         f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
         f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
     )
+    return ready.device
 
 
 def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:
@@ -279,17 +284,6 @@ def _expected_seconds(room: Room) -> float | None:
     return statistics.median(durations) if durations else None
 
 
-def _learn_margin(room: Room, record: TrialRecord) -> None:
-    """The margin covers the worst underestimate that this card has shown so far, and grows with
-    each out-of-memory of a plan that was predicted to fit."""
-    if record.outcome == "oom" and (record.predicted or {}).get("excess", 1.0) <= 0:
-        room.margin += OOM_MARGIN
-    predicted = (record.predicted or {}).get("allocated_bytes")
-    measured = (record.measured or {}).get("allocated_bytes")
-    if record.outcome == "complete" and predicted and measured:
-        room.margin = max(room.margin, MARGIN + measured / predicted - 1)
-
-
 def _keep_best_adapters(room: Room) -> None:
     """A night of adapters would fill a disk: the best ones stay."""
     ranked = room.store.top_trials(room.record.id)
@@ -311,6 +305,6 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
             study.plan,
             eval_cutoff_len=study.eval_cutoff_len,
         )
-        chosen = choose_plan(candidates, study.card.budget_bytes)
+        chosen = choose_plan(candidates, study.card.budget_bytes, margin_for(prepared.shape))
         rows.append((point.model_dump(), chosen or smallest(candidates), chosen is not None))
     return rows

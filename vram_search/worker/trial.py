@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vram_search.store import (
 )
 from vram_search.units import format_bytes
 from vram_search.worker.listener import RunListener
+from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import ResidentTrainer
@@ -48,6 +49,7 @@ class Room:
     baseline_device_bytes: int | None
     budget_bytes: int
     margin: float
+    """By which predicted required bytes are raised (`learnt_margin`)."""
     adapters: Path
 
     @property
@@ -140,12 +142,29 @@ def run_trial(room: Room, proposal: Proposal) -> TrialRecord:
             TrialResult("infeasible", seconds=seconds, error=_too_large(room, least)),
             least.excess(room.budget_bytes, room.margin),
         )
+    result, planned = _train_until_it_fits(room, trial_id, proposal, candidates, planned, began)
+    return _finish(room, trial_id, proposal, result, planned.excess(room.budget_bytes, room.margin))
+
+
+def _train_until_it_fits(
+    room: Room,
+    trial_id: int,
+    proposal: Proposal,
+    candidates: list[PlannedTrial],
+    planned: PlannedTrial,
+    began: float,
+) -> tuple[TrialResult, PlannedTrial]:
+    """Trains under the plan; after an out-of-memory under the next smaller one. The result of the
+    last, whose `measured` keeps what the refuted plans teach the margin."""
+    refuted: dict[str, float] = {}
     for attempt in range(PLAN_ATTEMPTS):
         _record_plan(room, trial_id, planned)
         result = _train(room, trial_id, proposal, planned, time.perf_counter() - began)
         if result.outcome != "oom":
             break
         failed = planned.estimate.required_bytes
+        if ratio := required_ratio_above(result, failed, room.budget_bytes):
+            refuted["required_ratio_above"] = ratio
         smaller = [c for c in candidates if c.estimate.required_bytes <= failed * SMALLER]
         if not smaller or attempt + 1 == PLAN_ATTEMPTS:
             break
@@ -154,8 +173,9 @@ def run_trial(room: Room, proposal: Proposal) -> TrialRecord:
             f"trial {proposal.number}: out of memory in {(result.error or {}).get('stage')}; "
             f"again with {planned.plan.label}"
         )
-    excess = planned.excess(room.budget_bytes, room.margin)
-    return _finish(room, trial_id, proposal, result, excess)
+    if refuted and result.measured:
+        result = replace(result, measured={**result.measured, **refuted})
+    return result, planned
 
 
 def _train(
@@ -254,17 +274,18 @@ def _record_plan(room: Room, trial_id: int, planned: PlannedTrial) -> None:
     predicted = {
         **planned.estimate.as_dict(),
         "budget_bytes": room.budget_bytes,
+        "margin": room.margin,
         "excess": planned.excess(room.budget_bytes, room.margin),
     }
     room.store.record_plan(trial_id, planned.plan.model_dump(mode="json"), predicted)
 
 
 def _too_large(room: Room, least: PlannedTrial) -> dict[str, Any]:
-    needed = least.estimate.required_bytes * (1 + room.margin)
     return {
         "stage": "plan",
-        "message": f"even the smallest plan ({least.plan.label}) is predicted to need "
-        f"{format_bytes(needed)}; the budget is {format_bytes(room.budget_bytes)}",
+        "message": f"even the smallest plan ({least.plan.label}) does not fit: predicted "
+        f"{format_bytes(least.estimate.required_bytes)} + margin {room.margin:.1%} > budget "
+        f"{format_bytes(room.budget_bytes)}",
         "remedy": "a shorter cutoff_len or enable_liger_kernel lowers it",
     }
 

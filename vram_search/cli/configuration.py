@@ -1,0 +1,83 @@
+"""The model, card and modules that options name, for `estimate` and `fit`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from vram_search.errors import InputError
+from vram_search.resources import shipped
+from vram_search.spec.card import Card, card_names, load_card
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.shape import ModelShape, load_shape, shape_names, shipped_shape_for
+
+
+def find_shape(model: str) -> ModelShape:
+    """The shape of a slug, a folder, or a hub name whose shape is shipped.
+
+    Raises:
+        InputError: there is none, or its config.json is faulty.
+    """
+    slug = model if model in shape_names() else None
+    path = Path(model)
+    try:
+        if slug is None and path.exists():
+            return load_shape(path)
+    except OSError as error:
+        raise InputError(f"model {model!r}: {error.strerror}", "give another folder") from None
+    if slug is None and not model.startswith((".", "/", "~")):  # a path that is not there
+        slug = shipped_shape_for(model)
+    if slug is None:
+        raise unknown("model", model, shape_names(), "or give a folder with a config.json")
+    return load_shape(shipped("configs", "models", slug))
+
+
+def find_card(slug: str | None) -> Card:
+    """A shipped card.
+
+    Raises:
+        InputError: none of that name, or no name at all.
+    """
+    if slug is None:
+        raise InputError("which card is meant?", f"--card with one of: {', '.join(card_names())}")
+    try:
+        return Card.model_validate(load_card(slug))
+    except ValueError:
+        raise unknown("card", slug, card_names()) from None
+
+
+def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
+    """Names of the linear layers that a set or a comma list means.
+
+    Raises:
+        InputError: the model lacks one, or the text is neither.
+    """
+    try:
+        return tuple(shape.target_modules(parse_lora_target(lora_target)))
+    except ValueError as error:
+        names = ", ".join(linear.name for linear in shape.linears)
+        raise InputError(
+            f"--lora-target {lora_target!r}: {error}",
+            f"give {', '.join(LORA_TARGET_SETS)} or names with commas out of {names}",
+        ) from None
+
+
+def check_name(what: str, name: str, known: Sequence[str]) -> None:
+    """
+    Raises:
+        InputError: the name is not known; names what is close.
+    """
+    if name not in known:
+        raise unknown(what, name, known)
+
+
+def unknown(what: str, name: str, known: Sequence[str], otherwise: str = "") -> InputError:
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    remedy = f"did you mean {', '.join(close)}?" if close else f"there are: {', '.join(known)}"
+    return InputError(f"no {what} {name!r}", f"{remedy} {otherwise}".rstrip())
+
+
+def clean(words: str) -> str:
+    """Without control characters, which a terminal would obey."""
+    return "".join(sign if sign.isprintable() else " " for sign in words)

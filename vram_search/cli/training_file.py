@@ -1,0 +1,49 @@
+"""A training YAML that somebody wrote, a study or a recipe, for `estimate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from vram_search.cli.configuration import find_card, find_shape
+from vram_search.errors import InputError
+from vram_search.estimate.first_point import first_point, planned_workloads
+from vram_search.estimate.limit import Limit
+from vram_search.estimate.workload import Workload
+from vram_search.spec import Hyperparameters, StudySpec, load_study
+
+
+def is_recipe(file: Path) -> bool:
+    """A YAML mapping without a key that only studies have."""
+    if file.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        if not file.is_file():
+            return False
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False  # load_study says what is wrong
+    required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
+    # LLaMA-Factory has a `dataset` too.
+    of_studies = (required - {"dataset"}) | {"search_space"}
+    return isinstance(data, dict) and bool(data) and not of_studies & set(data)
+
+
+def study_workloads(
+    file: Path, card: str | None
+) -> tuple[StudySpec, Hyperparameters, dict[str, Workload]]:
+    """The study, its first point, and the workloads of the chosen plan and the smallest.
+
+    Raises:
+        InputError: the file is faulty, or the card or the model is not known.
+    """
+    overrides = [] if card is None else [f"card={find_card(card).name}"]
+    study = load_study(file, overrides)
+    shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
+    hp = first_point(study)
+    try:
+        workloads = planned_workloads(study, hp, shape, Limit.of(study.card, shape))
+    except ValueError as error:
+        raise InputError(f"{file}: search_space.lora_target: {error}") from None
+    return study, hp, workloads

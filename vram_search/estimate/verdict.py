@@ -1,0 +1,75 @@
+"""Whether a configuration fits a card, by how much, and what would help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vram_search.estimate.changes import Change, changes_to_fit, cheapest_changes
+from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory import Estimate
+from vram_search.estimate.plausible import predict_plausible
+from vram_search.estimate.workload import Workload
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A configuration's estimate against a card."""
+
+    name: str
+    limit: Limit
+    estimate: Estimate
+    not_modelled: tuple[str, ...]
+    """Reasons why the estimate is a generic one; empty where the family is modelled."""
+    changes: list[Change]
+    changes_to_fit: list[str] | None
+    """Names of changes that make it fit together: none where it fits, None where all do not."""
+
+    @property
+    def fits(self) -> bool:
+        return self.limit.fits(self.estimate.required_bytes)
+
+    @property
+    def spare_bytes(self) -> int:
+        """What required bytes and margin leave of the budget; below 0 where it does not fit."""
+        return self.limit.spare_bytes(self.estimate.required_bytes)
+
+    @property
+    def spare_percent(self) -> float | None:
+        """Of the card's budget; None where the card has none."""
+        budget = self.limit.budget_bytes
+        return round(100 * self.spare_bytes / budget, 2) if budget > 0 else None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "card": self.limit.card.name,
+            "fits": self.fits,
+            "budget_bytes": self.limit.budget_bytes,
+            "context_bytes": self.limit.hardware.context_bytes,
+            "context_origin": self.limit.origin,
+            "margin": round(self.limit.margin, 9),
+            "not_modelled": list(self.not_modelled),
+            "spare_bytes": self.spare_bytes,
+            "spare_percent": self.spare_percent,
+            **self.estimate.as_dict(),
+            "trainable_parameters": self.estimate.trainable_parameters,
+            "changes": [vars(change) for change in self.changes],
+            "changes_to_fit": self.changes_to_fit,
+        }
+
+
+def judge(name: str, workload: Workload, limit: Limit) -> Verdict:
+    """A workload's estimate, and the changes that would save bytes.
+
+    Raises:
+        InputError: the sizes are absurd.
+    """
+    return Verdict(
+        name=name,
+        limit=limit,
+        estimate=predict_plausible(workload, limit.hardware),
+        not_modelled=workload.shape.not_modelled,
+        changes=cheapest_changes(workload, limit),
+        changes_to_fit=changes_to_fit(workload, limit),
+    )

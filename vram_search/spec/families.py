@@ -1,0 +1,252 @@
+"""What a model_type's code fixes beside its config.json: projections, norms, biases, windows.
+
+Read from transformers 5.23 `models/*/configuration_*.py` (defaults, layer types) and
+`modeling_*.py` (the rest), and compared with the classes themselves by
+tests/spec/test_spec_families.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from vram_search.spec.config_fields import Fields
+
+SlidingRule = Callable[[Fields, int], int]
+"""How many of `n` layers slide by the configuration class, where `layer_types` is not given."""
+
+
+def _every_layer(_fields: Fields, n: int) -> int:
+    return n
+
+
+def _every_other_layer(_fields: Fields, n: int) -> int:
+    return n - n // 2
+
+
+def _all_but_every_nth(fields: Fields, n: int) -> int:
+    return n - n // fields.size("sliding_window_pattern")
+
+
+def _all_but_every_fourth(_fields: Fields, n: int) -> int:
+    return n - n // 4
+
+
+def _all_but_every_fourth_from_first(_fields: Fields, n: int) -> int:
+    return n - -(-n // 4)
+
+
+def _upper_layers(fields: Fields, n: int) -> int:
+    return max(0, n - fields.count("max_window_layers"))
+
+
+def _layers_without_rotation(fields: Fields, n: int) -> int:
+    if not fields.flag("use_sliding_window"):
+        return 0
+    rotates = fields.per_layer("no_rope_layers", n, int)
+    return n // fields.size("no_rope_layer_interval") if rotates is None else rotates.count(0)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model_type. A bias is True, False, or the field of config.json that switches it."""
+
+    qkv_bias: bool | str = "attention_bias"
+    o_bias: bool | str = "attention_bias"
+    mlp_bias: bool | str = "mlp_bias"
+    fused_projections: bool = False
+    """`qkv_proj` and `gate_up_proj` in place of five layers."""
+    pre_norm: bool = True
+    post_norm: bool = False
+    qk_norm: Literal["", "head", "projection"] = ""
+    """RMSNorm of q and k: over each head, or over the whole projection."""
+    residual_multiplier: bool = False
+    slides: SlidingRule | None = None
+    """None: the code knows no window, whatever config.json says."""
+    reads_layer_types: bool = True
+    """Off where all layers slide, whatever `layer_types` says."""
+    window_switch: bool = False
+    """Without `use_sliding_window` there is no window, whatever `layer_types` says."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Of the configuration class, where they are not None or False."""
+
+
+_LLAMA = Family()
+_UNKNOWN = Family(slides=_every_layer)
+_NO_BIAS = Family(qkv_bias=False, o_bias=False, mlp_bias=False)
+_ALL_SLIDE = replace(_NO_BIAS, slides=_every_layer, reads_layer_types=False)
+_MISTRAL = {"num_key_value_heads": 8, "sliding_window": 4096}
+_QWEN = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
+_GEMMA = {"head_dim": 256, "tie_word_embeddings": True}
+_GEMMA2 = {**_GEMMA, "num_key_value_heads": 4, "sliding_window": 4096}
+
+MODELLED: dict[str, Family] = {
+    "llama": _LLAMA,
+    "iquestcoder": Family(defaults={"num_key_value_heads": 8, "head_dim": 128}),
+    "internlm3": Family(
+        qkv_bias="qkv_bias",
+        o_bias="bias",
+        mlp_bias="bias",
+        defaults={"num_key_value_heads": 2, "head_dim": 128},
+    ),
+    "mistral": replace(_ALL_SLIDE, defaults=_MISTRAL),
+    "ministral": replace(_NO_BIAS, slides=_every_layer, defaults=_MISTRAL),
+    "ministral3": replace(_ALL_SLIDE, defaults={"num_key_value_heads": 8, "head_dim": 128}),
+    "cwm": replace(
+        _NO_BIAS,
+        slides=_all_but_every_fourth_from_first,
+        defaults={"num_key_value_heads": 8, "head_dim": 128, "sliding_window": 8192},
+    ),
+    "qwen2": Family(
+        qkv_bias=True,
+        o_bias=False,
+        mlp_bias=False,
+        slides=_upper_layers,
+        window_switch=True,
+        defaults=_QWEN,
+    ),
+    "qwen3": Family(
+        mlp_bias=False,
+        qk_norm="head",
+        slides=_upper_layers,
+        window_switch=True,
+        defaults={**_QWEN, "head_dim": 128},
+    ),
+    "hunyuan_v1_dense": Family(mlp_bias=False, qk_norm="head"),
+    "seed_oss": Family(
+        o_bias="attention_out_bias",
+        defaults={
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "attention_bias": True,
+            "residual_dropout": 0.1,
+        },
+    ),
+    "smollm3": Family(
+        slides=_layers_without_rotation,
+        defaults={
+            "num_key_value_heads": 4,
+            "tie_word_embeddings": True,
+            "no_rope_layer_interval": 4,
+        },
+    ),
+    "gemma": Family(mlp_bias=False, defaults={**_GEMMA, "num_key_value_heads": 16}),
+    "gemma2": Family(
+        mlp_bias=False,
+        post_norm=True,
+        slides=_every_other_layer,
+        defaults={**_GEMMA2, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    ),
+    "gemma3_text": Family(
+        mlp_bias=False,
+        post_norm=True,
+        qk_norm="head",
+        slides=_all_but_every_nth,
+        defaults={**_GEMMA2, "sliding_window_pattern": 6},
+    ),
+    "granite": Family(residual_multiplier=True),
+    "hyperclovax": Family(residual_multiplier=True, defaults={"use_post_norm": True}),
+    "olmo2": Family(mlp_bias=False, pre_norm=False, post_norm=True, qk_norm="projection"),
+    "olmo3": Family(
+        mlp_bias=False,
+        pre_norm=False,
+        post_norm=True,
+        qk_norm="projection",
+        slides=_all_but_every_fourth,
+        defaults={"sliding_window": 4096},
+    ),
+    "exaone4": replace(
+        _NO_BIAS,
+        pre_norm=False,
+        post_norm=True,
+        qk_norm="head",
+        slides=_all_but_every_nth,
+        defaults={
+            "num_key_value_heads": 32,
+            "sliding_window": 4096,
+            "sliding_window_pattern": 4,
+        },
+    ),
+    "phi3": replace(_ALL_SLIDE, fused_projections=True),
+}
+"""Families whose decoder layer the estimate follows operation by operation."""
+
+GENERIC: dict[str, Family] = {
+    "dots1": Family(
+        mlp_bias=False,
+        qk_norm="head",
+        slides=_upper_layers,
+        defaults={"sliding_window": 4096, "max_window_layers": 62, "num_key_value_heads": 32},
+    ),
+    "glm4_moe": Family(o_bias=False, mlp_bias=False, defaults={"num_key_value_heads": 8}),
+    "gpt_oss": Family(
+        slides=_every_other_layer,
+        defaults={
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "attention_bias": True,
+            "sliding_window": 128,
+        },
+    ),
+    "granitemoe": Family(mlp_bias=False, residual_multiplier=True),
+    "mixtral": replace(_ALL_SLIDE, defaults={"num_key_value_heads": 8}),
+    "olmoe": Family(mlp_bias=False, qk_norm="projection"),
+    "phimoe": Family(
+        mlp_bias=False,
+        slides=_every_layer,
+        reads_layer_types=False,
+        defaults={"num_key_value_heads": 8},
+    ),
+    "qwen2_moe": Family(
+        qkv_bias="qkv_bias",
+        o_bias=False,
+        mlp_bias=False,
+        slides=_every_other_layer,
+        window_switch=True,
+        defaults={"qkv_bias": True, "num_key_value_heads": 16, "sliding_window": 4096},
+    ),
+    "qwen3_moe": Family(
+        mlp_bias=False,
+        qk_norm="head",
+        slides=_every_layer,
+        reads_layer_types=False,
+        window_switch=True,
+        defaults={"num_key_value_heads": 4, "sliding_window": 4096},
+    ),
+}
+"""Families that are not modelled, yet whose parameters are counted by what is known of them."""
+
+MLP_OF_FOUR_HIDDEN = frozenset(
+    {"bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt"}
+)
+"""Families whose intermediate size is 4 x hidden_size where config.json does not give it."""
+
+NOT_DECODERS = frozenset(
+    {
+        *("albert", "bart", "bert", "big_bird", "blenderbot", "camembert", "clip", "deberta"),
+        *("deberta-v2", "distilbert", "electra", "ernie", "eurobert", "led", "longformer"),
+        *("longt5", "m2m_100", "marian", "mbart", "modernbert", "mpnet", "mt5", "pegasus"),
+        *("roberta", "siglip", "switch_transformers", "t5", "t5gemma", "umt5", "vit", "whisper"),
+        *("xlm-roberta", "xlm-roberta-xl"),
+    }
+)
+
+
+def family_of(model_type: str) -> Family:
+    """The family's traits; Llama's and a window where it is not known."""
+    return MODELLED.get(model_type) or GENERIC.get(model_type) or _UNKNOWN
+
+
+def read_window(fields: Fields, family: Family, layers: int) -> tuple[int, int]:
+    """The sliding window in tokens, and its layers; 0 and 0 where none slides."""
+    types = fields.per_layer("layer_types", layers, str)
+    window = fields.count("sliding_window")
+    switched_off = family.window_switch and not fields.flag("use_sliding_window")
+    if family.slides is None or switched_off or not window:
+        return 0, 0
+    if types is not None and family.reads_layer_types:
+        sliding = types.count("sliding_attention")
+    else:
+        sliding = family.slides(fields, layers)
+    return (window, sliding) if sliding else (0, 0)
