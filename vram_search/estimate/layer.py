@@ -159,15 +159,15 @@ class _Runner:
         saves: tuple[Tensor, ...] = ()
         if not quantized and self.setup.upcast:  # autocast's copy of an fp32 weight
             saves = (Tensor(0, BF16, constant=weight.constant),)
-        temporary = weight if quantized else NOTHING
+        temporaries = (weight,) if quantized else ()
         if self.setup.quantization == "int8":
-            temporary = Bytes(linear.in_features + FP32 * linear.out_features, 0)
+            temporaries = (Bytes(linear.in_features), Bytes(FP32 * linear.out_features))
         out = self.tape.run(
             (narrow,),
             linear.out_features,
             BF16,
             saves=saves,
-            forward_temporary=temporary,
+            forward_temporaries=temporaries,
             backward_temporary=weight if quantized else NOTHING,
         )
         if quantized and x.element_bytes == FP32:
@@ -200,13 +200,13 @@ class _Runner:
 
     def _rotate(self, x: Tensor, features: float) -> Tensor:
         """`x * cos + rotate_half(x) * sin`; cos and sin need no gradient."""
-        temporary = Bytes(2 * features * x.element_bytes)
+        temporary = Bytes(features * x.element_bytes)
         return self.tape.run(
             (x,),
             features,
             x.element_bytes,
-            forward_temporary=temporary,
-            backward_temporary=temporary,
+            forward_temporaries=(temporary, temporary),
+            backward_temporary=temporary + temporary,
         )
 
     def _narrow(self, x: Tensor, features: float) -> Tensor:

@@ -47,7 +47,7 @@ LIGER_FUSED_LOSS = frozenset(
 )
 """Families whose loss liger fuses by default (liger_kernel `transformers/monkey_patch.py`)."""
 
-REQUIRED_SHARE = 0.75
+REQUIRED_SHARE = 0.9
 """Of what a roomy allocator takes beyond the allocated peak, a run under a limit needs up to this
 much: the rest is cache that it can give back (recorded event streams of 33 runs, replayed under
 falling limits; docs/experiments.md)."""
@@ -174,6 +174,7 @@ def replayed(
         vocab_size=shape.vocab_size,
         head_copy=BF16 * shape.vocab_size * shape.hidden_size if upcast else 0,
         softcap=shape.final_softcap,
+        scaled_logits=shape.residual_multiplier,
         checkpointing=workload.gradient_checkpointing,
         fused_logits=_fused_chunk(workload) if fused else 0,
         eval_tokens=workload.eval_tokens if evaluates else 0,

@@ -76,15 +76,15 @@ class _Events:
         made: set[int] = {id(self.hidden)}
         events: list[Event] = []
         for position, operation in enumerate(self.tape.operations):
-            temporary = operation.forward_temporary
-            if temporary != Bytes():
-                key = self._number(("forward", position), temporary)
-                events.append((True, key))
+            temporaries = [
+                self._number(("forward", position, number), size)
+                for number, size in enumerate(operation.forward_temporaries)
+            ]
+            events += [(True, key) for key in temporaries]
             output = id(operation.output)
             events.append((True, self._number(output, operation.output.bytes)))
             made.add(output)
-            if temporary != Bytes():
-                events.append((False, key))
+            events += [(False, key) for key in temporaries]
             for tensor in operation.saves if saving else ():
                 if id(tensor) not in made:  # made inside the operation: scales, copies of weights
                     events.append((True, self._number(id(tensor), tensor.bytes)))
@@ -156,6 +156,8 @@ class Sizes:
     vocab_size: int
     head_copy: int
     softcap: bool
+    scaled_logits: bool
+    """The logits are divided before the loss (Granite)."""
     checkpointing: bool
     fused_logits: int
     """One chunk of the fused loss; 0 where the loss is not fused."""
@@ -283,7 +285,7 @@ class _Replay:
             if first:
                 allocate(s.workspace)
             return gradient
-        logits = allocate(BF16 * entries)
+        logits = self._scaled(allocate(BF16 * entries))
         free(normed)
         capped = allocate(BF16 * entries) if s.softcap else None
         wide = allocate(FP32 * entries)
@@ -308,6 +310,13 @@ class _Replay:
             free(head)
         return gradient
 
+    def _scaled(self, logits: Block) -> Block:
+        if not self.sizes.scaled_logits:
+            return logits
+        scaled = self.allocator.allocate(logits.size)
+        self.allocator.free(logits)
+        return scaled
+
     def evaluation(self) -> None:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
         sizes = [round(size.of(s.eval_tokens)) for size in self.events.sizes]
@@ -321,7 +330,7 @@ class _Replay:
                 free(block)
         entries = s.vocab_size * s.eval_tokens
         head = allocate(s.head_copy) if s.head_copy else None
-        logits = allocate(BF16 * entries)
+        logits = self._scaled(allocate(BF16 * entries))
         if head:
             free(head)
         wide = allocate(FP32 * entries)

@@ -51,7 +51,7 @@ class Operation:
     output: Tensor
     saves: tuple[Tensor, ...]
     backward_temporary: Bytes
-    forward_temporary: Bytes
+    forward_temporaries: tuple[Bytes, ...]
     in_place: bool
     """Backward writes the inputs' gradients over what was saved."""
 
@@ -73,7 +73,7 @@ class Tape:
         saves: tuple[Tensor, ...] = (),
         saves_output: bool = False,
         trains: bool = False,
-        forward_temporary: Bytes = NOTHING,
+        forward_temporaries: tuple[Bytes, ...] = (),
         backward_temporary: Bytes = NOTHING,
         in_place: bool = False,
     ) -> Tensor:
@@ -84,7 +84,7 @@ class Tape:
         if not requires_grad:
             kept = ()
         self.operations.append(
-            Operation(inputs, output, kept, backward_temporary, forward_temporary, in_place)
+            Operation(inputs, output, kept, backward_temporary, forward_temporaries, in_place)
         )
         return output
 
@@ -144,7 +144,7 @@ class Tape:
         live, moments = NOTHING, []
         for index, operation in enumerate(self.operations):
             live += operation.output.bytes
-            moments.append(live + operation.forward_temporary)
+            moments.append(sum(operation.forward_temporaries, live))
             made = {id(done.output) for done in self.operations[: index + 1]}
             for tensor in {id(t): t for t in operation.inputs}.values():
                 if last_use[id(tensor)] == index and id(tensor) in made:

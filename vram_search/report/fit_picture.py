@@ -17,6 +17,10 @@ _ANSI_RAMP = (53, 60, 30, 36, 113, 220)
 """The nearest of xterm's 256 colours."""
 _ANSI_LIGHT_TEXT = 4
 """Ramp colours before this one are dark: white text on them, black on the others."""
+_DARK_BELOW = 0.6
+"""Share of the ramp up to which it is dark."""
+_GREY = "#ececec"
+"""Of what does not fit."""
 _CELL, _ROW = 9, 10
 _WIDTH, _HEIGHT, _LEFT, _TOP = 84, 34, 110, 92
 """Pixels of an SVG cell, and of the margin that holds titles and labels."""
@@ -91,11 +95,7 @@ def grid_svg(grid: Grid, budget_bytes: int, title: str, subtitle: str) -> str:
             f"viewBox='0 0 {width} {bottom + 80}' font-family='sans-serif' font-size='12' "
             "role='img'>",
             f"<title>{_safe(title)}</title>",
-            "<defs><pattern id='hatch' width='8' height='8' patternUnits='userSpaceOnUse' "
-            "patternTransform='rotate(45)'><rect width='8' height='8' fill='#f4f4f4'/>"
-            "<line x1='0' y1='0' x2='0' y2='8' stroke='#bbb' stroke-width='3'/></pattern>",
-            _gradient(),
-            "</defs>",
+            f"<defs>{_gradient()}</defs>",
             "<rect width='100%' height='100%' fill='white'/>",
             *body,
             "</svg>\n",
@@ -107,24 +107,24 @@ _MIDDLE = "text-anchor='middle'"
 
 
 def _svg_cell(cell: Cell, x: float, y: float) -> list[str]:
-    fill = colour_of(cell.share) if cell.fits else "url(#hatch)"
-    dark = cell.fits and cell.share < 0.6  # viridis is dark up to here
+    if not cell.fits:
+        fill, letters = _GREY, "#666"
+    else:
+        fill = colour_of(cell.share)
+        letters = "white" if cell.share < _DARK_BELOW else "black"
     words = "fits" if cell.fits else "does not fit"
     tip = (
         f"cutoff_len {cell.cutoff_len}, micro-batch {cell.micro_batch}: "
         f"{format_bytes(cell.required_bytes)}, {cell.share:.0%} of the budget, {words}"
     )
-    # A light box keeps the figure readable on hatching.
-    box = [] if cell.fits else [_box(x + 14, y + 8, _WIDTH - 28, _HEIGHT - 16, "#f4f4f4")]
     return [
         f"<rect x='{x}' y='{y}' width='{_WIDTH}' height='{_HEIGHT}' fill='{fill}' stroke='white'>"
         f"<title>{_safe(tip)}</title></rect>",
-        *box,
         _text(
             x + _WIDTH / 2,
             y + _HEIGHT / 2 + 4,
             _label(cell).strip(),
-            f"{_MIDDLE} fill='{'white' if dark else 'black'}'",
+            f"{_MIDDLE} fill='{letters}'",
         ),
     ]
 
@@ -140,7 +140,7 @@ def _legend(y: float, budget_bytes: int) -> list[str]:
             f"budget {format_bytes(budget_bytes)}",
             "text-anchor='end'",
         ),
-        _box(right, y, 28, 14, "url(#hatch)"),
+        _box(right, y, 28, 14, _GREY),
         _text(right + 36, y + 12, f"{DOES_NOT_FIT_MARK}  does not fit"),
         _text(right + 36, y + 30, f"{TIGHT_MARK}  over 95 % of the budget"),
         _text(20, y + 12, "GiB required"),
