@@ -129,6 +129,27 @@ def test_changes_together_fit_and_none_is_idle(share: float) -> None:
         assert not given.fits(required(applied(asked, fewer)))
 
 
+def test_every_change_is_made_to_its_end_where_only_that_fits() -> None:
+    least = workload(
+        attention="sdpa",
+        fused_linear_cross_entropy=True,
+        expandable_segments=True,
+        per_device_eval_batch_size=1,
+        optimizer="adamw_8bit",
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=12,
+        gradient_checkpointing=True,
+        quantization="nf4",
+        lora_rank=4,
+        cutoff_len=256,
+        eval_cutoff_len=256,
+    )
+    names = changes_to_fit(workload(), limit(required(least)))
+    assert names is not None
+    assert "per_device_train_batch_size 1, gradient_accumulation_steps 12" in names
+    assert "cutoff_len 256" in names
+
+
 def applied(asked: Workload, names: list[str]) -> Workload:
     """The workload with changes, read from their names."""
     switches: dict[str, dict[str, Any]] = {

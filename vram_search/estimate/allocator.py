@@ -7,8 +7,9 @@ Checked against recorded event streams of an H200 (docs/experiments.md).
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from vram_search.units import MIB
@@ -25,7 +26,7 @@ class OutOfMemoryError(Exception):
     """A request fits under the limit neither at once nor after the cache was emptied."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Block:
     """A piece of a segment; `previous` and `next` are its neighbours there."""
 
@@ -123,6 +124,13 @@ class CachingAllocator:
             if block.next:
                 block.next.previous = block
         self._put(block)
+
+    def has_free(self, sizes: Sequence[int]) -> bool:
+        """As many of the largest free blocks as there are sizes hold them, one each."""
+        largest = [size for size, _, _ in self._free[False][-len(sizes) :]]
+        if len(largest) < len(sizes):
+            return False
+        return all(map(operator.ge, largest, sorted(sizes)))
 
     def empty_cache(self) -> None:
         """Releases the segments that are wholly free."""

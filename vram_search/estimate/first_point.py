@@ -8,7 +8,6 @@ from vram_search.estimate.limit import Limit
 from vram_search.estimate.planner import choose_plan, plans, smallest
 from vram_search.estimate.workload import Workload
 from vram_search.spec.hyperparameters import Hyperparameters
-from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.shape import ModelShape
 from vram_search.spec.study import StudySpec
 
@@ -43,27 +42,7 @@ def planned_workloads(
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
     chosen = choose_plan(candidates, limit.budget_bytes, limit.margin)
     least = smallest(candidates)
-    found = {} if chosen is None else {f"chosen plan, {chosen.plan.label}": chosen.plan}
+    found = {} if chosen is None else {f"chosen plan, {chosen.plan.label}": chosen}
     if chosen is None or chosen.plan != least.plan:
-        found[f"smallest plan, {least.plan.label}"] = least.plan
-    return {name: _workload(study, hp, shape, plan) for name, plan in found.items()}
-
-
-def _workload(
-    study: StudySpec, hp: Hyperparameters, shape: ModelShape, plan: MemoryPlan
-) -> Workload:
-    return Workload(
-        shape=shape,
-        lora_modules=tuple(shape.target_modules(hp.lora_target)),
-        lora_rank=hp.lora_rank,
-        optimizer=hp.optim,
-        per_device_train_batch_size=plan.per_device_train_batch_size,
-        cutoff_len=hp.cutoff_len,
-        gradient_checkpointing=plan.gradient_checkpointing,
-        gradient_accumulation_steps=plan.gradient_accumulation_steps,
-        fused_linear_cross_entropy=plan.enable_liger_kernel,
-        per_device_eval_batch_size=plan.per_device_eval_batch_size,
-        eval_cutoff_len=study.eval_cutoff_len,
-        equal_lengths=False,
-        expandable_segments=plan.expandable_segments,
-    )
+        found[f"smallest plan, {least.plan.label}"] = least
+    return {name: planned.estimate.workload for name, planned in found.items()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vram_search.estimate.tape import NOTHING, Bytes, Tape, Tensor
+from vram_search.estimate.tape import NOTHING, Bytes, Moment, Tape, Tensor
 from vram_search.spec.shape import Linear, ModelShape
 
 BF16 = 2
@@ -48,12 +48,11 @@ class LayerBytes:
     """The layer's input is among what backward needs."""
     saved_first: tuple[Bytes, ...]
     """As `saved`, in the first layer, whose input is the embedding and needs no gradient."""
+    saves_first_input: bool
     kept_without_gradients: tuple[Bytes, ...]
     """What a checkpointed forward keeps nevertheless (bitsandbytes' 8-bit state)."""
-    backward: tuple[Bytes, ...]
-    """Moments of the backward pass; saved tensors included."""
-    forward: tuple[Bytes, ...]
-    """Moments of a forward pass without gradients."""
+    moments: tuple[Moment, ...]
+    """Moments of the pass that saves and of the backward pass; saved tensors included."""
 
 
 @lru_cache(maxsize=4096)
@@ -66,24 +65,26 @@ def layer_bytes(setup: LayerSetup) -> LayerBytes:
         saved=tape.saved(without=hidden),
         saves_input=any(tensor is hidden for tensor in tape.saved_tensors()),
         saved_first=first.saved(without=first_hidden),
+        saves_first_input=any(tensor is first_hidden for tensor in first.saved_tensors()),
         kept_without_gradients=tuple(leaks.values()),
-        backward=_highest(tape.backward_moments(without=hidden)),
-        forward=_highest(tape.forward_moments()),
+        moments=_highest(tape.forward_moments() + tape.backward_moments(without=hidden)),
     )
 
 
-def _highest(moments: list[Bytes]) -> tuple[Bytes, ...]:
+def _highest(moments: list[Moment]) -> tuple[Moment, ...]:
     """The moments that no other moment exceeds in both terms."""
-    kept = []
+    kept: dict[Bytes, Moment] = {}
     for moment in moments:
+        kept.setdefault(moment.total, moment)
+    return tuple(
+        moment
+        for total, moment in kept.items()
         if not any(
-            (other.per_token >= moment.per_token and other.constant >= moment.constant)
-            and other is not moment
-            and (other.per_token, other.constant) != (moment.per_token, moment.constant)
-            for other in moments
-        ):
-            kept.append(moment)
-    return tuple(dict.fromkeys(kept))
+            other.per_token >= total.per_token and other.constant >= total.constant
+            for other in kept
+            if other != total
+        )
+    )
 
 
 def record_layer(setup: LayerSetup, *, input_requires_grad: bool) -> tuple[Tape, Tensor]:
@@ -151,7 +152,7 @@ class _Runner:
         linear = self.linears[name]
         weight = Bytes(0, BF16 * linear.parameters)
         quantized = self.setup.quantization != "none"
-        if self.setup.quantization == "int8":
+        if self.setup.quantization == "int8" and x.requires_grad:
             self.tape.leaks.append(x)
         narrow = x
         if x.element_bytes == FP32:
@@ -266,6 +267,18 @@ class _Runner:
         return self.tape.run((out,), shape.q_size, BF16)
 
     def mlp(self, x: Tensor) -> Tensor:
+        return self._experts(x) if self.setup.shape.expert_parameters else self._gated(x)
+
+    def _experts(self, x: Tensor) -> Tensor:
+        """What the experts of one token do together; their weights are bf16 and no targets."""
+        shape = self.setup.shape
+        width = shape.intermediate_size
+        pair = self.tape.run((self._narrow(x, shape.hidden_size),), 2 * width, BF16)
+        active = self.tape.run((pair,), width, BF16, saves=(pair,))
+        product = self.tape.run((active, pair), width, BF16, saves=(active, pair))
+        return self.tape.run((product,), shape.hidden_size, BF16)
+
+    def _gated(self, x: Tensor) -> Tensor:
         intermediate = self.setup.shape.intermediate_size
         if "gate_up_proj" in self.linears:
             gate = up = self.linear(x, "gate_up_proj")

@@ -41,6 +41,9 @@ def load(shape: ModelShape, quantization: str, *, double: bool, upcast: bool) ->
     linears = sorted(shape.linears, key=lambda linear: (linear.name not in MLP, linear.name))
     for _ in range(shape.num_hidden_layers):
         kept.append(_kept(allocator, BF16 * norms_per_layer))
+        if shape.expert_parameters:
+            experts = shape.expert_parameters // shape.num_hidden_layers
+            kept.append(_kept(allocator, BF16 * experts))
         for linear in linears:
             if linear.bias:
                 kept.append(_kept(allocator, BF16 * linear.out_features))
@@ -62,6 +65,7 @@ def _kept(allocator: CachingAllocator, size: int) -> tuple[Block, int]:
 def _warmup_bytes(shape: ModelShape, quantization: str) -> int:
     element = {"nf4": 0.5, "int8": 1.0, "none": 2.0}[quantization]
     kept = shape.embedding_parameters + shape.norm_parameters + shape.bias_parameters
+    kept += shape.expert_parameters
     return int(element * shape.linear_parameters) + BF16 * kept
 
 

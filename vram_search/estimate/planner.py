@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vram_search.errors import InputError
-from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory import Estimate, estimate_base_bytes, predict
 from vram_search.estimate.workload import Workload
 from vram_search.spec.card import Card
@@ -58,14 +58,16 @@ def plans(
         for micro_batch in _micro_batches(hyperparameters.batch_size, pins)
         for checkpointing in _choices(pins.gradient_checkpointing, (False, True))
     ]
-    workloads = [_workload(shape, hyperparameters, p, eval_cutoff_len) for p in memory_plans]
-    hardware = Hardware.of(card)
+    workloads = [
+        workload_of(shape, hyperparameters, plan, eval_cutoff_len) for plan in memory_plans
+    ]
+    hardware = hardware_for(card)
     estimates = [predict(workload, hardware) for workload in workloads]
     planned = [
         PlannedTrial(plan, predicted, _relative_cost(hyperparameters, plan))
         for plan, predicted in zip(memory_plans, estimates, strict=True)
     ]
-    return sorted(planned, key=lambda p: (p.relative_cost, p.estimate.required_bytes))
+    return sorted(planned, key=lambda p: (p.relative_cost, p.estimate.allocated_bytes))
 
 
 def choose_plan(
@@ -81,7 +83,7 @@ def choose_plan(
 
 def smallest(candidates: list[PlannedTrial]) -> PlannedTrial:
     """The plan that needs the fewest bytes."""
-    return min(candidates, key=lambda c: c.estimate.required_bytes)
+    return min(candidates, key=lambda c: c.estimate.allocated_bytes)
 
 
 def check_card_holds_base(shape: ModelShape, card: Card) -> None:
@@ -90,7 +92,7 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
     Raises:
         InputError: with the bytes on both sides.
     """
-    needed = estimate_base_bytes(shape) + 2 * Hardware.of(card).cublas_workspace_bytes
+    needed = estimate_base_bytes(shape) + 2 * hardware_for(card).cublas_workspace_bytes
     if needed > card.budget_bytes:
         raise InputError(
             f"the card {card.label} is too small for this base model: its weights alone take "
@@ -119,10 +121,14 @@ def _plan(
     )
 
 
-def _workload(
+def workload_of(
     shape: ModelShape, hp: Hyperparameters, plan: MemoryPlan, eval_cutoff_len: int
 ) -> Workload:
-    """Texts of our training differ in length, and nothing is upcast."""
+    """A trial with this plan. Its texts differ in length, and nothing is upcast.
+
+    Raises:
+        ValueError: the model lacks a LoRA module that is named.
+    """
     return Workload(
         shape=shape,
         lora_modules=tuple(shape.target_modules(hp.lora_target)),

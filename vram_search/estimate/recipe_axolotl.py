@@ -57,11 +57,17 @@ UNMODELLED = {
 
 
 def read_axolotl(keys: Keys) -> Recipe:
-    """Source keys: load_in_4bit, load_in_8bit, adapter, lora_r, lora_target_modules,
-    lora_target_linear, sequence_len, micro_batch_size, gradient_accumulation_steps,
-    eval_batch_size, val_set_size, test_datasets, eval_strategy, optimizer, gradient_checkpointing,
-    eager_attention, sdp_attention, flash_attention, attn_implementation, sample_packing, plugins,
-    liger_fused_linear_cross_entropy."""
+    """The training that a file of Axolotl describes.
+
+    Keys that decide: load_in_4bit, load_in_8bit, adapter, lora_r,
+    lora_target_modules, lora_target_linear, sequence_len, micro_batch_size,
+    gradient_accumulation_steps, eval_batch_size, val_set_size, test_datasets, eval_strategy,
+    optimizer, gradient_checkpointing, eager_attention, sdp_attention, flash_attention,
+    attn_implementation, sample_packing, plugins, liger_fused_linear_cross_entropy.
+
+    Raises:
+        InputError: a value cannot be used; names its key.
+    """
     if not keys.has("adapter"):
         raise keys.refused("adapter", "is missing: a full fine-tuning", "allowed: lora, qlora")
     adapter = keys.choice("adapter", "", ("lora", "qlora"))

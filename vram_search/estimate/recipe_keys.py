@@ -103,6 +103,11 @@ class Keys:
 
 
 def shape_named(keys: Keys, key: str, model: str) -> ModelShape:
+    """The shape in the folder that a key names, else the shipped one of that hub name.
+
+    Raises:
+        InputError: there is neither.
+    """
     for folder in (Path(model), keys.path.parent / model):
         try:
             is_model = (folder / "config.json").is_file()
@@ -121,7 +126,11 @@ def shape_named(keys: Keys, key: str, model: str) -> ModelShape:
 
 
 def modules_named(keys: Keys, key: str, named: object, shape: ModelShape) -> tuple[str, ...]:
-    """Names of the model's linear layers, each once, in the order written."""
+    """Names of the model's linear layers, each once, in the order written.
+
+    Raises:
+        InputError: no list of names, or the model lacks one.
+    """
     names = named.split(",") if isinstance(named, str) else named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise keys.refused(key, "is not a list of module names", "write [q_proj, v_proj] or all")
@@ -140,6 +149,11 @@ def modules_named(keys: Keys, key: str, named: object, shape: ModelShape) -> tup
 
 
 def optimizer_named(keys: Keys, key: str, default: str) -> str:
+    """The optimizer under its first name.
+
+    Raises:
+        InputError: it is none of OPTIMIZERS.
+    """
     name = keys.choice(key, default, (*OPTIMIZERS, *OPTIMIZER_ALIASES))
     return OPTIMIZER_ALIASES.get(name, name)
 

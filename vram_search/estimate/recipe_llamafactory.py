@@ -47,10 +47,17 @@ UNMODELLED = {
 
 
 def read_llamafactory(keys: Keys) -> Recipe:
-    """Source keys: quantization_bit, quantization_method, quantization_type, double_quantization,
-    lora_rank, lora_target, cutoff_len, per_device_train_batch_size, gradient_accumulation_steps,
-    per_device_eval_batch_size, val_size, eval_dataset, eval_strategy, do_eval, optim,
-    enable_liger_kernel, disable_gradient_checkpointing, flash_attn, packing, neat_packing."""
+    """The training that a file of LLaMA-Factory describes.
+
+    Keys that decide: quantization_bit, quantization_method, quantization_type,
+    double_quantization, lora_rank, lora_target, cutoff_len, per_device_train_batch_size,
+    gradient_accumulation_steps, per_device_eval_batch_size, val_size, eval_dataset,
+    eval_strategy, do_eval, optim, enable_liger_kernel, disable_gradient_checkpointing,
+    flash_attn, packing, neat_packing.
+
+    Raises:
+        InputError: a value cannot be used; names its key.
+    """
     keys.choice("finetuning_type", "lora", ("lora",))
     notes = keys.unmodelled(UNMODELLED)
     stage = keys.choice("stage", "sft", ("pt", "sft", "rm", "ppo", "dpo", "kto"))

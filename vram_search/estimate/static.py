@@ -91,7 +91,9 @@ def _kept_bytes(shape: ModelShape, element: int, *, expandable: bool) -> int:
     table = fresh_block(shape.vocab_size * shape.hidden_size * element, expandable=expandable)
     biases = sum(block(linear.out_features * element) for linear in shape.linears if linear.bias)
     return (
-        tables * table + shape.num_hidden_layers * biases + block(shape.norm_parameters * element)
+        tables * table
+        + shape.num_hidden_layers * biases
+        + block((shape.norm_parameters + shape.expert_parameters) * element)
     )
 
 

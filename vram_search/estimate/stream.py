@@ -184,8 +184,9 @@ def replay(
         for _ in range(sizes.layers):
             allocator.allocate(sizes.large_adapter)
     run = _Replay(allocator, events, sizes)
-    for step in range(2):
-        run.step(first=step == 0)
+    run.step(first=True)
+    if not run.loss_fits_again():
+        run.step(first=False)
     if sizes.eval_tokens:
         run.evaluation()
     return allocator
@@ -309,6 +310,13 @@ class _Replay:
         if head:
             free(head)
         return gradient
+
+    def loss_fits_again(self) -> bool:
+        """The blocks of the first step's loss are whole: nothing that stays was cut from them."""
+        s = self.sizes
+        if s.fused_logits:
+            return False
+        return self.allocator.has_free((FP32 * s.vocab_size * s.tokens,) * 3 + (s.head_copy,))
 
     def _scaled(self, logits: Block) -> Block:
         if not self.sizes.scaled_logits:

@@ -30,6 +30,19 @@ class Bytes:
 NOTHING = Bytes()
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What is live at one operation."""
+
+    live: Bytes
+    temporary: Bytes = NOTHING
+    """What the operation itself needs on top."""
+
+    @property
+    def total(self) -> Bytes:
+        return self.live + self.temporary
+
+
 @dataclass(eq=False)
 class Tensor:
     """A storage: views of it are the same object."""
@@ -99,7 +112,7 @@ class Tape:
         """Bytes of each of `saved_tensors`, but for `without`."""
         return tuple(tensor.bytes for tensor in self.saved_tensors() if tensor is not without)
 
-    def backward_moments(self, *, without: Tensor) -> list[Bytes]:
+    def backward_moments(self, *, without: Tensor) -> list[Moment]:
         """Live bytes at each operation of the backward pass: saved tensors and gradients.
 
         The gradient of an input has the dtype of the input. A storage is freed with its last
@@ -115,7 +128,7 @@ class Tape:
             last = self.operations[-1].output
             gradients[id(last)] = last.bytes
             live += last.bytes
-        moments = [live]
+        moments = [Moment(live)]
         for operation in reversed(self.operations):
             if not operation.output.requires_grad or id(operation.output) not in gradients:
                 continue
@@ -123,7 +136,7 @@ class Tape:
             for tensor in operation.inputs:
                 if tensor.requires_grad and not operation.in_place:
                     new += tensor.bytes
-            moments.append(live + new + operation.backward_temporary)
+            moments.append(Moment(live + new, operation.backward_temporary))
             for tensor in operation.inputs:
                 if tensor.requires_grad and id(tensor) not in gradients:
                     gradients[id(tensor)] = tensor.bytes
@@ -135,18 +148,26 @@ class Tape:
                     live -= tensor.bytes
         return moments
 
-    def forward_moments(self) -> list[Bytes]:
-        """Live bytes at each operation of a forward pass without gradients."""
+    def forward_moments(self) -> list[Moment]:
+        """Live bytes at each operation of a forward pass whose gradients are wanted."""
+        kept = {id(tensor) for tensor in self.saved_tensors()}
         last_use: dict[int, int] = {}
         for index, operation in enumerate(self.operations):
             for tensor in operation.inputs:
                 last_use[id(tensor)] = index
-        live, moments = NOTHING, []
+        live = NOTHING
+        moments = []
+        made: set[int] = set()
         for index, operation in enumerate(self.operations):
+            made.add(id(operation.output))
             live += operation.output.bytes
-            moments.append(sum(operation.forward_temporaries, live))
-            made = {id(done.output) for done in self.operations[: index + 1]}
+            moments.append(Moment(live, sum(operation.forward_temporaries, NOTHING)))
+            for tensor in {id(t): t for t in operation.saves}.values():
+                if id(tensor) not in made and id(tensor) not in last_use:
+                    made.add(id(tensor))
+                    live += tensor.bytes
             for tensor in {id(t): t for t in operation.inputs}.values():
-                if last_use[id(tensor)] == index and id(tensor) in made:
+                name = id(tensor)
+                if last_use[name] == index and name in made and name not in kept:
                     live -= tensor.bytes
         return moments
