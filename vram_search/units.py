@@ -8,6 +8,7 @@ import re
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+TIB = 1024 * GIB
 
 _BYTE_UNITS = {
     "": 1,
@@ -15,9 +16,11 @@ _BYTE_UNITS = {
     "kib": KIB,
     "mib": MIB,
     "gib": GIB,
+    "tib": TIB,
     "kb": 1000,
     "mb": 1000**2,
     "gb": 1000**3,
+    "tb": 1000**4,
 }
 
 
@@ -37,6 +40,8 @@ def format_bytes(count: float | None) -> str:
     """A size for a person: "5.19 GiB", "870 MiB", "-" where unknown."""
     if count is None:
         return "-"
+    if abs(count) >= TIB:
+        return f"{count / TIB:.2f} TiB"
     if abs(count) >= GIB:
         return f"{count / GIB:.2f} GiB"
     if abs(count) >= MIB:

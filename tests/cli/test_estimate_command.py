@@ -83,7 +83,7 @@ def test_every_measured_row_gets_its_line_in_order(estimate: Estimate) -> None:
         (row["model"], row["note"]) for row in rows
     ]
     for line in lines:
-        assert sum(line["parts"].values()) == line["allocated_bytes"]
+        assert sum(line["parts"].values()) == line["process_bytes"]
         assert line["process_bytes"] == line["reserved_bytes"] + H200_CONTEXT
 
 
@@ -324,7 +324,7 @@ def test_comparison_of_rows_has_the_largest_difference_first(
     parts = json.loads(answer.out)["parts"]
     sizes = [abs(part["difference_bytes"]) for part in parts]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0
-    (total,) = [t for t in json.loads(answer.out)["totals"] if t["name"] == "allocated_bytes"]
+    (total,) = [t for t in json.loads(answer.out)["totals"] if t["name"] == "process_bytes"]
     assert total["difference_bytes"] == sum(part["difference_bytes"] for part in parts)
     text = estimate("--compare", a, b, "--models", DATA / "models").out
     assert "B - A" in text and "allocated_bytes" in text

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from vram_search.estimate import estimate, estimate_base_bytes
+from vram_search.estimate import Estimate, estimate_base_bytes, predict, workload_of
+from vram_search.estimate.hardware import Hardware
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, load_shape
 from vram_search.spec.optimizers import OPTIMIZERS
@@ -32,6 +35,27 @@ PLAN = MemoryPlan(
 )
 
 
+def estimate(
+    shape: ModelShape,
+    point: Hyperparameters,
+    plan: MemoryPlan,
+    card: Card,
+    *,
+    eval_cutoff_len: int | None = None,
+    equal_lengths: bool = False,
+    upcast: bool = False,
+) -> Estimate:
+    """Of a trial; without `eval_cutoff_len`, of its training alone."""
+    workload = replace(
+        workload_of(shape, point, plan, eval_cutoff_len or 1),
+        equal_lengths=equal_lengths,
+        prepare_for_kbit_training=upcast,
+    )
+    if eval_cutoff_len is None:
+        workload = replace(workload, per_device_eval_batch_size=0, eval_cutoff_len=0)
+    return predict(workload, Hardware.of(card))
+
+
 def changed(**changes: object) -> MemoryPlan:
     return PLAN.model_copy(update=changes)
 
@@ -45,7 +69,7 @@ def changed(**changes: object) -> MemoryPlan:
     equal_lengths=st.booleans(),
     upcast=st.booleans(),
 )
-def test_parts_add_up_to_the_allocated_bytes(
+def test_parts_add_up_to_the_bytes_of_the_process(
     shape: ModelShape,
     point: Hyperparameters,
     plan: MemoryPlan,
@@ -63,7 +87,8 @@ def test_parts_add_up_to_the_allocated_bytes(
         equal_lengths=equal_lengths,
         upcast=upcast,
     )
-    assert sum(found.parts.values()) == found.allocated_bytes
+    assert sum(found.parts.values()) == found.process_bytes
+    assert sum(found.allocated_parts.values()) == found.allocated_bytes
     assert all(type(size) is int and size > 0 for size in found.parts.values())
     assert found.allocated_bytes <= found.required_bytes
     assert found.allocated_bytes <= found.reserved_bytes

@@ -14,11 +14,13 @@ from vram_search.estimate import (
     PlannedTrial,
     check_card_holds_base,
     choose_plan,
-    estimate,
     estimate_base_bytes,
     plans,
+    predict,
     smallest,
+    workload_of,
 )
+from vram_search.estimate.hardware import Hardware
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import card_names, load_card
@@ -119,8 +121,8 @@ def test_candidate_carries_the_estimate_of_its_plan(
 ) -> None:
     found = plans(shape, point, card, pins, eval_cutoff_len=eval_cutoff_len)
     for candidate in (found[0], found[-1]):
-        expected = estimate(shape, point, candidate.plan, card, eval_cutoff_len=eval_cutoff_len)
-        assert candidate.estimate == expected
+        workload = workload_of(shape, point, candidate.plan, eval_cutoff_len)
+        assert candidate.estimate == predict(workload, Hardware.of(card))
 
 
 @given(found=candidates(), share=SHARES, margin=MARGINS)

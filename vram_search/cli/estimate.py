@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vram_search.estimate.workload import Workload
     from vram_search.spec import Card
 
-_TOTALS = ("allocated_bytes", "required_bytes")
+_TOTALS = ("allocated_bytes", "required_bytes", "process_bytes")
 _SIZE = click.IntRange(1, 2**31)
 _MODEL_OPTIONS = {
     "lora_rank": "--lora-rank",

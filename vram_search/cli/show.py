@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from vram_search.cli.options import (
@@ -105,10 +107,23 @@ def _bytes(study: StudyRecord, trial: TrialRecord) -> list[str]:
             f"    {name:<15}{format_bytes(predicted.get(name)):>12} "
             f"{format_bytes(measured.get(name)):>12}"
         )
+    lines += _verdict(predicted)
     lines.append(f"    predicted for {card_title(study)}, by part:")
     for part, size in predicted.get("parts", {}).items():
         lines.append(f"      {part:<19}{format_bytes(size):>12}")
     return lines
+
+
+def _verdict(predicted: dict[str, Any]) -> list[str]:
+    """Required bytes with the margin that held when the trial was planned, beside the budget."""
+    if "margin" not in predicted:
+        return []
+    needed = predicted["required_bytes"] * (1 + predicted["margin"])
+    place = "above" if predicted["excess"] > 0 else "within"
+    return [
+        f"    required with a margin of {predicted['margin']:.1%}: {format_bytes(needed)}, "
+        f"{place} the budget of {format_bytes(predicted['budget_bytes'])}"
+    ]
 
 
 def _tail(trial: TrialRecord) -> list[str]:

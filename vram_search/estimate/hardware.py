@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from vram_search.spec.card import Card
 from vram_search.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from vram_search.spec.card import Card
 
 CUBLAS_WORKSPACE_DATACENTER = 32 * MIB
 CUBLAS_WORKSPACE = 8320 * KIB
-"""torch `aten/src/ATen/cuda/CublasHandlePool.cpp` (`parseChosenWorkspaceSize`): 32 MiB on Hopper and
-data-centre Blackwell, `:4096:2:16:8` elsewhere."""
+"""torch `aten/src/ATen/cuda/CublasHandlePool.cpp` (`parseChosenWorkspaceSize`): 32 MiB on Hopper
+and data-centre Blackwell, `:4096:2:16:8` elsewhere."""
 CUBLASLT_WORKSPACE = MIB
 """Of a product with a bias (`getCUDABlasLtWorkspaceSize`, same file)."""
 H200_CONTEXT = 794_820_608

@@ -130,10 +130,10 @@ def _layer_backward(workload: Workload, kinds: list[LayerBytes], saved: float) -
     if not workload.gradient_checkpointing:
         own = sum(tensor.of(tokens) for tensor in kind.saved)
         return {
-            "saved_activations": saved,
+            "saved_activations": saved - own,
             "gradients": _earlier_gradients(workload),
             "adapter_copies": copies,
-            "layer": live - own,
+            "layer": live,
             "temporaries": temporary,
         }
     recomputed = {"recomputed_layer": live, "temporaries": temporary}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vram_search.errors import InputError
 from vram_search.estimate.calibration import hardware_for
+from vram_search.estimate.limit import Limit
 from vram_search.estimate.memory import Estimate, estimate_base_bytes, predict
 from vram_search.estimate.workload import Workload
 from vram_search.spec.card import Card
@@ -83,20 +84,21 @@ def choose_plan(
 
 def smallest(candidates: list[PlannedTrial]) -> PlannedTrial:
     """The plan that needs the fewest bytes."""
-    return min(candidates, key=lambda c: c.estimate.allocated_bytes)
+    return min(candidates, key=lambda c: c.estimate.required_bytes)
 
 
 def check_card_holds_base(shape: ModelShape, card: Card) -> None:
     """Refuses a card on which not even the quantised base model fits.
 
     Raises:
-        InputError: with the bytes on both sides.
+        InputError: with the bytes on both sides; or the card's calibration is damaged.
     """
-    needed = estimate_base_bytes(shape) + 2 * hardware_for(card).cublas_workspace_bytes
-    if needed > card.budget_bytes:
+    limit = Limit.of(card, shape)
+    needed = estimate_base_bytes(shape) + 2 * limit.hardware.cublas_workspace_bytes
+    if needed > limit.budget_bytes:
         raise InputError(
             f"the card {card.label} is too small for this base model: its weights alone take "
-            f"{format_bytes(needed)} in NF4, the card leaves {format_bytes(card.budget_bytes)}",
+            f"{format_bytes(needed)} in NF4, the card leaves {format_bytes(limit.budget_bytes)}",
             "choose a smaller model or a larger card",
         )
 

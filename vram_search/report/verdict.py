@@ -34,7 +34,7 @@ def verdict_lines(verdict: Verdict, *, with_changes: bool) -> list[str]:
         ),
         *generic_lines(verdict.not_modelled, limit.margin),
         "",
-        *stacked_bar(estimate.parts, estimate.required_bytes, limit.budget_bytes),
+        *stacked_bar(estimate.allocated_parts, estimate.required_bytes, limit.budget_bytes),
     ]
     if with_changes or not verdict.fits:
         lines += ["", *_change_lines(verdict)]

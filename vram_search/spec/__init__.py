@@ -1,21 +1,38 @@
-"""What a person writes: studies, spaces, plans, cards, model shapes. Pure data, validated."""
+"""What a person writes: studies, spaces, plans, cards, model shapes. Pure data, validated.
 
-from vram_search.spec.card import Card
-from vram_search.spec.hyperparameters import Hyperparameters, SearchSpace
-from vram_search.spec.load import find_study_file, load_study
-from vram_search.spec.plan import MemoryPlan, PlanPins
-from vram_search.spec.shape import ModelShape, load_shape
-from vram_search.spec.study import StudySpec
+A name's module is imported when the name is first asked for (PEP 562): a model's shape needs no
+pydantic, which takes 0.1 s to load.
+"""
 
-__all__ = [
-    "Card",
-    "Hyperparameters",
-    "MemoryPlan",
-    "ModelShape",
-    "PlanPins",
-    "SearchSpace",
-    "StudySpec",
-    "find_study_file",
-    "load_shape",
-    "load_study",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vram_search.spec.card import Card as Card
+    from vram_search.spec.hyperparameters import Hyperparameters as Hyperparameters
+    from vram_search.spec.hyperparameters import SearchSpace as SearchSpace
+    from vram_search.spec.load import find_study_file as find_study_file
+    from vram_search.spec.load import load_study as load_study
+    from vram_search.spec.plan import MemoryPlan as MemoryPlan
+    from vram_search.spec.plan import PlanPins as PlanPins
+    from vram_search.spec.shape import ModelShape as ModelShape
+    from vram_search.spec.shape import load_shape as load_shape
+    from vram_search.spec.study import StudySpec as StudySpec
+else:
+    _MODULES = {
+        "Card": "card",
+        "Hyperparameters": "hyperparameters",
+        "MemoryPlan": "plan",
+        "ModelShape": "shape",
+        "PlanPins": "plan",
+        "SearchSpace": "hyperparameters",
+        "StudySpec": "study",
+        "find_study_file": "load",
+        "load_shape": "shape",
+        "load_study": "load",
+    }
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"vram_search.spec.{_MODULES[name]}"), name)

@@ -7,15 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vram_search.spec.base import Count, Number, Spec
+from vram_search.spec.lora_targets import LORA_TARGET_SETS as LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-
-LORA_TARGET_SETS: dict[str, tuple[str, ...]] = {
-    "qv": ("q_proj", "v_proj"),
-    "qkvo": ("q_proj", "k_proj", "v_proj", "o_proj"),
-    "qkvo_gu": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"),
-    "all": ("all",),
-}
-"""Named sets of LoRA modules; `all` is every linear layer of the model's blocks."""
 
 MAX_RANK = 1024
 MAX_CUTOFF_LEN = 1_048_576

@@ -18,6 +18,9 @@ from vram_search.spec.card import card_names
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
 
+_READABLE = "give the path of a text file in UTF-8 that you may read"
+_EXAMPLE = "see the shipped studies/demo.yaml for an example"
+
 
 def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Reads and validates a study file.
@@ -50,7 +53,7 @@ def find_study_file(path: Path) -> Path:
         if path.is_file():
             return path
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
     candidate = shipped("studies") / f"{path.stem}.yaml"
     if candidate.is_file() and path.parent in (Path(), Path("studies")):
         return candidate
@@ -62,19 +65,16 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{path}: not valid YAML: {where}{problem}") from None
+        raise InputError(f"{path}: not valid YAML: {where}{problem}", _EXAMPLE) from None
     if not isinstance(data, dict):
-        raise InputError(
-            f"{path}: holds no study (a mapping of keys is expected)",
-            "see the shipped studies/demo.yaml for an example",
-        )
+        raise InputError(f"{path}: holds no study (a mapping of keys is expected)", _EXAMPLE)
     return data
 
 
@@ -89,7 +89,10 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
-        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+        raise InputError(
+            f"--set {override!r}: the value is not valid YAML",
+            "close every bracket and quote, for example --set search_space.lora_rank=[8,16]",
+        ) from None
     for part in parts[:-1]:
         inner = data.get(part)
         if not isinstance(inner, dict):

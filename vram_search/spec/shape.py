@@ -18,10 +18,13 @@ from vram_search.spec.families import (
     family_of,
     read_window,
 )
-from vram_search.spec.hyperparameters import LORA_TARGET_SETS
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.not_modelled import OTHER_MODALITIES, reasons
 
 MAX_PARAMETERS = 2**50
+HEAD_DIM_ROUNDED_DOWN = frozenset({"glm4_moe", "glm4_moe_lite"})
+"""Families whose heads need not divide hidden_size (transformers `models/glm4_moe/
+modeling_glm4_moe.py`, `Glm4MoeAttention`; `glm4_moe_lite` has latent attention of its own sizes)."""
 
 
 @dataclass(frozen=True)
@@ -185,13 +188,7 @@ def _shape(fields: Fields, outer: Fields, model_type: str, family: Family) -> Mo
         raise fields.fault(
             f"num_attention_heads ({heads}) is not a multiple of num_key_value_heads ({kv_heads})"
         )
-    head_dim = fields.size_or_none("head_dim")
-    if head_dim is None and hidden % heads:
-        raise fields.fault(
-            f"hidden_size ({hidden}) is not a multiple of num_attention_heads ({heads}), "
-            "and head_dim is not given"
-        )
-    head_dim = head_dim or hidden // heads
+    head_dim = fields.size_or_none("head_dim") or _head_dim(fields, model_type, hidden, heads)
     q_size, kv_size = heads * head_dim, kv_heads * head_dim
     experts = read_experts(fields, hidden, intermediate, layers)
     linears = _attention_linears(fields, family, hidden, q_size, kv_size)
@@ -225,9 +222,20 @@ def _shape(fields: Fields, outer: Fields, model_type: str, family: Family) -> Mo
     )
 
 
+def _head_dim(fields: Fields, model_type: str, hidden: int, heads: int) -> int:
+    if hidden % heads and model_type not in HEAD_DIM_ROUNDED_DOWN:
+        raise fields.fault(
+            f"hidden_size ({hidden}) is not a multiple of num_attention_heads ({heads}), "
+            "and head_dim is not given"
+        )
+    return hidden // heads
+
+
 def _intermediate_size(fields: Fields, model_type: str, hidden: int) -> int:
     if model_type in MLP_OF_FOUR_HIDDEN:
         return fields.size_or_none("intermediate_size") or 4 * hidden
+    if fields.count("num_experts") > 1 and fields.size_or_none("intermediate_size") is None:
+        return fields.size("moe_intermediate_size")
     return fields.size("intermediate_size")
 
 

@@ -45,6 +45,11 @@ class TrialRecord:
         bits_per_byte: of the best checkpoint; comparable between tokenizers.
         predicted, measured: bytes by name: `allocated_bytes`, `reserved_bytes`, `process_bytes`,
             `device_bytes`, `required_bytes`, and `parts`, a dict of bytes by part.
+            `predicted` also holds what the plan was judged by: `budget_bytes`; `margin`, the share
+            by which required bytes were raised when this trial was planned; `excess`, the share of
+            the budget by which they were above it then, <= 0 where they fitted.
+            `measured` also holds, after an out-of-memory, `required_ratio_above`: measured /
+            predicted required bytes are at least this.
         predicted_required_bytes, measured_required_bytes: copied out of those two for queries.
         seconds: by phase.
         error: `stage`, `step`, `message`, `remedy` and the like.

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
-from vram_search.estimate.margin import margin_for
+from vram_search.estimate.limit import Limit
 from vram_search.gpu import CardMemory, GpuReader, budget_here, open_reader
 from vram_search.protocol import LoadJob
 from vram_search.search import Search, priors
@@ -139,8 +139,9 @@ def _make_room(
     listener: RunListener,
 ) -> Room:
     study = prepared.study
+    limit = Limit.of(study.card, prepared.shape)
     reader = open_reader()
-    budget_bytes, cap_bytes, baseline = _budget(study, reader, listener)
+    budget_bytes, cap_bytes, baseline = _budget(limit, reader, listener)
     expandable = study.plan.expandable_segments
     trainer = ResidentTrainer(
         LoadJob(
@@ -167,21 +168,21 @@ def _make_room(
         reader=reader,
         baseline_device_bytes=baseline,
         budget_bytes=budget_bytes,
-        margin=margin_for(prepared.shape),
+        margin=limit.margin,
         adapters=folder.adapters,
     )
 
 
 def _budget(
-    study: StudySpec, reader: GpuReader | None, listener: RunListener
+    limit: Limit, reader: GpuReader | None, listener: RunListener
 ) -> tuple[int, int | None, int | None]:
     """(budget bytes, the allocator's cap, device bytes that others use now)."""
-    card = study.card
+    card = limit.card
     if reader is None:
         listener.note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
-        return card.budget_bytes, None, None
+        return limit.budget_bytes, None, None
     others = reader.sample(None)
-    memory = CardMemory(card.total_bytes, card.reserve_bytes, card.context_bytes)
+    memory = CardMemory(card.total_bytes, card.reserve_bytes, limit.hardware.context_bytes)
     budget = budget_here(reader.device().total_bytes, others.occupied_bytes, memory)
     listener.note(f"{reader.device().name}: {budget.explanation}")
     return budget.budget_bytes, budget.budget_bytes, others.device_bytes
@@ -296,6 +297,7 @@ def _keep_best_adapters(room: Room) -> None:
 def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
     """What `--dry-run` shows: the priors, their plans, and whether they fit the study's card."""
     study = prepared.study
+    limit = Limit.of(study.card, prepared.shape)
     rows = []
     for point in priors(study.search_space, study.training.lora_alpha_ratio):
         candidates = plans(
@@ -305,6 +307,6 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
             study.plan,
             eval_cutoff_len=study.eval_cutoff_len,
         )
-        chosen = choose_plan(candidates, study.card.budget_bytes, margin_for(prepared.shape))
+        chosen = choose_plan(candidates, limit.budget_bytes, limit.margin)
         rows.append((point.model_dump(), chosen or smallest(candidates), chosen is not None))
     return rows
