@@ -40,6 +40,7 @@ gpu: $(VENV)/installed  ## the tests that need a CUDA GPU
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench.queries
+	$(BIN)/python -m bench.estimate_speed
 
 trace-check: $(VENV)/installed  ## predicted bytes beside those of the real code on fake tensors
 	$(BIN)/python -m bench.trace_check

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from vram_search.cli.main import COMMANDS, cli
+from vram_search.units import format_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXPLAINED = ROOT / "docs" / "td-010-explained.md"
+MEASURED = ROOT / "configs" / "td-010" / "measured.jsonl"
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -64,3 +70,122 @@ def test_readme_study_is_a_study(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(block)
     (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     assert load_study(tmp_path / "study.yaml").study == "my-model"
+
+
+class Shown(NamedTuple):
+    """Shell commands of a page, and the output or the table that follows them."""
+
+    commands: str
+    output: str
+    table: list[list[str]]
+    """Rows of cells, the header first."""
+
+
+def shown(page: Path) -> list[Shown]:
+    found = []
+    for commands, output, table in re.findall(
+        r"```sh\n((?:vram-search .*\n)+)```\n\n(?:```text\n((?:[^`].*\n|\n)+)```|((?:\|.*\n)+))",
+        page.read_text(encoding="utf-8"),
+    ):
+        lines = [line for line in table.splitlines() if not line.startswith("| --- ")]
+        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        found.append(Shown(commands.strip(), output, cells))
+    return found
+
+
+def printed(command: str) -> str:
+    result = CliRunner().invoke(cli, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def answers(commands: str) -> list[dict[str, Any]]:
+    """The estimates that the commands print as JSON."""
+    found = []
+    for command in commands.splitlines():
+        text = printed(command)
+        lines = [text] if command.endswith("--json") else text.splitlines()
+        for answer in map(json.loads, lines):
+            found += answer.get("plans", [answer])
+    return found
+
+
+def columns(header: list[str], wanted: str) -> dict[int, str]:
+    """Columns whose header is `wanted` with the name of a field in backticks."""
+    named = ((place, re.fullmatch(rf"{wanted}`(\w+)`", name)) for place, name in enumerate(header))
+    return {place: match[1] for place, match in named if match}
+
+
+EXPLAINED_SHOWN = shown(EXPLAINED)
+EXPLAINED_OUTPUTS = [part for part in EXPLAINED_SHOWN if part.output]
+EXPLAINED_TABLES = [part for part in EXPLAINED_SHOWN if part.table]
+
+
+def of_optimizers(part: Shown) -> bool:
+    return "optimizers.jsonl" in part.commands
+
+
+@pytest.fixture
+def in_checkout(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands as the page has them, without calibrations of this machine."""
+    monkeypatch.chdir(ROOT)
+
+
+def test_explained_report_shows_commands_of_both_kinds() -> None:
+    assert (len(EXPLAINED_OUTPUTS), len(EXPLAINED_TABLES)) == (2, 5)
+
+
+@pytest.mark.usefixtures("in_checkout")
+@pytest.mark.parametrize("part", EXPLAINED_OUTPUTS, ids=lambda part: part.commands)
+def test_explained_report_shows_what_its_command_prints(part: Shown) -> None:
+    assert printed(part.commands) == part.output
+
+
+@pytest.mark.usefixtures("in_checkout")
+@pytest.mark.parametrize(
+    "part",
+    [part for part in EXPLAINED_TABLES if not of_optimizers(part)],
+    ids=lambda part: part.commands.splitlines()[0],
+)
+def test_explained_report_tabulates_what_its_commands_print(part: Shown) -> None:
+    header, *rows = part.table
+    fields = columns(header, "")
+    assert fields
+    for row, answer in zip(rows, answers(part.commands), strict=True):
+        for place, field in fields.items():
+            assert row[place] == format_bytes(answer[field]), (row[0], field)
+
+
+@pytest.mark.usefixtures("in_checkout")
+def test_explained_report_says_which_of_the_suspects_fit_the_card() -> None:
+    (part,) = [part for part in EXPLAINED_TABLES if "what-if.jsonl" in part.commands]
+    header, *rows = part.table
+    (limit,) = re.findall(r"fits (.+ GiB)", header[-1])
+    (plan,) = answers(EXPLAINED_OUTPUTS[0].commands + " --json")
+    assert limit == format_bytes(plan["budget_bytes"])
+    for row, answer in zip(rows, answers(part.commands), strict=True):
+        needed = answer["required_bytes"] * (1 + answer["margin"])
+        assert row[-1] == ("yes" if needed <= plan["budget_bytes"] else "**no**"), row[0]
+
+
+@pytest.mark.usefixtures("in_checkout")
+def test_explained_report_counts_the_states_of_both_optimizers() -> None:
+    (part,) = filter(of_optimizers, EXPLAINED_TABLES)
+    found = answers(part.commands)
+    for row, plain, eight_bit in zip(part.table[1:], found[::2], found[1::2], strict=True):
+        states, small = (answer["parts"]["optimizer"] for answer in (plain, eight_bit))
+        figures = (plain["parts"]["adapter"], states, small, states - small)
+        assert row[1:] == [f"{figure:,}" for figure in figures], row[0]
+
+
+def test_explained_report_shows_bytes_that_were_measured() -> None:
+    (part,) = [part for part in EXPLAINED_TABLES if MEASURED.name in part.commands]
+    runs = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
+    truth = (ROOT / "tests" / "data" / "vram_truth.jsonl").read_text(encoding="utf-8")
+    assert all(run in [json.loads(line) for line in truth.splitlines()] for run in runs)
+    header, *rows = part.table
+    fields = columns(header, "measured ")
+    assert len(fields) == 3
+    for row, run in zip(rows, runs, strict=True):
+        for place, field in fields.items():
+            assert row[place] == format_bytes(run[field]), (row[0], field)

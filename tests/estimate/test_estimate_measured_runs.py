@@ -80,11 +80,15 @@ def test_allocated_peak_of_int8_eager_and_evaluations_is_predicted_as_well_as_pr
     assert (median <= 0.01, most <= 0.03, worst <= 0.05) == (True, True, True)
 
 
-def test_reserved_bytes_are_predicted_within_two_per_cent_at_the_median() -> None:
-    """The tail is longer than we would like: one cached block, whole or not, is a tenth of a small
-    run."""
+def test_reserved_bytes_are_predicted_as_well_as_promised() -> None:
+    median, most, worst = summary([reserved_error(run) for run in ROOMY if run in RUNS])
+    assert (median <= 0.02, most <= 0.05, worst <= 0.10) == (True, True, True)
+
+
+def test_reserved_bytes_of_more_families_have_a_longer_tail() -> None:
+    """One cached block, whole or not, is a tenth of a small run."""
     median, most, worst = summary([reserved_error(run) for run in ROOMY])
-    assert (median <= 0.02, most <= 0.13, worst <= 0.25) == (True, True, True)
+    assert (median <= 0.01, most <= 0.11, worst <= 0.20) == (True, True, True)
 
 
 @pytest.mark.parametrize("run", EQUAL, ids=told)

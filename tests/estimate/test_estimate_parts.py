@@ -89,7 +89,7 @@ def test_parts_add_up_to_the_bytes_of_the_process(
     )
     assert sum(found.parts.values()) == found.process_bytes
     assert sum(found.allocated_parts.values()) == found.allocated_bytes
-    assert all(type(size) is int and size > 0 for size in found.parts.values())
+    assert all(type(size) is int and size > 0 for size in found.parts.values()), found.parts
     assert found.allocated_bytes <= found.required_bytes
     assert found.allocated_bytes <= found.reserved_bytes
     assert found.process_bytes - found.reserved_bytes == card.context_bytes

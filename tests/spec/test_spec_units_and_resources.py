@@ -27,6 +27,8 @@ from vram_search.units import (
         (" 12.5 gb ", 12_500_000_000),
         ("1 KiB", 1024),
         ("1 kB", 1000),
+        ("1.5 TiB", 1536 * GIB),
+        ("2 TB", 2_000_000_000_000),
         ("7 B", 7),
         ("123", 123),
         (123, 123),
@@ -57,7 +59,7 @@ def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
         assert "is not a size" in str(error)
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1 GiB", "1 TB", "1,5 GiB", "1e9", "1 Gi B", "nan"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1 GiB", "1 PB", "1,5 GiB", "1e9", "1 Gi B", "nan"])
 def test_text_that_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="write it like '16 GiB'"):
         parse_bytes(text)
@@ -71,6 +73,8 @@ def test_text_that_is_no_size_is_refused_with_an_example(text: str) -> None:
         (870 * MIB, "870 MiB"),
         (5.19 * GIB, "5.19 GiB"),
         (-2 * GIB, "-2.00 GiB"),
+        (1023 * GIB, "1023.00 GiB"),
+        (1536 * GIB, "1.50 TiB"),
     ],
 )
 def test_sizes_are_printed_for_a_person(count: float | None, text: str) -> None:

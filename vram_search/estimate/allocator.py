@@ -49,7 +49,7 @@ class Gap:
     """Of the pool for requests up to 1 MiB."""
 
 
-@dataclass
+@dataclass(slots=True)
 class CachingAllocator:
     """Allocated and reserved bytes after any sequence of requests, and their peaks."""
 
@@ -89,21 +89,22 @@ class CachingAllocator:
         Raises:
             OutOfMemoryError: not even an emptied cache leaves room below the limit.
         """
-        size = max(MIN_BLOCK, -(-size // MIN_BLOCK) * MIN_BLOCK)
+        size = -(-size // MIN_BLOCK) * MIN_BLOCK or MIN_BLOCK
         small = size <= SMALL_REQUEST
         pool = self._free[small]
         index = bisect_left(pool, (size, -1))
         block = pool.pop(index)[2] if index < len(pool) else self._new_segment(size, small)
         block.free = False
         remaining = block.size - size
-        if remaining >= MIN_BLOCK if small else remaining > SMALL_REQUEST:
+        if remaining > (0 if small else SMALL_REQUEST):
             rest = Block(block.address + size, remaining, small, True, block, block.next)
             if block.next:
                 block.next.previous = rest
             block.next, block.size = rest, size
             self._put(rest)
         self.allocated += block.size
-        self.peak_allocated = max(self.peak_allocated, self.allocated)
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
         return block
 
     def free(self, block: Block) -> None:

@@ -130,7 +130,7 @@ def _layer_backward(workload: Workload, kinds: list[LayerBytes], saved: float) -
     if not workload.gradient_checkpointing:
         own = sum(tensor.of(tokens) for tensor in kind.saved)
         return {
-            "saved_activations": saved - own,
+            "saved_activations": max(0.0, saved - own),  # the first of layers keeps less
             "gradients": _earlier_gradients(workload),
             "adapter_copies": copies,
             "layer": live,

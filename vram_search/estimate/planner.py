@@ -34,6 +34,8 @@ class PlannedTrial:
 
     def fits(self, budget_bytes: int, margin: float) -> bool:
         """Whether the required bytes, raised by the margin (0.02 is 2 %), are within the budget."""
+        if self.estimate.allocated_bytes * (1 + margin) > budget_bytes:
+            return False  # required bytes are no fewer, and may cost a replay of the allocator
         return self.estimate.required_bytes * (1 + margin) <= budget_bytes
 
     def excess(self, budget_bytes: int, margin: float) -> float:

@@ -1,7 +1,8 @@
 """The allocator's requests over a training, as `allocator` replays them.
 
-Two optimizer steps and an evaluation, with `LAYERS` layers in full and what the others keep in
-their place: a layer's requests repeat those of the one before it.
+Two optimizer steps and an evaluation. The forward pass of every layer is played, for what layers
+keep settles in the gaps that the ones before have left. Of the backward passes the last and the
+first layer's are: those between repeat them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vram_search.estimate.allocator import SMALL_REQUEST, SMALL_SEGMENT, Block, CachingAllocator, Gap
+from vram_search.estimate.allocator import (
+    SMALL_REQUEST,
+    SMALL_SEGMENT,
+    Block,
+    CachingAllocator,
+    Gap,
+)
 from vram_search.estimate.layer import BF16, FP32, LayerSetup, record_layer
 from vram_search.estimate.loading import Loaded
 from vram_search.estimate.tape import Bytes, Tape, Tensor
-
-LAYERS = 2
 
 Event = tuple[bool, int]
 """Request (True) or release of a tensor, by its index."""
@@ -197,31 +202,14 @@ def _large(events: tuple[Event, ...], sizes: list[int]) -> list[Event]:
     return [event for event in events if event[1] < 4 or sizes[event[1]] > SMALL_REQUEST]
 
 
-def _thinned(events: list[Event]) -> list[Event]:
-    """What a layer keeps, and what is live at the moments when that is requested."""
-    freed = {index for request, index in events if not request}
-    live: set[int] = set()
-    wanted: set[int] = set()
-    for request, index in events:
-        if not request:
-            live.discard(index)
-            continue
-        live.add(index)
-        if index not in freed:
-            wanted |= live
-    return [event for event in events if event[1] in wanted]
-
-
 class _Replay:
     def __init__(self, allocator: CachingAllocator, events: LayerEvents, sizes: Sizes) -> None:
         self.allocator, self.events, self.sizes = allocator, events, sizes
         self.bytes = [round(size.of(sizes.tokens)) for size in events.sizes]
-        self.shown = min(LAYERS, sizes.layers)
         self.forward = _large(events.forward, self.bytes)
         self.forward_saving = _large(events.forward_saving, self.bytes)
         self.backward = _large(events.backward, self.bytes)
         self.first = self.forward if sizes.checkpointing else self.forward_saving
-        self.thinned = _thinned(self.first)
 
     def _play(self, events: list[Event], live: dict[int, Block], sizes: list[int]) -> None:
         allocate, free = self.allocator.allocate, self.allocator.free
@@ -240,7 +228,7 @@ class _Replay:
         lives: list[dict[int, Block]] = []
         for number in range(s.layers):
             live = {0: stream}
-            self._play(self.first if self._whole(number) else self.thinned, live, self.bytes)
+            self._play(self.first, live, self.bytes)
             stream = live.pop(1)
             lives.append(live)
         normed = allocate(hidden)
@@ -271,7 +259,8 @@ class _Replay:
             free(block)
 
     def _whole(self, number: int) -> bool:
-        return number == 0 or number >= self.sizes.layers - self.shown + 1
+        """Whether a layer's backward pass is played, or only what it releases."""
+        return number in (0, self.sizes.layers - 1)
 
     def _loss(self, normed: Block, *, first: bool) -> Block:
         """Head and loss, forward and backward; returns the gradient of the last hidden state."""
@@ -330,7 +319,7 @@ class _Replay:
         sizes = [round(size.of(s.eval_tokens)) for size in self.events.sizes]
         forward = _large(self.events.forward, sizes)
         stream = allocate(sizes[0])
-        for _ in range(min(2, self.shown)):
+        for _ in range(min(2, s.layers)):
             live = {0: stream}
             self._play(forward, live, sizes)
             stream = live.pop(1)

@@ -23,8 +23,8 @@ from vram_search.spec.not_modelled import OTHER_MODALITIES, reasons
 
 MAX_PARAMETERS = 2**50
 HEAD_DIM_ROUNDED_DOWN = frozenset({"glm4_moe", "glm4_moe_lite"})
-"""Families whose heads need not divide hidden_size (transformers `models/glm4_moe/
-modeling_glm4_moe.py`, `Glm4MoeAttention`; `glm4_moe_lite` has latent attention of its own sizes)."""
+"""Families whose heads need not divide hidden_size: `Glm4MoeAttention` rounds down (transformers
+`models/glm4_moe/modeling_glm4_moe.py`), latent attention has its own sizes (`glm4_moe_lite/`)."""
 
 
 @dataclass(frozen=True)
