@@ -1,4 +1,4 @@
-"""Predictions against measured runs: `tests/data/vram_truth.jsonl`, and our own of more families."""
+"""Predictions against measured runs: `vram_truth.jsonl`, and our own of more families."""
 
 from __future__ import annotations
 

@@ -105,6 +105,22 @@ def test_head_dim_of_its_own_needs_no_divisible_hidden_size() -> None:
     assert parse_shape(changed(hidden_size=33, head_dim=8), "x").q_size == 32
 
 
+def test_family_whose_code_rounds_head_dim_down_is_no_contradiction() -> None:
+    config = changed(hidden_size=34)
+    with pytest.raises(InputError, match=r"hidden_size \(34\) is not a multiple"):
+        parse_shape(config, "x")
+    assert parse_shape(config | {"model_type": "glm4_moe"}, "x").head_dim == 8
+
+
+def test_model_of_experts_alone_needs_no_other_intermediate_size() -> None:
+    config = without("intermediate_size") | {"model_type": "qwen3_5_moe_text", "num_experts": 4}
+    with pytest.raises(InputError, match="'moe_intermediate_size' is missing"):
+        parse_shape(config, "x")
+    shape = parse_shape(config | {"moe_intermediate_size": 16, "num_experts_per_tok": 2}, "x")
+    assert shape.intermediate_size == 2 * 16
+    assert shape.expert_parameters == 2 * 4 * (3 * 32 * 16 + 32)
+
+
 def test_wrapper_without_its_text_config_is_refused() -> None:
     with pytest.raises(InputError, match="'text_config' is missing"):
         parse_shape({"model_type": "llava", "vision_config": {}}, "x")

@@ -221,8 +221,9 @@ def test_file_of_ones_own_is_taken_before_the_shipped_one(
 
 
 def test_text_that_is_not_yaml_is_reported_with_its_line(load_text: LoadText) -> None:
-    with pytest.raises(InputError, match=r"not valid YAML: line 3, column \d+"):
+    with pytest.raises(InputError, match=r"not valid YAML: line 3, column \d+") as caught:
         load_text("seed: 1\nbudget:\n  trials: ]\nplan: {}")
+    assert "studies/demo.yaml" in caught.value.remedy
 
 
 @pytest.mark.parametrize("text", ["seed: 2024-13-45", "seed: 0b_"])
@@ -240,8 +241,9 @@ def test_yaml_without_a_mapping_is_no_study(load_text: LoadText, text: str) -> N
 def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "latin.yaml"
     file.write_bytes("study: größe".encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read") as caught:
         load_study(file)
+    assert "UTF-8" in caught.value.remedy
 
 
 def test_unknown_card_lists_the_shipped_ones(faults_of: FaultsOf) -> None:

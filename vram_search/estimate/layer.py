@@ -160,7 +160,7 @@ class _Runner:
         saves: tuple[Tensor, ...] = ()
         if not quantized and self.setup.upcast:  # autocast's copy of an fp32 weight
             saves = (Tensor(0, BF16, constant=weight.constant),)
-        temporaries = (weight,) if quantized else ()
+        temporaries: tuple[Bytes, ...] = (weight,) if quantized else ()
         if self.setup.quantization == "int8":
             temporaries = (Bytes(linear.in_features), Bytes(FP32 * linear.out_features))
         out = self.tape.run(

@@ -4,7 +4,8 @@ A block that was cut from a larger free one keeps a remainder of up to 1 MiB, so
 weights take 2 % more or less by the order of their loading. Sources: transformers
 `modeling_utils.py` (`caching_allocator_warmup`) and `core_model_loading.py`
 (`convert_and_load_state_dict_in_model`: tensors by name); bitsandbytes `functional.py`
-(`quantize_4bit`, `int8_vectorwise_quant`); peft `utils/other.py` (`prepare_model_for_kbit_training`).
+(`quantize_4bit`, `int8_vectorwise_quant`); peft `utils/other.py`
+(`prepare_model_for_kbit_training`).
 """
 
 from __future__ import annotations

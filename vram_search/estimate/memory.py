@@ -40,6 +40,8 @@ REQUIRED_SHARE = 0.9
 """Of what a roomy allocator takes beyond the allocated peak, a run under a limit needs about this
 much: the rest is cache that it can give back (recorded event streams, replayed under falling
 limits; docs/experiments.md)."""
+REQUIRED_SHARE_VARIED = 0.5
+"""The same where lengths vary, of what equal lengths would reserve."""
 REQUIRED_RATIO_VARIED = 1.10
 REQUIRED_RATIO_EXPANDABLE = 1.02
 """At least, against the allocated peak: varied lengths, and expandable segments (measured)."""
@@ -73,10 +75,10 @@ class Estimate:
         if self.workload.expandable_segments:
             return round(self.allocated_bytes * REQUIRED_RATIO_EXPANDABLE)
         slack = self.reserved_bytes - self.allocated_bytes
-        required = self.allocated_bytes + REQUIRED_SHARE * slack
-        if not self.workload.equal_lengths:
-            required = max(required, self.allocated_bytes * REQUIRED_RATIO_VARIED)
-        return round(required)
+        if self.workload.equal_lengths:
+            return round(self.allocated_bytes + REQUIRED_SHARE * slack)
+        least = self.allocated_bytes * REQUIRED_RATIO_VARIED
+        return round(max(least, self.allocated_bytes + REQUIRED_SHARE_VARIED * slack))
 
     @property
     def process_bytes(self) -> int:

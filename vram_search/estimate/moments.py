@@ -5,8 +5,6 @@ A decoder layer is followed by `tape`; the model is that layer, repeated, with t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vram_search.estimate.layer import BF16, FP32, LayerBytes, LayerSetup, layer_bytes
 from vram_search.estimate.static import adapter_bytes, fresh_block
 from vram_search.estimate.tape import Bytes

@@ -226,7 +226,7 @@ class _Replay:
         if first:
             allocate(s.workspace)  # the rotary embedding's product is the first
         lives: list[dict[int, Block]] = []
-        for number in range(s.layers):
+        for _ in range(s.layers):
             live = {0: stream}
             self._play(self.first, live, self.bytes)
             stream = live.pop(1)

@@ -1,0 +1,50 @@
+"""Rooms whose names are imported when they are asked for; predicting rows loads no pydantic."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import vram_search
+
+ROOMS = ["spec", "estimate"]
+PACKAGE = Path(vram_search.__file__).parent
+
+
+def names_for_the_type_checker(room: str) -> set[str]:
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return {
+        alias.asname
+        for node in imports
+        if (node.module or "").startswith("vram_search")
+        for alias in node.names
+        if alias.asname
+    }
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_name_that_the_type_checker_sees_is_there(room: str) -> None:
+    module = import_module(f"vram_search.{room}")
+    names = names_for_the_type_checker(room)
+    assert names == set(module._MODULES)
+    assert all(getattr(module, name).__name__ == name for name in names)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_name_that_a_room_lacks_is_an_attribute_error(room: str) -> None:
+    module = import_module(f"vram_search.{room}")
+    with pytest.raises(AttributeError, match=f"vram_search.{room}.* has no attribute 'Nothing'"):
+        module.Nothing  # noqa: B018, asking is the test
+
+
+def test_predicting_rows_loads_no_pydantic() -> None:
+    """It takes a quarter of the time that the command may take."""
+    code = "import sys, vram_search.cli.points; print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
