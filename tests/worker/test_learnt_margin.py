@@ -146,7 +146,7 @@ def test_plan_that_met_its_limit_would_not_be_chosen_again(budget: int, share: f
     required = max(1, round(share * budget))
     ratio = required_ratio_above(out_of_memory(budget), required, budget)
     assert ratio is not None
-    estimate = cast(Estimate, SimpleNamespace(required_bytes=required))
+    estimate = cast(Estimate, SimpleNamespace(allocated_bytes=1, required_bytes=required))
     plan = MemoryPlan(
         per_device_train_batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=True
     )

@@ -122,9 +122,9 @@ class _Runner:
     setup: LayerSetup
     linears: dict[str, Linear]
 
-    def add(self, a: Tensor, b: Tensor) -> Tensor:
+    def add(self, a: Tensor, b: Tensor, holds: tuple[Tensor, ...] = ()) -> Tensor:
         element = max(a.element_bytes, b.element_bytes)
-        return self.tape.run((a, b), a.features, element)
+        return self.tape.run((a, b), a.features, element, holds=holds)
 
     def norm(self, x: Tensor, features: float | None = None) -> Tensor:
         """`weight * (x.float() * rsqrt(mean(x.float() ** 2)))`; the weight is frozen."""
@@ -175,15 +175,15 @@ class _Runner:
             out = self.tape.run((out,), linear.out_features, FP32)
         if name not in self.setup.lora_modules:
             return out
-        lora_x = x
+        lora_x = wide = x
         if not quantized and x.element_bytes == BF16:  # to the dtype of A, then autocast's
-            lora_x = self.tape.run((x,), linear.in_features, FP32)
+            lora_x = wide = self.tape.run((x,), linear.in_features, FP32)
         if lora_x.element_bytes == FP32:
             lora_x = self.tape.run((lora_x,), linear.in_features, BF16)
         a = self.tape.run((lora_x,), self.setup.lora_rank, BF16, saves=(lora_x,), trains=True)
         b = self.tape.run((a,), linear.out_features, BF16, saves=(a,), trains=True)
         scaled = self.tape.run((b,), linear.out_features, BF16)
-        return self.add(out, scaled)
+        return self.add(out, scaled, holds=(x, wide))
 
     def attention(self, x: Tensor) -> Tensor:
         shape = self.setup.shape

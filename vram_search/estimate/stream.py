@@ -76,7 +76,7 @@ class _Events:
         kept |= {id(self.hidden), id(self.output)}
         last_use: dict[int, int] = {}
         for position, operation in enumerate(self.tape.operations):
-            for tensor in operation.inputs:
+            for tensor in operation.last_used:
                 last_use[id(tensor)] = position
         made: set[int] = {id(self.hidden)}
         events: list[Event] = []
@@ -94,7 +94,7 @@ class _Events:
                 if id(tensor) not in made:  # made inside the operation: scales, copies of weights
                     events.append((True, self._number(id(tensor), tensor.bytes)))
                     made.add(id(tensor))
-            for tensor in {id(t): t for t in operation.inputs}.values():
+            for tensor in operation.last_used:
                 if last_use[id(tensor)] == position and id(tensor) not in kept:
                     events.append((False, self._number(id(tensor), tensor.bytes)))
         return tuple(events)

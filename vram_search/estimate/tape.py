@@ -67,6 +67,13 @@ class Operation:
     forward_temporaries: tuple[Bytes, ...]
     in_place: bool
     """Backward writes the inputs' gradients over what was saved."""
+    holds: tuple[Tensor, ...]
+    """What Python's frames keep until this operation has run."""
+
+    @property
+    def last_used(self) -> tuple[Tensor, ...]:
+        """Inputs and what is held, each once."""
+        return tuple({id(tensor): tensor for tensor in (*self.inputs, *self.holds)}.values())
 
 
 @dataclass
@@ -89,6 +96,7 @@ class Tape:
         forward_temporaries: tuple[Bytes, ...] = (),
         backward_temporary: Bytes = NOTHING,
         in_place: bool = False,
+        holds: tuple[Tensor, ...] = (),
     ) -> Tensor:
         """Appends an operation; `trains` where it has weights that require gradients."""
         requires_grad = trains or any(tensor.requires_grad for tensor in inputs)
@@ -97,7 +105,9 @@ class Tape:
         if not requires_grad:
             kept = ()
         self.operations.append(
-            Operation(inputs, output, kept, backward_temporary, forward_temporaries, in_place)
+            Operation(
+                inputs, output, kept, backward_temporary, forward_temporaries, in_place, holds
+            )
         )
         return output
 
@@ -153,7 +163,7 @@ class Tape:
         kept = {id(tensor) for tensor in self.saved_tensors()}
         last_use: dict[int, int] = {}
         for index, operation in enumerate(self.operations):
-            for tensor in operation.inputs:
+            for tensor in operation.last_used:
                 last_use[id(tensor)] = index
         live = NOTHING
         moments = []
@@ -166,7 +176,7 @@ class Tape:
                 if id(tensor) not in made and id(tensor) not in last_use:
                     made.add(id(tensor))
                     live += tensor.bytes
-            for tensor in {id(t): t for t in operation.inputs}.values():
+            for tensor in operation.last_used:
                 name = id(tensor)
                 if last_use[name] == index and name in made and name not in kept:
                     live -= tensor.bytes

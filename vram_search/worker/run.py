@@ -182,7 +182,7 @@ def _budget(
         listener.note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
         return limit.budget_bytes, None, None
     others = reader.sample(None)
-    memory = CardMemory(card.total_bytes, card.reserve_bytes, card.context_bytes)
+    memory = CardMemory(card.total_bytes, card.reserve_bytes, limit.hardware.context_bytes)
     budget = budget_here(reader.device().total_bytes, others.occupied_bytes, memory)
     listener.note(f"{reader.device().name}: {budget.explanation}")
     return budget.budget_bytes, budget.budget_bytes, others.device_bytes
