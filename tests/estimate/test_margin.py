@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.estimate_accuracy import build_workload
 from vram_search.estimate.margin import (
     GENERIC_MARGIN,
     PRIOR_RATIOS,
@@ -23,7 +24,6 @@ from vram_search.estimate.margin import (
     margin_for,
 )
 from vram_search.estimate.memory import predict
-from vram_search.estimate.workload import Workload
 from vram_search.spec import load_shape
 from vram_search.units import GIB
 
@@ -55,7 +55,10 @@ def ratios_by_family() -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for row in measured_runs():
         if row["trained"] and row["cap_gib"] is None:
-            ratio = row["max_allocated_bytes"] / predict(workload(row)).allocated_bytes
+            ratio = (
+                row["max_allocated_bytes"]
+                / predict(build_workload(row, DATA / "models")).allocated_bytes
+            )
             found.setdefault(row["model"].split("-")[0], []).append(ratio)
     return found
 
@@ -66,30 +69,6 @@ def truth_ratios() -> list[float]:
 
 def of_the_others(family: str) -> list[float]:
     return [r for other, ratios in ratios_by_family().items() if other != family for r in ratios]
-
-
-def workload(row: dict[str, Any]) -> Workload:
-    eval_batch = row["per_device_eval_batch_size"]
-    return Workload(
-        shape=load_shape(DATA / "models" / row["model"]),
-        lora_modules=tuple(row["lora_target"]),
-        lora_rank=row["lora_rank"],
-        optimizer=row["optimizer"],
-        per_device_train_batch_size=row["per_device_train_batch_size"],
-        cutoff_len=row["cutoff_len"],
-        gradient_checkpointing=row["gradient_checkpointing"],
-        gradient_accumulation_steps=row["gradient_accumulation_steps"],
-        quantization=row["quantization"],
-        double_quantization=row["double_quantization"],
-        attention=row["attention"],
-        prepare_for_kbit_training=row["prepare_for_kbit_training"],
-        fused_linear_cross_entropy=row["fused_linear_cross_entropy"],
-        per_device_eval_batch_size=eval_batch,
-        eval_cutoff_len=row["cutoff_len"] if eval_batch else 0,
-        prediction_loss_only=row["prediction_loss_only"],
-        equal_lengths=row["lengths"] == "full",
-        expandable_segments="expandable_segments:True" in str(row["env"]),
-    )
 
 
 def coverage(draw_trials: Callable[[], list[float]], level: float = 0.95) -> float:
@@ -154,7 +133,7 @@ def test_limit_under_which_a_measured_run_died_is_below_its_required_bytes_and_m
     died = [row for row in measured_runs() if not row["trained"]]
     assert len(died) == 7
     for row in died:
-        setup = workload(row)
+        setup = build_workload(row, DATA / "models")
         needed = predict(setup).required_bytes * (1 + margin_for(setup.shape))
         assert needed > row["cap_gib"] * GIB, row["note"]
 
