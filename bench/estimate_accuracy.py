@@ -26,7 +26,9 @@ from vram_search.estimate.workload import Workload
 from vram_search.spec.shape import parse_shape
 from vram_search.units import GIB, MIB
 
-DATA = Path(__file__).parent.parent / "tests" / "data"
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "tests" / "data"
+MODELS = ROOT / "configs" / "models"
 CAP_TOLERANCE = 0.005
 
 PLAIN = "nf4/bf16 sdpa"
@@ -94,8 +96,11 @@ def build_workload(row: dict[str, Any], models: Path) -> Workload:
     """The workload that a row describes."""
     config_file = models / row["model"] / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
-    if row.get("num_hidden_layers"):
-        config["num_hidden_layers"] = row["num_hidden_layers"]
+    layers = row.get("num_hidden_layers")
+    if layers:
+        config["num_hidden_layers"] = layers
+        if "layer_types" in config:
+            config["layer_types"] = config["layer_types"][:layers]
     shape = parse_shape(config, str(config_file))
     target = row["lora_target"]
     eval_batch = row["per_device_eval_batch_size"]
@@ -294,7 +299,7 @@ def main() -> None:
     """Prints the table, or JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=Path, nargs="+", default=[DATA / "vram_truth.jsonl"])
-    parser.add_argument("--models", type=Path, default=DATA / "models")
+    parser.add_argument("--models", type=Path, default=MODELS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     result = accuracy(load_runs(arguments.rows, arguments.models))
