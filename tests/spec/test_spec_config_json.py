@@ -49,8 +49,11 @@ def test_missing_field_is_named(field: str, model_type: str) -> None:
 
 def test_family_that_is_not_modelled_is_named_with_the_field_it_lacks() -> None:
     config = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 9}
-    with pytest.raises(InputError, match=r"'num_attention_heads' is missing .*'mamba' is not"):
+    with pytest.raises(
+        InputError, match=r"'num_attention_heads' is missing .*'mamba' is not"
+    ) as caught:
         parse_shape(config, "x")
+    assert "config.json of a causal language model" in caught.value.remedy
 
 
 @pytest.mark.parametrize("field", SIZES)

@@ -64,11 +64,9 @@ class CachingAllocator:
     _next_address: int = 0
 
     @classmethod
-    def resume(
-        cls, allocated: int, reserved: int, gaps: Iterable[Gap], limit: float = float("inf")
-    ) -> CachingAllocator:
+    def resume(cls, allocated: int, reserved: int, gaps: Iterable[Gap]) -> CachingAllocator:
         """An allocator that holds `allocated` bytes for good and has these gaps."""
-        allocator = cls(limit, allocated, reserved, allocated, reserved)
+        allocator = cls(float("inf"), allocated, reserved, allocated, reserved)
         for gap in gaps:
             pinned = None if gap.whole else Block(0, 0, small=False)
             address = allocator._next_address

@@ -162,14 +162,8 @@ def _workspaces(workload: Workload, hardware: Hardware) -> int:
     )
 
 
-def replayed(
-    workload: Workload, hardware: Hardware = H200, limit: float = float("inf")
-) -> CachingAllocator:
-    """The allocator after two optimizer steps and an evaluation.
-
-    Raises:
-        OutOfMemoryError: the training does not complete below `limit`.
-    """
+def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
+    """The allocator after two optimizer steps and an evaluation."""
     shape = workload.shape
     layers = shape.num_hidden_layers
     adapter, states = adapter_blocks(workload), optimizer_blocks(workload)
@@ -194,7 +188,7 @@ def replayed(
     counts = attentions(workload)
     most = max(counts, key=lambda attention: counts[attention])
     loaded = _loaded(workload, upcast=workload.prepare_for_kbit_training)
-    return replay(loaded, layer_events(layer_setup(workload, most)), sizes, limit)
+    return replay(loaded, layer_events(layer_setup(workload, most)), sizes)
 
 
 def _small_pool(blocks: list[int]) -> int:

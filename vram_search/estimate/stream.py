@@ -169,21 +169,15 @@ class Sizes:
     eval_tokens: int
 
 
-def replay(
-    loaded: Loaded, events: LayerEvents, sizes: Sizes, limit: float = float("inf")
-) -> CachingAllocator:
-    """Replays a training.
-
-    Raises:
-        OutOfMemoryError: it does not complete below `limit`.
-    """
+def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocator:
+    """The allocator after two optimizer steps and an evaluation, from the loaded model on."""
     small, cached = (
         -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
         for size in (sizes.small_bytes, sizes.small_cached_bytes)
     )
     gaps = (*loaded.gaps, *([Gap(cached, whole=True, small=True)] if cached else []))
     allocator = CachingAllocator.resume(
-        loaded.allocated_bytes + small, loaded.reserved_bytes + small + cached, gaps, limit
+        loaded.allocated_bytes + small, loaded.reserved_bytes + small + cached, gaps
     )
     if sizes.large_adapter:
         for _ in range(sizes.layers):

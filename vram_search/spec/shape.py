@@ -164,7 +164,8 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
     except InputError as error:
         if model_type in MODELLED:
             raise
-        raise InputError(f"{error.message} (model_type {model_type!r} is not modelled)") from None
+        message = f"{error.message} (model_type {model_type!r} is not modelled)"
+        raise InputError(message, error.remedy) from None
     if shape.parameters > MAX_PARAMETERS:
         raise fields.fault(f"{shape.parameters:.1e} parameters: absurd")
     return shape
