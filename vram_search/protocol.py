@@ -101,6 +101,10 @@ class Probed(Spec):
     allocated_bytes: int | None
     reserved_bytes: int | None
     seconds: float
+    step_seconds: float | None = None
+    """Of its last optimizer step, scaled to the plan's accumulation."""
+    parts: dict[str, int] = Field(default_factory=dict)
+    """The allocated peak by part, names as in `Estimate.parts`; adds up to it."""
 
 
 class Step(Spec):
@@ -149,6 +153,12 @@ class Finished(Spec):
     best_step: int | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     leaked_bytes: int = 0
+    survivors: tuple[str, ...] = ()
+    """The largest tensors that a leak left behind, in words."""
+    base_intact: bool = True
+    """A sample of the base's weights is bit-identical to what was loaded."""
+    parts: dict[str, int] = Field(default_factory=dict)
+    """After an out-of-memory: what was allocated at that moment, by part."""
 
 
 Event = Annotated[

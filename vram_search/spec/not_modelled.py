@@ -93,7 +93,7 @@ def reasons(
     found += [f"{name} {fields.number(name):g}" for name in _DROPOUTS if fields.number(name)]
     if fields.flag("use_post_norm"):
         found.append("use_post_norm: norms before and after")
-    if fields.flag("use_bidirectional_attention"):
+    if fields.config.get("use_bidirectional_attention"):  # true, or "vision"
         found.append("use_bidirectional_attention")
     if any(outer.config.get(key) is not None for key in OTHER_MODALITIES):
         found.append(f"{outer.config.get('model_type')}: the text model alone is counted")
