@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Without an NVIDIA driver this torch release is asked for by name: a range may pull CUDA's gigabytes.
 TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
-.PHONY: demo test lint types docs wheel-check gpu bench trace-check clean
+.PHONY: demo test lint types docs wheel-check gpu bench trace-check export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,8 +35,9 @@ docs: $(VENV)/installed  ## docs/cli.md and docs/study-file.md from the code
 wheel-check: $(VENV)/installed  ## the wheel alone, in an empty environment, runs the demo study
 	$(BIN)/python tests/wheel_check.py "$(TORCH)"
 
-gpu: $(VENV)/installed  ## the tests that need a CUDA GPU
+gpu: $(VENV)/installed  ## the tests and the bench that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m bench.gpu_trials
 
 bench: $(VENV)/installed
 	$(BIN)/python -m bench.queries
@@ -44,6 +45,9 @@ bench: $(VENV)/installed
 
 trace-check: $(VENV)/installed  ## predicted bytes beside those of the real code on fake tensors
 	$(BIN)/python -m bench.trace_check
+
+export-check: $(VENV)/installed  ## exports of generated trials through the tools' own parsers
+	$(BIN)/python tests/export_check.py
 
 clean:
 	rm -rf $(VENV) dist build

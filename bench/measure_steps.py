@@ -40,11 +40,10 @@ MODULES = {
 }
 
 
-def configurations() -> list[dict[str, Any]]:
-    """Without Liger first: its patches stay on the model."""
+def configurations(liger: bool) -> list[dict[str, Any]]:
     plain = {"accumulation": 1, "optim": "adamw_8bit", "lora_target": "all", "lora_rank": 16}
     rows: list[dict[str, Any]] = []
-    for liger, checkpointing in itertools.product((False, True), (True, False)):
+    for checkpointing in (True, False):
         shared = {**plain, "liger": liger, "checkpointing": checkpointing}
         rows += [{**shared, "cutoff_len": c, "micro_batch": b} for c, b in SIZES]
         if not liger and checkpointing:
@@ -54,7 +53,7 @@ def configurations() -> list[dict[str, Any]]:
     return rows
 
 
-def load_job(model: str) -> LoadJob:
+def load_job(model: str, *, liger: bool = False) -> LoadJob:
     return LoadJob(
         model_name_or_path=str(shipped("configs", "models", model)),
         random_weights=True,
@@ -63,6 +62,7 @@ def load_job(model: str) -> LoadJob:
         seed=1,
         cutoff_lens=(512,),
         eval_cutoff_len=512,
+        enable_liger_kernel=liger,
     )
 
 
@@ -151,13 +151,13 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     with arguments.out.open("a", encoding="utf-8") as out:
-        for model in arguments.models:
-            base = base_model.load_base(load_job(model))
-            if arguments.profile:
+        for model, liger in itertools.product(arguments.models, (False, True)):
+            base = base_model.load_base(load_job(model, liger=liger))
+            if arguments.profile and not liger:
                 for checkpointing, batch in ((True, 1), (False, 4)):
-                    first = {**configurations()[0], "cutoff_len": 1024}
+                    first = {**configurations(liger)[0], "cutoff_len": 1024}
                     profile(base, {**first, "checkpointing": checkpointing, "micro_batch": batch})
-            for row in configurations():
+            for row in configurations(liger):
                 measured = measure(base, row)
                 print(json.dumps({"model": model, **row, **measured}), file=out, flush=True)
             del base

@@ -1,4 +1,4 @@
-"""Writes docs/cli.md and docs/study-file.md from the code; `--check` only compares."""
+"""Writes the pages of docs/ that follow from code and data; `--check` only compares."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 
 import click
+import td_010
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -88,7 +89,8 @@ def words(annotation: object) -> str:
 def main() -> int:
     """Writes the pages, or with --check returns 1 where they are stale."""
     stale = []
-    for name, text in (("cli.md", cli_page()), ("study-file.md", study_page())):
+    written = {"cli.md": cli_page(), "study-file.md": study_page(), **td_010.pages()}
+    for name, text in written.items():
         file = DOCS / name
         if file.is_file() and file.read_text(encoding="utf-8") == text:
             continue

@@ -44,8 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": {"errors", "units", "spec", "data", "protocol"},
     "worker": BELOW_WORKER,
     "export": {"errors", "units", "resources", "spec", "data", "store"},
+    "importing": {"errors", "units", "resources", "spec", "store"},
     "report": {"errors", "units", "spec", "store", "estimate"},
-    "cli": {"worker", "export", "report"} | BELOW_WORKER,
+    "cli": {"worker", "export", "importing", "report"} | BELOW_WORKER,
 }
 """Room -> rooms it may import, besides itself and the version in `vram_search`."""
 

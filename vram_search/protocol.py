@@ -16,6 +16,9 @@ from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 
+LEAK_BYTES = 16 * 2**20
+"""Allocated bytes after a trial may exceed those before it by so much; more is a leak."""
+
 
 class LoadJob(Spec):
     """Load and quantise the base model, read and encode the rows; once a process."""
@@ -31,6 +34,7 @@ class LoadJob(Spec):
     cap_bytes: int | None = None
     """What the allocator may take on a GPU; None leaves it free."""
     enable_liger_kernel: bool = False
+    """Patches the base once; every trial's plan says the same."""
 
 
 class TrialJob(Spec):
@@ -95,14 +99,14 @@ class Stage(Spec):
 
 
 class Probed(Spec):
-    """The mini-test is over; bytes are None without a GPU."""
+    """The mini-test is over; without a GPU, bytes and step_seconds are None."""
 
     event: Literal["probed"] = "probed"
     allocated_bytes: int | None
     reserved_bytes: int | None
     seconds: float
     step_seconds: float | None = None
-    """Of its last optimizer step, scaled to the plan's accumulation."""
+    """Of its last optimizer step, longest rows, scaled to the plan's accumulation."""
     parts: dict[str, int] = Field(default_factory=dict)
     """The allocated peak by part, names as in `Estimate.parts`; adds up to it."""
 
@@ -142,11 +146,13 @@ class Finished(Spec):
     outcome: Literal["complete", "pruned", "oom", "diverged", "failed"]
     stage: str
     step: int
+    """The stage's optimizer step under way at the end, or the last one; from 1."""
     steps_total: int
     message: str = ""
     remedy: str = ""
     requested_bytes: int | None = None
     batch_shape: tuple[int, int] | None = None
+    """The latest micro-batch or evaluation batch: rows, tokens of the longest."""
     allocated_bytes: int | None = None
     reserved_bytes: int | None = None
     trainable_parameters: int | None = None

@@ -13,6 +13,7 @@ from vram_search.estimate.hardware import Hardware
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, load_shape
 from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.plan import EVAL_LOSS_TOKENS
 from vram_search.spec.shape import shape_names
 from vram_search.units import GIB, KIB, MIB
 
@@ -209,7 +210,7 @@ def test_gradients_are_counted_while_they_are_accumulated() -> None:
 def test_long_evaluation_sets_the_peak_in_place_of_training() -> None:
     found = estimate(QWEN, POINT, PLAN, CARD, eval_cutoff_len=8192)
     assert found.moment == "evaluation"
-    assert found.parts["evaluation_logits"] == 10 * 151936 * 8192
+    assert found.parts["evaluation_logits"] == (2 * 8192 + 8 * EVAL_LOSS_TOKENS) * 151936
     assert "logits" not in found.parts
     assert estimate(QWEN, POINT, PLAN, CARD).moment == "loss"
 

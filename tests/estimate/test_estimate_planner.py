@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,15 @@ from vram_search.estimate import (
     check_card_holds_base,
     choose_plan,
     estimate_base_bytes,
+    planner,
     plans,
     predict,
     smallest,
     workload_of,
 )
 from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.planner import decide_liger, liger_available
+from vram_search.estimate.seconds import Pace, Speed, step_seconds
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import card_names, load_card
@@ -97,8 +101,118 @@ def test_every_plan_keeps_the_batch_the_pins_and_the_platform(
 
 @given(found=candidates())
 def test_candidates_are_fastest_first(found: list[PlannedTrial]) -> None:
-    costs = [candidate.relative_cost for candidate in found]
+    costs = [candidate.step_seconds for candidate in found]
     assert costs == sorted(costs)
+
+
+@given(
+    shape=st.from_type(ModelShape),
+    point=st.from_type(Hyperparameters),
+    card=st.from_type(Card),
+    factor=st.floats(0.1, 10),
+)
+def test_candidates_carry_the_seconds_of_the_pace_that_is_given(
+    shape: ModelShape, point: Hyperparameters, card: Card, factor: float
+) -> None:
+    pace = Pace(Speed(300e12, 2e12), factor)
+    found = plans(shape, point, card, PlanPins(), eval_cutoff_len=512, pace=pace)
+    for candidate in found:
+        assert candidate.step_seconds == step_seconds(candidate.estimate.workload, pace)
+
+
+def test_rows_of_varied_lengths_make_small_micro_batches_faster_on_a_slow_card() -> None:
+    """On one that waits for the host, padding costs nothing."""
+    slow, fast = Pace(Speed(30e12, 300e9)), Pace(Speed(990e12, 4800e9))
+    pins = PlanPins(gradient_checkpointing=False)
+    rows = [*range(100, 400), 1024, 1024]
+
+    def fastest(pace: Pace, row_tokens: list[int]) -> int:
+        found = plans(
+            QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, pace=pace, row_tokens=row_tokens
+        )
+        return found[0].plan.per_device_train_batch_size
+
+    assert fastest(slow, rows) < 16
+    assert fastest(fast, rows) == 16
+    assert fastest(slow, [1024]) == 16
+
+
+def test_kind_that_is_slow_on_this_device_is_no_longer_the_fastest() -> None:
+    speed = Speed(300e12, 2e12)
+    pins = PlanPins(per_device_train_batch_size=4)
+
+    def fastest(pace: Pace) -> bool:
+        found = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, pace=pace)
+        return found[0].plan.gradient_checkpointing
+
+    assert not fastest(Pace(speed))
+    assert fastest(Pace(speed, kind_factors={(False, False): 2.0}))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("eval_cutoff_len", [256, 1024, 4096])
+def test_evaluation_is_the_peak_only_where_one_row_is(fused: bool, eval_cutoff_len: int) -> None:
+    pins = PlanPins(enable_liger_kernel=fused)
+    found = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=eval_cutoff_len)
+    for candidate in found:
+        rows = candidate.plan.per_device_eval_batch_size
+        assert candidate.estimate.moment != "evaluation" or rows == 1
+    assert max(c.plan.per_device_eval_batch_size for c in found) > 1
+
+
+def test_fused_loss_in_training_leaves_the_logits_of_an_evaluation() -> None:
+    pins = PlanPins(
+        enable_liger_kernel=True,
+        gradient_checkpointing=True,
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=8,
+    )
+    (planned,) = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024)
+    assert planned.plan.per_device_eval_batch_size == 8
+    assert planned.estimate.moment == "evaluation"
+
+
+def test_evaluation_at_the_trials_own_longer_cutoff_is_accounted_for() -> None:
+    pins = PlanPins(per_device_eval_batch_size=1)
+    workload = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=256)[0].estimate.workload
+    assert workload.eval_tokens == POINT.cutoff_len
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Packages that can be imported."""
+    found = {"liger_kernel", "triton"}
+    monkeypatch.setattr(planner, "find_spec", lambda name: object() if name in found else None)
+    yield found
+
+
+@pytest.mark.parametrize("missing", ["liger_kernel", "triton"])
+def test_liger_is_available_where_it_is_installed_and_knows_the_model(
+    installed: set[str], missing: str
+) -> None:
+    assert liger_available("qwen2")
+    assert not liger_available("granite"), "liger leaves its loss as it is"
+    installed.remove(missing)
+    assert not liger_available("qwen2")
+
+
+def test_liger_is_decided_once_and_kept_while_it_can_be(installed: set[str]) -> None:
+    def decided(earlier: bool | None = None, has_gpu: bool = True) -> bool | None:
+        pins = decide_liger(PlanPins(), "qwen2", has_gpu=has_gpu, earlier=earlier)
+        return pins.enable_liger_kernel
+
+    assert decided() is True
+    assert decided(has_gpu=False) is False
+    assert decided(earlier=True) is True
+    assert decided(earlier=False) is False
+    installed.clear()
+    assert decided(earlier=True) is False
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_pinned_liger_stays_as_it_is_pinned(installed: set[str], pinned: bool) -> None:
+    pins = PlanPins(enable_liger_kernel=pinned)
+    assert decide_liger(pins, "granite", has_gpu=False, earlier=not pinned) == pins
 
 
 def budget_of(share: float, found: list[PlannedTrial]) -> int:
@@ -137,7 +251,7 @@ def test_chosen_plan_fits_and_none_that_fits_is_faster(
         return
     assert chosen in fitting
     assert chosen.excess(budget, margin) <= 0
-    assert chosen.relative_cost == min(c.relative_cost for c in fitting)
+    assert chosen.step_seconds == min(c.step_seconds for c in fitting)
 
 
 @given(found=candidates(), shares=st.lists(SHARES, min_size=2, max_size=6), margin=MARGINS)
@@ -145,7 +259,7 @@ def test_larger_budget_never_gives_a_slower_plan(
     found: list[PlannedTrial], shares: list[float], margin: float
 ) -> None:
     costs = [
-        math.inf if chosen is None else chosen.relative_cost
+        math.inf if chosen is None else chosen.step_seconds
         for chosen in (
             choose_plan(found, budget_of(share, found), margin) for share in sorted(shares)
         )

@@ -14,7 +14,8 @@ from vram_search.errors import FaultyFileError, InputError, VramSearchError
 from vram_search.export import write_export
 from vram_search.store import StudyRecord, TrialRecord
 
-NAMES = ["demo-trial-7.yaml", "dataset_info.json", "train.json", "eval.json"]
+SCRIPTS = ["demo-trial-7.sh", "demo-trial-7.ps1"]
+NAMES = ["demo-trial-7.yaml", *SCRIPTS, "dataset_info.json", "train.json", "eval.json"]
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -65,7 +66,9 @@ def test_two_trials_of_a_study_share_a_folder(
     target = tmp_path / "out"
     write_export(study, trial, rows, target)
     write_export(study, replace(trial, number=8), rows, target)
-    assert sorted(contents(target)) == sorted([*NAMES, "demo-trial-8.yaml"])
+    assert sorted(contents(target)) == sorted(
+        [*NAMES, *(name.replace("7", "8") for name in ["demo-trial-7.yaml", *SCRIPTS])]
+    )
 
 
 def test_another_file_is_not_overwritten_without_force(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vram_search.gpu import NvmlReader
-from vram_search.protocol import AnyEvent, Finished, LoadJob, Probed, TrialJob
+from vram_search.protocol import AnyEvent, Finished, LoadJob, Probed, Step, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
@@ -17,45 +17,49 @@ from vram_search.units import GIB, MIB
 from vram_search.worker.resident import LEAK_BYTES, ResidentTrainer
 
 pytestmark = pytest.mark.gpu
-ROW_CHARACTERS = 390
+CAP_BYTES = 16 * GIB
+LONGEST_ANSWER = 560
+"""Characters, a token each: with its question beyond the cutoff of 512."""
+OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
+PLANS = ((1, 2), (2, 1), (4, 1), (2, 2))
+"""(micro-batch, accumulation)."""
 
 
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    file = tmp_path / "rows.jsonl"
-    answer = "a long answer, " * (ROW_CHARACTERS // 15)
-    file.write_text(
-        "\n".join(
-            json.dumps({"instruction": f"Question {n}?", "output": f"{n}: {answer}"})
-            for n in range(40)
-        )
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResidentTrainer]:
+    """A process with a random 0.5B base on a card of 16 GiB and 40 rows of 60 to 600 tokens."""
+    folder = tmp_path_factory.mktemp("trainer")
+    text = "a long answer, " * (LONGEST_ANSWER // 15)
+    rows = [
+        json.dumps({"instruction": f"Question {n}?", "output": text[: 14 * (n + 1)]})
+        for n in range(40)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    job = LoadJob(
+        model_name_or_path=str(shipped("configs", "models", "qwen2.5-0.5b")),
+        random_weights=True,
+        tokenizer=None,
+        dataset=DatasetSpec(train=str(folder / "rows.jsonl"), val_size=4),
+        seed=1,
+        cutoff_lens=(512,),
+        eval_cutoff_len=512,
+        cap_bytes=CAP_BYTES,
     )
-    return file
-
-
-@pytest.fixture
-def trainer(tmp_path: Path, rows: Path) -> Iterator[ResidentTrainer]:
-    resident = ResidentTrainer(
-        load_job(rows), tmp_path / "log", expandable_segments=True, gpu_uuid=None
-    )
+    resident = ResidentTrainer(job, folder / "log", expandable_segments=True, gpu_uuid=None)
     yield resident
     resident.replace()
 
 
-def load_job(rows: Path, cap_bytes: int | None = None) -> LoadJob:
-    return LoadJob(
-        model_name_or_path=str(shipped("configs", "models", "qwen2.5-0.5b")),
-        random_weights=True,
-        tokenizer=None,
-        dataset=DatasetSpec(train=str(rows), val_size=4),
-        seed=1,
-        cutoff_lens=(512,),
-        eval_cutoff_len=512,
-        cap_bytes=cap_bytes,
-    )
-
-
-def trial_job(folder: Path, number: int, micro_batch: int, optim: str) -> TrialJob:
+def trial_job(
+    folder: Path,
+    number: int,
+    micro_batch: int,
+    optim: str,
+    *,
+    accumulation: int = 1,
+    steps: int = 6,
+    rungs: tuple[float, ...] = (),
+) -> TrialJob:
     return TrialJob(
         number=number,
         hyperparameters=Hyperparameters(
@@ -64,17 +68,17 @@ def trial_job(folder: Path, number: int, micro_batch: int, optim: str) -> TrialJ
             lora_rank=8,
             lora_alpha=16,
             cutoff_len=512,
-            batch_size=micro_batch,
+            batch_size=micro_batch * accumulation,
             learning_rate=1e-4,
         ),
         target_modules=("q_proj", "v_proj"),
         plan=MemoryPlan(
             per_device_train_batch_size=micro_batch,
-            gradient_accumulation_steps=1,
+            gradient_accumulation_steps=accumulation,
             gradient_checkpointing=number % 2 == 0,
-            per_device_eval_batch_size=1,
+            per_device_eval_batch_size=1 + number % 2,
         ),
-        training=TrainingSpec(max_steps=6, rungs=()),
+        training=TrainingSpec(max_steps=steps, rungs=rungs),
         eval_cutoff_len=512,
         seed=1,
         adapter_folder=str(folder / f"trial-{number}"),
@@ -86,44 +90,61 @@ def run(trainer: ResidentTrainer, job: TrialJob) -> tuple[Finished, list[AnyEven
     return trainer.run(job, events.append, lambda evaluated: False), events
 
 
-def test_trials_leave_nothing_behind_and_share_one_process(
+def test_thirty_trials_of_rotating_plans_leave_nothing_behind(
     trainer: ResidentTrainer, tmp_path: Path
 ) -> None:
-    optimizers = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
-    for number in range(6):
-        finished, _ = run(trainer, trial_job(tmp_path, number, 2, optimizers[number % 3]))
+    level = trainer.ready().allocated_bytes
+    assert level is not None
+    leaked = 0
+    for number in range(30):
+        micro_batch, accumulation = PLANS[number % len(PLANS)]
+        optim = OPTIMIZERS[number % len(OPTIMIZERS)]
+        job = trial_job(tmp_path, number, micro_batch, optim, accumulation=accumulation, steps=1)
+        finished, _ = run(trainer, job)
         assert finished.outcome == "complete", finished.message
-        assert abs(finished.leaked_bytes) <= LEAK_BYTES
+        assert finished.base_intact
+        assert finished.survivors == ()
+        leaked += finished.leaked_bytes
+    assert abs(leaked) <= LEAK_BYTES, f"{leaked} bytes more than {level} after 30 trials"
     assert trainer.starts == 1
 
 
-def test_probe_bounds_the_training(trainer: ResidentTrainer, tmp_path: Path) -> None:
-    finished, events = run(trainer, trial_job(tmp_path, 0, 4, "adamw_8bit"))
+@pytest.mark.parametrize(
+    ("number", "micro_batch", "accumulation"),
+    [(0, 1, 1), (1, 4, 1), (2, 4, 4), (3, 2, 4)],
+    ids=["1x1 ckpt", "4x1", "4x4 ckpt", "2x4"],
+)
+def test_probe_bounds_a_training_on_varied_rows_and_names_its_bytes(
+    trainer: ResidentTrainer, tmp_path: Path, number: int, micro_batch: int, accumulation: int
+) -> None:
+    job = trial_job(
+        tmp_path, number, micro_batch, "adamw_8bit", accumulation=accumulation, rungs=(0.5,)
+    )
+    finished, events = run(trainer, job)
+    assert finished.outcome == "complete", finished.message
     probed = next(event for event in events if isinstance(event, Probed))
     assert finished.allocated_bytes is not None and probed.allocated_bytes is not None
     assert finished.allocated_bytes <= probed.allocated_bytes * 1.01
+    assert sum(probed.parts.values()) == pytest.approx(probed.allocated_bytes, rel=0.01)
+    assert probed.step_seconds is not None
+    slowest = max(event.seconds for event in events if isinstance(event, Step) and event.step > 1)
+    assert 0.3 * slowest < probed.step_seconds < 5 * slowest
 
 
 def test_cap_makes_a_real_out_of_memory_and_the_process_is_replaced(
-    tmp_path: Path, rows: Path
+    trainer: ResidentTrainer, tmp_path: Path
 ) -> None:
-    resident = ResidentTrainer(
-        load_job(rows, cap_bytes=2 * GIB),
-        tmp_path / "log",
-        expandable_segments=True,
-        gpu_uuid=None,
-    )
-    try:
-        failed, _ = run(resident, trial_job(tmp_path, 0, 16, "adamw_8bit"))
-        assert failed.outcome == "oom"
-        assert failed.requested_bytes is not None and failed.requested_bytes > MIB
-        assert failed.stage == "probe"
-        assert failed.batch_shape is not None and failed.batch_shape[0] == 16
-        passed, _ = run(resident, trial_job(tmp_path, 1, 1, "adamw_8bit"))
-        assert passed.outcome == "complete", passed.message
-        assert resident.starts == 2
-    finally:
-        resident.replace()
+    trainer.ready()
+    starts = trainer.starts
+    failed, _ = run(trainer, trial_job(tmp_path, 0, 32, "adamw_8bit"))
+    assert failed.outcome == "oom"
+    assert failed.requested_bytes is not None and failed.requested_bytes > MIB
+    assert (failed.stage, failed.step, failed.batch_shape) == ("probe", 1, (32, 512))
+    assert failed.parts["base_weights"] > 200 * MIB
+    assert sum(failed.parts.values()) <= CAP_BYTES
+    passed, _ = run(trainer, trial_job(tmp_path, 1, 1, "adamw_8bit"))
+    assert passed.outcome == "complete", passed.message
+    assert trainer.starts == starts + 1
 
 
 def test_nvml_sees_the_device() -> None:

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vram_search.errors import InputError
-from vram_search.gpu import CardBudget, CardMemory, allocator_budget, budget_here
+from vram_search.gpu import (
+    CardBudget,
+    CardMemory,
+    allocator_budget,
+    budget_here,
+    emulation_words,
+)
 from vram_search.units import GIB, MIB
 
 RTX_5060_TI = CardMemory(16_311 * MIB, reserve_bytes=900 * MIB, context_bytes=500 * MIB)
@@ -127,3 +133,10 @@ def test_more_device_and_fewer_neighbours_never_shrink_the_budget(
     assert budget_here(device_bytes, fewer, card).budget_bytes >= here
     larger = CardMemory(card.total_bytes + change, card.reserve_bytes, card.context_bytes)
     assert budget_here(device_bytes, others_bytes, larger).budget_bytes >= here
+
+
+@pytest.mark.parametrize(
+    ("total_bytes", "size"), [(16_311 * MIB, "16"), (24_564 * MIB, "24"), (5 * GIB // 2, "2.5")]
+)
+def test_emulated_card_is_named_by_the_size_it_is_sold_with(total_bytes: int, size: str) -> None:
+    assert emulation_words(total_bytes, "NVIDIA H200") == f"emulated {size} GB on NVIDIA H200"

@@ -122,10 +122,18 @@ def test_means_leave_out_what_was_not_measured() -> None:
     assert report.peak_temperature_celsius is None
 
 
+def test_mean_and_lowest_clock_are_kept() -> None:
+    at = [GpuSample(0.0, GIB, GIB, sm_clock_mhz=mhz) for mhz in (1980, 1500, 1800, None)]
+    report = watch(FakeReader(LINUX, [seen(1), *at])).stop()
+    assert report.mean_sm_clock_mhz == 1760
+    assert report.least_sm_clock_mhz == report.by_phase["start"].least_sm_clock_mhz == 1500
+
+
 def test_a_card_that_measures_nothing_gives_no_means() -> None:
     report = watch(FakeReader(LINUX, [seen(1), seen(1)])).stop()
     assert report.mean_utilization_percent is None
     assert report.mean_power_watts is None
+    assert report.mean_sm_clock_mhz is None and report.least_sm_clock_mhz is None
 
 
 @pytest.mark.parametrize("error", [GpuReadError("GPU is lost"), RuntimeError("a ctypes surprise")])

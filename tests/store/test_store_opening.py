@@ -39,18 +39,18 @@ def execute(file: Path, sql: str) -> None:
 
 @pytest.fixture
 def next_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A version of the code that knows a revision 0002; yields the file to write it in."""
+    """A version of the code that knows a revision 0003; yields the file to write it in."""
     folder = tmp_path / "100% later"
     shutil.copytree(database._MIGRATIONS, folder)
     monkeypatch.setattr(database, "_MIGRATIONS", folder)
-    monkeypatch.setattr(database, "KNOWN_REVISIONS", ("0001", "0002"))
-    yield folder / "versions" / "0002_later.py"
+    monkeypatch.setattr(database, "KNOWN_REVISIONS", ("0001", "0002", "0003"))
+    yield folder / "versions" / "0003_later.py"
 
 
 LATER = """
 from alembic import op
 import sqlalchemy as sa
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 def upgrade():
     op.add_column("vs_studies", sa.Column("colour", sa.Text, server_default="blue"))
 """

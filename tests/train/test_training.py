@@ -3,85 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from vram_search.data import Example
 from vram_search.errors import VramSearchError
-from vram_search.protocol import AnyEvent, Evaluated, Finished, LoadJob, TrialJob
-from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.protocol import AnyEvent, Evaluated, Finished, TrialJob
+from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import evaluate
-from vram_search.train.examples import collate, cut, encode
-from vram_search.train.faults import (
-    DivergedError,
-    first_sentences,
-    is_out_of_memory,
-    requested_bytes,
-)
+from vram_search.train.examples import collate, cut
 from vram_search.train.run import Corpus, Trial
-from vram_search.train.tokenizer import byte_tokenizer
 from vram_search.train.trainer import count_steps, rung_steps, warmup_steps
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory, tiny_config: str) -> Any:
-    folder = tmp_path_factory.mktemp("shape")
-    (folder / "config.json").write_text(tiny_config)
-    rows = folder / "rows.jsonl"
-    rows.write_text("{}")
-    job = LoadJob(
-        model_name_or_path=str(folder),
-        random_weights=True,
-        tokenizer=None,
-        dataset=DatasetSpec(train=str(rows)),
-        seed=7,
-        cutoff_lens=(128,),
-        eval_cutoff_len=128,
-    )
-    return base_model.load_base(job)
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    tokenizer = byte_tokenizer()
-    rows = [
-        encode(Example((("user", f"{n}?"), ("assistant", "yes " * (3 + n)))), tokenizer)
-        for n in range(12)
-    ]
-    return Corpus(rows[:8], rows[8:], tokenizer)
-
-
-def trial_job(folder: Path, **changes: Any) -> TrialJob:
-    hyperparameters = Hyperparameters(
-        optim="adamw_torch_fused",
-        lora_target="qv",
-        lora_rank=4,
-        lora_alpha=8,
-        cutoff_len=128,
-        batch_size=4,
-        learning_rate=changes.pop("learning_rate", 1e-2),
-    )
-    fields: dict[str, Any] = {
-        "number": 0,
-        "hyperparameters": hyperparameters,
-        "target_modules": ("q_proj", "v_proj"),
-        "plan": MemoryPlan(
-            per_device_train_batch_size=2,
-            gradient_accumulation_steps=2,
-            gradient_checkpointing=True,
-            per_device_eval_batch_size=2,
-        ),
-        "training": TrainingSpec(max_steps=6, rungs=(0.34,)),
-        "eval_cutoff_len": 128,
-        "seed": 3,
-        "adapter_folder": str(folder / "adapter"),
-    }
-    return TrialJob(**{**fields, **changes})
+MakeJob = Callable[..., TrialJob]
 
 
 def run(
@@ -96,10 +34,10 @@ def weights(base: Any) -> dict[str, torch.Tensor]:
 
 
 def test_base_is_bit_identical_and_bare_after_a_trial(
-    base: Any, corpus: Corpus, tmp_path: Path
+    base: Any, corpus: Corpus, make_job: MakeJob
 ) -> None:
     before = weights(base)
-    finished, _ = run(base, corpus, trial_job(tmp_path))
+    finished, _ = run(base, corpus, make_job())
     after = weights(base)
     assert finished.outcome == "complete", finished.message
     assert before.keys() == after.keys()
@@ -108,10 +46,10 @@ def test_base_is_bit_identical_and_bare_after_a_trial(
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_adapter(
-    base: Any, corpus: Corpus, tmp_path: Path
+    base: Any, corpus: Corpus, make_job: MakeJob, tmp_path: Path
 ) -> None:
     finished, events = run(
-        base, corpus, trial_job(tmp_path, training=TrainingSpec(max_steps=30, rungs=(0.1,)))
+        base, corpus, make_job(training=TrainingSpec(max_steps=30, rungs=(0.1,)))
     )
     early, late = [event for event in events if isinstance(event, Evaluated)]
     assert early.is_rung and not late.is_rung
@@ -125,9 +63,9 @@ def test_training_lowers_the_loss_and_keeps_the_best_adapter(
     assert not list(tmp_path.glob("adapter.*"))
 
 
-def test_equal_seeds_give_equal_losses(base: Any, corpus: Corpus, tmp_path: Path) -> None:
-    _, first = run(base, corpus, trial_job(tmp_path))
-    _, second = run(base, corpus, trial_job(tmp_path))
+def test_equal_seeds_give_equal_losses(base: Any, corpus: Corpus, make_job: MakeJob) -> None:
+    _, first = run(base, corpus, make_job())
+    _, second = run(base, corpus, make_job())
     losses = [
         [event.eval_loss for event in events if isinstance(event, Evaluated)]
         for events in (first, second)
@@ -135,8 +73,8 @@ def test_equal_seeds_give_equal_losses(base: Any, corpus: Corpus, tmp_path: Path
     assert losses[0] == losses[1]
 
 
-def test_pruned_trial_stops_at_its_rung(base: Any, corpus: Corpus, tmp_path: Path) -> None:
-    finished, _ = run(base, corpus, trial_job(tmp_path), prune=True)
+def test_pruned_trial_stops_at_its_rung(base: Any, corpus: Corpus, make_job: MakeJob) -> None:
+    finished, _ = run(base, corpus, make_job(), prune=True)
     assert finished.outcome == "pruned"
     assert finished.step == 2 and finished.steps_total == 6
 
@@ -155,7 +93,7 @@ def test_eval_loss_is_the_models_own_loss_per_answer_token(base: Any, corpus: Co
 
 
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
-    base: Any, corpus: Corpus, tmp_path: Path
+    base: Any, corpus: Corpus, make_job: MakeJob
 ) -> None:
     """On CPUs with AVX512-BF16 a forward pass in evaluation mode repacks them for inference."""
     before = weights(base)
@@ -163,7 +101,7 @@ def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
     evaluate(base, rows, 2, corpus.tokenizer.pad_token_id)
     after = weights(base)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    model = base_model.attach_adapter(base, trial_job(tmp_path))
+    model = base_model.attach_adapter(base, make_job())
     loss = model(**collate(rows[:1], corpus.tokenizer.pad_token_id)).loss
     loss.backward()
     norms = [p.grad.norm().item() for p in model.parameters() if p.grad is not None]
@@ -172,59 +110,54 @@ def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
 
 
 def test_answers_without_a_token_left_are_refused_as_a_sham(
-    base: Any, corpus: Corpus, tmp_path: Path
+    base: Any, corpus: Corpus, make_job: MakeJob
 ) -> None:
     silent = Corpus(
         [type(row)(tuple((source, ()) for source, _ in row.turns)) for row in corpus.train],
         corpus.eval,
         corpus.tokenizer,
     )
-    finished, _ = run(base, silent, trial_job(tmp_path))
+    finished, _ = run(base, silent, make_job())
     assert finished.outcome in ("failed", "diverged")
     assert "gradient norm" in finished.message
 
 
-def test_targets_that_match_nothing_never_train(base: Any, corpus: Corpus, tmp_path: Path) -> None:
+def test_targets_that_match_nothing_never_train(
+    base: Any, corpus: Corpus, make_job: MakeJob
+) -> None:
     with pytest.raises((VramSearchError, ValueError)):
-        run(base, corpus, trial_job(tmp_path, target_modules=("no_such_proj",)))
+        run(base, corpus, make_job(target_modules=("no_such_proj",)))
 
 
 def test_absurd_learning_rate_ends_as_diverged_or_finite(
-    base: Any, corpus: Corpus, tmp_path: Path
+    base: Any, corpus: Corpus, make_job: MakeJob
 ) -> None:
-    finished, events = run(base, corpus, trial_job(tmp_path, learning_rate=1.0))
+    finished, events = run(base, corpus, make_job(learning_rate=1.0))
     losses = [event.eval_loss for event in events if isinstance(event, Evaluated)]
     assert finished.outcome in ("complete", "diverged")
     assert all(loss is None or math.isfinite(loss) for loss in losses)
 
 
-def test_steps_and_rungs_are_counted_as_the_trainer_counts_them(tmp_path: Path) -> None:
-    job = trial_job(tmp_path, training=TrainingSpec(num_train_epochs=2))
+def test_steps_and_rungs_are_counted_as_the_trainer_counts_them(make_job: MakeJob) -> None:
+    job = make_job(training=TrainingSpec(num_train_epochs=2))
     assert count_steps(job, rows=9) == 2 * 3  # 5 micro-batches of 2 make 3 steps an epoch
     assert rung_steps((1 / 9, 1 / 3, 2 / 3), 9) == (1, 3, 6)
     assert rung_steps((0.1, 0.5), 2) == (1,)
     assert warmup_steps(0.1, 14) == 2
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory."), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
-        (MemoryError(), True),
-        (RuntimeError("shape mismatch"), False),
-        (DivergedError("out of memory is not what happened"), False),
-    ],
-)
-def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
-
-
-def test_requested_bytes_are_read_from_the_message() -> None:
-    message = "CUDA out of memory. Tried to allocate 274.00 MiB. GPU 0 has a total capacity of"
-    assert requested_bytes(message) == 274 * 2**20
-    assert requested_bytes("you tried to allocate 4096 bytes") == 4096
-    assert requested_bytes("no figure here") is None
-    assert first_sentences(message) == "CUDA out of memory. Tried to allocate 274.00 MiB"
+def test_evaluation_waits_for_the_device_once(
+    base: Any, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    to_list = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: pytest.fail("waits for a row"))
+    monkeypatch.setattr(
+        torch.Tensor, "tolist", lambda tensor: waits.append(tensor.numel()) or to_list(tensor)
+    )
+    rows = [cut(row, 128) for row in corpus.eval]
+    shapes: list[tuple[int, int]] = []
+    evaluate(base, rows, 3, corpus.tokenizer.pad_token_id, shapes.append)
+    lengths = sorted((len(row.input_ids) for row in rows), reverse=True)
+    assert waits == [len(rows)]
+    assert shapes == [(3, lengths[0]), (1, lengths[3])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,23 @@ import pytest
 from vram_search.errors import InputError
 from vram_search.estimate import check_card_holds_base, estimate_base_bytes
 from vram_search.estimate.calibration import Calibration, save_calibration
-from vram_search.gpu import GpuDevice, GpuReader, GpuSample
+from vram_search.estimate.limit import Limit
+from vram_search.gpu import CardMemory, GpuDevice, GpuReader, GpuSample
 from vram_search.gpu.fake import FakeReader
-from vram_search.protocol import AnyEvent, Finished, Ready, TrialJob
+from vram_search.protocol import AnyEvent, Finished, LoadJob, Ready, TrialJob
 from vram_search.search import Proposal
 from vram_search.spec import load_study
 from vram_search.store import TrialRecord, open_store, sqlite_url
 from vram_search.units import GIB, MIB
 from vram_search.worker import run
+from vram_search.worker.budget import NOTICED_BYTES, Budget
 from vram_search.worker.prepare import Prepared, prepare
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WriteStudy = Callable[..., Path]
 
 TOTAL = 16 * GIB
+FIRST = 15 * GIB - 500 * MIB
 CARD = {
     "name": "toy",
     "total_bytes": TOTAL,
@@ -42,7 +46,10 @@ class Trainer:
     pid = None
     log = Path("none")
 
-    def __init__(self, *_: object, **__: object) -> None: ...
+    loaded: LoadJob
+
+    def __init__(self, job: LoadJob, *_: object, **__: object) -> None:
+        Trainer.loaded = job
 
     def ready(self) -> Ready:
         return Ready(
@@ -123,6 +130,99 @@ def test_run_and_estimate_have_one_budget_before_and_after_a_calibration(
         assert plan["budget_bytes"] == TOTAL - GIB - context_bytes
         assert budget_of_run(prepared(file), home, trials) == plan["budget_bytes"]
         calibrate(700 * MIB)
+
+
+def budget_at_start(study: Prepared, total_bytes: int) -> Budget:
+    device = replace(DEVICE, name="NVIDIA H200", total_bytes=total_bytes)
+    limit = Limit.of(study.study.card, study.shape)
+    reader = FakeReader(device, [GpuSample(0.0, GIB, GIB)])
+    return Budget.at_start(limit, reader, lambda note: None)
+
+
+def test_larger_card_plays_the_studys_and_is_named_so(home: Path, write_study: WriteStudy) -> None:
+    study = prepared(write_study(card=CARD))
+    assert budget_at_start(study, 8 * TOTAL).emulated == "emulated 16 GB on NVIDIA H200"
+    assert budget_at_start(study, TOTAL).emulated is None
+
+
+def followed(*readings: GpuSample) -> tuple[list[int], list[str]]:
+    """Budgets before each of the trials, on a card with 1 GiB reserved, and what was noted."""
+    notes: list[str] = []
+    at_start = GpuSample(0.0, GIB, GIB)
+    memory = CardMemory(TOTAL, GIB, 500 * MIB)
+    budget = Budget(FIRST, FIRST, memory, FakeReader(DEVICE, [*readings, at_start]))
+    found = []
+    for _ in readings:
+        budget.refresh(42, notes.append)
+        found.append(budget.now_bytes)
+    return found, notes
+
+
+def reading(others: int, ours: int | None = 5 * GIB) -> GpuSample:
+    used = others + (ours or 0)
+    return GpuSample(0.0, used, used, ours)
+
+
+def test_budget_shrinks_while_a_neighbour_is_there_and_says_so_once() -> None:
+    gone, there = reading(others=GIB // 2), reading(others=3 * GIB)
+    found, notes = followed(gone, there, there, gone, gone)
+    assert found == [FIRST, FIRST - 2 * GIB, FIRST - 2 * GIB, FIRST, FIRST]
+    assert [note.split(":")[0] for note in notes] == [
+        "other programs take 2.00 GiB of the card",
+        "other programs gave back 2.00 GiB of the card",
+    ]
+    assert "12.51 GiB for training now" in notes[0]
+
+
+def test_movement_of_a_desktop_is_not_noticed() -> None:
+    found, notes = followed(reading(others=GIB + NOTICED_BYTES - 1))
+    assert (found, notes) == ([FIRST], [])
+
+
+def test_budget_is_kept_where_nvml_has_no_figure_for_our_process() -> None:
+    found, notes = followed(reading(others=9 * GIB, ours=None))
+    assert (found, notes) == ([FIRST], [])
+
+
+def test_budget_is_kept_when_the_card_does_not_answer() -> None:
+    reader = FakeReader(DEVICE, [reading(others=9 * GIB)], raise_at={0})
+    budget = Budget(FIRST, FIRST, CardMemory(TOTAL, GIB, 500 * MIB), reader)
+    budget.refresh(42, lambda note: None)
+    assert budget.now_bytes == FIRST
+
+
+def test_run_plans_each_trial_with_what_is_left_then(
+    home: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = FakeReader(DEVICE, [reading(others=GIB, ours=None)])
+
+    class Neighbour(Trainer):
+        """Beside whose first trial another program starts."""
+
+        pid = 42
+
+        def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:
+            reader.show(reading(others=3 * GIB))
+            return super().run(job, on_event, prune)
+
+    monkeypatch.setattr(run, "ResidentTrainer", Neighbour)
+    monkeypatch.setattr(run, "open_reader", lambda: reader)
+    file = write_study(card=CARD, budget={"trials": 2})
+    assert budget_of_run(prepared(file), home, 2) == FIRST - 2 * GIB
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_base_is_loaded_with_the_kernels_that_the_plans_name(
+    home: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    monkeypatch.setattr(run, "ResidentTrainer", Trainer)
+    file = write_study(card=CARD, budget={"trials": 1}, plan={"enable_liger_kernel": pinned})
+    budget_of_run(prepared(file), home, 1)
+    store = open_store(sqlite_url(home / "vram-search.db"), create=False)
+    plan = store.trials(1)[-1].plan
+    store.close()
+    assert plan is not None
+    assert Trainer.loaded.enable_liger_kernel is plan["enable_liger_kernel"] is pinned
 
 
 def test_dry_run_judges_by_the_calibrated_budget(home: Path, write_study: WriteStudy) -> None:

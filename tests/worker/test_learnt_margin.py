@@ -11,27 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vram_search.data import load_rows
 from vram_search.estimate import Estimate, PlannedTrial
 from vram_search.estimate.margin import margin_for
-from vram_search.gpu import GpuSample
-from vram_search.protocol import AnyEvent, Finished, Ready, TrialJob
+from vram_search.protocol import Finished, Ready, TrialJob
 from vram_search.resources import shipped
-from vram_search.search import Proposal, Search
-from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_shape
+from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
 from vram_search.store import (
     Outcome,
     Store,
     StudyRecord,
-    TrialRecord,
     TrialResult,
     open_store,
     sqlite_url,
 )
 from vram_search.units import GIB, MIB
 from vram_search.worker.margin import LIMIT_SHARE, learnt_margin, required_ratio_above
-from vram_search.worker.opening import open_study
-from vram_search.worker.prepare import Prepared
 from vram_search.worker.trial import Room, run_trial
 
 SHAPE = load_shape(shipped("configs", "models", "smollm2-135m"))
@@ -202,55 +196,15 @@ class Trainer:
         """There is no process."""
 
 
-class Listener:
-    def note(self, text: str) -> None: ...
-    def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None: ...
-    def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None: ...
-    def trial_ended(self, record: TrialRecord) -> None: ...
-
-
-@pytest.fixture
-def room(store: Store, tmp_path: Path) -> Iterator[Room]:
-    """A study on a card of 10 GiB, at its first trial."""
-    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 12)
-    written = {
-        "study": "demo",
-        "model": {"weights": "random", "shape": "smollm2-135m"},
-        "dataset": {"train": "rows.jsonl", "val_size": 4},
-        "card": {"name": "toy", "total_bytes": BUDGET},
-        "search_space": {"cutoff_len": 2048, "batch_size": 16},
-        "budget": {"trials": 1},
-    }
-    spec = StudySpec.model_validate(written, context={"folder": tmp_path})
-    folder = str(shipped("configs", "models", "smollm2-135m"))
-    prepared = Prepared(spec, load_rows(spec.dataset, spec.seed), SHAPE, folder, tokenizer=None)
-    record = open_study(store, prepared, accept_changes=False)
-    search = Search(sqlite_url(tmp_path / "search.db"), "demo", 1, spec.search_space, 2, (), 1)
-    yield Room(
-        prepared=prepared,
-        store=store,
-        record=record,
-        search=search,
-        trainer=Trainer(1),  # type: ignore[arg-type]
-        listener=Listener(),
-        reader=None,
-        baseline_device_bytes=None,
-        budget_bytes=BUDGET,
-        margin=PRIOR_MARGIN,
-        adapters=tmp_path / "adapters",
-    )
-    search.close()
-
-
 def fastest_that_fits(room: Room, hyperparameters: Hyperparameters) -> PlannedTrial:
     return next(c for c in room.candidates(hyperparameters) if c.fits(BUDGET, room.margin))
 
 
 @pytest.mark.parametrize(("ooms", "outcome"), [(1, "pruned"), (3, "oom")])
 def test_trial_that_ran_out_of_memory_rules_its_plans_out(
-    room: Room, ooms: int, outcome: str
+    make_room: Callable[..., Room], ooms: int, outcome: str
 ) -> None:
-    room.trainer = Trainer(ooms)  # type: ignore[assignment]
+    room = make_room(Trainer(ooms))
     proposal = room.search.ask()
     first = fastest_that_fits(room, proposal.hyperparameters)
 

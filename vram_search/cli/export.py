@@ -1,4 +1,4 @@
-"""`vram-search export N|best`: a trial as a YAML for LLaMA-Factory."""
+"""`vram-search export N|best`: a trial as files for the tool that trains it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ from vram_search.cli.options import (
 )
 
 
-@click.command("export", short_help="Write a trial as a LLaMA-Factory YAML.")
+@click.command(
+    "export", short_help="Write a trial for LLaMA-Factory, Axolotl, TRL, Unsloth or peft."
+)
 @click.argument("trial", metavar="N|best")
 @study_option
+@click.option(
+    "--to",
+    type=click.Choice(["llama-factory", "axolotl", "trl", "unsloth", "peft"]),
+    default="llama-factory",
+    show_default=True,
+    help="Tool that trains it.",
+)
 @click.option(
     "-o",
     "--output",
@@ -33,17 +42,22 @@ from vram_search.cli.options import (
 def command(
     trial: str,
     study: str | None,
+    to: str,
     output: Path | None,
     template: str | None,
     force: bool,
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Writes the training YAML, the rows and the dataset entry that it needs.
+    """Writes the training YAML, the rows it needs, and scripts that start it.
+
+    NAME.sh starts it from bash, NAME.ps1 from PowerShell. The files' first lines say
+    where the trial comes from and what the tool does differently.
 
     \b
     Examples:
       vram-search export best
+      vram-search export best --to axolotl
       vram-search export 7 -o somewhere --template qwen
     """
     from vram_search.export.recorded import write_recorded
@@ -52,7 +66,7 @@ def command(
         record = find_study(store, study)
         found = find_trial(store, record, trial)
     folder = output or Path("exports") / record.name
-    paths = write_recorded(record, found, folder, template=template, force=force)
+    paths = write_recorded(record, found, folder, to=to, template=template, force=force)
     if as_json:
         print_json({"trial": found.number, "files": [str(path) for path in paths]})
     else:

@@ -124,7 +124,9 @@ class PlainView(Progress):
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
         super().trial_event(event, sample)
         if isinstance(event, Probed):
-            self.note(f"  probe passed in {format_duration(event.seconds)}")
+            peak = event.allocated_bytes
+            words = f", peak {format_bytes(peak)} allocated (measured)" if peak else ""
+            self.note(f"  probe passed in {format_duration(event.seconds)}{words}")
         elif isinstance(event, Evaluated):
             self.note(
                 f"  eval at step {event.step} of {self.steps_total}: {loss_cell(event.eval_loss)}"

@@ -15,13 +15,21 @@ COMMANDS = {
     "best": "The best configuration found so far.",
     "top": "Table of the best trials, or of all.",
     "show": "All that is known of one trial.",
+    "compare": "What differs between two trials, and what it did.",
+    "pareto": "What each GiB buys: eval_loss against required VRAM.",
+    "importance": "What mattered: the hyperparameters' share of the spread.",
+    "why": "Why a trial ended as it did, with the figures.",
     "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
     "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
     "calibrate": "Measure this card's context and workspaces.",
     "export": "Write a trial as a LLaMA-Factory YAML.",
+    "report": "Write the results as one HTML file.",
+    "import": "Take in runs made elsewhere.",
     "studies": "The studies in the database.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",
 }
+MODULES = {"import": "import_runs"}
+"""Where a command's module has another name: `import` is a keyword."""
 INTERRUPTED = 130
 
 
@@ -34,7 +42,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"vram_search.cli.{cmd_name}")
+        module = importlib.import_module(f"vram_search.cli.{MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = module.command
         return command
 

@@ -188,6 +188,7 @@ def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
                         "hyperparameters": point,
                         "plan": planned.plan.model_dump(),
                         "predicted": planned.estimate.as_dict(),
+                        "predicted_step_seconds": planned.step_seconds,
                         "fits": fits,
                     }
                     for point, planned, fits in rows
@@ -209,11 +210,11 @@ def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
         click.echo(f"  {key:<14} {', '.join(str(value) for value in getattr(space, key))}")
     rates = space.learning_rate
     click.echo(f"  learning_rate  {rates.min:.1e} to {rates.max:.1e}")
-    click.echo("\nfirst trials (published priors), bytes predicted:")
+    click.echo("\nfirst trials (published priors), bytes and seconds predicted:")
     for point, planned, fits in rows:
         verdict = "fits" if fits else "DOES NOT FIT"
         click.echo(f"  {hyperparameter_words(point)}")
         click.echo(
             f"    {format_bytes(planned.estimate.required_bytes)} required, {verdict}: "
-            f"{plan_words(planned.plan.model_dump())}"
+            f"{plan_words(planned.plan.model_dump())}, {planned.step_seconds:.2g} s a step"
         )

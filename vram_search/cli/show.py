@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import click
@@ -15,8 +16,9 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.importing.words import provenance_lines
+from vram_search.report.trial_bytes import WIDTH, byte_lines, oom_lines
 from vram_search.report.words import (
-    card_title,
     error_words,
     hyperparameter_words,
     loss_cell,
@@ -59,8 +61,15 @@ def command(trial: str, study: str | None, database: str | None, as_json: bool) 
             }
         )
         return
-    lines = [*_head(record, found), *_losses(steps, evaluations), *_bytes(record, found)]
-    click.echo("\n".join([*lines, *_tail(found)]))
+    lines = [
+        *_head(record, found),
+        *_losses(steps, evaluations),
+        *byte_lines(record, found),
+        *oom_lines(found.error or {}),
+        *_card(found.measured or {}),
+        *_tail(found),
+    ]
+    click.echo("\n".join(lines))
 
 
 def _head(study: StudyRecord, trial: TrialRecord) -> list[str]:
@@ -68,16 +77,35 @@ def _head(study: StudyRecord, trial: TrialRecord) -> list[str]:
     repeated = f", repeats trial {trial.retry_of}" if trial.retry_of is not None else ""
     lines = [
         f"trial {trial.number} of study {study.name}: {outcome}{repeated}",
-        f"  hyperparameters  {hyperparameter_words(trial.hyperparameters)}",
-        f"  plan             {plan_words(trial.plan)}",
+        *_field("hyperparameters", hyperparameter_words(trial.hyperparameters)),
+        *provenance_lines(trial.provenance),
     ]
+    if trial.provenance is None:
+        lines += _field("plan", plan_words(trial.plan))
     if trial.trainable_parameters:
         lines.append(f"  trainable        {trial.trainable_parameters:,} parameters")
+    error = trial.error or {}
     if words := error_words(trial):
-        lines.append(f"  why              {words}")
-    if remedy := (trial.error or {}).get("remedy"):
-        lines.append(f"  remedy           {remedy}")
+        lines += _field("why", words)
+    if shape := error.get("batch_shape"):
+        lines += _field(
+            "where", f"step {error.get('step')}, batch of {shape[0]} x {shape[1]} tokens"
+        )
+    if remedy := error.get("remedy"):
+        lines += _field("remedy", remedy)
     return lines
+
+
+def _field(name: str, text: str) -> list[str]:
+    """A named text, wrapped to the terminal."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=f"  {name:<17}",
+        subsequent_indent=" " * 19,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
@@ -87,43 +115,33 @@ def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
         lines.append(f"  train loss       {sparkline(losses)} {loss_cell(losses[-1])}")
     for evaluation in evaluations:
         own = evaluation.own_cutoff_eval_loss
-        lines.append(
-            f"  eval at step {evaluation.step:<4} {loss_cell(evaluation.eval_loss)} per token"
-            f", {loss_cell(evaluation.bits_per_byte)} bits per byte"
-            + (f", {own:.4f} at its own cutoff_len" if own is not None else "")
+        words = (
+            f"{loss_cell(evaluation.eval_loss)} per token, "
+            f"{loss_cell(evaluation.bits_per_byte)} bits per byte"
         )
+        words += f", {own:.4f} at its own cutoff_len" if own is not None else ""
+        lines += _field(f"eval at step {evaluation.step}", words)
     return lines
 
 
-def _bytes(study: StudyRecord, trial: TrialRecord) -> list[str]:
-    predicted, measured = trial.predicted or {}, trial.measured or {}
-    if not predicted:
-        return []
-    lines = [f"  bytes            {'predicted':>12} {'measured':>12}"]
-    for name in ("allocated_bytes", "reserved_bytes", "required_bytes", "process_bytes"):
-        if predicted.get(name) is None and measured.get(name) is None:
-            continue
-        lines.append(
-            f"    {name:<15}{format_bytes(predicted.get(name)):>12} "
-            f"{format_bytes(measured.get(name)):>12}"
-        )
-    lines += _verdict(predicted)
-    lines.append(f"    predicted for {card_title(study)}, by part:")
-    for part, size in predicted.get("parts", {}).items():
-        lines.append(f"      {part:<19}{format_bytes(size):>12}")
-    return lines
-
-
-def _verdict(predicted: dict[str, Any]) -> list[str]:
-    """Required bytes with the margin that held when the trial was planned, beside the budget."""
-    if "margin" not in predicted:
-        return []
-    needed = predicted["required_bytes"] * (1 + predicted["margin"])
-    place = "above" if predicted["excess"] > 0 else "within"
-    return [
-        f"    required with a margin of {predicted['margin']:.1%}: {format_bytes(needed)}, "
-        f"{place} the budget of {format_bytes(predicted['budget_bytes'])}"
+def _card(measured: dict[str, Any]) -> list[str]:
+    """What NVML saw of the card, and what the trial left on it."""
+    words = [
+        form.format(measured[name])
+        for name, form in {
+            "utilization_percent": "{:.0f} % busy",
+            "power_watts": "{:.0f} W",
+            "temperature_celsius": "at most {} °C",
+            "sm_clock_mhz": "SM clock {:.0f} MHz",
+            "least_sm_clock_mhz": "least {} MHz",
+        }.items()
+        if measured.get(name) is not None
     ]
+    lines = _field("card", ", ".join(words)) if words else []
+    if survivors := measured.get("survivors"):
+        left = format_bytes(measured.get("leaked_bytes"))
+        lines += _field("leak", f"{left} left behind: {'; '.join(survivors)}")
+    return lines
 
 
 def _tail(trial: TrialRecord) -> list[str]:
@@ -131,11 +149,12 @@ def _tail(trial: TrialRecord) -> list[str]:
     seconds = {phase: value for phase, value in (trial.seconds or {}).items() if value}
     if seconds:
         spent = ", ".join(f"{phase} {format_duration(value)}" for phase, value in seconds.items())
-        lines.append(f"  time             {format_duration(run_seconds(trial))} ({spent})")
+        lines += _field("time", f"{format_duration(run_seconds(trial))} ({spent})")
     if trial.device:
         versions = ", ".join(f"{name} {v}" for name, v in (trial.versions or {}).items())
-        lines.append(f"  ran on           {trial.device}; {versions}")
-    lines.append(f"  seed, data       {trial.seed}, {trial.data_hash}")
+        lines += _field("ran on", f"{trial.device}; {versions}".removesuffix("; "))
+    if trial.provenance is None:
+        lines.append(f"  seed, data       {trial.seed}, {trial.data_hash}")
     if trial.adapter_path:
         lines.append(f"  adapter          {trial.adapter_path}")
     return lines

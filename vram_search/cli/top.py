@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import (
     database_option,
     find_study,
@@ -12,6 +13,7 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.report.trial_row import COLUMNS, trial_row
 from vram_search.report.words import study_json, trial_json
 
 
@@ -21,16 +23,23 @@ from vram_search.report.words import study_json, trial_json
 @click.option("--all", "every", is_flag=True, help="All trials in order, whatever became of them.")
 @database_option
 @json_option
+@csv_option
 def command(
-    study: str | None, limit: int, every: bool, database: str | None, as_json: bool
+    study: str | None,
+    limit: int,
+    every: bool,
+    database: str | None,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Complete trials, lowest eval_loss first.
 
     \b
     Examples:
       vram-search top -n 5
-      vram-search top --all --json
+      vram-search top --all --csv > trials.csv
     """
+    refuse_both(as_json, as_csv)
     with opened(database) as store:
         record = find_study(store, study)
         trials = store.trials(record.id) if every else store.top_trials(record.id, limit)
@@ -38,10 +47,14 @@ def command(
     if as_json:
         print_json({**study_json(record), "trials": [trial_json(trial) for trial in trials]})
         return
+    if as_csv:
+        print_csv(COLUMNS, map(trial_row, trials))
+        return
     from rich.console import Console
 
     from vram_search.report.tables import trial_table
 
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    title = f"study {record.name}: {said or 'no trials yet'}"
+    kind = " (imported runs)" if record.is_imported else ""
+    title = f"study {record.name}{kind}: {said or 'no trials yet'}"
     Console(highlight=False).print(trial_table(trials, record, title))

@@ -184,6 +184,7 @@ def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
         checkpointing=workload.gradient_checkpointing,
         fused_logits=fused_chunk_bytes(workload) if fuses_loss(workload) else 0,
         eval_tokens=workload.eval_tokens if computes_eval_logits(workload) else 0,
+        eval_fp32_tokens=workload.eval_fp32_tokens,
     )
     counts = attentions(workload)
     most = max(counts, key=lambda attention: counts[attention])

@@ -188,11 +188,12 @@ def fused_chunk_bytes(workload: Workload) -> int:
 
 
 def _evaluation(workload: Workload) -> Parts:
-    """bf16 logits, their fp32 copy and its log-softmax."""
+    """bf16 logits, and the fp32 copy and log-softmax of as many as are looked at together."""
     shape, tokens = workload.shape, workload.eval_tokens
     state = hidden_element(workload) * shape.hidden_size * tokens
     return {
-        "evaluation_logits": 5 * BF16 * shape.vocab_size * tokens,
+        "evaluation_logits": shape.vocab_size
+        * (BF16 * tokens + 2 * FP32 * workload.eval_fp32_tokens),
         "saved_activations": state + _small_bytes(workload, tokens),
         "adapter_copies": adapter_bytes(workload, BF16),
     }

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from vram_search.errors import InputError
 from vram_search.estimate.calibration import hardware_for
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.memory import Estimate, estimate_base_bytes, predict
+from vram_search.estimate.moments import LIGER_FUSED_LOSS
+from vram_search.estimate.seconds import Pace, Speed, padded_tokens, step_seconds
 from vram_search.estimate.workload import Workload
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import Hyperparameters
-from vram_search.spec.plan import MemoryPlan, PlanPins
+from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
 from vram_search.spec.shape import ModelShape
 from vram_search.units import format_bytes
 
-PASS_OVERHEAD_TOKENS = 400
-"""What one pass over the layers costs beyond its tokens (launches, dequantising every weight), in
-tokens. It orders plans; it predicts no seconds."""
-PASSES = 2
-"""Forward, and backward to the inputs alone: the base is frozen."""
-PASSES_CHECKPOINTED = 3
 MAX_EVAL_BATCH = 16
 
 
 @dataclass(frozen=True)
 class PlannedTrial:
-    """A plan, its predicted bytes, and its cost relative to other plans of the same trial."""
+    """A plan with its predicted bytes, and predicted seconds of an optimizer step."""
 
     plan: MemoryPlan
     estimate: Estimate
-    relative_cost: float
+    step_seconds: float
 
     def fits(self, budget_bytes: int, margin: float) -> bool:
         """Whether the required bytes, raised by the margin (0.02 is 2 %), are within the budget."""
@@ -50,27 +49,34 @@ def plans(
     pins: PlanPins,
     *,
     eval_cutoff_len: int,
+    pace: Pace | None = None,
+    row_tokens: Sequence[int] = (),
 ) -> list[PlannedTrial]:
     """Every plan that the pins allow, fastest first.
+
+    Args:
+        pace: of the device that trains; None: the card's data sheet.
+        row_tokens: lengths of the training rows, uncut, in any order. Bytes are those of rows that
+            reach the cutoff; without lengths, seconds are too.
 
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
-    memory_plans = [
-        _plan(hyperparameters, card, pins, micro_batch, checkpointing, eval_cutoff_len)
-        for micro_batch in _micro_batches(hyperparameters.batch_size, pins)
-        for checkpointing in _choices(pins.gradient_checkpointing, (False, True))
-    ]
-    workloads = [
-        workload_of(shape, hyperparameters, plan, eval_cutoff_len) for plan in memory_plans
-    ]
+    pace = pace or Pace(Speed.of(card))
     hardware = hardware_for(card)
-    estimates = [predict(workload, hardware) for workload in workloads]
-    planned = [
-        PlannedTrial(plan, predicted, _relative_cost(hyperparameters, plan))
-        for plan, predicted in zip(memory_plans, estimates, strict=True)
-    ]
-    return sorted(planned, key=lambda p: (p.relative_cost, p.estimate.allocated_bytes))
+    cut = [min(tokens, hyperparameters.cutoff_len) for tokens in row_tokens]
+    found = []
+    for micro_batch in _micro_batches(hyperparameters.batch_size, pins):
+        padded = padded_tokens(cut, hyperparameters.batch_size, micro_batch) if cut else None
+        for checkpointing in _choices(pins.gradient_checkpointing, (False, True)):
+            plan = _plan(hyperparameters, card, pins, micro_batch, checkpointing)
+            sizes = _eval_batches(hyperparameters, pins, micro_batch, eval_cutoff_len)
+            plan, estimate = _with_evaluation(
+                shape, hyperparameters, plan, sizes, eval_cutoff_len, hardware
+            )
+            seconds = step_seconds(estimate.workload, pace, padded)
+            found.append(PlannedTrial(plan, estimate, seconds))
+    return sorted(found, key=lambda p: (p.step_seconds, p.estimate.allocated_bytes))
 
 
 def choose_plan(
@@ -105,30 +111,76 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
         )
 
 
+def decide_liger(
+    pins: PlanPins, model_type: str, *, has_gpu: bool, earlier: bool | None = None
+) -> PlanPins:
+    """The pins with `enable_liger_kernel` decided, for all trials of a study: the resident process
+    patches its base model once.
+
+    Args:
+        has_gpu: whether there is a CUDA GPU here.
+        earlier: what the study's trials so far had; kept while the package is still there.
+    """
+    if pins.enable_liger_kernel is not None:
+        return pins
+    wanted = has_gpu and earlier is not False and liger_available(model_type)
+    return pins.model_copy(update={"enable_liger_kernel": wanted})
+
+
+def liger_available(model_type: str) -> bool:
+    """Whether liger-kernel is installed and fuses this family's loss. Imports nothing."""
+    installed = all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
+    return installed and model_type in LIGER_FUSED_LOSS
+
+
 def _plan(
-    hp: Hyperparameters,
-    card: Card,
-    pins: PlanPins,
-    micro_batch: int,
-    checkpointing: bool,
-    eval_cutoff_len: int,
+    hp: Hyperparameters, card: Card, pins: PlanPins, micro_batch: int, checkpointing: bool
 ) -> MemoryPlan:
-    eval_batch = min(MAX_EVAL_BATCH, max(1, micro_batch * hp.cutoff_len // eval_cutoff_len))
     expandable = pins.expandable_segments
     return MemoryPlan(
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=hp.batch_size // micro_batch,
         gradient_checkpointing=checkpointing,
         enable_liger_kernel=bool(pins.enable_liger_kernel),
-        per_device_eval_batch_size=pins.per_device_eval_batch_size or eval_batch,
         expandable_segments=card.platform == "linux" if expandable is None else expandable,
     )
+
+
+def _eval_batches(
+    hp: Hyperparameters, pins: PlanPins, micro_batch: int, eval_cutoff_len: int
+) -> list[int]:
+    """Evaluation batches to choose from, largest first: no more tokens than a micro-batch."""
+    if pins.per_device_eval_batch_size is not None:
+        return [pins.per_device_eval_batch_size]
+    longest = max(eval_cutoff_len, hp.cutoff_len)
+    sizes = [min(MAX_EVAL_BATCH, max(1, micro_batch * hp.cutoff_len // longest))]
+    while sizes[-1] > 1:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
+def _with_evaluation(
+    shape: ModelShape,
+    hp: Hyperparameters,
+    plan: MemoryPlan,
+    sizes: list[int],
+    eval_cutoff_len: int,
+    hardware: Hardware,
+) -> tuple[MemoryPlan, Estimate]:
+    """The plan with the first evaluation batch that is not the peak, else with the last."""
+    for size in sizes:
+        plan = plan.model_copy(update={"per_device_eval_batch_size": size})
+        estimate = predict(workload_of(shape, hp, plan, eval_cutoff_len), hardware)
+        if estimate.moment != "evaluation":
+            break
+    return plan, estimate
 
 
 def workload_of(
     shape: ModelShape, hp: Hyperparameters, plan: MemoryPlan, eval_cutoff_len: int
 ) -> Workload:
-    """A trial with this plan. Its texts differ in length, and nothing is upcast.
+    """A trial with this plan. Its texts differ in length, and nothing is upcast. An evaluation
+    computes logits, fused loss or not, and is done at the trial's own cutoff_len too (`train`).
 
     Raises:
         ValueError: the model lacks a LoRA module that is named.
@@ -144,7 +196,9 @@ def workload_of(
         gradient_accumulation_steps=plan.gradient_accumulation_steps,
         fused_linear_cross_entropy=plan.enable_liger_kernel,
         per_device_eval_batch_size=plan.per_device_eval_batch_size,
-        eval_cutoff_len=eval_cutoff_len,
+        eval_cutoff_len=max(eval_cutoff_len, hp.cutoff_len),
+        eval_loss_tokens=EVAL_LOSS_TOKENS,
+        prediction_loss_only=False,
         equal_lengths=False,
         expandable_segments=plan.expandable_segments,
     )
@@ -158,9 +212,3 @@ def _micro_batches(batch_size: int, pins: PlanPins) -> list[int]:
 
 def _choices(pinned: bool | None, otherwise: tuple[bool, ...]) -> tuple[bool, ...]:
     return otherwise if pinned is None else (pinned,)
-
-
-def _relative_cost(hp: Hyperparameters, plan: MemoryPlan) -> float:
-    passes = PASSES_CHECKPOINTED if plan.gradient_checkpointing else PASSES
-    tokens = plan.per_device_train_batch_size * hp.cutoff_len
-    return plan.gradient_accumulation_steps * passes * (tokens + PASS_OVERHEAD_TOKENS)

@@ -167,6 +167,7 @@ class Sizes:
     fused_logits: int
     """One chunk of the fused loss; 0 where the loss is not fused."""
     eval_tokens: int
+    eval_fp32_tokens: int
 
 
 def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocator:
@@ -324,7 +325,7 @@ class _Replay:
         logits = self._scaled(allocate(BF16 * entries))
         if head:
             free(head)
-        wide = allocate(FP32 * entries)
-        soft = allocate(FP32 * entries)
+        in_fp32 = FP32 * s.vocab_size * s.eval_fp32_tokens
+        wide, soft = allocate(in_fp32), allocate(in_fp32)
         for block in (soft, wide, logits, stream):
             free(block)

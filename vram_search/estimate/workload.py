@@ -30,6 +30,9 @@ class Workload:
     per_device_eval_batch_size: int = 0
     """0: no evaluation."""
     eval_cutoff_len: int = 0
+    eval_loss_tokens: int | None = None
+    """Tokens whose evaluation logits are in fp32 at once; None: all of a batch, as transformers'
+    `Trainer` does."""
     prediction_loss_only: bool = True
     equal_lengths: bool = True
     """Every batch has the same length, so the allocator meets one shape only."""
@@ -44,6 +47,13 @@ class Workload:
     def eval_tokens(self) -> int:
         """Tokens of one evaluation batch."""
         return self.per_device_eval_batch_size * self.eval_cutoff_len
+
+    @property
+    def eval_fp32_tokens(self) -> int:
+        """Tokens whose evaluation logits are in fp32 at once."""
+        if self.eval_loss_tokens is None:
+            return self.eval_tokens
+        return min(self.eval_tokens, self.eval_loss_tokens)
 
     @property
     def trainable_parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""Rows as LLaMA-Factory reads them: two files in messages form, and `dataset_info.json`."""
+"""Rows in messages form, and the entry by which LLaMA-Factory finds them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from vram_search.data import Example
+from vram_search.data import Example, Rows
 from vram_search.errors import Fault, FaultyFileError
 
 TRAIN, EVAL = "train", "eval"
@@ -37,9 +37,18 @@ def dataset_info() -> str:
     return json.dumps(info, indent=2) + "\n"
 
 
-def dataset_rows(examples: Sequence[Example], split: str) -> str:
-    """Rows in messages form, one a line.
+def message_files(rows: Rows) -> dict[str, str]:
+    """`train.json` and `eval.json`: one row a line."""
+    return {"train.json": _messages(rows.train), "eval.json": _messages(rows.eval)}
 
+
+def _messages(examples: Sequence[Example]) -> str:
+    lines = [json.dumps({"messages": example.turns}, ensure_ascii=False) for example in examples]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def check_turns(examples: Sequence[Example], split: str) -> None:
+    """
     Raises:
         FaultyFileError: LLaMA-Factory would drop rows (`SharegptDatasetConverter`).
     """
@@ -55,8 +64,6 @@ def dataset_rows(examples: Sequence[Example], split: str) -> str:
     ]
     if faults:
         raise FaultyFileError(f"the {split} rows", faults[:10])
-    lines = [json.dumps({"messages": example.turns}, ensure_ascii=False) for example in examples]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def _takes_turns(example: Example) -> bool:

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from vram_search.export.template import Template
+from vram_search.export.trial import ExportedTrial
 from vram_search.spec.card import Card
-from vram_search.store import StudyRecord, TrialRecord
+from vram_search.store import TrialRecord
 from vram_search.units import format_bytes
 
 _FIGURES = ("required_bytes", "allocated_bytes", "reserved_bytes", "process_bytes")
 
 
-def provenance(
-    study: StudyRecord, trial: TrialRecord, template: Template, eval_cutoff_len: int
-) -> list[str]:
+def provenance(exported: ExportedTrial, chat_template: str) -> list[str]:
     """Lines, without comment signs: study, trial, what its losses and bytes mean, versions."""
+    study, trial, card = exported.study, exported.record, exported.card
     when = trial.finished_at or trial.started_at
-    card = Card.model_validate(study.spec["card"])
     lines = [
         f"study      {study.name}, revision {study.revision}; card {card.label}",
         f"trial      {trial.number}, outcome {trial.outcome or 'running'}, "
         f"of {when:%Y-%m-%d %H:%M} UTC",
-        *_loss_lines(trial, eval_cutoff_len),
+        *_loss_lines(trial, exported.eval_cutoff_len),
         *_memory_lines(trial, card),
+        f"plan       {exported.plan.label}",
         f"seed       {trial.seed}; data hash {trial.data_hash}",
         f"versions   {_pairs(trial.versions)}",
-        f"template   {template.name}: {template.note or 'not compared'}",
+        f"template   {chat_template}",
     ]
     return [_one_line(line) for line in lines]
 
@@ -42,8 +41,8 @@ def _loss_lines(trial: TrialRecord, eval_cutoff_len: int) -> list[str]:
     if trial.own_cutoff_eval_loss is not None:
         lines.append(
             f"own cutoff {trial.own_cutoff_eval_loss:.4f} at cutoff_len "
-            f"{trial.hyperparameters['cutoff_len']}, where LLaMA-Factory evaluates; "
-            "it averages over batches, this figure over tokens"
+            f"{trial.hyperparameters['cutoff_len']}; transformers' Trainer averages over batches, "
+            "these figures over tokens"
         )
     if trial.bits_per_byte is not None:
         lines.append(f"bits/byte  {trial.bits_per_byte:.4f}")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from vram_search.data import load_rows
 from vram_search.errors import InputError
-from vram_search.export.write import write_export
+from vram_search.export.write import LLAMA_FACTORY, write_export
 from vram_search.spec.study import DatasetSpec
 from vram_search.store import StudyRecord, TrialRecord
 
@@ -18,14 +18,21 @@ def write_recorded(
     trial: TrialRecord,
     folder: Path,
     *,
+    to: str = LLAMA_FACTORY,
     template: str | None = None,
     force: bool = False,
 ) -> list[Path]:
-    """Writes a trial's export; the YAML's path comes first.
+    """Writes a trial's export for the tool `to`; the YAML's path comes first.
 
     Raises:
-        InputError: the rows are gone or have changed, or as `write_export`.
+        InputError: the trial was imported, the rows are gone or have changed, or as `write_export`.
     """
+    if study.is_imported:
+        raise InputError(
+            f"trial {trial.number} of study {study.name} was imported: its rows are not recorded, "
+            "so it cannot be exported",
+            "use the file that it was started with",
+        )
     try:
         dataset = DatasetSpec.model_validate(study.spec["dataset"])
     except ValidationError as error:
@@ -45,6 +52,7 @@ def write_recorded(
         trial,
         rows,
         folder,
+        to=to,
         template=template,
         model_name_or_path=study.model.get("model_name_or_path"),
         force=force,

@@ -11,12 +11,21 @@ from pathlib import Path
 
 from vram_search.data import Rows
 from vram_search.errors import InputError, VramSearchError
+from vram_search.export.axolotl import AXOLOTL
 from vram_search.export.chat_template import count_differing, load_chat_template, match_template
+from vram_search.export.fields import LORA_MODULES
 from vram_search.export.llamafactory import llamafactory_files
-from vram_search.export.schema import LORA_MODULES
+from vram_search.export.script import PEFT, UNSLOTH
 from vram_search.export.template import Template, named_template, template_by_name
+from vram_search.export.tool import Tool, export_files
+from vram_search.export.trial import exported_trial
+from vram_search.export.trl import TRL
 from vram_search.spec.shape import load_shape
 from vram_search.store import StudyRecord, TrialRecord
+
+LLAMA_FACTORY = "llama-factory"
+TOOLS: dict[str, Tool] = {"axolotl": AXOLOTL, "trl": TRL, "unsloth": UNSLOTH, "peft": PEFT}
+"""The tools that read the tokenizer's chat template; LLaMA-Factory has templates of its own."""
 
 ROWS_COMPARED = 200
 """Rows of each split whose text is compared with the model's own chat template."""
@@ -28,31 +37,47 @@ def write_export(
     rows: Rows,
     target: Path,
     *,
+    to: str = LLAMA_FACTORY,
     template: str | None = None,
     model_name_or_path: str | None = None,
     force: bool = False,
 ) -> list[Path]:
-    """Writes a trial for LLaMA-Factory into the folder `target`; the YAML's path comes first.
+    """Writes a trial for a tool into the folder `target`; the YAML's path comes first.
 
     Args:
+        to: LLAMA_FACTORY or a key of TOOLS.
         template: LLaMA-Factory's template; default: the one that gives the rows the same text as
             the model's own chat template, or else the one known for the model's name.
         model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
         force: replace files that are there and differ.
 
     Raises:
-        InputError: as `llamafactory_files`; or other files are in the way.
+        InputError: as `exported_trial`; no template is known, or one is named for a tool that has
+            none; or other files are in the way.
+        FaultyFileError: the configuration would not run, or rows would be dropped.
         VramSearchError: the folder cannot be written.
     """
     model = model_name_or_path or study.spec["model"]["model_name_or_path"]
-    files = llamafactory_files(
-        study,
-        trial,
-        rows,
-        template=_choose_template(study, trial, rows, model, template),
-        model_name_or_path=model_name_or_path,
-        modules=_modules(model),
-    )
+    modules = _modules(model)
+    if to == LLAMA_FACTORY:
+        files = llamafactory_files(
+            study,
+            trial,
+            rows,
+            template=_choose_template(study, trial, rows, model, template),
+            model_name_or_path=model_name_or_path,
+            modules=modules,
+        )
+    elif template is not None:
+        raise InputError(
+            f"{to} has no templates by name: it reads the tokenizer's own",
+            "leave out --template, or export to llama-factory",
+        )
+    else:
+        exported = exported_trial(
+            study, trial, rows, model_name_or_path=model_name_or_path, modules=modules
+        )
+        files = export_files(TOOLS[to], exported)
     return _write_files(target, files, force=force)
 
 
@@ -99,7 +124,8 @@ def _modules(model: str | None) -> Collection[str]:
 def _write_files(target: Path, files: dict[str, str], *, force: bool) -> list[Path]:
     paths = {target / name: text.encode() for name, text in files.items()}
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
         fresh = [path for path, data in paths.items() if _differs(path, data)]
         taken = [path for path in fresh if path.exists()]
         if taken and not force:

@@ -1,6 +1,12 @@
 """The card that is here: what NVML says of it, what of it may be used, what a run took of it."""
 
-from vram_search.gpu.budget import CardBudget, CardMemory, allocator_budget, budget_here
+from vram_search.gpu.budget import (
+    CardBudget,
+    CardMemory,
+    allocator_budget,
+    budget_here,
+    emulation_words,
+)
 from vram_search.gpu.fake import FakeReader
 from vram_search.gpu.monitor import Monitor, MonitorReport, PhasePeaks
 from vram_search.gpu.nvml import NvmlReader, open_reader
@@ -23,6 +29,7 @@ __all__ = [
     "PhasePeaks",
     "allocator_budget",
     "budget_here",
+    "emulation_words",
     "is_spilling",
     "open_reader",
 ]

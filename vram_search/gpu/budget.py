@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vram_search.errors import InputError
-from vram_search.units import format_bytes
+from vram_search.units import GIB, format_bytes
 
 SAME_CARD_TOLERANCE = 0.01
 """Drivers and ECC settings move a card's reported total a little; a larger *kind* of card has
@@ -35,6 +35,15 @@ class CardBudget:
     """For `torch.cuda.set_per_process_memory_fraction`. Torch multiplies it with CUDA's total,
     which is NVML's less the driver's share: the cap comes out below budget_bytes, never above."""
     explanation: str
+
+
+def emulation_words(card_total_bytes: int, device_name: str) -> str:
+    """How a report names a smaller card that a larger one plays: "emulated 16 GB on NVIDIA H200".
+
+    The card's size is rounded as it is sold: 16,311 MiB are 16 GB.
+    """
+    size = card_total_bytes / GIB
+    return f"emulated {size:.{0 if size >= 8 else 1}f} GB on {device_name}"
 
 
 def allocator_budget(card_total_bytes: int, reserve_bytes: int, context_bytes: int) -> int:

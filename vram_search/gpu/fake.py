@@ -54,7 +54,8 @@ class FakeReader:
 
     def show(self, sample: GpuSample) -> None:
         """From now on give this sample."""
-        self._samples, self._next = [sample], 1
+        self._samples, self._next = [sample], 0
+        self._replayed.clear()
 
     def wait_until_replayed(self, timeout_seconds: float) -> bool:
         """Waits until every sample was given and the next one asked for; False on timeout."""

@@ -32,6 +32,8 @@ class PhasePeaks:
     mean_utilization_percent: float | None
     peak_temperature_celsius: int | None
     mean_power_watts: float | None
+    mean_sm_clock_mhz: float | None
+    least_sm_clock_mhz: int | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class _Tally:
     temperature_celsius: int | None = None
     utilization_percent: _Mean = field(default_factory=_Mean)
     power_watts: _Mean = field(default_factory=_Mean)
+    sm_clock_mhz: _Mean = field(default_factory=_Mean)
+    least_sm_clock_mhz: int | None = None
 
     def add(self, sample: GpuSample) -> None:
         self.samples += 1
@@ -84,6 +88,8 @@ class _Tally:
         self.temperature_celsius = _larger(self.temperature_celsius, sample.temperature_celsius)
         self.utilization_percent.add(sample.utilization_percent)
         self.power_watts.add(sample.power_watts)
+        self.sm_clock_mhz.add(sample.sm_clock_mhz)
+        self.least_sm_clock_mhz = _smaller(self.least_sm_clock_mhz, sample.sm_clock_mhz)
 
     def peaks(self, delta_from_bytes: int | None) -> PhasePeaks:
         """The tally, with process bytes estimated over `delta_from_bytes` where it is given."""
@@ -98,6 +104,8 @@ class _Tally:
             mean_utilization_percent=self.utilization_percent.value(),
             peak_temperature_celsius=self.temperature_celsius,
             mean_power_watts=self.power_watts.value(),
+            mean_sm_clock_mhz=self.sm_clock_mhz.value(),
+            least_sm_clock_mhz=self.least_sm_clock_mhz,
         )
 
 
@@ -240,6 +248,8 @@ class Monitor:
 
 
 def _larger(known: int | None, value: int | None) -> int | None:
-    if known is None or value is None:
-        return value if known is None else known
-    return max(known, value)
+    return max((v for v in (known, value) if v is not None), default=None)
+
+
+def _smaller(known: int | None, value: int | None) -> int | None:
+    return min((v for v in (known, value) if v is not None), default=None)

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
-from vram_search.report.words import bytes_caption, loss_cell, peak_cell, run_seconds
+from vram_search.report.words import (
+    bytes_caption,
+    known_cell,
+    loss_cell,
+    peak_cell,
+    rate_cell,
+    run_seconds,
+)
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_duration
 
@@ -23,10 +31,11 @@ OUTCOME_STYLES = {
 def trial_table(
     trials: Sequence[TrialRecord], study: StudyRecord, title: str | None = None
 ) -> Table:
-    """One row a trial; the caption says where the bytes come from."""
+    """One row a trial; the caption says where the bytes come from. Names are printed as they are,
+    whatever brackets they hold."""
     table = Table(
-        title=title,
-        caption=bytes_caption(list(trials), study),
+        title=Text(title) if title else None,
+        caption=Text(bytes_caption(list(trials), study)),
         box=None,
         padding=(0, 1, 0, 0),
         header_style="bold",
@@ -49,14 +58,14 @@ def trial_table(
         outcome = trial.outcome or "running"
         table.add_row(
             str(trial.number),
-            f"[{OUTCOME_STYLES.get(outcome, 'cyan')}]{outcome}[/]",
+            Text(outcome, style=OUTCOME_STYLES.get(outcome, "cyan")),
             loss_cell(trial.eval_loss),
-            f"{hp['learning_rate']:.1e}",
-            str(hp["lora_rank"]),
-            hp["lora_target"],
-            str(hp["cutoff_len"]),
-            str(hp["batch_size"]),
-            hp["optim"],
+            rate_cell(hp.get("learning_rate")),
+            known_cell(hp.get("lora_rank")),
+            Text(known_cell(hp.get("lora_target"))),
+            known_cell(hp.get("cutoff_len")),
+            known_cell(hp.get("batch_size")),
+            Text(known_cell(hp.get("optim"))),
             peak_cell(trial).replace(" ", ""),
             format_duration(run_seconds(trial)).replace(" ", ""),
         )

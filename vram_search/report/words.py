@@ -47,19 +47,28 @@ def peak_words(trial: TrialRecord, study: StudyRecord) -> str:
     if size is None:
         return "unknown"
     if origin == "measured":
-        return f"{format_bytes(size)} reserved, measured on {trial.device}"
+        return f"{format_bytes(size)} reserved, measured: {measured_on(trial)}"
     return f"{format_bytes(size)} required, predicted for {card_title(study)}"
+
+
+def measured_on(trial: TrialRecord) -> str:
+    """The device, or the card that it played: "emulated 16 GB on NVIDIA H200"."""
+    return str((trial.measured or {}).get("emulated") or trial.device or "an unknown card")
 
 
 def bytes_caption(trials: list[TrialRecord], study: StudyRecord) -> str:
     """Says of a table's VRAM column where its figures come from."""
     origins = {peak(trial)[1] for trial in trials if peak(trial)[0] is not None}
     card = card_title(study)
-    if origins == {"measured"}:
-        return f"VRAM: peak reserved bytes, measured; the study's card: {card}"
+    if not origins:
+        return "VRAM: not known"
     if origins == {"predicted"}:
         return f"VRAM: required bytes, predicted for {card}"
-    return f"VRAM: peak reserved bytes, measured; with ~ required bytes, predicted for {card}"
+    places = sorted({measured_on(trial) for trial in trials if peak(trial)[1] == "measured"})
+    caption = f"VRAM: peak reserved bytes, measured: {', '.join(places)}"
+    if origins == {"measured"}:
+        return f"{caption}; the study's card: {card}"
+    return f"{caption}; with ~ required bytes, predicted for {card}"
 
 
 def peak_cell(trial: TrialRecord) -> str:
@@ -79,18 +88,31 @@ def loss_cell(loss: float | None) -> str:
 
 
 def run_seconds(trial: TrialRecord) -> float | None:
-    """Seconds from the trial's start to its record."""
+    """Seconds from the trial's start to its record; of an imported run what its tool says."""
+    if trial.provenance is not None:
+        return (trial.seconds or {}).get("train")
     if trial.finished_at is None:
         return None
     return (trial.finished_at - trial.started_at).total_seconds()
 
 
 def hyperparameter_words(hp: dict[str, Any]) -> str:
-    """One line: "all r16 a32, cutoff 512, batch 8, lr 2.0e-04, adamw_8bit"."""
+    """One line: "all r16 a32, cutoff 512, batch 8, lr 2.0e-04, adamw_8bit"; ? where unknown."""
+    said = {name: known_cell(value) for name, value in hp.items()}
     return (
-        f"{hp['lora_target']} r{hp['lora_rank']} a{hp['lora_alpha']}, cutoff {hp['cutoff_len']}, "
-        f"batch {hp['batch_size']}, lr {hp['learning_rate']:.1e}, {hp['optim']}"
+        f"{said['lora_target']} r{said['lora_rank']} a{said['lora_alpha']}, "
+        f"cutoff {said['cutoff_len']}, batch {said['batch_size']}, "
+        f"lr {rate_cell(hp['learning_rate'])}, {said['optim']}"
     )
+
+
+def rate_cell(learning_rate: float | None) -> str:
+    return "?" if learning_rate is None else f"{learning_rate:.1e}"
+
+
+def known_cell(value: object) -> str:
+    """A hyperparameter for a column; an imported run's may be unknown."""
+    return "?" if value is None else str(value)
 
 
 def plan_words(plan: dict[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""A card: a GPU as far as memory goes."""
+"""A card: a GPU as far as memory and pace go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from vram_search.resources import shipped
-from vram_search.spec.base import Flag, Spec
+from vram_search.spec.base import Flag, PositiveFloat, Spec
 from vram_search.units import parse_bytes
 
 
@@ -32,6 +32,13 @@ class Card(Spec):
     compute_capability: str = Field(default="", pattern=r"^([0-9]+\.[0-9]+)?$")
     platform: Literal["linux", "windows"] = "linux"
     assumed: Flag = Field(default=False, description="context_bytes is assumed, not measured")
+    bf16_tflops: PositiveFloat | None = Field(
+        default=None,
+        description="peak of dense bf16 products (fp16 before Ampere), fp32 sums; orders plans",
+    )
+    bandwidth_gb_per_s: PositiveFloat | None = Field(
+        default=None, description="of the card's memory; orders plans"
+    )
 
     @property
     def budget_bytes(self) -> int:

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from vram_search.spec.base import Count, Flag, Spec
 
+EVAL_LOSS_TOKENS = 512
+"""Tokens whose logits an evaluation turns into fp32 at once: 10 bytes an entry become 2."""
+
 
 class MemoryPlan(Spec):
     """Chosen by the planner; names as in transformers' TrainingArguments and LLaMA-Factory."""
@@ -41,7 +44,9 @@ class PlanPins(Spec):
         default=None, description="recompute activations in the backward pass"
     )
     enable_liger_kernel: Flag | None = Field(
-        default=None, description="fused linear cross entropy; needs the package liger-kernel"
+        default=None,
+        description="fused linear cross entropy; default on where liger-kernel is installed, knows "
+        "the model, and there is a GPU",
     )
     per_device_eval_batch_size: Count | None = Field(default=None, description="rows a batch")
     expandable_segments: Flag | None = Field(

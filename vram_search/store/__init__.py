@@ -6,6 +6,7 @@ from vram_search.store.database import open_database, sqlite_url
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
+    ImportedTrial,
     Outcome,
     StepLoss,
     StudyRecord,
@@ -17,6 +18,7 @@ from vram_search.store.store import Store
 __all__ = [
     "OUTCOMES",
     "Evaluation",
+    "ImportedTrial",
     "Outcome",
     "StepLoss",
     "Store",

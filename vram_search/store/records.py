@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 
 Outcome = Literal["complete", "pruned", "oom", "infeasible", "diverged", "lost"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+UNKNOWN_SEED = -1
+UNKNOWN_DATA = "unknown"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class StudyRecord:
     data_hash: str
     card: dict[str, Any]
     model: dict[str, Any]
+
+    @property
+    def is_imported(self) -> bool:
+        """True where the trials were run elsewhere and imported: it holds no search."""
+        return "imported" in self.spec
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,27 @@ class TrialRecord:
             `predicted` also holds what the plan was judged by: `budget_bytes`; `margin`, the share
             by which required bytes were raised when this trial was planned; `excess`, the share of
             the budget by which they were above it then, <= 0 where they fitted.
-            `measured` also holds, after an out-of-memory, `required_ratio_above`: measured /
-            predicted required bytes are at least this.
+            In `measured`, `allocated_bytes` and `reserved_bytes` are torch's peaks over probe and
+            training, `parts` is the probe's allocated peak by part. It also holds:
+            `probe_allocated_bytes`, `probe_reserved_bytes`, `probe_step_seconds`; `step_seconds`,
+            the median of the optimizer steps after the first; `probe_miss`, the run's peak as a
+            multiple of the probe's where that did not bound it; `leaked_bytes`, `survivors` (in
+            words), `base_intact`; of NVML's samples `process_bytes_source`, `utilization_percent`,
+            `power_watts`, `sm_clock_mhz` (means), `temperature_celsius` (highest),
+            `least_sm_clock_mhz`, `samples_per_second`, and `by_phase`, the same by phase with
+            `seconds`; `emulated`, how to name the card that a larger device played; after an
+            out-of-memory `required_ratio_above`: measured / predicted required bytes are at least
+            this. What was not measured is left out.
         predicted_required_bytes, measured_required_bytes: copied out of those two for queries.
-        seconds: by phase.
-        error: `stage`, `step`, `message`, `remedy` and the like.
+        seconds: by phase: `between`, from the end of the run's previous training until this trial
+            was planned; `plan`; `load`, the wait for the training process; `oom`, all of the
+            earlier plans that ran out of memory; `probe`, `train`, `eval`, `save`.
+        error: `stage`, `step`, `message`, `remedy`; after an out-of-memory also
+            `requested_bytes`, `batch_shape` (rows, tokens), `parts`, what was allocated then, and
+            `others_took_bytes`, by how much other programs had shrunk the budget meanwhile.
+        fingerprint, provenance: of an imported run alone, None otherwise: see ImportedTrial. Its
+            hyperparameters, seed and data hash may be unknown (None, UNKNOWN_SEED, UNKNOWN_DATA);
+            `started_at` is when it was imported, and `finished_at` is None.
     """
 
     id: int
@@ -84,6 +107,8 @@ class TrialRecord:
     adapter_path: str | None
     started_at: datetime
     finished_at: datetime | None
+    fingerprint: str | None = None
+    provenance: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,3 +163,24 @@ class TrialResult:
     adapter_path: str | None = None
     step_losses: Sequence[StepLoss] = ()
     evaluations: Sequence[Evaluation] = ()
+
+
+@dataclass(frozen=True)
+class ImportedTrial:
+    """A run made elsewhere, as `Store.import_trials` takes it.
+
+    Attributes:
+        fingerprint: SHA-256 of what the run was read from, in hex; the same wherever it lies.
+        provenance: `source` (llamafactory, axolotl, trainer, csv), `path`, `run` (its name),
+            `model` (`name`, and `parameters` where the shape is known), `files` read, `settings`
+            that the tool was given, `reported` figures without a column here, `unknown` names and
+            `notes`.
+        hyperparameters: those of `spec.Hyperparameters`, None where unknown.
+        result: `eval_loss` is the tool's own, at the run's own cutoff.
+    """
+
+    fingerprint: str
+    provenance: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    result: TrialResult
+    seed: int | None = None

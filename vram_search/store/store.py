@@ -11,7 +11,7 @@ or damaged; those that change a row raise RuntimeError when it is missing or fin
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,9 +21,11 @@ from sqlalchemy.exc import IntegrityError
 
 from vram_search.errors import StoreError
 from vram_search.store.database import reading, writing
+from vram_search.store.imports import import_trials
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
+    ImportedTrial,
     Outcome,
     StepLoss,
     StudyRecord,
@@ -195,6 +197,20 @@ class Store:
             if evaluated:
                 connection.execute(insert(evaluations), evaluated)
             _touch(connection, study_id)
+
+    # Runs made elsewhere
+
+    def import_trials(self, study: str, runs: Sequence[ImportedTrial]) -> list[int]:
+        """Records runs in a study of imported runs alone, which is made where it is missing.
+
+        Returns:
+            The numbers of the new trials; a run whose fingerprint the study holds adds none.
+
+        Raises:
+            StoreError: the study is a search.
+        """
+        with writing(self.engine) as connection:
+            return import_trials(connection, study, runs)
 
     # Trials as recorded
 

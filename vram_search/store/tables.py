@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -71,8 +72,12 @@ trials = Table(
     Column("adapter_path", Text),
     Column("started_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
+    Column("fingerprint", String(64)),
+    Column("provenance", FiniteJson),
     UniqueConstraint("study_id", "number", name="vs_trials_study_number"),
     CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_trials_outcome"),
+    # NULL, of a trial of a search, equals no other.
+    Index("vs_trials_study_fingerprint", "study_id", "fingerprint", unique=True),
 )
 
 step_losses = Table(

@@ -59,6 +59,7 @@ def serve(channel: Channel) -> None:
 
     from vram_search.train import model as base_model
     from vram_search.train.examples import encode
+    from vram_search.train.health import Health
     from vram_search.train.run import Corpus, Trial
     from vram_search.train.tokenizer import load_tokenizer
 
@@ -72,6 +73,7 @@ def serve(channel: Channel) -> None:
     longest, too_long = check_lengths(corpus, max(job.cutoff_lens))
     base_model.limit_allocator(job.cap_bytes)
     base = base_model.load_base(job)
+    health = Health(base)
     channel.send(
         Ready(
             device=base_model.device_name(),
@@ -95,7 +97,7 @@ def serve(channel: Channel) -> None:
     while True:
         trial = channel.receive()
         assert isinstance(trial, TrialJob), "after loading come trials"
-        finished = Trial(base, corpus, trial, channel.send, ask_verdict).run()
+        finished = health.examine(Trial(base, corpus, trial, channel.send, ask_verdict).run())
         channel.send(finished)
         if finished.outcome == "oom":
             return

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from vram_search.spec.plan import EVAL_LOSS_TOKENS
 from vram_search.train.examples import TokenRow, collate
-from vram_search.train.model import compute_dtype, evaluation_mode
+from vram_search.train.model import compute_dtype, evaluation_mode, to_device
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,44 @@ def evaluate(
     rows: Sequence[TokenRow],
     batch_size: int,
     pad_token_id: int,
-    progress: Callable[[], None] = lambda: None,
+    on_batch: Callable[[tuple[int, int]], None] = lambda shape: None,
 ) -> Losses:
-    """Losses of `rows`, in their order; longest batches first: too little memory shows at once."""
+    """Losses of `rows`, in their order; longest batches first: too little memory shows at once.
+
+    The host waits for the device once, at the end.
+
+    Args:
+        on_batch: takes the shape of each batch before it runs: rows, tokens of the longest.
+    """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    sums = [0.0] * len(rows)
     here = next(model.parameters()).device
+    sums: list[torch.Tensor] = []
     with (
         evaluation_mode(model),
         torch.no_grad(),
         torch.autocast(here.type, dtype=compute_dtype()),
     ):
         for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collate([rows[i] for i in chosen], pad_token_id)
-            labels = batch.pop("labels").to(here)
-            logits = model(**{name: tensor.to(here) for name, tensor in batch.items()}).logits
-            for position, index in enumerate(chosen):
-                # Row by row: a batch's logits in fp32 at once would double the peak.
-                sums[index] = cross_entropy(
-                    logits[position, :-1].float(), labels[position, 1:], reduction="sum"
-                ).item()
+            chosen = [rows[i] for i in order[start : start + batch_size]]
+            on_batch((len(chosen), len(chosen[0].input_ids)))
+            batch = to_device(collate(chosen, pad_token_id), here)
+            labels = batch.pop("labels")
+            logits = model(**batch).logits
+            sums += [_summed_loss(logits[i, :-1], labels[i, 1:]) for i in range(len(chosen))]
             del logits
-            progress()
-    return Losses(tuple(sums), tuple(row.answer_tokens for row in rows))
+    in_order = dict(zip(order, torch.stack(sums).tolist(), strict=True))
+    return Losses(
+        tuple(in_order[i] for i in range(len(rows))), tuple(row.answer_tokens for row in rows)
+    )
+
+
+def _summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed nats of one row, piece by piece: all of its logits in fp32 would raise the peak.
+
+    Args:
+        logits: (tokens, vocabulary).
+        labels: (tokens,).
+    """
+    pieces = zip(logits.split(EVAL_LOSS_TOKENS), labels.split(EVAL_LOSS_TOKENS), strict=True)
+    losses = [cross_entropy(part.float(), answers, reduction="sum") for part, answers in pieces]
+    return torch.stack(losses).sum()

@@ -13,6 +13,7 @@ import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.integrations import liger as transformers_liger
 
 from vram_search import __version__
 from vram_search.errors import InputError
@@ -37,6 +38,13 @@ def device_name() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
 
 
+def to_device(batch: dict[str, torch.Tensor], here: torch.device) -> dict[str, torch.Tensor]:
+    """The batch on the device; the host goes on before it has arrived."""
+    if here.type != "cuda":
+        return {name: tensor.to(here) for name, tensor in batch.items()}
+    return {name: t.pin_memory().to(here, non_blocking=True) for name, t in batch.items()}
+
+
 def limit_allocator(cap_bytes: int | None) -> None:
     """Makes the allocator refuse beyond `cap_bytes`, as a smaller card would; GPU only."""
     if cap_bytes is not None and torch.cuda.is_available():
@@ -52,7 +60,17 @@ def load_base(job: LoadJob) -> Any:
     """
     dtype = compute_dtype()
     if job.random_weights:
-        return _freeze(_random_base(Path(job.model_name_or_path), dtype, job.seed))
+        base = _random_base(Path(job.model_name_or_path), dtype, job.seed)
+    else:
+        base = _pretrained_base(job.model_name_or_path, dtype)
+    if job.enable_liger_kernel:
+        apply_liger(base)
+    base.requires_grad_(False)
+    base.config.use_cache = False
+    return base
+
+
+def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -60,8 +78,8 @@ def load_base(job: LoadJob) -> Any:
         bnb_4bit_compute_dtype=dtype,
     )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            job.model_name_or_path,
+        return AutoModelForCausalLM.from_pretrained(
+            model_name_or_path,
             dtype=dtype,
             quantization_config=quantization,
             device_map={"": device()},
@@ -74,16 +92,36 @@ def load_base(job: LoadJob) -> Any:
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"the model {job.model_name_or_path} cannot be loaded: {first}",
+            f"the model {model_name_or_path} cannot be loaded: {first}",
             "a folder with config.json and *.safetensors, or a hub name that can be reached",
         ) from None
-    return _freeze(model)
 
 
-def _freeze(model: Any) -> Any:
-    model.requires_grad_(False)
-    model.config.use_cache = False
-    return model
+def apply_liger(base: Any) -> None:
+    """Patches the base with Liger's kernels, the fused linear cross entropy among them. They stay:
+    transformers patches an instance anew at each `Trainer.train` and never takes it back, so every
+    trial of a process runs with them or none does.
+
+    Raises:
+        InputError: the package is missing, or does not know the model.
+    """
+    try:
+        transformers_liger.apply_liger_kernel(base, None)
+    except ImportError:
+        raise InputError(
+            "plan.enable_liger_kernel needs the package liger-kernel",
+            "pip install liger-kernel, or set plan.enable_liger_kernel to false",
+        ) from None
+    if not uses_liger(base):
+        raise InputError(
+            f"liger-kernel has no fused cross entropy for {type(base).__name__}",
+            "set plan.enable_liger_kernel to false",
+        )
+
+
+def uses_liger(base: Any) -> bool:
+    """Whether the forward pass is Liger's (`liger_kernel/transformers/monkey_patch.py`)."""
+    return base.forward.__module__.startswith("liger_kernel.")
 
 
 def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
@@ -149,6 +187,8 @@ def attach_adapter(base: Any, job: TrialJob) -> Any:
     peft's `prepare_model_for_kbit_training` is not called: it turns the embeddings into fp32, which
     costs 2 bytes per parameter of them and which LLaMA-Factory does not do either.
     """
+    wants_liger = job.plan.enable_liger_kernel
+    assert uses_liger(base) == wants_liger, "the load job and the plan agree on Liger"
     hp = job.hyperparameters
     torch.manual_seed(job.seed)
     config = LoraConfig(

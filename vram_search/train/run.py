@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import TrainerCallback
 
 from vram_search.errors import VramSearchError
 from vram_search.protocol import (
@@ -21,24 +20,22 @@ from vram_search.protocol import (
     Finished,
     Probed,
     Stage,
-    Step,
     TrialJob,
     finite,
 )
-from vram_search.spec.plan import MemoryPlan
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import Losses, evaluate
-from vram_search.train.examples import EncodedExample, TokenRow, answer_bytes, cut
+from vram_search.train.examples import EncodedExample, answer_bytes, cut
 from vram_search.train.faults import (
     DivergedError,
+    Flight,
     first_sentences,
     is_out_of_memory,
+    noting_parts,
     requested_bytes,
 )
-from vram_search.train.trainer import StepGuard, count_steps, make_trainer, rung_steps
-
-PROBE_STEPS = 2
-"""Optimizer steps before the probe's evaluation: from the second on, the states exist."""
+from vram_search.train.probe import probe
+from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer, rung_steps
 
 Outcome = Literal["complete", "pruned", "oom", "diverged", "failed"]
 
@@ -50,17 +47,6 @@ class Corpus:
     train: list[EncodedExample]
     eval: list[EncodedExample]
     tokenizer: Any
-
-
-class AtStep(TrainerCallback):
-    """Calls `action(step)` after each of the given optimizer steps; True ends the training."""
-
-    def __init__(self, steps: tuple[int, ...], action: Callable[[int], bool]) -> None:
-        self.steps, self.action = steps, action
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step in self.steps and self.action(state.global_step):
-            control.should_training_stop = True
 
 
 class Trial:
@@ -87,7 +73,7 @@ class Trial:
         self.eval_rows = [cut(row, job.eval_cutoff_len) for row in corpus.eval]
         self.eval_bytes = [answer_bytes(row, corpus.tokenizer) for row in self.eval_rows]
         self.steps_total = count_steps(job, len(self.train_rows))
-        self.stage, self.step = "probe", 0
+        self.flight = Flight()
         self.best_loss = math.inf
         self.best_step: int | None = None
         self.trainable: int | None = None
@@ -99,8 +85,9 @@ class Trial:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         try:
+            self._enter("probe")
             with self._adapter() as model, self._timed("probe"):
-                self._probe(model)
+                self.send(self._probe(model))
             with self._adapter() as model:
                 outcome, message = self._train(model)
             finished = self._finished(outcome, message)
@@ -111,10 +98,15 @@ class Trial:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return self._finished("oom", first_sentences(str(error)))
+            return self._out_of_memory(str(error) or type(error).__name__)
         base_model.free_caches()
         leaked = (base_model.allocated_bytes() or 0) - before
         return finished.model_copy(update={"leaked_bytes": leaked})
+
+    def _out_of_memory(self, message: str) -> Finished:
+        finished = self._finished("oom", first_sentences(message))
+        found = {"requested_bytes": requested_bytes(message), "parts": self.flight.parts}
+        return finished.model_copy(update=found)
 
     @contextmanager
     def _adapter(self) -> Iterator[Any]:
@@ -124,45 +116,19 @@ class Trial:
         try:
             if self.trainable == 0:
                 raise VramSearchError("no parameter trains: the LoRA targets match no module")
-            yield model
+            with noting_parts(self.flight, model, lambda: None):
+                yield model
         finally:
             base_model.detach_adapter(model)
 
-    def _probe(self, model: Any) -> None:
-        """The mini-test: the longest rows at the plan's shape, two optimizer steps, the longest
-        evaluation batch, one more step. Its peak must bound the training's.
-
-        Without a GPU there is no peak: one row a batch shows that everything works.
-        """
-        self._enter("probe")
-        start, plan = time.perf_counter(), self.job.plan
-        if not torch.cuda.is_available():
-            plan = MemoryPlan(
-                per_device_train_batch_size=1,
-                gradient_accumulation_steps=1,
-                gradient_checkpointing=plan.gradient_checkpointing,
-            )
-        rows = longest_first(self.train_rows)[: plan.per_device_train_batch_size]
-        while len(rows) < plan.batch_size * (PROBE_STEPS + 1):
-            rows = rows + rows
-        exam = longest_first(self.eval_rows)[: plan.per_device_eval_batch_size]
-
-        def evaluate_once(step: int) -> bool:
-            evaluate(model, exam, plan.per_device_eval_batch_size, self.pad_token_id)
-            return False
-
-        self._fit(model, plan, rows, PROBE_STEPS + 1, AtStep((PROBE_STEPS,), evaluate_once))
-        has_gpu = torch.cuda.is_available()
-        self.send(
-            Probed(
-                allocated_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
-                reserved_bytes=torch.cuda.max_memory_reserved() if has_gpu else None,
-                seconds=time.perf_counter() - start,
-            )
-        )
+    def _probe(self, model: Any) -> Probed:
+        longest = max(self.job.eval_cutoff_len, self.job.hyperparameters.cutoff_len)
+        exam = [cut(row, longest) for row in self.corpus.eval]
+        return probe(model, self.job, self.train_rows, exam, self.pad_token_id, self.flight)
 
     def _train(self, model: Any) -> tuple[Outcome, str]:
         """The full run: its outcome, and a word about it."""
+        self.flight.step, self.flight.batch_shape = 0, None
         self._enter("train")
         rungs = rung_steps(self.job.training.rungs, self.steps_total)
         pruned_at: list[int] = []
@@ -174,8 +140,17 @@ class Trial:
             return bool(pruned_at)
 
         with self._timed("train"):
-            at_rungs = AtStep(rungs, stop_at_rung)
-            self._fit(model, self.job.plan, self.train_rows, self.steps_total, at_rungs)
+            make_trainer(
+                model,
+                self.job,
+                self.job.plan,
+                self.train_rows,
+                steps=self.steps_total,
+                horizon=self.steps_total,
+                pad_token_id=self.pad_token_id,
+                callbacks=[StepGuard(self.send), AtStep(rungs, stop_at_rung)],
+                flight=self.flight,
+            ).train()
         self.seconds["train"] -= self.seconds["eval"] + self.seconds["save"]
         if pruned_at:
             return "pruned", f"behind other trials at step {pruned_at[0]} of {self.steps_total}"
@@ -184,34 +159,14 @@ class Trial:
             return "diverged", "no evaluation gave a finite loss"
         return "complete", ""
 
-    def _fit(
-        self, model: Any, plan: MemoryPlan, rows: list[TokenRow], steps: int, at: TrainerCallback
-    ) -> None:
-        if not plan.gradient_checkpointing:
-            self.base.gradient_checkpointing_disable()
-        report = self._report if self.stage == "train" else lambda step: None
-        make_trainer(
-            model,
-            self.job,
-            plan,
-            rows,
-            steps=steps,
-            horizon=self.steps_total,
-            pad_token_id=self.pad_token_id,
-            callbacks=[StepGuard(report), at],
-        ).train()
-
-    def _report(self, step: Step) -> None:
-        self.step = step.step
-        self.send(step)
-
     def _evaluate(self, model: Any, step: int, *, is_rung: bool) -> None:
         """Losses of the study's evaluation rows; the best adapter so far is saved."""
         self._enter("eval")
         start = time.perf_counter()
         with self._timed("eval"):
             batch_size = self.job.plan.per_device_eval_batch_size
-            losses = evaluate(model, self.eval_rows, batch_size, self.pad_token_id)
+            note = self.flight.note
+            losses = evaluate(model, self.eval_rows, batch_size, self.pad_token_id, note)
             own = None if is_rung else self._own_cutoff_loss(model, losses)
         if math.isfinite(losses.mean) and losses.mean < self.best_loss:
             self.best_loss, self.best_step = losses.mean, step
@@ -239,13 +194,14 @@ class Trial:
         sums, tokens = list(losses.sums), list(losses.tokens)
         if changed:
             batch_size = self.job.plan.per_device_eval_batch_size
-            again = evaluate(model, [rows[i] for i in changed], batch_size, self.pad_token_id)
+            note = self.flight.note
+            again = evaluate(model, [rows[i] for i in changed], batch_size, self.pad_token_id, note)
             for i, loss_sum, count in zip(changed, again.sums, again.tokens, strict=True):
                 sums[i], tokens[i] = loss_sum, count
         return Losses(tuple(sums), tuple(tokens)).mean
 
     def _enter(self, stage: Literal["probe", "train", "eval"]) -> None:
-        self.stage = stage
+        self.flight.stage = stage
         self.send(Stage(stage=stage, steps_total=self.steps_total))
 
     @contextmanager
@@ -258,26 +214,20 @@ class Trial:
 
     def _finished(self, outcome: Outcome, message: str, remedy: str = "") -> Finished:
         has_gpu = torch.cuda.is_available()
-        longest = max(len(row.input_ids) for row in self.train_rows)
         return Finished(
             outcome=outcome,
-            stage=self.stage,
-            step=self.step,
+            stage=self.flight.stage,
+            step=self.flight.step,
             steps_total=self.steps_total,
             message=message,
             remedy=remedy,
-            requested_bytes=requested_bytes(message),
-            batch_shape=(self.job.plan.per_device_train_batch_size, longest),
+            batch_shape=self.flight.batch_shape,
             allocated_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
             reserved_bytes=torch.cuda.max_memory_reserved() if has_gpu else None,
             trainable_parameters=self.trainable,
             best_step=self.best_step,
             seconds=dict(self.seconds),
         )
-
-
-def longest_first(rows: list[TokenRow]) -> list[TokenRow]:
-    return sorted(rows, key=lambda row: -len(row.input_ids))
 
 
 def save_adapter(model: Any, folder: Path) -> None:

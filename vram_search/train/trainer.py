@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
+from bitsandbytes.optim import optimizer as bnb_optimizer
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -16,8 +19,11 @@ from vram_search.errors import VramSearchError
 from vram_search.protocol import Step, TrialJob
 from vram_search.spec.plan import MemoryPlan
 from vram_search.train.examples import TokenRow, collate
-from vram_search.train.faults import DivergedError
-from vram_search.train.model import allocated_bytes, compute_dtype
+from vram_search.train.faults import DivergedError, Flight, noting_parts
+from vram_search.train.model import allocated_bytes, compute_dtype, to_device
+
+Order = Literal["random", "sequential"]
+"""Of the rows: shuffled by the job's seed, or as they are given."""
 
 
 class RowDataset(Dataset[TokenRow]):
@@ -33,6 +39,63 @@ class RowDataset(Dataset[TokenRow]):
         return self.rows[index]
 
 
+class AdapterTrainer(Trainer):
+    """transformers' Trainer, which makes its micro-batches out of whole optimizer steps.
+
+    The sampler draws the rows as ever. Within an optimizer step they are sorted by length, so that
+    a micro-batch pads less; the step's gradient is a sum over its tokens, divided by their number
+    (`Trainer._get_num_items_in_batch`), and stays the same. Where a model's loss is a mean per
+    micro-batch instead (`model_accepts_loss_kwargs` false), the rows stay as they were drawn.
+    """
+
+    def __init__(self, *, pad_token_id: int, flight: Flight, **trainer: Any) -> None:
+        super().__init__(**trainer)
+        self.pad_token_id, self.flight = pad_token_id, flight
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with (
+            steps_in_the_background(is_paged=self.args.optim.startswith("paged_")),
+            noting_parts(self.flight, self.model, lambda: self.optimizer),
+        ):
+            return super().train(*args, **kwargs)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        drawn = list(itertools.islice(epoch_iterator, num_batches))
+        is_shuffled = self.args.train_sampling_strategy == "random"
+        if is_shuffled and len(drawn) > 1 and self.model_accepts_loss_kwargs:
+            drawn = by_length(drawn)
+        batches = [to_device(collate(rows, self.pad_token_id), device) for rows in drawn]
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rows, tokens = inputs["input_ids"].shape
+        self.flight.step = self.state.global_step + 1
+        self.flight.note((rows, tokens))
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+def by_length(drawn: Sequence[Sequence[TokenRow]]) -> list[list[TokenRow]]:
+    """The same rows in as many micro-batches of the same sizes, longest rows first."""
+    rows = iter(sorted(itertools.chain(*drawn), key=lambda row: -len(row.input_ids)))
+    return [list(itertools.islice(rows, len(batch))) for batch in drawn]
+
+
+@contextmanager
+def steps_in_the_background(is_paged: bool) -> Iterator[None]:
+    """bitsandbytes' optimizers without their wait for the card after every tensor, 504 times a step
+    with LoRA on every linear layer of a 3B model (`optim/optimizer.py`, `Optimizer8bit.step`).
+    Their kernels run in torch's stream, in order; only paged states need the wait."""
+    wait = bnb_optimizer.sync_gpu
+    if not is_paged:
+        bnb_optimizer.sync_gpu = lambda tensor: None
+    try:
+        yield
+    finally:
+        bnb_optimizer.sync_gpu = wait
+
+
 def make_trainer(
     model: Any,
     job: TrialJob,
@@ -43,8 +106,15 @@ def make_trainer(
     horizon: int,
     pad_token_id: int,
     callbacks: list[TrainerCallback],
-) -> Trainer:
-    """A Trainer for `steps` optimizer steps; the schedule's warm-up is a share of `horizon`."""
+    flight: Flight | None = None,
+    order: Order = "random",
+) -> AdapterTrainer:
+    """A Trainer for `steps` optimizer steps; the schedule's warm-up is a share of `horizon`.
+
+    Args:
+        flight: kept up to date while it trains.
+        order: of the rows; sequential ones also stay in the micro-batches that they make.
+    """
     hp, training = job.hyperparameters, job.training
     dtype, has_gpu = compute_dtype(), torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -53,7 +123,6 @@ def make_trainer(
         gradient_accumulation_steps=plan.gradient_accumulation_steps,
         gradient_checkpointing=plan.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_liger_kernel=plan.enable_liger_kernel,
         optim=hp.optim,
         learning_rate=hp.learning_rate,
         lr_scheduler_type=training.lr_scheduler_type,
@@ -66,7 +135,8 @@ def make_trainer(
         seed=job.seed,
         data_seed=job.seed,
         use_cpu=not has_gpu,
-        dataloader_pin_memory=has_gpu,
+        dataloader_pin_memory=False,  # rows leave the loader as they are; batches are pinned
+        train_sampling_strategy=order,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="no",
@@ -75,17 +145,32 @@ def make_trainer(
         remove_unused_columns=False,
         disable_tqdm=True,
     )
-    return Trainer(
+    return AdapterTrainer(
+        pad_token_id=pad_token_id,
+        flight=flight or Flight(),
         model=model,
         args=arguments,
         train_dataset=RowDataset(rows),
-        data_collator=lambda batch: collate(batch, pad_token_id),
+        data_collator=list,
         callbacks=callbacks,
     )
 
 
+class AtStep(TrainerCallback):
+    """Calls `action(step)` after each of the given optimizer steps; True ends the training."""
+
+    def __init__(self, steps: tuple[int, ...], action: Callable[[int], bool]) -> None:
+        self.steps, self.action = steps, action
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.steps and self.action(state.global_step):
+            control.should_training_stop = True
+
+
 class StepGuard(TrainerCallback):
     """Reports each step, and refuses to go on where nothing is learnt.
+
+    Comes before callbacks that evaluate at a step's end, whose time is not the step's.
 
     Raises, out of `Trainer.train`:
         DivergedError: the loss or the gradient norm is not finite.
@@ -94,10 +179,15 @@ class StepGuard(TrainerCallback):
 
     def __init__(self, report: Callable[[Step], None]) -> None:
         self.report = report
-        self.step_began = time.perf_counter()
+        self.began = self.seconds = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.step_began = time.perf_counter()
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # costs nothing: the loss is read next
+        self.seconds = time.perf_counter() - self.began
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "grad_norm" not in logs:
@@ -118,7 +208,7 @@ class StepGuard(TrainerCallback):
                 loss=loss,
                 learning_rate=float(logs["learning_rate"]),
                 grad_norm=norm,
-                seconds=time.perf_counter() - self.step_began,
+                seconds=self.seconds,
                 allocated_bytes=allocated_bytes(),
             )
         )

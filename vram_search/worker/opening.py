@@ -17,7 +17,8 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     """The study's record, new or continued.
 
     Raises:
-        InputError: the study file differs from the recorded one; the difference is shown.
+        InputError: the study file differs from the recorded one, and the difference is shown; or
+            the recorded one holds imported runs.
     """
     study = prepared.study
     known = store.study(study.study)
@@ -31,6 +32,11 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     }
     if known is None:
         return store.create_study(study.study, **parts)
+    if known.is_imported:
+        raise InputError(
+            f"study {study.study} holds imported runs: it cannot be run",
+            "give the study file another name (key `study`)",
+        )
     changes = differences(known, study, prepared.rows.data_hash)
     if not changes:
         # Its files may have moved, and its budget may be another.

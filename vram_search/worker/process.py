@@ -16,10 +16,21 @@ STALL_SECONDS = 1800.0
 """Silence after which a training process counts as dead. The longest silence of a healthy one is an
 evaluation or a download, minutes at most."""
 _LOG_LINES_SHOWN = 15
+_OUT_OF_MEMORY = "out of memory"
+"""In the log of a process whose C code ended it: bitsandbytes' paged states (its macro
+CUDA_CHECK_RETURN prints CUDA's text and exits with 1)."""
 
 
 class TrainingDiedError(Exception):
-    """The training process ended or fell silent without saying how its trial went."""
+    """The training process ended or fell silent without saying how its trial went.
+
+    Args:
+        is_out_of_memory: its log says so.
+    """
+
+    def __init__(self, message: str, *, is_out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.is_out_of_memory = is_out_of_memory
 
 
 class TrainingProcess:
@@ -34,6 +45,7 @@ class TrainingProcess:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
+            self._log_start = errors.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "vram_search.train"],
                 stdin=subprocess.PIPE,
@@ -68,7 +80,7 @@ class TrainingProcess:
             self._process.stdin.write(job.model_dump_json() + "\n")
             self._process.stdin.flush()
         except OSError:
-            raise TrainingDiedError(self._obituary()) from None
+            raise self._death() from None
 
     def receive(self, timeout: float = STALL_SECONDS) -> AnyEvent:
         """The next event.
@@ -104,16 +116,21 @@ class TrainingProcess:
             self._events.put(TrainingDiedError(f"the training process spoke nonsense: {error}"))
             return
         self._process.wait()
-        self._events.put(TrainingDiedError(self._obituary()))
+        self._events.put(self._death())
 
-    def _obituary(self) -> str:
+    def _death(self) -> TrainingDiedError:
         code = self._process.wait()
         if code < 0:
             how = f"was killed (signal {-code}"
             how += "; the system may have run out of memory)" if code == -9 else ")"
         else:
             how = f"ended with code {code}"
-        return f"the training process {how}; its log: {self.log}"
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            is_out_of_memory = _OUT_OF_MEMORY in log.read().decode("utf-8", errors="replace")
+        return TrainingDiedError(
+            f"the training process {how}; its log: {self.log}", is_out_of_memory=is_out_of_memory
+        )
 
 
 def log_tail(log: Path) -> str:

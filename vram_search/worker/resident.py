@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vram_search.errors import InputError
 from vram_search.protocol import (
+    LEAK_BYTES,
     AnyEvent,
     Evaluated,
     Fault,
@@ -18,11 +19,8 @@ from vram_search.protocol import (
     TrialJob,
     Verdict,
 )
-from vram_search.units import MIB
 from vram_search.worker.process import TrainingProcess
 
-LEAK_BYTES = 16 * MIB
-"""Allocated bytes after a trial may exceed those before it by so much; more is a leak."""
 LOAD_ATTEMPTS = 3
 LOAD_RETRY_SECONDS = 20.0
 """After an out-of-memory the card may need a moment; a neighbour may leave."""
@@ -62,13 +60,10 @@ class ResidentTrainer:
             InputError: the model or the rows cannot be used.
             TrainingDiedError: it ended while loading.
         """
-        if self._process is not None and self._ready is not None:
+        if self._ready is not None:
             return self._ready
         for attempt in range(LOAD_ATTEMPTS):
-            self._process = TrainingProcess(self.log, self._environment)
-            self.starts += 1
-            self._process.send(self.job)
-            event = self._process.receive()
+            event = (self._process or self._start()).receive()
             if isinstance(event, Ready):
                 self._ready = event
                 return event
@@ -116,9 +111,22 @@ class ResidentTrainer:
             self._process.stop()
         self._process = self._ready = None
 
+    def restart(self) -> None:
+        """Ends the process and starts the next one at once: it imports and loads while the
+        supervisor records and plans."""
+        self.replace()
+        self._start()
+
+    def _start(self) -> TrainingProcess:
+        self._process = TrainingProcess(self.log, self._environment)
+        self.starts += 1
+        self._process.send(self.job)
+        return self._process
+
     def _after(self, finished: Finished, job: TrialJob) -> None:
-        """An out-of-memory, a leak, or states that a library never frees: not trusted any more
-        (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
+        """An out-of-memory, a leak, a changed base, or states that a library never frees: not
+        trusted any more (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
         is_paged = job.hyperparameters.optim.startswith("paged_")
-        if finished.outcome == "oom" or finished.leaked_bytes > LEAK_BYTES or is_paged:
-            self.replace()
+        leaks = finished.leaked_bytes > LEAK_BYTES
+        if finished.outcome == "oom" or leaks or is_paged or not finished.base_intact:
+            self.restart()

@@ -14,16 +14,19 @@ from filelock import FileLock, Timeout
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.limit import Limit
-from vram_search.gpu import CardMemory, GpuReader, budget_here, open_reader
-from vram_search.protocol import LoadJob
+from vram_search.estimate.planner import decide_liger
+from vram_search.gpu import open_reader
+from vram_search.protocol import LoadJob, Ready
 from vram_search.search import Search, priors
 from vram_search.spec import StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
 from vram_search.units import format_duration
+from vram_search.worker.budget import Budget
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.opening import open_study
+from vram_search.worker.pace import approximate_row_tokens, learnt_pace
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.reconcile import enqueue_lost, reconcile
@@ -60,7 +63,7 @@ def run_study(
 
     Raises:
         InputError: the study, the database or the card cannot be used as they are.
-        VramSearchError: the training process died several times in a row.
+        VramSearchError: several trials in a row were lost.
         KeyboardInterrupt: the current trial is recorded as lost.
     """
     study = prepared.study
@@ -141,7 +144,13 @@ def _make_room(
     study = prepared.study
     limit = Limit.of(study.card, prepared.shape)
     reader = open_reader()
-    budget_bytes, cap_bytes, baseline = _budget(limit, reader, listener)
+    budget = Budget.at_start(limit, reader, listener.note)
+    pins = decide_liger(
+        study.plan,
+        prepared.shape.model_type,
+        has_gpu=reader is not None,
+        earlier=_earlier_liger(store, record),
+    )
     expandable = study.plan.expandable_segments
     trainer = ResidentTrainer(
         LoadJob(
@@ -152,7 +161,8 @@ def _make_room(
             seed=study.seed,
             cutoff_lens=study.search_space.cutoff_len,
             eval_cutoff_len=study.eval_cutoff_len,
-            cap_bytes=cap_bytes,
+            cap_bytes=budget.first_bytes if reader is not None else None,
+            enable_liger_kernel=bool(pins.enable_liger_kernel),
         ),
         folder.log,
         expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
@@ -165,34 +175,25 @@ def _make_room(
         search=search,
         trainer=trainer,
         listener=listener,
-        reader=reader,
-        baseline_device_bytes=baseline,
-        budget_bytes=budget_bytes,
+        budget=budget,
         margin=limit.margin,
         adapters=folder.adapters,
+        pins=pins,
     )
 
 
-def _budget(
-    limit: Limit, reader: GpuReader | None, listener: RunListener
-) -> tuple[int, int | None, int | None]:
-    """(budget bytes, the allocator's cap, device bytes that others use now)."""
-    card = limit.card
-    if reader is None:
-        listener.note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
-        return limit.budget_bytes, None, None
-    others = reader.sample(None)
-    memory = CardMemory(card.total_bytes, card.reserve_bytes, limit.hardware.context_bytes)
-    budget = budget_here(reader.device().total_bytes, others.occupied_bytes, memory)
-    listener.note(f"{reader.device().name}: {budget.explanation}")
-    return budget.budget_bytes, budget.budget_bytes, others.device_bytes
+def _earlier_liger(store: Store, record: StudyRecord) -> bool | None:
+    """Whether the study's trials so far had Liger's kernels; None before the first."""
+    planned = [trial.plan for trial in store.trials(record.id) if trial.plan]
+    return bool(planned[-1]["enable_liger_kernel"]) if planned else None
 
 
 def _search(room: Room, stop: StopRule) -> str:
     """Asks, plans and runs until the stop rule; returns why it ended."""
     if why := _is_over(room, stop):
         return why
-    device = _load(room)
+    ready = _load(room)
+    room.row_tokens = approximate_row_tokens(room.prepared.rows, ready.longest_tokens)
     infeasible = repeated = lost = 0
     tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
     while True:
@@ -207,8 +208,8 @@ def _search(room: Room, stop: StopRule) -> str:
                 return "every point of the search space that the sampler proposes has been tried"
             continue
         repeated = 0
-        trials = room.store.trials(room.record.id)
-        room.margin = learnt_margin(room.prepared.shape, trials, device)
+        _learn(room, ready.device)
+        room.budget.refresh(room.trainer.pid, room.listener.note)
         record = run_trial(room, proposal)
         if record.outcome in FINISHED or record.outcome == "infeasible":
             tried.add(point)
@@ -222,7 +223,8 @@ def _search(room: Room, stop: StopRule) -> str:
         if lost >= LOST_IN_A_ROW:
             tail = log_tail(room.trainer.log)
             raise VramSearchError(
-                f"the training process died {lost} times in a row; the end of its log:\n{tail}",
+                f"{lost} trials in a row were lost; the last one: "
+                f"{(record.error or {}).get('message')}; the end of the log:\n{tail}",
                 f"the whole log: {room.trainer.log}",
             )
         if record.outcome == "lost":
@@ -230,12 +232,15 @@ def _search(room: Room, stop: StopRule) -> str:
         _keep_best_adapters(room)
 
 
-def _load(room: Room) -> str:
-    """Loads the base model before the first trial, so that its faults are nobody's outcome.
+def _learn(room: Room, device: str) -> None:
+    """Margin and pace as this device's trials of the study teach them."""
+    shape, trials = room.prepared.shape, room.store.trials(room.record.id)
+    room.margin = learnt_margin(shape, trials, device)
+    room.pace = learnt_pace(shape, trials, device, room.study.card, room.row_tokens)
 
-    Returns:
-        The name of the device it is on, as trials record it.
-    """
+
+def _load(room: Room) -> Ready:
+    """Loads the base model before the first trial, so that its faults are nobody's outcome."""
     room.listener.note("loading the base model ...")
     try:
         ready = room.trainer.ready()
@@ -248,7 +253,7 @@ def _load(room: Room) -> str:
         f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
         f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
     )
-    return ready.device
+    return ready
 
 
 def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:

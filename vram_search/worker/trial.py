@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
-from vram_search.gpu import GpuReader, Monitor, MonitorReport
-from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Stage, Step, TrialJob
+from vram_search.estimate.seconds import Pace
+from vram_search.gpu import Monitor, MonitorReport
+from vram_search.protocol import AnyEvent, Evaluated, Finished, Stage, Step, TrialJob
 from vram_search.search import Proposal, Search
 from vram_search.spec import Hyperparameters, StudySpec
-from vram_search.store import (
-    Evaluation,
-    Outcome,
-    StepLoss,
-    Store,
-    StudyRecord,
-    TrialRecord,
-    TrialResult,
-)
+from vram_search.spec.plan import PlanPins
+from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
 from vram_search.units import format_bytes
+from vram_search.worker.budget import Budget
+from vram_search.worker.course import Course, SpilledError
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import ResidentTrainer
+from vram_search.worker.result import blame_others, lost, trial_result
 
 PLAN_ATTEMPTS = 3
 """Plans tried for one trial: after an out-of-memory the next one that needs less."""
@@ -45,12 +43,23 @@ class Room:
     search: Search
     trainer: ResidentTrainer
     listener: RunListener
-    reader: GpuReader | None
-    baseline_device_bytes: int | None
-    budget_bytes: int
+    budget: Budget
     margin: float
     """By which predicted required bytes are raised (`learnt_margin`)."""
     adapters: Path
+    pins: PlanPins
+    """The study's, with Liger decided."""
+    pace: Pace | None = None
+    """Of the device, as its trials taught it (`learnt_pace`)."""
+    row_tokens: Sequence[int] = ()
+    """Lengths of the training rows, about."""
+    idle_since: float | None = None
+    """Reading of the performance counter when the latest training ended."""
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the allocator may take now."""
+        return self.budget.now_bytes
 
     @property
     def study(self) -> StudySpec:
@@ -62,53 +71,11 @@ class Room:
             self.prepared.shape,
             hyperparameters,
             self.study.card,
-            self.study.plan,
+            self.pins,
             eval_cutoff_len=self.study.eval_cutoff_len,
+            pace=self.pace,
+            row_tokens=self.row_tokens,
         )
-
-
-@dataclass
-class Course:
-    """What the training process said of one trial so far."""
-
-    steps: list[StepLoss] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
-    stage: str = "plan"
-    step: int = 0
-    steps_total: int = 0
-    probed: Probed | None = None
-    own_cutoff_eval_loss: float | None = None
-
-    def add(self, event: AnyEvent) -> None:
-        """Notes an event."""
-        if isinstance(event, Stage):
-            self.stage, self.steps_total = event.stage, event.steps_total
-        elif isinstance(event, Step):
-            self.step = event.step
-            self.steps.append(
-                StepLoss(event.step, event.loss, event.learning_rate, event.grad_norm)
-            )
-        elif isinstance(event, Probed):
-            self.probed = event
-        elif isinstance(event, Evaluated):
-            self.own_cutoff_eval_loss = event.own_cutoff_eval_loss
-            self.evaluations.append(
-                Evaluation(
-                    step=event.step,
-                    fraction=event.fraction,
-                    eval_loss=event.eval_loss,
-                    own_cutoff_eval_loss=event.own_cutoff_eval_loss,
-                    bits_per_byte=event.bits_per_byte,
-                    example_loss_sums=event.example_loss_sums,
-                    seconds=event.seconds,
-                )
-            )
-
-    @property
-    def best(self) -> Evaluation | None:
-        """The evaluation whose adapter was kept."""
-        finite = [e for e in self.evaluations if e.eval_loss is not None]
-        return min(finite, key=lambda e: e.eval_loss or 0.0, default=None)
 
 
 def run_trial(room: Room, proposal: Proposal) -> TrialRecord:
@@ -134,15 +101,17 @@ def run_trial(room: Room, proposal: Proposal) -> TrialRecord:
     if planned is None:
         least = smallest(candidates)
         _record_plan(room, trial_id, least)
-        seconds = {"plan": time.perf_counter() - began}
-        return _finish(
-            room,
-            trial_id,
-            proposal,
-            TrialResult("infeasible", seconds=seconds, error=_too_large(room, least)),
-            least.excess(room.budget_bytes, room.margin),
+        result = TrialResult(
+            "infeasible",
+            seconds={"plan": time.perf_counter() - began},
+            error=_too_large(room, least),
         )
-    result, planned = _train_until_it_fits(room, trial_id, proposal, candidates, planned, began)
+        excess = least.excess(room.budget_bytes, room.margin)
+        return _finish(room, trial_id, proposal, result, excess)
+    seconds = {"plan": time.perf_counter() - began}
+    if room.idle_since is not None:
+        seconds["between"] = began - room.idle_since
+    result, planned = _train_until_it_fits(room, trial_id, proposal, candidates, planned, seconds)
     return _finish(room, trial_id, proposal, result, planned.excess(room.budget_bytes, room.margin))
 
 
@@ -152,26 +121,31 @@ def _train_until_it_fits(
     proposal: Proposal,
     candidates: list[PlannedTrial],
     planned: PlannedTrial,
-    began: float,
+    seconds: dict[str, float],
 ) -> tuple[TrialResult, PlannedTrial]:
     """Trains under the plan; after an out-of-memory under the next smaller one. The result of the
     last, whose `measured` keeps what the refuted plans teach the margin."""
     refuted: dict[str, float] = {}
     for attempt in range(PLAN_ATTEMPTS):
+        began, budget_bytes = time.perf_counter(), room.budget_bytes
         _record_plan(room, trial_id, planned)
-        result = _train(room, trial_id, proposal, planned, time.perf_counter() - began)
+        result = _train(room, trial_id, proposal, planned, seconds)
         if result.outcome != "oom":
             break
         failed = planned.estimate.required_bytes
-        if ratio := required_ratio_above(result, failed, room.budget_bytes):
+        error = result.error or {}
+        if "others_took_bytes" not in error and (
+            ratio := required_ratio_above(result, failed, budget_bytes)
+        ):
             refuted["required_ratio_above"] = ratio
         smaller = [c for c in candidates if c.estimate.required_bytes <= failed * SMALLER]
         if not smaller or attempt + 1 == PLAN_ATTEMPTS:
             break
-        planned = smaller[0]
+        planned = choose_plan(smaller, room.budget_bytes, room.margin) or smaller[0]
+        seconds["oom"] = seconds.get("oom", 0.0) + time.perf_counter() - began
         room.listener.note(
-            f"trial {proposal.number}: out of memory in {(result.error or {}).get('stage')}; "
-            f"again with {planned.plan.label}"
+            f"trial {proposal.number}: out of memory in {error.get('stage')}: "
+            f"{error.get('message')}; again with {planned.plan.label}"
         )
     if refuted and result.measured:
         result = replace(result, measured={**result.measured, **refuted})
@@ -179,15 +153,107 @@ def _train_until_it_fits(
 
 
 def _train(
-    room: Room, trial_id: int, proposal: Proposal, planned: PlannedTrial, plan_seconds: float
+    room: Room,
+    trial_id: int,
+    proposal: Proposal,
+    planned: PlannedTrial,
+    seconds: dict[str, float],
 ) -> TrialResult:
     """Probe and training under one plan. A Ctrl-C or a dead process make the trial lost."""
-    course = Course()
-    folder = room.adapters / f"trial-{proposal.number:04d}"
+    watch = _Watch(room, trial_id)
+    job = _job(room, proposal, planned)
     room.adapters.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(job.adapter_folder, ignore_errors=True)
+
+    def prune(event: Evaluated) -> bool:
+        return room.search.should_prune(proposal.number, event.fraction, event.eval_loss)
+
+    began = time.perf_counter()
+    try:
+        room.listener.trial_started(proposal, planned)
+        ready = room.trainer.ready()
+        load_seconds = time.perf_counter() - began
+        watch.start()
+        finished = room.trainer.run(job, watch.on_event, prune)
+    except SpilledError as spilled:
+        room.trainer.restart()
+        finished = spilled.finished
+    except TrainingDiedError as error:
+        room.trainer.restart()
+        if not error.is_out_of_memory or watch.course.stage == "load":
+            return lost(watch.course, str(error))
+        finished = watch.course.out_of_memory(str(error))
+    except BaseException as error:
+        # Ctrl-C, a full disk, a locked database: the record first, then out with it.
+        room.trainer.replace()
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        shutil.rmtree(job.adapter_folder, ignore_errors=True)
+        _finish(room, trial_id, proposal, lost(watch.course, why), 0.0)
+        raise
+    finally:
+        report = watch.stop()
+        room.idle_since = watch.finished_at or time.perf_counter()
+    result = trial_result(
+        ready, finished, watch.course, report, {**seconds, "load": load_seconds}, job.adapter_folder
+    )
+    if watch.taken_by_others:
+        result = blame_others(result, watch.taken_by_others)
+    if room.budget.emulated and result.measured:
+        result.measured["emulated"] = room.budget.emulated
+    if miss := (result.measured or {}).get("probe_miss"):
+        room.listener.note(
+            f"trial {proposal.number}: the run's peak is {miss:.3f} times the probe's"
+        )
+    return result
+
+
+@dataclass
+class _Watch:
+    """What is done with each event of one training, and with NVML's readings meanwhile."""
+
+    room: Room
+    trial_id: int
+    course: Course = field(default_factory=Course)
+    monitor: Monitor | None = None
+    taken_by_others: int = 0
+    """Bytes of the budget that other programs took until memory ran out."""
+    finished_at: float | None = None
+
+    def start(self) -> None:
+        """Begins to read NVML, where there is one; the training process is there."""
+        budget, pid = self.room.budget, self.room.trainer.pid
+        if budget.reader is not None and pid is not None:
+            self.monitor = Monitor(budget.reader)
+            self.monitor.start(pid, budget.baseline_device_bytes)
+
+    def stop(self) -> MonitorReport | None:
+        return self.monitor.stop() if self.monitor is not None else None
+
+    def on_event(self, event: AnyEvent) -> None:
+        """Notes an event and passes it on.
+
+        Raises:
+            SpilledError: `Course.refuse_spill`.
+        """
+        self.course.add(event)
+        sample = self.monitor.snapshot() if self.monitor is not None else None
+        if isinstance(event, Stage):
+            self.room.store.record_stage(self.trial_id, event.stage)
+            if self.monitor is not None:
+                self.monitor.mark(event.stage)
+        self.room.listener.trial_event(event, sample)
+        budget = self.room.budget
+        if isinstance(event, Step) and sample is not None and budget.reader is not None:
+            self.course.refuse_spill(budget.reader.device(), sample)
+        if isinstance(event, Finished):
+            self.finished_at = time.perf_counter()
+            if event.outcome == "oom":
+                self.taken_by_others = max(0, -budget.follow(sample))
+
+
+def _job(room: Room, proposal: Proposal, planned: PlannedTrial) -> TrialJob:
     hp = proposal.hyperparameters
-    job = TrialJob(
+    return TrialJob(
         number=proposal.number,
         hyperparameters=hp,
         target_modules=tuple(room.prepared.shape.target_modules(hp.lora_target)),
@@ -195,64 +261,7 @@ def _train(
         training=room.study.training,
         eval_cutoff_len=room.study.eval_cutoff_len,
         seed=room.study.seed,
-        adapter_folder=str(folder),
-    )
-    monitor = None
-    began = time.perf_counter()
-    try:
-        room.listener.trial_started(proposal, planned)
-        ready = room.trainer.ready()
-        load_seconds = time.perf_counter() - began
-        if room.reader is not None and room.trainer.pid is not None:
-            monitor = Monitor(room.reader)
-            monitor.start(room.trainer.pid, room.baseline_device_bytes)
-
-        def on_event(event: AnyEvent) -> None:
-            course.add(event)
-            if isinstance(event, Stage):
-                room.store.record_stage(trial_id, event.stage)
-                if monitor is not None:
-                    monitor.mark(event.stage)
-            room.listener.trial_event(event, monitor.snapshot() if monitor else None)
-
-        def prune(event: Evaluated) -> bool:
-            return room.search.should_prune(proposal.number, event.fraction, event.eval_loss)
-
-        finished = room.trainer.run(job, on_event, prune)
-    except TrainingDiedError as error:
-        room.trainer.replace()
-        return _lost(course, str(error))
-    except BaseException as error:
-        # Ctrl-C, a full disk, a locked database: the record first, then out with it.
-        room.trainer.replace()
-        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        result = _lost(course, why)
-        shutil.rmtree(folder, ignore_errors=True)
-        _finish(room, trial_id, proposal, result, 0.0)
-        raise
-    finally:
-        report = monitor.stop() if monitor is not None else None
-    seconds = {"plan": plan_seconds, "load": load_seconds, **finished.seconds}
-    best = course.best
-    outcome: Outcome = "diverged" if finished.outcome == "failed" else finished.outcome
-    return TrialResult(
-        outcome=outcome,
-        eval_loss=best.eval_loss if best else None,
-        eval_loss_step=best.step if best else None,
-        last_eval_loss=course.evaluations[-1].eval_loss if course.evaluations else None,
-        own_cutoff_eval_loss=course.own_cutoff_eval_loss,
-        bits_per_byte=best.bits_per_byte if best else None,
-        measured=_measured(finished, course, report) if ready.has_gpu else None,
-        seconds=seconds,
-        steps_done=course.step,
-        steps_total=course.steps_total,
-        trainable_parameters=finished.trainable_parameters,
-        versions=ready.versions,
-        device=ready.device,
-        error=_error(finished) if outcome != "complete" else None,
-        adapter_path=str(folder) if best and outcome == "complete" else None,
-        step_losses=course.steps,
-        evaluations=course.evaluations,
+        adapter_folder=str(room.adapters / f"trial-{proposal.number:04d}"),
     )
 
 
@@ -288,44 +297,3 @@ def _too_large(room: Room, least: PlannedTrial) -> dict[str, Any]:
         f"{format_bytes(room.budget_bytes)}",
         "remedy": "a shorter cutoff_len or enable_liger_kernel lowers it",
     }
-
-
-def _lost(course: Course, why: str) -> TrialResult:
-    return TrialResult(
-        "lost",
-        steps_done=course.step,
-        steps_total=course.steps_total,
-        error={"stage": course.stage, "step": course.step, "message": why},
-        step_losses=course.steps,
-        evaluations=course.evaluations,
-    )
-
-
-def _error(finished: Finished) -> dict[str, Any]:
-    error = {
-        "stage": finished.stage,
-        "step": finished.step,
-        "message": finished.message,
-        "remedy": finished.remedy,
-        "requested_bytes": finished.requested_bytes,
-        "batch_shape": finished.batch_shape,
-    }
-    return {key: value for key, value in error.items() if value not in (None, "")}
-
-
-def _measured(finished: Finished, course: Course, report: MonitorReport | None) -> dict[str, Any]:
-    """Peaks over probe and training: torch's from inside, NVML's from outside."""
-    measured: dict[str, Any] = {
-        "allocated_bytes": finished.allocated_bytes,
-        "reserved_bytes": finished.reserved_bytes,
-        "leaked_bytes": finished.leaked_bytes,
-    }
-    if course.probed is not None:
-        measured["probe_allocated_bytes"] = course.probed.allocated_bytes
-        measured["probe_reserved_bytes"] = course.probed.reserved_bytes
-    if report is not None:
-        measured["process_bytes"] = report.peak_process_bytes
-        measured["process_bytes_source"] = report.process_bytes_source
-        measured["device_bytes"] = report.peak_device_bytes
-        measured["samples_per_second"] = report.achieved_hz
-    return measured

@@ -1,0 +1,146 @@
+"""Random trials of the TD-010 space on an emulated 16 GB card, planner on and off. Needs a GPU.
+
+    python -m bench.gpu_trials [--trials 40] [--off-trials 10] [--seconds S] [--json | --markdown]
+    python -m bench.gpu_trials --monitor-effect
+    python -m bench.gpu_trials --leak [100] [--seconds S]
+    python -m bench.gpu_trials --from EARLIER.json [--markdown]
+
+The base has random weights of Qwen2.5-3B's shape (0.5B for `--leak`): the bytes of the real ones.
+A trial is a few optimizer steps on rows that reach its cutoff. Planner on is the search itself with
+the points enqueued. Planner off trains the first of them as people write a QLoRA run by hand: the
+batch is the micro-batch, with gradient checkpointing and no fused loss, whatever that needs. It
+comes first, and its first two trials have a process of their own each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.gpu_trials_checks import leak_check, leak_tables, monitor_effect, monitor_tables
+from bench.gpu_trials_runs import random_points, run_with_planner, run_without_planner
+from bench.gpu_trials_setup import STEPS, Bench, open_bench, progress
+from bench.gpu_trials_table import Table, trial_tables
+from vram_search.errors import InputError, VramSearchError
+from vram_search.units import format_bytes
+
+MODEL = "Qwen/Qwen2.5-3B-Instruct"
+SMALL_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+OFF_SHARE = 0.4
+"""Of `--seconds`, for the trials without planner."""
+TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
+    "trials": trial_tables,
+    "monitor_effect": monitor_tables,
+    "leak": leak_tables,
+}
+"""By `kind` of a report."""
+
+
+def planner_report(
+    bench: Bench, trials: int, off_trials: int, seconds: float, seed: int
+) -> dict[str, Any]:
+    """Both runs, for `tables` and for JSON. No trial is started after so many seconds."""
+    points = random_points(bench.study.search_space, trials, seed)
+    by_hand = points[:off_trials]
+    began = time.monotonic()
+    off = run_without_planner(bench, by_hand, began + seconds * OFF_SHARE)
+    on = run_with_planner(bench, points, began + seconds)
+    title = (
+        f"Random points of TD-010's space, {bench.study.model.label}, {bench.card}: "
+        f"{format_bytes(bench.budget.first_bytes)} for training; {STEPS} steps a trial, "
+        f"seed {seed}, {time.monotonic() - began:.0f} s in all."
+    )
+    return {
+        "kind": "trials",
+        "title": title,
+        "planned": {"on": len(points), "off": len(by_hand)},
+        "on": [asdict(trial) for trial in on],
+        "off": [asdict(trial) for trial in off],
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments ask for, as JSON has it.
+
+    Raises:
+        InputError: there is no GPU.
+    """
+    model = SMALL_MODEL if arguments.leak else MODEL
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        bench = open_bench(Path(folder), model, arguments.seed)
+        seconds = arguments.seconds or math.inf
+        if arguments.leak:
+            return leak_check(bench, arguments.leak, time.monotonic() + seconds)
+        if arguments.monitor_effect:
+            return monitor_effect(bench)
+        return planner_report(
+            bench, arguments.trials, arguments.off_trials, seconds, arguments.seed
+        )
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """What an earlier `--json` printed.
+
+    Raises:
+        InputError: it cannot be read, or is something else.
+    """
+    remedy = "--from takes what --json printed"
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({error})", remedy) from None
+    if not isinstance(report, dict) or report.get("kind") not in TABLES:
+        raise InputError(f"{file}: no report of this bench", remedy)
+    return report
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--trials", type=at_least_one, default=40, help="points, planner on")
+    parser.add_argument("--off-trials", type=int, default=10, help="of them, planner off")
+    parser.add_argument("--seconds", type=float, help="start no trial after so many seconds")
+    parser.add_argument("--seed", type=int, default=11, help="of points, rows and adapters")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--monitor-effect", action="store_true", help="on the step time")
+    mode.add_argument(
+        "--leak", type=at_least_one, nargs="?", const=100, help="so many trials in one process"
+    )
+    mode.add_argument("--from", dest="earlier", type=Path, help="JSON of an earlier run")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--markdown", action="store_true")
+    return parser.parse_args()
+
+
+def at_least_one(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
+def main() -> None:
+    """Prints tables. Exit code 2 without a GPU."""
+    arguments = parse_arguments()
+    try:
+        report = read_report(arguments.earlier) if arguments.earlier else measure(arguments)
+    except VramSearchError as error:
+        progress(f"error: {error.message}\nremedy: {error.remedy}")
+        sys.exit(error.exit_code)
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    tables = TABLES[report["kind"]](report)
+    texts = [table.as_markdown() if arguments.markdown else table.as_text() for table in tables]
+    print("\n\n".join(texts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""`best`, `top`, `pareto` and `importance`: answers over a whole study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vram_search.report.limits import parse_duration
+from vram_search.spec.card import Card, load_card
+from vram_search.store import Evaluation
+from vram_search.units import GIB
+
+Ask = Any
+Search = Any
+
+
+@pytest.fixture
+def four(search: Search) -> None:
+    """Lowest loss 12 GiB; within one standard error of it 8 GiB; clearly worse 6 and 4 GiB."""
+    search.add(gib=12, shifts=[0, 0, 0, 0], minutes=30)
+    search.add(gib=8, shifts=[1.2, -1.0, 1.1, -0.9], minutes=20)
+    search.add(loss=1.3, gib=6, minutes=5)
+    search.add(loss=1.4, gib=4, measured={"required_bytes": 7 * GIB})
+    search.add("pruned", loss=0.5, gib=2)
+
+
+@pytest.mark.usefixtures("four")
+def test_best_names_the_sweet_spot_and_why(ask: Ask) -> None:
+    words = ask("best").words
+    assert "best of study night: trial 0, eval_loss 1.0000 (step 54 of 54)" in words
+    assert "sweet spot: trial 1" in words
+    assert "of the 2 trials within one standard error, needs the least VRAM: 4.00 GiB" in words
+    assert "eval_loss 1.0050, 8.00 GiB required (predicted), 20 min 0 s" in words
+
+
+@pytest.mark.usefixtures("four")
+def test_best_as_json_keeps_the_best_and_adds_the_sweet_spot(ask: Ask) -> None:
+    answer = ask("best", "--json").json
+    assert answer["trial"]["number"] == 0
+    spot = answer["sweet_spot"]
+    assert spot["trial"]["number"] == 1
+    best, second = spot["within"]
+    assert (best["number"], best["difference"], best["standard_error"]) == (0, 0, 0)
+    assert second["difference"] == pytest.approx(0.005)
+    assert second["standard_error"] == pytest.approx(0.0303, abs=1e-4)
+    assert (second["required_bytes"], second["seconds"]) == (8 * GIB, 1200)
+
+
+@pytest.mark.usefixtures("four")
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        (["--limit", "12GiB"], 0),
+        (["--limit", "11.9GiB"], 1),
+        (["--max-vram", "7.5 GiB"], 2),
+        (["--time-limit", "20m"], 1),
+        (["--time-limit", "19 min"], 2),
+        (["--card", "rtx-3080-12gb"], 1),
+        (["--card", "rtx-3070-8gb"], 2),
+        (["--limit", "12GiB", "--time-limit", "10m"], 2),
+    ],
+)
+def test_best_under_a_limit_is_the_best_that_keeps_it(
+    ask: Ask, options: list[str], number: int
+) -> None:
+    assert ask("best", *options, "--json").json["trial"]["number"] == number
+
+
+@pytest.mark.usefixtures("four")
+def test_measured_required_bytes_decide_under_a_limit(ask: Ask) -> None:
+    """Trial 3 was predicted to need 4 GiB and needs 7."""
+    assert "trial 2" in ask("best", "--limit", "6GiB").words
+    refused = ask("best", "--limit", "5GiB")
+    assert refused.code == 2
+    assert "no complete trial within 5.00 GiB" in refused.err
+    assert "need at least 6.00 GiB (trial 2)" in refused.err
+    assert "trial 3" not in refused.err
+
+
+def test_card_counts_the_margin_of_a_prediction(ask: Ask, search: Search) -> None:
+    budget = Card.model_validate(load_card("rtx-5060-ti-16gb")).budget_bytes
+    search.add(gib=budget / GIB, predicted={"margin": 0.01})
+    search.add(loss=1.1, gib=budget / GIB / 1.02, predicted={"margin": 0.01})
+    answer = ask("best", "--card", "rtx-5060-ti-16gb", "--json").json
+    assert answer["trial"]["number"] == 1
+    assert answer["limits"]["budget_bytes"] == budget
+    assert ask("best", "--limit", budget, "--json").json["trial"]["number"] == 0
+
+
+def test_trial_of_unknown_bytes_keeps_no_limit_of_bytes(ask: Ask, search: Search) -> None:
+    search.add(gib=None)
+    assert ask("best", "--limit", "1TiB").code == 2
+    assert "trial 0" in ask("best", "--time-limit", "1h").out
+    (row,) = ask("top", "--csv").csv
+    assert row["required_bytes"] == row["required_bytes_origin"] == ""
+
+
+def test_sweet_spot_pairs_the_losses_of_the_best_checkpoints(ask: Ask, search: Search) -> None:
+    """Trial 1 is within one standard error at step 18, its best, and far from it at step 54."""
+    near, far = [21.2, 19.0, 21.1, 19.1], [40.0, 40.0, 40.0, 40.0]
+    search.add(gib=12, shifts=[0, 0, 0, 0])
+    evaluations = [
+        Evaluation(18, 1 / 3, 1.005, example_loss_sums=near),
+        Evaluation(54, 1.0, 2.0, example_loss_sums=far),
+    ]
+    search.add(loss=1.005, eval_loss_step=18, evaluations=evaluations)
+    assert "sweet spot: trial 1" in ask("best").words
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--limit", "much"], "--limit: 'much' is not a size"),
+        (["--time-limit", "30"], "--time-limit: '30' is not a duration"),
+        (["--time-limit", "0m"], "--time-limit: '0m' is not a duration"),
+        (["--card", "rtx-9999"], "no card 'rtx-9999'"),
+        (["--json", "--csv"], "--json and --csv exclude each other"),
+    ],
+)
+def test_faulty_option_of_best_is_refused(
+    ask: Ask, search: Search, options: list[str], words: str
+) -> None:
+    search.add()
+    answer = ask("best", *options)
+    assert (answer.code, answer.out) == (2, "")
+    assert words in answer.err
+
+
+@pytest.mark.parametrize("command", ["best", "pareto", "importance"])
+def test_study_without_a_complete_trial_is_told_so(ask: Ask, search: Search, command: str) -> None:
+    search.add("pruned")
+    search.add("complete", loss=None)
+    search.add(outcome=None)
+    answer = ask(command)
+    assert (answer.code, answer.out) == (2, "")
+    assert "complete trial" in answer.err and "study night" in answer.err
+
+
+def test_single_trial_is_its_own_sweet_spot_and_front(ask: Ask, search: Search) -> None:
+    search.add()
+    assert "sweet spot: the best itself" in ask("best").words
+    assert "Pareto front of 1 complete trials, 1 on it" in ask("pareto").words
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2 h 10 min", 7800), ("0.5 H", 1800)],
+)
+def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "-5m", "0s", "m", "5 days", "5m later", "9" * 400 + "h"]
+)
+def test_text_that_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.usefixtures("four")
+def test_trials_as_csv_have_stable_columns(ask: Ask) -> None:
+    rows = ask("top", "--all", "--csv").csv
+    assert [row["outcome"] for row in rows] == ["complete"] * 4 + ["pruned"]
+    assert rows[3]["required_bytes"] == str(7 * GIB)
+    assert [row["required_bytes_origin"] for row in rows[2:4]] == ["predicted", "measured"]
+    assert rows[0]["seconds"] == "1800.0"
+    assert rows[0]["gradient_checkpointing"] == "true"
+    assert rows[0]["run"] == rows[0]["reserved_bytes"] == ""
+    assert list(rows[0]) == list(ask("top", "--csv").csv[0])
+    roles = ask("best", "--csv").csv
+    assert [(row["role"], row["number"]) for row in roles] == [("best", "0"), ("sweet_spot", "1")]
+
+
+@pytest.mark.usefixtures("four")
+def test_front_holds_what_no_other_trial_beats(ask: Ask) -> None:
+    trials = {t["number"]: t for t in ask("pareto", "--json").json["trials"]}
+    assert list(trials) == [2, 3, 1, 0]
+    assert {n: t["beaten_by"] for n, t in trials.items()} == {2: None, 3: 2, 1: None, 0: None}
+    assert "on the front" in ask("pareto").words and "beaten" not in ask("pareto").words
+    assert "beaten by 2" in ask("pareto", "--all").words
+    rows = ask("pareto", "--csv").csv
+    assert [row["on_front"] for row in rows] == ["true", "false", "true", "true"]
+
+
+def test_beaten_trial_names_the_lowest_loss_for_no_more_bytes(ask: Ask, search: Search) -> None:
+    for loss, gib in ((1.3, 4), (1.2, 6), (1.1, 9), (1.4, 8)):
+        search.add(loss=loss, gib=gib)
+    trials = {t["number"]: t for t in ask("pareto", "--json").json["trials"]}
+    assert trials[3]["beaten_by"] == 1
+
+
+def test_equal_trials_are_beaten_by_the_first(ask: Ask, search: Search) -> None:
+    search.add()
+    search.add()
+    trials = ask("pareto", "--json").json["trials"]
+    assert [trial["beaten_by"] for trial in trials] == [None, 0]
+
+
+def test_front_without_any_bytes_is_refused(ask: Ask, search: Search) -> None:
+    search.add(gib=None)
+    answer = ask("pareto")
+    assert answer.code == 2
+    assert "required bytes" in answer.err and "not known" in answer.err
+
+
+def test_hyperparameter_that_decides_is_named_first(ask: Ask, search: Search) -> None:
+    for rank in (4, 8, 16, 32):
+        for optim, loss in (("adamw_8bit", 1.0), ("lion_8bit", 1.3)):
+            hp = {"optim": optim, "lora_rank": rank, "lora_alpha": 2 * rank}
+            search.add(loss=loss + rank % 7 / 1000, hyperparameters=hp)
+    found = ask("importance", "--json").json
+    assert found["trials"] == 8
+    assert [item["hyperparameter"] for item in found["importances"]] == ["optim", "lora_rank"]
+    lines = ask("importance").out.splitlines()
+    assert lines[1].startswith("optim") and "#" in lines[1]
+    assert lines[2].endswith("of 4  lowest") and "adamw_8bit" in lines[2]
+    rows = ask("importance", "--csv").csv
+    assert [(r["hyperparameter"], r["group"], r["trials"]) for r in rows[:2]] == [
+        ("optim", "adamw_8bit", "4"),
+        ("optim", "lion_8bit", "4"),
+    ]
+
+
+def test_importance_of_trials_that_are_all_alike_is_refused(ask: Ask, search: Search) -> None:
+    for _ in range(8):
+        search.add()
+    answer = ask("importance")
+    assert answer.code == 2
+    assert "no hyperparameter differs" in answer.err

@@ -1,0 +1,156 @@
+"""A real headless Chromium, driven over its debugging pipe: real keys, every console message."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37, " ": 32}
+
+
+class Browser:
+    """One page of a browser; messages are JSON that ends with a zero byte (Chromium's
+    `--remote-debugging-pipe`: it reads from descriptor 3 and writes to 4)."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        to_read, self._to = os.pipe()
+        self._from, to_write = os.pipe()
+        for descriptor in (to_read, to_write):
+            os.set_inheritable(descriptor, True)
+        # A shell moves the descriptors to where Chromium expects them.
+        script = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        self._process = subprocess.Popen(
+            ["bash", "-c", script, program, *flags, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(to_read, to_write),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_read)
+        os.close(to_write)
+        self._buffer = b""
+        self._count = 0
+        self._session = ""
+        self.events: list[dict[str, Any]] = []
+        pages = self.send("Target.getTargets")["targetInfos"]
+        target = next(page["targetId"] for page in pages if page["type"] == "page")
+        attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        """Runs a command of the DevTools protocol; events that come meanwhile are kept."""
+        self._count += 1
+        message: dict[str, Any] = {"id": self._count, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._read()
+            if answer.get("id") == self._count:
+                assert "error" not in answer, (method, answer["error"])
+                result: dict[str, Any] = answer["result"]
+                return result
+            self.events.append(answer)
+
+    def _read(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            piece = os.read(self._from, 1 << 20)
+            assert piece, "Chromium ended"
+            self._buffer += piece
+        text, self._buffer = self._buffer.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(text)
+        return message
+
+    def open(self, url: str) -> None:
+        """Loads a page to its end."""
+        self.events.clear()
+        self.send("Page.navigate", url=url)
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._read())
+
+    def eval(self, script: str) -> Any:
+        """The value of a JavaScript expression; two frames are painted before it."""
+        paint = "new Promise(d => requestAnimationFrame(() => requestAnimationFrame(d)))"
+        answer = self.send(
+            "Runtime.evaluate",
+            expression=f"{paint}.then(() => ({script}))",
+            awaitPromise=True,
+            returnByValue=True,
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def press(self, *keys: str) -> None:
+        """Real keys, as from a keyboard."""
+        for key in keys:
+            text = {"Enter": "\r", "Tab": ""}.get(key, key if len(key) == 1 else "")
+            code = {"key": key, "windowsVirtualKeyCode": CODES.get(key, ord(key.upper()[0]))}
+            self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **code)
+            self.send("Input.dispatchKeyEvent", type="keyUp", **code)
+
+    def errors(self) -> list[str]:
+        """What a console would show: exceptions, warnings and errors, refused or failed loads."""
+        found = []
+        for event in self.events:
+            method, params = event.get("method"), event.get("params", {})
+            if method in ("Runtime.exceptionThrown", "Log.entryAdded", "Network.loadingFailed"):
+                found.append(json.dumps(params))
+            if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
+                found.append(json.dumps(params))
+        return found
+
+    def requests(self) -> list[str]:
+        """Addresses that the page asked for."""
+        return [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
+
+    def close(self) -> None:
+        self._session = ""
+        self.send("Browser.close")
+        self._process.wait(timeout=30)
+        os.close(self._to)
+        os.close(self._from)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a browser; the test is skipped where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    pytest.skip("no Chromium here")
+
+
+@pytest.fixture
+def browser(chromium: str, tmp_path: Path) -> Iterator[Browser]:
+    opened = Browser(chromium, tmp_path / "profile")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def open_report(
+    browser: Browser, vram_search: Callable[..., Any], tmp_path: Path
+) -> Callable[[str], Browser]:
+    """Writes a study's report with the command line and opens it from disk."""
+
+    def open_it(study: str) -> Browser:
+        file = tmp_path / "report.html"
+        done = vram_search("report", study, "-o", file)
+        assert done.returncode == 0, done.stdout
+        browser.open(file.as_uri())
+        return browser
+
+    return open_it

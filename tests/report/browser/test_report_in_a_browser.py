@@ -1,0 +1,193 @@
+"""The report in a real headless Chromium, opened from disk."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.store import Store, StudyRecord
+
+Make = Callable[..., StudyRecord]
+Open = Callable[[str], Any]
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"alert(1)\">"
+MOST_SECONDS = 2.0
+A4_WIDTH = 702
+"""Pixels of 210 mm less margins of 12 mm, at 96 to the inch."""
+VISIBLE_ROWS = "[...document.querySelectorAll('.trials tbody tr')].filter(r => !r.hidden)"
+
+
+@pytest.fixture
+def page(database: Store, studies: Make, open_report: Open) -> Any:
+    studies(database, "other", model={"name": "small", "parameters": 135_000_000})
+    studies(database, trials=60)
+    return open_report("td-010")
+
+
+def test_page_loads_nothing_and_complains_of_nothing(page: Any) -> None:
+    assert page.errors() == []
+    assert [url.split(":")[0] for url in page.requests()] in (["file"], ["file", "data"])
+
+
+def test_every_chart_is_drawn_with_marks(page: Any) -> None:
+    assert page.eval("document.querySelectorAll('figure > svg.chart').length") >= 12
+    empty = "[...document.querySelectorAll('figure')].filter(f => !f.querySelector('[data-trial],"
+    assert page.eval(f"{empty}[data-tip]')).map(f => f.id)") == []
+    sizes = "[...document.querySelectorAll('figure > svg')].map(s => s.getBoundingClientRect())"
+    assert page.eval(f"Math.min(...{sizes}.map(r => Math.min(r.width, r.height)))") > 50
+
+
+def test_labels_stay_within_their_charts(page: Any) -> None:
+    outside = """[...document.querySelectorAll('figure > svg')].flatMap(svg => {
+        const frame = svg.getBoundingClientRect();
+        return [...svg.querySelectorAll('text')].filter(t => {
+            const b = t.getBoundingClientRect();
+            return b.left < frame.left - 1 || b.right > frame.right + 1
+                || b.top < frame.top - 1 || b.bottom > frame.bottom + 1;
+        }).map(t => svg.parentElement.id + ': ' + t.textContent);
+    })"""
+    assert page.eval(outside) == []
+
+
+def test_tick_labels_do_not_overlap(page: Any) -> None:
+    overlapping = """[...document.querySelectorAll('figure > svg')].flatMap(svg => {
+        const boxes = [...svg.querySelectorAll('.tick')]
+            .map(t => [t.textContent, t.getBoundingClientRect()]);
+        return boxes.flatMap(([a, p], i) => boxes.slice(i + 1)
+            .filter(([, q]) => p.left < q.right && q.left < p.right
+                && p.top + 3 < q.bottom && q.top + 3 < p.bottom)
+            .map(([b]) => svg.parentElement.id + ': ' + a + ' ' + b));
+    })"""
+    assert page.eval(overlapping) == []
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_its_window_and_can_be_read(page: Any, width: int, scheme: str) -> None:
+    page.send(
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    page.send("Emulation.setEmulatedMedia", features=[feature])
+    assert page.eval("document.documentElement.scrollWidth") <= width
+    contrast = """(() => {
+        const light = colour => {
+            const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(c => c / 255)
+                .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+        };
+        const paper = light(getComputedStyle(document.body).backgroundColor);
+        const inks = [getComputedStyle(document.body).color,
+            getComputedStyle(document.querySelector('.dim')).color,
+            ...[...document.querySelectorAll('.chart .tick, .chart .name, .chart .limit-name')]
+                .map(t => getComputedStyle(t).fill)];
+        return Math.min(...inks.map(ink => {
+            const own = light(ink);
+            return Math.max(own, paper) / Math.min(own, paper);
+        }));
+    })()"""
+    assert page.eval(contrast) >= 4.5  # WCAG 2.2, 1.4.3
+
+
+def test_print_is_light_and_shows_every_row(page: Any) -> None:
+    feature = {"name": "prefers-color-scheme", "value": "dark"}
+    page.send("Emulation.setEmulatedMedia", media="print", features=[feature])
+    assert page.eval("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    size = {"width": A4_WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    page.send("Emulation.setDeviceMetricsOverride", **size)
+    assert page.eval("document.documentElement.scrollWidth") <= A4_WIDTH
+    scroll = "document.querySelector('.trials').parentElement"
+    assert page.eval(f"getComputedStyle({scroll}).maxHeight") == "none"
+    assert page.eval("getComputedStyle(document.querySelector('.controls')).display") == "none"
+
+
+def test_heading_sorts_by_keyboard_with_unknown_values_last(page: Any) -> None:
+    page.eval("document.querySelectorAll('.trials th button')[2].focus()")
+    page.press("Enter")
+    losses = f"{VISIBLE_ROWS}.map(r => r.cells[2].dataset.v)"
+    rising = page.eval(losses)
+    known = [float(loss) for loss in rising if loss]
+    assert known == sorted(known) and "" in rising
+    assert rising[len(known) :] == [""] * (len(rising) - len(known))
+    page.press("Enter")
+    assert [float(loss) for loss in page.eval(losses) if loss] == known[::-1]
+    assert page.eval(losses)[-1] == ""
+    heading = "document.querySelectorAll('.trials th')[2]"
+    assert page.eval(f"{heading}.getAttribute('aria-sort')") == "descending"
+
+
+def test_filter_is_reached_and_used_by_keyboard(page: Any) -> None:
+    page.press("/", *"lion_8bit complete")
+    texts = page.eval(f"{VISIBLE_ROWS}.map(r => r.textContent)")
+    assert 0 < len(texts) < 60
+    assert all("lion_8bit" in text and "complete" in text for text in texts)
+    said = page.eval("document.getElementById('said').textContent")
+    assert said == f"{len(texts)} of 60 trials"
+
+
+def test_arrow_keys_walk_a_charts_marks_and_enter_goes_to_the_row(page: Any) -> None:
+    page.eval("document.querySelector('#chart-vram svg').focus()")
+    page.press("ArrowRight", "ArrowRight")
+    tip = page.eval("document.getElementById('tip').textContent")
+    assert tip.startswith("trial ") and "learning_rate" in tip
+    number = tip.split(":")[0].split()[1]
+    page.press("Enter")
+    assert page.eval("document.activeElement.id") == f"trial-{number}"
+    assert page.eval("document.getElementById('tip').hidden") is True
+
+
+def test_tab_reaches_every_chart_once_then_filter_and_headings(page: Any) -> None:
+    count = page.eval("document.querySelectorAll('figure > svg').length")
+    page.eval("document.querySelector('nav a:last-child').focus()")
+    reached = []
+    for _ in range(count + 8):
+        page.press("Tab")
+        reached.append(page.eval("document.activeElement.tagName"))
+    assert reached.count("svg") == count
+    assert {"INPUT", "SELECT", "BUTTON"} <= set(reached)
+
+
+def test_hostile_study_name_does_not_act(database: Store, studies: Make, open_report: Open) -> None:
+    studies(database, HOSTILE, trials=12, model={"name": HOSTILE, "parameters": 9})
+    page = open_report(HOSTILE)
+    assert page.errors() == []
+    assert page.eval("document.title").endswith("vram-search report")
+    assert page.eval("document.querySelector('h1').textContent") == HOSTILE
+    assert page.eval("document.images.length") == 0
+
+
+def test_thousand_trials_open_in_two_seconds(
+    database: Store, studies: Make, open_report: Open
+) -> None:
+    studies(database, trials=1000)
+    page = open_report("td-010")
+    assert page.eval(f"{VISIBLE_ROWS}.length") == 1000
+    assert page.errors() == []
+    painted = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    loaded = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+    assert page.eval(f"Math.max({painted}, {loaded})") < 1000 * MOST_SECONDS
+
+
+def test_chromium_alone_opens_the_report_without_a_word(
+    chromium: str, vram_search: Callable[..., Any], database: Store, studies: Make, tmp_path: Path
+) -> None:
+    """As a person would: no debugging pipe, the page as it is written out again."""
+    studies(database, trials=60)
+    file = tmp_path / "report.html"
+    assert vram_search("report", "-o", file).returncode == 0
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    done = subprocess.run(
+        [chromium, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.count('<tr id="trial-') == 60
+    assert "CONSOLE" not in done.stderr

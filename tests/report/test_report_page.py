@@ -1,0 +1,203 @@
+"""`vram-search report`: what the file holds, and that nothing from the database can act in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.report.page.byte_charts import measured_parts, memory_chart
+from vram_search.report.page.html import charts, render
+from vram_search.report.page.night import Night, load_night
+from vram_search.store import Store, StudyRecord, TrialResult
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Make = Callable[..., StudyRecord]
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<b>"
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Page(HTMLParser):
+    """Elements and attributes of a page; fails on a tag that is closed out of turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def having(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+@pytest.fixture
+def night(database: Store, studies: Make) -> Night:
+    study = studies(database, trials=40)
+    return load_night(database, study)
+
+
+def data_of(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_report_has_every_chart_and_every_trial(night: Night) -> None:
+    text = render(night, NOW)
+    page = Page(text)
+    keys = {str(attributes["id"]) for attributes in page.having("figure")}
+    assert keys >= {
+        "chart-vram",
+        "chart-model-size",
+        "chart-memory",
+        "chart-prediction",
+        "chart-importance",
+        "chart-slice-learning_rate",
+        "chart-eval-curves",
+        "chart-train-curves",
+        "chart-time",
+    }
+    rows = [a for a in page.having("tr") if str(a.get("id", "")).startswith("trial-")]
+    assert len(rows) == len(data_of(text)["trials"]) == 40
+
+
+def test_report_names_best_and_sweet_spot(night: Night) -> None:
+    assert night.sweet_spot is not None
+    text = render(night, NOW)
+    assert f"{night.sweet_spot.best.eval_loss:.4f}" in text
+    assert f"trial {night.sweet_spot.trial.number} (" in text
+
+
+def test_report_asks_for_nothing_from_elsewhere(night: Night) -> None:
+    text = render(night, NOW)
+    addresses = re.findall(r"""(?:src|href)=["']([^"']*)""", text)
+    assert [a for a in addresses if not a.startswith(("#", "data:,"))] == []
+    assert "http" not in text.replace("http-equiv", "")
+    assert "@import" not in text and "url(" not in text.replace("url(#", "")
+
+
+def test_names_from_the_database_are_text(database: Store, studies: Make) -> None:
+    model = {"name": HOSTILE, "parameters": 1000}
+    study = studies(database, HOSTILE, trials=12, model=model, data_hash=HOSTILE)
+    hyperparameters = {"optim": HOSTILE, HOSTILE: 3, "lora_target": HOSTILE}
+    trial = database.start_trial(study.id, 99, hyperparameters, seed=1, data_hash="d")
+    error = {"stage": HOSTILE, "message": HOSTILE}
+    measured = {"parts": {HOSTILE: 5}}
+    result = TrialResult(
+        "complete", eval_loss=0.1, error=error, measured=measured, seconds={HOSTILE: 9.0}
+    )
+    database.finish_trial(trial, result)
+    text = render(load_night(database, study), NOW)
+    page = Page(text)
+    assert page.having("img") == [] and page.having("b") == []
+    assert len(page.having("script")) == 2
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert HOSTILE in page.text
+    assert data_of(text)["study"] == HOSTILE
+    for chart in (c for section in charts(load_night(database, study)).values() for c in section):
+        ET.fromstring(chart.document())
+
+
+def test_plots_are_svg_documents_of_their_own(
+    vram_search: Cli, night: Night, tmp_path: Path
+) -> None:
+    plots = tmp_path / "plots"
+    done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--json")
+    assert done.returncode == 0, done.stdout
+    files = [Path(name) for name in json.loads(done.stdout)["files"]]
+    assert tmp_path / "r.html" in files and plots / "vram.svg" in files
+    for file in plots.iterdir():
+        root = ET.parse(file).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_study_without_trials_has_a_report(
+    vram_search: Cli, database: Store, tmp_path: Path
+) -> None:
+    study = database.create_study("empty", {}, "d", {}, {})
+    Page(render(load_night(database, study), NOW))
+    done = vram_search("report", "empty", "-o", tmp_path / "new folder" / "report.html")
+    assert done.returncode == 0, done.stdout
+
+
+def test_running_and_imported_trials_are_shown_with_what_is_known(database: Store) -> None:
+    study = database.create_study("partial", {}, "d", {"title": "a card"}, {"name": "a model"})
+    database.start_trial(study.id, 0, {}, seed=1, data_hash="d")
+    imported = database.start_trial(study.id, 1, {"lora_rank": 8}, seed=1, data_hash="d")
+    database.finish_trial(imported, TrialResult("complete", eval_loss=1.5))
+    lossless = database.start_trial(study.id, 2, {"lora_rank": None}, seed=1, data_hash="d")
+    database.finish_trial(lossless, TrialResult("complete"))
+    text = render(load_night(database, study), NOW)
+    page = Page(text)
+    outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
+    assert outcomes == ["running", "complete", "complete"]
+    assert "lora_rank 8" in text
+
+
+def test_measured_parts_stand_beside_predicted_ones(night: Night) -> None:
+    chart = memory_chart(night)
+    best = night.best
+    assert best is not None
+    assert f"trial {best.number} (best" in chart.body
+    assert "measured:" in chart.body and "predicted:" in chart.body
+    parts = measured_parts(best)
+    assert best.measured is not None
+    assert sum(parts.values()) == best.measured["process_bytes"]
+
+
+def test_study_that_ran_without_a_gpu_says_so(database: Store, studies: Make) -> None:
+    study = studies(database, trials=12, with_gpu=False)
+    text = render(load_night(database, study), NOW)
+    assert "No bytes were measured" in text
+    assert "measured:" not in memory_chart(load_night(database, study)).body
+
+
+def test_other_studies_of_the_database_are_drawn_by_model_size(
+    database: Store, studies: Make
+) -> None:
+    for name, parameters in (("small", 135_000_000), ("large", 7_600_000_000)):
+        studies(database, name, model={"name": name, "parameters": parameters})
+    chart = charts(load_night(database, studies(database)))["results"][1]
+    for words in ("small", "large", "td-010", "7.6B parameters"):
+        assert words in chart.body
+
+
+def test_unknown_study_is_one_message(vram_search: Cli, night: Night) -> None:
+    done = vram_search("report", "nonsense")
+    assert done.returncode == 2
+    assert "no study 'nonsense'" in done.stdout and "td-010" in done.stdout
+
+
+def test_report_that_cannot_be_written_is_one_message(
+    vram_search: Cli, night: Night, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = vram_search("report", "-o", tmp_path / "file" / "report.html")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stdout and "Traceback" not in done.stdout

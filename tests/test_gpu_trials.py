@@ -1,0 +1,386 @@
+"""`python -m bench.gpu_trials`: its rows, its points, both runs on a tiny model, its tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bench.gpu_trials_checks import (
+    OPTIMIZERS,
+    PLANS,
+    WARM_TRIALS,
+    leak_check,
+    leak_plans,
+    leak_tables,
+    monitor_effect,
+    monitor_tables,
+)
+from bench.gpu_trials_runs import (
+    STEP_TOKENS,
+    Collector,
+    EnoughError,
+    plan_by_hand,
+    random_points,
+    run_with_planner,
+    run_without_planner,
+)
+from bench.gpu_trials_setup import CUTOFFS, LONG_ROWS, TOO_LONG, Bench, bench_study
+from bench.gpu_trials_table import (
+    TrialFigures,
+    between_trials,
+    part_errors,
+    summary,
+    trial_tables,
+)
+from vram_search.data import load_rows
+from vram_search.errors import InputError
+from vram_search.estimate import plans, smallest
+from vram_search.estimate.limit import Limit
+from vram_search.gpu import FakeReader, GpuDevice, GpuSample
+from vram_search.spec import load_study
+from vram_search.spec.plan import PlanPins
+from vram_search.store import TrialRecord
+from vram_search.units import GIB, MIB
+from vram_search.worker.budget import Budget
+from vram_search.worker.prepare import prepare
+
+ROOT = Path(__file__).parent.parent
+MODEL = "Qwen/Qwen2.5-3B-Instruct"
+FOREVER = math.inf
+
+
+def trial(number: int, outcome: str = "complete", **changes: Any) -> TrialFigures:
+    """A trial whose probe bounds it and whose prediction is 1 % high, all of it in the logits."""
+    peak = 10 * GIB
+    figures = TrialFigures(
+        number=number,
+        outcome=outcome,
+        hyperparameters={"cutoff_len": 512, "learning_rate": 1e-4 * (number + 1)},
+        plan={"per_device_train_batch_size": 2},
+        predicted={
+            "allocated_bytes": peak * 1.01,
+            "parts": {"base_weights": 2 * GIB, "logits": 8.1 * GIB, "context": 500 * MIB},
+        },
+        measured={
+            "allocated_bytes": peak,
+            "probe_allocated_bytes": peak,
+            "leaked_bytes": 0,
+            "base_intact": True,
+            "parts": {"base_weights": 2 * GIB, "logits": 8 * GIB},
+        },
+        seconds={"load": 0.0, "probe": 2.0, "train": 3.0, "eval": 1.0, "save": 0.1, "plan": 0.2},
+    )
+    return replace(figures, **changes)
+
+
+def report(on: list[TrialFigures], off: list[TrialFigures]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    found = {
+        "kind": "trials",
+        "title": "Random points of TD-010's space.",
+        "planned": {"on": 40, "off": 10},
+        "on": [asdict(t) for t in on],
+        "off": [asdict(t) for t in off],
+    }
+    decoded: dict[str, Any] = json.loads(json.dumps(found))
+    return decoded
+
+
+def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench.gpu_trials", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+# Rows and points
+
+
+def test_rows_reach_every_cutoff_but_are_not_all_cut(tmp_path: Path) -> None:
+    from vram_search.train.examples import encode
+    from vram_search.train.tokenizer import load_tokenizer
+
+    study = bench_study(tmp_path, MODEL, seed=1)
+    rows = load_rows(study.dataset, study.seed)
+    tokenizer = load_tokenizer(None)
+    lengths = [encode(row, tokenizer).length for row in rows.train]
+    assert lengths.count(CUTOFFS[-1]) == LONG_ROWS
+    assert max(lengths) == TOO_LONG
+    assert min(lengths) < CUTOFFS[-1]
+    assert [encode(row, tokenizer).length for row in rows.eval] == [CUTOFFS[-1]] * len(rows.eval)
+
+
+def test_points_are_the_same_for_a_seed_and_take_no_more_than_a_short_step(tmp_path: Path) -> None:
+    space = bench_study(tmp_path, MODEL, seed=1).search_space
+    points = random_points(space, 40, seed=11)
+    assert points == random_points(space, 40, seed=11)
+    assert points != random_points(space, 40, seed=12)
+    assert all(space.contains(point) for point in points)
+    feasible = [point for point in points if point.cutoff_len != TOO_LONG]
+    assert 0 < len(feasible) < len(points)
+    assert all(point.batch_size * point.cutoff_len <= STEP_TOKENS for point in feasible)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_too_long_a_cutoff_is_infeasible_and_the_others_are_not(
+    tmp_path: Path, fused: bool
+) -> None:
+    study = bench_study(tmp_path, MODEL, seed=1)
+    prepared = prepare(study, print)
+    limit = Limit.of(study.card, prepared.shape)
+    for point in random_points(study.search_space, 40, seed=11):
+        found = plans(
+            prepared.shape,
+            point,
+            study.card,
+            PlanPins(enable_liger_kernel=fused),
+            eval_cutoff_len=study.eval_cutoff_len,
+        )
+        fits = limit.fits(smallest(found).estimate.required_bytes)
+        assert fits == (point.cutoff_len != TOO_LONG)
+
+
+# Both runs, on the CPU
+
+
+@pytest.fixture
+def tiny_bench(home: Path, tmp_path: Path, write_study: Callable[..., Path]) -> Bench:
+    database = str(tmp_path / "bench.db")
+    file = write_study(
+        training={"max_steps": 2, "rungs": []}, enqueue_priors=False, database=database
+    )
+    prepared = prepare(load_study(file), print)
+    limit = Limit.of(prepared.study.card, prepared.shape)
+    return Bench(prepared, tmp_path, None, Budget.at_start(limit, None, print))
+
+
+@pytest.mark.slow
+def test_both_runs_train_the_same_points_in_order(tiny_bench: Bench) -> None:
+    points = random_points(tiny_bench.study.search_space, 3, seed=1)
+    off = run_without_planner(tiny_bench, points[:2], FOREVER)
+    on = run_with_planner(tiny_bench, points, FOREVER)
+
+    assert [t.outcome for t in on + off] == ["complete"] * 5
+    assert [t.number for t in on] == [0, 1, 2] and [t.number for t in off] == [0, 1]
+    assert [t.hyperparameters["learning_rate"] for t in on] == [
+        pytest.approx(point.learning_rate) for point in points
+    ]
+    assert [t.hyperparameters for t in off] == [point.model_dump() for point in points[:2]]
+    assert off[0].plan == plan_by_hand(points[0]).model_dump()
+    assert min(t.seconds["load"] for t in off) > 1, "a process of its own each"
+    assert on[0].seconds["load"] < 1, "run_study has loaded the base before its first trial"
+    assert off[0].predicted["allocated_bytes"] > 0
+    assert trial_tables(report(on, off))[0].rows[0] == ["trials", "3 of 40", "2", "2 of 10"]
+
+
+def test_search_ends_after_its_trials_or_at_the_deadline(tiny_bench: Bench) -> None:
+    record = cast(TrialRecord, SimpleNamespace(outcome="infeasible", measured=None))
+    patient, late = Collector(2, FOREVER), Collector(2, deadline=0.0)
+    patient.trial_ended(record)
+    for collector in (patient, late):
+        with pytest.raises(EnoughError):
+            collector.trial_ended(record)
+    assert len(patient.records) == 2 and len(late.records) == 1
+    points = random_points(tiny_bench.study.search_space, 3, seed=1)
+    assert run_without_planner(tiny_bench, points, deadline=0.0) == []
+
+
+@pytest.mark.slow
+def test_trials_of_the_leak_check_share_one_process(tiny_bench: Bench) -> None:
+    found = json.loads(json.dumps(leak_check(tiny_bench, 3, FOREVER)))
+    assert [trial["outcome"] for trial in found["after"]] == ["complete"] * 3
+    assert found["processes"] == 1
+    if sys.platform == "linux":
+        assert found["after"][-1]["host_bytes"] > 100 * MIB
+    (table,) = leak_tables(found)
+    assert table.header == ["MiB", "after 3", "after 3", "growth"]
+
+
+@pytest.fixture
+def gpu_reader() -> FakeReader:
+    device = GpuDevice(0, "GPU-0", "a card", 16 * GIB, "580", "13.0", "9.0", False, False)
+    return FakeReader(device, [GpuSample(0.0, GIB, GIB)])
+
+
+@pytest.mark.slow
+def test_step_times_are_taken_with_and_without_the_monitor(
+    tiny_bench: Bench, gpu_reader: FakeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.gpu_trials_checks.ready_on_gpu", lambda bench, trainer: None)
+    monkeypatch.setattr("bench.gpu_trials_checks.MONITOR_STEPS", 3)
+    found = monitor_effect(replace(tiny_bench, reader=gpu_reader))
+    assert {name: len(steps) for name, steps in found["step_seconds"].items()} == {
+        "without": 4,
+        "with": 4,
+    }
+    assert len(found["samples_per_second"]) == 2 and min(found["samples_per_second"]) > 0
+
+
+def test_torch_without_cuda_is_one_message(tiny_bench: Bench, gpu_reader: FakeReader) -> None:
+    with pytest.raises(InputError, match="torch finds no GPU"):
+        leak_check(replace(tiny_bench, reader=gpu_reader), 1, FOREVER)
+
+
+# Tables
+
+
+def test_summary_counts_only_what_was_recorded() -> None:
+    trials = [
+        trial(0),
+        trial(1, predicted={"allocated_bytes": 9.8 * GIB}),
+        trial(2, "infeasible", measured={}, seconds={"plan": 9.0}),
+        trial(3, "oom", measured={"leaked_bytes": 0}, seconds={"probe": 4.0, "load": 0.0}),
+        trial(4, "pruned", measured={"allocated_bytes": 10 * GIB, "leaked_bytes": 20 * MIB}),
+    ]
+    found = summary(trials)
+    assert found["outcomes"]["complete"] == 2
+    assert found["outcomes"]["infeasible"] == found["outcomes"]["oom"] == 1
+    assert found["gpu_seconds"]["probe"] == 2 + 2 + 4 + 2
+    assert found["gpu_seconds"]["plan"] == pytest.approx(0.6), "an infeasible trial holds no card"
+    assert found["probe_over_full"] == (1, 1, 1)
+    assert found["prediction_error"] == (
+        pytest.approx(-0.02),
+        pytest.approx(0.01),
+        pytest.approx(0.01),
+    )
+    assert found["leaked_bytes"] == (0, 0, 20 * MIB)
+
+
+def test_probe_that_does_not_bound_its_run_shows_in_the_smallest_ratio() -> None:
+    missed = {
+        "allocated_bytes": 10 * GIB,
+        "probe_allocated_bytes": 9 * GIB,
+        "probe_miss": 10 / 9,
+        "base_intact": False,
+    }
+    found = summary([trial(0), trial(1, measured=missed), trial(2)])
+    assert found["probe_over_full"] == (pytest.approx(0.9), 1, 1)
+    assert found["probe_misses"] == found["base_changed"] == 1
+
+
+def test_out_of_memory_costs_its_own_seconds_and_the_next_process() -> None:
+    trials = [
+        trial(0, "oom", seconds={"load": 30.0, "probe": 4.0}),
+        trial(1, seconds={"load": 20.0, "probe": 1.0}),
+    ]
+    assert summary(trials)["oom_gpu_seconds"] == (24, 24, 24)
+
+
+def test_parts_are_compared_within_the_allocated_peak() -> None:
+    logits, base = part_errors([trial(0), trial(1), trial(2, "oom")])
+    assert (logits["part"], base["part"]) == ("logits", "base_weights")
+    assert logits["difference_bytes"] == pytest.approx(0.1 * GIB)
+    assert logits["share_of_peak"] == pytest.approx(0.01)
+    assert base["difference_bytes"] == 0
+
+
+def test_fresh_process_per_trial_costs_its_start_on_top_of_what_lies_between() -> None:
+    started = {"load": 20.0, "probe": 1.0, "plan": 0.1, "between": 0.9}
+    resident = {"load": 0.0, "probe": 1.0, "plan": 0.5, "between": 1.5}
+    on = [trial(0, seconds=started), trial(1, seconds=resident)]
+    off = [trial(0, seconds={"load": 18.0}), trial(1, seconds={"load": 16.0})]
+    found = between_trials(on, off)
+    assert found == {"between": 2.0, "start": 18.0, "ratio": 10.0}
+    assert between_trials([trial(0)], []) == {"between": None, "start": None, "ratio": None}
+
+
+def test_tables_fit_eighty_columns_and_say_how_many_were_done() -> None:
+    on = [trial(n) for n in range(24)]
+    texts = [table.as_text() for table in trial_tables(report(on, on[:10]))]
+    assert max(len(line) for text in texts for line in text.splitlines()) <= 80
+    lines = texts[0].splitlines()
+    assert lines[2].split() == ["trials", "24", "of", "40", "10", "10", "of", "10"]
+    assert "logits" in texts[1] and "+102.4" in texts[1]
+
+
+def test_records_without_bytes_give_dashes_and_no_table_of_parts() -> None:
+    bare = trial(0, predicted={}, measured={}, seconds={})
+    outcomes, between = trial_tables(report([bare], []))
+    assert ["probe / full peak, min", "-", "-", "-"] in outcomes.rows
+    assert ["leak, largest", "-", "-", "-"] in outcomes.rows
+    assert [row[1] for row in between.rows] == ["-", "-", "-"]
+
+
+def test_ratio_of_step_times_is_of_medians() -> None:
+    found = {
+        "card": "a card",
+        "step_seconds": {"without": [0.5, 0.5, 9.0], "with": [0.501, 0.501, 0.1]},
+        "samples_per_second": [25.0, 24.8],
+    }
+    (table,) = monitor_tables(found)
+    assert table.rows[-1] == ["with / without", "", "1.0020"]
+
+
+def test_growth_is_counted_from_the_warm_trials_on() -> None:
+    after = [
+        {
+            "outcome": "complete",
+            "leaked_bytes": MIB if number == 20 else 0,
+            "device_bytes": None,
+            "host_bytes": (1000 + number) * MIB,
+            "base_intact": True,
+        }
+        for number in range(100)
+    ]
+    (table,) = leak_tables(
+        {
+            "card": "a card",
+            "allocated_bytes": 500 * MIB,
+            "planned": 100,
+            "processes": 1,
+            "after": after,
+        }
+    )
+    assert table.rows == [
+        ["allocated", "500.0", "501.0", "1.0"],
+        ["device", "-", "-", "-"],
+        ["host RSS", f"{999 + WARM_TRIALS}.0", "1099.0", f"{100 - WARM_TRIALS}.0"],
+    ]
+    assert "largest leak of one trial 1.0 MiB" in table.title
+
+
+def test_leak_check_tries_every_optimizer_under_every_plan() -> None:
+    warm = leak_plans(100)[:WARM_TRIALS]
+    assert len({(optim, target, plan) for optim, target, plan in warm}) == WARM_TRIALS
+    assert len(OPTIMIZERS) * len(PLANS) == WARM_TRIALS
+
+
+# The command
+
+
+def test_without_a_gpu_it_is_one_message_and_exit_code_2() -> None:
+    for mode in ([], ["--monitor-effect"], ["--leak", "3"]):
+        done = bench(*mode)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: this bench needs a GPU")
+        assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_earlier_run_is_shown_again_as_markdown(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps(report([trial(0)], [])), encoding="utf-8")
+    done = bench("--from", file, "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert "| trials | 1 of 40 | 0 | 0 of 10 |" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["no json", '["a list"]', '{"kind": "other"}'])
+def test_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(text, encoding="utf-8")
+    done = bench("--from", file)
+    assert done.returncode == 2
+    assert str(file) in done.stderr and "--json" in done.stderr and "Traceback" not in done.stderr

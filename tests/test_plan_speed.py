@@ -1,0 +1,98 @@
+"""`python -m bench.plan_speed` without a GPU: its settings, its figures and its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import plan_speed
+from bench.plan_speed import EXAMPLES, EXAMPLES_PLAN, PLANNER, Result, Setting
+from vram_search.data import load_rows
+from vram_search.estimate.limit import Limit
+from vram_search.estimate.seconds import Pace, Speed
+from vram_search.gpu import NoGpuError
+from vram_search.spec import Card
+from vram_search.spec.card import load_card
+
+CARD = Card.model_validate(load_card(plan_speed.CARD))
+H200 = Pace(Speed(989e12, 4.8e12))
+RESULT = Result("a", EXAMPLES, "1x8 ckpt", 2.0, 2.2, 1000.0, 0.05, 10**9)
+
+
+def settings(tmp_path: Path, model: str) -> list[Setting]:
+    dataset = plan_speed.write_rows(tmp_path, 12)
+    return plan_speed.settings_of(model, CARD, dataset, tmp_path)
+
+
+@pytest.mark.parametrize("model", plan_speed.MODELS)
+def test_planner_and_examples_train_the_same_batch_under_the_same_cap(
+    tmp_path: Path, model: str
+) -> None:
+    examples, planner = settings(tmp_path, model)
+    budget_bytes = Limit.of(CARD, examples.shape).budget_bytes
+    assert examples.trainer.job.cap_bytes == planner.trainer.job.cap_bytes == budget_bytes
+    assert not examples.trainer.job.enable_liger_kernel
+    assert plan_speed.plan_of(examples, CARD, H200, [300, 700]) == EXAMPLES_PLAN
+    chosen = plan_speed.plan_of(planner, CARD, H200, [300, 700])
+    assert chosen.batch_size == EXAMPLES_PLAN.batch_size
+    assert chosen != EXAMPLES_PLAN
+    assert chosen.enable_liger_kernel == planner.trainer.job.enable_liger_kernel
+
+
+def test_planner_is_predicted_to_be_faster_than_the_examples(tmp_path: Path) -> None:
+    examples, planner = settings(tmp_path, "qwen2.5-3b")
+    rows = [300, 700]
+    seconds = [
+        plan_speed.result_of(
+            one, plan_speed.plan_of(one, CARD, H200, rows), H200, rows, 1.0, 0
+        ).predicted_step_seconds
+        for one in (examples, planner)
+    ]
+    assert seconds[0] > 1.5 * seconds[1]
+
+
+def test_rows_are_enough_for_the_steps_and_vary_in_length(tmp_path: Path) -> None:
+    rows = load_rows(plan_speed.write_rows(tmp_path, 12), plan_speed.SEED)
+    lengths = sorted(len(row.messages[-1][1]) for row in rows.train)
+    assert len(lengths) == 12 * 8
+    assert lengths[-1] > 2 * lengths[len(lengths) // 2] > 4 * lengths[0]
+    assert lengths[-1] < plan_speed.CUTOFF_LEN
+
+
+def test_tokens_and_share_of_the_peak_follow_from_the_seconds(tmp_path: Path) -> None:
+    examples, _ = settings(tmp_path, "qwen2.5-3b")
+    slow = plan_speed.result_of(examples, EXAMPLES_PLAN, H200, [300, 5000], 4.0, 1)
+    fast = plan_speed.result_of(examples, EXAMPLES_PLAN, H200, [300, 5000], 2.0, 1)
+    assert slow.tokens_per_second == 8 * (300 + 1024) / 2 / 4, "cut at 1024, padding left out"
+    assert fast.tokens_per_second == 2 * slow.tokens_per_second
+    per_token = 4 * 3.09e9  # of Qwen2.5-3B, its head counted once
+    expected = slow.tokens_per_second * per_token / H200.speed.flops_per_second
+    assert slow.peak_share == pytest.approx(expected, rel=0.05)
+    assert fast.peak_share == pytest.approx(2 * slow.peak_share)
+
+
+def test_table_names_each_ratio_and_their_geometric_mean_in_80_columns() -> None:
+    results = [
+        RESULT,
+        replace(RESULT, setting=PLANNER, plan="8x1 fused", tokens_per_second=4000.0),
+        replace(RESULT, model="b"),
+        replace(RESULT, model="b", setting=PLANNER, tokens_per_second=1000.0),
+    ]
+    assert plan_speed.ratios(results) == {"a": 4.0, "b": 1.0}
+    lines = plan_speed.table(results).splitlines()
+    assert lines[-3:] == ["a: 4.00 x", "b: 1.00 x", "geometric mean: 2.00 x"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_machine_without_a_gpu_gets_one_message_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_reader() -> None:
+        raise NoGpuError("no NVIDIA driver is installed", "Install the driver.")
+
+    monkeypatch.setattr(plan_speed, "NvmlReader", no_reader)
+    monkeypatch.setattr("sys.argv", ["plan_speed"])
+    assert plan_speed.main() == 2
+    assert "no NVIDIA driver" in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""A study at its first trial, on a card of 10 GiB; the test brings its training process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.data import load_rows
+from vram_search.estimate import PlannedTrial
+from vram_search.estimate.margin import margin_for
+from vram_search.gpu import CardMemory, GpuReader, GpuSample
+from vram_search.protocol import AnyEvent
+from vram_search.resources import shipped
+from vram_search.search import Proposal, Search
+from vram_search.spec import StudySpec, load_shape
+from vram_search.store import TrialRecord, open_store, sqlite_url
+from vram_search.units import GIB
+from vram_search.worker.budget import Budget
+from vram_search.worker.opening import open_study
+from vram_search.worker.prepare import Prepared
+from vram_search.worker.trial import Room
+
+CARD_BYTES = 10 * GIB
+MODEL = shipped("configs", "models", "smollm2-135m")
+
+
+class Listener:
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None: ...
+    def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None: ...
+    def trial_ended(self, record: TrialRecord) -> None: ...
+
+
+@pytest.fixture
+def make_room(tmp_path: Path) -> Iterator[Callable[..., Room]]:
+    """`make_room(trainer, reader)`; the store and the sampler are real."""
+    opened: list[Any] = []
+
+    def make(trainer: Any, reader: GpuReader | None = None, card: CardMemory | None = None) -> Room:
+        (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 12)
+        written = {
+            "study": "demo",
+            "model": {"weights": "random", "shape": "smollm2-135m"},
+            "dataset": {"train": "rows.jsonl", "val_size": 4},
+            "card": {"name": "toy", "total_bytes": CARD_BYTES},
+            "search_space": {"cutoff_len": 2048, "batch_size": 16},
+            "budget": {"trials": 1},
+        }
+        spec = StudySpec.model_validate(written, context={"folder": tmp_path})
+        shape, rows = load_shape(MODEL), load_rows(spec.dataset, spec.seed)
+        prepared = Prepared(spec, rows, shape, str(MODEL), tokenizer=None)
+        url = sqlite_url(tmp_path / "search.db")
+        store = open_store(url, create=True)
+        record = open_study(store, prepared, accept_changes=False)
+        search = Search(url, "demo", 1, spec.search_space, 2, (), 1)
+        opened.extend([search, store])
+        return Room(
+            prepared=prepared,
+            store=store,
+            record=record,
+            search=search,
+            trainer=trainer,
+            listener=Listener(),
+            budget=Budget(CARD_BYTES, CARD_BYTES, CardMemory(CARD_BYTES), reader),
+            margin=margin_for(shape),
+            adapters=tmp_path / "adapters",
+            pins=spec.plan,
+        )
+
+    yield make
+    for one in opened:
+        one.close()

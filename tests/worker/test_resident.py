@@ -1,0 +1,173 @@
+"""The resident process is trusted until a trial shows that it must not be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.errors import InputError
+from vram_search.protocol import (
+    LEAK_BYTES,
+    AnyEvent,
+    Fault,
+    Finished,
+    LoadJob,
+    Ready,
+    TrialJob,
+)
+from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.worker import resident
+from vram_search.worker.resident import LOAD_ATTEMPTS, ResidentTrainer
+
+READY = Ready(
+    device="a card",
+    has_gpu=True,
+    versions={},
+    train_rows=8,
+    eval_rows=4,
+    longest_tokens=64,
+    rows_cut=0,
+    data_hash="d1",
+    allocated_bytes=1,
+    seconds=1,
+)
+FULL = Fault(message="memory ran out while the base model was loaded", is_passing=True)
+
+
+class Process:
+    """Stands for `TrainingProcess`; each takes the next of `answers`, one event a job."""
+
+    answers: list[list[AnyEvent]]
+    alive: list[Process]
+
+    def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        self.sent: list[Any] = []
+        self._events = self.answers.pop(0)
+        self.alive.append(self)
+
+    def send(self, job: Any) -> None:
+        self.sent.append(job)
+
+    def receive(self) -> AnyEvent:
+        return self._events.pop(0)
+
+    def stop(self) -> None:
+        self.alive.remove(self)
+
+
+StartTrainer = Callable[..., ResidentTrainer]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StartTrainer:
+    """`start([event, ...], ...)`: a trainer, and what each of its processes will say."""
+
+    def start_(*answers: list[AnyEvent]) -> ResidentTrainer:
+        Process.answers, Process.alive = list(answers), []
+        monkeypatch.setattr(resident, "TrainingProcess", Process)
+        monkeypatch.setattr(resident, "LOAD_RETRY_SECONDS", 0.0)
+        job = LoadJob(
+            model_name_or_path="m",
+            random_weights=True,
+            tokenizer=None,
+            dataset=DatasetSpec.model_construct(),
+            seed=1,
+            cutoff_lens=(64,),
+            eval_cutoff_len=64,
+        )
+        return ResidentTrainer(job, tmp_path / "log", expandable_segments=False, gpu_uuid=None)
+
+    return start_
+
+
+def finished(outcome: Any = "complete", **more: Any) -> Finished:
+    return Finished(outcome=outcome, stage="train", step=1, steps_total=1, **more)
+
+
+def job(optim: str = "adamw_8bit") -> TrialJob:
+    return TrialJob(
+        number=0,
+        hyperparameters=Hyperparameters(
+            optim=optim,
+            lora_target="qv",
+            lora_rank=8,
+            lora_alpha=16,
+            cutoff_len=64,
+            batch_size=1,
+            learning_rate=1e-4,
+        ),
+        target_modules=("q_proj",),
+        plan=MemoryPlan(
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+        ),
+        training=TrainingSpec(max_steps=1),
+        eval_cutoff_len=64,
+        seed=1,
+        adapter_folder="none",
+    )
+
+
+def run(trainer: ResidentTrainer, optim: str = "adamw_8bit") -> Finished:
+    return trainer.run(job(optim), lambda event: None, lambda event: False)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        finished("oom"),
+        finished(leaked_bytes=LEAK_BYTES + 1),
+        finished(base_intact=False),
+    ],
+    ids=["out of memory", "leak", "changed base"],
+)
+def test_process_that_is_not_trusted_is_followed_by_one_that_loads_at_once(
+    start: StartTrainer, end: Finished
+) -> None:
+    trainer = start([READY, end], [READY])
+    run(trainer)
+    (successor,) = Process.alive
+    assert trainer.starts == 2 and successor.sent == [trainer.job]
+    assert trainer.ready() is READY
+    assert trainer.starts == 2, "the one that was started is used"
+
+
+def test_paged_states_are_never_freed_so_their_process_is_replaced(start: StartTrainer) -> None:
+    trainer = start([READY, finished()], [READY])
+    run(trainer, "paged_adamw_8bit")
+    assert trainer.starts == 2
+
+
+@pytest.mark.parametrize(
+    "end", [finished("pruned"), finished("diverged"), finished(leaked_bytes=LEAK_BYTES)]
+)
+def test_other_trials_share_one_process(start: StartTrainer, end: Finished) -> None:
+    trainer = start([READY, end, end])
+    run(trainer)
+    run(trainer)
+    assert trainer.starts == 1
+
+
+def test_nothing_is_left_when_the_run_is_over(start: StartTrainer) -> None:
+    trainer = start([READY, finished("oom")], [READY])
+    run(trainer)
+    trainer.replace()
+    assert Process.alive == []
+
+
+def test_card_that_was_full_for_a_moment_is_tried_again(start: StartTrainer) -> None:
+    trainer = start([FULL], [FULL], [READY])
+    assert trainer.ready() is READY
+    assert len(Process.alive) == 1
+
+
+def test_card_that_stays_full_is_said(start: StartTrainer) -> None:
+    trainer = start(*[[FULL] for _ in range(LOAD_ATTEMPTS)])
+    with pytest.raises(InputError, match="memory ran out while the base model was loaded"):
+        trainer.ready()
+    assert Process.alive == []

@@ -1,0 +1,41 @@
+"""--csv: rows under a header, for a spreadsheet or a data frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from vram_search.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def csv_option(function: F) -> F:
+    return click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")(function)
+
+
+def refuse_both(as_json: bool, as_csv: bool) -> None:
+    """
+    Raises:
+        InputError: both forms are asked for.
+    """
+    if as_json and as_csv:
+        raise InputError("--json and --csv exclude each other")
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A header and a line a row: floats in full, true and false, nothing where unknown."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in columns])
+    click.echo(text.getvalue(), nl=False)
+
+
+def _cell(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value

@@ -1,0 +1,70 @@
+"""`vram-search import PATH`: runs made elsewhere, into a study of their own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.errors import InputError
+
+DEFAULT_STUDY = "imported"
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""As `spec.StudySpec` has it, which would load pydantic."""
+
+
+@click.command("import", short_help="Take in runs made elsewhere.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--study",
+    metavar="NAME",
+    default=DEFAULT_STUDY,
+    show_default=True,
+    help="Study of imported runs; made where it is missing.",
+)
+@database_option
+@json_option
+def command(path: Path, study: str, database: str | None, as_json: bool) -> None:
+    """Takes in runs of LLaMA-Factory, Axolotl or a plain Trainer, or a table.
+
+    PATH is a run's output folder (whole or in part), a folder of such folders, or a CSV file. What
+    a run's files do not say stays unknown. Importing again adds what is new, and nothing twice.
+    If one run is malformed, none is taken in. Imported runs never mix with a search: they lie in a
+    study of their own, which cannot be run. training_args.bin is never read.
+
+    A CSV file has one run a row under a header with the columns run and outcome (complete, pruned,
+    oom, infeasible, diverged, lost) and any of model_name_or_path, eval_loss, train_loss,
+    steps_done, steps_total, optim, lora_target, lora_rank, lora_alpha, cutoff_len,
+    per_device_train_batch_size, gradient_accumulation_steps, batch_size, learning_rate, seed,
+    train_runtime (seconds), trainable_parameters, adapter_bytes, reserved_bytes, vram_bytes
+    ("3.1 GB", counter unknown), device, source, note. An empty cell is unknown.
+
+    \b
+    Examples:
+      vram-search import saves/Qwen2.5-3B/lora/my-run
+      vram-search import saves/Qwen2.5-3B/lora --study before-the-search
+      vram-search import studies/td-010/experiments.csv --study td-010-report
+    """
+    from vram_search.importing.load import load_runs
+    from vram_search.store import open_store
+    from vram_search.store.location import database_url
+
+    if not STUDY_NAME.fullmatch(study):
+        raise InputError(
+            f"--study {study!r} is no study's name",
+            "begin with a letter or digit; then letters, digits, '.', '_', '-', 64 at most",
+        )
+    runs = load_runs(path)
+    store = open_store(database_url(database), create=True)
+    try:
+        added = store.import_trials(study, runs)
+    finally:
+        store.close()
+    known = len(runs) - len(added)
+    if as_json:
+        print_json({"study": study, "added": added, "already_there": known})
+        return
+    click.echo(f"study {study}: {len(added)} added, {known} there already")
+    click.echo(f"see them: vram-search top --all --study {study}")

@@ -1,0 +1,87 @@
+"""`vram-search why N`: why a trial ended as it did."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import click
+
+from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
+from vram_search.cli.options import (
+    database_option,
+    find_study,
+    find_trial,
+    json_option,
+    opened,
+    print_json,
+    study_option,
+)
+from vram_search.report.why import Evidence, Reason, explain
+from vram_search.report.words import study_json
+from vram_search.store.losses import all_evaluations
+
+WIDTH = 80
+
+
+@click.command("why", short_help="Why a trial ended as it did, with the figures.")
+@click.argument("trial", metavar="N|best")
+@study_option
+@database_option
+@json_option
+@csv_option
+def command(
+    trial: str, study: str | None, database: str | None, as_json: bool, as_csv: bool
+) -> None:
+    """Why trial N was pruned, infeasible, out of memory, diverged or lost.
+
+    Predictions, margin and budget are those that its plan was judged by; a pruned trial is
+    shown beside the trials that were complete at its rung.
+
+    \b
+    Examples:
+      vram-search why 7
+      vram-search why 7 --json
+    """
+    refuse_both(as_json, as_csv)
+    with opened(database) as store:
+        record = find_study(store, study)
+        found = find_trial(store, record, trial)
+        reason = explain(
+            Evidence(
+                record,
+                found,
+                store.trials(record.id),
+                all_evaluations(store, record.id),
+                store.step_losses(found.id),
+            )
+        )
+    outcome = found.outcome or "running"
+    if as_json:
+        answer = {"trial": found.number, "outcome": outcome, **vars(reason)}
+        print_json({**study_json(record), **answer})
+    elif as_csv:
+        figures = {"outcome": outcome, **reason.figures}
+        print_csv(
+            ("figure", "value"),
+            ({"figure": name, "value": _cell(value)} for name, value in figures.items()),
+        )
+    else:
+        click.echo("\n".join(_lines(reason)))
+
+
+def _lines(reason: Reason) -> list[str]:
+    lines = _wrapped(reason.summary, "", "  ")
+    lines += [line for fact in reason.facts for line in _wrapped(fact, "  - ", "    ")]
+    if reason.remedy:
+        lines += _wrapped(f"remedy: {reason.remedy}", "  ", "    ")
+    return lines
+
+
+def _wrapped(text: str, first: str, following: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=following)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list) else value

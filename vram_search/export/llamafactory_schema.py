@@ -1,0 +1,129 @@
+"""What an exported LLaMA-Factory file may hold.
+
+Stricter than LLaMA-Factory, which accepts a rank of -8, a batch of 0 and LoRA targets that no model
+has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from vram_search.errors import Fault
+from vram_search.export.fields import (
+    LORA_MODULES,
+    Dropout,
+    GradNorm,
+    Optim,
+    OutputFolder,
+    Rate,
+    Scheduler,
+    Seed,
+    Share,
+    Steps,
+    Text,
+    check_agreement,
+    schema_faults,
+    target_faults,
+)
+from vram_search.export.template_names import TEMPLATE_NAMES
+from vram_search.spec.base import Count, Flag, Spec
+from vram_search.spec.hyperparameters import CutoffLen, Rank
+
+
+def _known_template(value: object) -> object:
+    if not isinstance(value, str) or value not in TEMPLATE_NAMES:
+        raise ValueError("LLaMA-Factory 0.9.5 has no such template")
+    return value
+
+
+class LlamaFactoryConfig(Spec):
+    """Keys of LLaMA-Factory 0.9.5 that an export uses, and the values that make sense."""
+
+    model_name_or_path: Text
+    trust_remote_code: Literal[False] = False
+    quantization_method: Literal["bnb"]
+    quantization_bit: Literal[4]
+    quantization_type: Literal["nf4", "fp4"]
+    double_quantization: Flag
+    flash_attn: Literal["auto", "disabled", "sdpa", "fa2", "fa3"]
+    enable_liger_kernel: Flag
+    disable_gradient_checkpointing: Flag
+    use_reentrant_gc: Flag
+
+    stage: Literal["sft"]
+    do_train: Literal[True]
+    finetuning_type: Literal["lora"]
+    lora_target: Text
+    lora_rank: Rank
+    lora_alpha: Count
+    lora_dropout: Dropout
+
+    dataset_dir: Text
+    dataset: Text
+    eval_dataset: Text
+    template: Annotated[str, BeforeValidator(_known_template)]
+    default_system: str | None = None
+    cutoff_len: CutoffLen
+    packing: Literal[False]
+    train_on_prompt: Literal[False]
+    overwrite_cache: Flag = False
+
+    per_device_train_batch_size: Count
+    gradient_accumulation_steps: Count
+    learning_rate: Rate
+    max_steps: Count
+    lr_scheduler_type: Scheduler
+    warmup_steps: Steps
+    weight_decay: Share
+    max_grad_norm: GradNorm
+    optim: Optim
+    bf16: Flag = False
+    fp16: Flag = False
+    seed: Seed
+    data_seed: Seed
+
+    per_device_eval_batch_size: Count
+    eval_strategy: Literal["steps"]
+    eval_steps: Count
+    load_best_model_at_end: Flag
+    metric_for_best_model: Literal["eval_loss"]
+    greater_is_better: Literal[False]
+
+    output_dir: OutputFolder
+    overwrite_output_dir: Flag
+    save_strategy: Literal["steps"]
+    save_steps: Count
+    save_total_limit: Count
+    logging_steps: Count
+    report_to: Literal["none"]
+
+    @model_validator(mode="after")
+    def _agree(self) -> LlamaFactoryConfig:
+        check_agreement(self)
+        if self.dataset == self.eval_dataset:
+            raise ValueError("dataset and eval_dataset are the same: the exam would be learnt")
+        return self
+
+
+def check_llamafactory(
+    config: Mapping[str, Any], *, modules: Collection[str] = LORA_MODULES
+) -> list[Fault]:
+    """Everything wrong in a configuration; empty where it can be written and run.
+
+    Args:
+        config: the YAML's keys and values.
+        modules: names of the model's linear layers.
+    """
+    faults = schema_faults(LlamaFactoryConfig, config)
+    target = config.get("lora_target")
+    if isinstance(target, str) and target and target != "all":
+        faults += target_faults("lora_target", target.split(","), modules)
+    faults += [
+        Fault(key, "holds '${', which LLaMA-Factory's loader (OmegaConf) would replace", value)
+        for key, value in config.items()
+        if isinstance(value, str) and "${" in value
+    ]
+    return faults

@@ -1,0 +1,212 @@
+"""A trial for plain peft and for Unsloth: arguments of their functions, and the script that calls
+them.
+
+Unsloth's own YAML (`unsloth train --config`) knows no optimizer, schedule or evaluation set
+(`unsloth_cli/config.py`), so its Python functions are what can hold a trial.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from vram_search.errors import Fault
+from vram_search.export.dataset import message_files
+from vram_search.export.fields import schema_faults, target_faults
+from vram_search.export.launch import Launch
+from vram_search.export.script_schema import PeftConfig, UnslothConfig
+from vram_search.export.tool import Groups, Tool
+from vram_search.export.trial import ExportedTrial
+from vram_search.resources import shipped
+from vram_search.spec.base import Spec
+
+SCRIPT = "train_trial.py"
+
+
+def _peft_config(trial: ExportedTrial) -> Groups:
+    return {
+        "transformers.AutoModelForCausalLM.from_pretrained": {
+            "loader": "peft",
+            "model": {
+                "pretrained_model_name_or_path": trial.model,
+                "dtype": trial.dtype,
+                "attn_implementation": "sdpa",
+            },
+        },
+        "transformers.BitsAndBytesConfig": {
+            "quantization": {
+                "load_in_4bit": True,
+                "bnb_4bit_quant_type": "nf4",
+                "bnb_4bit_use_double_quant": True,
+                "bnb_4bit_compute_dtype": trial.dtype,
+            }
+        },
+        "peft.LoraConfig": {"lora": {**_lora(trial), "task_type": "CAUSAL_LM"}},
+        **_rows(trial),
+        "transformers.TrainingArguments": {
+            "training": {
+                "gradient_checkpointing": trial.plan.gradient_checkpointing,
+                "gradient_checkpointing_kwargs": {"use_reentrant": False},
+                "use_liger_kernel": trial.plan.enable_liger_kernel,
+                **_training(trial, "peft"),
+            }
+        },
+    }
+
+
+def _unsloth_config(trial: ExportedTrial) -> Groups:
+    checkpointing = trial.plan.gradient_checkpointing
+    return {
+        "unsloth.FastLanguageModel.from_pretrained": {
+            "loader": "unsloth",
+            "model": {
+                "model_name": trial.model,
+                "max_seq_length": max(trial.hp.cutoff_len, trial.eval_cutoff_len),
+                "dtype": trial.dtype,
+                "load_in_4bit": True,
+                "use_exact_model_name": True,
+                "use_gradient_checkpointing": checkpointing,
+                "random_state": trial.seed,
+            },
+        },
+        "unsloth.FastLanguageModel.get_peft_model": {
+            "lora": {
+                **_lora(trial),
+                "use_gradient_checkpointing": checkpointing,
+                "random_state": trial.seed,
+            }
+        },
+        **_rows(trial),
+        "transformers.TrainingArguments": {"training": _training(trial, "unsloth")},
+    }
+
+
+def _lora(trial: ExportedTrial) -> dict[str, Any]:
+    targets = trial.target_modules
+    return {
+        "r": trial.hp.lora_rank,
+        "lora_alpha": trial.hp.lora_alpha,
+        "lora_dropout": 0.0,
+        "target_modules": "all-linear" if targets == ("all",) else list(targets),
+        "bias": "none",
+    }
+
+
+def _rows(trial: ExportedTrial) -> Groups:
+    return {
+        "rows, by the tokenizer's chat template": {
+            "rows": {
+                "train": "train.json",
+                "eval": "eval.json",
+                "tokenizer": trial.tokenizer or trial.model,
+                "cutoff_len": trial.hp.cutoff_len,
+                "eval_cutoff_len": trial.eval_cutoff_len,
+            }
+        }
+    }
+
+
+def _training(trial: ExportedTrial, loader: str) -> dict[str, Any]:
+    hp, plan, training = trial.hp, trial.plan, trial.training
+    return {
+        "per_device_train_batch_size": plan.per_device_train_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "learning_rate": hp.learning_rate,
+        "max_steps": trial.steps,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": trial.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": hp.optim,
+        "bf16": trial.dtype == "bfloat16",
+        "fp16": trial.dtype == "float16",
+        "seed": trial.seed,
+        "data_seed": trial.seed,
+        "per_device_eval_batch_size": plan.per_device_eval_batch_size,
+        "eval_strategy": "steps",
+        "eval_steps": trial.eval_steps,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "output_dir": f"saves/{trial.name}.{loader}",
+        "save_strategy": "steps",
+        "save_steps": trial.eval_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+
+
+def _peft_notes(trial: ExportedTrial) -> list[str]:
+    notes = ["The script encodes, cuts and trains as the trial did, and ends with its eval_loss."]
+    if trial.plan.enable_liger_kernel:
+        notes.append("use_liger_kernel needs: pip install liger-kernel")
+    return notes
+
+
+def _unsloth_notes(trial: ExportedTrial) -> list[str]:
+    return [
+        "Rows are encoded and cut as in the trial. Unsloth quantises to NF4 with double",
+        "quantisation, and replaces attention, MLP, norms and loss by kernels of its own, so that",
+        "the bytes above do not hold. A part of the plan has no key, as its loss is always fused:",
+        f"enable_liger_kernel: {str(trial.plan.enable_liger_kernel).lower()}",
+    ]
+
+
+def _check(schema: type[Spec], config: Mapping[str, Any], modules: Collection[str]) -> list[Fault]:
+    faults = schema_faults(schema, config)
+    lora = config.get("lora")
+    names = lora.get("target_modules") if isinstance(lora, dict) else None
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        faults += target_faults("lora.target_modules", names, modules)
+    return faults
+
+
+def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
+    lora, training = config["lora"], config["training"]
+    targets = lora["target_modules"]
+    fields = {
+        **training,
+        "lora_target": ["all"] if targets == "all-linear" else targets,
+        "lora_rank": lora["r"],
+        "lora_alpha": lora["lora_alpha"],
+        "cutoff_len": config["rows"]["cutoff_len"],
+    }
+    if config["loader"] == "peft":
+        return {**fields, "enable_liger_kernel": training["use_liger_kernel"]}
+    return {
+        **fields,
+        "gradient_checkpointing": lora["use_gradient_checkpointing"],
+        "enable_liger_kernel": bool(re.search(r"^# enable_liger_kernel: true$", text, re.M)),
+    }
+
+
+def _data_files(trial: ExportedTrial) -> dict[str, str]:
+    script = shipped("configs", "export", SCRIPT).read_text(encoding="utf-8")
+    return {SCRIPT: script, **message_files(trial.rows)}
+
+
+def _tool(
+    title: str,
+    ending: str,
+    config: Callable[[ExportedTrial], Groups],
+    notes: Callable[[ExportedTrial], list[str]],
+    schema: type[Spec],
+) -> Tool:
+    return Tool(
+        title=title,
+        ending=ending,
+        launch=Launch(f"python {SCRIPT} {{file}}"),
+        config=config,
+        notes=notes,
+        chat_template="the tokenizer's own chat template",
+        data_files=_data_files,
+        check=partial(_check, schema),
+        parse=_parse,
+    )
+
+
+PEFT = _tool("peft and transformers 5", ".peft", _peft_config, _peft_notes, PeftConfig)
+UNSLOTH = _tool("Unsloth 2026.10", ".unsloth", _unsloth_config, _unsloth_notes, UnslothConfig)

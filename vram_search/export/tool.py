@@ -1,0 +1,125 @@
+"""What an export needs to know of a tool, and the files that are made for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.export.fields import LORA_MODULES
+from vram_search.export.launch import Launch
+from vram_search.export.provenance import provenance
+from vram_search.export.trial import ExportedTrial
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
+from vram_search.spec.plan import MemoryPlan
+
+Groups = dict[str, dict[str, Any]]
+"""Keys and values of a configuration under the headings they are written below."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that trains an exported trial.
+
+    Attributes:
+        title: name and version whose parser accepts the exports.
+        ending: of its files' names, before `.yaml`, `.sh` and `.ps1`.
+        config: the trial under the tool's own keys.
+        notes: what has no key there, or is done differently whatever the keys say.
+        chat_template: how the rows become text, for the provenance.
+        data_files: name -> text of the rows and their description.
+        check: everything wrong in a configuration, given the model's linear layers.
+        parse: a checked configuration and its whole text as (hyperparameters, plan, seed).
+    """
+
+    title: str
+    ending: str
+    launch: Launch
+    config: Callable[[ExportedTrial], Groups]
+    notes: Callable[[ExportedTrial], list[str]]
+    chat_template: str
+    data_files: Callable[[ExportedTrial], dict[str, str]]
+    check: Callable[[Mapping[str, Any], Collection[str]], list[Fault]]
+    parse: Callable[[Mapping[str, Any], str], dict[str, Any]]
+
+
+def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
+    """File name -> text; the YAML comes first. All belong in one folder.
+
+    Raises:
+        FaultyFileError: the configuration would not run, or rows would be dropped.
+    """
+    stem = f"{trial.name}{tool.ending}"
+    groups = tool.config(trial)
+    config = {key: value for group in groups.values() for key, value in group.items()}
+    if faults := tool.check(config, trial.modules):
+        raise FaultyFileError(f"{stem}.yaml", faults)
+    return {
+        f"{stem}.yaml": _yaml_text(tool, trial, stem, groups),
+        f"{stem}.sh": tool.launch.bash_script(stem, trial.plan),
+        f"{stem}.ps1": tool.launch.powershell_script(stem),
+        **tool.data_files(trial),
+    }
+
+
+def _yaml_text(tool: Tool, trial: ExportedTrial, stem: str, groups: Groups) -> str:
+    comments = [
+        *tool.launch.lines(tool.title, stem, trial.plan),
+        "",
+        *provenance(trial, tool.chat_template),
+        "",
+        *tool.notes(trial),
+    ]
+    lines = [f"# {line}".rstrip() for line in comments]
+    for title, group in groups.items():
+        lines += ["", f"### {title}"]
+        for key, value in group.items():
+            dumped = yaml.safe_dump(
+                {key: value}, allow_unicode=True, width=math.inf, sort_keys=False
+            )
+            lines.append(dumped.rstrip("\n"))
+    return "\n".join(lines) + "\n"
+
+
+def parse_export(tool: Tool, text: str) -> dict[str, Any]:
+    """What an exported YAML trains: {"hyperparameters": ..., "plan": ..., "seed": ...}.
+
+    A list of LoRA modules that has a set's name comes back as that name.
+
+    Raises:
+        InputError: not YAML.
+        FaultyFileError: a key or value is none that an export writes.
+    """
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"not a configuration for {tool.title}: a mapping of keys is expected")
+    if faults := tool.check(config, LORA_MODULES):
+        raise FaultyFileError(f"the configuration for {tool.title}", faults)
+    fields = tool.parse(config, text)
+    plan = MemoryPlan(
+        expandable_segments=tool.launch.has_expandable_segments(text),
+        **{name: fields[name] for name in MemoryPlan.model_fields if name in fields},
+    )
+    names = {members: name for name, members in LORA_TARGET_SETS.items()}
+    modules = tuple(fields["lora_target"])
+    hp = Hyperparameters(
+        optim=fields["optim"],
+        lora_target=names.get(modules, ",".join(modules)),
+        lora_rank=fields["lora_rank"],
+        lora_alpha=fields["lora_alpha"],
+        cutoff_len=fields["cutoff_len"],
+        batch_size=plan.batch_size,
+        learning_rate=fields["learning_rate"],
+    )
+    return {
+        "hyperparameters": hp.model_dump(mode="json"),
+        "plan": plan.model_dump(mode="json"),
+        "seed": fields["seed"],
+    }

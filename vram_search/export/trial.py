@@ -1,0 +1,176 @@
+"""A recorded trial as every tool has to be told of it, in our own terms."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from vram_search.data import Rows
+from vram_search.errors import InputError
+from vram_search.export.fields import LORA_MODULES
+from vram_search.spec.card import Card
+from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
+from vram_search.spec.plan import MemoryPlan
+from vram_search.spec.study import TrainingSpec
+from vram_search.store import StudyRecord, TrialRecord
+
+MOST_EVALUATIONS = 20
+"""How often a tool evaluates at most; each takes time that the trial did not need."""
+
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ExportedTrial:
+    """A trial that can be trained elsewhere.
+
+    Attributes:
+        name: `<study>-trial-<N>`, the beginning of its files' names.
+        model: folder or hub name.
+        modules: names of the model's linear layers.
+        steps: optimizer steps of the whole run.
+        eval_steps: optimizer steps between evaluations.
+        eval_cutoff_len: tokens at which the study's evaluation texts were cut.
+    """
+
+    name: str
+    study: StudyRecord
+    record: TrialRecord
+    rows: Rows
+    model: str
+    modules: Collection[str]
+    hp: Hyperparameters
+    plan: MemoryPlan
+    training: TrainingSpec
+    steps: int
+    eval_steps: int
+    eval_cutoff_len: int
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
+
+    @property
+    def tokenizer(self) -> str | None:
+        """Where it is not the model's own."""
+        name: str | None = self.study.spec["model"]["tokenizer"]
+        return name
+
+    @property
+    def card(self) -> Card:
+        return Card.model_validate(self.study.spec["card"])
+
+    @property
+    def dtype(self) -> str:
+        """What the card computes in, as torch names it."""
+        return "bfloat16" if self.card.has_bf16 else "float16"
+
+    @property
+    def warmup_steps(self) -> int:
+        """As `train.trainer.warmup_steps` rounds it."""
+        return math.ceil(self.training.warmup_ratio * self.steps)
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        """Module names; `("all",)` for every linear layer of the blocks."""
+        return LORA_TARGET_SETS.get(self.hp.lora_target, tuple(self.hp.lora_target.split(",")))
+
+
+def exported_trial(
+    study: StudyRecord,
+    trial: TrialRecord,
+    rows: Rows,
+    *,
+    model_name_or_path: str | None = None,
+    modules: Collection[str] = LORA_MODULES,
+) -> ExportedTrial:
+    """A record made ready for any tool.
+
+    Args:
+        model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
+        modules: names of the model's linear layers.
+
+    Raises:
+        InputError: the trial has no plan, the model is none that other tools read, or the rows are
+            not the trial's.
+    """
+    if trial.plan is None:
+        raise InputError(
+            f"trial {trial.number} of {study.name} has no memory plan: nothing was found that fits",
+            "export a trial that ran; `best` names one",
+        )
+    if rows.data_hash != trial.data_hash:
+        raise InputError(
+            f"the rows have changed since trial {trial.number} (data hash {rows.data_hash}, "
+            f"the trial's is {trial.data_hash})",
+            "bring back the data set as it was",
+        )
+    plan = MemoryPlan.model_validate(trial.plan)
+    training = TrainingSpec.model_validate(study.spec["training"])
+    steps = trial.steps_total or _count_steps(training, plan, len(rows.train))
+    return ExportedTrial(
+        name=export_name(study, trial),
+        study=study,
+        record=trial,
+        rows=rows,
+        model=_model(study, model_name_or_path),
+        modules=modules,
+        hp=Hyperparameters.model_validate(trial.hyperparameters),
+        plan=plan,
+        training=training,
+        steps=steps,
+        eval_steps=eval_interval(trial.eval_loss_step or steps, training.rungs[:1], steps),
+        eval_cutoff_len=training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"]),
+    )
+
+
+def export_name(study: StudyRecord, trial: TrialRecord) -> str:
+    """`<study>-trial-<N>`.
+
+    Raises:
+        InputError: the recorded study has a name that a study file cannot give it.
+    """
+    if not _STUDY_NAME.fullmatch(study.name):
+        raise InputError(
+            f"the study name {study.name!r} cannot name a file",
+            "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or a digit",
+        )
+    return f"{study.name}-trial-{trial.number}"
+
+
+def _model(study: StudyRecord, instead: str | None) -> str:
+    spec = study.spec["model"]
+    name: str | None = instead or spec["model_name_or_path"]
+    if spec["weights"] == "random" or name is None:
+        raise InputError(
+            f"study {study.name} has random weights: there is no model to train",
+            "name one under model.model_name_or_path and run the study",
+        )
+    if name.endswith(".gguf"):
+        raise InputError(
+            f"{name}: no GGUF file can be trained by other tools",
+            "name the folder that was made from it as the model",
+        )
+    return name
+
+
+def _count_steps(training: TrainingSpec, plan: MemoryPlan, rows: int) -> int:
+    """Optimizer steps of a trial that never counted them, as transformers' Trainer counts them."""
+    if training.max_steps is not None:
+        return training.max_steps
+    micro_batches = math.ceil(rows / plan.per_device_train_batch_size)
+    return math.ceil(training.epochs * math.ceil(micro_batches / plan.gradient_accumulation_steps))
+
+
+def eval_interval(best_step: int, first_rung: Sequence[float], steps_total: int) -> int:
+    """Steps between evaluations, so that one of them is the trial's best checkpoint.
+
+    Other tools evaluate at multiples only. Of the divisors of `best_step` that make no more than
+    MOST_EVALUATIONS evaluations, the one nearest to the study's first rung.
+    """
+    wanted = round((first_rung[0] if first_rung else 1.0) * steps_total)
+    divisors = [step for step in range(1, best_step + 1) if best_step % step == 0]
+    few = [step for step in divisors if steps_total // step <= MOST_EVALUATIONS]
+    return min(few or [best_step], key=lambda step: abs(step - wanted))

@@ -1,0 +1,73 @@
+"""What a run's logs tell: losses by step, evaluations, how far it came and whether it ended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from vram_search.store import Evaluation, Outcome, StepLoss
+
+
+@dataclass
+class History:
+    """Losses by optimizer step; of a step that was logged twice (a resumed run) the last counts.
+
+    Attributes:
+        evaluations: step -> (eval_loss, seconds).
+        ended: the tool wrote what it writes after a training only, such as `train_runtime`.
+        train_runtime: seconds of the whole training.
+        train_loss: mean over the whole training.
+        measured: the highest bytes logged, by name as in `TrialRecord.measured`.
+    """
+
+    losses: dict[int, StepLoss] = field(default_factory=dict)
+    evaluations: dict[int, tuple[float, float]] = field(default_factory=dict)
+    last_step: int = 0
+    total_steps: int = 0
+    ended: bool = False
+    train_runtime: float | None = None
+    train_loss: float | None = None
+    measured: dict[str, int] = field(default_factory=dict)
+
+    def update(self, other: History) -> None:
+        """Adds what another file of the same run tells; where both tell, the other counts."""
+        self.losses |= other.losses
+        self.evaluations |= other.evaluations
+        self.last_step = max(self.last_step, other.last_step)
+        self.total_steps = max(self.total_steps, other.total_steps)
+        self.ended |= other.ended
+        if other.train_runtime is not None:
+            self.train_runtime = other.train_runtime
+        if other.train_loss is not None:
+            self.train_loss = other.train_loss
+        self.measured |= other.measured
+
+    @property
+    def horizon(self) -> int:
+        """Steps of the whole run, as far as is known; at least 1."""
+        return max(self.total_steps, self.last_step, 1)
+
+    @property
+    def has_diverged(self) -> bool:
+        """The last loss or the last eval_loss is nan or inf."""
+        ends = [self.losses[max(self.losses)].loss] if self.losses else []
+        ends += [self.evaluations[max(self.evaluations)][0]] if self.evaluations else []
+        return any(loss is not None and not math.isfinite(loss) for loss in ends)
+
+    @property
+    def outcome(self) -> Outcome:
+        """`lost` where no end is recorded."""
+        if self.has_diverged:
+            return "diverged"
+        is_whole = 0 < self.total_steps <= self.last_step
+        return "complete" if self.ended or is_whole else "lost"
+
+    def step_losses(self) -> list[StepLoss]:
+        return [self.losses[step] for step in sorted(self.losses)]
+
+    def evaluation_rows(self) -> list[Evaluation]:
+        """In step order; a tool's eval_loss is at the run's own cutoff."""
+        return [
+            Evaluation(step, step / self.horizon, loss, own_cutoff_eval_loss=loss, seconds=seconds)
+            for step, (loss, seconds) in sorted(self.evaluations.items())
+        ]

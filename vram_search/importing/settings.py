@@ -1,0 +1,183 @@
+"""What a run was given: the YAML of LLaMA-Factory or Axolotl, and peft's `adapter_config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vram_search.importing.fields import MAX_COUNT, MAX_TEXT, Fields
+from vram_search.resources import shipped
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.shape import ModelShape, load_shape, shipped_shape_for
+
+MAX_SETTING_CHARACTERS = 100
+HYPERPARAMETERS = (
+    "optim",
+    "lora_target",
+    "lora_rank",
+    "lora_alpha",
+    "cutoff_len",
+    "batch_size",
+    "learning_rate",
+)
+MODEL_KEYS = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
+"""Tool -> the key by which its YAML is known."""
+AXOLOTL_KEYS = {
+    "model_name_or_path": "base_model",
+    "optim": "optimizer",
+    "lora_target": "lora_target_modules",
+    "lora_rank": "lora_r",
+    "cutoff_len": "sequence_len",
+    "per_device_train_batch_size": "micro_batch_size",
+}
+"""Our key -> Axolotl's, where they differ (Axolotl `utils/schemas/*.py`)."""
+KEPT_SETTINGS = (
+    "per_device_train_batch_size",
+    "micro_batch_size",
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+    "eval_batch_size",
+    "quantization_bit",
+    "load_in_4bit",
+    "load_in_8bit",
+    "disable_gradient_checkpointing",
+    "gradient_checkpointing",
+    "enable_liger_kernel",
+    "num_train_epochs",
+    "num_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "lr_scheduler",
+    "warmup_ratio",
+    "warmup_steps",
+    "val_size",
+    "val_set_size",
+    "lora_dropout",
+    "template",
+    "bf16",
+    "fp16",
+)
+"""Keys of the tool whose plain values are kept as they are; a YAML may hold secrets too."""
+
+
+@dataclass
+class Settings:
+    """What is known of a run before it began; None and absent keys are unknown."""
+
+    model: str | None = None
+    seed: int | None = None
+    hyperparameters: dict[str, Any] = field(
+        default_factory=lambda: dict.fromkeys(HYPERPARAMETERS, None)
+    )
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def shape(self) -> ModelShape | None:
+        """The shape of a model that is shipped here, by its hub name."""
+        slug = shipped_shape_for(self.model) if self.model else None
+        return load_shape(shipped("configs", "models", slug)) if slug else None
+
+    def know(self, name: str, value: Any) -> None:
+        """Fills in a hyperparameter that is not known yet."""
+        if self.hyperparameters[name] is None:
+            self.hyperparameters[name] = value
+
+
+def tool_of(values: Mapping[Any, Any]) -> str | None:
+    """`llamafactory`, `axolotl`, or None for the YAML of something else."""
+    found = [tool for tool, key in MODEL_KEYS.items() if isinstance(values.get(key), str)]
+    return found[0] if len(found) == 1 else None
+
+
+def read_training_yaml(settings: Settings, values: Mapping[Any, Any], place: str) -> None:
+    """Adds what a training YAML says. Defaults of the tool are not filled in: they change between
+    its versions.
+
+    Raises:
+        InputError: a value has the wrong kind; names its key.
+    """
+    names = AXOLOTL_KEYS if tool_of(values) == "axolotl" else {}
+    fields = Fields(values, place)
+    for key in KEPT_SETTINGS:
+        value = values.get(key)
+        is_text = isinstance(value, str) and len(value) <= MAX_SETTING_CHARACTERS
+        is_number = isinstance(value, (bool, int, float)) and abs(value) <= MAX_COUNT
+        if is_text or is_number:
+            settings.kept[key] = value
+    read_settings(settings, fields, names)
+    if values.get("lora_target_linear") is True:
+        settings.know("lora_target", "all")
+
+
+def read_settings(
+    settings: Settings, fields: Fields, names: Mapping[str, str] | None = None
+) -> None:
+    """Adds what fields say; `names` maps our names to theirs where they differ.
+
+    Raises:
+        InputError: a value has the wrong kind; names its key.
+    """
+    theirs = {name: name for name in HYPERPARAMETERS} | dict(names or {})
+    settings.model = fields.text(theirs.get("model_name_or_path", "model_name_or_path"))
+    settings.seed = fields.count("seed")
+    settings.know("optim", fields.text(theirs["optim"]))
+    settings.know("lora_target", lora_target(fields, theirs["lora_target"], settings.shape()))
+    for name in ("lora_rank", "lora_alpha", "cutoff_len"):
+        settings.know(name, fields.count(theirs[name], least=1))
+    settings.know("learning_rate", fields.number("learning_rate"))
+    micro = theirs.get("per_device_train_batch_size", "per_device_train_batch_size")
+    settings.know("batch_size", batch_size(fields, micro))
+
+
+def batch_size(fields: Fields, micro_batch_key: str) -> int | None:
+    """Sequences per optimizer step on one device, where both factors are written."""
+    micro = fields.count(micro_batch_key, least=1)
+    steps = fields.count("gradient_accumulation_steps", least=1)
+    if micro is None or steps is None:
+        return None
+    if micro * steps > MAX_COUNT:
+        raise fields.refused(micro_batch_key, "is out of range", "write the rows of a micro-batch")
+    return micro * steps
+
+
+def read_adapter_config(settings: Settings, values: dict[str, Any], place: str) -> None:
+    """Adds what peft's `adapter_config.json` says (peft `tuners/lora/config.py`, LoraConfig).
+
+    Raises:
+        InputError: not a LoRA adapter, or a value has the wrong kind; names its key.
+    """
+    fields = Fields(values, place)
+    kind = fields.text("peft_type")
+    if kind is not None and kind != "LORA":
+        raise fields.refused("peft_type", "is not LoRA", "only LoRA trainings are imported")
+    settings.model = settings.model or fields.text("base_model_name_or_path")
+    settings.know("lora_rank", fields.count("r", least=1))
+    settings.know("lora_alpha", fields.count("lora_alpha", least=1))
+    settings.know("lora_target", lora_target(fields, "target_modules", settings.shape()))
+
+
+def lora_target(fields: Fields, key: str, shape: ModelShape | None) -> str | None:
+    """A set's name where the modules are one of LORA_TARGET_SETS, else their names with commas.
+
+    A pattern, as peft allows, is kept as it is.
+
+    Raises:
+        InputError: neither a text nor a list of texts.
+    """
+    value = fields.raw(key)
+    if value is None or value == []:
+        return None
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise fields.refused(key, "is not a list of module names", "write [q_proj, v_proj]")
+    modules = {name.strip() for name in names}
+    if sum(map(len, modules)) > MAX_TEXT:
+        raise fields.refused(key, "is too long", f"at most {MAX_TEXT} characters are kept")
+    if modules & {"all", "all-linear"}:
+        return "all"
+    if shape is not None and modules == {linear.name for linear in shape.linears}:
+        return "all"
+    for name, members in LORA_TARGET_SETS.items():
+        if modules in (set(members), {name}):
+            return name
+    return ",".join(sorted(modules))

@@ -1,0 +1,209 @@
+"""A table by hand: a CSV file with one run a row."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vram_search.errors import InputError
+from vram_search.importing.fields import Fields
+from vram_search.importing.files import read_text
+from vram_search.importing.folder import imported_trial
+from vram_search.importing.history import History
+from vram_search.importing.settings import Settings, read_settings
+from vram_search.store import OUTCOMES, ImportedTrial, Outcome
+from vram_search.units import parse_bytes
+
+COLUMNS = {
+    "run": "name of the run, each once; required",
+    "outcome": f"{', '.join(OUTCOMES)}; required",
+    "model_name_or_path": "hub name or folder",
+    "eval_loss": "nats per token, as the tool printed it",
+    "train_loss": "mean over the training",
+    "steps_done": "optimizer steps done",
+    "steps_total": "optimizer steps planned",
+    "optim": "transformers' name, e.g. adamw_8bit",
+    "lora_target": "qv, qkvo, qkvo_gu, all, or module names with commas",
+    "lora_rank": "whole number",
+    "lora_alpha": "whole number",
+    "cutoff_len": "tokens",
+    "per_device_train_batch_size": "rows of a micro-batch",
+    "gradient_accumulation_steps": "micro-batches a step",
+    "batch_size": "rows a step, where the two above are unknown",
+    "learning_rate": "peak of the schedule",
+    "seed": "whole number",
+    "train_runtime": "seconds",
+    "trainable_parameters": "whole number",
+    "adapter_bytes": "size of the adapter, e.g. 7.05 MB",
+    "reserved_bytes": "peak of torch's reserved bytes, e.g. 5.8 GiB",
+    "vram_bytes": "VRAM as somebody read it, counter unknown",
+    "device": "the GPU's name",
+    "source": "where the figures come from",
+    "note": "a sentence",
+}
+"""Column -> what it holds. An empty cell is unknown; other columns are refused."""
+
+_MAX_FILE_LINES = 100_000
+
+
+def load_table(path: Path) -> list[ImportedTrial]:
+    """The runs of a CSV file in its order: UTF-8, commas, a header of COLUMNS.
+
+    Raises:
+        InputError: the file cannot be read, or a header or cell is wrong; names the line.
+    """
+    rows = list(_rows(path))
+    seen: dict[str, int] = {}
+    trials = []
+    for line, cells in rows:
+        trial = _trial(path, line, cells)
+        name = trial.provenance["run"]
+        if name in seen:
+            raise InputError(
+                f"{path}, line {line}: run: {name!r} stands in line {seen[name]} already",
+                "give every run a name of its own",
+            )
+        seen[name] = line
+        trials.append(trial)
+    if not trials:
+        raise InputError(f"{path}: holds no run", "write one row a run under the header")
+    return trials
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and filled cells of every row."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header)
+        for cells in reader:
+            if reader.line_num > _MAX_FILE_LINES:
+                raise InputError(
+                    f"{path}: more than {_MAX_FILE_LINES} lines", "split it into several files"
+                )
+            if len(cells) > len(header):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells for {len(header)} columns",
+                    'put a text that holds commas in "quotes"',
+                )
+            filled = {
+                name: cell.strip()
+                for name, cell in zip(header, cells, strict=False)
+                if cell.strip()
+            }
+            if filled:
+                rows.append((reader.line_num, filled))
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: not valid CSV: {error}", "correct the line"
+        ) from None
+    return rows
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    for name in header:
+        if name not in COLUMNS or header.count(name) > 1:
+            what = "stands twice" if name in COLUMNS else "is no known column"
+            raise InputError(
+                f"{path}, line 1: {name!r} {what}", f"known columns: {', '.join(COLUMNS)}"
+            )
+    missing = [name for name in ("run", "outcome") if name not in header]
+    if missing:
+        raise InputError(
+            f"{path}, line 1: the column {missing[0]} is missing",
+            f"the header names some of: {', '.join(COLUMNS)}",
+        )
+
+
+def _trial(path: Path, line: int, cells: dict[str, str]) -> ImportedTrial:
+    fields = Fields(cells, f"{path}, line {line}")
+    name = fields.text("run")
+    if name is None:
+        raise fields.refused("run", "is missing", "give the run a name")
+    settings = Settings()
+    read_settings(settings, fields)
+    settings.know("batch_size", fields.count("batch_size", least=1))
+    for key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if key in cells:
+            settings.kept[key] = fields.count(key, least=1)
+    history = _history(fields)
+    reported: dict[str, Any] = {
+        key: value for key in ("adapter_bytes", "vram_bytes") if (value := _bytes(fields, key))
+    }
+    if history.train_loss is not None and math.isfinite(history.train_loss):
+        reported["train_loss"] = history.train_loss
+    trial = imported_trial(
+        source="csv",
+        path=str(path.resolve()),
+        run=name,
+        settings=settings,
+        history=history,
+        reported=reported,
+        notes=[note for key in ("source", "note") if (note := fields.text(key))],
+        files=[path.name],
+        fingerprint=_fingerprint(cells),
+    )
+    return _as_written(trial, fields)
+
+
+def _as_written(trial: ImportedTrial, fields: Fields) -> ImportedTrial:
+    """The outcome and what else a person knows better than the logs."""
+    outcome = _outcome(fields)
+    result = trial.result
+    error = None
+    if outcome not in ("complete", "pruned"):
+        error = {"stage": "train", "step": result.steps_done, "message": fields.text("note") or ""}
+    return replace(
+        trial,
+        result=replace(
+            result,
+            outcome=outcome,
+            error=error,
+            trainable_parameters=fields.count("trainable_parameters")
+            or result.trainable_parameters,
+            device=fields.text("device"),
+        ),
+    )
+
+
+def _history(fields: Fields) -> History:
+    done, total = fields.count("steps_done") or 0, fields.count("steps_total") or 0
+    eval_loss, reserved = fields.loss("eval_loss"), _bytes(fields, "reserved_bytes")
+    return History(
+        evaluations={} if eval_loss is None else {done: (eval_loss, 0.0)},
+        last_step=done,
+        total_steps=total,
+        train_runtime=fields.number("train_runtime"),
+        train_loss=fields.loss("train_loss"),
+        measured={"reserved_bytes": reserved} if reserved else {},
+    )
+
+
+def _outcome(fields: Fields) -> Outcome:
+    written = fields.text("outcome")
+    for outcome in OUTCOMES:
+        if outcome == written:
+            return outcome
+    what = "is missing" if written is None else "is no outcome"
+    raise fields.refused("outcome", what, f"write one of: {', '.join(OUTCOMES)}")
+
+
+def _bytes(fields: Fields, key: str) -> int | None:
+    text = fields.text(key)
+    try:
+        return None if text is None else parse_bytes(text)
+    except ValueError:
+        raise fields.refused(key, "is no size", "write it like 7.05 MB or 3 GiB") from None
+
+
+def _fingerprint(cells: dict[str, str]) -> str:
+    """Of the filled cells alone: other rows, empty columns and their order do not count."""
+    text = json.dumps(cells, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

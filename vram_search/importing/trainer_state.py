@@ -1,0 +1,72 @@
+"""`trainer_state.json` and `all_results.json` of transformers' Trainer.
+
+transformers `trainer_callback.py` (TrainerState.save_to_json), `trainer_pt_utils.py`
+(save_metrics, save_state).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vram_search.errors import InputError
+from vram_search.importing.fields import Fields
+from vram_search.importing.history import History
+from vram_search.store import StepLoss
+
+
+def parse_trainer_state(state: dict[str, Any], place: str) -> History:
+    """The history in a `trainer_state.json`.
+
+    Raises:
+        InputError: a value has the wrong kind; names it.
+    """
+    fields = Fields(state, place)
+    history = History(
+        last_step=fields.count("global_step") or 0, total_steps=fields.count("max_steps") or 0
+    )
+    entries = state.get("log_history")
+    if entries is None:
+        entries = []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(
+            f"{place}: log_history: is not a list of objects", "restore the file as it was written"
+        )
+    for position, entry in enumerate(entries):
+        _add_entry(history, Fields(entry, f"{place}: log_history[{position}]"))
+    return history
+
+
+def _add_entry(history: History, entry: Fields) -> None:
+    step = entry.count("step") or 0
+    history.last_step = max(history.last_step, step)
+    loss, eval_loss = entry.loss("loss"), entry.loss("eval_loss")
+    if loss is not None:
+        history.losses[step] = StepLoss(
+            step, loss, entry.loss("learning_rate"), entry.loss("grad_norm")
+        )
+    if eval_loss is not None:
+        history.evaluations[step] = (eval_loss, entry.number("eval_runtime") or 0.0)
+    _add_end(history, entry)
+
+
+def _add_end(history: History, entry: Fields) -> None:
+    runtime = entry.number("train_runtime")
+    if runtime is not None:
+        history.ended = True
+        history.train_runtime = runtime
+        history.train_loss = entry.loss("train_loss")
+
+
+def add_results(history: History, results: dict[str, Any], place: str) -> None:
+    """Adds an `all_results.json`; its eval_loss is that of the last step.
+
+    LLaMA-Factory evaluates once more after the training, and says so in this file alone.
+
+    Raises:
+        InputError: a value has the wrong kind; names it.
+    """
+    fields = Fields(results, place)
+    _add_end(history, fields)
+    eval_loss = fields.loss("eval_loss")
+    if eval_loss is not None:
+        history.evaluations[history.last_step] = (eval_loss, fields.number("eval_runtime") or 0.0)

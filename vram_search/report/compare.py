@@ -1,0 +1,219 @@
+"""Two trials of a study side by side: what differs, and what it did to loss, bytes and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vram_search.report.rungs import by_point, study_rungs
+from vram_search.report.sweet_spot import best_loss_sums, paired_standard_error
+from vram_search.report.words import run_seconds
+from vram_search.store import Evaluation, StudyRecord, TrialRecord
+
+BEST_CHECKPOINT = "best checkpoint"
+_PHASES = ("probe", "train", "eval")
+_PEAKS = ("allocated_bytes", "reserved_bytes", "process_bytes")
+Pair = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of both trials; None where unknown.
+
+    Attributes:
+        origin: predicted or measured, the same for both.
+    """
+
+    name: str
+    unit: Literal["bytes", "seconds"]
+    origin: str
+    first: float | None
+    second: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """Second less first."""
+        if self.first is None or self.second is None:
+            return None
+        return self.second - self.first
+
+
+@dataclass(frozen=True)
+class LossDifference:
+    """eval_losses at the same point of both trainings; nats per token.
+
+    Attributes:
+        at: "best checkpoint" where both are complete, else the share of the run, in words.
+        difference: second less first.
+        standard_error: of the paired difference, over the evaluation's examples; None where the
+            losses per example are not recorded.
+        examples: how many were paired.
+    """
+
+    at: str
+    first: float
+    second: float
+    standard_error: float | None
+    examples: int | None
+
+    @property
+    def difference(self) -> float:
+        return self.second - self.first
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs, by name as (first, second), and what it did."""
+
+    first: TrialRecord
+    second: TrialRecord
+    hyperparameters: dict[str, Pair]
+    plan: dict[str, Pair]
+    circumstances: dict[str, Pair]
+    loss: LossDifference | None
+    bytes: tuple[Figure, ...]
+    parts: tuple[Figure, ...]
+    seconds: tuple[Figure, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What keeps the figures from saying what they seem to say."""
+        notes = []
+        if len(self.hyperparameters.keys() - {"lora_alpha"}) > 1:  # alpha follows the rank
+            notes.append("several hyperparameters differ: what they did is told for all together")
+        if {"model", "data_hash"} & set(self.circumstances):
+            notes.append("another model or other rows: the losses do not compare")
+        elif self.first.provenance is not None:
+            notes.append("imported runs: whether they were evaluated alike is not known")
+        if "outcome" in self.circumstances:
+            notes.append("not both are complete: their times are of unlike lengths")
+        if "device" in self.circumstances:
+            notes.append("another device: the seconds do not compare")
+        if self.loss is not None and self.loss.standard_error is None:
+            notes.append("losses per example are not recorded: no standard error")
+        return notes
+
+
+def compare(
+    study: StudyRecord,
+    first: TrialRecord,
+    second: TrialRecord,
+    evaluations: tuple[Sequence[Evaluation], Sequence[Evaluation]],
+) -> Comparison:
+    """Differences of the second trial from the first.
+
+    Args:
+        evaluations: of the first and of the second, with their losses per example.
+    """
+    return Comparison(
+        first,
+        second,
+        _differing(first.hyperparameters, second.hyperparameters),
+        _differing(first.plan or {}, second.plan or {}),
+        _differing(_circumstances(first), _circumstances(second)),
+        _loss(study, first, second, evaluations),
+        (_required(first, second), *_peaks(first, second)),
+        _parts(first, second),
+        _seconds(first, second),
+    )
+
+
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Pair]:
+    pairs = {name: (first.get(name), second.get(name)) for name in {**first, **second}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _circumstances(trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "outcome": trial.outcome or "running",
+        "model": (trial.provenance or {}).get("model", {}).get("name"),
+        "data_hash": trial.data_hash,
+        "seed": trial.seed,
+        "device": trial.device,
+    }
+
+
+def _loss(
+    study: StudyRecord,
+    first: TrialRecord,
+    second: TrialRecord,
+    evaluations: tuple[Sequence[Evaluation], Sequence[Evaluation]],
+) -> LossDifference | None:
+    """At the best checkpoints of complete trials, else at the last point where both were
+    evaluated: a trial that was stopped early is not behind for that."""
+    if first.outcome == second.outcome == "complete":
+        if first.eval_loss is None or second.eval_loss is None:
+            return None
+        sums = [
+            best_loss_sums(trial, own)
+            for trial, own in zip((first, second), evaluations, strict=True)
+        ]
+        return _paired(BEST_CHECKPOINT, first.eval_loss, second.eval_loss, sums[0], sums[1])
+    points = [by_point(own, study_rungs(study)) for own in evaluations]
+    for point in sorted(points[0].keys() & points[1].keys(), reverse=True):
+        ours, theirs = points[0][point], points[1][point]
+        if ours.eval_loss is not None and theirs.eval_loss is not None:
+            sums = [ours.example_loss_sums, theirs.example_loss_sums]
+            at = f"{point:.0%} of the run"
+            return _paired(at, ours.eval_loss, theirs.eval_loss, sums[0], sums[1])
+    return None
+
+
+def _paired(
+    at: str,
+    first: float,
+    second: float,
+    first_sums: Sequence[float | None] | None,
+    second_sums: Sequence[float | None] | None,
+) -> LossDifference:
+    error = None
+    if first_sums and second_sums:
+        error = paired_standard_error(second_sums, first_sums, first)
+    examples = len(first_sums) if first_sums and error is not None else None
+    return LossDifference(at, first, second, error, examples)
+
+
+def _required(first: TrialRecord, second: TrialRecord) -> Figure:
+    """Measured for both, or predicted for both."""
+    measured = (first.measured_required_bytes, second.measured_required_bytes)
+    if None not in measured:
+        return Figure("required_bytes", "bytes", "measured", *measured)
+    predicted = (first.predicted_required_bytes, second.predicted_required_bytes)
+    return Figure("required_bytes", "bytes", "predicted", *predicted)
+
+
+def _peaks(first: TrialRecord, second: TrialRecord) -> list[Figure]:
+    pairs = _both(first.measured or {}, second.measured or {}, _PEAKS)
+    return [Figure(name, "bytes", "measured", *pair) for name, pair in pairs.items()]
+
+
+def _parts(first: TrialRecord, second: TrialRecord) -> tuple[Figure, ...]:
+    """Parts of the allocated peak that differ, measured for both or predicted for both; the
+    largest difference first."""
+    for origin in ("measured", "predicted"):
+        ours = (getattr(first, origin) or {}).get("parts")
+        theirs = (getattr(second, origin) or {}).get("parts")
+        if ours and theirs:
+            figures = [
+                Figure(name, "bytes", origin, ours.get(name, 0), theirs.get(name, 0))
+                for name in {**ours, **theirs}
+            ]
+            differing = [figure for figure in figures if figure.difference]
+            return tuple(sorted(differing, key=lambda figure: -abs(figure.difference or 0)))
+    return ()
+
+
+def _seconds(first: TrialRecord, second: TrialRecord) -> tuple[Figure, ...]:
+    steps = _both(first.measured or {}, second.measured or {}, ("step_seconds",))
+    phases = _both(first.seconds or {}, second.seconds or {}, _PHASES)
+    pairs = {"total": (run_seconds(first), run_seconds(second)), **steps, **phases}
+    return tuple(Figure(name, "seconds", "measured", *pair) for name, pair in pairs.items())
+
+
+def _both(
+    first: Mapping[str, Any], second: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Pair]:
+    """Pairs under those names that one of the two knows."""
+    pairs = {name: (first.get(name), second.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair != (None, None)}

@@ -1,0 +1,92 @@
+"""Limits that a trial must keep to be asked for: bytes, a card, seconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vram_search.report.pareto import required_bytes
+from vram_search.report.words import run_seconds
+from vram_search.store import TrialRecord
+from vram_search.units import format_bytes, format_duration
+
+_UNIT_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(h|min|m|s)\s*")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """None sets no limit.
+
+    Attributes:
+        required_bytes: most that a trial may require.
+        card: title of a card that the trial must fit.
+        budget_bytes: what that card leaves to the allocator.
+        seconds: from a trial's start to its record, on the device where it ran.
+    """
+
+    required_bytes: int | None = None
+    card: str | None = None
+    budget_bytes: int | None = None
+    seconds: float | None = None
+
+    def admits(self, trial: TrialRecord) -> bool:
+        """Whether the trial, under the plan that it ran with, keeps all limits; a trial whose
+        figure is unknown does not."""
+        size, spent = required_bytes(trial)[0], run_seconds(trial)
+        needed = needed_bytes(trial)
+        return (
+            (self.required_bytes is None or (size is not None and size <= self.required_bytes))
+            and (self.budget_bytes is None or (needed is not None and needed <= self.budget_bytes))
+            and (self.seconds is None or (spent is not None and spent <= self.seconds))
+        )
+
+    @property
+    def words(self) -> str:
+        """What begins with "within"; empty without a limit."""
+        words = []
+        if self.required_bytes is not None:
+            words.append(format_bytes(self.required_bytes))
+        if self.budget_bytes is not None:
+            words.append(f"the {format_bytes(self.budget_bytes)} of {self.card}")
+        if self.seconds is not None:
+            words.append(format_duration(self.seconds))
+        return f"within {' and '.join(words)}" if words else ""
+
+    def least_words(self, trials: Sequence[TrialRecord]) -> str:
+        """What complete trials need at least, of what is limited; empty where that is unknown."""
+        words = []
+        sized = [(size, t.number) for t in trials if (size := needed_bytes(t)) is not None]
+        if sized and (self.required_bytes is not None or self.budget_bytes is not None):
+            words.append(f"{format_bytes(min(sized)[0])} (trial {min(sized)[1]})")
+        timed = [(spent, t.number) for t in trials if (spent := run_seconds(t)) is not None]
+        if timed and self.seconds is not None:
+            words.append(f"{format_duration(min(timed)[0])} (trial {min(timed)[1]})")
+        return " and ".join(words)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def needed_bytes(trial: TrialRecord) -> float | None:
+    """Required bytes; predicted ones with the margin that they were planned with."""
+    size, origin = required_bytes(trial)
+    if size is None or origin == "measured":
+        return size
+    return size * (1 + ((trial.predicted or {}).get("margin") or 0.0))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "30m", "1h30m", "90 s" or "2 h 10 min".
+
+    Raises:
+        ValueError: the text is no duration above 0.
+    """
+    pieces = _DURATION.findall(text.strip().lower())
+    seconds = sum(float(count) * _UNIT_SECONDS[unit] for count, unit in pieces)
+    if _DURATION.sub("", text.strip().lower()) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{text!r} is not a duration; write it like '30m', '2h' or '1h30m'")
+    return seconds

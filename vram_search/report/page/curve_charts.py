@@ -1,0 +1,128 @@
+"""Learning curves: eval_loss of all trials, and the training loss of those that matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from vram_search.report.page.highlights import (
+    above,
+    highlight_fill,
+    highlight_legend,
+    highlight_shape,
+    highlight_stroke,
+    is_best,
+)
+from vram_search.report.page.night import Night, names_of
+from vram_search.report.page.scales import linear
+from vram_search.report.page.svg import Chart, Plot, plot_area
+from vram_search.store import StepLoss
+
+MANY = 40
+"""More curves than this are drawn thin."""
+MOST_POINTS = 240
+"""Of a training curve."""
+
+
+def eval_curves_chart(night: Night) -> Chart:
+    """eval_loss at every evaluation of every trial, along the run."""
+    title = "Learning curves: eval_loss"
+    curves = [
+        (trial, points)
+        for trial in night.trials
+        if (
+            points := [
+                (100 * e.fraction, e.eval_loss)
+                for e in night.evaluations.get(trial.number, [])
+                if e.eval_loss is not None
+            ]
+        )
+    ]
+    if not curves:
+        return Chart("eval-curves", title, "", 0, "", "No trial was evaluated yet.")
+    losses = [loss for _, points in curves for _, loss in points]
+    first = sorted(points[0][1] for _, points in curves)
+    top = max(min(max(losses), first[int(0.95 * (len(first) - 1))]), min(losses) * 1.01)
+    across, up = plot_area(320)
+    plot = Plot(linear([0, 100], *across, pad=0.02), linear([min(losses), top], *up), 320)
+    plot.axes("share of the full run, %", "eval_loss")
+    highlighted = set(night.step_losses)
+    many = " many" if len(curves) > MANY else ""
+    for trial, points in curves:
+        if trial.number in highlighted:
+            continue
+        style = "s0" if trial.outcome == "complete" else "s7 dashed"
+        if many and trial.outcome != "complete":
+            style = "s7"
+        _draw_curve(plot, points, f"curve {style}{many}", trial.number)
+    for trial, points in curves:
+        if trial.number in highlighted:
+            _draw_curve(plot, points, f"curve bold {highlight_stroke(night, trial)}", trial.number)
+            for x, y in points:
+                plot.mark(
+                    highlight_shape(night, trial), x, y, highlight_fill(night, trial), trial.number
+                )
+    sample = "M2 8L18 8"
+    legend = [
+        (f"<path d='{sample}' class='curve s0'/>", "complete"),
+        (f"<path d='{sample}' class='curve s7{'' if many else ' dashed'}'/>", "ended earlier"),
+        *highlight_legend(night),
+    ]
+    return Chart(
+        "eval-curves",
+        title,
+        f"{len(curves)} trials, evaluated at their rungs.",
+        320,
+        plot.body,
+        f"One line a trial, from rung to rung.{above(losses, top, 'evaluation')}",
+        legend,
+    )
+
+
+def train_curves_chart(night: Night) -> Chart:
+    """Training loss of the best trial and the sweet spot, step by step."""
+    title = "Learning curves: training loss"
+    curves = []
+    for trial in night.trials:
+        steps = thinned(night.step_losses.get(trial.number, []))
+        if len(steps) > 1:
+            total = max(trial.steps_total, steps[-1][0], 1)
+            curves.append((trial, [(100 * step / total, loss) for step, loss in steps]))
+    if not curves:
+        return Chart("train-curves", title, "", 0, "", "No training losses are recorded.")
+    losses = sorted(loss for _, points in curves for _, loss in points)
+    top = max(losses[int(0.98 * (len(losses) - 1))], losses[0] + 1e-6)
+    across, up = plot_area(280)
+    plot = Plot(linear([0, 100], *across, pad=0.02), linear([losses[0], top], *up), 280)
+    plot.axes("share of the full run, %", "training loss")
+    legend = []
+    for trial, points in curves:
+        dashed = "" if is_best(night, trial) else " dashed"
+        style = f"curve {highlight_stroke(night, trial)}{dashed}"
+        plot.curve(points, style, trial.number)
+        legend.append((f"<path d='M2 8L18 8' class='{style}'/>", names_of(night, trial)))
+    return Chart(
+        "train-curves",
+        title,
+        "; ".join(names_of(night, trial) for trial, _ in curves),
+        280,
+        plot.body,
+        f"As logged at each optimizer step.{above(losses, top, 'step')}",
+        legend,
+    )
+
+
+def thinned(steps: Sequence[StepLoss]) -> list[tuple[float, float]]:
+    """At most MOST_POINTS of (step, loss): means of as many stretches; not-finite ones left out."""
+    finite = [(float(step.step), step.loss) for step in steps if step.loss is not None]
+    stride = max(1, math.ceil(len(finite) / MOST_POINTS))
+    pieces = [finite[start : start + stride] for start in range(0, len(finite), stride)]
+    return [(piece[-1][0], sum(loss for _, loss in piece) / len(piece)) for piece in pieces]
+
+
+def _draw_curve(plot: Plot, points: list[tuple[float, float]], style: str, number: int) -> None:
+    """A single evaluation is a short dash, not an invisible line."""
+    if len(points) == 1:
+        (x, y), half = points[0], 0.7
+        points = [(x - half, y), (x + half, y)]
+    plot.curve(points, style, number)

@@ -1,0 +1,48 @@
+"""How the best trial and the sweet spot look, the same in every chart, and what is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vram_search.report.page.night import Night, names_of
+from vram_search.report.page.svg import mark
+from vram_search.store import TrialRecord
+
+
+def highlight_legend(night: Night) -> list[tuple[str, str]]:
+    """Of the best trial and the sweet spot."""
+    spot = night.sweet_spot
+    if spot is None:
+        return []
+    trials = {trial.number: trial for trial in (spot.best, spot.trial)}
+    return [
+        (
+            mark(highlight_shape(night, trial), 10, 8, 5, highlight_fill(night, trial)),
+            names_of(night, trial),
+        )
+        for trial in trials.values()
+    ]
+
+
+def highlight_shape(night: Night, trial: TrialRecord) -> str:
+    """Of a highlighted trial's mark."""
+    return "star" if is_best(night, trial) else "diamond"
+
+
+def highlight_fill(night: Night, trial: TrialRecord) -> str:
+    return "best" if is_best(night, trial) else "sweet"
+
+
+def highlight_stroke(night: Night, trial: TrialRecord) -> str:
+    return "s4" if is_best(night, trial) else "s2"
+
+
+def is_best(night: Night, trial: TrialRecord) -> bool:
+    return night.best is not None and trial.number == night.best.number
+
+
+def above(losses: Sequence[float], top: float, what: str = "trial") -> str:
+    """Says how many losses are drawn at the upper edge; empty where none are."""
+    count = sum(loss > top * (1 + 1e-9) for loss in losses)
+    many = f"1 {what}" if count == 1 else f"{count} {what}s"
+    return f" {many} above {top:.3g} at the upper edge." if count else ""

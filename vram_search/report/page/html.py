@@ -1,0 +1,96 @@
+"""Renders a night as one HTML file: Jinja escapes every name, styles and script are inlined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from vram_search import __version__
+from vram_search.report.page.byte_charts import memory_chart, prediction_chart
+from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
+from vram_search.report.page.loss_charts import model_size_chart, vram_chart
+from vram_search.report.page.night import Night
+from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
+from vram_search.report.page.summary import headline, studies_table, summary_rows
+from vram_search.report.page.svg import Chart
+from vram_search.report.page.time_chart import PHASES, seconds_by_phase, time_chart
+from vram_search.report.page.trials_table import COLUMNS, trial_data, trial_row
+from vram_search.units import format_duration
+
+_FOLDER = Path(__file__).parent
+
+
+def charts(night: Night) -> dict[str, list[Chart]]:
+    """All charts by section."""
+    return {
+        "results": [vram_chart(night), model_size_chart(night)],
+        "curves": [eval_curves_chart(night), train_curves_chart(night)],
+        "importance": [importance_chart(night)],
+        "slices": slice_charts(night),
+        "bytes": [memory_chart(night), prediction_chart(night)],
+        "time": [time_chart(night)],
+    }
+
+
+def render(night: Night, written_at: datetime) -> str:
+    """The report; nothing in it is loaded from elsewhere."""
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        study=night.study,
+        headline=headline(night),
+        sweet_spot=night.sweet_spot,
+        summary=summary_rows(night),
+        sections=charts(night),
+        slice_legend=LEGEND,
+        columns=COLUMNS,
+        rows=[trial_row(trial) for trial in night.trials],
+        outcomes=sorted({trial.outcome or "running" for trial in night.trials}),
+        studies=studies_table(night),
+        phases=_phase_table(night),
+        data={"study": night.study.name, "trials": [trial_data(t) for t in night.trials]},
+        css=_read("chart.css") + _read("report.css"),
+        script=_read("report.js"),
+        version=__version__,
+        written_at=written_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def write_plots(night: Night, folder: Path) -> list[Path]:
+    """Every chart that is not empty as an SVG file; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for chart in (chart for section in charts(night).values() for chart in section):
+        if not chart.is_empty:
+            file = folder / f"{_file_stem(chart.key)}.svg"
+            file.write_text(chart.document(), encoding="utf-8")
+            written.append(file)
+    return written
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _file_stem(key: str) -> str:
+    """A name from the database may hold anything: keep what every file system takes."""
+    return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in key)
+
+
+def _phase_table(night: Night) -> list[list[str]]:
+    """Header and rows: outcome, time of each phase."""
+    found = seconds_by_phase(night)
+    names: Sequence[str] = [p for p in PHASES if any(p in phases for phases in found.values())]
+    rows = [
+        [outcome, *(format_duration(phases.get(p)) for p in names)]
+        for outcome, phases in found.items()
+    ]
+    return [["outcome", *names], *rows] if rows else []

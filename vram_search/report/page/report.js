@@ -1,0 +1,130 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byNumber = new Map(data.trials.map((trial) => [String(trial.number), trial]));
+  const table = document.querySelector(".trials");
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+  const tip = document.getElementById("tip");
+  const said = document.getElementById("said");
+
+  // Sorting: a button in every heading; unknown values stay at the end.
+  const value = (row, column) => {
+    const text = row.cells[column].dataset.v;
+    if (text === "") return null;
+    return table.tHead.rows[0].cells[column].dataset.kind === "number" ? Number(text) : text;
+  };
+  const sortBy = (heading) => {
+    const column = heading.cellIndex;
+    const falling = heading.getAttribute("aria-sort") === "ascending";
+    const direction = falling ? -1 : 1;
+    const keyed = rows.map((row) => [value(row, column), row]);
+    keyed.sort(([a], [b]) => {
+      if (a === null || b === null) return (a === null) - (b === null);
+      return direction * (a < b ? -1 : a > b ? 1 : 0);
+    });
+    body.append(...keyed.map(([, row]) => row));
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", falling ? "descending" : "ascending");
+  };
+  for (const button of table.tHead.querySelectorAll("button")) {
+    button.addEventListener("click", () => sortBy(button.parentElement));
+  }
+
+  // Filtering: every word must be in the row.
+  const filter = document.getElementById("filter");
+  const outcome = document.getElementById("outcome");
+  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const applyFilter = () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    rows.forEach((row, index) => {
+      const fits = words.every((word) => texts[index].includes(word));
+      row.hidden = !fits || (outcome.value !== "" && row.dataset.outcome !== outcome.value);
+      shown += row.hidden ? 0 : 1;
+    });
+    said.textContent = `${shown} of ${rows.length} trials`;
+  };
+  filter.addEventListener("input", applyFilter);
+  outcome.addEventListener("change", applyFilter);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !event.target.closest("input, select, textarea")) {
+      event.preventDefault();
+      filter.focus();
+    }
+  });
+
+  // Tips: by pointer, or with the arrow keys on a focused chart.
+  const words = (mark) => {
+    if (mark.dataset.tip) return mark.dataset.tip;
+    const trial = byNumber.get(mark.dataset.trial);
+    if (!trial) return `trial ${mark.dataset.trial}`;
+    const lines = [`trial ${trial.number}: ${trial.outcome}`];
+    if (trial.eval_loss !== null) lines.push(`eval_loss ${trial.eval_loss.toFixed(4)}`);
+    if (trial.required_bytes !== null) {
+      const size = (trial.required_bytes / 2 ** 30).toFixed(2);
+      lines.push(`${size} GiB required, ${trial.required_bytes_origin}`);
+    }
+    for (const [name, own] of Object.entries(trial.hyperparameters)) {
+      const figure = typeof own === "number" && own > 0 && own < 0.01;
+      lines.push(`${name} ${figure ? own.toExponential(1) : own}`);
+    }
+    return lines.join("\n");
+  };
+  const showTip = (mark) => {
+    tip.textContent = words(mark);
+    tip.hidden = false;
+    const place = mark.getBoundingClientRect();
+    const left = Math.min(place.right + 10, window.innerWidth - tip.offsetWidth - 8);
+    const top = Math.min(place.bottom + 10, window.innerHeight - tip.offsetHeight - 8);
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${Math.max(8, top)}px`;
+  };
+  const hideTip = () => {
+    tip.hidden = true;
+    document.querySelectorAll(".at").forEach((mark) => mark.classList.remove("at"));
+  };
+  const MARKS = "[data-trial], [data-tip]";
+  document.addEventListener("pointerover", (event) => {
+    const mark = event.target.closest?.(`.chart :is(${MARKS})`);
+    hideTip();
+    if (mark) showTip(mark);
+  });
+  const goToRow = (number) => {
+    const row = document.getElementById(`trial-${number}`);
+    if (!row) return;
+    hideTip();
+    row.hidden = false;
+    rows.forEach((other) => other.classList.remove("found"));
+    row.classList.add("found");
+    row.scrollIntoView({ block: "center" });
+    row.focus({ preventScroll: true });
+  };
+  document.addEventListener("click", (event) => {
+    const mark = event.target.closest?.(".chart [data-trial]");
+    if (mark) goToRow(mark.dataset.trial);
+  });
+  const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+  for (const chart of document.querySelectorAll("figure > svg.chart")) {
+    let marks = null;
+    let at = -1;
+    chart.addEventListener("keydown", (event) => {
+      marks ??= Array.from(chart.querySelectorAll(MARKS))
+        .map((mark) => [mark.getBoundingClientRect().left, mark])
+        .sort(([a], [b]) => a - b)
+        .map(([, mark]) => mark);
+      if (event.key in STEPS && marks.length) {
+        event.preventDefault();
+        at = (at + STEPS[event.key] + marks.length) % marks.length;
+        hideTip();
+        marks[at].classList.add("at");
+        showTip(marks[at]);
+      } else if (event.key === "Enter" && at >= 0 && marks[at].dataset.trial) {
+        goToRow(marks[at].dataset.trial);
+      } else if (event.key === "Escape") {
+        hideTip();
+      }
+    });
+    chart.addEventListener("blur", hideTip);
+  }
+})();

@@ -1,0 +1,121 @@
+"""The report's words: the headline, the night's facts, the studies of the database."""
+
+from __future__ import annotations
+
+from vram_search.report.page.night import Night
+from vram_search.report.pareto import required_bytes
+from vram_search.report.words import (
+    card_title,
+    hyperparameter_words,
+    measured_on,
+    plan_words,
+)
+from vram_search.store import TrialRecord
+from vram_search.units import format_bytes, format_duration
+
+Fact = tuple[str, str]
+
+
+def headline(night: Night) -> list[Fact]:
+    """Figures that come first: a name and a value each."""
+    spot, counts = night.sweet_spot, _counts(night)
+    facts = [("trials", str(len(night.trials))), ("complete", str(counts.get("complete", 0)))]
+    if spot is not None:
+        facts.insert(0, ("best eval_loss", f"{spot.best.eval_loss:.4f}"))
+        facts.insert(1, ("sweet spot", f"{spot.trial.eval_loss:.4f}"))
+        facts.insert(2, ("sweet spot's VRAM", _required(spot.trial)))
+    facts.append(("time in trials", format_duration(_busy_seconds(night))))
+    return facts
+
+
+def summary_rows(night: Night) -> list[Fact]:
+    """What was searched, on what, and what came of it."""
+    study, counts = night.study, _counts(night)
+    facts = [
+        ("model", _model_words(night)),
+        ("card", card_title(study)),
+        ("trials", ", ".join(f"{count} {name}" for name, count in counts.items()) or "none yet"),
+        ("from, to", _period(night)),
+        (
+            "ran on",
+            ", ".join(sorted({measured_on(t) for t in night.trials if t.device})) or "unknown",
+        ),
+        ("data", study.data_hash),
+    ]
+    if night.limit_bytes is not None:
+        facts.insert(2, ("limit", f"{format_bytes(night.limit_bytes)} for the allocator"))
+    if (spot := night.sweet_spot) is not None:
+        facts += [("best", trial_words(spot.best))]
+        if spot.trial.number != spot.best.number:
+            facts += [("sweet spot", trial_words(spot.trial))]
+    versions = next((t.versions for t in reversed(night.trials) if t.versions), {})
+    if versions:
+        facts.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
+    return facts
+
+
+def trial_words(trial: TrialRecord) -> str:
+    """A trial's settings in one line."""
+    return (
+        f"trial {trial.number}: {safe_hyperparameters(trial)}; {plan_words(trial.plan)}; "
+        f"{_required(trial)}"
+    )
+
+
+def safe_hyperparameters(trial: TrialRecord) -> str:
+    """As everywhere; an imported run may lack some of them."""
+    try:
+        return hyperparameter_words(trial.hyperparameters)
+    except (KeyError, TypeError, ValueError):
+        return ", ".join(f"{name} {value}" for name, value in trial.hyperparameters.items())
+
+
+def studies_table(night: Night) -> list[list[str]]:
+    """All studies with a complete trial: name, model, parameters, losses, bytes, data."""
+    rows = []
+    for best in night.bests:
+        trial, bits = best.trial, best.trial.bits_per_byte
+        rows.append(
+            [
+                best.study.name,
+                str(best.study.model.get("name", "unknown")),
+                f"{best.parameters:,}" if best.parameters else "unknown",
+                f"{trial.eval_loss:.4f}",
+                "-" if bits is None else f"{bits:.4f}",
+                _required(trial),
+                best.study.data_hash[:12],
+            ]
+        )
+    return rows
+
+
+def _model_words(night: Night) -> str:
+    model = night.study.model
+    parameters = model.get("parameters")
+    size = f", {parameters:,} parameters" if parameters else ""
+    return f"{model.get('name', 'unknown')}{size}"
+
+
+def _counts(night: Night) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for trial in night.trials:
+        name = trial.outcome or "running"
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _busy_seconds(night: Night) -> float:
+    return sum(sum(v or 0.0 for v in (trial.seconds or {}).values()) for trial in night.trials)
+
+
+def _period(night: Night) -> str:
+    if not night.trials:
+        return "-"
+    began = min(trial.started_at for trial in night.trials).astimezone()
+    ended = max(trial.finished_at or trial.started_at for trial in night.trials).astimezone()
+    return f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M}"
+
+
+def _required(trial: TrialRecord) -> str:
+    size, origin = required_bytes(trial)
+    return "VRAM unknown" if size is None else f"{format_bytes(size)} {origin}"

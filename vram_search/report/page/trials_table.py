@@ -1,0 +1,100 @@
+"""The table of all experiments: cells with what they sort by, and the page's data."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from vram_search.report.page.scales import short_number
+from vram_search.report.pareto import required_bytes
+from vram_search.report.words import error_words, loss_cell, run_seconds
+from vram_search.store import TrialRecord
+from vram_search.units import GIB, format_duration
+
+
+class Column(NamedTuple):
+    """A column's heading and what it means."""
+
+    name: str
+    meaning: str
+    is_number: bool = True
+
+
+class Cell(NamedTuple):
+    """Shown text and the value it is sorted by; None is unknown and sorts last."""
+
+    words: str
+    value: float | str | None
+
+
+COLUMNS = (
+    Column("#", "the trial's number"),
+    Column("outcome", "what came of it", is_number=False),
+    Column("eval_loss", "best checkpoint, nats per token"),
+    Column("bits/byte", "best checkpoint, bits per byte of the answers"),
+    Column("lr", "learning_rate"),
+    Column("rank", "lora_rank"),
+    Column("target", "lora_target", is_number=False),
+    Column("cutoff", "cutoff_len, tokens"),
+    Column("batch", "effective batch size"),
+    Column("optim", "optimizer", is_number=False),
+    Column("required", "required VRAM, GiB; ~ predicted"),
+    Column("reserved", "measured peak of reserved bytes, GiB"),
+    Column("steps", "optimizer steps done"),
+    Column("time", "from start to record"),
+    Column("note", "what went wrong", is_number=False),
+)
+
+
+def trial_row(trial: TrialRecord) -> dict[str, Any]:
+    """A row: number, outcome and cells in the order of COLUMNS."""
+    hp = trial.hyperparameters
+    needed, origin = required_bytes(trial)
+    reserved = (trial.measured or {}).get("reserved_bytes")
+    seconds = run_seconds(trial)
+    outcome = trial.outcome or "running"
+    error = error_words(trial)
+    cells = [
+        Cell(str(trial.number), trial.number),
+        Cell(outcome, outcome),
+        Cell(loss_cell(trial.eval_loss), trial.eval_loss),
+        Cell(loss_cell(trial.bits_per_byte), trial.bits_per_byte),
+        _figure(hp.get("learning_rate"), "{:.1e}"),
+        _figure(hp.get("lora_rank")),
+        _name(hp.get("lora_target")),
+        _figure(hp.get("cutoff_len")),
+        _figure(hp.get("batch_size")),
+        _name(hp.get("optim")),
+        _gib(needed, "~" if origin == "predicted" else ""),
+        _gib(reserved),
+        Cell(f"{trial.steps_done}/{trial.steps_total}", trial.steps_done),
+        Cell(format_duration(seconds), seconds),
+        Cell(error, error or None),
+    ]
+    return {"number": trial.number, "outcome": outcome, "cells": cells}
+
+
+def trial_data(trial: TrialRecord) -> dict[str, Any]:
+    """For the page's script, and for anyone who reads the file by machine."""
+    size, origin = required_bytes(trial)
+    return {
+        "number": trial.number,
+        "outcome": trial.outcome or "running",
+        "eval_loss": trial.eval_loss,
+        "hyperparameters": trial.hyperparameters,
+        "required_bytes": size,
+        "required_bytes_origin": origin,
+    }
+
+
+def _figure(value: Any, form: str = "") -> Cell:
+    if not isinstance(value, int | float):
+        return Cell("-", None)
+    return Cell(form.format(value) if form else short_number(value), value)
+
+
+def _name(value: Any) -> Cell:
+    return Cell("-", None) if value is None else Cell(str(value), str(value))
+
+
+def _gib(size: int | None, mark: str = "") -> Cell:
+    return Cell("-", None) if size is None else Cell(f"{mark}{size / GIB:.2f}", size)

@@ -1,0 +1,151 @@
+"""The sweet spot by the one-standard-error rule: the smallest trial that is as good as the best.
+
+Breiman, Friedman, Olshen and Stone, Classification and Regression Trees (1984), section 3.4.3; here
+the standard error is that of the paired difference to the best, over the examples of the eval set.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from vram_search.report.pareto import comparable, required_bytes
+from vram_search.report.words import run_seconds
+from vram_search.store import Evaluation, TrialRecord
+from vram_search.units import format_bytes
+
+LossSums = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A complete trial beside the best.
+
+    Attributes:
+        difference: of its eval_loss to the best's, >= 0; nats per token.
+        standard_error: of that difference; None where the per-example losses are not recorded.
+    """
+
+    trial: TrialRecord
+    difference: float
+    standard_error: float | None
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the difference is at most one standard error; unknown counts as 0."""
+        return self.difference <= (self.standard_error or 0.0)
+
+
+@dataclass(frozen=True)
+class SweetSpot:
+    """The choice, and what it was chosen from."""
+
+    best: TrialRecord
+    chosen: Contender
+    within: tuple[Contender, ...]
+    """All within one standard error of the best, itself included; lowest eval_loss first."""
+
+    @property
+    def trial(self) -> TrialRecord:
+        return self.chosen.trial
+
+    @property
+    def why(self) -> str:
+        """The reason in one sentence."""
+        if self.trial.number == self.best.number and len(self.within) == 1:
+            return (
+                f"trial {self.best.number} has the lowest eval_loss; no other is known to be "
+                "within one standard error of it"
+            )
+        if self.trial.number == self.best.number:
+            return (
+                f"trial {self.best.number} has the lowest eval_loss, and none of the "
+                f"{len(self.within) - 1} others within one standard error of it needs less VRAM"
+            )
+        return (
+            f"trial {self.trial.number} is {self.chosen.difference:.4f} above the best (trial "
+            f"{self.best.number}; standard error {self.chosen.standard_error or 0:.4f}) and, of "
+            f"the {len(self.within)} trials within one standard error, {_what_it_saves(self)}"
+        )
+
+
+def find_sweet_spot(
+    trials: Iterable[TrialRecord], loss_sums: Mapping[int, LossSums]
+) -> SweetSpot | None:
+    """Of the trials within one standard error of the best: fewest required bytes, then seconds.
+
+    Args:
+        trials: of one study; only complete ones with an eval_loss count.
+        loss_sums: by trial number, summed nats per eval example at the trial's best checkpoint
+            (`best_loss_sums`). A trial without them is only a candidate where its loss is the best.
+
+    Returns:
+        None where no trial is complete.
+    """
+    ranked = sorted(comparable(trials), key=lambda t: (t.eval_loss or 0.0, t.number))
+    if not ranked:
+        return None
+    best = ranked[0]
+    contenders = [_contender(trial, best, loss_sums) for trial in ranked]
+    within = tuple(contender for contender in contenders if contender.is_within)
+    return SweetSpot(best, min(within, key=_cost), within)
+
+
+def best_loss_sums(trial: TrialRecord, evaluations: Iterable[Evaluation]) -> LossSums | None:
+    """Per-example losses of the evaluation that gave the trial its eval_loss."""
+    for evaluation in evaluations:
+        if evaluation.step == trial.eval_loss_step:
+            return evaluation.example_loss_sums
+    return None
+
+
+def paired_standard_error(
+    loss_sums: LossSums, best_sums: LossSums, best_loss: float
+) -> float | None:
+    """Standard error of the difference of two eval_losses, in nats per token.
+
+    The eval_loss is total nats / answer tokens, so the set has `sum(best_sums) / best_loss` tokens;
+    they are the same for both trials and taken as fixed. With n examples of summed losses a and b,
+    the difference is sum(a - b) / tokens and its standard error sd(a - b) * sqrt(n) / tokens.
+
+    Returns:
+        None where fewer than two examples or unlike sets can be compared.
+    """
+    if len(loss_sums) != len(best_sums) or best_loss <= 0:
+        return None
+    pairs = zip(loss_sums, best_sums, strict=True)
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    if len(differences) != len(best_sums) or len(differences) < 2:
+        return None
+    tokens = sum(loss or 0.0 for loss in best_sums) / best_loss
+    if tokens <= 0:
+        return None
+    return statistics.stdev(differences) * math.sqrt(len(differences)) / tokens
+
+
+def _contender(
+    trial: TrialRecord, best: TrialRecord, loss_sums: Mapping[int, LossSums]
+) -> Contender:
+    own, other = loss_sums.get(trial.number), loss_sums.get(best.number)
+    best_loss = best.eval_loss or 0.0
+    error = paired_standard_error(own, other, best_loss) if own and other else None
+    return Contender(trial, (trial.eval_loss or 0.0) - best_loss, error)
+
+
+def _cost(contender: Contender) -> tuple[float, float, float]:
+    """Required bytes, then seconds; what is unknown comes last."""
+    size, seconds = required_bytes(contender.trial)[0], run_seconds(contender.trial)
+    return (
+        math.inf if size is None else size,
+        math.inf if seconds is None else seconds,
+        contender.difference,
+    )
+
+
+def _what_it_saves(spot: SweetSpot) -> str:
+    chosen, best = required_bytes(spot.trial)[0], required_bytes(spot.best)[0]
+    if chosen is None or best is None or chosen >= best:
+        return "takes the least VRAM and time"
+    return f"needs the least VRAM: {format_bytes(best - chosen)} less than the best"

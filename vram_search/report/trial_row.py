@@ -1,0 +1,68 @@
+"""A trial as one flat row, the same in every --csv. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vram_search.report.pareto import required_bytes
+from vram_search.report.words import run_seconds
+from vram_search.store import TrialRecord
+
+HYPERPARAMETERS = (
+    "optim",
+    "lora_target",
+    "lora_rank",
+    "lora_alpha",
+    "cutoff_len",
+    "batch_size",
+    "learning_rate",
+)
+PLAN = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "enable_liger_kernel",
+    "per_device_eval_batch_size",
+    "expandable_segments",
+)
+COLUMNS = (
+    "number",
+    "outcome",
+    "eval_loss",
+    "bits_per_byte",
+    "required_bytes",
+    "required_bytes_origin",
+    "reserved_bytes",
+    "seconds",
+    "steps_done",
+    "steps_total",
+    *HYPERPARAMETERS,
+    *PLAN,
+    "run",
+    "model",
+)
+"""Stable: new columns come last. `required_bytes_origin` is measured or predicted, `reserved_bytes`
+is measured, `run` and `model` name an imported run."""
+
+
+def trial_row(trial: TrialRecord) -> dict[str, Any]:
+    """The trial under COLUMNS; what is unknown is None."""
+    size, origin = required_bytes(trial)
+    provenance = trial.provenance or {}
+    plan = trial.plan or {}
+    return {
+        "number": trial.number,
+        "outcome": trial.outcome or "running",
+        "eval_loss": trial.eval_loss,
+        "bits_per_byte": trial.bits_per_byte,
+        "required_bytes": size,
+        "required_bytes_origin": None if size is None else origin,
+        "reserved_bytes": (trial.measured or {}).get("reserved_bytes"),
+        "seconds": run_seconds(trial),
+        "steps_done": trial.steps_done,
+        "steps_total": trial.steps_total,
+        **{name: trial.hyperparameters.get(name) for name in HYPERPARAMETERS},
+        **{name: plan.get(name) for name in PLAN},
+        "run": provenance.get("run"),
+        "model": provenance.get("model", {}).get("name"),
+    }

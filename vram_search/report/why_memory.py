@@ -1,0 +1,91 @@
+"""Why a trial did not fit: what was predicted, with which margin, against which budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vram_search.report.words import plan_words
+from vram_search.store import TrialRecord
+from vram_search.units import format_bytes, format_duration
+
+_LARGEST = 3
+Facts = tuple[list[str], dict[str, Any]]
+
+
+def infeasible_facts(trial: TrialRecord) -> Facts:
+    """The smallest plan's prediction against the budget."""
+    facts, figures = _judged(trial.predicted or {})
+    parts = (trial.predicted or {}).get("parts")
+    if parts:
+        facts.append(f"the largest parts: {_largest(parts)}")
+    if facts:
+        facts.append(f"that was the smallest plan: {plan_words(trial.plan)}")
+    return facts, figures
+
+
+def oom_facts(trial: TrialRecord) -> Facts:
+    """What was asked for and held when memory ran out, beside what was predicted."""
+    error = trial.error or {}
+    facts, figures = _held(error)
+    if taken := error.get("others_took_bytes"):
+        facts.append(
+            f"other programs had taken {format_bytes(taken)} of the budget: the prediction is not "
+            "to blame"
+        )
+        figures["others_took_bytes"] = taken
+    said, judged = _judged(trial.predicted or {})
+    facts += said
+    if judged.get("excess", 0) > 0:
+        facts.append("it was run although it was predicted not to fit (plan.skip_infeasible)")
+    if spent := (trial.seconds or {}).get("oom"):
+        facts.append(f"faster plans had run out of memory before, in {format_duration(spent)}")
+    if ratio := (trial.measured or {}).get("required_ratio_above"):
+        facts.append(
+            f"the study's later trials are planned with a margin of {ratio - 1:.1%}, or more"
+        )
+        figures["required_ratio_above"] = ratio
+    return facts, {**judged, **figures}
+
+
+def _held(error: Mapping[str, Any]) -> Facts:
+    """At the moment when memory ran out."""
+    facts, figures = [], {}
+    if shape := error.get("batch_shape"):
+        facts.append(f"the batch had {shape[0]} rows, the longest of {shape[1]} tokens")
+        figures["batch_shape"] = shape
+    if requested := error.get("requested_bytes"):
+        facts.append(f"{format_bytes(requested)} were asked for in vain")
+        figures["requested_bytes"] = requested
+    if parts := error.get("parts"):
+        allocated = sum(parts.values())
+        facts.append(
+            f"{format_bytes(allocated)} were allocated then, the largest: {_largest(parts)}"
+        )
+        figures["allocated_bytes"] = allocated
+    return facts, figures
+
+
+def _judged(predicted: Mapping[str, Any]) -> Facts:
+    """The plan against the budget, as it was judged then; an older record lacks it."""
+    required, budget = predicted.get("required_bytes"), predicted.get("budget_bytes")
+    if required is None:
+        return [], {}
+    figures = {"predicted_required_bytes": required}
+    if budget is None:
+        return [f"predicted: {format_bytes(required)} required"], figures
+    margin = predicted.get("margin", 0.0)
+    needed = required * (1 + margin)
+    place = "over" if needed > budget else "within"
+    fact = (
+        f"predicted: {format_bytes(required)} required, {format_bytes(needed)} with the margin of "
+        f"{margin:.1%}; {format_bytes(abs(needed - budget))} {place} the budget of "
+        f"{format_bytes(budget)}"
+    )
+    figures |= {"margin": margin, "budget_bytes": budget, "excess": needed / budget - 1}
+    return [fact], figures
+
+
+def _largest(parts: Mapping[str, int]) -> str:
+    ranked = sorted(parts.items(), key=lambda item: -item[1])[:_LARGEST]
+    return ", ".join(f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in ranked)

@@ -1,0 +1,91 @@
+"""Records runs made elsewhere, each once, in a study that holds no search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from vram_search.errors import StoreError
+from vram_search.store.records import (
+    UNKNOWN_DATA,
+    UNKNOWN_SEED,
+    ImportedTrial,
+    TrialResult,
+)
+from vram_search.store.tables import evaluations, step_losses, studies, trials
+
+_RESULT_COLUMNS = {field.name for field in fields(TrialResult)} - {"step_losses", "evaluations"}
+
+
+def import_trials(connection: Connection, study: str, runs: Sequence[ImportedTrial]) -> list[int]:
+    """As `Store.import_trials`, within the connection's transaction."""
+    study_id = _study(connection, study)
+    known = select(trials.c.number, trials.c.fingerprint, trials.c.provenance)
+    rows = list(connection.execute(known.where(trials.c.study_id == study_id)))
+    fingerprints = {row.fingerprint for row in rows}
+    models = {row.provenance["model"]["name"] for row in rows}
+    number = max((row.number for row in rows), default=-1)
+    added = []
+    for run in runs:
+        if run.fingerprint in fingerprints:
+            continue
+        fingerprints.add(run.fingerprint)
+        models.add(run.provenance["model"]["name"])
+        number += 1
+        _insert(connection, study_id, number, run)
+        added.append(number)
+    if added:
+        name = models.pop() if len(models) == 1 else "several models"
+        change = update(studies).where(studies.c.id == study_id)
+        connection.execute(change.values(model={"name": name}, updated_at=datetime.now(UTC)))
+    return added
+
+
+def _study(connection: Connection, name: str) -> int:
+    query = select(studies.c.id, studies.c.spec).where(studies.c.name == name)
+    found = connection.execute(query).one_or_none()
+    if found is not None and "imported" not in found.spec:
+        raise StoreError(
+            f"study {name} is a search: runs made elsewhere would mix with its trials",
+            "name a study for imported runs alone with --study",
+        )
+    if found is not None:
+        return int(found.id)
+    now = datetime.now(UTC)
+    row = insert(studies).values(
+        name=name,
+        created_at=now,
+        updated_at=now,
+        revision=1,
+        spec={"imported": True},
+        data_hash=UNKNOWN_DATA,
+        card={"name": "unknown", "title": "unknown card"},
+        model={},
+    )
+    return int(connection.execute(row.returning(studies.c.id)).scalar_one())
+
+
+def _insert(connection: Connection, study_id: int, number: int, run: ImportedTrial) -> None:
+    result = run.result
+    values: dict[str, Any] = {name: getattr(result, name) for name in _RESULT_COLUMNS}
+    row = insert(trials).values(
+        **values,
+        study_id=study_id,
+        number=number,
+        hyperparameters=run.hyperparameters,
+        seed=UNKNOWN_SEED if run.seed is None else run.seed,
+        data_hash=UNKNOWN_DATA,
+        measured_required_bytes=(result.measured or {}).get("required_bytes"),
+        started_at=datetime.now(UTC),
+        fingerprint=run.fingerprint,
+        provenance=run.provenance,
+    )
+    trial_id = connection.execute(row.returning(trials.c.id)).scalar_one()
+    for table, items in ((step_losses, result.step_losses), (evaluations, result.evaluations)):
+        if items:
+            rows = [{"trial_id": trial_id, **asdict(item)} for item in items]
+            connection.execute(insert(table), rows)

@@ -1,0 +1,17 @@
+"""Runs made elsewhere: where a trial came from, and what it is told apart by."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("vs_trials", sa.Column("fingerprint", sa.String(64)))
+    op.add_column("vs_trials", sa.Column("provenance", sa.JSON))
+    op.create_index(
+        "vs_trials_study_fingerprint", "vs_trials", ["study_id", "fingerprint"], unique=True
+    )

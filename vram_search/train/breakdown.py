@@ -1,0 +1,382 @@
+"""What the card's memory held at a training's peak, part by part, from the allocator's history.
+
+torch's CUDA allocator records each allocation with its address, the bytes asked for and Python's
+stack, and each release (torch `torch/cuda/memory.py`, `_record_memory_history`, `_snapshot`;
+`torch/csrc/cuda/Module.cpp`, `THCPModule_memorySnapshot`). The history is replayed to the moment of
+the highest allocated total; each block that was live then is named by who owns its address, by its
+size, or by the stack that asked for it. Names are those of `estimate.memory.Estimate.parts`.
+"""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right, insort
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+MIN_BLOCK = 512
+SMALL_REQUEST = 1 << 20
+"""torch `c10/cuda/CUDACachingAllocator.cpp`, `kMinBlockSize` and `kSmallSize`."""
+WORKSPACES = frozenset({32 << 20, 8320 << 10, 1 << 20})
+"""cuBLAS's by card, and cuBLASLt's (torch `aten/src/ATen/cuda/CublasHandlePool.cpp`)."""
+DEQUANTISED_EVENTS = 12
+"""Within so many events of its allocation bitsandbytes frees a dequantised weight, whose stack is
+also that of the product it is for (`backends/cuda/ops.py`, `_dequant_linear_fallback`)."""
+MAX_EVENTS = 200_000
+"""History kept, at about 1 KiB each; a micro-batch of a 3B model makes a quarter of it."""
+PARTS = (
+    "base_weights",
+    "adapter",
+    "optimizer",
+    "workspaces",
+    "saved_activations",
+    "gradients",
+    "adapter_copies",
+    "layer",
+    "recomputed_layer",
+    "temporaries",
+    "logits",
+    "evaluation_logits",
+    "other",
+)
+
+Snapshot = dict[str, Any]
+"""As `torch.cuda.memory._snapshot` gives it."""
+Owners = dict[tuple[int, int], str]
+"""Address and bytes of a storage -> the part it belongs to."""
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """A block of the allocator."""
+
+    address: int
+    requested: int
+    size: int
+    """Bytes it takes, which torch's statistics count."""
+    frames: list[dict[str, Any]]
+    """Python's stack when it was allocated, innermost call first; none in autograd's thread."""
+    born: int = -1
+    """Event that allocated it; -1 before the history."""
+    died: int | None = None
+    """Event that freed it."""
+
+
+class Replay:
+    """All blocks of a history.
+
+    An event tells the bytes asked for; what the block takes follows from where free memory ends
+    (torch `c10/cuda/CUDACachingAllocator.cpp`, `round_size`, `should_split`).
+    """
+
+    def __init__(self, before: Snapshot, events: list[dict[str, Any]]) -> None:
+        segments = before["segments"]
+        self.events = events
+        self.expandable = any(segment["is_expandable"] for segment in segments)
+        self.live = {block["address"]: _live_block(block) for block in _allocated(before)}
+        self.blocks = list(self.live.values())
+        # Free memory ends where a block begins or a segment ends.
+        held = [b["address"] for b in _blocks(before) if b["state"] != "inactive"]
+        ends = [segment["address"] + segment["total_size"] for segment in segments]
+        self._ends = sorted([*held, *ends])
+        self.allocated = sum(block.size for block in self.blocks)
+        self.peak, self.peak_event = self.allocated, -1
+        for index, event in enumerate(events):
+            self._apply(index, event)
+
+    def _apply(self, index: int, event: dict[str, Any]) -> None:
+        action, address = event["action"], event.get("addr", 0)
+        if action == "alloc":
+            size = self._block_size(address, event["size"])
+            block = Block(address, event["size"], size, event.get("frames", []), born=index)
+            self.live[address] = block
+            self.blocks.append(block)
+            insort(self._ends, address)
+            self.allocated += size
+            if self.allocated > self.peak:
+                self.peak, self.peak_event = self.allocated, index
+        elif action == "free_requested":
+            block = self.live.pop(address)
+            block.died = index
+            self.allocated -= block.size
+        elif action == "free_completed":
+            self._remove_end(address)
+        elif action == "segment_alloc":
+            insort(self._ends, address + event["size"])
+        elif action == "segment_free":
+            self._remove_end(address + event["size"])
+
+    def _block_size(self, address: int, requested: int) -> int:
+        rounded = -(-requested // MIN_BLOCK) * MIN_BLOCK
+        if self.expandable or rounded <= SMALL_REQUEST:
+            return rounded
+        free = self._ends[bisect_right(self._ends, address)] - address
+        return rounded if free - rounded > SMALL_REQUEST else free
+
+    def _remove_end(self, end: int) -> None:
+        del self._ends[bisect_right(self._ends, end) - 1]
+
+    def live_at(self, event: int) -> list[Block]:
+        """Blocks that were live right after an event."""
+        return [
+            block
+            for block in self.blocks
+            if block.born <= event and (block.died is None or block.died > event)
+        ]
+
+    def ends_as(self, after: Snapshot) -> bool:
+        """Whether the history leads to the blocks that the allocator has."""
+        allocated = {block["address"]: block["size"] for block in _allocated(after)}
+        return allocated == {address: block.size for address, block in self.live.items()}
+
+
+def attribute_peak(before: Snapshot, after: Snapshot, owners: Owners) -> dict[str, int]:
+    """Bytes of each part when the allocated total was highest; they add up to it.
+
+    Args:
+        before: of the allocator when its history began.
+        after: of now; `device_traces[0]` is the history since then.
+        owners: storages that are known.
+
+    Returns:
+        Nothing where the history is incomplete.
+    """
+    replay = _replay(before, after)
+    return _attribute(replay.live_at(replay.peak_event), owners) if replay else {}
+
+
+def attribute_oom(before: Snapshot, after: Snapshot, owners: Owners) -> dict[str, int]:
+    """As `attribute_peak`, when the last request was refused; without one, at the end."""
+    replay = _replay(before, after)
+    if not replay:
+        return {}
+    last = len(replay.events)
+    refused = [index for index, e in enumerate(replay.events) if e["action"] == "oom"]
+    return _attribute(replay.live_at(refused[-1] if refused else last), owners)
+
+
+def _replay(before: Snapshot, after: Snapshot) -> Replay | None:
+    """None where the history has lost events."""
+    events = after["device_traces"][0]
+    if len(events) >= MAX_EVENTS:
+        return None
+    try:
+        replay = Replay(before, events)
+    except LookupError:  # the release of a block whose allocation is not known
+        return None
+    return replay if replay.ends_as(after) else None
+
+
+def _attribute(blocks: list[Block], owners: Owners) -> dict[str, int]:
+    known = _Known(owners)
+    parts: Counter[str] = Counter()
+    for block in blocks:
+        parts[known.part(block)] += block.size
+    if parts["recomputed_layer"]:
+        parts["recomputed_layer"] += parts.pop("layer", 0)
+    return {name: parts[name] for name in PARTS if parts[name]}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What names a block: owners, sizes, stacks, in this order."""
+
+    owners: Owners
+
+    @cached_property
+    def logits(self) -> dict[int, str]:
+        """Bytes of the logits, as they are and in fp32: their copies and gradients have them."""
+        named = {size: name for (_, size), name in self.owners.items() if name.endswith("logits")}
+        return {2 * size: name for size, name in named.items()} | named
+
+    @cached_property
+    def copies(self) -> set[int]:
+        """Bytes of autocast's 16-bit copies of the adapter's fp32 weights."""
+        return {size // 2 for (_, size), name in self.owners.items() if name == "adapter"}
+
+    def part(self, block: Block) -> str:
+        if owner := self.owners.get((block.address, block.requested)):
+            return owner
+        if name := self.logits.get(block.requested):
+            return name
+        if block.requested in WORKSPACES and block.died is None:
+            return "workspaces"
+        if not block.frames:  # autograd's own thread has none: gradients of activations
+            return "layer" if block.born >= 0 else "other"
+        calls = [(frame["filename"].replace("\\", "/"), frame["name"]) for frame in block.frames]
+        if block.requested in self.copies and any("peft/tuners/lora" in file for file, _ in calls):
+            return "adapter_copies"
+        lives = (block.died or sys.maxsize) - block.born
+        if "dequant" in calls[0][1] and lives <= DEQUANTISED_EVENTS:
+            return "temporaries"
+        return _part_by_stack(calls)
+
+
+def _part_by_stack(calls: list[tuple[str, str]]) -> str:
+    """The part by file and function of each call, innermost first."""
+    files = [file for file, _ in calls]
+    if any(name.startswith("dequantize") for _, name in calls):
+        return "temporaries"
+    if files[0].endswith("train/evaluate.py"):
+        return "evaluation_logits"
+    if any("cross_entropy" in f"{file}:{name}" for file, name in calls):
+        in_evaluation = any(file.endswith("train/evaluate.py") for file in files)
+        return "evaluation_logits" if in_evaluation else "logits"
+    if any(file.endswith("loss_utils.py") for file in files):
+        return "logits"
+    if any(_recomputes(file, name) for file, name in calls):
+        return "recomputed_layer"
+    if files[-1].endswith("torch/autograd/function.py"):
+        return "layer"  # the backward pass of a function that is written in Python
+    if any("/optim/" in file or file.endswith("clip_grad.py") for file in files):
+        return "temporaries"
+    return "saved_activations" if any(name == "forward" for _, name in calls) else "other"
+
+
+def _recomputes(file: str, name: str) -> bool:
+    return file.endswith("torch/utils/checkpoint.py") and name in ("unpack_hook", "backward")
+
+
+def _blocks(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    return chain.from_iterable(segment["blocks"] for segment in snapshot["segments"])
+
+
+def _allocated(snapshot: Snapshot) -> Iterator[dict[str, Any]]:
+    return (block for block in _blocks(snapshot) if block["state"] == "active_allocated")
+
+
+def _live_block(block: dict[str, Any]) -> Block:
+    frames = block.get("frames", [])
+    return Block(block["address"], block["requested_size"], block["size"], frames)
+
+
+class PeakRecorder:
+    """Records what the card's memory holds while a model trains and evaluates; without a GPU it
+    does nothing.
+
+        with PeakRecorder(model, optimizer=lambda: trainer.optimizer) as recorder:
+            trainer.train()
+        recorder.parts()
+
+    History is kept from one forward pass of the model to the next, and looked at only where torch's
+    peak rose meanwhile, so that its length does not depend on the training's. Call torch's
+    `reset_peak_memory_stats` before: a peak that was higher earlier is not found.
+
+    Args:
+        optimizer: gives the optimizer, or None while there is none.
+    """
+
+    def __init__(self, model: Any, *, optimizer: Callable[[], Any]) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._hooks: list[Any] = []
+        self._noted: Owners = {}
+        self._before: Snapshot = {}
+        self._peak = 0
+        self._parts: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+
+    def parts(self) -> dict[str, int]:
+        """Bytes of each part at the peak: they add up to torch's `max_memory_allocated`. Nothing
+        where that is not so, or without a GPU."""
+        return dict(self._parts)
+
+    def parts_now(self) -> dict[str, int]:
+        """Bytes of each part when the last request was refused, or now where none was; after the
+        recording, what they were when an error ended it."""
+        if not self._hooks:
+            return dict(self._last)
+        return attribute_oom(self._before, torch.cuda.memory._snapshot(), self._owners())
+
+    def __enter__(self) -> Self:
+        if torch.cuda.is_available():
+            self._hooks = self._watch()
+            self._begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._hooks:
+            return
+        self._look()
+        if error is not None:
+            self._last = self.parts_now()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        torch.cuda.memory._record_memory_history(None)
+
+    def _watch(self) -> list[Any]:
+        """Hooks at each forward pass, and on what is gone when the pass is over."""
+        head = self._model.get_output_embeddings()
+        adapter = [p for p in self._model.parameters() if p.requires_grad]
+        return [
+            self._model.register_forward_pre_hook(self._turn),
+            head.register_forward_hook(self._note_logits),
+            *(p.register_post_accumulate_grad_hook(self._note_gradient) for p in adapter),
+        ]
+
+    def _turn(self, *_: Any) -> None:
+        self._look()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._noted = {}
+        self._peak = torch.cuda.max_memory_allocated()
+        torch.cuda.memory._record_memory_history(
+            "all", context="alloc", stacks="python", max_entries=MAX_EVENTS, clear_history=True
+        )
+        self._before = torch.cuda.memory._snapshot()
+
+    def _look(self) -> None:
+        peak = torch.cuda.max_memory_allocated()
+        if peak > self._peak:
+            after = torch.cuda.memory._snapshot()
+            parts = attribute_peak(self._before, after, self._owners())
+            self._parts = parts if sum(parts.values()) == peak else {}
+
+    def _note_logits(self, module: Any, arguments: Any, logits: Any) -> None:
+        name = "logits" if torch.is_grad_enabled() else "evaluation_logits"
+        self._noted |= _storages(name, [logits])
+
+    def _note_gradient(self, parameter: Any) -> None:
+        self._noted |= _storages("gradients", [parameter.grad])
+
+    def _owners(self) -> Owners:
+        return self._noted | find_owners(self._model, self._optimizer())
+
+
+def find_owners(model: Any, optimizer: Any) -> Owners:
+    """The storages of a model with an adapter, of its gradients and of its optimizer's states."""
+    parameters = list(model.parameters())
+    frozen = [p for p in parameters if not p.requires_grad]
+    states = optimizer.state.values() if optimizer is not None else ()
+    quantised = chain.from_iterable(_quantisation(getattr(p, "quant_state", None)) for p in frozen)
+    return {
+        **_storages("gradients", (p.grad for p in parameters if p.grad is not None)),
+        **_storages("base_weights", chain(frozen, model.buffers(), quantised)),
+        **_storages("adapter", (p for p in parameters if p.requires_grad)),
+        **_storages("optimizer", chain.from_iterable(state.values() for state in states)),
+    }
+
+
+def _quantisation(state: Any) -> list[Any]:
+    """Tensors of bitsandbytes' `QuantState`, the nested one's included."""
+    if state is None:
+        return []
+    return [state.absmax, state.code, state.offset, *_quantisation(state.state2)]
+
+
+def _storages(name: str, values: Iterable[Any]) -> Owners:
+    storages = (v.untyped_storage() for v in values if isinstance(v, torch.Tensor))
+    return {(storage.data_ptr(), storage.nbytes()): name for storage in storages}

@@ -1,0 +1,143 @@
+"""The mini-test before a training: the training's longest batches, whose peak bounds all others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from vram_search.protocol import Probed, Step, TrialJob
+from vram_search.spec.plan import MemoryPlan
+from vram_search.train.breakdown import PeakRecorder
+from vram_search.train.evaluate import evaluate
+from vram_search.train.examples import TokenRow
+from vram_search.train.faults import Flight
+from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer
+
+STEPS = 3
+"""Optimizer steps: the states exist from the second on, the third comes after an evaluation."""
+EVALUATION_AFTER = 2
+MOST_ACCUMULATION = 2
+"""The second backward pass adds to gradients that exist, as the sixteenth does."""
+
+
+def probe(
+    model: Any,
+    job: TrialJob,
+    train_rows: Sequence[TokenRow],
+    eval_rows: Sequence[TokenRow],
+    pad_token_id: int,
+    flight: Flight,
+) -> Probed:
+    """Two optimizer steps, an evaluation and one more step, all on the longest rows of the trial.
+
+    A step takes at most two micro-batches of the plan's: from the second on, a backward pass meets
+    the same tensors as in any later one. Without a GPU there is no peak to bound, and one row a
+    batch shows that everything works.
+
+    Args:
+        eval_rows: cut at the longest cutoff at which the trial evaluates.
+    """
+    began, has_gpu = time.perf_counter(), torch.cuda.is_available()
+    plan = probe_plan(job.plan, len(train_rows), has_gpu=has_gpu)
+    batches = hardest_batches(train_rows, plan.per_device_train_batch_size)
+    exams = hardest_batches(eval_rows, plan.per_device_eval_batch_size)
+
+    clock, recording = StepClock(), ExitStack()
+
+    def evaluate_hardest(step: int) -> bool:
+        for rows in exams:
+            evaluate(model, rows, len(rows), pad_token_id, flight.note)
+        recording.close()  # the last step is timed
+        return False
+
+    trainer = make_trainer(
+        model,
+        job,
+        plan,
+        repeated(batches, STEPS * plan.gradient_accumulation_steps),
+        steps=STEPS,
+        horizon=count_steps(job, len(train_rows)),
+        pad_token_id=pad_token_id,
+        callbacks=[StepGuard(clock.report), AtStep((EVALUATION_AFTER,), evaluate_hardest), clock],
+        flight=flight,
+        order="sequential",
+    )
+    recorder = PeakRecorder(model, optimizer=lambda: trainer.optimizer)
+    try:
+        with recording:
+            recording.enter_context(recorder)
+            trainer.train()
+    finally:
+        flight.parts = recorder.parts_now() or flight.parts
+    accumulation = job.plan.gradient_accumulation_steps / plan.gradient_accumulation_steps
+    return Probed(
+        allocated_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
+        reserved_bytes=torch.cuda.max_memory_reserved() if has_gpu else None,
+        seconds=time.perf_counter() - began,
+        step_seconds=clock.step_seconds(accumulation) if has_gpu else None,
+        parts=recorder.parts(),
+    )
+
+
+def probe_plan(plan: MemoryPlan, rows: int, *, has_gpu: bool) -> MemoryPlan:
+    """The plan's shape as far as the probe needs it; no micro-batch holds more than all `rows`."""
+    batch = accumulation = exam = 1
+    if has_gpu:
+        batch = min(plan.per_device_train_batch_size, rows)
+        accumulation = min(plan.gradient_accumulation_steps, MOST_ACCUMULATION)
+        exam = plan.per_device_eval_batch_size
+    return plan.model_copy(
+        update={
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": accumulation,
+            "per_device_eval_batch_size": exam,
+        }
+    )
+
+
+def hardest_batches(rows: Sequence[TokenRow], batch_size: int) -> list[list[TokenRow]]:
+    """Of all batches of these rows the one of most bytes: the longest rows.
+
+    Where these are all alike but another batch may be padded, also the longest padded one, second:
+    its attention mask of rows x tokens x tokens, and the key and value heads repeated for it, exist
+    in no other (transformers `masking_utils.py`, `integrations/sdpa_attention.py`).
+    """
+    in_order = sorted(rows, key=lambda row: -len(row.input_ids))
+    longest, shortest = in_order[:batch_size], in_order[-1]
+    most = len(longest[0].input_ids)
+    may_be_padded = len(longest) > 1 and len(shortest.input_ids) < most
+    if may_be_padded and len(longest[-1].input_ids) == most:
+        return [longest, [*longest[:-1], shortest]]
+    return [longest]
+
+
+def repeated(batches: Sequence[list[TokenRow]], count: int) -> list[TokenRow]:
+    """The rows of `count` batches, in turn."""
+    return [row for i in range(count) for row in batches[i % len(batches)]]
+
+
+class StepClock(TrainerCallback):
+    """Times the latest optimizer step: its micro-batches and the whole."""
+
+    def __init__(self) -> None:
+        self.began = self.micro_batches = self.whole = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.micro_batches = time.perf_counter() - self.began
+
+    def report(self, step: Step) -> None:
+        self.whole = step.seconds
+
+    def step_seconds(self, accumulation: float) -> float:
+        """Seconds of a step with so many times the micro-batches."""
+        return self.whole + self.micro_batches * (accumulation - 1)

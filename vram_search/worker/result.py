@@ -1,0 +1,150 @@
+"""From what was said and seen of a trial to what is recorded of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from vram_search.gpu import MonitorReport, PhasePeaks
+from vram_search.protocol import Finished, Ready
+from vram_search.store import Outcome, TrialResult
+from vram_search.units import format_bytes
+from vram_search.worker.course import Course
+
+PROBE_TOLERANCE = 1.01
+"""A run's allocated peak above the probe's by more than this refutes the probe."""
+
+
+def trial_result(
+    ready: Ready,
+    finished: Finished,
+    course: Course,
+    report: MonitorReport | None,
+    seconds: dict[str, float],
+    adapter_path: str,
+) -> TrialResult:
+    """What is recorded of a training that came to its end.
+
+    A base that the trial has changed makes it `lost`: its losses are of another model, and it is
+    tried again on a fresh one.
+
+    Args:
+        seconds: by phase, of the supervisor; the training process's own are added.
+        adapter_path: where the best checkpoint's adapter is.
+    """
+    best = course.best
+    outcome: Outcome = "diverged" if finished.outcome == "failed" else finished.outcome
+    if not finished.base_intact:
+        outcome = "lost"
+    is_valid = outcome != "lost"
+    return TrialResult(
+        outcome=outcome,
+        eval_loss=best.eval_loss if best and is_valid else None,
+        eval_loss_step=best.step if best and is_valid else None,
+        last_eval_loss=course.evaluations[-1].eval_loss if course.evaluations else None,
+        own_cutoff_eval_loss=course.own_cutoff_eval_loss,
+        bits_per_byte=best.bits_per_byte if best and is_valid else None,
+        measured=measured(finished, course, report) if ready.has_gpu else None,
+        seconds={**seconds, **finished.seconds},
+        steps_done=course.step,
+        steps_total=course.steps_total,
+        trainable_parameters=finished.trainable_parameters,
+        versions=ready.versions,
+        device=ready.device,
+        error=error_of(finished) if outcome != "complete" else None,
+        adapter_path=adapter_path if best and outcome == "complete" else None,
+        step_losses=course.steps,
+        evaluations=course.evaluations,
+    )
+
+
+def lost(course: Course, why: str) -> TrialResult:
+    """Of a training that was cut off."""
+    return TrialResult(
+        "lost",
+        steps_done=course.step,
+        steps_total=course.steps_total,
+        error={"stage": course.stage, "step": course.step, "message": why},
+        step_losses=course.steps,
+        evaluations=course.evaluations,
+    )
+
+
+def error_of(finished: Finished) -> dict[str, Any]:
+    """What went wrong, where, and with which bytes."""
+    message = finished.message
+    if not finished.base_intact:
+        message = "the base model's weights have changed: nothing that was measured on it counts"
+    error = {
+        "stage": finished.stage,
+        "step": finished.step,
+        "message": message,
+        "remedy": finished.remedy,
+        "requested_bytes": finished.requested_bytes,
+        "batch_shape": finished.batch_shape,
+        "parts": finished.parts,
+    }
+    return {key: value for key, value in error.items() if value not in (None, "", {})}
+
+
+def measured(finished: Finished, course: Course, report: MonitorReport | None) -> dict[str, Any]:
+    """Peaks over probe and training: torch's from inside, NVML's from outside."""
+    found: dict[str, Any] = {
+        "allocated_bytes": finished.allocated_bytes,
+        "reserved_bytes": finished.reserved_bytes,
+        "leaked_bytes": finished.leaked_bytes,
+        "base_intact": finished.base_intact,
+    }
+    if finished.survivors:
+        found["survivors"] = list(finished.survivors)
+    if len(course.step_seconds) > 1:
+        found["step_seconds"] = median(course.step_seconds[1:])  # the first one warms up
+    if (probed := course.probed) is not None:
+        found["probe_allocated_bytes"] = probed.allocated_bytes
+        found["probe_reserved_bytes"] = probed.reserved_bytes
+        found["probe_step_seconds"] = probed.step_seconds
+        found["parts"] = probed.parts
+        if ratio := probe_miss(probed.allocated_bytes, finished.allocated_bytes):
+            found["probe_miss"] = ratio
+    if report is not None:
+        found |= {name: v for name, v in _seen(report).items() if name != "seconds"}
+        found["process_bytes_source"] = report.process_bytes_source
+        found["samples_per_second"] = report.achieved_hz
+        found["by_phase"] = {
+            name: _seen(phase) for name, phase in report.by_phase.items() if phase.samples
+        }
+    return found
+
+
+def probe_miss(probe_bytes: int | None, run_bytes: int | None) -> float | None:
+    """The run's allocated peak as a multiple of the probe's, where the probe did not bound it."""
+    if not probe_bytes or run_bytes is None or run_bytes <= PROBE_TOLERANCE * probe_bytes:
+        return None
+    return run_bytes / probe_bytes
+
+
+def blame_others(result: TrialResult, taken_bytes: int) -> TrialResult:
+    """An out-of-memory while other programs took `taken_bytes` of the budget, said so."""
+    error = dict(result.error or {})
+    error["others_took_bytes"] = taken_bytes
+    error["message"] = (
+        f"another program took {format_bytes(taken_bytes)} of the card during the trial; "
+        f"{error.get('message', '')}"
+    )
+    error["remedy"] = "close what else uses the GPU: `nvidia-smi` lists it"
+    return replace(result, error=error)
+
+
+def _seen(peaks: PhasePeaks) -> dict[str, Any]:
+    seen = {
+        "seconds": peaks.seconds,
+        "process_bytes": peaks.peak_process_bytes,
+        "device_bytes": peaks.peak_device_bytes,
+        "utilization_percent": peaks.mean_utilization_percent,
+        "power_watts": peaks.mean_power_watts,
+        "temperature_celsius": peaks.peak_temperature_celsius,
+        "sm_clock_mhz": peaks.mean_sm_clock_mhz,
+        "least_sm_clock_mhz": peaks.least_sm_clock_mhz,
+    }
+    return {name: value for name, value in seen.items() if value is not None}
