@@ -87,5 +87,6 @@ def _judged(predicted: Mapping[str, Any]) -> Facts:
 
 
 def _largest(parts: Mapping[str, int]) -> str:
-    ranked = sorted(parts.items(), key=lambda item: -item[1])[:_LARGEST]
+    inside = [item for item in parts.items() if item[0] != "context"]  # not of required bytes
+    ranked = sorted(inside, key=lambda item: -item[1])[:_LARGEST]
     return ", ".join(f"{name.replace('_', ' ')} {format_bytes(size)}" for name, size in ranked)

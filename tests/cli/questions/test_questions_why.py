@@ -14,7 +14,8 @@ from vram_search.worker.reconcile import MAX_RETRIES
 
 Ask = Any
 Search = Any
-JUDGED = {"margin": 0.1, "budget_bytes": 10 * GIB, "parts": {"logits": 6 * GIB, "adapter": GIB}}
+PARTS = {"logits": 6 * GIB, "context": 2 * GIB, "adapter": GIB}
+JUDGED = {"margin": 0.1, "budget_bytes": 10 * GIB, "parts": PARTS}
 
 
 def curve(*losses: float | None) -> list[Evaluation]:
