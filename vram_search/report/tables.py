@@ -31,8 +31,8 @@ OUTCOME_STYLES = {
 def trial_table(
     trials: Sequence[TrialRecord], study: StudyRecord, title: str | None = None
 ) -> Table:
-    """One row a trial; the caption says where the bytes come from. Names are printed as they are,
-    whatever brackets they hold."""
+    """One row a trial, with the run's name where it was imported; the caption says where the bytes
+    come from. Names are printed as they are, whatever brackets they hold."""
     table = Table(
         title=Text(title) if title else None,
         caption=Text(bytes_caption(list(trials), study)),
@@ -43,6 +43,8 @@ def trial_table(
         title_justify="left",
     )
     table.add_column("#", justify="right", no_wrap=True)
+    if study.is_imported:
+        table.add_column("run", overflow="fold")
     table.add_column("outcome", no_wrap=True)
     table.add_column("eval", justify="right", no_wrap=True)
     table.add_column("lr", no_wrap=True)
@@ -58,6 +60,7 @@ def trial_table(
         outcome = trial.outcome or "running"
         table.add_row(
             str(trial.number),
+            *([Text(trial.provenance["run"])] if trial.provenance else []),
             Text(outcome, style=OUTCOME_STYLES.get(outcome, "cyan")),
             loss_cell(trial.eval_loss),
             rate_cell(hp.get("learning_rate")),

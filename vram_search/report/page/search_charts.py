@@ -24,7 +24,7 @@ from vram_search.report.pareto import comparable
 
 _NAMES_WIDTH = 112
 _ROW = 26
-_SPREAD = 0.28
+_SPREAD = 0.18
 """Marks of one value are spread sideways by this share of a step, so that they show."""
 _WIDE_RANGE = 8
 """Numbers whose largest is so many times the smallest get a logarithmic axis."""
