@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import torch
 from vram_search.errors import VramSearchError
 from vram_search.protocol import AnyEvent, Evaluated, Finished, TrialJob
 from vram_search.spec.study import TrainingSpec
+from vram_search.train import evaluate as evaluation
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import collate, cut
+from vram_search.train.faults import DivergedError
 from vram_search.train.run import Corpus, Trial
 from vram_search.train.trainer import count_steps, rung_steps, warmup_steps
 
@@ -79,6 +82,20 @@ def test_pruned_trial_stops_at_its_rung(base: Any, corpus: Corpus, make_job: Mak
     assert finished.step == 2 and finished.steps_total == 6
 
 
+def test_phases_of_a_trial_that_diverges_after_a_rung_add_up_to_its_seconds(
+    base: Any, corpus: Corpus, make_job: MakeJob
+) -> None:
+    def diverge() -> bool:
+        raise DivergedError("at the rung")
+
+    began = time.perf_counter()
+    finished = Trial(base, corpus, make_job(), lambda event: None, diverge).run()
+    whole = time.perf_counter() - began
+    assert finished.outcome == "diverged"
+    assert finished.seconds["eval"] > 0
+    assert sum(finished.seconds.values()) <= whole
+
+
 def test_eval_loss_is_the_models_own_loss_per_answer_token(base: Any, corpus: Corpus) -> None:
     rows = [cut(row, 128) for row in corpus.eval]
     losses = evaluate(base, rows, 3, corpus.tokenizer.pad_token_id)
@@ -90,6 +107,22 @@ def test_eval_loss_is_the_models_own_loss_per_answer_token(base: Any, corpus: Co
     assert losses.bits_per_byte([10, 10, 10, 10]) == pytest.approx(
         sum(losses.sums) / math.log(2) / 40
     )
+
+
+def test_logits_of_an_evaluation_stay_in_16_bits_within_a_training(
+    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.dtype, bool]] = []
+    summed_loss = evaluation._summed_loss
+
+    def note(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append((logits.dtype, logits.requires_grad))
+        return summed_loss(logits, labels)
+
+    monkeypatch.setattr(evaluation, "_summed_loss", note)
+    finished = Trial(base, corpus, make_job(), lambda event: None, lambda: False).run()
+    assert finished.outcome == "complete"
+    assert set(seen) == {(torch.bfloat16, False)}
 
 
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(

@@ -217,7 +217,10 @@ def trainable_parameters(model: Any) -> int:
 
 @contextlib.contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode for all but the quantised layers.
+    """Evaluation mode for all but the quantised layers, and logits in the dtype they come in.
+
+    A model that a Trainer has prepared returns fp32 logits otherwise: three times the bytes while
+    they are converted (accelerate `accelerator.py`, `Accelerator.prepare_model`).
 
     On CPUs with AVX512-BF16 the first forward pass of a `Linear4bit` in evaluation mode repacks its
     weight for inference, and training through it gives gradients of 0 afterwards (bitsandbytes
@@ -228,9 +231,14 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.training = True
+    prepared, plain = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
+    if plain is not None:
+        model.forward = plain
     try:
         yield
     finally:
+        if plain is not None:
+            model.forward = prepared
         model.train(was_training)
 
 

@@ -1,0 +1,1 @@
+"""A table of real loss curves: `python -m bench.curves`, its rows in README.md."""

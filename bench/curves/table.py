@@ -1,0 +1,145 @@
+"""Makes the committed table out of measured rows.
+
+    python -m bench.curves.table FOLDER [--out DIR]
+
+Losses and bytes are as measured. Seconds were measured while several processes shared the card;
+they are multiplied by what the lone runs of the same configurations took of them, in the median:
+one factor each for training, evaluation and set-up. One file a task, and README.md with figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.curves.figures import task_figures
+from bench.curves.rows import Row, read_rows, row_key, write_rows
+from vram_search.errors import InputError, VramSearchError
+
+TABLES = Path(__file__).parent / "tables"
+FIELDS = (
+    "task", "config", "seed", "learning_rate", "lora_rank", "lora_target", "cutoff_len",
+    "batch_size", "optim", "steps", "eval_steps", "eval_loss", "train_seconds", "eval_seconds",
+    "setup_seconds", "max_allocated_bytes", "example_loss_sums",
+)  # fmt: skip
+"""Of a table's row, in their order; the last one is missing where a run diverged."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Seconds alone on the card over seconds beside others: the ratio of each lone run."""
+
+    train: list[float]
+    eval: list[float]
+    setup: list[float]
+
+    def alone(self, row: Row) -> Row:
+        """The row with the seconds that it would have taken alone."""
+        return row | {
+            f"{kind}_seconds": round(statistics.median(ratios) * row[f"{kind}_seconds"], 3)
+            for kind, ratios in self.by_kind().items()
+        }
+
+    def by_kind(self) -> Mapping[str, list[float]]:
+        return {"train": self.train, "eval": self.eval, "setup": self.setup}
+
+    def lines(self) -> list[str]:
+        return [
+            f"- `{kind}_seconds`: x {statistics.median(ratios):.3f} "
+            f"({min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} lone runs)"
+            for kind, ratios in self.by_kind().items()
+        ]
+
+
+def factors(lone: Sequence[Row], shared: Sequence[Row]) -> Factors:
+    """Of steps by their median seconds, of evaluations by seconds of one, of set-up as it is.
+
+    Raises:
+        InputError: no lone run has a shared one to compare with.
+    """
+    by_key = {row_key(row): row for row in shared}
+    pairs = [(row, by_key[row_key(row)]) for row in lone if row_key(row) in by_key]
+    pairs = [(one, other) for one, other in pairs if one["step_seconds"] and other["step_seconds"]]
+    if not pairs:
+        raise InputError(
+            "no configuration was measured alone and beside others",
+            "measure some alone: python -m bench.curves --lone 16",
+        )
+
+    def evaluation(row: Row) -> float:
+        seconds: float = row["eval_seconds"] / sum(loss is not None for loss in row["eval_loss"])
+        return seconds
+
+    return Factors(
+        [one["step_seconds"] / other["step_seconds"] for one, other in pairs],
+        [evaluation(one) / evaluation(other) for one, other in pairs],
+        [one["setup_seconds"] / other["setup_seconds"] for one, other in pairs],
+    )
+
+
+def make_tables(folder: Path, out: Path) -> dict[str, Any]:
+    """Writes `TASK.jsonl` for each task and README.md; the figures by task.
+
+    Raises:
+        InputError: the folder lacks runs or lone runs.
+    """
+    shared = read_rows(folder / "runs.jsonl")
+    ratios = factors(read_rows(folder / "lone.jsonl"), shared)
+    out.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for task in sorted({row["task"] for row in shared}):
+        rows = sorted((ratios.alone(row) for row in shared if row["task"] == task), key=row_key)
+        write_rows(out / f"{task}.jsonl", ({f: row[f] for f in FIELDS if f in row} for row in rows))
+        found[task] = task_figures(rows)
+    (out / "README.md").write_text(readme(found, ratios, shared), encoding="utf-8")
+    return found
+
+
+def readme(figures: Mapping[str, Mapping[str, str]], ratios: Factors, shared: Sequence[Row]) -> str:
+    tasks = list(figures)
+    workers = ", ".join(str(count) for count in sorted({row["workers"] for row in shared}))
+    machines = sorted({json.dumps(row["machine"], sort_keys=True) for row in shared})
+    lines = [
+        "# Real loss curves",
+        "",
+        "Written by `python -m bench.curves.table`; how and what: [../README.md](../README.md).",
+        "",
+        f"Processes that shared the card: {workers}. Seconds are those of a lone process: measured",
+        "ones times the median ratio of lone runs of the same configurations:",
+        "",
+        *ratios.lines(),
+        "",
+        "Measured on:",
+        "",
+        *(f"- `{machine}`" for machine in machines),
+        "",
+        "| | " + " | ".join(tasks) + " |",
+        "| --- |" + " ---: |" * len(tasks),
+    ]
+    for name in figures[tasks[0]]:
+        lines.append(f"| {name} | " + " | ".join(figures[task][name] for task in tasks) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="--out of python -m bench.curves")
+    parser.add_argument("--out", type=Path, default=TABLES)
+    arguments = parser.parse_args()
+    try:
+        figures = make_tables(arguments.folder, arguments.out)
+    except VramSearchError as error:
+        print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    for task, found in figures.items():
+        print(task, *(f"  {name}: {value}" for name, value in found.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

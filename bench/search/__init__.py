@@ -1,0 +1,1 @@
+"""Strategies of search replayed on tables of real loss curves: `python -m bench.search`."""
