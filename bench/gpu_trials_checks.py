@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_trials_setup import CUTOFFS, Bench, progress, ready_on_gpu
+from bench.gpu_trials_setup import CUTOFFS, Bench, Save, progress, ready_on_gpu
 from bench.gpu_trials_table import Table
 from vram_search.gpu import Monitor
 from vram_search.protocol import AnyEvent, Step, TrialJob
@@ -90,35 +90,31 @@ def monitor_tables(report: Mapping[str, Any]) -> list[Table]:
     return [Table(title, ["", "steps", "median seconds"], rows)]
 
 
-def leak_check(bench: Bench, trials: int, deadline: float) -> dict[str, Any]:
+def leak_check(bench: Bench, trials: int, deadline: float, save: Save) -> dict[str, Any]:
     """Short trials in one process, optimizers and plans in turn: what each leaves behind.
 
     Args:
         deadline: of `time.monotonic`; no trial but the first is started after it.
+        save: takes what is there after each trial.
     """
     trainer = bench.trainer(CUTOFFS)
-    after: list[dict[str, Any]] = []
+    report: dict[str, Any] = {"kind": "leak", "card": bench.card, "planned": trials, "after": []}
     try:
         ready_on_gpu(bench, trainer)
-        allocated = trainer.ready().allocated_bytes
+        report["allocated_bytes"] = trainer.ready().allocated_bytes
         for number, (optim, target, plan) in enumerate(leak_plans(trials)):
             hp = _point(optim, target, batch_size=plan.batch_size, cutoff_len=CUTOFFS[0])
             job = bench.trial_job(number, hp, plan, LEAK_STEPS)
-            after.append(_leftovers(bench, trainer, job))
+            report["after"].append(_leftovers(bench, trainer, job))
+            report["processes"] = trainer.starts
+            save(report)
             if number % 10 == 9:
-                progress(f"{number + 1}/{trials} {after[-1]['outcome']}")
+                progress(f"{number + 1}/{trials} {report['after'][-1]['outcome']}")
             if time.monotonic() > deadline:
                 break
     finally:
         trainer.replace()
-    return {
-        "kind": "leak",
-        "card": bench.card,
-        "allocated_bytes": allocated,
-        "planned": trials,
-        "processes": trainer.starts,
-        "after": after,
-    }
+    return report
 
 
 def _leftovers(bench: Bench, trainer: ResidentTrainer, job: TrialJob) -> dict[str, Any]:

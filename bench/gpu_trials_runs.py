@@ -6,7 +6,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.gpu_trials_setup import STEPS, TOO_LONG, Bench, progress, ready_on_gpu
@@ -29,6 +29,8 @@ from vram_search.worker.run import StopRule, run_study
 STEP_TOKENS = 8192
 """At most, in an optimizer step of a feasible point: 40 trials are to last minutes."""
 FRESH_TRIALS = 2
+Keep = Callable[[TrialFigures], None]
+"""Takes each trial as it ends."""
 
 
 class EnoughError(Exception):
@@ -38,9 +40,9 @@ class EnoughError(Exception):
 class Collector:
     """Listens to a search, and ends it after so many trials or at the deadline."""
 
-    def __init__(self, trials: int, deadline: float) -> None:
-        self.trials, self.deadline = trials, deadline
-        self.records: list[TrialRecord] = []
+    def __init__(self, trials: int, deadline: float, keep: Keep) -> None:
+        self.trials, self.deadline, self.keep = trials, deadline, keep
+        self.ended = 0
 
     def note(self, text: str) -> None:
         progress(text)
@@ -52,10 +54,11 @@ class Collector:
         pass
 
     def trial_ended(self, record: TrialRecord) -> None:
-        self.records.append(record)
+        self.ended += 1
+        self.keep(TrialFigures.of(record))
         peak = format_bytes((record.measured or {}).get("allocated_bytes"))
-        progress(f"on  {len(self.records)}/{self.trials} {record.outcome} {peak}")
-        if len(self.records) >= self.trials or time.monotonic() > self.deadline:
+        progress(f"on  {self.ended}/{self.trials} {record.outcome} {peak}")
+        if self.ended >= self.trials or time.monotonic() > self.deadline:
             raise EnoughError
 
 
@@ -82,12 +85,13 @@ def random_points(space: SearchSpace, count: int, seed: int) -> list[Hyperparame
 
 
 def run_with_planner(
-    bench: Bench, points: Sequence[Hyperparameters], deadline: float
-) -> list[TrialFigures]:
+    bench: Bench, points: Sequence[Hyperparameters], deadline: float, keep: Keep
+) -> None:
     """The search over these points, as `vram-search run` does it.
 
     Args:
         deadline: of `time.monotonic`; no trial is started after it.
+        keep: takes each trial.
     """
     study = bench.study
     url = database_url(study.database)
@@ -104,10 +108,8 @@ def run_with_planner(
     for point in points:
         search.enqueue(point)
     search.close()
-    collector = Collector(len(points), deadline)
     with contextlib.suppress(EnoughError):
-        run_study(bench.prepared, StopRule(None, None), collector)
-    return [TrialFigures.of(record) for record in collector.records]
+        run_study(bench.prepared, StopRule(None, None), Collector(len(points), deadline, keep))
 
 
 def plan_by_hand(hp: Hyperparameters) -> MemoryPlan:
@@ -120,21 +122,20 @@ def plan_by_hand(hp: Hyperparameters) -> MemoryPlan:
 
 
 def run_without_planner(
-    bench: Bench, points: Sequence[Hyperparameters], deadline: float
-) -> list[TrialFigures]:
+    bench: Bench, points: Sequence[Hyperparameters], deadline: float, keep: Keep
+) -> None:
     """Each point trained once under `plan_by_hand`, fit or not; the first FRESH_TRIALS in a process
     of their own."""
     trainer = bench.trainer(bench.study.search_space.cutoff_len)
-    done: list[TrialFigures] = []
     try:
         for number, hp in enumerate(points):
             if time.monotonic() > deadline:
                 break
-            done.append(_train_by_hand(bench, trainer, number, hp))
-            progress(f"off {number + 1}/{len(points)} {done[-1].outcome}")
+            trial = _train_by_hand(bench, trainer, number, hp)
+            keep(trial)
+            progress(f"off {number + 1}/{len(points)} {trial.outcome}")
     finally:
         trainer.replace()
-    return done
 
 
 def _train_by_hand(

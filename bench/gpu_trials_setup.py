@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.estimate.limit import Limit
@@ -27,6 +29,8 @@ LONG_ROWS, SHORT_ROWS, TOO_LONG_ROWS = 32, 16, 2
 TEMPLATE_TOKENS = 21
 """What the byte tokenizer's chat template adds to question and answer."""
 QUESTION = "What comes of these words?"
+Save = Callable[[Mapping[str, Any]], None]
+"""Takes a report as far as it is."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,13 @@ class Bench:
 
 def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def write_report(file: Path, report: Mapping[str, Any]) -> None:
+    """A report as JSON; a bench that is stopped meanwhile leaves the previous one."""
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.write_text(json.dumps(report), encoding="utf-8")
+    fresh.replace(file)
 
 
 def write_rows(folder: Path, seed: int) -> None:
@@ -147,7 +158,7 @@ def open_gpu() -> GpuReader:
     except NoGpuError as error:
         raise InputError(
             f"this bench needs a GPU: {error.message}",
-            "run it where there is one; --from FILE shows what an earlier --json printed",
+            "run it where there is one; --from FILE shows what an earlier --out wrote",
         ) from None
 
 

@@ -102,7 +102,8 @@ def summary(trials: Sequence[TrialFigures]) -> dict[str, Any]:
         "gpu_seconds": gpu_seconds,
         "gpu_seconds_total": total,
         "gpu_seconds_per_finished": total / len(finished) if finished else None,
-        "oom_gpu_seconds": spread(oom_costs(trials)),
+        "oom_own_seconds": spread([own for own, _ in oom_costs(trials)]),
+        "oom_start_seconds": spread([s for _, s in oom_costs(trials) if s is not None]),
         "probe_over_full": spread(ratios(finished, "probe_allocated_bytes")),
         "prediction_error": spread([ratio - 1 for ratio in predicted_over_measured(finished)]),
         "leaked_bytes": spread(recorded(trials, "leaked_bytes")),
@@ -111,13 +112,16 @@ def summary(trials: Sequence[TrialFigures]) -> dict[str, Any]:
     }
 
 
-def oom_costs(trials: Sequence[TrialFigures]) -> list[float]:
-    """Seconds of each trial that ended out of memory, and of the process that replaces its own."""
-    costs = []
+def oom_costs(trials: Sequence[TrialFigures]) -> list[tuple[float, float | None]]:
+    """Of each trial that ended out of memory its own seconds, and how long the next trial waited
+    for the process that replaces its own; None where it was the last. Most of the wait are imports,
+    which hold no memory of the card; the records do not tell them apart."""
+    costs: list[tuple[float, float | None]] = []
     for place, trial in enumerate(trials):
         if trial.outcome == "oom":
             own = trial.spent("probe", "train", "eval", "save", "oom")
-            costs.append(own + next((t.spent("load") for t in trials[place + 1 :]), 0.0))
+            following = (t for t in trials[place + 1 :] if t.outcome != "infeasible")
+            costs.append((own, next((t.spent("load") for t in following), None)))
     return costs
 
 
@@ -238,7 +242,10 @@ def outcome_table(report: Mapping[str, Any], columns: Sequence[Mapping[str, Any]
     rows += [
         row("GPU s: all", [f"{c['gpu_seconds_total']:.1f}" for c in columns]),
         row("  a finished trial", [_number(c["gpu_seconds_per_finished"], ".1f") for c in columns]),
-        row("  an oom, median", [_number(_at(c["oom_gpu_seconds"], 1), ".1f") for c in columns]),
+        row("  an oom, median", [_number(_at(c["oom_own_seconds"], 1), ".1f") for c in columns]),
+        row(
+            "  + its new process", [_number(_at(c["oom_start_seconds"], 1), ".1f") for c in columns]
+        ),
     ]
     for place, word in enumerate(("min", "median", "max")):
         cells = [_number(_at(c["probe_over_full"], place), ".4f") for c in columns]

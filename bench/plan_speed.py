@@ -1,12 +1,14 @@
 """Tokens per second of the planner's choice against the settings of LLaMA-Factory's examples.
 
-    python -m bench.plan_speed [--models qwen2.5-0.5b ...] [--steps 12] [--json]
+    python -m bench.plan_speed [--models qwen2.5-0.5b ...] [--steps 5] [--out FILE.json]
 
 On a GPU that plays a 16 GB card: random weights, the same rows in the same order, effective batch
 8, LoRA on all linear layers. LLaMA-Factory's QLoRA examples (`examples/train_qlora/`) train
 micro-batch 1 x accumulation 8 with gradient checkpointing and without fused loss. Both settings
-train in the search's own training process (`worker.resident`); all processes load at first, then
-one at a time trains.
+train in the search's own training process (`worker.resident`), one model after the other.
+
+An H200 needs about 150 s: 45 s of it load the six processes in pairs, 60 s are the 8 micro-batches
+a step of LLaMA-Factory's settings, 20 s the planner's steps, 25 s probes and evaluations.
 """
 
 from __future__ import annotations
@@ -18,25 +20,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from bench.gpu_trials_setup import open_gpu, progress, write_report
 from vram_search.data import load_rows
 from vram_search.errors import VramSearchError
 from vram_search.estimate import choose_plan, plans, workload_of
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.planner import decide_liger
 from vram_search.estimate.seconds import Pace, model_flops, padded_tokens, speed_here, step_seconds
-from vram_search.gpu import NoGpuError, NvmlReader
 from vram_search.protocol import AnyEvent, LoadJob, Step, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import load_card
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 from vram_search.worker.pace import approximate_row_tokens
+from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import ResidentTrainer
 
 MODELS = ("qwen2.5-0.5b", "qwen2.5-3b", "qwen2.5-7b")
@@ -77,6 +81,19 @@ class Result:
     peak_share: float
     """Of the card's peak, by the operations that the model needs: nothing recomputed."""
     allocated_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures so far, in the order they were measured."""
+
+    device: str
+    steps: int
+    results: list[Result]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "card": CARD, "ratios": ratios(self.results)}
 
 
 @dataclass(frozen=True)
@@ -222,63 +239,94 @@ def ratios(results: Sequence[Result]) -> dict[str, float]:
     }
 
 
+def row(result: Result) -> str:
+    """A line of `table`."""
+    return (
+        f"{result.model:<14}{result.setting:<15}{result.plan:<16}{result.step_seconds:>7.3f}"
+        f"{result.predicted_step_seconds:>7.3f}{result.tokens_per_second:>8.0f}"
+        f"{result.peak_share:>7.1%}"
+    )
+
+
 def table(results: Sequence[Result]) -> str:
     """80 columns."""
-    lines = [
+    header = (
         f"{'model':<14}{'setting':<15}{'plan':<16}{'s/step':>7}{'pred.':>7}{'tok/s':>8}{'MFU':>7}"
-    ]
-    lines += [
-        f"{r.model:<14}{r.setting:<15}{r.plan:<16}{r.step_seconds:>7.3f}"
-        f"{r.predicted_step_seconds:>7.3f}{r.tokens_per_second:>8.0f}{r.peak_share:>7.1%}"
-        for r in results
-    ]
+    )
+    lines = [header, *map(row, results)]
     found = ratios(results)
     lines += [f"{model}: {ratio:.2f} x" for model, ratio in found.items()]
     lines.append(f"geometric mean: {statistics.geometric_mean(found.values()):.2f} x")
     return "\n".join(lines)
 
 
-def run(models: Sequence[str], steps: int) -> tuple[str, list[Result]]:
-    """The device's name and the figures.
+def measure_model(
+    model: str, card: Card, dataset: DatasetSpec, steps: int, folder: Path
+) -> Iterator[Result]:
+    """Both settings of a model: their processes load together, then one after the other trains.
 
     Raises:
-        VramSearchError: there is no GPU, or a training does not complete.
+        VramSearchError: one does not complete.
     """
-    device = NvmlReader().device().name
-    card = Card.model_validate(load_card(CARD))
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        dataset = write_rows(folder, steps)
-        settings = [one for model in models for one in settings_of(model, card, dataset, folder)]
+    settings = settings_of(model, card, dataset, folder)
+    with ExitStack() as stack:
         for setting in settings:
             stack.callback(setting.trainer.replace)
         with ThreadPoolExecutor(len(settings)) as pool:
             list(pool.map(lambda setting: setting.trainer.ready(), settings))
-        return device, [measure(one, card, dataset, steps, folder) for one in settings]
+        for setting in settings:
+            yield measure(setting, card, dataset, steps, folder)
+
+
+def run(models: Sequence[str], steps: int, keep: Callable[[Report], None]) -> Report:
+    """Measures the models one after the other.
+
+    Args:
+        keep: takes what is there after each setting.
+
+    Raises:
+        VramSearchError: there is no GPU, or a training does not complete.
+    """
+    report = Report(open_gpu().device().name, steps, [])
+    card = Card.model_validate(load_card(CARD))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        dataset = write_rows(Path(name), steps)
+        for model in models:
+            for result in measure_model(model, card, dataset, steps, Path(name)):
+                report.results.append(result)
+                progress(row(result))
+                keep(report)
+    return report
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--out", type=Path, help="JSON, written anew after each setting")
+    arguments = parser.parse_args()
+    if arguments.steps < 2:
+        parser.error("--steps: at least 2, the first is not measured")
+    return arguments
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
+
+    def keep(report: Report) -> None:
+        if arguments.out is not None:
+            write_report(arguments.out, report.as_dict())
+
     try:
-        device, results = run(arguments.models, arguments.steps)
-    except NoGpuError as error:
-        print(error, file=sys.stderr)
-        return 2
+        report = run(arguments.models, arguments.steps, keep)
     except VramSearchError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if arguments.json:
-        rows = [asdict(result) for result in results]
-        print(
-            json.dumps({"device": device, "card": CARD, "results": rows, "ratios": ratios(results)})
-        )
-        return 0
-    print(f"{CARD} emulated on {device}, cutoff {CUTOFF_LEN}, batch {POINT.batch_size}")
-    print(table(results))
+    except TrainingDiedError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{CARD} emulated on {report.device}, cutoff {CUTOFF_LEN}, batch {POINT.batch_size}")
+    print(table(report.results))
     return 0
 
 

@@ -23,7 +23,7 @@ DOCS = Path(__file__).resolve().parent
 def cli_page() -> str:
     """Every subcommand's help."""
     parts = ["# Command line\n\nWritten by `make docs` from the commands' own help.\n"]
-    context = click.Context(cli, info_name="vram-search")
+    context = click.Context(cli, info_name="vram-search", **cli.context_settings)
     parts.append(f"```\n{cli.get_help(context)}\n```\n")
     for name in COMMANDS:
         command = cli.get_command(context, name)

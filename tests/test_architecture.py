@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"errors", "units", "resources", "spec", "data", "store"},
     "importing": {"errors", "units", "resources", "spec", "store"},
     "report": {"errors", "units", "spec", "store", "estimate"},
-    "cli": {"worker", "export", "importing", "report"} | BELOW_WORKER,
+    "verify": {"export", "importing", "train"} | BELOW_WORKER,
+    "cli": {"worker", "export", "importing", "report", "verify"} | BELOW_WORKER,
 }
 """Room -> rooms it may import, besides itself and the version in `vram_search`."""
 

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from bench import gpu_trials
 from bench.gpu_trials_checks import (
     OPTIMIZERS,
     PLANS,
@@ -29,12 +31,13 @@ from bench.gpu_trials_runs import (
     STEP_TOKENS,
     Collector,
     EnoughError,
+    Keep,
     plan_by_hand,
     random_points,
     run_with_planner,
     run_without_planner,
 )
-from bench.gpu_trials_setup import CUTOFFS, LONG_ROWS, TOO_LONG, Bench, bench_study
+from bench.gpu_trials_setup import CUTOFFS, LONG_ROWS, TOO_LONG, Bench, bench_study, write_report
 from bench.gpu_trials_table import (
     TrialFigures,
     between_trials,
@@ -170,8 +173,10 @@ def tiny_bench(home: Path, tmp_path: Path, write_study: Callable[..., Path]) -> 
 @pytest.mark.slow
 def test_both_runs_train_the_same_points_in_order(tiny_bench: Bench) -> None:
     points = random_points(tiny_bench.study.search_space, 3, seed=1)
-    off = run_without_planner(tiny_bench, points[:2], FOREVER)
-    on = run_with_planner(tiny_bench, points, FOREVER)
+    off: list[TrialFigures] = []
+    on: list[TrialFigures] = []
+    run_without_planner(tiny_bench, points[:2], FOREVER, off.append)
+    run_with_planner(tiny_bench, points, FOREVER, on.append)
 
     assert [t.outcome for t in on + off] == ["complete"] * 5
     assert [t.number for t in on] == [0, 1, 2] and [t.number for t in off] == [0, 1]
@@ -187,20 +192,28 @@ def test_both_runs_train_the_same_points_in_order(tiny_bench: Bench) -> None:
 
 
 def test_search_ends_after_its_trials_or_at_the_deadline(tiny_bench: Bench) -> None:
-    record = cast(TrialRecord, SimpleNamespace(outcome="infeasible", measured=None))
-    patient, late = Collector(2, FOREVER), Collector(2, deadline=0.0)
+    unset: dict[str, Any] = dict.fromkeys(TrialRecord.__dataclass_fields__)
+    record = cast(TrialRecord, SimpleNamespace(**{**unset, "outcome": "infeasible"}))
+    kept: list[TrialFigures] = []
+    patient, late = Collector(2, FOREVER, kept.append), Collector(2, 0.0, kept.append)
     patient.trial_ended(record)
     for collector in (patient, late):
         with pytest.raises(EnoughError):
             collector.trial_ended(record)
-    assert len(patient.records) == 2 and len(late.records) == 1
+    assert (patient.ended, late.ended, len(kept)) == (2, 1, 3)
     points = random_points(tiny_bench.study.search_space, 3, seed=1)
-    assert run_without_planner(tiny_bench, points, deadline=0.0) == []
+    run_without_planner(tiny_bench, points, 0.0, kept.append)
+    assert len(kept) == 3
 
 
 @pytest.mark.slow
 def test_trials_of_the_leak_check_share_one_process(tiny_bench: Bench) -> None:
-    found = json.loads(json.dumps(leak_check(tiny_bench, 3, FOREVER)))
+    saved: list[str] = []
+    found = json.loads(
+        json.dumps(leak_check(tiny_bench, 3, FOREVER, lambda r: saved.append(json.dumps(r))))
+    )
+    assert [len(json.loads(text)["after"]) for text in saved] == [1, 2, 3]
+    assert all(leak_tables(json.loads(text)) for text in saved)
     assert [trial["outcome"] for trial in found["after"]] == ["complete"] * 3
     assert found["processes"] == 1
     if sys.platform == "linux":
@@ -231,7 +244,7 @@ def test_step_times_are_taken_with_and_without_the_monitor(
 
 def test_torch_without_cuda_is_one_message(tiny_bench: Bench, gpu_reader: FakeReader) -> None:
     with pytest.raises(InputError, match="torch finds no GPU"):
-        leak_check(replace(tiny_bench, reader=gpu_reader), 1, FOREVER)
+        leak_check(replace(tiny_bench, reader=gpu_reader), 1, FOREVER, lambda report: None)
 
 
 # Tables
@@ -274,9 +287,13 @@ def test_probe_that_does_not_bound_its_run_shows_in_the_smallest_ratio() -> None
 def test_out_of_memory_costs_its_own_seconds_and_the_next_process() -> None:
     trials = [
         trial(0, "oom", seconds={"load": 30.0, "probe": 4.0}),
-        trial(1, seconds={"load": 20.0, "probe": 1.0}),
+        trial(1, "infeasible", seconds={"plan": 0.1}),
+        trial(2, seconds={"load": 20.0, "probe": 1.0}),
+        trial(3, "oom", seconds={"probe": 4.0}),
     ]
-    assert summary(trials)["oom_gpu_seconds"] == (24, 24, 24)
+    found = summary(trials)
+    assert found["oom_own_seconds"] == (4, 4, 4)
+    assert found["oom_start_seconds"] == (20, 20, 20), "the last one has no successor"
 
 
 def test_parts_are_compared_within_the_allocated_peak() -> None:
@@ -377,10 +394,41 @@ def test_earlier_run_is_shown_again_as_markdown(tmp_path: Path) -> None:
     assert "| trials | 1 of 40 | 0 | 0 of 10 |" in done.stdout
 
 
+def test_report_is_whole_after_each_trial_and_can_be_shown(
+    tiny_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two_by_hand(bench: Bench, points: object, deadline: float, keep: Keep) -> None:
+        keep(trial(0))
+        keep(trial(1))
+
+    def search(bench: Bench, points: object, deadline: float, keep: Keep) -> None:
+        keep(trial(0))
+
+    monkeypatch.setattr(gpu_trials, "run_without_planner", two_by_hand)
+    monkeypatch.setattr(gpu_trials, "run_with_planner", search)
+    saved: list[str] = []
+    asked = Namespace(trials=3, off_trials=2, seconds=None, seed=1)
+    gpu_trials.planner_report(tiny_bench, asked, lambda r: saved.append(json.dumps(r)))
+    done = [trial_tables(json.loads(text))[0].rows[0] for text in saved]
+    assert done == [
+        ["trials", "0 of 3", "0", "1 of 2"],
+        ["trials", "0 of 3", "0", "2 of 2"],
+        ["trials", "1 of 3", "1", "2 of 2"],
+    ]
+
+
+def test_stopped_writing_leaves_the_earlier_report(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    write_report(file, {"kind": "leak"})
+    with pytest.raises(TypeError):
+        write_report(file, {"kind": object()})
+    assert json.loads(file.read_text(encoding="utf-8")) == {"kind": "leak"}
+
+
 @pytest.mark.parametrize("text", ["no json", '["a list"]', '{"kind": "other"}'])
 def test_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "run.json"
     file.write_text(text, encoding="utf-8")
     done = bench("--from", file)
     assert done.returncode == 2
-    assert str(file) in done.stderr and "--json" in done.stderr and "Traceback" not in done.stderr
+    assert str(file) in done.stderr and "--out" in done.stderr and "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 from bench import plan_speed
 from bench.plan_speed import EXAMPLES, EXAMPLES_PLAN, PLANNER, Result, Setting
 from vram_search.data import load_rows
+from vram_search.errors import VramSearchError
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.seconds import Pace, Speed
-from vram_search.gpu import NoGpuError
+from vram_search.gpu import FakeReader, GpuDevice, GpuSample, NoGpuError
+from vram_search.protocol import LoadJob
 from vram_search.spec import Card
 from vram_search.spec.card import load_card
+from vram_search.units import GIB
 
 CARD = Card.model_validate(load_card(plan_speed.CARD))
 H200 = Pace(Speed(989e12, 4.8e12))
@@ -86,13 +90,81 @@ def test_table_names_each_ratio_and_their_geometric_mean_in_80_columns() -> None
     assert max(map(len, lines)) <= 80
 
 
+class Trained:
+    """Stands for `measure`; the planner's setting of `fails` does not complete."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails = fails
+
+    def __call__(self, setting: Setting, *_: object) -> Result:
+        if (setting.model, setting.name) == (self.fails, PLANNER):
+            raise VramSearchError(f"{setting.model}: oom in probe")
+        return replace(RESULT, model=setting.model, setting=setting.name)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A card and processes that are there at once; the list tells when they load and end."""
+    told: list[str] = []
+
+    class Process:
+        def __init__(self, job: LoadJob, log: Path, **_: object) -> None:
+            self.name = log.stem
+
+        def ready(self) -> None:
+            told.append(f"load {self.name}")
+
+        def replace(self) -> None:
+            told.append(f"end {self.name}")
+
+    device = GpuDevice(0, "GPU-0", "a card", 16 * GIB, "580", "13.0", "9.0", False, False)
+    reader = FakeReader(device, [GpuSample(0.0, GIB, GIB)])
+    monkeypatch.setattr("bench.gpu_trials_setup.NvmlReader", lambda: reader)
+    monkeypatch.setattr(plan_speed, "ResidentTrainer", Process)
+    return told
+
+
+def test_processes_of_a_model_end_before_the_next_models_load(
+    on_a_gpu: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_speed, "measure", Trained())
+    small, large = plan_speed.MODELS[:2]
+    plan_speed.run([small, large], 2, lambda report: None)
+    assert all(small in line for line in on_a_gpu[:4])
+    assert all(large in line for line in on_a_gpu[4:])
+    assert [line.split()[0] for line in on_a_gpu] == ["load", "load", "end", "end"] * 2
+
+
+def test_what_was_measured_before_a_failure_is_written_and_shown(
+    on_a_gpu: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small, large = plan_speed.MODELS[:2]
+    file = tmp_path / "plan.json"
+    monkeypatch.setattr(plan_speed, "measure", Trained(fails=large))
+    monkeypatch.setattr("sys.argv", ["", "--models", small, large, "--out", str(file)])
+    assert plan_speed.main() == 1
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert [(r["model"], r["setting"]) for r in report["results"]] == [
+        (small, EXAMPLES),
+        (small, PLANNER),
+        (large, EXAMPLES),
+    ]
+    assert report["ratios"] == {small: 1.0} and report["device"] == "a card"
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in shown] == [small, small, large, f"{large}:"]
+    assert len(on_a_gpu) == 8, "the processes end after a failure too"
+
+
 def test_machine_without_a_gpu_gets_one_message_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_reader() -> None:
         raise NoGpuError("no NVIDIA driver is installed", "Install the driver.")
 
-    monkeypatch.setattr(plan_speed, "NvmlReader", no_reader)
+    monkeypatch.setattr("bench.gpu_trials_setup.NvmlReader", no_reader)
     monkeypatch.setattr("sys.argv", ["plan_speed"])
     assert plan_speed.main() == 2
     assert "no NVIDIA driver" in capsys.readouterr().err

@@ -22,6 +22,8 @@ _BYTE_UNITS = {
     "gb": 1000**3,
     "tb": 1000**4,
 }
+_UNIT_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(h|min|m|s)\s*")
 
 
 def parse_bytes(text: str | int) -> int:
@@ -62,3 +64,16 @@ def format_duration(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "30m", "1h30m", "90 s" or "2 h 10 min".
+
+    Raises:
+        ValueError: the text is no duration above 0.
+    """
+    pieces = _DURATION.findall(text.strip().lower())
+    seconds = sum(float(count) * _UNIT_SECONDS[unit] for count, unit in pieces)
+    if _DURATION.sub("", text.strip().lower()) or not 0 < seconds < float("inf"):
+        raise ValueError(f"{text!r} is not a duration; write it like '30m', '2h' or '1h30m'")
+    return seconds

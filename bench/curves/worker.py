@@ -22,7 +22,6 @@ from bench.curves.runs import eval_points
 from vram_search.data import load_rows
 from vram_search.protocol import LoadJob, Step, TrialJob, finite
 from vram_search.train import model as base_model
-from vram_search.train.channel import silence_libraries
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, TokenRow, cut, encode
 from vram_search.train.faults import DivergedError
@@ -147,7 +146,6 @@ def load_task(job: LoadJob) -> Rows:
 def main() -> None:
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print breaks no line
-    silence_libraries()
     torch.set_num_threads(1)
     jobs = {task: LoadJob(**job) for task, job in json.loads(sys.stdin.readline()).items()}
     tasks = {task: load_task(job) for task, job in jobs.items()}

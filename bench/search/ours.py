@@ -1,4 +1,4 @@
-"""The search that `vram-search run` makes, on a replayed GPU (`worker/run.py`, `worker/trial.py`)."""
+"""The search that `vram-search run` makes (`vram_search/worker/run.py`), on a replayed GPU."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.base import Count, Number
-from vram_search.spec.hyperparameters import CutoffLen, LearningRate, LearningRateRange, Optim, Rank
+from vram_search.spec.hyperparameters import CutoffLen, LearningRate, Optim, Rank
 
 ALPHA_RATIO = 2
 """The study's default lora_alpha_ratio; a table has no lora_alpha."""
@@ -90,8 +90,13 @@ class Row(BaseModel):
     @property
     def hyperparameters(self) -> Hyperparameters:
         return Hyperparameters(
+            optim=self.optim,
+            lora_target=self.lora_target,
+            lora_rank=self.lora_rank,
             lora_alpha=ALPHA_RATIO * self.lora_rank,
-            **{name: getattr(self, name) for name in Hyperparameters.model_fields if name in FIELDS},
+            cutoff_len=self.cutoff_len,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
         )
 
     def points_at(self, shares: Sequence[float] | None) -> list[int]:
@@ -114,9 +119,6 @@ class Row(BaseModel):
     @property
     def eval_seconds_each(self) -> float:
         return self.eval_seconds / max(1, sum(loss is not None for loss in self.eval_loss))
-
-
-FIELDS = set(Row.model_fields)
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,15 @@ class Table:
         points = [config.hyperparameters for config in self.configs]
         rates = [point.learning_rate for point in points]
         targets = {point.lora_target for point in points}
-        return SearchSpace(
-            optim=tuple(sorted({point.optim for point in points})),
-            lora_target=tuple(target for target in get_args(Target) if target in targets),
-            lora_rank=tuple({point.lora_rank for point in points}),
-            cutoff_len=tuple({point.cutoff_len for point in points}),
-            batch_size=tuple({point.batch_size for point in points}),
-            learning_rate=LearningRateRange(min=min(rates), max=max(rates)),
+        return SearchSpace.model_validate(
+            {
+                "optim": sorted({point.optim for point in points}),
+                "lora_target": [target for target in get_args(Target) if target in targets],
+                "lora_rank": sorted({point.lora_rank for point in points}),
+                "cutoff_len": sorted({point.cutoff_len for point in points}),
+                "batch_size": sorted({point.batch_size for point in points}),
+                "learning_rate": {"min": min(rates), "max": max(rates)},
+            }
         )
 
     def limit_bytes(self, infeasible_share: float) -> int:
@@ -244,7 +248,7 @@ def read_rows(file: Path) -> list[Row]:
     if faults:
         raise FaultyFileError(str(file), faults[:FAULTS_SHOWN])
     if not rows:
-        raise InputError(f"{file}: holds no rows", "one JSON object a line, see bench/search/table.py")
+        raise InputError(f"{file}: holds no rows", "row format: bench/search/table.py")
     return rows
 
 

@@ -167,3 +167,18 @@ def test_out_of_memory_shows_what_was_held_at_that_moment(vram_search: Cli, home
         "requested in vain 1.00 GiB",
     ]
     assert "Prefer No Sysmem Fallback" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        ({"step_seconds": 0.612}, "0.55 s predicted, 0.612 s measured"),
+        (None, "0.55 s predicted"),
+    ],
+)
+def test_seconds_of_a_step_are_shown_as_predicted_and_as_measured(
+    vram_search: Cli, home: Path, measured: dict[str, Any] | None, words: str
+) -> None:
+    predicted = {**BYTES, "step_seconds": 0.55}
+    text = show(vram_search, home, "complete", predicted, measured=measured)
+    assert f"  optimizer step   {words}\n" in text

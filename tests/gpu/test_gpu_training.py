@@ -1,4 +1,8 @@
-"""What holds only on a CUDA GPU: the allocator's peaks, its cap, the resident base. `make gpu`."""
+"""What holds only on a CUDA GPU: the allocator's peaks, its cap, the resident base. `make gpu`.
+
+A trial's cost is its micro-batches, those of the probe included: 0.3 s each for this model on an
+H200, whatever their size.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,22 @@ from pathlib import Path
 import pytest
 
 from vram_search.gpu import NvmlReader
-from vram_search.protocol import AnyEvent, Finished, LoadJob, Probed, Step, TrialJob
+from vram_search.protocol import LEAK_BYTES, AnyEvent, Finished, LoadJob, Probed, Step, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 from vram_search.units import GIB, MIB
-from vram_search.worker.resident import LEAK_BYTES, ResidentTrainer
+from vram_search.worker.resident import ResidentTrainer
 
 pytestmark = pytest.mark.gpu
 CAP_BYTES = 16 * GIB
 LONGEST_ANSWER = 560
 """Characters, a token each: with its question beyond the cutoff of 512."""
 OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
-PLANS = ((1, 2), (2, 1), (4, 1), (2, 2))
+PLANS = ((1, 2), (2, 1), (4, 1), (3, 1))
 """(micro-batch, accumulation)."""
+STEPS = 2
+TRIALS = len(OPTIMIZERS) * len(PLANS)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def trial_job(
     optim: str,
     *,
     accumulation: int = 1,
-    steps: int = 6,
+    steps: int = STEPS,
     rungs: tuple[float, ...] = (),
 ) -> TrialJob:
     return TrialJob(
@@ -90,13 +96,13 @@ def run(trainer: ResidentTrainer, job: TrialJob) -> tuple[Finished, list[AnyEven
     return trainer.run(job, events.append, lambda evaluated: False), events
 
 
-def test_thirty_trials_of_rotating_plans_leave_nothing_behind(
+def test_every_optimizer_under_every_plan_leaves_nothing_behind(
     trainer: ResidentTrainer, tmp_path: Path
 ) -> None:
     level = trainer.ready().allocated_bytes
     assert level is not None
     leaked = 0
-    for number in range(30):
+    for number in range(TRIALS):
         micro_batch, accumulation = PLANS[number % len(PLANS)]
         optim = OPTIMIZERS[number % len(OPTIMIZERS)]
         job = trial_job(tmp_path, number, micro_batch, optim, accumulation=accumulation, steps=1)
@@ -105,14 +111,14 @@ def test_thirty_trials_of_rotating_plans_leave_nothing_behind(
         assert finished.base_intact
         assert finished.survivors == ()
         leaked += finished.leaked_bytes
-    assert abs(leaked) <= LEAK_BYTES, f"{leaked} bytes more than {level} after 30 trials"
+    assert abs(leaked) <= LEAK_BYTES, f"{leaked} bytes more than {level} after {TRIALS} trials"
     assert trainer.starts == 1
 
 
 @pytest.mark.parametrize(
     ("number", "micro_batch", "accumulation"),
-    [(0, 1, 1), (1, 4, 1), (2, 4, 4), (3, 2, 4)],
-    ids=["1x1 ckpt", "4x1", "4x4 ckpt", "2x4"],
+    [(0, 1, 1), (1, 4, 1), (2, 4, 4), (3, 2, 3)],
+    ids=["1x1 ckpt", "4x1", "4x4 ckpt", "2x3"],
 )
 def test_probe_bounds_a_training_on_varied_rows_and_names_its_bytes(
     trainer: ResidentTrainer, tmp_path: Path, number: int, micro_batch: int, accumulation: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_top_marks_imported_runs_and_leaves_unknown_cells(imported: Path) -> Non
 def test_best_names_where_its_run_came_from(imported: Path) -> None:
     lines = printed("best")
     assert "trial 1, eval_loss 1.1973 (step 50 of 51)" in lines
-    assert str(imported) in lines.replace("\n", "")
+    assert str(imported) in re.sub(r"\n +", "", lines)
+    assert max(map(len, lines.splitlines())) <= 80
     assert "run with-logs of LLaMA-Factory, no search" in lines
 
 

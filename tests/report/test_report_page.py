@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.html import charts, render
@@ -66,6 +67,21 @@ def data_of(text: str) -> dict[str, Any]:
     assert found
     data: dict[str, Any] = json.loads(found[1])
     return data
+
+
+def test_report_reads_the_losses_of_many_trials_in_as_many_queries_as_of_few(
+    database: Store, studies: Make
+) -> None:
+    asked: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    counts = []
+    for trials in (20, 40):
+        study = studies(database, name=f"of {trials}", trials=trials)
+        asked.clear()
+        night = load_night(database, study)
+        assert night.sweet_spot is not None
+        counts.append(len([query for query in asked if "evaluations" in query]))
+    assert counts == [2, 2]
 
 
 def test_report_has_every_chart_and_every_trial(night: Night) -> None:

@@ -170,6 +170,7 @@ def test_learning_rates_are_grouped_in_fifths() -> None:
     (found,) = importances(trials)
     assert [len(group.losses) for group in found.groups] == [10] * 5
     assert found.share > 0.9
+    assert found.groups[0].label == "1.0e-05 to 2.4e-05"
 
 
 def test_few_trials_say_nothing() -> None:

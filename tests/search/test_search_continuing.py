@@ -69,7 +69,7 @@ def test_new_process_can_tell_what_the_old_one_asked_for(
     open_search().tell(number, "complete", 1.5, -0.25)
     (told,) = optuna_trials()
     assert (told.state, told.value) == (TrialState.COMPLETE, 1.5)
-    assert told.constraints == {MEMORY_CONSTRAINT: -0.25}
+    assert told.constraints[MEMORY_CONSTRAINT] == -0.25
 
 
 def test_enqueued_point_waits_for_the_next_process(open_search: OpenSearch) -> None:

@@ -16,6 +16,7 @@ from vram_search.units import (
     format_bytes,
     format_duration,
     parse_bytes,
+    parse_duration,
 )
 
 
@@ -96,6 +97,22 @@ def test_sizes_are_printed_for_a_person(count: float | None, text: str) -> None:
 )
 def test_durations_are_printed_for_a_person(seconds: float | None, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2 h 10 min", 7800), ("0.5 H", 1800)],
+)
+def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "30", "-5m", "0s", "m", "5 days", "5m later", "9" * 400 + "h"]
+)
+def test_text_that_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(text)
 
 
 def test_errors_say_what_happened_then_what_to_do() -> None:

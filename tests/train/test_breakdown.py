@@ -26,11 +26,11 @@ from vram_search.train import breakdown
 from vram_search.train import model as base_model
 from vram_search.train.breakdown import (
     PeakRecorder,
-    Replay,
     attribute_oom,
     attribute_peak,
     find_owners,
 )
+from vram_search.train.history import Replay
 from vram_search.units import KIB, MIB
 
 RECORDED = Path(__file__).parents[1] / "data"

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vram_search.data import Example
 from vram_search.errors import InputError
-from vram_search.train.examples import IGNORED, EncodedExample, answer_bytes, cut, encode, shares
+from vram_search.train.examples import (
+    IGNORED,
+    EncodedExample,
+    TokenRow,
+    answer_bytes,
+    collate,
+    cut,
+    encode,
+    shares,
+)
 from vram_search.train.tokenizer import byte_tokenizer
 
 QUESTION = Example((("user", "Why?"), ("assistant", "Because.")))
@@ -77,3 +87,14 @@ def test_cut_never_exceeds_the_cutoff_and_keeps_what_fits(
     assert len(row.input_ids) == len(row.labels) <= cutoff
     if example.length <= cutoff:
         assert len(row.input_ids) == example.length
+
+
+def test_batch_is_padded_on_the_right_without_attention_or_loss() -> None:
+    rows = [TokenRow((150_000, 8, 9), (IGNORED, 8, 9)), TokenRow((5,), (5,))]
+    batch = collate(rows, pad_token_id=3)
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[150_000, 8, 9], [5, 3, 3]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [[IGNORED, 8, 9], [5, IGNORED, IGNORED]],
+    }
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from vram_search.protocol import AnyEvent, Evaluated, Finished, TrialJob
 from vram_search.spec.study import TrainingSpec
 from vram_search.train import evaluate as evaluation
 from vram_search.train import model as base_model
+from vram_search.train import run as run_module
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import collate, cut
 from vram_search.train.faults import DivergedError
@@ -83,17 +85,18 @@ def test_pruned_trial_stops_at_its_rung(base: Any, corpus: Corpus, make_job: Mak
 
 
 def test_phases_of_a_trial_that_diverges_after_a_rung_add_up_to_its_seconds(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    readings = itertools.count()  # of a clock that goes on by a second when it is read
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
+
     def diverge() -> bool:
         raise DivergedError("at the rung")
 
-    began = time.perf_counter()
     finished = Trial(base, corpus, make_job(), lambda event: None, diverge).run()
-    whole = time.perf_counter() - began
     assert finished.outcome == "diverged"
     assert finished.seconds["eval"] > 0
-    assert sum(finished.seconds.values()) <= whole
+    assert sum(finished.seconds.values()) <= next(readings) - 1
 
 
 def test_eval_loss_is_the_models_own_loss_per_answer_token(base: Any, corpus: Corpus) -> None:

@@ -21,7 +21,7 @@ from vram_search.units import GIB
 from vram_search.worker.budget import Budget
 from vram_search.worker.opening import open_study
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.trial import Room
+from vram_search.worker.room import Room
 
 CARD_BYTES = 10 * GIB
 MODEL = shipped("configs", "models", "smollm2-135m")

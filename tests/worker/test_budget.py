@@ -20,10 +20,11 @@ from vram_search.gpu.fake import FakeReader
 from vram_search.protocol import AnyEvent, Finished, LoadJob, Ready, TrialJob
 from vram_search.search import Proposal
 from vram_search.spec import load_study
-from vram_search.store import TrialRecord, open_store, sqlite_url
+from vram_search.store import TrialRecord, TrialResult, open_store, sqlite_url
 from vram_search.units import GIB, MIB
-from vram_search.worker import run
+from vram_search.worker import room, run
 from vram_search.worker.budget import NOTICED_BYTES, Budget
+from vram_search.worker.opening import open_study
 from vram_search.worker.prepare import Prepared, prepare
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,6 +39,7 @@ CARD = {
     "context_bytes": 500 * MIB,
 }
 DEVICE = GpuDevice(0, "GPU-1", "toy", TOTAL, "580", "13.0", "12.0", False, None)
+READER = FakeReader(DEVICE, [GpuSample(0.0, GIB, GIB)])
 
 
 class Trainer:
@@ -122,8 +124,8 @@ def test_run_and_estimate_have_one_budget_before_and_after_a_calibration(
     vram_search: Cli,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "ResidentTrainer", Trainer)
-    monkeypatch.setattr(run, "open_reader", lambda: reader)
+    monkeypatch.setattr(room, "ResidentTrainer", Trainer)
+    monkeypatch.setattr(room, "open_reader", lambda: reader)
     file = write_study(card=CARD, budget={"trials": 2})
     for trials, context_bytes in ((1, 500 * MIB), (2, 700 * MIB)):
         (plan, *_) = json.loads(vram_search("estimate", file, "--json").stdout)["plans"]
@@ -205,17 +207,34 @@ def test_run_plans_each_trial_with_what_is_left_then(
             reader.show(reading(others=3 * GIB))
             return super().run(job, on_event, prune)
 
-    monkeypatch.setattr(run, "ResidentTrainer", Neighbour)
-    monkeypatch.setattr(run, "open_reader", lambda: reader)
+    monkeypatch.setattr(room, "ResidentTrainer", Neighbour)
+    monkeypatch.setattr(room, "open_reader", lambda: reader)
     file = write_study(card=CARD, budget={"trials": 2})
     assert budget_of_run(prepared(file), home, 2) == FIRST - 2 * GIB
+
+
+def test_full_card_is_refused_and_the_database_is_closed(
+    home: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Closing(run.Search):
+        def close(self) -> None:
+            closed.append("search")
+            super().close()
+
+    monkeypatch.setattr(run, "Search", Closing)
+    monkeypatch.setattr(room, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
+    with pytest.raises(InputError):
+        run.run_study(prepared(write_study(card=CARD)), run.StopRule(1, None), Listener())
+    assert closed == ["search"]
 
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_base_is_loaded_with_the_kernels_that_the_plans_name(
     home: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, pinned: bool
 ) -> None:
-    monkeypatch.setattr(run, "ResidentTrainer", Trainer)
+    monkeypatch.setattr(room, "ResidentTrainer", Trainer)
     file = write_study(card=CARD, budget={"trials": 1}, plan={"enable_liger_kernel": pinned})
     budget_of_run(prepared(file), home, 1)
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
@@ -230,6 +249,45 @@ def test_dry_run_judges_by_the_calibrated_budget(home: Path, write_study: WriteS
     assert all(fits for _, _, fits in run.preview(study))
     calibrate(TOTAL - GIB - 3 * MIB)
     assert not any(fits for _, _, fits in run.preview(study))
+
+
+@pytest.mark.parametrize("reader", [None, READER], ids=["no GPU", "GPU"])
+@pytest.mark.usefixtures("home")
+def test_dry_run_plans_with_the_kernels_that_a_run_here_would_have(
+    write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, reader: GpuReader | None
+) -> None:
+    monkeypatch.setattr(run, "open_reader", lambda: reader)
+    monkeypatch.setattr("vram_search.estimate.planner.liger_available", lambda model_type: True)
+    planned = [planned.plan for _, planned, _ in run.preview(prepared(write_study(card=CARD)))]
+    assert {plan.enable_liger_kernel for plan in planned} == {reader is not None}
+
+
+@pytest.mark.parametrize(
+    ("measured", "slower", "fits"),
+    [({"step_seconds": 1e3}, True, True), ({"required_ratio_above": 1e9}, False, False)],
+    ids=["pace", "margin"],
+)
+def test_dry_run_has_learnt_from_the_studys_trials(
+    home: Path,
+    write_study: WriteStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: dict[str, float],
+    slower: bool,
+    fits: bool,
+) -> None:
+    monkeypatch.setattr(run, "open_reader", lambda: READER)
+    # One plan alone, so that its seconds compare.
+    plan = {"per_device_train_batch_size": 4, "gradient_checkpointing": True}
+    study = prepared(write_study(card=CARD, plan=plan))
+    (point, before, _), *_ = run.preview(study)
+    store = open_store(sqlite_url(home / "vram-search.db"), create=True)
+    record = open_study(store, study, accept_changes=False)
+    trial = store.start_trial(record.id, 0, point, seed=1, data_hash="d1")
+    store.record_plan(trial, before.plan.model_dump(mode="json"), {})
+    store.finish_trial(trial, TrialResult("complete", measured=measured, device=DEVICE.name))
+    store.close()
+    (_, after, still_fits), *_ = run.preview(study)
+    assert (after.step_seconds > 2 * before.step_seconds, still_fits) == (slower, fits)
 
 
 def test_base_that_the_calibrated_card_cannot_hold_is_refused(

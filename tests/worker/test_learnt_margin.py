@@ -26,7 +26,8 @@ from vram_search.store import (
 )
 from vram_search.units import GIB, MIB
 from vram_search.worker.margin import LIMIT_SHARE, learnt_margin, required_ratio_above
-from vram_search.worker.trial import Room, run_trial
+from vram_search.worker.room import Room
+from vram_search.worker.trial import run_trial
 
 SHAPE = load_shape(shipped("configs", "models", "smollm2-135m"))
 DEVICE = "NVIDIA GeForce RTX 4090"

@@ -135,7 +135,7 @@ def test_complete_trial_that_was_not_told_is_told_with_its_loss(
     restart(store, study, open_search())
     (told,) = optuna_trials(file)
     assert (told.state, told.value) == (TrialState.COMPLETE, 1.25)
-    assert told.constraints == {MEMORY_CONSTRAINT: -0.5}
+    assert told.constraints[MEMORY_CONSTRAINT] == -0.5
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,8 @@ def test_recorded_outcome_that_was_not_told_is_told_with_its_constraint(
     restart(store, study, open_search())
     (told,) = optuna_trials(file)
     assert told.state == TrialState.PRUNED
-    assert told.constraints == {MEMORY_CONSTRAINT: constraint}
+    assert told.constraints[MEMORY_CONSTRAINT] == constraint
+    assert told.user_attrs["outcome"] == outcome
     assert [trial.outcome for trial in store.trials(study.id)] == [outcome]
 
 
@@ -179,7 +180,7 @@ def test_trial_killed_between_its_constraint_and_its_end_is_told(
         restart(store, study, open_search())
     (told,) = optuna_trials(file)
     assert (told.state, told.value) == (TrialState.COMPLETE, 1.25)
-    assert told.constraints == {MEMORY_CONSTRAINT: -0.25}
+    assert told.constraints[MEMORY_CONSTRAINT] == -0.25
 
 
 def test_lost_trial_that_was_not_told_fails_and_is_put_in_line(
@@ -292,7 +293,7 @@ def test_optunas_tables_are_filled_from_the_record_when_they_are_gone(
     assert states(file) == [complete, complete, fail, waiting]
     learnt = optuna_trials(file)[:2]
     assert [trial.value for trial in learnt] == [1.5, 1.25]
-    assert [trial.constraints for trial in learnt] == [{MEMORY_CONSTRAINT: -0.25}] * 2
+    assert [trial.constraints[MEMORY_CONSTRAINT] for trial in learnt] == [-0.25] * 2
     again = search.ask()
     assert (again.number, again.retry_of) == (3, 2), "a number that no record has"
 

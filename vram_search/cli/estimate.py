@@ -40,21 +40,54 @@ _MODEL_OPTIONS = {
 @click.command("estimate", short_help="Predicted peak VRAM of a configuration, without a GPU.")
 @click.argument("file", metavar="[STUDY.yaml|RECIPE.yaml]", required=False, type=Path)
 @click.option("--model", metavar="SLUG|FOLDER", help="A shipped shape, or a model's folder.")
-@click.option("--lora-rank", type=_SIZE, default=8, show_default=True)
-@click.option("--lora-target", default="all", show_default=True, help="A set, or q_proj,v_proj.")
-@click.option("--cutoff-len", type=_SIZE, default=1024, show_default=True)
-@click.option("--batch", type=_SIZE, default=1, show_default=True, help="Micro-batch, sequences.")
 @click.option(
-    "--accumulate", type=_SIZE, default=1, show_default=True, help="Micro-batches a step."
+    "--lora-rank", type=_SIZE, metavar="N", default=8, show_default=True, help="Of the adapter."
+)
+@click.option("--lora-target", default="all", show_default=True, help="A set, or q_proj,v_proj.")
+@click.option(
+    "--cutoff-len",
+    type=_SIZE,
+    metavar="N",
+    default=1024,
+    show_default=True,
+    help="Tokens of a sequence.",
+)
+@click.option(
+    "--batch",
+    "--micro-batch",
+    "batch",
+    type=_SIZE,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Sequences of a micro-batch.",
+)
+@click.option(
+    "--accumulate",
+    type=_SIZE,
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Micro-batches a step.",
 )
 @click.option("--optim", default="adamw_8bit", show_default=True, help="As transformers names it.")
 @click.option("--no-checkpointing", is_flag=True, help="Keep all activations.")
 @click.option("--liger", is_flag=True, help="enable_liger_kernel: fused linear cross entropy.")
 @click.option("--eager", is_flag=True, help="Attention without a fused kernel.")
 @click.option(
-    "--quantization", type=click.Choice(["nf4", "int8", "none"]), default="nf4", show_default=True
+    "--quantization",
+    type=click.Choice(["nf4", "int8", "none"]),
+    default="nf4",
+    show_default=True,
+    help="Of the base model.",
 )
-@click.option("--eval-batch", type=click.IntRange(0, 2**31), default=0, help="0: no evaluation.")
+@click.option(
+    "--eval-batch",
+    type=click.IntRange(0, 2**31),
+    metavar="N",
+    default=0,
+    help="Sequences of an evaluation batch; 0: no evaluation.",
+)
 @click.option("--prepare-kbit", is_flag=True, help="peft's prepare_model_for_kbit_training ran.")
 @click.option("--card", metavar="SLUG", help="A card of configs/cards; a study names its own.")
 @click.option("--changes", is_flag=True, help="What would save bytes, also where it fits.")

@@ -29,13 +29,15 @@ QUANTIZATIONS = ("nf4", "int8", "none")
 @click.option("--model", required=True, metavar="SLUG|FOLDER", help="As in configs/models.")
 @click.option("--card", "card_slug", required=True, metavar="SLUG", help="As in configs/cards.")
 @click.option("--lora-target", default="all", show_default=True, help="Set, or names with commas.")
-@click.option("--lora-rank", default=16, show_default=True, type=int)
-@click.option("--optim", default="adamw_8bit", show_default=True)
+@click.option(
+    "--lora-rank", default=16, show_default=True, type=int, metavar="N", help="Of the adapter."
+)
+@click.option("--optim", default="adamw_8bit", show_default=True, help="As transformers names it.")
 @click.option("--quantization", default="nf4", show_default=True, help="nf4, int8 or none (bf16).")
 @click.option("--no-checkpointing", is_flag=True, help="Without gradient checkpointing.")
 @click.option("--liger", is_flag=True, help="With Liger's kernels.")
-@click.option("--cutoff-len", type=int, help="Largest rank at this cutoff_len, too.")
-@click.option("--micro-batch", type=int, help="Largest rank at this micro-batch, too.")
+@click.option("--cutoff-len", type=int, metavar="N", help="Largest rank at this cutoff_len, too.")
+@click.option("--micro-batch", type=int, metavar="N", help="Largest rank at this micro-batch, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", metavar="FILE", type=Path, help="Write the picture as SVG.")
 def command(
@@ -57,7 +59,7 @@ def command(
     \b
     Examples:
       vram-search fit --model qwen2.5-3b --card rtx-5060-ti-16gb
-      vram-search fit --model qwen2.5-7b --card rtx-3060-12gb --liger --svg fit.svg
+      vram-search fit --model qwen2.5-7b --card rtx-3060-12gb --liger
     """
     shape, card = find_shape(model), find_card(card_slug)
     _check_number("--lora-rank", lora_rank, MAX_RANK)

@@ -6,6 +6,7 @@ import importlib
 import sys
 
 import click
+from click.shell_completion import CompletionItem
 
 from vram_search import __version__
 from vram_search.errors import VramSearchError
@@ -22,15 +23,40 @@ COMMANDS = {
     "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
     "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
     "calibrate": "Measure this card's context and workspaces.",
-    "export": "Write a trial as a LLaMA-Factory YAML.",
+    "export": "Write a trial for the tool that trains it.",
+    "verify": "Train an export with the real tool and compare.",
     "report": "Write the results as one HTML file.",
     "import": "Take in runs made elsewhere.",
     "studies": "The studies in the database.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",
+    "dashboard": "Watch the searches in a browser: optuna-dashboard.",
+    "completion": "Print a script for the shell's completion.",
 }
 MODULES = {"import": "import_runs"}
 """Where a command's module has another name: `import` is a keyword."""
 INTERRUPTED = 130
+PROGRAM = "vram-search"
+COMPLETE_VARIABLE = "_VRAM_SEARCH_COMPLETE"
+"""Where a shell says that it asks for completions."""
+EPILOG = """\b
+Examples:
+  vram-search run studies/demo.yaml    search; Ctrl-C, and it goes on later
+  vram-search best                     what it found
+  vram-search export best              the YAML that trains it
+  vram-search estimate --model qwen2.5-3b --card rtx-5060-ti-16gb
+
+\b
+Exit codes, of every command:
+  0    done
+  1    failed
+  2    wrong input: the message says what to change
+  130  interrupted; finished trials are kept
+
+\b
+Environment:
+  VRAM_SEARCH_DATABASE  the database, as --database names it
+  VRAM_SEARCH_HOME      folder of database, adapters, exports, logs and cache
+"""
 
 
 class LazyGroup(click.Group):
@@ -46,6 +72,15 @@ class LazyGroup(click.Group):
         command: click.Command = module.command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names without importing the commands."""
+        names = [
+            CompletionItem(name, help=said)
+            for name, said in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -54,9 +89,9 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with: vram-search run studies/demo.yaml",
+    epilog=EPILOG,
 )
-@click.version_option(__version__, prog_name="vram-search")
+@click.version_option(__version__, prog_name=PROGRAM)
 def cli() -> None:
     """Find the QLoRA configuration with the lowest eval_loss that fits your card."""
 
@@ -64,7 +99,7 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except click.exceptions.Abort:
         code = INTERRUPTED
     except click.ClickException as error:

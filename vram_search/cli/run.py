@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from vram_search.errors import InputError, VramSearchError
 
 if TYPE_CHECKING:
     from vram_search.spec import StudySpec
+    from vram_search.store import Store, StudyRecord, TrialRecord
     from vram_search.worker.prepare import Prepared
     from vram_search.worker.run import StopRule
 
@@ -30,8 +31,18 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Override a key of the study file, e.g. search_space.lora_rank=[8,16]. Repeatable.",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Stop at N finished trials in all.")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="Stop after H hours.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop at N finished trials in all.",
+)
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="H",
+    help="Stop after H hours.",
+)
 @click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")
 @click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
@@ -51,7 +62,8 @@ def command(
     """Runs the study, or continues it; Ctrl-C loses no finished trial.
 
     Trials of earlier runs count against --trials. A trial that is expected to end after the time
-    given by --hours or --until is not started.
+    given by --hours or --until is not started. At the end the best trial's YAML and the report lie
+    in exports/STUDY beside the database.
 
     \b
     Examples:
@@ -130,11 +142,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> None:
-    """The table, the winner and its export."""
+    """The table, the winner, its export and the report."""
     from rich.console import Console
 
     from vram_search.cli.best import best_lines
-    from vram_search.export.recorded import write_recorded
     from vram_search.report.tables import trial_table
     from vram_search.report.words import study_json, trial_json
     from vram_search.store import open_store
@@ -146,26 +157,50 @@ def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> No
         record = store.study(name)
         assert record is not None, "run_study recorded it"
         trials, top = store.trials(record.id), store.top_trials(record.id, limit=1)
+        folder = study_folder(url, name).exports
+        report = _write_report(store, record, folder / f"{name}-report.html")
     finally:
         store.close()
     if as_json:
         best = trial_json(top[0]) if top else None
-        print_json({**study_json(record), "stopped": why, "best": best})
+        print_json({**study_json(record), "stopped": why, "best": best, "report": report})
         return
     console = Console(highlight=False)
     console.print()
     console.print(trial_table(trials, record, f"study {name}: stopped, {why}"))
-    if not top:
-        console.print("\nno trial is complete yet: nothing to export")
-        return
-    click.echo("\n" + "\n".join(best_lines(record, top[0])))
-    folder = study_folder(url, name).exports
+    if top:
+        click.echo("\n" + "\n".join(best_lines(record, top[0])) + "\n")
+        _export(record, top[0], folder)
+    else:
+        click.echo("\nno trial is complete yet: nothing to export")
+    if report is not None:
+        click.echo(f"report, to open in a browser: {report}")
+
+
+def _export(record: StudyRecord, trial: TrialRecord, folder: Path) -> None:
+    from vram_search.export.recorded import write_recorded
+
     try:
-        paths = write_recorded(record, top[0], folder, force=True)
+        paths = write_recorded(record, trial, folder, force=True)
     except VramSearchError as error:
         click.echo(f"not exported: {error.message}\nremedy: {error.remedy}", err=True)
         return
-    click.echo(f"\nexported for LLaMA-Factory: {paths[0]}")
+    click.echo(f"exported for LLaMA-Factory: {paths[0]}")
+
+
+def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
+    """Writes the report and returns its path; None where it failed, which is no search's end."""
+    from vram_search.report.page.html import render
+    from vram_search.report.page.night import load_night
+
+    try:
+        page = render(load_night(store, record), datetime.now(UTC))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page, encoding="utf-8")
+    except Exception as error:
+        click.echo(f"no report was written: {type(error).__name__}: {error}", err=True)
+        return None
+    return file
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:

@@ -65,6 +65,7 @@ def command(trial: str, study: str | None, database: str | None, as_json: bool) 
         *_head(record, found),
         *_losses(steps, evaluations),
         *byte_lines(record, found),
+        *_step_time(found),
         *oom_lines(found.error or {}),
         *_card(found.measured or {}),
         *_tail(found),
@@ -122,6 +123,20 @@ def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
         words += f", {own:.4f} at its own cutoff_len" if own is not None else ""
         lines += _field(f"eval at step {evaluation.step}", words)
     return lines
+
+
+def _step_time(trial: TrialRecord) -> list[str]:
+    """Seconds of an optimizer step: as the planner predicted them, and as they were."""
+    seconds = [
+        (trial.predicted or {}).get("step_seconds"),
+        (trial.measured or {}).get("step_seconds"),
+    ]
+    words = [
+        f"{value:.3g} s {origin}"
+        for value, origin in zip(seconds, ("predicted", "measured"), strict=True)
+        if value is not None
+    ]
+    return _field("optimizer step", ", ".join(words)) if words else []
 
 
 def _card(measured: dict[str, Any]) -> list[str]:

@@ -12,7 +12,13 @@ from vram_search.report.words import card_title, loss_cell, study_json
 @database_option
 @json_option
 def command(database: str | None, as_json: bool) -> None:
-    """All studies, newest activity first."""
+    """All studies, newest activity first.
+
+    \b
+    Examples:
+      vram-search studies
+      vram-search studies --json
+    """
     with opened(database) as store:
         rows = []
         for study in store.studies():

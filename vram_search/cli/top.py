@@ -19,14 +19,22 @@ from vram_search.report.words import study_json, trial_json
 
 @click.command("top", short_help="Table of the best trials, or of all.")
 @study_option
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "-n",
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Trials shown.",
+)
 @click.option("--all", "every", is_flag=True, help="All trials in order, whatever became of them.")
 @database_option
 @json_option
 @csv_option
 def command(
     study: str | None,
-    limit: int,
+    rows: int,
     every: bool,
     database: str | None,
     as_json: bool,
@@ -42,7 +50,7 @@ def command(
     refuse_both(as_json, as_csv)
     with opened(database) as store:
         record = find_study(store, study)
-        trials = store.trials(record.id) if every else store.top_trials(record.id, limit)
+        trials = store.trials(record.id) if every else store.top_trials(record.id, rows)
         counts = store.outcome_counts(record.id)
     if as_json:
         print_json({**study_json(record), "trials": [trial_json(trial) for trial in trials]})

@@ -44,6 +44,5 @@ def _wrapped(name: str, text: str) -> list[str]:
         WIDTH,
         initial_indent=f"  {name:<17}",
         subsequent_indent=" " * 19,
-        break_long_words=False,
         break_on_hyphens=False,
     )

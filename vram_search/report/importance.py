@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vram_search.report.pareto import comparable
+from vram_search.report.words import rate_cell
 from vram_search.store import TrialRecord
 
 MAX_VALUES = 6
@@ -71,7 +72,7 @@ def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
         if len(set(keys)) < 2:
             continue
         share = epsilon_squared(ranks, keys)
-        found.append(Importance(name, share, _groups(values, keys, losses)))
+        found.append(Importance(name, share, _groups(name, values, keys, losses)))
     return sorted(found, key=lambda item: (-item.share, item.name))
 
 
@@ -132,14 +133,16 @@ def _group_keys(values: Sequence[Any]) -> list[int]:
 
 
 def _groups(
-    values: Sequence[Any], keys: Sequence[int], losses: Sequence[float]
+    name: str, values: Sequence[Any], keys: Sequence[int], losses: Sequence[float]
 ) -> tuple[Group, ...]:
     groups = []
     for key in sorted(set(keys)):
         inside = [index for index, own in enumerate(keys) if own == key]
         members = [values[index] for index in inside]
         low, high = min(members, key=_order), max(members, key=_order)
-        label = _label(low) if low == high else f"{_label(low)} to {_label(high)}"
+        label = _label(name, low)
+        if low != high:
+            label += f" to {_label(name, high)}"
         groups.append(Group(label, low, high, tuple(losses[index] for index in inside)))
     return tuple(groups)
 
@@ -148,5 +151,7 @@ def _order(value: Any) -> Any:
     return value if _is_number(value) else str(value)
 
 
-def _label(value: Any) -> str:
+def _label(name: str, value: Any) -> str:
+    if name == "learning_rate":
+        return rate_cell(value)
     return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,9 +10,7 @@ from vram_search.report.pareto import required_bytes
 from vram_search.report.words import run_seconds
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
-
-_UNIT_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(h|min|m|s)\s*")
+from vram_search.units import parse_duration as parse_duration
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,3 @@ def needed_bytes(trial: TrialRecord) -> float | None:
     if size is None or origin == "measured":
         return size
     return size * (1 + ((trial.predicted or {}).get("margin") or 0.0))
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of "30m", "1h30m", "90 s" or "2 h 10 min".
-
-    Raises:
-        ValueError: the text is no duration above 0.
-    """
-    pieces = _DURATION.findall(text.strip().lower())
-    seconds = sum(float(count) * _UNIT_SECONDS[unit] for count, unit in pieces)
-    if _DURATION.sub("", text.strip().lower()) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{text!r} is not a duration; write it like '30m', '2h' or '1h30m'")
-    return seconds

@@ -7,7 +7,6 @@ the standard error is that of the paired difference to the best, over the exampl
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -122,7 +121,11 @@ def paired_standard_error(
     tokens = sum(loss or 0.0 for loss in best_sums) / best_loss
     if tokens <= 0:
         return None
-    return statistics.stdev(differences) * math.sqrt(len(differences)) / tokens
+    count = len(differences)
+    mean = sum(differences) / count
+    # `statistics.stdev` is exact to the last bit, and ten times slower.
+    variance = sum((difference - mean) ** 2 for difference in differences) / (count - 1)
+    return math.sqrt(variance * count) / tokens
 
 
 def _contender(

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
@@ -14,11 +15,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from vram_search.search.encoding import decode, distributions, encode
+from vram_search.search.shown import shown_attributes
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.store import Outcome, TrialRecord
 
 MEMORY_CONSTRAINT = "required_bytes over budget"
 """Set on every trial: by which share it misses the budget; feasible up to 0."""
+DASHBOARD_CONSTRAINTS = "constraints"
+"""System attribute of the same figure in a list: Optuna's older form, and the only one that
+optuna-dashboard 0.21 reads (_serializer.py, CONSTRAINTS_KEY). Optuna names its entry "0"."""
 OOM_EXCESS = 0.01
 """The excess told for a trial that was predicted to fit and did not."""
 
@@ -68,8 +73,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         self.space, self.alpha_ratio, self.rungs = space, alpha_ratio, tuple(rungs)
-        patience = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
-        self._storage = RDBStorage(url, engine_kwargs={"connect_args": patience})
+        self._storage = RDBStorage(url, engine_kwargs=patience(url))
         name = study if revision == 1 else f"{study}@{revision}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -82,6 +86,7 @@ class Search:
                     100 - PRUNED_SHARE, n_startup_trials=TRIALS_BEFORE_PRUNING
                 ),
             )
+            self._study.set_metric_names(["eval_loss"])
             self._study.sampler = TPESampler(
                 multivariate=True,
                 n_startup_trials=RANDOM_TRIALS,
@@ -116,27 +121,43 @@ class Search:
         trial.report(eval_loss, step=rung)
         return bool(trial.should_prune())
 
-    def tell(self, number: int, outcome: Outcome, eval_loss: float | None, excess: float) -> None:
+    def tell(
+        self,
+        number: int,
+        outcome: Outcome,
+        eval_loss: float | None,
+        excess: float,
+        record: TrialRecord | None = None,
+    ) -> None:
         """Teaches the sampler a trial's outcome.
 
         Args:
             excess: share by which the trial misses the memory budget; <= 0 where it fits.
+            record: what a dashboard shows of the trial (`shown_attributes`).
         """
-        trial = self._running.pop(number, None)
-        if trial is None:
-            study_id = self._storage.get_study_id_from_name(self._study.study_name)
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
-            trial = optuna.Trial(self._study, trial_id)
+        trial = self._running.pop(number, None) or self._reopened(number)
+        for name, value in shown_attributes(record).items() if record is not None else ():
+            trial.set_user_attr(name, value)
         if outcome == "lost":
             self._study.tell(trial, state=TrialState.FAIL)
             return
         if MEMORY_CONSTRAINT not in trial.constraints:
-            trial.set_constraint(MEMORY_CONSTRAINT, _constraint(outcome, excess))
+            constraint = _constraint(outcome, excess)
+            self._storage.set_trial_system_attr(
+                trial._trial_id, DASHBOARD_CONSTRAINTS, [constraint]
+            )
+            trial.set_constraint(MEMORY_CONSTRAINT, constraint)
         if outcome == "complete":
             self._study.tell(trial, eval_loss)
         else:
             # FAIL would teach nothing; PRUNED counts as worse than all that completed.
             self._study.tell(trial, state=TrialState.PRUNED)
+
+    def _reopened(self, number: int) -> optuna.Trial:
+        """A trial that an earlier process asked for."""
+        study_id = self._storage.get_study_id_from_name(self._study.study_name)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        return optuna.Trial(self._study, trial_id)
 
     def close(self) -> None:
         """Closes the database's connections."""
@@ -182,15 +203,22 @@ class Search:
             return unknown
         assert record.outcome is not None
         complete = record.outcome == "complete" and record.eval_loss is not None
+        constraint = _constraint(record.outcome, (record.predicted or {}).get("excess", 0.0))
         trial: FrozenTrial = optuna.trial.create_trial(
             state=TrialState.COMPLETE if complete else TrialState.PRUNED,
             value=record.eval_loss if complete else None,
             params=encode(hyperparameters, self.space),
             distributions=distributions(self.space),
+            user_attrs=shown_attributes(record),
+            system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
         )
-        excess = (record.predicted or {}).get("excess", 0.0)
-        trial.set_constraint(MEMORY_CONSTRAINT, _constraint(record.outcome, excess))
+        trial.set_constraint(MEMORY_CONSTRAINT, constraint)
         return trial
+
+
+def patience(url: str) -> dict[str, Any]:
+    """SQLAlchemy's engine arguments with which a connection waits for another process's write."""
+    return {"connect_args": {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}}
 
 
 def _constraint(outcome: Outcome, excess: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +111,16 @@ def collate(rows: Sequence[TokenRow], pad_token_id: int) -> dict[str, torch.Tens
     """A batch, padded on the right to its longest row: int64 tensors of (rows, tokens)."""
     longest = max(len(row.input_ids) for row in rows)
 
-    def padded(values: tuple[int, ...], filler: int) -> list[int]:
-        return list(values) + [filler] * (longest - len(values))
+    def padded(sequences: Iterable[tuple[int, ...]], filler: int) -> torch.Tensor:
+        # torch reads an array's memory; from lists it takes eight times as long.
+        values = array("q")
+        for sequence in sequences:
+            values.extend(array("q", sequence))
+            values.extend(array("q", [filler]) * (longest - len(sequence)))
+        return torch.frombuffer(values, dtype=torch.int64).view(len(rows), longest)
 
     return {
-        "input_ids": torch.tensor([padded(row.input_ids, pad_token_id) for row in rows]),
-        "attention_mask": torch.tensor([padded((1,) * len(row.input_ids), 0) for row in rows]),
-        "labels": torch.tensor([padded(row.labels, IGNORED) for row in rows]),
+        "input_ids": padded((row.input_ids for row in rows), pad_token_id),
+        "attention_mask": padded(((1,) * len(row.input_ids) for row in rows), 0),
+        "labels": padded((row.labels for row in rows), IGNORED),
     }

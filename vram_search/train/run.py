@@ -151,7 +151,6 @@ class Trial:
                 callbacks=[StepGuard(self.send), AtStep(rungs, stop_at_rung)],
                 flight=self.flight,
             ).train()
-        self.seconds["train"] -= self.seconds["eval"] + self.seconds["save"]
         if pruned_at:
             return "pruned", f"behind other trials at step {pruned_at[0]} of {self.steps_total}"
         self._evaluate(model, self.steps_total, is_rung=False)
@@ -206,11 +205,13 @@ class Trial:
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
+        """Adds to the phase's seconds; phases inside it count for themselves."""
+        start, spent = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
         finally:
-            self.seconds[phase] += time.perf_counter() - start
+            inside = sum(self.seconds.values()) - spent
+            self.seconds[phase] += time.perf_counter() - start - inside
 
     def _finished(self, outcome: Outcome, message: str, remedy: str = "") -> Finished:
         has_gpu = torch.cuda.is_available()

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, StoreError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.limit import Limit
-from vram_search.estimate.planner import decide_liger
 from vram_search.gpu import open_reader
-from vram_search.protocol import LoadJob, Ready
+from vram_search.protocol import Ready
 from vram_search.search import Search, priors
 from vram_search.spec import StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
 from vram_search.units import format_duration
-from vram_search.worker.budget import Budget
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.opening import open_study
@@ -30,8 +28,8 @@ from vram_search.worker.pace import approximate_row_tokens, learnt_pace
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.reconcile import enqueue_lost, reconcile
-from vram_search.worker.resident import ResidentTrainer
-from vram_search.worker.trial import Room, run_trial
+from vram_search.worker.room import Room, decided_pins, make_room
+from vram_search.worker.trial import run_trial
 
 COMPLETE: Outcome = "complete"
 FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
@@ -68,32 +66,28 @@ def run_study(
     """
     study = prepared.study
     url = database_url(study.database)
-    store = open_store(url, create=True)
     folder = study_folder(url, study.study)
-    try:
-        with _locked(folder):
-            record = open_study(store, prepared, accept_changes=accept_changes)
-            search = Search(
-                url,
-                study.study,
-                record.revision,
-                study.search_space,
-                study.training.lora_alpha_ratio,
-                study.training.rungs,
-                study.seed,
-            )
+    with contextlib.closing(open_store(url, create=True)) as store, _locked(folder):
+        record = open_study(store, prepared, accept_changes=accept_changes)
+        search = Search(
+            url,
+            study.study,
+            record.revision,
+            study.search_space,
+            study.training.lora_alpha_ratio,
+            study.training.rungs,
+            study.seed,
+        )
+        with contextlib.closing(search):
             reconcile(store, record, search, listener.note)
             if study.enqueue_priors:
                 _enqueue_priors(search, study, stop)
             _tell_what_was_found(store, record, stop, listener)
-            room = _make_room(prepared, store, record, search, folder, listener)
+            room = make_room(prepared, store, record, search, folder, listener)
             try:
                 return _search(room, stop)
             finally:
                 room.trainer.replace()
-                search.close()
-    finally:
-        store.close()
 
 
 @contextlib.contextmanager
@@ -131,61 +125,6 @@ def _tell_what_was_found(
         left = max(0, stop.trials - sum(counts[outcome] for outcome in FINISHED))
         goal = f"; {left} to go"
     listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
-
-
-def _make_room(
-    prepared: Prepared,
-    store: Store,
-    record: StudyRecord,
-    search: Search,
-    folder: StudyFolder,
-    listener: RunListener,
-) -> Room:
-    study = prepared.study
-    limit = Limit.of(study.card, prepared.shape)
-    reader = open_reader()
-    budget = Budget.at_start(limit, reader, listener.note)
-    pins = decide_liger(
-        study.plan,
-        prepared.shape.model_type,
-        has_gpu=reader is not None,
-        earlier=_earlier_liger(store, record),
-    )
-    expandable = study.plan.expandable_segments
-    trainer = ResidentTrainer(
-        LoadJob(
-            model_name_or_path=prepared.model_name_or_path,
-            random_weights=study.model.weights == "random",
-            tokenizer=prepared.tokenizer,
-            dataset=study.dataset,
-            seed=study.seed,
-            cutoff_lens=study.search_space.cutoff_len,
-            eval_cutoff_len=study.eval_cutoff_len,
-            cap_bytes=budget.first_bytes if reader is not None else None,
-            enable_liger_kernel=bool(pins.enable_liger_kernel),
-        ),
-        folder.log,
-        expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
-        gpu_uuid=reader.device().uuid if reader is not None else None,
-    )
-    return Room(
-        prepared=prepared,
-        store=store,
-        record=record,
-        search=search,
-        trainer=trainer,
-        listener=listener,
-        budget=budget,
-        margin=limit.margin,
-        adapters=folder.adapters,
-        pins=pins,
-    )
-
-
-def _earlier_liger(store: Store, record: StudyRecord) -> bool | None:
-    """Whether the study's trials so far had Liger's kernels; None before the first."""
-    planned = [trial.plan for trial in store.trials(record.id) if trial.plan]
-    return bool(planned[-1]["enable_liger_kernel"]) if planned else None
 
 
 def _search(room: Room, stop: StopRule) -> str:
@@ -300,18 +239,31 @@ def _keep_best_adapters(room: Room) -> None:
 
 
 def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
-    """What `--dry-run` shows: the priors, their plans, and whether they fit the study's card."""
-    study = prepared.study
-    limit = Limit.of(study.card, prepared.shape)
+    """What `--dry-run` shows: the priors, their plans as a run would choose them here, and whether
+    they fit the study's card. The lengths of the rows in tokens are not known yet."""
+    study, shape = prepared.study, prepared.shape
+    limit, reader = Limit.of(study.card, shape), open_reader()
+    earlier = _earlier_trials(study)
+    device = reader.device().name if reader is not None else "CPU"
+    pins = decided_pins(prepared, earlier, has_gpu=reader is not None)
+    margin = learnt_margin(shape, earlier, device)
+    pace = learnt_pace(shape, earlier, device, study.card)
     rows = []
     for point in priors(study.search_space, study.training.lora_alpha_ratio):
         candidates = plans(
-            prepared.shape,
-            point,
-            study.card,
-            study.plan,
-            eval_cutoff_len=study.eval_cutoff_len,
+            shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace
         )
-        chosen = choose_plan(candidates, limit.budget_bytes, limit.margin)
+        chosen = choose_plan(candidates, limit.budget_bytes, margin)
         rows.append((point.model_dump(), chosen or smallest(candidates), chosen is not None))
     return rows
+
+
+def _earlier_trials(study: StudySpec) -> list[TrialRecord]:
+    """The study's trials so far; none where there is no database yet."""
+    try:
+        opened = open_store(database_url(study.database), create=False)
+    except StoreError:
+        return []
+    with contextlib.closing(opened) as store:
+        record = store.study(study.study)
+        return store.trials(record.id) if record is not None else []

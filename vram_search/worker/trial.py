@@ -4,78 +4,25 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
-from vram_search.estimate.seconds import Pace
+from vram_search.estimate import PlannedTrial, choose_plan, smallest
 from vram_search.gpu import Monitor, MonitorReport
 from vram_search.protocol import AnyEvent, Evaluated, Finished, Stage, Step, TrialJob
-from vram_search.search import Proposal, Search
-from vram_search.spec import Hyperparameters, StudySpec
-from vram_search.spec.plan import PlanPins
-from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
+from vram_search.search import Proposal
+from vram_search.store import TrialRecord, TrialResult
 from vram_search.units import format_bytes
-from vram_search.worker.budget import Budget
 from vram_search.worker.course import Course, SpilledError
-from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import required_ratio_above
-from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError
-from vram_search.worker.resident import ResidentTrainer
 from vram_search.worker.result import blame_others, lost, trial_result
+from vram_search.worker.room import Room
 
 PLAN_ATTEMPTS = 3
 """Plans tried for one trial: after an out-of-memory the next one that needs less."""
 SMALLER = 0.97
 """A plan counts as needing less when it is predicted to need this share or less."""
-
-
-@dataclass
-class Room:
-    """What the trials of one run share."""
-
-    prepared: Prepared
-    store: Store
-    record: StudyRecord
-    search: Search
-    trainer: ResidentTrainer
-    listener: RunListener
-    budget: Budget
-    margin: float
-    """By which predicted required bytes are raised (`learnt_margin`)."""
-    adapters: Path
-    pins: PlanPins
-    """The study's, with Liger decided."""
-    pace: Pace | None = None
-    """Of the device, as its trials taught it (`learnt_pace`)."""
-    row_tokens: Sequence[int] = ()
-    """Lengths of the training rows, about."""
-    idle_since: float | None = None
-    """Reading of the performance counter when the latest training ended."""
-
-    @property
-    def budget_bytes(self) -> int:
-        """What the allocator may take now."""
-        return self.budget.now_bytes
-
-    @property
-    def study(self) -> StudySpec:
-        return self.prepared.study
-
-    def candidates(self, hyperparameters: Hyperparameters) -> list[PlannedTrial]:
-        """Plans of these hyperparameters, fastest first."""
-        return plans(
-            self.prepared.shape,
-            hyperparameters,
-            self.study.card,
-            self.pins,
-            eval_cutoff_len=self.study.eval_cutoff_len,
-            pace=self.pace,
-            row_tokens=self.row_tokens,
-        )
 
 
 def run_trial(room: Room, proposal: Proposal) -> TrialRecord:
@@ -270,9 +217,9 @@ def _finish(
 ) -> TrialRecord:
     """Our record first: what is recorded and untold is told at the next start."""
     room.store.finish_trial(trial_id, result)
-    room.search.tell(proposal.number, result.outcome, result.eval_loss, excess)
     record = room.store.trial(room.record.id, proposal.number)
     assert record is not None
+    room.search.tell(proposal.number, result.outcome, result.eval_loss, excess, record)
     if record.adapter_path is None:
         shutil.rmtree(room.adapters / f"trial-{proposal.number:04d}", ignore_errors=True)
     room.listener.trial_ended(record)
@@ -285,6 +232,7 @@ def _record_plan(room: Room, trial_id: int, planned: PlannedTrial) -> None:
         "budget_bytes": room.budget_bytes,
         "margin": room.margin,
         "excess": planned.excess(room.budget_bytes, room.margin),
+        "step_seconds": planned.step_seconds,
     }
     room.store.record_plan(trial_id, planned.plan.model_dump(mode="json"), predicted)
 

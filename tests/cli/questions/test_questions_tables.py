@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from vram_search.report.limits import parse_duration
 from vram_search.spec.card import Card, load_card
 from vram_search.store import Evaluation
 from vram_search.units import GIB
@@ -141,22 +140,6 @@ def test_single_trial_is_its_own_sweet_spot_and_front(ask: Ask, search: Search) 
     search.add()
     assert "sweet spot: the best itself" in ask("best").words
     assert "Pareto front of 1 complete trials, 1 on it" in ask("pareto").words
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2 h 10 min", 7800), ("0.5 H", 1800)],
-)
-def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "30", "-5m", "0s", "m", "5 days", "5m later", "9" * 400 + "h"]
-)
-def test_text_that_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not a duration"):
-        parse_duration(text)
 
 
 @pytest.mark.usefixtures("four")

@@ -9,8 +9,9 @@ from typing import Any
 
 from vram_search.report.importance import Importance, importances
 from vram_search.report.pareto import comparable, pareto_front
-from vram_search.report.sweet_spot import SweetSpot, best_loss_sums, find_sweet_spot
+from vram_search.report.sweet_spot import SweetSpot, find_sweet_spot
 from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
+from vram_search.store.losses import all_evaluations, best_example_losses
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Night:
     """A study with everything that its report shows.
 
     Attributes:
-        evaluations, step_losses: by trial number; step losses of the highlighted trials alone.
+        evaluations: by trial number, without losses per example.
+        step_losses: of the highlighted trials alone, by number.
         bests: of all studies of the database that have a complete trial.
     """
 
@@ -81,13 +83,7 @@ class Night:
 def load_night(store: Store, study: StudyRecord) -> Night:
     """Reads a study's trials and curves, and the best trial of every other study."""
     trials = store.trials(study.id)
-    evaluations = {trial.number: store.evaluations(trial.id) for trial in trials}
-    sums = {
-        trial.number: found
-        for trial in comparable(trials)
-        if (found := best_loss_sums(trial, evaluations[trial.number])) is not None
-    }
-    spot = find_sweet_spot(trials, sums)
+    spot = find_sweet_spot(trials, best_example_losses(store, study.id))
     shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
     bests = []
     for other in store.studies():
@@ -96,7 +92,7 @@ def load_night(store: Store, study: StudyRecord) -> Night:
     return Night(
         study=study,
         trials=trials,
-        evaluations=evaluations,
+        evaluations=all_evaluations(store, study.id),
         step_losses={number: store.step_losses(t.id) for number, t in shown.items()},
         bests=bests,
         sweet_spot=spot,

@@ -1,0 +1,16 @@
+"""`train FILE.yaml ...`: leaves the log that the test wrote; STAND_IN=fails ends with an error."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from llamafactory.hparams import get_train_args
+
+assert sys.argv.pop(1) == "train"
+config = get_train_args()[0]
+if os.environ.get("STAND_IN") == "fails":
+    sys.exit("CUDA out of memory, says the stand-in")
+assert os.environ["RECORD_VRAM"] == "1" and config.use_cpu == "true"
+Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+shutil.copy(os.environ["STAND_IN_LOG"], Path(config.output_dir, "trainer_log.jsonl"))

@@ -1,0 +1,185 @@
+"""`vram-search verify` from the search to the answer, with a stand-in for LLaMA-Factory.
+
+The tool itself is too large for the suite: `docs/experiments.md` holds the runs with it.
+"""
+
+from __future__ import annotations
+
+import json
+import site
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from vram_search.errors import InputError
+from vram_search.store import open_store, sqlite_url
+from vram_search.train.tokenizer import byte_tokenizer
+from vram_search.verify import Recorded, ToolEnvironment
+from vram_search.verify import verify as verify_trial
+
+pytestmark = pytest.mark.slow
+STAND_IN = Path(__file__).parent / "stand_in"
+STUDY = {
+    "study": "tiny",
+    "model": {"model_name_or_path": "model"},
+    "dataset": {"train": "rows.jsonl", "val_size": 4},
+    "card": "rtx-5060-ti-16gb",
+    "search_space": {
+        "optim": ["adamw_torch_fused"],
+        "lora_target": ["qv"],
+        "lora_rank": [4],
+        "cutoff_len": [256],
+        "batch_size": [4],
+    },
+    "training": {"max_steps": 3, "rungs": []},
+    # One batch: the tool's mean over batches is then the record's mean over tokens.
+    "plan": {"per_device_eval_batch_size": 4},
+    "budget": {"trials": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, tiny_config: str) -> Path:
+    """A folder with the database of one complete trial."""
+    folder = tmp_path_factory.mktemp("verify")
+    config = LlamaConfig(**json.loads(tiny_config))
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    byte_tokenizer().save_pretrained(folder / "model")
+    rows = [{"instruction": f"{n} plus {n}?", "output": f"It is {2 * n}."} for n in range(16)]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    done = vram_search("run", folder / "study.yaml", "--database", folder / "v.db")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of its own, with the stand-in and the packages that are here."""
+    folder = tmp_path_factory.mktemp("tool")
+    venv.create(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    ours = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
+    (packages / "tool.pth").write_text("\n".join([str(STAND_IN), *ours]))
+    return folder / "bin" / "python"
+
+
+def vram_search(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vram_search", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture
+def verify(
+    searched: Path, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command; the tool's log says what the record says, its eval_loss so much more."""
+
+    def run(*options: str, more_loss: float = 0.0, behaviour: str = "") -> Any:
+        monkeypatch.setenv("STAND_IN", behaviour)
+        monkeypatch.setenv("STAND_IN_LOG", str(tmp_path / "log.jsonl"))
+        (tmp_path / "log.jsonl").write_text(tool_log(searched, more_loss))
+        return vram_search(
+            *("verify", "best", "--with", "llama-factory", "--python", python),
+            *("--database", searched / "v.db", "-o", tmp_path / "run", *options),
+        )
+
+    return run
+
+
+def recorded_in(searched: Path) -> Recorded:
+    store = open_store(sqlite_url(searched / "v.db"), create=False)
+    study = store.latest_study()
+    assert study is not None
+    (trial,) = store.trials(study.id)
+    found = Recorded(study, trial, store.step_losses(trial.id), store.evaluations(trial.id))
+    store.close()
+    return found
+
+
+def tool_log(searched: Path, more_loss: float) -> str:
+    recorded = recorded_in(searched)
+    trial = recorded.trial
+    total = {"total_steps": trial.steps_total, "epoch": 1.0}
+    lines = [
+        {"current_steps": step.step, "loss": step.loss, "lr": step.learning_rate, **total}
+        for step in recorded.step_losses
+    ]
+    assert trial.own_cutoff_eval_loss is not None
+    loss = trial.own_cutoff_eval_loss + more_loss
+    lines.append({"current_steps": trial.eval_loss_step, "eval_loss": loss, **total})
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outcome": "pruned"}, "is pruned: it has no best checkpoint"),
+        ({"adapter_path": None}, "is not kept"),
+        ({"data_hash": "other"}, "has changed since trial 0"),
+    ],
+)
+def test_a_trial_that_nothing_can_be_compared_with_is_refused(
+    searched: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    recorded = recorded_in(searched)
+    odd = replace(recorded, trial=replace(recorded.trial, **changes))
+    with pytest.raises(InputError, match=message):
+        verify_trial(odd, ToolEnvironment(Path("python"), {}, False), tmp_path, print, tolerance=1)
+
+
+def test_a_tool_that_does_the_same_agrees(
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = verify("--json", more_loss=0.005)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    checks = {check["name"]: check for check in found["checks"]}
+    assert found["agrees"]
+    assert found["overrides"] == ["use_cpu=true"]
+    assert found["versions"]["llamafactory"] == "0.9.5"
+    assert (checks["train_rows"]["ours"], checks["eval_rows"]["theirs"]) == (12, 4)
+    assert checks["eval_loss"]["difference"] == pytest.approx(0.005, abs=1e-4)
+    assert checks["adapter_loss"]["difference"] == pytest.approx(0.0, abs=1e-4)
+    assert checks["allocated_bytes"]["agrees"] is None
+    assert "LLaMA-Factory; its log" in done.stderr
+
+
+def test_another_loss_mask_and_another_eval_loss_are_disagreements(
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = verify(more_loss=0.03, behaviour="learns-prompts")
+    assert done.returncode == 1, done.stdout + done.stderr
+    differing = [line.split("  ")[0] for line in done.stdout.splitlines() if "DIFFERS" in line]
+    assert differing == ["train rows", "eval rows", "eval loss"]
+    assert "row 1 is the first that differs" in done.stdout
+    assert "the export DISAGREES with the record" in done.stdout
+
+
+def test_a_training_that_fails_shows_the_end_of_its_log(
+    verify: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = verify(behaviour="fails")
+    assert done.returncode == 1
+    assert "LLaMA-Factory's training failed:\nCUDA out of memory, says the stand-in" in done.stderr
+
+
+def test_a_missing_environment_is_wrong_input(searched: Path, tmp_path: Path) -> None:
+    done = vram_search(
+        *("verify", "best", "--with", "llama-factory", "--python", tmp_path / "python"),
+        *("--database", searched / "v.db"),
+    )
+    assert done.returncode == 2
+    assert "-m venv" in done.stderr

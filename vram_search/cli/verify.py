@@ -1,0 +1,159 @@
+"""`vram-search verify N|best`: the export trained by the real tool, compared with the record."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vram_search.cli.options import (
+    database_option,
+    find_study,
+    find_trial,
+    json_option,
+    opened,
+    print_json,
+    study_option,
+)
+from vram_search.store import StudyRecord, TrialRecord
+from vram_search.store.location import database_url, study_folder
+from vram_search.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from vram_search.verify import Check, Verification
+
+DEFAULT_TOLERANCE = 0.01
+"""Nats per token: four times the largest difference of an agreeing run of SmolLM2-135M
+(docs/experiments.md, "exports trained by LLaMA-Factory")."""
+
+
+@click.command("verify", short_help="Train an export with the real tool and compare.")
+@click.argument("trial", metavar="N|best")
+@study_option
+@click.option(
+    "--with",
+    "tool",
+    type=click.Choice(["llama-factory"]),
+    required=True,
+    help="Tool that trains it.",
+)
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Python of the tool's environment; default: that of llamafactory-cli on the PATH.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NATS",
+    default=DEFAULT_TOLERANCE,
+    show_default=True,
+    help="By how much the eval_loss may differ, per token.",
+)
+@click.option("--template", help="LLaMA-Factory's template; default: found by the model.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the run; default: beside the database.",
+)
+@database_option
+@json_option
+def command(
+    trial: str,
+    study: str | None,
+    tool: str,
+    python: Path | None,
+    tolerance: float,
+    template: str | None,
+    output: Path | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Exports a trial, trains it with the real tool in the tool's own environment, and compares
+    the tool's rows, schedule, losses and peak with the record. It takes about as long as the
+    trial did; Ctrl-C ends the tool too.
+
+    Exit code: 0 where everything agrees, 1 where something does not, 2 for wrong input.
+
+    \b
+    Examples:
+      vram-search verify best --with llama-factory
+      vram-search verify 7 --with llama-factory --python llama-factory/bin/python --json
+    """
+    from vram_search.verify import Recorded, find_environment, verify
+
+    with opened(database) as store:
+        record = find_study(store, study)
+        found = find_trial(store, record, trial)
+        losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)
+    environment = find_environment(python)
+    folder = output or study_folder(database_url(database), record.name).root / "verify" / (
+        f"{record.name}-trial-{found.number}"
+    )
+    verification = verify(
+        Recorded(record, found, losses, evaluations),
+        environment,
+        folder,
+        lambda line: click.echo(line, err=True),
+        tolerance=tolerance,
+        template=template,
+    )
+    if as_json:
+        print_json(_as_json(record, found, tool, verification))
+    else:
+        _print(record, found, verification)
+    sys.exit(0 if verification.agrees else 1)
+
+
+def _as_json(
+    study: StudyRecord, trial: TrialRecord, tool: str, verification: Verification
+) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "trial": trial.number,
+        "with": tool,
+        "agrees": verification.agrees,
+        "checks": [
+            {**vars(check), "difference": check.difference} for check in verification.checks
+        ],
+        "overrides": list(verification.overrides),
+        "versions": verification.tool.versions,
+        "trial_versions": trial.versions,
+        "python": str(verification.tool.python),
+        "folder": str(verification.folder),
+        "seconds": verification.seconds,
+    }
+
+
+def _print(study: StudyRecord, trial: TrialRecord, verification: Verification) -> None:
+    versions = ", ".join(f"{name} {v}" for name, v in verification.tool.versions.items())
+    click.echo(f"study {study.name}, trial {trial.number}, trained by {versions}")
+    if verification.overrides:
+        click.echo(f"no GPU here: run with {' '.join(verification.overrides)}")
+    click.echo(f"{'':<16}{'record':>12}{'tool':>12}{'difference':>12}{'allowed':>10}")
+    for check in verification.checks:
+        click.echo(_line(check))
+    agreement = "agrees" if verification.agrees else "DISAGREES"
+    took = format_duration(verification.seconds)
+    click.echo(f"the export {agreement} with the record; the tool took {took}")
+    click.echo(f"files: {verification.folder}")
+
+
+def _line(check: Check) -> str:
+    word = {True: "ok", False: "DIFFERS", None: "-"}[check.agrees]
+    cells = [check.ours, check.theirs, check.difference, check.tolerance]
+    shown = [_figure(check.name, value) for value in cells]
+    name = check.name.replace("_", " ")
+    row = f"{name:<16}{shown[0]:>12}{shown[1]:>12}{shown[2]:>12}{shown[3]:>10}  {word}"
+    return f"{row}  {check.note}".rstrip()
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    return f"{value:.4f}" if name.endswith("_loss") else f"{value:d}"

@@ -1,0 +1,9 @@
+"""An exported trial trained by the real tool, and compared with its record."""
+
+from __future__ import annotations
+
+from vram_search.verify.compare import Check
+from vram_search.verify.environment import ToolEnvironment, find_environment
+from vram_search.verify.verify import Recorded, Verification, verify
+
+__all__ = ["Check", "Recorded", "ToolEnvironment", "Verification", "find_environment", "verify"]

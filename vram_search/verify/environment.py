@@ -1,0 +1,130 @@
+"""The tool's own Python: where it is, what it has, and how it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vram_search.errors import InputError
+
+POLL_SECONDS = 1.0
+_LOG_LINES_SHOWN = 12
+_PROBE_SECONDS = 300
+_PACKAGES = ("llamafactory", "torch", "transformers", "peft", "bitsandbytes")
+_PROBE = (
+    "import importlib.metadata as m, json, sys, torch\n"
+    "found = {name: m.version(name) for name in sys.argv[1:]}\n"
+    "print(json.dumps({'versions': found, 'has_gpu': torch.cuda.is_available()}))\n"
+)
+_HOW_TO_MAKE_ONE = (
+    "make one: python3 -m venv llama-factory, then "
+    "llama-factory/bin/python -m pip install llamafactory==0.9.5 bitsandbytes, and name it: "
+    "--python llama-factory/bin/python"
+)
+
+
+@dataclass(frozen=True)
+class ToolEnvironment:
+    """A Python with LLaMA-Factory.
+
+    Attributes:
+        versions: of the packages that the loss and the bytes depend on.
+        has_gpu: its torch sees a CUDA device.
+    """
+
+    python: Path
+    versions: dict[str, str]
+    has_gpu: bool
+
+
+def find_environment(python: Path | None) -> ToolEnvironment:
+    """The named Python, or that of the `llamafactory-cli` on the PATH.
+
+    Raises:
+        InputError: there is none, or it lacks a package.
+    """
+    if python is None:
+        cli = shutil.which("llamafactory-cli")
+        if cli is None:
+            raise InputError("no LLaMA-Factory was found here", _HOW_TO_MAKE_ONE)
+        python = Path(cli).resolve().with_name("python.exe" if os.name == "nt" else "python")
+    # Not resolved: the link's own folder is what makes it a virtual environment's Python.
+    python = Path(os.path.abspath(python))  # noqa: PTH100
+    try:
+        done = subprocess.run(
+            [str(python), "-P", "-c", _PROBE, *_PACKAGES],
+            env=tool_variables({}),
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=True,
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        reason = (error.stderr.strip() or "no message").splitlines()[-1]
+        raise InputError(
+            f"{python} has no working LLaMA-Factory: {reason}", _HOW_TO_MAKE_ONE
+        ) from None
+    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        raise InputError(
+            f"{python} is no Python that can be run ({error})", _HOW_TO_MAKE_ONE
+        ) from None
+    return ToolEnvironment(python, found["versions"], found["has_gpu"])
+
+
+def tool_variables(added: dict[str, str]) -> dict[str, str]:
+    """Our environment variables without those that lead a Python to our packages."""
+    ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    return {
+        "CUDA_VISIBLE_DEVICES": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **kept,
+        "PYTHONUTF8": "1",
+    } | added
+
+
+def run_logged(
+    command: Sequence[str | Path],
+    folder: Path,
+    log: Path,
+    variables: dict[str, str],
+    watch: Callable[[], None] = lambda: None,
+) -> int:
+    """Runs a command in `folder` to its end and returns its exit code.
+
+    It dies with us: on Ctrl-C, or any other error on the way, it is killed.
+
+    Args:
+        log: takes what it prints.
+        watch: called every POLL_SECONDS.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while True:
+            try:
+                return process.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                watch()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, for an error message."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_LOG_LINES_SHOWN:])

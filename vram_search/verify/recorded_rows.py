@@ -1,0 +1,94 @@
+"""A trial's rows, and its kept adapter's losses on them, from our own code:
+`python -m vram_search.verify.recorded_rows QUESTION.json ANSWER.json`.
+
+A process of its own, since it loads torch, and gives the card back when it ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vram_search.data import load_rows
+from vram_search.errors import VramSearchError
+from vram_search.protocol import Fault, LoadJob
+from vram_search.spec.base import Spec
+from vram_search.train.channel import silence_libraries
+from vram_search.verify.llamafactory_rows import describe
+
+RowInShort = tuple[str, int, int]
+"""As `describe` gives it."""
+
+
+class Question(Spec):
+    """What is asked.
+
+    Attributes:
+        adapter_path: of the trial's best checkpoint.
+    """
+
+    load: LoadJob
+    cutoff_len: int
+    per_device_eval_batch_size: int
+    adapter_path: str
+
+
+class RecordedRows(Spec):
+    """The rows at the trial's own cutoff_len, and the adapter's losses on them.
+
+    Attributes:
+        eval_at_study_cutoff: the evaluation rows as the record's losses know them.
+        eval_loss_sums: summed nats per evaluation row of `eval`.
+    """
+
+    train: tuple[RowInShort, ...]
+    eval: tuple[RowInShort, ...]
+    eval_at_study_cutoff: tuple[RowInShort, ...]
+    eval_loss_sums: tuple[float, ...]
+
+
+def answer(question: Question) -> RecordedRows:
+    """Encodes the rows and evaluates the adapter on a freshly quantised base model.
+
+    Raises:
+        InputError: the model, its tokenizer or the rows cannot be loaded.
+    """
+    from vram_search.train import model as base_model
+    from vram_search.train.evaluate import evaluate
+    from vram_search.train.examples import TokenRow, cut, encode
+    from vram_search.train.tokenizer import load_tokenizer
+
+    load, cutoff_len = question.load, question.cutoff_len
+    tokenizer = load_tokenizer(load.tokenizer)
+    rows = load_rows(load.dataset, load.seed)
+    exam = [encode(row, tokenizer) for row in rows.eval]
+    cut_exam = [cut(row, cutoff_len) for row in exam]
+    base = base_model.load_base(load)
+    base.load_adapter(question.adapter_path)
+    losses = evaluate(base, cut_exam, question.per_device_eval_batch_size, tokenizer.pad_token_id)
+
+    def short(row: TokenRow) -> RowInShort:
+        digest, tokens, answer_tokens = describe(row.input_ids, row.labels)
+        return digest, tokens, answer_tokens
+
+    return RecordedRows(
+        train=tuple(short(cut(encode(row, tokenizer), cutoff_len)) for row in rows.train),
+        eval=tuple(map(short, cut_exam)),
+        eval_at_study_cutoff=tuple(short(cut(row, load.eval_cutoff_len)) for row in exam),
+        eval_loss_sums=losses.sums,
+    )
+
+
+def main(question: Path, target: Path) -> None:
+    """What the person can act on is answered as a Fault; anything else is a traceback."""
+    silence_libraries()
+    found: RecordedRows | Fault
+    try:
+        found = answer(Question.model_validate_json(question.read_text(encoding="utf-8")))
+    except VramSearchError as error:
+        found = Fault(message=error.message, remedy=error.remedy)
+    target.write_text(found.model_dump_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,294 @@
+"""A trial's export run in LLaMA-Factory, and every figure that both have, side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from vram_search.errors import InputError, VramSearchError
+from vram_search.export.recorded import write_recorded
+from vram_search.importing.history import History
+from vram_search.importing.llamafactory import parse_trainer_log
+from vram_search.protocol import Fault, LoadJob
+from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
+from vram_search.verify import llamafactory_rows
+from vram_search.verify.compare import (
+    Check,
+    batch_mean,
+    compare_eval_loss,
+    compare_first_loss,
+    compare_learning_rates,
+    compare_peak,
+    compare_reproduced,
+    compare_rows,
+)
+from vram_search.verify.environment import (
+    ToolEnvironment,
+    last_lines,
+    run_logged,
+    tool_variables,
+)
+from vram_search.verify.recorded_rows import Question, RecordedRows, RowInShort
+
+TRAINER_LOG = "trainer_log.jsonl"
+PROGRESS_SECONDS = 10.0
+_REQUIRED = ("eval_rows", "eval_loss")
+"""Checks without which nothing agrees."""
+_TOOL_ROWS: TypeAdapter[dict[str, tuple[RowInShort, ...]]] = TypeAdapter(
+    dict[str, tuple[RowInShort, ...]]
+)
+_ANSWER: TypeAdapter[RecordedRows | Fault] = TypeAdapter(RecordedRows | Fault)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A trial with what the store holds of its course."""
+
+    study: StudyRecord
+    trial: TrialRecord
+    step_losses: Sequence[StepLoss]
+    evaluations: Sequence[Evaluation]
+
+    @property
+    def best(self) -> Evaluation:
+        """The best checkpoint's evaluation."""
+        step = self.trial.eval_loss_step
+        return next(e for e in reversed(self.evaluations) if e.step == step)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared.
+
+    Attributes:
+        overrides: keys that were set otherwise than in the exported YAML, as `key=value`.
+        checks: in the order in which they were made.
+        seconds: that the tool trained.
+    """
+
+    tool: ToolEnvironment
+    folder: Path
+    overrides: tuple[str, ...]
+    checks: tuple[Check, ...]
+    seconds: float
+
+    @property
+    def agrees(self) -> bool:
+        """No check disagrees, and the rows and the eval_loss were compared."""
+        asked = {check.name for check in self.checks if check.agrees}
+        return all(check.agrees is not False for check in self.checks) and asked.issuperset(
+            _REQUIRED
+        )
+
+
+def verify(
+    recorded: Recorded,
+    tool: ToolEnvironment,
+    folder: Path,
+    tell: Callable[[str], None],
+    *,
+    tolerance: float,
+    template: str | None = None,
+) -> Verification:
+    """Exports the trial into `folder`, trains it with LLaMA-Factory there, and compares.
+
+    Args:
+        tell: takes a line of progress.
+        tolerance: nats per token by which the eval_loss may differ.
+        template: LLaMA-Factory's; default as for an export.
+
+    Raises:
+        InputError: the trial cannot be exported or has no kept adapter, or the tool cannot read it.
+        VramSearchError: the tool's training failed.
+    """
+    _check_complete(recorded)
+    folder = folder.resolve()
+    file = write_recorded(recorded.study, recorded.trial, folder, template=template, force=True)[0]
+    question = _question(recorded)
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    overrides = _overrides(config, tool)
+    run = _Run(tool, folder, [file.name, *overrides], _variables(recorded.trial))
+
+    tell("the rows as the tool encodes them ...")
+    theirs = run.encode_rows()
+    tell("the trial's rows and its adapter's losses on them ...")
+    ours = _ask_ourselves(question, folder)
+    checks = [
+        compare_rows("train", ours.train, theirs["train"]),
+        compare_rows("eval", ours.eval, theirs["eval"]),
+        compare_reproduced(
+            recorded.best.example_loss_sums or [],
+            ours.eval_loss_sums,
+            ours.eval_at_study_cutoff,
+            ours.eval,
+        ),
+    ]
+    started = time.monotonic()
+    tell(f"{config['max_steps']} optimizer steps in LLaMA-Factory; its log: {run.log}")
+    history = run.train(folder / config["output_dir"] / TRAINER_LOG, tell)
+    answer_tokens = [row[2] for row in ours.eval]
+    mean = batch_mean(ours.eval_loss_sums, answer_tokens, config["per_device_eval_batch_size"])
+    their_loss, _ = history.evaluations.get(recorded.best.step, (None, 0.0))
+    eval_loss = compare_eval_loss(mean, their_loss, tolerance)
+    checks += [
+        compare_learning_rates(recorded.step_losses, history.losses),
+        compare_first_loss(recorded.step_losses, history.losses),
+        replace(eval_loss, note=eval_loss.note or f"best checkpoint, step {recorded.best.step}"),
+        compare_peak(recorded.trial.measured, history.measured, has_gpu=tool.has_gpu),
+    ]
+    return Verification(tool, folder, tuple(overrides), tuple(checks), time.monotonic() - started)
+
+
+def _check_complete(recorded: Recorded) -> None:
+    study, trial = recorded.study, recorded.trial
+    if trial.outcome != "complete" or trial.eval_loss_step is None:
+        raise InputError(
+            f"trial {trial.number} of study {study.name} is {trial.outcome or 'running'}: it has "
+            "no best checkpoint to compare with",
+            "verify a complete trial; `vram-search top` lists them",
+        )
+
+
+def _question(recorded: Recorded) -> Question:
+    study, trial = recorded.study, recorded.trial
+    if trial.adapter_path is None or not Path(trial.adapter_path).is_dir():
+        raise InputError(
+            f"the adapter of trial {trial.number} of study {study.name} is not kept",
+            "verify one of the study's five best trials",
+        )
+    spec, model = study.spec, study.model["model_name_or_path"]
+    load = LoadJob.model_validate(
+        {
+            "model_name_or_path": model,
+            "random_weights": False,
+            "tokenizer": spec["model"]["tokenizer"] or model,
+            "dataset": spec["dataset"],
+            "seed": spec["seed"],
+            "cutoff_lens": spec["search_space"]["cutoff_len"],
+            "eval_cutoff_len": spec["training"]["eval_cutoff_len"]
+            or max(spec["search_space"]["cutoff_len"]),
+        }
+    )
+    return Question(
+        load=load,
+        cutoff_len=trial.hyperparameters["cutoff_len"],
+        per_device_eval_batch_size=(trial.plan or {})["per_device_eval_batch_size"],
+        adapter_path=trial.adapter_path,
+    )
+
+
+def _overrides(config: dict[str, Any], tool: ToolEnvironment) -> list[str]:
+    """What a machine without a GPU needs; trials on a CPU are trained in bf16 as well
+    (`train.model.compute_dtype`)."""
+    if tool.has_gpu:
+        return []
+    return ["use_cpu=true", *(["fp16=false", "bf16=true"] if config["fp16"] else [])]
+
+
+def _variables(trial: TrialRecord) -> dict[str, str]:
+    """RECORD_VRAM makes LLaMA-Factory log torch's peaks (`train/callbacks.py`, LogCallback)."""
+    added = {"RECORD_VRAM": "1"}
+    if (trial.plan or {})["expandable_segments"] and sys.platform == "linux":
+        added["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+    return tool_variables(added)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """LLaMA-Factory in the folder of an export; `arguments` begin with the YAML's name."""
+
+    tool: ToolEnvironment
+    folder: Path
+    arguments: list[str]
+    variables: dict[str, str]
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "llama-factory.log"
+
+    def encode_rows(self) -> dict[str, tuple[RowInShort, ...]]:
+        answer = self.folder / "rows.tool.json"
+        script = Path(llamafactory_rows.__file__)
+        command: list[str | Path] = [self.tool.python, "-P", script, answer, *self.arguments]
+        if run_logged(command, self.folder, self.log, self.variables) != 0:
+            raise InputError(
+                f"LLaMA-Factory cannot read the export:\n{last_lines(self.log)}",
+                f"is its environment whole? Its log: {self.log}",
+            )
+        return _TOOL_ROWS.validate_json(answer.read_bytes())
+
+    def train(self, trainer_log: Path, tell: Callable[[str], None]) -> History:
+        """`llamafactory-cli train`, as its module."""
+        trainer_log.unlink(missing_ok=True)
+        progress = _Progress(trainer_log, tell)
+        command: list[str | Path] = [
+            self.tool.python,
+            "-P",
+            "-m",
+            "llamafactory.cli",
+            "train",
+            *self.arguments,
+        ]
+        if run_logged(command, self.folder, self.log, self.variables, progress.tell_more) != 0:
+            raise VramSearchError(
+                f"LLaMA-Factory's training failed:\n{last_lines(self.log)}",
+                f"its log: {self.log}",
+            )
+        return _read_log(trainer_log)
+
+
+class _Progress:
+    """Tells of the steps in a log that another process writes, not too often."""
+
+    def __init__(self, trainer_log: Path, tell: Callable[[str], None]) -> None:
+        self.trainer_log, self.tell = trainer_log, tell
+        self.told_step, self.told_at = 0, -PROGRESS_SECONDS
+
+    def tell_more(self) -> None:
+        if time.monotonic() - self.told_at < PROGRESS_SECONDS or not self.trainer_log.exists():
+            return
+        history = _read_log(self.trainer_log)
+        if history.losses and history.last_step > self.told_step:
+            step = history.losses[max(history.losses)]
+            loss = math.nan if step.loss is None else step.loss
+            self.tell(f"  step {step.step} of {history.horizon}, loss {loss:.4f}")
+            self.told_step, self.told_at = history.last_step, time.monotonic()
+
+
+def _read_log(trainer_log: Path) -> History:
+    try:
+        text = trainer_log.read_text(encoding="utf-8")
+    except OSError as error:
+        raise VramSearchError(f"LLaMA-Factory left no log of its steps ({error})") from None
+    return parse_trainer_log(text, str(trainer_log))[0]
+
+
+def _ask_ourselves(question: Question, folder: Path) -> RecordedRows:
+    asked, answer = folder / "question.json", folder / "rows.record.json"
+    log = folder / "record.log"
+    asked.write_text(question.model_dump_json(), encoding="utf-8")
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "vram_search.verify.recorded_rows",
+        asked,
+        answer,
+    ]
+    variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    if run_logged(command, Path.cwd(), log, variables) != 0:
+        raise VramSearchError(
+            f"the kept adapter could not be evaluated:\n{last_lines(log)}", f"its log: {log}"
+        )
+    found = _ANSWER.validate_json(answer.read_bytes())
+    if isinstance(found, Fault):
+        raise InputError(found.message, found.remedy)
+    return found
