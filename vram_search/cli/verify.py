@@ -81,7 +81,7 @@ def command(
     \b
     Examples:
       vram-search verify best --with llama-factory
-      vram-search verify 7 --with llama-factory --python llama-factory/bin/python --json
+      vram-search verify 7 --with llama-factory --python lf/bin/python --json
     """
     from vram_search.verify import Recorded, find_environment, verify
 
