@@ -18,7 +18,7 @@ from vram_search.cli.options import (
 )
 from vram_search.errors import InputError
 from vram_search.importing.words import provenance_lines
-from vram_search.report.limits import Limits, parse_duration
+from vram_search.report.limits import Limits
 from vram_search.report.pareto import required_bytes
 from vram_search.report.sweet_spot import Contender, SweetSpot, find_sweet_spot
 from vram_search.report.trial_row import COLUMNS, trial_row
@@ -34,7 +34,7 @@ from vram_search.report.words import (
 )
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
-from vram_search.units import format_bytes, format_duration, parse_bytes
+from vram_search.units import format_bytes, format_duration, parse_bytes, parse_duration
 
 WIDTH = 80
 

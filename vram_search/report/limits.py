@@ -10,7 +10,6 @@ from vram_search.report.pareto import required_bytes
 from vram_search.report.words import run_seconds
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
-from vram_search.units import parse_duration as parse_duration
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""Whole nights on synthetic tables, and what the command prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.search import strategies
+from bench.search.__main__ import main
+from bench.search.nights import Setting, TaskResults
+from bench.search.output import HEAD, table
+from bench.search.picture import curves, loss_at
+from bench.search.replay import Costs, Replay
+from bench.search.strategies import STRATEGIES, our_rules
+from bench.search.synthetic import synthetic_rows
+from bench.search.table import Table, read_tables
+
+ALWAYS = [name for name, strategy in STRATEGIES.items() if not strategy.missing]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tables") / "synthetic.jsonl"
+    rows = synthetic_rows("small", configs=40, seed=3)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def synthetic(file: Path) -> Table:
+    return read_tables([file])[0]
+
+
+def played(synthetic: Table, name: str, night_trials: int = 8) -> Replay:
+    setting = Setting.of(synthetic, synthetic.limit_bytes(0.2), Costs(), night_trials)
+    strategy = STRATEGIES[name]
+    rules = strategy.rules or our_rules()
+    replay = Replay(synthetic, setting.limit_bytes, setting.night, rules, seed=1)
+    strategy.run(replay)
+    return replay
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_strategy_plays_a_night_without_trying_a_configuration_twice(
+    synthetic: Table, name: str
+) -> None:
+    replay = played(synthetic, name)
+    tried = [trial.config.name for trial in replay.trials]
+    assert len(tried) == len(set(tried))
+    assert not replay.is_open or name == "grid", "only the grid ends by itself"
+    assert any(trial.outcome == "complete" for trial in replay.trials)
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe+median", "ours"])
+def test_nights_of_one_seed_are_equal(synthetic: Table, name: str) -> None:
+    one, other = (
+        [(trial.config.name, trial.ended) for trial in played(synthetic, name).trials]
+        for _ in range(2)
+    )
+    assert one == other
+
+
+def test_ours_spends_nothing_on_what_does_not_fit_and_peers_do(synthetic: Table) -> None:
+    ours = played(synthetic, "ours", night_trials=40)
+    assert any(trial.outcome == "infeasible" for trial in ours.trials)
+    assert not any(trial.outcome == "oom" for trial in ours.trials)
+    assert any(trial.outcome == "oom" for trial in played(synthetic, "tpe", 40).trials)
+
+
+@pytest.mark.parametrize("name", ["ours", "tpe+median", "tpe+hyperband"])
+def test_pruners_end_trials_early(synthetic: Table, name: str) -> None:
+    outcomes = [trial.outcome for trial in played(synthetic, name, night_trials=40).trials]
+    assert "pruned" in outcomes
+
+
+def test_ours_begins_with_a_published_configuration(synthetic: Table) -> None:
+    first = played(synthetic, "ours").trials[0].config.hyperparameters
+    assert first.lora_target == "all"
+    assert first.learning_rate == pytest.approx(2e-4, rel=1.0)
+
+
+def test_synthetic_table_says_so_and_has_the_noise_of_real_seeds(synthetic: Table) -> None:
+    assert synthetic.task == "small (synthetic)"
+    assert synthetic.seed_noise() == pytest.approx(0.0024, rel=0.5)
+    limit = synthetic.limit_bytes(0.0)
+    assert 1.6 < synthetic.best(limit).loss() < 1.7
+
+
+def results(synthetic: Table, names: Sequence[str]) -> TaskResults:
+    setting = Setting.of(synthetic, synthetic.limit_bytes(0.2), Costs(), 8)
+    return TaskResults(
+        setting, {name: [setting.play(name, seed) for seed in range(2)] for name in names}
+    )
+
+
+def test_table_is_at_most_80_columns_wide(synthetic: Table) -> None:
+    text = table(results(synthetic, ["random", "tpe", "ours"]))
+    assert HEAD in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "nights in which ours ends worse than random" in text
+
+
+def test_picture_holds_a_curve_of_each_strategy(synthetic: Table) -> None:
+    found = results(synthetic, ["random", "ours"])
+    chart = curves(found)
+    ElementTree.fromstring(chart.document())
+    for place in range(2):
+        assert f"class='curve s{place}'" in chart.body
+    night = found.results["ours"][0]
+    first = night.incumbents[0]
+    assert loss_at(night.incumbents, first.seconds - 1) == float("inf")
+    assert loss_at(night.incumbents, first.seconds) == first.loss
+
+
+def test_command_prints_json_and_writes_a_picture(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--table", str(file), "--seeds", "2", "--night-trials", "5", "--json"]
+    arguments += ["--strategy", "random", "--strategy", "ours", "--svg", str(tmp_path)]
+    assert main(arguments) == 0
+    (task,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert task["task"] == "small (synthetic)"
+    assert [one["strategy"] for one in task["strategies"]] == ["random", "ours"]
+    assert len(task["nights"]) == 4
+    assert [file.suffix for file in tmp_path.iterdir()] == [".svg"]
+
+
+def test_unknown_strategy_is_an_input_error(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--table", str(file), "--strategy", "guess"]) == 2
+    assert "no strategy 'guess'" in capsys.readouterr().err
+
+
+def test_limit_that_nothing_fits_is_an_input_error(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--table", str(file), "--limit-gib", "0.01"]) == 2
+    assert "raise --limit-gib" in capsys.readouterr().err
+
+
+def test_strategy_whose_library_is_missing_is_left_out_and_named(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = strategies.Strategy("simple", "random_search", needs=("no_such_library",))
+    monkeypatch.setitem(STRATEGIES, "asha", absent)
+    arguments = ["--table", str(file), "--seeds", "1", "--night-trials", "2"]
+    assert main([*arguments, "--strategy", "asha", "--strategy", "random"]) == 0
+    assert "left out: asha (needs no_such_library)" in capsys.readouterr().err
+    assert main([*arguments, "--strategy", "asha"]) == 2
+    assert "vram-search[bench]" in capsys.readouterr().err
