@@ -10,7 +10,7 @@ from typing import Any
 from bench.search.metrics import Summary
 from bench.search.nights import TaskResults
 from bench.search.replay import setup_holds_start
-from bench.search.strategies import OURS, RANDOM, TPE
+from bench.search.strategies import OURS, TPE
 from vram_search.units import format_bytes
 
 HEAD = (
@@ -127,6 +127,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-__all__ = ["LEGEND", "RANDOM", "as_json", "ratios", "table"]

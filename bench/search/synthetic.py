@@ -30,7 +30,7 @@ SECONDS_PER_STEP, SECONDS_PER_EVALUATION, SETUP_SECONDS = 0.25, 0.6, 0.8
 def synthetic_rows(task: str, configs: int, seed: int) -> list[dict[str, Any]]:
     """Rows as `bench.search.table` reads them; the task is named "TASK (synthetic)"."""
     draw = random.Random(seed)
-    tilt = draw.gauss(0, 0.4)
+    tilt = draw.gauss(0, 0.3)
     difficulty = [draw.gauss(0, 0.3) for _ in range(EXAMPLES)]
     rows = []
     for number in range(configs):
@@ -59,15 +59,15 @@ def _shape(config: dict[str, Any], draw: random.Random, tilt: float) -> dict[str
     strength -= 0.1 * math.log2(config["batch_size"] / 8)
     strength += 0.5 if config["optim"].startswith("lion") else 0.0
     below, above = min(strength, 0.0), max(strength, 0.0)
-    loss = 1.65 + 0.125 * below**2 + 0.20 * above**2
+    loss = 1.65 + 0.14 * below**2 + 0.17 * above**2
     loss += 0.012 * (3 - TARGETS.index(config["lora_target"]))
     loss += 0.02 * (CUTOFFS[-1] - config["cutoff_len"]) / CUTOFFS[-1]
     return {
         "loss": loss + draw.gauss(0, 0.007),
         "rate": 3.2 + 1.2 * math.tanh(strength) + draw.gauss(0, 0.35),
-        "wobble": draw.gauss(0, 0.035),
-        "overfit": max(0.0, strength) * 0.06,
-        "diverges": 1.0 if strength > 1.05 else 0.0,
+        "wobble": draw.gauss(0, 0.027),
+        "overfit": max(0.0, strength) * 0.045,
+        "diverges": 1.0 if strength > 1.3 else 0.0,
     }
 
 
