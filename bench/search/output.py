@@ -14,8 +14,8 @@ from bench.search.strategies import OURS, TPE
 from vram_search.units import format_bytes
 
 HEAD = (
-    f"{'strategy':<15}{'s to 1 %':>9}{'quartiles':>14}{'regret':>9}{'last':>9}"
-    f"{'oom':>7}{'right':>7}{'runs':>6}{'full':>4}"
+    f"{'strategy':<14}{'s to 1 %':>9}{'quartiles':>14}{'regret':>9}{'last':>9}"
+    f"{'oom':>7}{'right':>7}{'runs':>6}{'full':>5}"
 )
 
 
@@ -57,10 +57,10 @@ def _holds_start(results: TaskResults) -> bool:
 def _line(summary: Summary) -> str:
     low, middle, high = summary.seconds_to_good
     return (
-        f"{summary.strategy:<15}{_seconds(middle):>9}{_seconds(low) + '-' + _seconds(high):>14}"
+        f"{summary.strategy:<14}{_seconds(middle):>9}{_seconds(low) + '-' + _seconds(high):>14}"
         f"{summary.mean_regret:>9.4f}{summary.mean_last_regret:>9.4f}"
         f"{summary.infeasible_share:>7.1%}{summary.right_share:>7.0%}"
-        f"{summary.trials:>6.0f}{summary.complete:>4.0f}"
+        f"{summary.trials:>6.0f}{summary.complete:>5.0f}"
     )
 
 
@@ -77,22 +77,25 @@ def _ratios(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _times(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f} x"
+    return "the other never gets there" if value is None else f"{value:.2f} x"
 
 
 def ratios(summaries: Sequence[Summary]) -> dict[str, float | None]:
     """Median seconds to 1 % of ours over those of TPE and of the best peer.
 
-    None where ours never gets there; 0 where the other never does.
+    Empty where ours never gets there; None where the other does not within the night.
     """
     medians = {s.strategy: s.seconds_to_good[1] for s in summaries}
     ours = medians.pop(OURS, math.inf)
     if not medians or not math.isfinite(ours):
         return {}
     peer = min(medians, key=lambda name: medians[name])
-    found = {f"ours / {TPE}": ours / medians[TPE]} if TPE in medians else {}
-    found[f"ours / best peer ({peer})"] = ours / medians[peer]
-    return dict(found)
+    others = {f"ours / {TPE}": TPE} if TPE in medians else {}
+    others[f"ours / best peer ({peer})"] = peer
+    return {
+        words: ours / medians[name] if math.isfinite(medians[name]) else None
+        for words, name in others.items()
+    }
 
 
 def as_json(results: Sequence[TaskResults], left_out: Mapping[str, list[str]]) -> dict[str, Any]:

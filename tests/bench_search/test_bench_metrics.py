@@ -108,7 +108,9 @@ def test_ratios_are_ours_over_tpe_and_over_the_best_peer(replay_of: MakeReplay) 
     nights = {"grid": never, "tpe": slow, "ours": fast}
     summaries = [summarize(name, [night], None) for name, night in nights.items()]
     assert ratios(summaries) == {"ours / tpe": 0.5, "ours / best peer (tpe)": 0.5}
-    assert ratios([summarize("ours", [never], None)]) == {}
+    beside_never = [summarize(name, [one], None) for name, one in (("tpe", never), ("ours", fast))]
+    assert ratios(beside_never)["ours / tpe"] is None
+    assert ratios([summarize("ours", [never], None), summaries[1]]) == {}
 
 
 def test_quartiles_are_values_so_that_infinite_ones_stay_where_they_are() -> None:
