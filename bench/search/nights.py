@@ -17,7 +17,7 @@ from bench.search.strategies import RANDOM, STRATEGIES, our_rules
 from bench.search.table import Table
 
 NIGHT_TRIALS = 40
-"""Full runs that eight hours hold: 12 minutes each, a 3B model on a 16 GB card (docs/td-010.md)."""
+"""Full runs that eight hours hold: 12 minutes each are assumed, of a 3B model on a 16 GB card."""
 
 
 @dataclass(frozen=True)
