@@ -108,6 +108,10 @@ class Curve:
             "max_allocated_bytes": self.max_allocated_bytes,
             "step_seconds": statistics.median(self.step_seconds) if self.step_seconds else None,
         }
+        found["curve_example_loss_sums"] = [
+            [round(loss_sum, 3) for loss_sum in self.losses[s].sums] if mean is not None else None
+            for s, mean in zip(points, means, strict=True)
+        ]
         if means[-1] is not None:
             sums = self.losses[points[-1]].sums
             found["example_loss_sums"] = [round(loss_sum, 4) for loss_sum in sums]
