@@ -12,7 +12,6 @@ from typing import Any
 from bench.gpu_trials_setup import STEPS, TOO_LONG, Bench, progress, ready_on_gpu
 from bench.gpu_trials_table import TrialFigures
 from vram_search.estimate import PlannedTrial
-from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory import predict
 from vram_search.estimate.planner import workload_of
 from vram_search.gpu import GpuSample
@@ -24,6 +23,7 @@ from vram_search.store.location import database_url
 from vram_search.units import format_bytes
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import ResidentTrainer
+from vram_search.worker.result import load_seconds
 from vram_search.worker.run import StopRule, run_study
 
 STEP_TOKENS = 8192
@@ -145,7 +145,7 @@ def _train_by_hand(
     if number < FRESH_TRIALS:
         trainer.replace()
     ready_on_gpu(bench, trainer)
-    load_seconds = time.monotonic() - began
+    start = load_seconds(trainer.ready(), time.monotonic() - began)
     plan = plan_by_hand(hp)
     probed: list[Probed] = []
 
@@ -158,16 +158,16 @@ def _train_by_hand(
         finished = trainer.run(job, listen, lambda evaluated: False)
     except TrainingDiedError as error:
         trainer.replace()
-        return _lost(number, hp, plan, {"load": load_seconds}, str(error))
+        return _lost(number, hp, plan, start, str(error))
     workload = workload_of(bench.prepared.shape, hp, plan, bench.study.eval_cutoff_len)
     return TrialFigures(
         number,
         "diverged" if finished.outcome == "failed" else finished.outcome,
         hp.model_dump(mode="json"),
         plan.model_dump(mode="json"),
-        predict(workload, hardware_for(bench.study.card)).as_dict(),
+        predict(workload, bench.hardware).as_dict(),
         _measured(finished, probed),
-        {"load": load_seconds, **finished.seconds},
+        {**start, **finished.seconds},
         {"stage": finished.stage, "message": finished.message},
     )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.estimate.calibration import hardware_for
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
 from vram_search.gpu import GpuReader, NoGpuError, NvmlReader
 from vram_search.protocol import LoadJob, TrialJob
@@ -53,6 +55,11 @@ class Bench:
     def card(self) -> str:
         """For titles: "emulated 16 GB on NVIDIA H200"."""
         return self.budget.emulated or self.study.card.label
+
+    @property
+    def hardware(self) -> Hardware:
+        """Of the card, as the device here plays it."""
+        return self.budget.as_played(hardware_for(self.study.card))
 
     def trainer(self, cutoff_lens: tuple[int, ...]) -> ResidentTrainer:
         """A training process with the study's base model and the allocator's default settings."""

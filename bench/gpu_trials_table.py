@@ -15,6 +15,8 @@ from vram_search.units import MIB, format_bytes
 WIDTH = 80
 PHASES = ("load", "probe", "train", "eval", "save", "oom", "plan", "between")
 """Of a trial's seconds; during `plan` and `between` the card waits, with the base model on it."""
+START = ("imports", "load")
+"""Of the wait for a new process; during `imports` nothing is held on the card."""
 FINISHED = ("complete", "pruned")
 """Outcomes of trials that passed their probe and were not cut short."""
 START_SECONDS = 1.0
@@ -103,7 +105,8 @@ def summary(trials: Sequence[TrialFigures]) -> dict[str, Any]:
         "gpu_seconds_total": total,
         "gpu_seconds_per_finished": total / len(finished) if finished else None,
         "oom_own_seconds": spread([own for own, _ in oom_costs(trials)]),
-        "oom_start_seconds": spread([s for _, s in oom_costs(trials) if s is not None]),
+        "oom_start_seconds": spread([t.spent(*START) for _, t in oom_costs(trials) if t]),
+        "oom_load_seconds": spread([t.spent("load") for _, t in oom_costs(trials) if t]),
         "probe_over_full": spread(ratios(finished, "probe_allocated_bytes")),
         "prediction_error": spread([ratio - 1 for ratio in predicted_over_measured(finished)]),
         "leaked_bytes": spread(recorded(trials, "leaked_bytes")),
@@ -112,16 +115,15 @@ def summary(trials: Sequence[TrialFigures]) -> dict[str, Any]:
     }
 
 
-def oom_costs(trials: Sequence[TrialFigures]) -> list[tuple[float, float | None]]:
-    """Of each trial that ended out of memory its own seconds, and how long the next trial waited
-    for the process that replaces its own; None where it was the last. Most of the wait are imports,
-    which hold no memory of the card; the records do not tell them apart."""
-    costs: list[tuple[float, float | None]] = []
+def oom_costs(trials: Sequence[TrialFigures]) -> list[tuple[float, TrialFigures | None]]:
+    """Of each trial that ended out of memory its own seconds, and the trial that waited for the
+    process that replaces its own; None where it was the last."""
+    costs: list[tuple[float, TrialFigures | None]] = []
     for place, trial in enumerate(trials):
         if trial.outcome == "oom":
             own = trial.spent("probe", "train", "eval", "save", "oom")
             following = (t for t in trials[place + 1 :] if t.outcome != "infeasible")
-            costs.append((own, next((t.spent("load") for t in following), None)))
+            costs.append((own, next(following, None)))
     return costs
 
 
@@ -191,11 +193,11 @@ def between_trials(
         on: of the search; trials that had a process started for them are left out of `between`.
         off: their starts count too: each loads the same base model.
     """
-    starts = [load for t in (*on, *off) if (load := t.spent("load")) > START_SECONDS]
+    starts = [start for t in (*on, *off) if (start := t.spent(*START)) > START_SECONDS]
     gaps = [
-        t.spent("between", "plan", "load")
+        t.spent("between", "plan", *START)
         for t in on
-        if "between" in t.seconds and t.spent("load") <= START_SECONDS
+        if "between" in t.seconds and t.spent(*START) <= START_SECONDS
     ]
     between = statistics.median(gaps) if gaps else None
     start = statistics.median(starts) if starts else None
@@ -245,6 +247,10 @@ def outcome_table(report: Mapping[str, Any], columns: Sequence[Mapping[str, Any]
         row("  an oom, median", [_number(_at(c["oom_own_seconds"], 1), ".1f") for c in columns]),
         row(
             "  + its new process", [_number(_at(c["oom_start_seconds"], 1), ".1f") for c in columns]
+        ),
+        row(
+            "    of it on the card",
+            [_number(_at(c["oom_load_seconds"], 1), ".1f") for c in columns],
         ),
     ]
     for place, word in enumerate(("min", "median", "max")):

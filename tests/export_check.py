@@ -127,7 +127,8 @@ def main(environments: Path) -> int:
         failures += [f"{name}: {file}: {fault}" for file, fault in list(refused.items())[:5]]
         failures += [f"{name}: our schema accepts {file}" for file in passed]
         failures += [] if generated else [f"{name}: nothing was generated"]
-    print("\n".join(failures), file=sys.stderr)
+    for failure in failures:
+        print(failure, file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -185,7 +185,9 @@ def test_both_runs_train_the_same_points_in_order(tiny_bench: Bench) -> None:
     ]
     assert [t.hyperparameters for t in off] == [point.model_dump() for point in points[:2]]
     assert off[0].plan == plan_by_hand(points[0]).model_dump()
-    assert min(t.seconds["load"] for t in off) > 1, "a process of its own each"
+    starts = [t.seconds["imports"] + t.seconds["load"] for t in off]
+    assert min(starts) > 1, "a process of its own each"
+    assert min(t.seconds["imports"] for t in off) > 0
     assert on[0].seconds["load"] < 1, "run_study has loaded the base before its first trial"
     assert off[0].predicted["allocated_bytes"] > 0
     assert trial_tables(report(on, off))[0].rows[0] == ["trials", "3 of 40", "2", "2 of 10"]
@@ -288,12 +290,13 @@ def test_out_of_memory_costs_its_own_seconds_and_the_next_process() -> None:
     trials = [
         trial(0, "oom", seconds={"load": 30.0, "probe": 4.0}),
         trial(1, "infeasible", seconds={"plan": 0.1}),
-        trial(2, seconds={"load": 20.0, "probe": 1.0}),
+        trial(2, seconds={"imports": 18.0, "load": 2.0, "probe": 1.0}),
         trial(3, "oom", seconds={"probe": 4.0}),
     ]
     found = summary(trials)
     assert found["oom_own_seconds"] == (4, 4, 4)
     assert found["oom_start_seconds"] == (20, 20, 20), "the last one has no successor"
+    assert found["oom_load_seconds"] == (2, 2, 2), "imports hold nothing on the card"
 
 
 def test_parts_are_compared_within_the_allocated_peak() -> None:
@@ -308,7 +311,7 @@ def test_fresh_process_per_trial_costs_its_start_on_top_of_what_lies_between() -
     started = {"load": 20.0, "probe": 1.0, "plan": 0.1, "between": 0.9}
     resident = {"load": 0.0, "probe": 1.0, "plan": 0.5, "between": 1.5}
     on = [trial(0, seconds=started), trial(1, seconds=resident)]
-    off = [trial(0, seconds={"load": 18.0}), trial(1, seconds={"load": 16.0})]
+    off = [trial(0, seconds={"imports": 16.0, "load": 2.0}), trial(1, seconds={"load": 16.0})]
     found = between_trials(on, off)
     assert found == {"between": 2.0, "start": 18.0, "ratio": 10.0}
     assert between_trials([trial(0)], []) == {"between": None, "start": None, "ratio": None}

@@ -78,6 +78,8 @@ class Ready(Spec):
     data_hash: str
     allocated_bytes: int | None
     seconds: float
+    import_seconds: float = 0.0
+    """Of `seconds`: before anything was loaded, so without memory of the card."""
 
 
 class Fault(Spec):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,8 @@ from tests.conftest import start_cli
 from vram_search.cli.main import main
 from vram_search.search import Search
 from vram_search.spec import SearchSpace
-from vram_search.store import open_store, sqlite_url
+from vram_search.store import TrialResult, open_store, sqlite_url
+from vram_search.store.records import Outcome
 
 
 @pytest.fixture
@@ -49,6 +53,43 @@ def test_dashboard_names_its_address_answers_and_ends_on_ctrl_c(
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0, rest
     assert "Traceback" not in rest
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process")
+def test_infeasible_trial_is_named_so_and_one_out_of_memory_stays_pruned(database: Path) -> None:
+    end_trials(database, ("infeasible", "oom", "complete"))
+    process = start_cli("dashboard")
+    assert process.stdout is not None
+    process.stdout.readline()
+    page = process.stdout.readline().strip()
+    study, missing = (page.replace("/dashboard", f"/api/studies/{number}") for number in (1, 9))
+    try:
+        with urllib.request.urlopen(study) as answer:
+            trials = json.load(answer)["trials"]
+        assert [trial["state"] for trial in trials] == ["Infeasible", "Pruned", "Complete"]
+        assert [trial["constraints"][0] > 0 for trial in trials] == [True, True, False]
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(missing)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+def end_trials(database: Path, outcomes: tuple[Outcome, ...]) -> None:
+    """Trials of the study in `database` that ended so."""
+    store = open_store(sqlite_url(database), create=False)
+    study = store.create_study("demo", {}, "d1", {}, {})
+    with closing(Search(sqlite_url(database), "demo", 1, SearchSpace(), 2, (0.5,), 7)) as search:
+        for outcome in outcomes:
+            proposal = search.ask()
+            point = proposal.hyperparameters.model_dump(mode="json")
+            trial_id = store.start_trial(study.id, proposal.number, point, 42, "d1")
+            store.record_plan(trial_id, {}, {})
+            loss = 1.0 if outcome == "complete" else None
+            store.finish_trial(trial_id, TrialResult(outcome, eval_loss=loss))
+            record = store.trial(study.id, proposal.number)
+            search.tell(proposal.number, outcome, loss, 0.25, record)
+    store.close()
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

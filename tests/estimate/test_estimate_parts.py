@@ -173,7 +173,8 @@ def test_small_qwen_is_counted_by_hand() -> None:
     hidden_states = 24 * 896 * 2 * 1024  # what each checkpointed layer starts from
     final_norm = 896 * 4 * 1024
     tables_and_ids = 2 * 512 * 64 * 2 + (5 * 8 + 4) * 1024
-    assert parts["saved_activations"] == hidden_states + final_norm + tables_and_ids
+    mask = 2 * 512 * 512
+    assert parts["saved_activations"] == hidden_states + final_norm + tables_and_ids + mask
     assert parts["logits"] == 12 * 151936 * 1024
     assert parts["workspaces"] == 2 * 8320 * KIB + 2 * MIB, "cuBLAS, and cuBLASLt for the biases"
 

@@ -1,9 +1,8 @@
-"""A real calibration: fast, repeatable to the byte, and what torch's source says. `make gpu`."""
+"""A real calibration: repeatable to the byte, and what torch's source says. `make gpu`."""
 
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,9 @@ pytestmark = pytest.mark.gpu
 def test_a_calibration_predicts_a_second_process_to_the_byte(home: Path) -> None:
     reader = NvmlReader()
     idle = reader.sample(None)
-    begun = time.monotonic()
     found = calibrate(reader)
-    seconds = time.monotonic() - begun
     save_calibration(found)
-    print(found.model_dump_json(indent=2), f"{seconds:.1f} s")
-    assert seconds < 60
+    print(found.model_dump_json(indent=2))
 
     is_hopper = reader.device().compute_capability == "9.0"
     workspace = CUBLAS_WORKSPACE_DATACENTER if is_hopper else CUBLAS_WORKSPACE

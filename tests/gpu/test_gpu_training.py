@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vram_search.gpu import NvmlReader
-from vram_search.protocol import LEAK_BYTES, AnyEvent, Finished, LoadJob, Probed, Step, TrialJob
+from vram_search.protocol import LEAK_BYTES, AnyEvent, Finished, LoadJob, Probed, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
@@ -24,11 +24,7 @@ pytestmark = pytest.mark.gpu
 CAP_BYTES = 16 * GIB
 LONGEST_ANSWER = 560
 """Characters, a token each: with its question beyond the cutoff of 512."""
-OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
-PLANS = ((1, 2), (2, 1), (4, 1), (3, 1))
-"""(micro-batch, accumulation)."""
 STEPS = 2
-TRIALS = len(OPTIMIZERS) * len(PLANS)
 
 
 @pytest.fixture(scope="module")
@@ -96,45 +92,30 @@ def run(trainer: ResidentTrainer, job: TrialJob) -> tuple[Finished, list[AnyEven
     return trainer.run(job, events.append, lambda evaluated: False), events
 
 
-def test_every_optimizer_under_every_plan_leaves_nothing_behind(
-    trainer: ResidentTrainer, tmp_path: Path
-) -> None:
-    level = trainer.ready().allocated_bytes
-    assert level is not None
-    leaked = 0
-    for number in range(TRIALS):
-        micro_batch, accumulation = PLANS[number % len(PLANS)]
-        optim = OPTIMIZERS[number % len(OPTIMIZERS)]
-        job = trial_job(tmp_path, number, micro_batch, optim, accumulation=accumulation, steps=1)
-        finished, _ = run(trainer, job)
-        assert finished.outcome == "complete", finished.message
-        assert finished.base_intact
-        assert finished.survivors == ()
-        leaked += finished.leaked_bytes
-    assert abs(leaked) <= LEAK_BYTES, f"{leaked} bytes more than {level} after {TRIALS} trials"
-    assert trainer.starts == 1
-
-
 @pytest.mark.parametrize(
-    ("number", "micro_batch", "accumulation"),
-    [(0, 1, 1), (1, 4, 1), (2, 4, 4), (3, 2, 3)],
-    ids=["1x1 ckpt", "4x1", "4x4 ckpt", "2x3"],
+    ("number", "micro_batch", "accumulation", "optim"),
+    [(0, 1, 1, "lion_8bit"), (1, 2, 3, "adamw_8bit"), (2, 4, 2, "adamw_torch_fused")],
+    ids=["1x1 ckpt", "2x3", "4x2 ckpt"],
 )
-def test_probe_bounds_a_training_on_varied_rows_and_names_its_bytes(
-    trainer: ResidentTrainer, tmp_path: Path, number: int, micro_batch: int, accumulation: int
+def test_probe_bounds_a_training_names_its_bytes_and_nothing_is_left(
+    trainer: ResidentTrainer,
+    tmp_path: Path,
+    number: int,
+    micro_batch: int,
+    accumulation: int,
+    optim: str,
 ) -> None:
-    job = trial_job(
-        tmp_path, number, micro_batch, "adamw_8bit", accumulation=accumulation, rungs=(0.5,)
-    )
+    job = trial_job(tmp_path, number, micro_batch, optim, accumulation=accumulation, rungs=(0.5,))
     finished, events = run(trainer, job)
     assert finished.outcome == "complete", finished.message
     probed = next(event for event in events if isinstance(event, Probed))
     assert finished.allocated_bytes is not None and probed.allocated_bytes is not None
     assert finished.allocated_bytes <= probed.allocated_bytes * 1.01
     assert sum(probed.parts.values()) == pytest.approx(probed.allocated_bytes, rel=0.01)
-    assert probed.step_seconds is not None
-    slowest = max(event.seconds for event in events if isinstance(event, Step) and event.step > 1)
-    assert 0.3 * slowest < probed.step_seconds < 5 * slowest
+    assert probed.step_seconds is not None and probed.step_seconds > 0
+    assert finished.base_intact
+    assert finished.survivors == () and abs(finished.leaked_bytes) <= LEAK_BYTES
+    assert trainer.starts == 1
 
 
 def test_cap_makes_a_real_out_of_memory_and_the_process_is_replaced(
@@ -148,8 +129,6 @@ def test_cap_makes_a_real_out_of_memory_and_the_process_is_replaced(
     assert (failed.stage, failed.step, failed.batch_shape) == ("probe", 1, (32, 512))
     assert failed.parts["base_weights"] > 200 * MIB
     assert sum(failed.parts.values()) <= CAP_BYTES
-    passed, _ = run(trainer, trial_job(tmp_path, 1, 1, "adamw_8bit"))
-    assert passed.outcome == "complete", passed.message
     assert trainer.starts == starts + 1
 
 

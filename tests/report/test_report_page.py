@@ -16,9 +16,10 @@ import pytest
 from sqlalchemy import event
 
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
+from vram_search.report.page.curve_charts import eval_curves_chart
 from vram_search.report.page.html import charts, render
 from vram_search.report.page.night import Night, load_night
-from vram_search.store import Store, StudyRecord, TrialResult
+from vram_search.store import Evaluation, Store, StudyRecord, TrialResult
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Make = Callable[..., StudyRecord]
@@ -173,7 +174,16 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     page = Page(text)
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
     assert outcomes == ["running", "complete", "complete"]
-    assert "lora_rank 8" in text
+    assert "lora_rank 8; VRAM unknown" in text
+
+
+def test_evaluation_of_an_unknown_step_is_no_point_of_a_learning_curve(database: Store) -> None:
+    study = database.create_study("partial", {}, "d", {"title": "a card"}, {"name": "a model"})
+    for number, fraction in enumerate((0.0, 1.0)):
+        trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
+        result = TrialResult("complete", eval_loss=1.5, evaluations=[Evaluation(0, fraction, 1.5)])
+        database.finish_trial(trial, result)
+    assert "1 trials" in eval_curves_chart(load_night(database, study)).summary
 
 
 def test_measured_parts_stand_beside_predicted_ones(night: Night) -> None:
@@ -202,6 +212,11 @@ def test_other_studies_of_the_database_are_drawn_by_model_size(
     chart = charts(load_night(database, studies(database)))["results"][1]
     for words in ("small", "large", "td-010", "7.6B parameters"):
         assert words in chart.body
+
+
+def test_model_size_of_a_single_study_is_on_the_axis(database: Store, studies: Make) -> None:
+    study = studies(database, model={"name": "small", "parameters": 134_515_008})
+    assert ">135M</text>" in charts(load_night(database, study))["results"][1].body
 
 
 def test_unknown_study_is_one_message(vram_search: Cli, night: Night) -> None:

@@ -11,7 +11,8 @@ import torch
 from vram_search.protocol import AnyEvent, Finished, TrialJob
 from vram_search.spec import MemoryPlan
 from vram_search.spec.study import TrainingSpec
-from vram_search.train import faults
+from vram_search.train import faults, health
+from vram_search.train.__main__ import examined
 from vram_search.train.examples import cut
 from vram_search.train.faults import (
     DivergedError,
@@ -19,6 +20,7 @@ from vram_search.train.faults import (
     is_out_of_memory,
     requested_bytes,
 )
+from vram_search.train.health import Health
 from vram_search.train.run import Corpus, Trial
 from vram_search.units import GIB, MIB
 
@@ -141,3 +143,17 @@ def test_out_of_memory_without_a_gpu_names_no_parts(
 ) -> None:
     finished, _ = run_out_of_memory(base, corpus, make_job(), 1)
     assert finished.outcome == "oom" and finished.parts == {}
+
+
+def test_out_of_memory_while_the_process_is_examined_says_so(
+    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(base: Any) -> list[int]:
+        raise torch.OutOfMemoryError(CUDA)
+
+    watched = Health(base)
+    monkeypatch.setattr(health, "checksums", refuse)
+    job = make_job(training=TrainingSpec(max_steps=1, rungs=()))
+    finished = examined(Trial(base, corpus, job, lambda event: None, lambda: False), watched)
+    assert (finished.outcome, finished.stage) == ("oom", "check")
+    assert finished.requested_bytes == 274 * MIB

@@ -21,6 +21,7 @@ from vram_search.protocol import (
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 from vram_search.worker import resident
+from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import LOAD_ATTEMPTS, ResidentTrainer
 
 READY = Ready(
@@ -41,7 +42,7 @@ FULL = Fault(message="memory ran out while the base model was loaded", is_passin
 class Process:
     """Stands for `TrainingProcess`; each takes the next of `answers`, one event a job."""
 
-    answers: list[list[AnyEvent]]
+    answers: list[list[AnyEvent | Exception]]
     alive: list[Process]
 
     def __init__(self, log: Path, environment: dict[str, str]) -> None:
@@ -53,7 +54,10 @@ class Process:
         self.sent.append(job)
 
     def receive(self) -> AnyEvent:
-        return self._events.pop(0)
+        event = self._events.pop(0)
+        if isinstance(event, Exception):
+            raise event
+        return event
 
     def stop(self) -> None:
         self.alive.remove(self)
@@ -66,7 +70,7 @@ StartTrainer = Callable[..., ResidentTrainer]
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StartTrainer:
     """`start([event, ...], ...)`: a trainer, and what each of its processes will say."""
 
-    def start_(*answers: list[AnyEvent]) -> ResidentTrainer:
+    def start_(*answers: list[AnyEvent | Exception]) -> ResidentTrainer:
         Process.answers, Process.alive = list(answers), []
         monkeypatch.setattr(resident, "TrainingProcess", Process)
         monkeypatch.setattr(resident, "LOAD_RETRY_SECONDS", 0.0)
@@ -158,6 +162,22 @@ def test_nothing_is_left_when_the_run_is_over(start: StartTrainer) -> None:
     run(trainer)
     trainer.replace()
     assert Process.alive == []
+
+
+def test_process_that_died_in_a_trial_is_not_asked_again(start: StartTrainer) -> None:
+    trainer = start([READY, TrainingDiedError("killed")], [READY, finished()])
+    with pytest.raises(TrainingDiedError):
+        run(trainer)
+    assert trainer.pid is None and Process.alive == []
+    assert run(trainer).outcome == "complete"
+    assert trainer.starts == 2
+
+
+def test_process_that_died_while_loading_is_not_asked_again(start: StartTrainer) -> None:
+    trainer = start([TrainingDiedError("killed")], [READY])
+    with pytest.raises(TrainingDiedError):
+        trainer.ready()
+    assert trainer.ready() is READY
 
 
 def test_card_that_was_full_for_a_moment_is_tried_again(start: StartTrainer) -> None:

@@ -19,6 +19,7 @@ from vram_search.store import TrialRecord, sqlite_url
 from vram_search.units import GIB, MIB
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import TrainingDiedError
+from vram_search.worker.result import load_seconds
 from vram_search.worker.room import Room
 from vram_search.worker.trial import run_trial
 
@@ -240,6 +241,12 @@ def test_seconds_between_trials_are_recorded(make_room: MakeRoom) -> None:
     assert 0 < seconds["between"] < 10
 
 
+def test_wait_for_a_process_is_parted_into_imports_and_loading() -> None:
+    ready = Trainer().ready().model_copy(update={"seconds": 20.0, "import_seconds": 18.0})
+    assert load_seconds(ready, 25.0) == {"load": 2.0, "imports": 23.0}
+    assert load_seconds(ready, 0.5) == {"load": 0.5}, "the rest was over before anybody waited"
+
+
 def shown(reader: FakeReader, *readings: GpuSample) -> list[Callable[[], object]]:
     """The monitor sees each of the readings before the script goes on."""
 
@@ -348,4 +355,6 @@ def test_process_that_died_otherwise_makes_its_trial_lost(
     trial = run(make_room(trainer))
     assert trial.outcome == "lost" and trainer.restarts == 1
     assert error(trial) == {"stage": "train", "step": 1, "message": "it ended with code 1"}
+    assert trial.device == DEVICE and trial.versions == {"torch": "2"}
+    assert trial.seconds is not None and set(trial.seconds) == {"plan", "load", "lost"}
     assert told(tmp_path).state == TrialState.FAIL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import click
@@ -31,12 +30,11 @@ from vram_search.report.words import (
     run_seconds,
     study_json,
     trial_json,
+    wrapped,
 )
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
 from vram_search.units import format_bytes, format_duration, parse_bytes, parse_duration
-
-WIDTH = 80
 
 
 @click.command("best", short_help="The best configuration found so far.")
@@ -96,7 +94,7 @@ def command(
     else:
         lines = best_lines(record, spot.best)
         if limits.words:
-            lines[0:0] = _wrapped(limits.words, "")
+            lines[0:0] = wrapped(limits.words, "")
         click.echo("\n".join([*lines, *sweet_spot_lines(record, spot)]))
 
 
@@ -166,32 +164,22 @@ def sweet_spot_lines(study: StudyRecord, spot: SweetSpot) -> list[str]:
     trial = spot.trial
     is_best = trial.number == spot.best.number
     lines = ["sweet spot: the best itself" if is_best else f"sweet spot: trial {trial.number}"]
-    lines += _wrapped(spot.why)
+    lines += wrapped(spot.why)
     if not is_best:
         size, origin = required_bytes(trial)
         needs = f"{format_bytes(size)} required ({origin})" if size else "VRAM unknown"
         figures = f"eval_loss {loss_cell(trial.eval_loss)}, {needs}"
-        lines += _wrapped(f"{figures}, {format_duration(run_seconds(trial))}")
-        lines += _wrapped(hyperparameter_words(trial.hyperparameters))
+        lines += wrapped(f"{figures}, {format_duration(run_seconds(trial))}")
+        lines += wrapped(hyperparameter_words(trial.hyperparameters))
     if study.is_imported:
-        lines += _wrapped(
+        lines += wrapped(
             "imported runs: each eval_loss is its own tool's, over that run's evaluation rows"
         )
     return lines
 
 
 def _field(name: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=f"  {name:<15}",
-        subsequent_indent=" " * 17,
-        break_on_hyphens=False,
-    )
-
-
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return wrapped(text, f"  {name:<15}", " " * 17)
 
 
 def _as_dict(study: StudyRecord, spot: SweetSpot, limits: Limits) -> dict[str, Any]:

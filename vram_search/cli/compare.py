@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +19,11 @@ from vram_search.cli.options import (
 )
 from vram_search.errors import InputError
 from vram_search.report.compare import Comparison, Figure, LossDifference, Pair, compare
-from vram_search.report.words import known_cell, study_json
+from vram_search.report.words import known_cell, study_json, wrapped
 from vram_search.store import StudyRecord
 from vram_search.units import MIB, format_bytes, format_duration
 
 COLUMNS = ("kind", "name", "origin", "first", "second", "difference", "standard_error")
-WIDTH = 80
 _NAME_WIDTH, _VALUE_WIDTH, _DIFFERENCE_WIDTH = 29, 17, 14
 
 
@@ -142,7 +140,7 @@ def _lines(study: StudyRecord, found: Comparison) -> list[str]:
     if parts:
         lines.append(f"  parts of the peak, {parts[0].origin}:")
         lines += [_figure_line(figure, "  ") for figure in parts]
-    return [*lines, *(line for note in found.notes for line in _wrapped(note))]
+    return [*lines, *(line for note in found.notes for line in wrapped(note))]
 
 
 def _line(name: str, first: str, second: str, difference: str = "") -> str:
@@ -155,7 +153,7 @@ def _setting_lines(name: str, pair: Pair, names: Sequence[str]) -> list[str]:
     values = [_setting(value) for value in pair]
     if max(map(len, values)) <= _VALUE_WIDTH:
         return [_line(name, values[0], values[1])]
-    said = [_wrapped(f"{who}: {value}", "    ") for who, value in zip(names, values, strict=True)]
+    said = [wrapped(f"{who}: {value}", "    ") for who, value in zip(names, values, strict=True)]
     return [f"  {name}", *said[0], *said[1]]
 
 
@@ -168,10 +166,10 @@ def _setting(value: Any) -> str:
 def _loss_lines(found: Comparison) -> list[str]:
     loss = found.loss
     if loss is None:
-        return _wrapped("eval_loss: there is no point at which both have one")
+        return wrapped("eval_loss: there is no point at which both have one")
     lines = [_line("eval_loss", f"{loss.first:.4f}", f"{loss.second:.4f}", _signed(loss))]
     place = f"at {'the ' if loss.at[0].isalpha() else ''}{loss.at}"
-    return [*lines, *_wrapped(f"{place}{_error_words(loss)}", "    ")]
+    return [*lines, *wrapped(f"{place}{_error_words(loss)}", "    ")]
 
 
 def _signed(loss: LossDifference) -> str:
@@ -203,7 +201,3 @@ def _figure_line(figure: Figure, indent: str = "") -> str:
         sign = "-" if difference < 0 else "+"
         change = f"{sign}{form(abs(difference))}" if difference else "0"
     return _line(name, form(figure.first), form(figure.second), change)
-
-
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)

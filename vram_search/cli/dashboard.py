@@ -27,8 +27,9 @@ def command(port: int, browse: bool, database: str | None) -> None:
     """Serves optuna-dashboard for the searches in the database until Ctrl-C.
 
     It listens on this machine alone, changes nothing, and may be open while a search runs. A trial
-    that did not fit the card is pruned there, with a violated constraint; outcome, bytes and plan
-    are among its user attributes. It needs the package optuna-dashboard.
+    that was predicted not to fit is Infeasible there; one that ran out of memory is Pruned, with a
+    violated constraint. Outcome, bytes and plan are user attributes. It needs the package
+    optuna-dashboard.
 
     \b
     Examples:
@@ -41,10 +42,12 @@ def command(port: int, browse: bool, database: str | None) -> None:
         )
     with opened(database):
         pass  # a database that is missing or not ours is refused as everywhere
+    from vram_search.report.dashboard_states import name_infeasible
     from vram_search.search.dashboard import HOST, dashboard_server
 
     url = database_url(database)
     with dashboard_server(url, port) as server:
+        name_infeasible(server)
         page = f"http://{HOST}:{server.server_port}/dashboard"
         click.echo(f"optuna-dashboard of {describe(url)}\n{page}\nCtrl-C ends it")
         if browse:

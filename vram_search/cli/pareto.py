@@ -21,11 +21,9 @@ from vram_search.errors import InputError
 from vram_search.report.limits import Limits
 from vram_search.report.pareto import pareto_front, required_bytes
 from vram_search.report.trial_row import COLUMNS, trial_row
-from vram_search.report.words import hyperparameter_words, run_seconds, study_json
+from vram_search.report.words import WIDTH, hyperparameter_words, run_seconds, study_json
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes, format_duration
-
-WIDTH = 80
 
 
 @click.command("pareto", short_help="What each GiB buys: eval_loss against required VRAM.")

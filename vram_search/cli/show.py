@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import click
@@ -17,7 +16,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.importing.words import provenance_lines
-from vram_search.report.trial_bytes import WIDTH, byte_lines, oom_lines
+from vram_search.report.trial_bytes import byte_lines, oom_lines
 from vram_search.report.words import (
     error_words,
     hyperparameter_words,
@@ -26,6 +25,7 @@ from vram_search.report.words import (
     run_seconds,
     study_json,
     trial_json,
+    wrapped,
 )
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
 from vram_search.units import format_bytes, format_duration
@@ -99,14 +99,7 @@ def _head(study: StudyRecord, trial: TrialRecord) -> list[str]:
 
 def _field(name: str, text: str) -> list[str]:
     """A named text, wrapped to the terminal."""
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=f"  {name:<17}",
-        subsequent_indent=" " * 19,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(text, f"  {name:<17}", " " * 19)
 
 
 def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:

@@ -17,6 +17,7 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.report.words import wrapped
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.location import database_url, study_folder
 from vram_search.units import format_bytes, format_duration
@@ -130,7 +131,8 @@ def _as_json(
 
 def _print(study: StudyRecord, trial: TrialRecord, verification: Verification) -> None:
     versions = ", ".join(f"{name} {v}" for name, v in verification.tool.versions.items())
-    click.echo(f"study {study.name}, trial {trial.number}, trained by {versions}")
+    head = f"study {study.name}, trial {trial.number}, trained by {versions}"
+    click.echo("\n".join(wrapped(head, "", "  ")))
     if verification.overrides:
         click.echo(f"no GPU here: run with {' '.join(verification.overrides)}")
     click.echo(f"{'':<16}{'record':>12}{'tool':>12}{'difference':>12}{'allowed':>10}")
@@ -148,7 +150,8 @@ def _line(check: Check) -> str:
     shown = [_figure(check.name, value) for value in cells]
     name = check.name.replace("_", " ")
     row = f"{name:<16}{shown[0]:>12}{shown[1]:>12}{shown[2]:>12}{shown[3]:>10}  {word}"
-    return f"{row}  {check.note}".rstrip()
+    notes = wrapped(check.note, " " * 4) if check.note else []
+    return "\n".join([row, *notes])
 
 
 def _figure(name: str, value: float | None) -> str:

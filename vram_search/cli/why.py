@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from typing import Any
 
 import click
@@ -19,10 +18,8 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.report.why import Evidence, Reason, explain
-from vram_search.report.words import study_json
+from vram_search.report.words import study_json, wrapped
 from vram_search.store.losses import all_evaluations
-
-WIDTH = 80
 
 
 @click.command("why", short_help="Why a trial ended as it did, with the figures.")
@@ -72,15 +69,11 @@ def command(
 
 
 def _lines(reason: Reason) -> list[str]:
-    lines = _wrapped(reason.summary, "", "  ")
-    lines += [line for fact in reason.facts for line in _wrapped(fact, "  - ", "    ")]
+    lines = wrapped(reason.summary, "", "  ")
+    lines += [line for fact in reason.facts for line in wrapped(fact, "  - ", "    ")]
     if reason.remedy:
-        lines += _wrapped(f"remedy: {reason.remedy}", "  ", "    ")
+        lines += wrapped(f"remedy: {reason.remedy}", "  ", "    ")
     return lines
-
-
-def _wrapped(text: str, first: str, following: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=following)
 
 
 def _cell(value: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from vram_search.units import KIB, MIB
 
@@ -32,8 +32,13 @@ class Hardware:
     """One for each thread that multiplies and adds a bias."""
 
     @classmethod
-    def of(cls, card: Card) -> Hardware:
+    def of(cls, card: Card) -> Self:
         """By the card's figures and compute capability."""
-        datacenter = card.compute_capability.split(".")[0] in ("9", "10")
+        return cls(card.context_bytes).on(card.compute_capability)
+
+    def on(self, compute_capability: str) -> Self:
+        """The same where a device of this compute capability plays the card: what a training
+        allocates for cuBLAS is then the device's."""
+        datacenter = compute_capability.split(".")[0] in ("9", "10")
         workspace = CUBLAS_WORKSPACE_DATACENTER if datacenter else CUBLAS_WORKSPACE
-        return cls(card.context_bytes, workspace)
+        return replace(self, cublas_workspace_bytes=workspace)

@@ -51,8 +51,11 @@ class LayerBytes:
     saves_first_input: bool
     kept_without_gradients: tuple[Bytes, ...]
     """What a checkpointed forward keeps nevertheless (bitsandbytes' 8-bit state)."""
-    moments: tuple[Moment, ...]
-    """Moments of the pass that saves and of the backward pass; saved tensors included."""
+    forward: tuple[Moment, ...]
+    """Moments of the forward pass that saves; saved tensors included, as in the other two."""
+    recomputed: tuple[Moment, ...]
+    """Of the same pass within the backward pass, where the layer is checkpointed."""
+    backward: tuple[Moment, ...]
 
 
 @lru_cache(maxsize=4096)
@@ -67,7 +70,9 @@ def layer_bytes(setup: LayerSetup) -> LayerBytes:
         saved_first=first.saved(without=first_hidden),
         saves_first_input=any(tensor is first_hidden for tensor in first.saved_tensors()),
         kept_without_gradients=tuple(leaks.values()),
-        moments=_highest(tape.forward_moments() + tape.backward_moments(without=hidden)),
+        forward=_highest(tape.forward_moments()),
+        recomputed=_highest(tape.recompute_moments()),
+        backward=_highest(tape.backward_moments(without=hidden)),
     )
 
 
@@ -124,7 +129,7 @@ class _Runner:
 
     def add(self, a: Tensor, b: Tensor, holds: tuple[Tensor, ...] = ()) -> Tensor:
         element = max(a.element_bytes, b.element_bytes)
-        return self.tape.run((a, b), a.features, element, holds=holds)
+        return self.tape.run((a, b), a.features, element, holds=holds, passes_gradient=True)
 
     def norm(self, x: Tensor, features: float | None = None) -> Tensor:
         """`weight * (x.float() * rsqrt(mean(x.float() ** 2)))`; the weight is frozen."""
@@ -135,7 +140,10 @@ class _Runner:
             out_element = x.element_bytes  # `.type_as(x)` at the end
         if self.setup.fused:
             scale = Tensor(size / self.setup.shape.hidden_size, FP32)
-            return self.tape.run((x,), size, x.element_bytes, saves=(x, scale))
+            in_place = not self.setup.shape.model_type.startswith("gemma")
+            return self.tape.run(
+                (x,), size, x.element_bytes, saves=(x, scale), passes_gradient=in_place
+            )
         wide = x
         if x.element_bytes == BF16:
             wide = self.tape.run((x,), size, FP32)
@@ -147,7 +155,7 @@ class _Runner:
             normed = self.tape.run((normed,), size, BF16)
         return self.tape.run((normed,), size, out_element)
 
-    def linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str, holds: tuple[Tensor, ...] = ()) -> Tensor:
         """The frozen layer, and LoRA's B(A(x)) beside it where the layer is a target."""
         linear = self.linears[name]
         weight = Bytes(0, BF16 * linear.parameters)
@@ -162,7 +170,10 @@ class _Runner:
             saves = (Tensor(0, BF16, constant=weight.constant),)
         temporaries: tuple[Bytes, ...] = (weight,) if quantized else ()
         if self.setup.quantization == "int8":
-            temporaries = (Bytes(linear.in_features), Bytes(FP32 * linear.out_features))
+            # int8 input, then the int32 product; before it the fp16 copy, |x| and a comparison
+            # (bitsandbytes `backends/cuda/ops.py`, `int8_vectorwise_quant`).
+            rest = max(5 * linear.in_features, FP32 * linear.out_features)
+            temporaries = (Bytes(linear.in_features), Bytes(rest))
         out = self.tape.run(
             (narrow,),
             linear.out_features,
@@ -170,9 +181,10 @@ class _Runner:
             saves=saves,
             forward_temporaries=temporaries,
             backward_temporary=weight if quantized else NOTHING,
+            holds=(x, *holds),
         )
         if quantized and x.element_bytes == FP32:
-            out = self.tape.run((out,), linear.out_features, FP32)
+            out = self.tape.run((out,), linear.out_features, FP32, holds=(x, *holds))
         if name not in self.setup.lora_modules:
             return out
         lora_x = wide = x
@@ -183,7 +195,7 @@ class _Runner:
         a = self.tape.run((lora_x,), self.setup.lora_rank, BF16, saves=(lora_x,), trains=True)
         b = self.tape.run((a,), linear.out_features, BF16, saves=(a,), trains=True)
         scaled = self.tape.run((b,), linear.out_features, BF16)
-        return self.add(out, scaled, holds=(x, wide))
+        return self.add(out, scaled, holds=(x, wide, *holds))
 
     def attention(self, x: Tensor) -> Tensor:
         shape = self.setup.shape
@@ -197,7 +209,7 @@ class _Runner:
         q = self._rotate(q, shape.q_size)
         k = self._rotate(k, shape.kv_size)
         attend = self._eager if self.setup.attention == "eager" else self._sdpa
-        return self.linear(attend(q, k, v), "o_proj")
+        return self.linear(attend(q, k, v), "o_proj", holds=(x,))
 
     def _rotate(self, x: Tensor, features: float) -> Tensor:
         """`x * cos + rotate_half(x) * sin`; cos and sin need no gradient."""
@@ -259,8 +271,13 @@ class _Runner:
             bounded = self.tape.run((divided,), matrix, BF16, saves_output=True)
             scores = self.tape.run((bounded,), matrix, BF16)
         masked = self.tape.run((scores,), matrix, FP32 if self.setup.upcast else BF16)
+        narrowed = 0 if self.setup.upcast else FP32 - BF16  # the gradient is fp32 at first
         soft = self.tape.run(
-            (masked,), matrix, FP32, saves_output=True, backward_temporary=Bytes(FP32 * matrix)
+            (masked,),
+            matrix,
+            FP32,
+            saves_output=True,
+            backward_temporary=Bytes((FP32 + narrowed) * matrix),
         )
         weights = self.tape.run((soft,), matrix, BF16)
         out = self.tape.run((weights, v), shape.q_size, BF16, saves=(weights, v))
@@ -292,4 +309,4 @@ class _Runner:
         else:
             active = self.tape.run((gate,), intermediate, element, saves=(gate,))
             product = self.tape.run((active, up), intermediate, element, saves=(active, up))
-        return self.linear(product, "down_proj")
+        return self.linear(product, "down_proj", holds=(x,))

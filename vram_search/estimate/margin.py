@@ -20,7 +20,7 @@ from vram_search.spec.shape import ModelShape
 
 PRIOR_RATIOS: tuple[float, ...] = (
     0.9926,
-    0.9937,
+    0.9981,
     0.9998,
     0.9999,
     1.0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vram_search.estimate.layer import BF16, FP32, LayerBytes, LayerSetup, layer_bytes
 from vram_search.estimate.static import adapter_bytes, fresh_block
-from vram_search.estimate.tape import Bytes
+from vram_search.estimate.tape import NOTHING, Bytes, Moment
 from vram_search.estimate.workload import Workload
 
 LIGER_FUSED_LOSS = frozenset(
@@ -103,7 +103,7 @@ def _saved_bytes(workload: Workload, kinds: list[tuple[LayerBytes, int]]) -> flo
     """What is kept for the backward pass once the forward pass is through."""
     shape, element = workload.shape, hidden_element(workload)
     state = element * shape.hidden_size * workload.tokens
-    last_norm = state if element == FP32 else FP32 * shape.hidden_size * workload.tokens
+    last_norm = _last_norm_bytes(workload)
     first = kinds[0][0]
     if workload.gradient_checkpointing:
         # Each layer's input, and the last hidden state where the norm does not widen it. Granite
@@ -117,14 +117,21 @@ def _saved_bytes(workload: Workload, kinds: list[tuple[LayerBytes, int]]) -> flo
     return kept + inputs * state + last_norm + _small_bytes(workload, workload.tokens)
 
 
+def _last_norm_bytes(workload: Workload) -> int:
+    """What the norm behind the last layer saves: its input, widened unless Liger computes it."""
+    element = hidden_element(workload) if workload.fused_linear_cross_entropy else FP32
+    return element * workload.shape.hidden_size * workload.tokens
+
+
 def _layer_backward(workload: Workload, kinds: list[LayerBytes], saved: float) -> Parts:
     tokens, layers = workload.tokens, workload.shape.num_hidden_layers
     copies = adapter_bytes(workload, BF16)
     kind, moment = max(
-        ((kind, moment) for kind in kinds for moment in kind.moments),
+        ((kind, moment) for kind in kinds for moment in _layer_moments(workload, kind)),
         key=lambda pair: pair[1].total.of(tokens),
     )
     live, temporary = moment.live.of(tokens), moment.temporary.of(tokens)
+    saved -= _last_norm_bytes(workload)
     if not workload.gradient_checkpointing:
         own = sum(tensor.of(tokens) for tensor in kind.saved)
         return {
@@ -148,6 +155,17 @@ def _layer_backward(workload: Workload, kinds: list[LayerBytes], saved: float) -
         **recomputed,
     }
     return max(of_last_layer, of_first_layer, key=lambda parts: sum(parts.values()))
+
+
+def _layer_moments(workload: Workload, kind: LayerBytes) -> list[Moment]:
+    """Of the last layer. While the forward pass lasts, the model's frame keeps the embedding
+    (transformers `modeling_*.py`, `inputs_embeds`)."""
+    if workload.gradient_checkpointing:
+        return [*kind.recomputed, *kind.backward]
+    per_token = hidden_element(workload) * workload.shape.hidden_size
+    embedding = NOTHING if kind.saves_first_input else Bytes(per_token)
+    forward = [Moment(moment.live + embedding, moment.temporary) for moment in kind.forward]
+    return [*forward, *kind.backward]
 
 
 def _loss(workload: Workload, saved: float) -> Parts:
@@ -219,4 +237,6 @@ def _small_bytes(workload: Workload, tokens: int) -> float:
     mask = 0
     if workload.attention == "eager":
         mask = element * workload.per_device_train_batch_size * workload.cutoff_len**2
+    elif not workload.equal_lengths and workload.per_device_train_batch_size > 1:
+        mask = workload.per_device_train_batch_size * workload.cutoff_len**2
     return tables + mask + (5 * 8 + FP32) * tokens

@@ -51,6 +51,7 @@ def plans(
     eval_cutoff_len: int,
     pace: Pace | None = None,
     row_tokens: Sequence[int] = (),
+    hardware: Hardware | None = None,
 ) -> list[PlannedTrial]:
     """Every plan that the pins allow, fastest first.
 
@@ -58,12 +59,13 @@ def plans(
         pace: of the device that trains; None: the card's data sheet.
         row_tokens: lengths of the training rows, uncut, in any order. Bytes are those of rows that
             reach the cutoff; without lengths, seconds are too.
+        hardware: where a device plays the card; None: the card's own.
 
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
     pace = pace or Pace(Speed.of(card))
-    hardware = hardware_for(card)
+    hardware = hardware or hardware_for(card)
     cut = [min(tokens, hyperparameters.cutoff_len) for tokens in row_tokens]
     found = []
     for micro_batch in _micro_batches(hyperparameters.batch_size, pins):

@@ -54,13 +54,17 @@ class Limits:
     def least_words(self, trials: Sequence[TrialRecord]) -> str:
         """What complete trials need at least, of what is limited; empty where that is unknown."""
         words = []
-        sized = [(size, t.number) for t in trials if (size := needed_bytes(t)) is not None]
+        sized = [(size, t.number) for t in trials if (size := self._size(t)) is not None]
         if sized and (self.required_bytes is not None or self.budget_bytes is not None):
             words.append(f"{format_bytes(min(sized)[0])} (trial {min(sized)[1]})")
         timed = [(spent, t.number) for t in trials if (spent := run_seconds(t)) is not None]
         if timed and self.seconds is not None:
             words.append(f"{format_duration(min(timed)[0])} (trial {min(timed)[1]})")
         return " and ".join(words)
+
+    def _size(self, trial: TrialRecord) -> float | None:
+        """What a limit of bytes is compared with: a card's counts the margin of a prediction."""
+        return required_bytes(trial)[0] if self.budget_bytes is None else needed_bytes(trial)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

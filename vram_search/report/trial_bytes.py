@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from vram_search.report.words import card_title, measured_on
+from vram_search.report.words import card_title, measured_on, wrapped
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes
 
-WIDTH = 80
 _OUTSIDE = ("allocator_slack", "context")
 """Parts of the process that are outside the allocated bytes (`Estimate.parts`)."""
 _Sums = dict[str, int | None]
@@ -110,7 +108,7 @@ def _peaks(measured: Mapping[str, Any]) -> list[str]:
     if not probe or not whole:
         return []
     missed = "; THE PROBE MISSED IT" if "probe_miss" in measured else ""
-    return _wrapped(
+    return wrapped(
         f"peak allocated: probe {format_bytes(probe)}, whole run {format_bytes(whole)} "
         f"({whole / probe:.3f} times){missed}"
     )
@@ -120,8 +118,4 @@ def _origin(study: StudyRecord, trial: TrialRecord) -> list[str]:
     text = f"predicted for {card_title(study)}"
     if trial.measured:
         text += f"; measured: {measured_on(trial)}"
-    return _wrapped(text)
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return wrapped(text, "    ")

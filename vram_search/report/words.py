@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from datetime import datetime
 from typing import Any
 
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes
+
+WIDTH = 80
+"""Columns of an answer."""
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|GB|[KMGT]iB)\b)")
+
+
+def wrapped(text: str, first: str = "  ", following: str | None = None) -> list[str]:
+    """Lines of WIDTH columns; a figure stays beside its unit, and a path stays whole.
+
+    Args:
+        first: what the first line begins with.
+        following: what the others begin with; None: as the first.
+    """
+    lines = textwrap.wrap(
+        _BEFORE_UNIT.sub("\xa0", text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=first if following is None else following,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def trial_json(trial: TrialRecord) -> dict[str, Any]:

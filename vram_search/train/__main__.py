@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
-from vram_search.protocol import Fault, LoadJob, Ready, TrialJob, Verdict
+from vram_search.protocol import Fault, Finished, LoadJob, Ready, TrialJob, Verdict
 from vram_search.train.channel import Channel, silence_libraries
 
 if TYPE_CHECKING:
-    from vram_search.train.run import Corpus
+    from vram_search.train.health import Health
+    from vram_search.train.run import Corpus, Trial
 
 
 def main() -> None:
@@ -63,6 +64,7 @@ def serve(channel: Channel) -> None:
     from vram_search.train.run import Corpus, Trial
     from vram_search.train.tokenizer import load_tokenizer
 
+    import_seconds = time.perf_counter() - start
     tokenizer = load_tokenizer(job.tokenizer)
     rows = load_rows(job.dataset, job.seed)
     corpus = Corpus(
@@ -86,6 +88,7 @@ def serve(channel: Channel) -> None:
             data_hash=rows.data_hash,
             allocated_bytes=base_model.allocated_bytes(),
             seconds=time.perf_counter() - start,
+            import_seconds=import_seconds,
         )
     )
 
@@ -97,10 +100,28 @@ def serve(channel: Channel) -> None:
     while True:
         trial = channel.receive()
         assert isinstance(trial, TrialJob), "after loading come trials"
-        finished = health.examine(Trial(base, corpus, trial, channel.send, ask_verdict).run())
+        finished = examined(Trial(base, corpus, trial, channel.send, ask_verdict), health)
         channel.send(finished)
         if finished.outcome == "oom":
             return
+
+
+def examined(trial: Trial, health: Health) -> Finished:
+    """A trial's life, and what it left of the process.
+
+    Memory that runs out outside the training itself is the trial's out-of-memory too: stage
+    `check` while the process is examined.
+    """
+    from vram_search.train.faults import is_out_of_memory
+
+    try:
+        finished = trial.run()
+        trial.flight.stage = "check"
+        return health.examine(finished)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return trial.out_of_memory(error)
 
 
 def check_lengths(corpus: Corpus, largest_cutoff: int) -> tuple[int, int]:

@@ -98,12 +98,14 @@ class Trial:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            return self._out_of_memory(str(error) or type(error).__name__)
+            return self.out_of_memory(error)
         base_model.free_caches()
         leaked = (base_model.allocated_bytes() or 0) - before
         return finished.model_copy(update={"leaked_bytes": leaked})
 
-    def _out_of_memory(self, message: str) -> Finished:
+    def out_of_memory(self, error: Exception) -> Finished:
+        """The trial's end where `error` says that memory ran out (`faults.is_out_of_memory`)."""
+        message = str(error) or type(error).__name__
         finished = self._finished("oom", first_sentences(message))
         found = {"requested_bytes": requested_bytes(message), "parts": self.flight.parts}
         return finished.model_copy(update=found)

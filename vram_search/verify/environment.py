@@ -22,10 +22,11 @@ _PROBE = (
     "print(json.dumps({'versions': found, 'has_gpu': torch.cuda.is_available()}))\n"
 )
 _HOW_TO_MAKE_ONE = (
-    "make one: python3 -m venv llama-factory, then "
-    "llama-factory/bin/python -m pip install llamafactory==0.9.5 bitsandbytes, and name it: "
+    "make one: python3 -m venv llama-factory, then llama-factory/bin/python -m pip install "
+    "torch==2.11.0 torchaudio==2.11.0 llamafactory==0.9.5 bitsandbytes, and name it: "
     "--python llama-factory/bin/python"
 )
+"""pip alone would pair torchaudio, whose last release is for torch 2.11, with a newer torch."""
 
 
 @dataclass(frozen=True)

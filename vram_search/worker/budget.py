@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
 from vram_search.gpu import (
     CardMemory,
@@ -59,6 +60,13 @@ class Budget:
             others.device_bytes,
             emulation_words(card.total_bytes, device.name) if found.emulated else None,
         )
+
+    def as_played(self, hardware: Hardware) -> Hardware:
+        """The card's figures; where a larger device plays it, with that device's workspaces."""
+        if self.reader is None or self.emulated is None:
+            return hardware
+        capability = self.reader.device().compute_capability
+        return hardware.on(capability) if capability is not None else hardware
 
     def refresh(self, pid: int | None, note: Callable[[str], None]) -> None:
         """A reading between trials; what changed is noted. `pid` is our process, if there is one.

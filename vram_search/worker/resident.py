@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vram_search.errors import InputError
@@ -19,7 +20,7 @@ from vram_search.protocol import (
     TrialJob,
     Verdict,
 )
-from vram_search.worker.process import TrainingProcess
+from vram_search.worker.process import TrainingDiedError, TrainingProcess
 
 LOAD_ATTEMPTS = 3
 LOAD_RETRY_SECONDS = 20.0
@@ -62,6 +63,10 @@ class ResidentTrainer:
         """
         if self._ready is not None:
             return self._ready
+        with self._ended_if_dead():
+            return self._load()
+
+    def _load(self) -> Ready:
         for attempt in range(LOAD_ATTEMPTS):
             event = (self._process or self._start()).receive()
             if isinstance(event, Ready):
@@ -91,6 +96,15 @@ class ResidentTrainer:
             TrainingDiedError: it ended or fell silent.
         """
         self.ready()
+        with self._ended_if_dead():
+            return self._run(job, on_event, prune)
+
+    def _run(
+        self,
+        job: TrialJob,
+        on_event: Callable[[AnyEvent], None],
+        prune: Callable[[Evaluated], bool],
+    ) -> Finished:
         process = self._process
         assert process is not None
         process.send(job)
@@ -116,6 +130,15 @@ class ResidentTrainer:
         supervisor records and plans."""
         self.replace()
         self._start()
+
+    @contextlib.contextmanager
+    def _ended_if_dead(self) -> Iterator[None]:
+        """A process that died or fell silent is not asked again."""
+        try:
+            yield
+        except TrainingDiedError:
+            self.replace()
+            raise
 
     def _start(self) -> TrainingProcess:
         self._process = TrainingProcess(self.log, self._environment)

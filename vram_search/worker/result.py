@@ -59,16 +59,34 @@ def trial_result(
     )
 
 
-def lost(course: Course, why: str) -> TrialResult:
-    """Of a training that was cut off."""
+def lost(course: Course, why: str, ready: Ready | None, seconds: dict[str, float]) -> TrialResult:
+    """Of a training that was cut off.
+
+    Args:
+        ready: None where its process never was.
+        seconds: by phase, of the supervisor.
+    """
     return TrialResult(
         "lost",
+        seconds=seconds,
+        versions=ready.versions if ready else None,
+        device=ready.device if ready else None,
         steps_done=course.step,
         steps_total=course.steps_total,
         error={"stage": course.stage, "step": course.step, "message": why},
         step_losses=course.steps,
         evaluations=course.evaluations,
     )
+
+
+def load_seconds(ready: Ready, waited: float) -> dict[str, float]:
+    """The wait for a training process by phase: while it imports, it holds no memory of the card.
+
+    Args:
+        waited: seconds until it was ready.
+    """
+    loading = min(waited, ready.seconds - ready.import_seconds)
+    return {"load": loading, "imports": waited - loading} if waited > loading else {"load": waited}
 
 
 def error_of(finished: Finished) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_search.estimate import PlannedTrial, plans
+from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.planner import decide_liger
 from vram_search.estimate.seconds import Pace
@@ -43,6 +45,8 @@ class Room:
     """Of the device, as its trials taught it (`learnt_pace`)."""
     row_tokens: Sequence[int] = ()
     """Lengths of the training rows, about."""
+    hardware: Hardware | None = None
+    """The card's, as the device here plays it; None: the card's own."""
     idle_since: float | None = None
     """Reading of the performance counter when the latest training ended."""
 
@@ -65,6 +69,7 @@ class Room:
             eval_cutoff_len=self.study.eval_cutoff_len,
             pace=self.pace,
             row_tokens=self.row_tokens,
+            hardware=self.hardware,
         )
 
 
@@ -85,6 +90,7 @@ def make_room(
         InputError: nothing of the card is left to train with.
     """
     study = prepared.study
+    remove_half_saved(folder.adapters)
     limit = Limit.of(study.card, prepared.shape)
     reader = open_reader()
     budget = Budget.at_start(limit, reader, listener.note)
@@ -117,7 +123,15 @@ def make_room(
         margin=limit.margin,
         adapters=folder.adapters,
         pins=pins,
+        hardware=budget.as_played(limit.hardware),
     )
+
+
+def remove_half_saved(adapters: Path) -> None:
+    """What a training that was killed left of `train.run.save_adapter`; its trial is run again."""
+    for pattern in ("*.new", "*.old"):
+        for leftover in adapters.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def decided_pins(prepared: Prepared, trials: Sequence[TrialRecord], *, has_gpu: bool) -> PlanPins:

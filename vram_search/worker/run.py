@@ -94,14 +94,18 @@ def run_study(
 def _locked(folder: StudyFolder) -> Iterator[None]:
     """One run a study: what the record says is running is then known to be dead."""
     folder.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock, timeout=0)
     try:
-        with FileLock(folder.lock, timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(
             f"study {folder.study} is being run by another process",
             "wait for it, or end it; `vram-search top` shows how far it is",
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _enqueue_priors(search: Search, study: StudySpec, stop: StopRule) -> None:

@@ -16,7 +16,7 @@ from vram_search.units import format_bytes
 from vram_search.worker.course import Course, SpilledError
 from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.process import TrainingDiedError
-from vram_search.worker.result import blame_others, lost, trial_result
+from vram_search.worker.result import blame_others, load_seconds, lost, trial_result
 from vram_search.worker.room import Room
 
 PLAN_ATTEMPTS = 3
@@ -115,34 +115,36 @@ def _train(
     def prune(event: Evaluated) -> bool:
         return room.search.should_prune(proposal.number, event.fraction, event.eval_loss)
 
-    began = time.perf_counter()
+    began, ready = time.perf_counter(), None
     try:
         room.listener.trial_started(proposal, planned)
         ready = room.trainer.ready()
-        load_seconds = time.perf_counter() - began
+        seconds = {**seconds, **load_seconds(ready, time.perf_counter() - began)}
         watch.start()
+        began = time.perf_counter()
         finished = room.trainer.run(job, watch.on_event, prune)
     except SpilledError as spilled:
         room.trainer.restart()
         finished = spilled.finished
     except TrainingDiedError as error:
         room.trainer.restart()
-        if not error.is_out_of_memory or watch.course.stage == "load":
-            return lost(watch.course, str(error))
+        if ready is None or not error.is_out_of_memory:
+            seconds = {**seconds, "lost": time.perf_counter() - began}
+            return lost(watch.course, str(error), ready, seconds)
         finished = watch.course.out_of_memory(str(error))
     except BaseException as error:
         # Ctrl-C, a full disk, a locked database: the record first, then out with it.
         room.trainer.replace()
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         shutil.rmtree(job.adapter_folder, ignore_errors=True)
-        _finish(room, trial_id, proposal, lost(watch.course, why), 0.0)
+        seconds = {**seconds, "lost": time.perf_counter() - began}
+        _finish(room, trial_id, proposal, lost(watch.course, why, ready, seconds), 0.0)
         raise
     finally:
         report = watch.stop()
         room.idle_since = watch.finished_at or time.perf_counter()
-    result = trial_result(
-        ready, finished, watch.course, report, {**seconds, "load": load_seconds}, job.adapter_folder
-    )
+    assert ready is not None, "else the trial is lost"
+    result = trial_result(ready, finished, watch.course, report, seconds, job.adapter_folder)
     if watch.taken_by_others:
         result = blame_others(result, watch.taken_by_others)
     if room.budget.emulated and result.measured:

@@ -87,6 +87,12 @@ def test_card_counts_the_margin_of_a_prediction(ask: Ask, search: Search) -> Non
     assert ask("best", "--limit", budget, "--json").json["trial"]["number"] == 0
 
 
+def test_refused_limit_names_the_bytes_that_it_was_compared_with(ask: Ask, search: Search) -> None:
+    search.add(gib=20, predicted={"margin": 0.01})
+    assert "need at least 20.00 GiB (trial 0)" in ask("best", "--limit", "1GiB").err
+    assert "need at least 20.20 GiB (trial 0)" in ask("best", "--card", "rtx-5060-ti-16gb").err
+
+
 def test_trial_of_unknown_bytes_keeps_no_limit_of_bytes(ask: Ask, search: Search) -> None:
     search.add(gib=None)
     assert ask("best", "--limit", "1TiB").code == 2

@@ -34,12 +34,14 @@ def eval_curves_chart(night: Night) -> Chart:
             points := [
                 (100 * e.fraction, e.eval_loss)
                 for e in night.evaluations.get(trial.number, [])
-                if e.eval_loss is not None
+                if e.eval_loss is not None and e.fraction > 0  # 0: an import does not know it
             ]
         )
     ]
     if not curves:
-        return Chart("eval-curves", title, "", 0, "", "No trial was evaluated yet.")
+        return Chart(
+            "eval-curves", title, "", 0, "", "No trial has an evaluation at a known step yet."
+        )
     losses = [loss for _, points in curves for _, loss in points]
     first = sorted(points[0][1] for _, points in curves)
     top = max(min(max(losses), first[int(0.95 * (len(first) - 1))]), min(losses) * 1.01)

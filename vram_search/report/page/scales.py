@@ -58,10 +58,14 @@ def gib(values: Iterable[float], start: float, end: float, *, from_zero: bool = 
 def logarithmic(
     values: Iterable[float], start: float, end: float, labels: dict[float, str] | None = None
 ) -> Scale:
-    """A logarithmic axis of positive values; `labels` replaces its ticks at 1, 2 and 5."""
+    """A logarithmic axis of positive values; `labels` replaces its ticks at 1, 2 and 5.
+
+    Where none of these lies on the axis, the values themselves are its ticks.
+    """
     found = [value for value in values if value > 0] or [1.0]
     low, high = min(found) / 1.15, max(found) * 1.15
-    ticks = labels if labels is not None else _log_ticks(low, high)
+    ticks = _log_ticks(low, high) if labels is None else labels
+    ticks = ticks or {value: short_number(float(f"{value:.3g}")) for value in found}
     return Scale(low, high, start, end, is_log=True, labels=ticks)
 
 

@@ -56,10 +56,10 @@ def summary_rows(night: Night) -> list[Fact]:
 
 def trial_words(trial: TrialRecord) -> str:
     """A trial's settings in one line."""
-    return (
-        f"trial {trial.number}: {safe_hyperparameters(trial)}; {plan_words(trial.plan)}; "
-        f"{_required(trial)}"
-    )
+    words = [safe_hyperparameters(trial)]
+    if trial.plan is not None:
+        words.append(plan_words(trial.plan))
+    return f"trial {trial.number}: {'; '.join([*words, _required(trial)])}"
 
 
 def safe_hyperparameters(trial: TrialRecord) -> str:
