@@ -1,4 +1,7 @@
-"""The search that `vram-search run` makes (`vram_search/worker/run.py`), on a replayed GPU."""
+"""The search that `vram-search run` makes (`vram_search/worker/run.py`), on a replayed GPU.
+
+What the package knows of the replayed task itself is left out.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,53 @@ from optuna.storages import InMemoryStorage
 from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
+from vram_search.search.knowledge import shipped, tasks
+from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
+from vram_search.worker.run import PRIORS_OF_GP
 
 RUNGS = TrainingSpec().rungs
 
 
 def our_search(replay: Replay) -> None:
-    """Priors, then what the sampler proposes, each moved to the nearest configuration left."""
-    search = _open(replay)
-    _enqueue_priors(search, replay)
-    while replay.is_open:
-        proposal = search.ask()
-        config = replay.nearest(proposal.hyperparameters)
-        if config.hyperparameters != proposal.hyperparameters:
+    """Priors, then the surrogate's choice among the table's configurations."""
+    _play(replay, "gp", PRIORS_OF_GP, knows_others=True)
+
+
+def without_transfer(replay: Replay) -> None:
+    """Our search where nothing is known of other searches."""
+    _play(replay, "gp", PRIORS_OF_GP, knows_others=False)
+
+
+def without_priors(replay: Replay) -> None:
+    """Our search without published configurations."""
+    _play(replay, "gp", 0, knows_others=True)
+
+
+def with_tpe(replay: Replay) -> None:
+    """`strategy: tpe`: all priors, Optuna's sampler and its pruner."""
+    _play(replay, "tpe", None, knows_others=False)
+
+
+def _play(replay: Replay, strategy: Strategy, most: int | None, *, knows_others: bool) -> None:
+    known = [one for one in shipped() if knows_others and one.name != replay.table.task]
+    with mock.patch("vram_search.search.search.RDBStorage", lambda *_, **__: InMemoryStorage()):
+        search = Search(
+            "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, RUNGS, seed=replay.seed,
+            strategy=strategy, tasks=tasks(known, None),
+        )  # fmt: skip
+    for point in priors(replay.table.space, ALPHA_RATIO)[:most]:
+        search.enqueue(replay.nearest(point).hyperparameters)
+    by_point = {config.hyperparameters: config for config in replay.table.configs}
+    while replay.clock < replay.night:
+        left = _left(replay)
+        proposal = search.ask(lambda point: replay.excess(by_point[point]) <= 0, left)
+        if proposal.retry_of is None and not left:
+            return
+        config = by_point.get(proposal.hyperparameters)
+        if config is None:
+            config = replay.nearest(proposal.hyperparameters)
             search.drop(proposal.number)
             # Not `enqueue`, which compares with every trial so far: half of a replay's time.
             search.enqueue_retry(config.hyperparameters, proposal.number)
@@ -33,26 +69,13 @@ def our_search(replay: Replay) -> None:
         search.tell(proposal.number, outcome, value, replay.excess(config))
 
 
-def _open(replay: Replay) -> Search:
-    """The search on Optuna's storage in memory: writing SQLite takes most of a replay's time."""
-    with mock.patch("vram_search.search.search.RDBStorage", lambda *_, **__: InMemoryStorage()):
-        return Search(
-            "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, RUNGS, seed=replay.seed
-        )
-
-
-def _enqueue_priors(search: Search, replay: Replay) -> None:
-    found: list[Config] = []
-    for point in priors(replay.table.space, ALPHA_RATIO):
-        config = replay.nearest(point)
-        if config not in found:
-            found.append(config)
-            search.enqueue(config.hyperparameters)
+def _left(replay: Replay) -> list[Hyperparameters]:
+    return [config.hyperparameters for config in replay.remaining]
 
 
 def _run(search: Search, replay: Replay, proposal: Proposal, config: Config) -> Trial:
     def prunes(share: float, loss: float | None) -> bool:
         # The run's end is no rung: the worker asks only on the way.
-        return share < 1 and search.should_prune(proposal.number, share, loss)
+        return share < 1 and search.should_prune(proposal.number, share, loss, _left(replay))
 
     return replay.run(config, prunes)

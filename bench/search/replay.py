@@ -98,6 +98,7 @@ class Replay:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
         self.remaining = list(self.table.configs)
+        self._row_of: dict[str, Row] = {}
         self._start_in_setup = setup_holds_start(self.table, self.costs)
 
     @property
@@ -115,9 +116,12 @@ class Replay:
         return config.bytes / self.limit_bytes - 1
 
     def run(self, config: Config, on_evaluation: OnEvaluation = lambda share, loss: False) -> Trial:
-        """Trains an untried configuration until its end or until the strategy ends it."""
-        self.remaining.remove(config)
-        row = self.random.choice(config.rows)
+        """Trains a configuration until its end or until the strategy ends it; one that was begun
+        before begins anew, with the same seed."""
+        if config in self.remaining:
+            self.remaining.remove(config)
+            self._row_of[config.name] = self.random.choice(config.rows)
+        row = self._row_of[config.name]
         started = self.clock
         if self.excess(config) > 0:
             trial = self._does_not_fit(config, row)

@@ -52,6 +52,9 @@ STRATEGIES: dict[str, Strategy] = {
     "asha": Strategy("syne_tune_peers", "asha", PRUNED, ("syne_tune",)),
     "botorch": Strategy("syne_tune_peers", "botorch", needs=("syne_tune", "botorch")),
     "ours": Strategy("ours", "our_search", None),
+    "ours, no transfer": Strategy("ours", "without_transfer", None),
+    "ours, no priors": Strategy("ours", "without_priors", None),
+    "ours, tpe": Strategy("ours", "with_tpe", None),
 }
 OURS, TPE, RANDOM = "ours", "tpe", "random"
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.samplers import TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from vram_search.search.advisor import Advisor, Fits, Seen, candidates, merged
 from vram_search.search.encoding import decode, distributions, encode
 from vram_search.search.shown import shown_attributes
-from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.search.surrogate import Task
+from vram_search.spec import Hyperparameters, SearchSpace, Strategy
 from vram_search.store import Outcome, TrialRecord
 
 MEMORY_CONSTRAINT = "required_bytes over budget"
@@ -38,11 +41,18 @@ BUSY_SECONDS = 30
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
 
 _RETRY_OF = "retry_of"
+_DIVERGED = "diverged"
+SHOWING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+"""States of trials that show something of their point; a failed one shows nothing."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to run; `number` is Optuna's."""
+    """A trial to run; `number` is Optuna's.
+
+    Attributes:
+        retry_of: the trial with the same point that was lost, or stopped too early.
+    """
 
     number: int
     hyperparameters: Hyperparameters
@@ -58,6 +68,8 @@ class Search:
         revision: counts the search space's changes; each has an Optuna study of its own, since
             Optuna refuses changed categories.
         rungs: shares of a run at which trials are compared.
+        strategy: `gp` is our own (`advisor`); `tpe` and `random` are Optuna's, with its pruner.
+        tasks: what `gp` knows of earlier searches.
     """
 
     def __init__(
@@ -69,6 +81,9 @@ class Search:
         alpha_ratio: int,
         rungs: Sequence[float],
         seed: int,
+        *,
+        strategy: Strategy = "gp",
+        tasks: Sequence[Task] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -87,39 +102,100 @@ class Search:
                 ),
             )
             self._study.set_metric_names(["eval_loss"])
-            self._study.sampler = TPESampler(
-                multivariate=True,
-                n_startup_trials=RANDOM_TRIALS,
-                # A continued study must not draw the same random points again.
-                seed=seed + len(self._study.get_trials(deepcopy=False)),
-            )
+            # A continued study must not draw the same random points again.
+            fresh_seed = seed + len(self._study.get_trials(deepcopy=False))
+            self._study.sampler = _sampler(strategy, fresh_seed)
+        self._draw = random.Random(fresh_seed)
+        self._advisor = Advisor(space, self.rungs, tasks) if strategy == "gp" else None
         self._running: dict[int, optuna.Trial] = {}
 
-    def ask(self) -> Proposal:
-        """The next point to try: enqueued ones first."""
+    def ask(
+        self,
+        fits: Fits = lambda point: True,
+        points: Sequence[Hyperparameters] | None = None,
+    ) -> Proposal:
+        """The next point to try: enqueued ones first.
+
+        Args:
+            fits: whether a point fits the card; one that does not is proposed where none does.
+            points: `gp` chooses among these instead of the whole space.
+        """
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self._advisor is not None and not waiting:
+            self._advise(self._advisor, fits, points)
         trial = self._study.ask(fixed_distributions=distributions(self.space))
         hyperparameters = decode(trial.params, self.space, self.alpha_ratio)
         self._running[trial.number] = trial
         return Proposal(trial.number, hyperparameters, trial.user_attrs.get(_RETRY_OF))
+
+    def _advise(
+        self, advisor: Advisor, fits: Fits, points: Sequence[Hyperparameters] | None
+    ) -> None:
+        """Enqueues what the advisor proposes."""
+        seen = merged(self._shown())
+        if points is None:
+            points = candidates(self.space, self.alpha_ratio, seen, self._draw)
+        advice = advisor.propose(seen, points, fits)
+        if isinstance(advice, Seen):
+            self.enqueue_retry(advice.hyperparameters, advice.number)
+        elif advice is not None:
+            self._study.enqueue_trial(encode(advice, self.space))
+
+    def _shown(self) -> list[Seen]:
+        """What every trial has shown so far, the running one included."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [self._as_seen(trial) for trial in trials if trial.state in SHOWING]
+
+    def _as_seen(self, trial: FrozenTrial) -> Seen:
+        losses = [trial.intermediate_values.get(rung) for rung in range(len(self.rungs))]
+        known = tuple(loss for loss in losses if loss is not None and math.isfinite(loss))
+        return Seen(
+            trial.number,
+            decode(trial.params, self.space, self.alpha_ratio),
+            known,
+            trial.value if trial.state == TrialState.COMPLETE else None,
+            diverged=_DIVERGED in trial.user_attrs,
+            fits=trial.constraints.get(MEMORY_CONSTRAINT, 0.0) <= 0,
+        )
 
     def enqueue(self, hyperparameters: Hyperparameters) -> None:
         """Puts a point in front of what the sampler proposes, unless it was proposed before."""
         params = encode(hyperparameters, self.space)
         self._study.enqueue_trial(params, skip_if_exists=True)
 
-    def enqueue_retry(self, hyperparameters: Hyperparameters, lost_number: int) -> None:
-        """Puts a lost trial's point in front again."""
+    def enqueue_retry(self, hyperparameters: Hyperparameters, number: int) -> None:
+        """Puts the point of a trial that was lost, or stopped too early, in front again."""
         params = encode(hyperparameters, self.space)
-        self._study.enqueue_trial(params, user_attrs={_RETRY_OF: lost_number})
+        self._study.enqueue_trial(params, user_attrs={_RETRY_OF: number})
 
-    def should_prune(self, number: int, fraction: float, eval_loss: float | None) -> bool:
-        """Reports the loss at a rung; True where the trial is behind the others there."""
+    def should_prune(
+        self,
+        number: int,
+        fraction: float,
+        eval_loss: float | None,
+        points: Sequence[Hyperparameters] | None = None,
+    ) -> bool:
+        """Reports the loss at a rung; True where the time is better used otherwise.
+
+        Args:
+            points: what else could be tried; None: the whole space.
+        """
         if eval_loss is None or not self.rungs:
             return eval_loss is None
         rung = min(range(len(self.rungs)), key=lambda i: abs(self.rungs[i] - fraction))
         trial = self._running[number]
         trial.report(eval_loss, step=rung)
-        return bool(trial.should_prune())
+        if self._advisor is None:
+            return bool(trial.should_prune())
+        trials = self._shown()
+        point = next(one.hyperparameters for one in trials if one.number == number)
+        earlier = [t for t in trials if t.hyperparameters == point and t.number != number]
+        if any(len(one.losses) > rung for one in earlier):
+            return False  # it began anew to get further than this
+        seen = merged(trials)
+        if points is None:
+            points = candidates(self.space, self.alpha_ratio, seen, self._draw)
+        return not self._advisor.goes_on(seen, number, points)
 
     def tell(
         self,
@@ -151,6 +227,8 @@ class Search:
             self._study.tell(trial, eval_loss)
         else:
             # FAIL would teach nothing; PRUNED counts as worse than all that completed.
+            if outcome == "diverged":
+                trial.set_user_attr(_DIVERGED, True)
             self._study.tell(trial, state=TrialState.PRUNED)
 
     def _reopened(self, number: int) -> optuna.Trial:
@@ -214,6 +292,13 @@ class Search:
         )
         trial.set_constraint(MEMORY_CONSTRAINT, constraint)
         return trial
+
+
+def _sampler(strategy: Strategy, seed: int) -> BaseSampler:
+    """Optuna's; our own strategy enqueues every point."""
+    if strategy == "tpe":
+        return TPESampler(multivariate=True, n_startup_trials=RANDOM_TRIALS, seed=seed)
+    return RandomSampler(seed)
 
 
 def patience(url: str) -> dict[str, Any]:

@@ -206,6 +206,9 @@ class TrainingSpec(Spec):
         return self.num_train_epochs or 3.0
 
 
+Strategy = Literal["gp", "tpe", "random"]
+
+
 class BudgetSpec(Spec):
     """When the search stops; a command-line option overrides it."""
 
@@ -235,6 +238,10 @@ class StudySpec(Spec):
     )
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(default=True, description="try published configurations first")
+    strategy: Strategy = Field(
+        default="gp",
+        description="gp learns from earlier searches too; tpe and random are Optuna's",
+    )
 
     @field_validator("database")
     @classmethod
@@ -262,10 +269,10 @@ class StudySpec(Spec):
     def identity(self) -> dict[str, Any]:
         """What makes this search what it is, flat: "search_space.lora_rank" -> [8, 16].
 
-        Budget and database may change between runs of one study; paths count by their name, since
-        the rows are held by their hash.
+        Budget, strategy and database may change between runs of one study; paths count by their
+        name, since the rows are held by their hash.
         """
-        dumped = self.model_dump(mode="json", exclude={"budget", "database", "study"})
+        dumped = self.model_dump(mode="json", exclude={"budget", "database", "strategy", "study"})
         for part, keys in (
             ("dataset", ("train", "eval")),
             ("model", ("model_name_or_path", "tokenizer", "shape")),

@@ -37,6 +37,7 @@ class Prepared:
             "name": self.study.model.label,
             "model_name_or_path": self.model_name_or_path,
             "model_type": self.shape.model_type,
+            "hidden_size": self.shape.hidden_size,
             "parameters": self.shape.parameters,
         }
 

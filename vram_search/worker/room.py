@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vram_search.estimate import PlannedTrial, plans
+from vram_search.estimate import PlannedTrial, choose_plan, plans
 from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.planner import decide_liger
@@ -70,6 +70,16 @@ class Room:
             pace=self.pace,
             row_tokens=self.row_tokens,
             hardware=self.hardware,
+        )
+
+    def fits(self, hyperparameters: Hyperparameters) -> bool:
+        """Whether a plan of these hyperparameters is predicted to fit; always where the study
+        leaves that to the card."""
+        if not self.study.plan.skip_infeasible:
+            return True
+        return (
+            choose_plan(self.candidates(hyperparameters), self.budget_bytes, self.margin)
+            is not None
         )
 
 

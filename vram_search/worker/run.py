@@ -17,10 +17,11 @@ from vram_search.estimate.limit import Limit
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
 from vram_search.search import Search, priors
-from vram_search.spec import StudySpec
+from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
 from vram_search.units import format_duration
+from vram_search.worker.earlier import known_tasks
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.opening import open_study
@@ -36,6 +37,7 @@ FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
 """Outcomes that count against a budget of trials."""
 ADAPTERS_KEPT = 5
 """Adapters of the best trials that stay on disk."""
+PRIORS_OF_GP = 2
 INFEASIBLE_IN_A_ROW = 100
 REPEATED_IN_A_ROW = 50
 LOST_IN_A_ROW = 3
@@ -77,6 +79,8 @@ def run_study(
             study.training.lora_alpha_ratio,
             study.training.rungs,
             study.seed,
+            strategy=study.strategy,
+            tasks=known_tasks(store, prepared),
         )
         with contextlib.closing(search):
             reconcile(store, record, search, listener.note)
@@ -110,10 +114,16 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
 
 def _enqueue_priors(search: Search, study: StudySpec, stop: StopRule) -> None:
     """Published points first; half of a small budget is left for the search."""
-    points = priors(study.search_space, study.training.lora_alpha_ratio)
+    points = _first_points(study)
     most = len(points) if stop.trials is None else max(1, stop.trials // 2)
     for point in points[:most]:
         search.enqueue(point)
+
+
+def _first_points(study: StudySpec) -> list[Hyperparameters]:
+    """Published points; `gp` knows of earlier searches and needs few."""
+    points = priors(study.search_space, study.training.lora_alpha_ratio)
+    return points[:PRIORS_OF_GP] if study.strategy == "gp" else points
 
 
 def _tell_what_was_found(
@@ -142,9 +152,9 @@ def _search(room: Room, stop: StopRule) -> str:
     while True:
         if why := _is_over(room, stop):
             return why
-        proposal = room.search.ask()
+        proposal = room.search.ask(room.fits)
         point = tuple(sorted(proposal.hyperparameters.model_dump().items()))
-        if point in tried:
+        if point in tried and proposal.retry_of is None:
             room.search.drop(proposal.number)
             repeated += 1
             if repeated >= REPEATED_IN_A_ROW:
@@ -253,7 +263,7 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
     margin = learnt_margin(shape, earlier, device)
     pace = learnt_pace(shape, earlier, device, study.card)
     rows = []
-    for point in priors(study.search_space, study.training.lora_alpha_ratio):
+    for point in _first_points(study):
         candidates = plans(
             shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace
         )

@@ -1,0 +1,55 @@
+"""Writes vram_search/search/knowledge.json from the tables: what a new search knows of others.
+
+python -m bench.curves.knowledge
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from bench.curves.rows import read_rows
+from bench.curves.table import TABLES
+from vram_search.resources import shipped
+from vram_search.search import knowledge
+from vram_search.spec import load_shape
+
+MODEL = "smollm2-135m"
+ALPHA_RATIO = 2
+FIELDS = ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size", "learning_rate")
+
+
+def main() -> None:
+    """A row a configuration: the mean over its seeds of the best evaluated loss."""
+    shape = load_shape(shipped("configs", "models", MODEL))
+    tasks = []
+    for file in sorted(TABLES.glob("*.jsonl")):
+        by_config: dict[str, list[dict[str, object]]] = defaultdict(list)
+        for row in read_rows(file):
+            by_config[row["config"]].append(row)
+        rows = []
+        for runs in by_config.values():
+            losses = [min(x for x in run["eval_loss"] if x is not None) for run in runs]  # type: ignore[attr-defined]
+            first = runs[0]
+            alpha = ALPHA_RATIO * int(str(first["lora_rank"]))
+            rows.append(
+                [*(first[name] for name in FIELDS), alpha, round(statistics.fmean(losses), 5)]
+            )
+        tasks.append(
+            {
+                "name": file.stem,
+                "model": "SmolLM2-135M-Instruct",
+                "hidden_size": shape.hidden_size,
+                "fields": [*FIELDS, "lora_alpha"],
+                "rows": rows,
+            }
+        )
+    text = json.dumps({"source": "python -m bench.curves.knowledge", "tasks": tasks})
+    text = text.replace("], [", "],\n[")
+    Path(knowledge.__file__).with_name("knowledge.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""What to train next, and whether to go on, by expected improvement per share of a run."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vram_search.search.features import SCALES, features
+from vram_search.search.knowledge import without_tail
+from vram_search.search.surrogate import Array, Surrogate, Task, log_expected_improvement
+from vram_search.spec import Hyperparameters, SearchSpace
+
+RANDOM_CANDIDATES, NEAR_CANDIDATES = 400, 100
+NEAR_BEST = 5
+"""The best trials, in whose neighbourhood some candidates lie."""
+NEW_SHARE = 0.4
+"""Of a run, that a new point takes in the mean: most are stopped on the way."""
+PERSEVERANCE = 2.0
+"""Added to the logarithm of the running trial's rate: it is stopped for a clearly better use of
+the time only (replayed with 1, 2 and 3: docs/experiments.md)."""
+MOST_CHECKED = 64
+"""Candidates, the best first, of which one must fit the card."""
+RUNG_DEVIATIONS = (0.35, 0.15, 0.05)
+"""Of the final loss as expected from a rung's, in deviations between trials; as trials complete,
+their own residuals take over."""
+
+Fits = Callable[[Hyperparameters], bool]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that is known of one point.
+
+    Attributes:
+        number: of its last trial.
+        losses: eval_loss at the rungs reached, in their order.
+        final: eval_loss of the complete trial.
+        diverged: no better is to be expected of it.
+        fits: it is not known to need more memory than there is.
+    """
+
+    number: int
+    hyperparameters: Hyperparameters
+    losses: tuple[float, ...] = ()
+    final: float | None = None
+    diverged: bool = False
+    fits: bool = True
+
+    @property
+    def is_open(self) -> bool:
+        """It was stopped at a rung and could be trained to its end."""
+        return bool(self.losses) and self.final is None and self.fits and not self.diverged
+
+
+@dataclass(frozen=True)
+class _Forecast:
+    """Logarithmic final losses [n] of the trials seen: known, or expected with a variance."""
+
+    losses: Array
+    noise: Array
+
+
+class Advisor:
+    """Advice from trials seen so far.
+
+    Args:
+        rungs: shares of a run at which a trial is evaluated, ascending.
+        tasks: earlier searches.
+    """
+
+    def __init__(self, space: SearchSpace, rungs: Sequence[float], tasks: Sequence[Task]) -> None:
+        self._space, self._rungs, self._tasks = space, tuple(rungs), tasks
+        self._longest = max(space.cutoff_len)
+
+    def propose(
+        self, seen: Sequence[Seen], candidates: Sequence[Hyperparameters], fits: Fits
+    ) -> Hyperparameters | Seen | None:
+        """A new point, or one that was stopped and deserves to go on from its start.
+
+        Args:
+            candidates: points not seen yet.
+            fits: whether a point fits the card.
+
+        Returns:
+            None where neither is left.
+        """
+        view = self._view(seen)
+        rates = self._rates_of_stopped(view, seen, None)
+        again = max(rates, key=lambda place: rates[place], default=None)
+        new = self._best_new(view, candidates, fits)
+        if new is None:
+            return seen[again] if again is not None else None
+        point, rate = new
+        if again is not None and rates[again] > rate:
+            return seen[again]
+        return point
+
+    def goes_on(
+        self, seen: Sequence[Seen], number: int, candidates: Sequence[Hyperparameters]
+    ) -> bool:
+        """Whether the running trial is the best use of the time to its next rung and beyond."""
+        view = self._view(seen)
+        rates = self._rates_of_stopped(view, seen, number)
+        current = next((place for place in rates if seen[place].number == number), None)
+        if current is None:
+            return True
+        own = rates.pop(current) + PERSEVERANCE
+        new = self._best_new(view, candidates, lambda point: True)
+        return own >= max([*rates.values(), *([new[1]] if new else [])], default=-math.inf)
+
+    def _best_new(
+        self, view: _View, candidates: Sequence[Hyperparameters], fits: Fits
+    ) -> tuple[Hyperparameters, float] | None:
+        """The candidate with the highest rate that fits, or the highest where none does."""
+        if not candidates:
+            return None
+        means, deviations = view.surrogate.predict(features(candidates, self._longest))
+        if view.reference is None:
+            rates = -means
+        else:
+            gains = log_expected_improvement(means, deviations, view.reference)
+            rates = gains - math.log(NEW_SHARE)
+        ranked = np.argsort(-rates, kind="stable")
+        fitting = (i for i in ranked[:MOST_CHECKED] if fits(candidates[i]))
+        place = int(next(fitting, ranked[0]))
+        return candidates[place], float(rates[place])
+
+    def _rates_of_stopped(
+        self, view: _View, seen: Sequence[Seen], running: int | None
+    ) -> dict[int, float]:
+        """Rates of the trials that could go on, by place; all but the running one begin anew."""
+        places = [place for place, trial in enumerate(seen) if trial.is_open]
+        if not places or view.reference is None:
+            return {}
+        points = features([seen[place].hyperparameters for place in places], self._longest)
+        means, deviations = view.surrogate.predict(points)
+        gains = log_expected_improvement(means, deviations, view.reference)
+        return {
+            place: float(gain) - math.log(self._share_left(seen[place], running))
+            for place, gain in zip(places, gains, strict=True)
+        }
+
+    def _share_left(self, trial: Seen, running: int | None) -> float:
+        if trial.number != running:
+            return 1.0
+        return 1.0 - self._rungs[min(len(trial.losses), len(self._rungs)) - 1]
+
+    def _view(self, seen: Sequence[Seen]) -> _View:
+        told = [t for t in seen if t.losses or t.final is not None or t.diverged]
+        forecast = self._forecast(told)
+        points = features([trial.hyperparameters for trial in told], self._longest)
+        losses = forecast.losses
+        limited = without_tail(losses) if len(losses) >= NEAR_BEST else losses
+        surrogate = Surrogate(points, limited, forecast.noise, self._tasks, SCALES)
+        finals = [math.log(max(t.final, 1e-9)) for t in told if t.final is not None]
+        reference = min(finals, default=None)
+        if reference is None and any(trial.losses for trial in told):
+            means, deviations = surrogate.predict(points)
+            reference = float((means + 0.3 * deviations).min())
+        return _View(surrogate, reference)
+
+    def _forecast(self, told: Sequence[Seen]) -> _Forecast:
+        """Final losses: a line through the complete trials' losses at each rung and at the end."""
+        complete = [trial for trial in told if trial.final is not None]
+        first = [_log(trial.losses[0]) for trial in told if trial.losses]
+        spread = max(float(np.std(first)) if len(first) > 2 else 0.1, 1e-3)
+        lines = [
+            _line(
+                [
+                    (_log(trial.losses[rung]), _log(trial.final))
+                    for trial in complete
+                    if len(trial.losses) > rung and trial.final is not None
+                ],
+                spread * RUNG_DEVIATIONS[min(rung, len(RUNG_DEVIATIONS) - 1)],
+            )
+            for rung in range(len(self._rungs))
+        ]
+        losses, noise = [], []
+        for trial in told:
+            if trial.final is not None:
+                losses.append(_log(trial.final))
+                noise.append(1e-6)
+            elif trial.diverged or not trial.losses:
+                losses.append(math.inf)
+                noise.append(1e-2)
+            else:
+                line = lines[min(len(trial.losses), len(lines)) - 1]
+                at_end = line.offset + line.slope * _log(trial.losses[-1])
+                losses.append(min(at_end, *(_log(loss) for loss in trial.losses)))
+                noise.append(line.variance)
+        worst = max((loss for loss in losses if math.isfinite(loss)), default=0.0)
+        return _Forecast(
+            np.array([loss if math.isfinite(loss) else worst for loss in losses]), np.array(noise)
+        )
+
+
+@dataclass(frozen=True)
+class _View:
+    """The surrogate, and the loss to be improved; None before the first loss."""
+
+    surrogate: Surrogate
+    reference: float | None
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Final loss = offset + slope x loss at a rung, logarithms."""
+
+    offset: float
+    slope: float
+    variance: float
+
+
+def _line(pairs: Sequence[tuple[float, float]], deviation: float) -> _Line:
+    """Least squares, drawn towards slope 1 and the deviation while there are few pairs."""
+    if not pairs:
+        return _Line(0.0, 1.0, deviation**2)
+    at_rung, final = np.array(pairs).T
+    gaps, ends = at_rung - at_rung.mean(), final - final.mean()
+    slope = 1.0
+    if len(pairs) > 1:
+        weight = max(float((gaps**2).mean()), 1e-12)
+        slope = float((gaps @ ends + weight) / (gaps @ gaps + weight))
+    offset = float(final.mean() - slope * at_rung.mean())
+    residuals = final - offset - slope * at_rung
+    variance = float(residuals @ residuals + 3 * (deviation * max(slope, 0.2)) ** 2)
+    return _Line(offset, slope, variance / (len(pairs) + 3))
+
+
+def _log(loss: float) -> float:
+    return math.log(max(loss, 1e-9))
+
+
+def candidates(
+    space: SearchSpace, alpha_ratio: int, seen: Sequence[Seen], draw: random.Random
+) -> list[Hyperparameters]:
+    """Points of the space that were not seen: at random, and near the best ones."""
+    found = [_anywhere(space, alpha_ratio, draw) for _ in range(RANDOM_CANDIDATES)]
+    ranked = sorted(
+        (t for t in seen if t.final is not None or t.losses),
+        key=lambda t: t.final if t.final is not None else min(t.losses),
+    )[:NEAR_BEST]
+    for _ in range(NEAR_CANDIDATES if ranked else 0):
+        found.append(_near(draw.choice(ranked).hyperparameters, space, alpha_ratio, draw))
+    known = {trial.hyperparameters for trial in seen}
+    return [point for point in dict.fromkeys(found) if point not in known]
+
+
+def _anywhere(space: SearchSpace, alpha_ratio: int, draw: random.Random) -> Hyperparameters:
+    rank = draw.choice(space.lora_rank)
+    low, high = math.log(space.learning_rate.min), math.log(space.learning_rate.max)
+    return Hyperparameters(
+        optim=draw.choice(space.optim),
+        lora_target=draw.choice(space.lora_target),
+        lora_rank=rank,
+        lora_alpha=alpha_ratio * rank,
+        cutoff_len=draw.choice(space.cutoff_len),
+        batch_size=draw.choice(space.batch_size),
+        learning_rate=_within(math.exp(draw.uniform(low, high)), space),
+    )
+
+
+def _near(
+    point: Hyperparameters, space: SearchSpace, alpha_ratio: int, draw: random.Random
+) -> Hyperparameters:
+    """One categorical or ordered hyperparameter elsewhere at most, the learning rate moved."""
+    other = _anywhere(space, alpha_ratio, draw)
+    name = draw.choice(("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size", ""))
+    changes: dict[str, object] = {name: getattr(other, name)} if name else {}
+    if name == "lora_rank":
+        changes["lora_alpha"] = other.lora_alpha
+    rate = point.learning_rate * math.exp(draw.gauss(0.0, 0.4))
+    return point.model_copy(update={**changes, "learning_rate": _within(rate, space)})
+
+
+def _within(rate: float, space: SearchSpace) -> float:
+    """Three digits: a learning rate that a person can read."""
+    limited = min(max(rate, space.learning_rate.min), space.learning_rate.max)
+    rounded = float(f"{limited:.3g}")
+    return min(max(rounded, space.learning_rate.min), space.learning_rate.max)
+
+
+def merged(trials: Iterable[Seen]) -> list[Seen]:
+    """One entry a point: a trial that began anew adds to what its first one showed."""
+    found: dict[Hyperparameters, Seen] = {}
+    for trial in trials:
+        earlier = found.get(trial.hyperparameters)
+        if earlier is None:
+            found[trial.hyperparameters] = trial
+            continue
+        losses = max(earlier.losses, trial.losses, key=len)
+        final = trial.final if trial.final is not None else earlier.final
+        found[trial.hyperparameters] = replace(
+            trial,
+            losses=losses,
+            final=final,
+            diverged=final is None and (earlier.diverged or trial.diverged),
+            fits=trial.fits,
+        )
+    return list(found.values())

@@ -1,0 +1,139 @@
+"""A Gaussian process over hyperparameters that learns from this search and from earlier ones.
+
+Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapters 2 and 5; several
+tasks as in Bonilla, Chai and Williams, Multi-task Gaussian Process Prediction (2008), with one
+correlation between this search and every other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+CORRELATIONS = (0.0, 0.6, 0.9)
+"""Between this search and earlier ones; the likeliest is taken."""
+STRETCHES = (0.7, 1.2)
+"""Of the length scales, likewise."""
+OWN_NOISE, TASK_NOISE = 0.01, 0.05
+"""Variances, where a task's own is 1."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Finished trials of another search: points [n, d], losses [n] of mean 0 and deviation 1."""
+
+    points: Array
+    losses: Array
+
+
+class Surrogate:
+    """What losses are expected where.
+
+    Args:
+        points: [n, d] of this search's trials.
+        losses: [n], on any scale.
+        noise: [n], variances of these losses on that scale.
+        scales: [d], distances over which losses change.
+    """
+
+    def __init__(
+        self, points: Array, losses: Array, noise: Array, tasks: Sequence[Task], scales: Array
+    ) -> None:
+        self._points = np.vstack([points, *(task.points for task in tasks)])
+        self._is_own = np.arange(len(self._points)) < len(points)
+        owners = np.repeat(
+            np.arange(len(tasks) + 1), [len(points), *(len(task.losses) for task in tasks)]
+        )
+        others = np.concatenate([np.zeros(0), *(task.losses for task in tasks)])
+        best = -math.inf
+        for stretch in STRETCHES:
+            kernel = matern(self._points, self._points, scales * stretch)
+            for correlation in CORRELATIONS if tasks else CORRELATIONS[:1]:
+                shared = np.where(owners[:, None] == owners[None, :], 1.0, correlation)
+                covariance = kernel * shared
+                expected = self._expected_by_others(covariance, others)
+                center, spread = _scale(losses, expected)
+                targets = np.concatenate([(losses - center) / spread, others])
+                variances = np.where(self._is_own, OWN_NOISE, TASK_NOISE)
+                variances[: len(losses)] += noise / spread**2
+                factor = np.linalg.cholesky(covariance + np.diag(variances))
+                half = np.linalg.solve(factor, targets)
+                likelihood = (
+                    -0.5 * float(half @ half)
+                    - float(np.log(np.diag(factor)).sum())
+                    - len(losses) * math.log(spread)
+                )
+                if likelihood > best:
+                    best = likelihood
+                    self.correlation, self._scales = correlation, scales * stretch
+                    self._center, self._spread = center, spread
+                    self._factor, self._weights = factor, np.linalg.solve(factor.T, half)
+
+    def _expected_by_others(self, covariance: Array, others: Array) -> Array:
+        """[n] of this search's points, on the other tasks' scale."""
+        own = self._is_own
+        if not len(others):
+            return np.zeros(int(own.sum()))
+        among = covariance[np.ix_(~own, ~own)] + TASK_NOISE * np.eye(len(others))
+        expected: Array = covariance[np.ix_(own, ~own)] @ np.linalg.solve(among, others)
+        return expected
+
+    def predict(self, points: Array) -> tuple[Array, Array]:
+        """Means and standard deviations [m] at points [m, d], on the losses' scale."""
+        shared = np.where(self._is_own, 1.0, self.correlation)
+        kernel = matern(points, self._points, self._scales) * shared
+        half = np.linalg.solve(self._factor, kernel.T)
+        variance = np.maximum(1.0 - (half**2).sum(axis=0), 1e-9)
+        return self._center + self._spread * (kernel @ self._weights), self._spread * np.sqrt(
+            variance
+        )
+
+
+def _scale(losses: Array, expected: Array) -> tuple[float, float]:
+    """Center and spread that bring this search's losses to the scale of the other tasks: as they
+    deviate there at the same points, drawn towards their own deviation while they are few."""
+    if not len(losses):
+        return 0.0, 1.0
+    own = float(losses.std()) if len(losses) > 1 else 0.1 * abs(float(losses[0]))
+    own = max(own, 1e-6)
+    spread = own
+    if expected.any() and len(losses) > 1:
+        there = max(float(expected.std()), 0.15)
+        spread = own * math.sqrt((len(losses) + 2) / (len(losses) * there**2 + 2))
+    return float((losses - spread * expected).mean()), spread
+
+
+def matern(one: Array, other: Array, scales: Array) -> Array:
+    """Matern kernel with smoothness 5/2, [n, m] of points [n, d] and [m, d]."""
+    gaps = (one[:, None, :] - other[None, :, :]) / scales
+    distance = math.sqrt(5) * np.sqrt((gaps**2).sum(axis=-1))
+    kernel: Array = (1 + distance + distance**2 / 3) * np.exp(-distance)
+    return kernel
+
+
+def log_expected_improvement(means: Array, deviations: Array, reference: float) -> Array:
+    """Logarithm of by how much losses are expected to fall below the reference, [n]."""
+    z = (reference - means) / deviations
+    improvement = deviations * (z * normal_cdf(z) + np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
+    logarithm: Array = np.log(np.maximum(improvement, 1e-300))
+    return logarithm
+
+
+def normal_cdf(z: Array) -> Array:
+    """Of the standard normal distribution (Abramowitz and Stegun, 7.1.26; error below 2e-7)."""
+    x = np.abs(z) / math.sqrt(2)
+    t = 1 / (1 + 0.3275911 * x)
+    coefficients = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+    tail: Any = 0.0
+    for coefficient in coefficients:
+        tail = (tail + coefficient) * t
+    erf = 1 - tail * np.exp(-x * x)
+    value: Array = 0.5 * (1 + np.sign(z) * erf)
+    return value
