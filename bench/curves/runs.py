@@ -20,6 +20,9 @@ EVAL_BATCH = 50
 SEEDS = 3
 """Of a configuration that is repeated; the others have seed 0 alone."""
 CONFIGURATION_SEED = 2407
+SHARED_CONFIGS = 60
+"""The first configurations are those of every task; further ones are a task's own, so that what one
+task knows of another is no table of the same points."""
 STEP_SECONDS, EVAL_SECONDS, SETUP_SECONDS = 0.45, 0.6, 1.5
 """Guesses for one of 16 processes on an H200, until finished runs correct them; alone, an optimizer
 step takes about 0.25 s there (`bench/data/step_times.jsonl`)."""
@@ -71,7 +74,13 @@ def eval_points(steps: int) -> tuple[int, ...]:
 
 def configurations(study: StudySpec, count: int) -> list[Hyperparameters]:
     """Independent random points of the study's space; a larger count begins with the same ones."""
-    drawn, space = random.Random(CONFIGURATION_SEED), study.search_space
+    shared = _drawn(study, random.Random(CONFIGURATION_SEED), min(count, SHARED_CONFIGS))
+    own = random.Random(f"{CONFIGURATION_SEED} {study.study}")
+    return shared + _drawn(study, own, max(0, count - SHARED_CONFIGS))
+
+
+def _drawn(study: StudySpec, drawn: random.Random, count: int) -> list[Hyperparameters]:
+    space = study.search_space
     low, high = (math.log(rate) for rate in (space.learning_rate.min, space.learning_rate.max))
     found = []
     for _ in range(count):

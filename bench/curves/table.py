@@ -1,10 +1,12 @@
 """Makes the committed table out of measured rows.
 
-    python -m bench.curves.table FOLDER [--out DIR]
+    python -m bench.curves.table FOLDER [FOLDER ...] [--out DIR]
 
 Losses and bytes are as measured. Seconds were measured while several processes shared the card;
 they are multiplied by what the lone runs of the same configurations took of them, in the median:
-one factor each for training, evaluation and set-up. One file a task, and README.md with figures.
+one factor each for training, evaluation and set-up, for each FOLDER. What the tables in DIR hold
+already stays. One file a task, README.md with figures, and measured.json: what each measurement ran
+on, and its factors.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.curves.figures import task_figures
-from bench.curves.rows import Row, read_rows, row_key, write_rows
+from bench.curves.rows import Row, distinct, read_rows, row_key, write_rows
 from vram_search.errors import InputError, VramSearchError
 
+MEASURED = "measured.json"
 TABLES = Path(__file__).parent / "tables"
 FIELDS = (
     "task", "config", "seed", "learning_rate", "lora_rank", "lora_target", "cutoff_len",
@@ -84,44 +87,65 @@ def factors(lone: Sequence[Row], shared: Sequence[Row]) -> Factors:
 
 
 def make_tables(folder: Path, out: Path) -> dict[str, Any]:
-    """Writes `TASK.jsonl` for each task and README.md; the figures by task.
+    """Adds a folder's rows to `TASK.jsonl` of each task, and writes README.md; figures by task.
 
     Raises:
         InputError: the folder lacks runs or lone runs.
     """
-    shared = read_rows(folder / "runs.jsonl")
+    shared = [row for row in read_rows(folder / "runs.jsonl") if "workers" in row]
     ratios = factors(read_rows(folder / "lone.jsonl"), shared)
     out.mkdir(parents=True, exist_ok=True)
+    tables = {file.stem: read_rows(file) for file in out.glob("*.jsonl")}
+    for row in shared:
+        alone = ratios.alone(row)
+        tables.setdefault(row["task"], []).append({f: alone[f] for f in FIELDS if f in alone})
     found = {}
-    for task in sorted({row["task"] for row in shared}):
-        rows = sorted((ratios.alone(row) for row in shared if row["task"] == task), key=row_key)
-        write_rows(out / f"{task}.jsonl", ({f: row[f] for f in FIELDS if f in row} for row in rows))
+    for task in sorted(tables):
+        rows = sorted(distinct(tables[task]), key=row_key)
+        write_rows(out / f"{task}.jsonl", rows)
         found[task] = task_figures(rows)
-    (out / "README.md").write_text(readme(found, ratios, shared), encoding="utf-8")
+    measured = _measurements(out)
+    measured.append(_measurement(ratios, shared))
+    (out / MEASURED).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(readme(found, measured), encoding="utf-8")
     return found
 
 
-def readme(figures: Mapping[str, Mapping[str, str]], ratios: Factors, shared: Sequence[Row]) -> str:
+def _measurements(out: Path) -> list[dict[str, Any]]:
+    file = out / MEASURED
+    found: list[dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.exists() else []
+    return found
+
+
+def _measurement(ratios: Factors, shared: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "runs": len(shared),
+        "workers": sorted({row["workers"] for row in shared}),
+        "machines": sorted({json.dumps(row["machine"], sort_keys=True) for row in shared}),
+        "factors": ratios.lines(),
+    }
+
+
+def readme(figures: Mapping[str, Mapping[str, str]], measured: Sequence[Mapping[str, Any]]) -> str:
     tasks = list(figures)
-    workers = ", ".join(str(count) for count in sorted({row["workers"] for row in shared}))
-    machines = sorted({json.dumps(row["machine"], sort_keys=True) for row in shared})
     lines = [
         "# Real loss curves",
         "",
         "Written by `python -m bench.curves.table`; how and what: [../README.md](../README.md).",
+        "Seconds are those of a lone process: measured ones times the median ratio of lone runs of",
+        "the same configurations.",
         "",
-        f"Processes that shared the card: {workers}. Seconds are those of a lone process: measured",
-        "ones times the median ratio of lone runs of the same configurations:",
-        "",
-        *ratios.lines(),
-        "",
-        "Measured on:",
-        "",
-        *(f"- `{machine}`" for machine in machines),
-        "",
-        "| | " + " | ".join(tasks) + " |",
-        "| --- |" + " ---: |" * len(tasks),
     ]
+    for one in measured:
+        workers = ", ".join(str(count) for count in one["workers"])
+        lines += [
+            f"{one['runs']} runs, {workers} processes on the card:",
+            "",
+            *one["factors"],
+            *(f"- `{machine}`" for machine in one["machines"]),
+            "",
+        ]
+    lines += ["| | " + " | ".join(tasks) + " |", "| --- |" + " ---: |" * len(tasks)]
     for name in figures[tasks[0]]:
         lines.append(f"| {name} | " + " | ".join(figures[task][name] for task in tasks) + " |")
     return "\n".join(lines) + "\n"
@@ -129,11 +153,12 @@ def readme(figures: Mapping[str, Mapping[str, str]], ratios: Factors, shared: Se
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="--out of python -m bench.curves")
+    parser.add_argument("folder", type=Path, nargs="+", help="--out of python -m bench.curves")
     parser.add_argument("--out", type=Path, default=TABLES)
     arguments = parser.parse_args()
     try:
-        figures = make_tables(arguments.folder, arguments.out)
+        for folder in arguments.folder:
+            figures = make_tables(folder, arguments.out)
     except VramSearchError as error:
         print(f"error: {error.message}\nremedy: {error.remedy}", file=sys.stderr)
         sys.exit(error.exit_code)

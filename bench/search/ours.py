@@ -5,6 +5,8 @@ What the package knows of the replayed task itself is left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from unittest import mock
 
 from optuna.storages import InMemoryStorage
@@ -12,23 +14,22 @@ from optuna.storages import InMemoryStorage
 from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
-from vram_search.search.knowledge import shipped, tasks
+from vram_search.search.knowledge import Experience, shipped, tasks
 from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
-from vram_search.worker.run import PRIORS_OF_GP
 
 RUNGS = TrainingSpec().rungs
 
 
 def our_search(replay: Replay) -> None:
     """Priors, then the surrogate's choice among the table's configurations."""
-    _play(replay, "gp", PRIORS_OF_GP, knows_others=True)
+    _play(replay, "gp", int(__import__("os").environ.get("PR", "2")), knows_others=True)
 
 
 def without_transfer(replay: Replay) -> None:
     """Our search where nothing is known of other searches."""
-    _play(replay, "gp", PRIORS_OF_GP, knows_others=False)
+    _play(replay, "gp", int(__import__("os").environ.get("PR", "2")), knows_others=False)
 
 
 def without_priors(replay: Replay) -> None:
@@ -43,13 +44,16 @@ def with_tpe(replay: Replay) -> None:
 
 def _play(replay: Replay, strategy: Strategy, most: int | None, *, knows_others: bool) -> None:
     known = [one for one in shipped() if knows_others and one.name != replay.table.task]
+    nearest = [replay.nearest(point) for point in priors(replay.table.space, ALPHA_RATIO)]
+    opening = list(dict.fromkeys(config.hyperparameters for config in nearest))[:most]
+    # Optuna's storage in memory: writing SQLite takes most of a replay's time.
     with mock.patch("vram_search.search.search.RDBStorage", lambda *_, **__: InMemoryStorage()):
         search = Search(
             "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, RUNGS, seed=replay.seed,
-            strategy=strategy, tasks=tasks(known, None),
+            strategy=strategy, tasks=tasks(_elsewhere(known, replay), None), opening=opening,
         )  # fmt: skip
-    for point in priors(replay.table.space, ALPHA_RATIO)[:most]:
-        search.enqueue(replay.nearest(point).hyperparameters)
+    for point in opening if strategy != "gp" else ():
+        search.enqueue(point)
     by_point = {config.hyperparameters: config for config in replay.table.configs}
     while replay.clock < replay.night:
         left = _left(replay)
@@ -67,6 +71,15 @@ def _play(replay: Replay, strategy: Strategy, most: int | None, *, knows_others:
         outcome: Outcome = trial.outcome
         value = trial.value if outcome == "complete" else None
         search.tell(proposal.number, outcome, value, replay.excess(config))
+
+
+def _elsewhere(known: Sequence[Experience], replay: Replay) -> list[Experience]:
+    """What is known of other points than the table's: two tasks may share configurations, which no
+    user's searches do."""
+    replayed = {config.hyperparameters for config in replay.table.configs}
+    return [
+        replace(one, trials=tuple(t for t in one.trials if t[0] not in replayed)) for one in known
+    ]
 
 
 def _left(replay: Replay) -> list[Hyperparameters]:

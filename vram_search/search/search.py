@@ -70,6 +70,7 @@ class Search:
         rungs: shares of a run at which trials are compared.
         strategy: `gp` is our own (`advisor`); `tpe` and `random` are Optuna's, with its pruner.
         tasks: what `gp` knows of earlier searches.
+        opening: points that `gp` begins with.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Search:
         *,
         strategy: Strategy = "gp",
         tasks: Sequence[Task] = (),
+        opening: Sequence[Hyperparameters] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -106,7 +108,7 @@ class Search:
             fresh_seed = seed + len(self._study.get_trials(deepcopy=False))
             self._study.sampler = _sampler(strategy, fresh_seed)
         self._draw = random.Random(fresh_seed)
-        self._advisor = Advisor(space, self.rungs, tasks) if strategy == "gp" else None
+        self._advisor = Advisor(space, self.rungs, tasks, opening) if strategy == "gp" else None
         self._running: dict[int, optuna.Trial] = {}
 
     def ask(

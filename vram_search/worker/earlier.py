@@ -16,10 +16,11 @@ COMPLETE: tuple[Outcome, ...] = ("complete",)
 
 
 def known_tasks(store: Store, prepared: Prepared) -> list[Task]:
-    """Other studies of the database, the newest first, then the runs that are shipped."""
-    others = (study for study in store.studies() if study.name != prepared.study.study)
-    experiences = [*(_experience(store, study) for study in others), *shipped()]
-    return tasks(experiences, prepared.shape.hidden_size)
+    """Other studies of the database, the newest first, then the runs that are shipped. Runs of the
+    study's own name are left out: a bench that searches a shipped data set learns of the others."""
+    recorded = (_experience(store, study) for study in store.studies())
+    others = [one for one in (*recorded, *shipped()) if one.name != prepared.study.study]
+    return tasks(others, prepared.shape.hidden_size)
 
 
 def _experience(store: Store, study: StudyRecord) -> Experience:

@@ -37,7 +37,8 @@ FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
 """Outcomes that count against a budget of trials."""
 ADAPTERS_KEPT = 5
 """Adapters of the best trials that stay on disk."""
-PRIORS_OF_GP = 2
+PRIORS_OF_GP = 3
+"""Published points that `gp` begins with (replayed with 0, 1, 3 and 7: docs/experiments.md)."""
 INFEASIBLE_IN_A_ROW = 100
 REPEATED_IN_A_ROW = 50
 LOST_IN_A_ROW = 3
@@ -81,11 +82,11 @@ def run_study(
             study.seed,
             strategy=study.strategy,
             tasks=known_tasks(store, prepared),
+            opening=published_points(study),
         )
         with contextlib.closing(search):
             reconcile(store, record, search, listener.note)
-            if study.enqueue_priors:
-                _enqueue_priors(search, study, stop)
+            _enqueue_priors(search, study, stop)
             _tell_what_was_found(store, record, stop, listener)
             room = make_room(prepared, store, record, search, folder, listener)
             try:
@@ -112,18 +113,20 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
         lock.release()
 
 
+def published_points(study: StudySpec) -> list[Hyperparameters]:
+    """Those to try first; `gp` knows of earlier searches and needs few."""
+    if not study.enqueue_priors:
+        return []
+    points = priors(study.search_space, study.training.lora_alpha_ratio)
+    return points[:PRIORS_OF_GP] if study.strategy == "gp" else points
+
+
 def _enqueue_priors(search: Search, study: StudySpec, stop: StopRule) -> None:
-    """Published points first; half of a small budget is left for the search."""
-    points = _first_points(study)
+    """Published points first, where the sampler is Optuna's; half of a small budget is left."""
+    points = published_points(study) if study.strategy != "gp" else []
     most = len(points) if stop.trials is None else max(1, stop.trials // 2)
     for point in points[:most]:
         search.enqueue(point)
-
-
-def _first_points(study: StudySpec) -> list[Hyperparameters]:
-    """Published points; `gp` knows of earlier searches and needs few."""
-    points = priors(study.search_space, study.training.lora_alpha_ratio)
-    return points[:PRIORS_OF_GP] if study.strategy == "gp" else points
 
 
 def _tell_what_was_found(
@@ -253,8 +256,8 @@ def _keep_best_adapters(room: Room) -> None:
 
 
 def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
-    """What `--dry-run` shows: the priors, their plans as a run would choose them here, and whether
-    they fit the study's card. The lengths of the rows in tokens are not known yet."""
+    """What `--dry-run` shows: published points, their plans as a run would choose them here, and
+    whether they fit the study's card. The lengths of the rows in tokens are not known yet."""
     study, shape = prepared.study, prepared.shape
     limit, reader = Limit.of(study.card, shape), open_reader()
     earlier = _earlier_trials(study)
@@ -263,7 +266,7 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
     margin = learnt_margin(shape, earlier, device)
     pace = learnt_pace(shape, earlier, device, study.card)
     rows = []
-    for point in _first_points(study):
+    for point in priors(study.search_space, study.training.lora_alpha_ratio):
         candidates = plans(
             shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace
         )
