@@ -63,12 +63,14 @@ class Factors:
 def factors(lone: Sequence[Row], shared: Sequence[Row]) -> Factors:
     """Of steps by their median seconds, of evaluations by seconds of one, of set-up as it is.
 
+    Rows of an earlier table count as lone runs; of them all training seconds are known.
+
     Raises:
         InputError: no lone run has a shared one to compare with.
     """
     by_key = {row_key(row): row for row in shared}
     pairs = [(row, by_key[row_key(row)]) for row in lone if row_key(row) in by_key]
-    pairs = [(one, other) for one, other in pairs if one["step_seconds"] and other["step_seconds"]]
+    pairs = [pair for pair in pairs if all(row.get("step_seconds", 1) for row in pair)]
     if not pairs:
         raise InputError(
             "no configuration was measured alone and beside others",
@@ -79,8 +81,13 @@ def factors(lone: Sequence[Row], shared: Sequence[Row]) -> Factors:
         seconds: float = row["eval_seconds"] / sum(loss is not None for loss in row["eval_loss"])
         return seconds
 
+    def training(one: Row, other: Row) -> float:
+        name = "step_seconds" if "step_seconds" in one else "train_seconds"
+        ratio: float = one[name] / other[name]
+        return ratio
+
     return Factors(
-        [one["step_seconds"] / other["step_seconds"] for one, other in pairs],
+        [training(one, other) for one, other in pairs],
         [evaluation(one) / evaluation(other) for one, other in pairs],
         [one["setup_seconds"] / other["setup_seconds"] for one, other in pairs],
     )
