@@ -29,8 +29,13 @@ STEPS = 2
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResidentTrainer]:
+    resident = make_trainer(tmp_path_factory.mktemp("trainer"))
+    yield resident
+    resident.replace()
+
+
+def make_trainer(folder: Path, gpu_uuid: str | None = None) -> ResidentTrainer:
     """A process with a random 0.5B base on a card of 16 GiB and 40 rows of 60 to 600 tokens."""
-    folder = tmp_path_factory.mktemp("trainer")
     text = "a long answer, " * (LONGEST_ANSWER // 15)
     rows = [
         json.dumps({"instruction": f"Question {n}?", "output": text[: 14 * (n + 1)]})
@@ -47,9 +52,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResidentTraine
         eval_cutoff_len=512,
         cap_bytes=CAP_BYTES,
     )
-    resident = ResidentTrainer(job, folder / "log", expandable_segments=True, gpu_uuid=None)
-    yield resident
-    resident.replace()
+    return ResidentTrainer(job, folder / "log", expandable_segments=True, gpu_uuid=gpu_uuid)
 
 
 def trial_job(
