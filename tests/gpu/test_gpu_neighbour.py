@@ -101,7 +101,8 @@ def test_card_that_a_neighbour_takes_is_an_out_of_memory_with_him_named_and_pass
     ready = trainer.ready()
     print(
         f"out of memory after {own_seconds:.1f} s; the new process waited for "
-        f"{time.monotonic() - began:.1f} s, of it loading {ready.seconds - ready.import_seconds:.1f}"
+        f"{time.monotonic() - began:.1f} s, of it "
+        f"{ready.seconds - ready.import_seconds:.1f} to load"
     )
     assert trainer.starts == 2
     budget.refresh(trainer.pid, print)
