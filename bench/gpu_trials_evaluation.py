@@ -104,7 +104,8 @@ def evaluation_tables(report: Mapping[str, Any]) -> list[Table]:
     """Predicted beside measured, and the part that is furthest off."""
     rows = []
     for trial in report["trials"]:
-        predicted, measured = trial["predicted_bytes"], trial["measured_bytes"]
+        predicted = trial["predicted_bytes"]
+        measured = trial["measured_bytes"] if trial["outcome"] == "complete" else None
         probe = trial["probe_bytes"]
         rows.append(
             [

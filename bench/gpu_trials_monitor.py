@@ -1,11 +1,12 @@
 """What the monitor does to the seconds of a step: `bench.gpu_trials --monitor-effect`.
 
 A host drifts more in a minute than the monitor costs, so it is switched on and off within one
-training, every WINDOW_STEPS steps, and neighbouring windows are compared.
+training, every few steps, and neighbouring windows are compared.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -22,11 +23,8 @@ from vram_search.spec import MemoryPlan
 from vram_search.worker.resident import ResidentTrainer
 
 MONITOR_SECONDS = 60.0
-WINDOW_STEPS = 2
 PATTERN = (False, True, True, False)
 """Whether a window is watched: each pair has both, and neither comes first more often."""
-PAIRS = 6
-"""Of a training; its first step warms up and is left out."""
 CONFIDENCE = 0.95
 
 
@@ -37,6 +35,13 @@ class Load:
     name: str
     micro_batch: int
     cutoff_len: int
+    window_steps: int
+    pairs: int
+    """Of windows, in a training; its first step warms up and is left out."""
+
+    @property
+    def steps(self) -> int:
+        return 1 + 2 * self.pairs * self.window_steps
 
     @property
     def words(self) -> str:
@@ -45,7 +50,7 @@ class Load:
 
 TRAIN_TOKENS = (CUTOFFS[-1],) * 208
 """All alike, so that no step has more to do; a training meets none twice."""
-LOADS = (Load("host", 1, CUTOFFS[1]), Load("card", 8, CUTOFFS[-1]))
+LOADS = (Load("host", 1, CUTOFFS[1], 2, 8), Load("card", 8, CUTOFFS[-1], 1, 12))
 """8 x 2,048 tokens through 3B keep an H100 busy for longer than its host needs to launch them."""
 
 
@@ -53,11 +58,12 @@ class Alternation:
     """Listens to a training and watches every other window of it.
 
     Args:
+        window_steps: of a window.
         start: begins to watch and gives what `stop` is called on.
     """
 
-    def __init__(self, start: Callable[[], Monitor]) -> None:
-        self.start = start
+    def __init__(self, window_steps: int, start: Callable[[], Monitor]) -> None:
+        self.window_steps, self.start = window_steps, start
         self.monitor: Monitor | None = None
         self.windows: list[list[float]] = []
         self.rates: list[float] = []
@@ -68,7 +74,7 @@ class Alternation:
             return
         if self.windows:
             self.windows[-1].append(event.seconds)
-        if not self.windows or len(self.windows[-1]) == WINDOW_STEPS:
+        if not self.windows or len(self.windows[-1]) == self.window_steps:
             self._switch(PATTERN[len(self.windows) % len(PATTERN)])
             self.windows.append([])
 
@@ -85,7 +91,7 @@ class Alternation:
 
     def pairs(self) -> list[tuple[float, float]]:
         """Mean seconds of a step without and with the monitor, of windows that are neighbours."""
-        means = [statistics.fmean(w) for w in self.windows if len(w) == WINDOW_STEPS]
+        means = [statistics.fmean(w) for w in self.windows if len(w) == self.window_steps]
         whole = len(means) // 2 * 2
         return [
             (second, first) if PATTERN[place % len(PATTERN)] else (first, second)
@@ -98,24 +104,23 @@ def monitor_effect(bench: Bench, deadline: float, save: Save) -> dict[str, Any]:
     """Trainings of each load in turn, in one process, whose windows are watched or not.
 
     Args:
-        deadline: of `time.monotonic`; no round of trainings but the first is started after it.
+        deadline: of `time.monotonic`; no training but each load's first is started after it.
         save: takes what is there after each training.
     """
     has_liger = liger_available(bench.prepared.shape.model_type)
     trainer = bench.trainer(CUTOFFS, enable_liger_kernel=has_liger)
     loads = [{"load": load.words, "pairs": [], "samples_per_second": []} for load in LOADS]
     report = {"kind": "monitor_effect", "card": bench.card, "loads": loads}
-    number = 0
     try:
         ready_on_gpu(bench, trainer)
-        while number == 0 or time.monotonic() < deadline:
-            for load, found in zip(LOADS, loads, strict=True):
-                watched = _train(bench, trainer, number, load, has_liger)
-                found["pairs"] += watched.pairs()
-                found["samples_per_second"] += watched.rates
-                number += 1
-                save(report)
-                progress(f"{load.words}: {len(found['pairs'])} pairs")
+        for number, (load, found) in enumerate(itertools.cycle(zip(LOADS, loads, strict=True))):
+            if number >= len(LOADS) and time.monotonic() > deadline:
+                break
+            watched = _train(bench, trainer, number, load, has_liger)
+            found["pairs"] += watched.pairs()
+            found["samples_per_second"] += watched.rates
+            save(report)
+            progress(f"{load.words}: {len(found['pairs'])} pairs")
     finally:
         trainer.replace()
     return report
@@ -138,8 +143,8 @@ def _train(
         monitor.start(trainer.pid, bench.budget.baseline_device_bytes)
         return monitor
 
-    watched = Alternation(start)
-    job = bench.trial_job(number, hp, plan, 1 + 2 * PAIRS * WINDOW_STEPS)
+    watched = Alternation(load.window_steps, start)
+    job = bench.trial_job(number, hp, plan, load.steps)
     try:
         finished = trainer.run(job, watched.listen, lambda evaluated: False)
     finally:
@@ -170,6 +175,8 @@ def monitor_tables(report: Mapping[str, Any]) -> list[Table]:
     """Of each load the step time, the median effect and its interval."""
     rows, rates = [], [rate for load in report["loads"] for rate in load["samples_per_second"]]
     for load in report["loads"]:
+        if not load["pairs"]:
+            continue  # the bench was stopped before
         found = effects(load["pairs"])
         interval = median_interval(found)
         rows.append(
@@ -183,8 +190,8 @@ def monitor_tables(report: Mapping[str, Any]) -> list[Table]:
         )
     hertz = f"{statistics.fmean(rates):.1f} Hz" if rates else "no"
     title = (
-        f"Step time with the monitor at {hertz}, {report['card']}: windows of {WINDOW_STEPS} "
-        "steps with and without it, in pairs; medians."
+        f"Step time with the monitor at {hertz}, {report['card']}: windows of a training with and "
+        "without it, in pairs; medians."
     )
     header = ["waits for", "pairs", "s/step without", "with it", f"{CONFIDENCE:.0%} interval"]
     return [Table(title, header, rows)]

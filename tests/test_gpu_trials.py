@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench import gpu_trials
+from bench import gpu_trials, record_nvml
 from bench.gpu_trials_evaluation import (
     FUSED,
     PLAIN,
@@ -34,7 +34,7 @@ from bench.gpu_trials_leak import (
     leak_tables,
 )
 from bench.gpu_trials_monitor import (
-    PAIRS,
+    LOADS,
     Alternation,
     median_interval,
     monitor_effect,
@@ -256,11 +256,12 @@ def test_each_load_is_timed_with_and_without_the_monitor(
     found = monitor_effect(
         replace(tiny_bench, reader=gpu_reader), 0.0, lambda r: saved.append(json.dumps(r))
     )
-    assert [len(load["pairs"]) for load in found["loads"]] == [PAIRS, PAIRS]
+    assert [len(load["pairs"]) for load in found["loads"]] == [load.pairs for load in LOADS]
     assert all(load["samples_per_second"] for load in found["loads"])
     assert len(saved) == 2 and json.loads(saved[-1]) == json.loads(json.dumps(found))
+    assert len(monitor_tables(json.loads(saved[0]))[0].rows) == 1
     (table,) = monitor_tables(found)
-    assert [row[1] for row in table.rows] == [str(PAIRS), str(PAIRS)]
+    assert [row[1] for row in table.rows] == [str(load.pairs) for load in LOADS]
 
 
 @pytest.mark.slow
@@ -301,6 +302,19 @@ def test_base_of_the_leak_check_has_fewer_layers_and_the_whole_embedding(tmp_pat
     small = prepare(bench_study(tmp_path, name, seed=1, layers=LAYERS), print).shape
     assert small.num_hidden_layers == LAYERS
     assert (small.hidden_size, small.vocab_size) == (896, 151936)
+
+
+@pytest.mark.slow
+def test_recorded_readings_carry_the_stage_of_their_trial(
+    tiny_bench: Bench, gpu_reader: FakeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_nvml, "ready_on_gpu", lambda bench, trainer: trainer.ready())
+    found = json.loads(json.dumps(record_nvml.record(replace(tiny_bench, reader=gpu_reader))))
+    assert found["outcome"] == "complete"
+    assert {"probe", "train"} <= {reading["stage"] for reading in found["samples"]}
+    again = {k: v for k, v in found["samples"][0].items() if k != "stage"}
+    assert GpuSample(**again).device_bytes == GIB
+    assert GpuDevice(**found["device"]).name == "a card"
 
 
 def test_torch_without_cuda_is_one_message(tiny_bench: Bench, gpu_reader: FakeReader) -> None:
@@ -409,7 +423,7 @@ def test_neighbouring_windows_are_paired_and_the_first_step_is_left_out() -> Non
         watched.append("start")
         return cast(Monitor, Watching())
 
-    alternation = Alternation(start)
+    alternation = Alternation(2, start)
     seconds = [9.0, 1.0, 1.0, 1.1, 1.1, 1.2, 1.2, 1.0, 1.0, 5.0]
     for number, value in enumerate(seconds, 1):
         alternation.listen(step(number, value))

@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.gpu.test_gpu_training import CAP_BYTES, make_trainer, trial_job
 from vram_search.gpu import CardMemory, NvmlReader
-from vram_search.protocol import AnyEvent, Finished
+from vram_search.protocol import AnyEvent, Finished, TrialJob
 from vram_search.units import GIB, MIB
 from vram_search.worker.budget import Budget
 from vram_search.worker.resident import ResidentTrainer
@@ -61,7 +60,9 @@ def reader() -> NvmlReader:
 
 
 @pytest.fixture
-def trainer(tmp_path: Path, reader: NvmlReader) -> Iterator[ResidentTrainer]:
+def trainer(
+    tmp_path: Path, reader: NvmlReader, make_trainer: Callable[..., ResidentTrainer]
+) -> Iterator[ResidentTrainer]:
     resident = make_trainer(tmp_path, gpu_uuid=reader.device().uuid)
     yield resident
     resident.replace()
@@ -75,10 +76,16 @@ def neighbour(reader: NvmlReader) -> Iterator[Neighbour]:
 
 
 def test_card_that_a_neighbour_takes_is_an_out_of_memory_with_him_named_and_passes_with_him(
-    trainer: ResidentTrainer, reader: NvmlReader, neighbour: Neighbour, tmp_path: Path
+    trainer: ResidentTrainer,
+    reader: NvmlReader,
+    neighbour: Neighbour,
+    tmp_path: Path,
+    make_job: Callable[..., TrialJob],
 ) -> None:
     trainer.ready()
-    budget = Budget(CAP_BYTES, CAP_BYTES, CardMemory(17 * GIB, 0, GIB), reader)
+    cap = trainer.job.cap_bytes
+    assert cap is not None
+    budget = Budget(cap, cap, CardMemory(17 * GIB, 0, GIB), reader)
     budget.follow(reader.sample(trainer.pid))  # the neighbour's context is there already
     before, taken = budget.now_bytes, []
 
@@ -88,7 +95,7 @@ def test_card_that_a_neighbour_takes_is_an_out_of_memory_with_him_named_and_pass
 
     neighbour.take()
     began = time.monotonic()
-    job = trial_job(tmp_path, 1, 2, "adamw_8bit")
+    job = make_job(tmp_path, 1, 2, "adamw_8bit")
     failed = trainer.run(job, listen, lambda evaluated: False)
     own_seconds = time.monotonic() - began
     assert (failed.outcome, failed.stage) == ("oom", "probe")
