@@ -8,7 +8,7 @@
     python -m bench.gpu_trials --from FILE.json [--markdown]
 
 The base has random weights of Qwen2.5-3B's shape: the bytes of the real ones. For `--leak` it has
-four layers of 0.5B's.
+two layers of 0.5B's.
 A trial is a few optimizer steps on rows that reach its cutoff. Planner on is the search itself with
 the points enqueued. Planner off trains the first of them as people write a QLoRA run by hand: the
 batch is the micro-batch, with gradient checkpointing and no fused loss, whatever that needs. It

@@ -15,7 +15,7 @@ from vram_search.spec import MemoryPlan
 from vram_search.units import KIB, MIB
 from vram_search.worker.resident import ResidentTrainer
 
-LAYERS = 4
+LAYERS = 2
 """Of the base, so that 100 trials take minutes: what is left behind is a model's embedding or an
 adapter's tensors, whatever their number."""
 STEPS = 2
@@ -56,10 +56,11 @@ def leak_check(bench: Bench, trials: int, deadline: float, save: Save) -> dict[s
 
 def _leftovers(bench: Bench, trainer: ResidentTrainer, job: TrialJob) -> dict[str, Any]:
     finished = trainer.run(job, lambda event: None, lambda evaluated: False)
-    sample = bench.reader.sample(None) if bench.reader else None
+    sample = bench.reader.sample(trainer.pid) if bench.reader else None
     return {
         "outcome": finished.outcome,
         "leaked_bytes": finished.leaked_bytes,
+        "process_bytes": sample.process_bytes if sample else None,
         "device_bytes": sample.device_bytes if sample else None,
         "host_bytes": host_bytes(trainer.pid),
         "base_intact": finished.base_intact,
@@ -100,8 +101,12 @@ def leak_tables(report: Mapping[str, Any]) -> list[Table]:
 
     rows = [row("allocated", allocated(warm), allocated(after))]
     rows += [
-        row(name, warm[-1][key], after[-1][key])
-        for name, key in (("device", "device_bytes"), ("host RSS", "host_bytes"))
+        row(name, warm[-1].get(key), after[-1].get(key))
+        for name, key in (
+            ("process", "process_bytes"),
+            ("device", "device_bytes"),
+            ("host RSS", "host_bytes"),
+        )
     ]
     complete = sum(trial["outcome"] == "complete" for trial in after)
     changed = sum(not trial["base_intact"] for trial in after)

@@ -2,7 +2,7 @@
 
     python -m bench.record_nvml tests/data/nvml_h100.json
 
-One short trial on a base of four layers; 25 readings a second, each with the trial's stage.
+One short trial on a base of two layers; 25 readings a second, each with the trial's stage.
 """
 
 from __future__ import annotations

@@ -473,6 +473,7 @@ def test_growth_is_counted_from_the_warm_trials_on() -> None:
         {
             "outcome": "complete",
             "leaked_bytes": MIB if number == 20 else 0,
+            "process_bytes": 1500 * MIB,
             "device_bytes": None,
             "host_bytes": (1000 + number) * MIB,
             "base_intact": True,
@@ -490,6 +491,7 @@ def test_growth_is_counted_from_the_warm_trials_on() -> None:
     )
     assert table.rows == [
         ["allocated", "500.0", "501.0", "1.0"],
+        ["process", "1500.0", "1500.0", "0.0"],
         ["device", "-", "-", "-"],
         ["host RSS", f"{999 + WARM_TRIALS}.0", "1099.0", f"{100 - WARM_TRIALS}.0"],
     ]
