@@ -127,7 +127,7 @@ def evaluation_tables(report: Mapping[str, Any]) -> list[Table]:
         "measured",
         "error",
         "probe / run",
-        "of it",
+        "part, MiB",
     ]
     title = f"Allocated bytes where an evaluation is the peak, {report['card']}."
     return [Table(title, header, rows)]

@@ -83,11 +83,13 @@ def job(tmp_path: Path) -> TrialJob:
     )
 
 
-def leave(room_bytes: int) -> int:
-    """Lowers the allocator's cap to what is held now and so much more; returns what is held."""
+def leave(room_bytes: int) -> tuple[int, int]:
+    """Lowers the allocator's cap to what it has reserved and so much more; what is allocated now,
+    and the cap."""
     base_model.free_caches()
-    base_model.limit_allocator(torch.cuda.memory_reserved() + room_bytes)
-    return torch.cuda.memory_allocated()
+    cap_bytes = torch.cuda.memory_reserved() + room_bytes
+    base_model.limit_allocator(cap_bytes)
+    return torch.cuda.memory_allocated(), cap_bytes
 
 
 @pytest.mark.parametrize(
@@ -97,11 +99,11 @@ def leave(room_bytes: int) -> int:
 def test_memory_that_runs_out_is_named_with_stage_step_batch_request_and_parts(
     base: Any, corpus: Corpus, job: TrialJob, stage: str, step: int, rows: int
 ) -> None:
-    held: list[int] = []
+    bounds: list[tuple[int, int]] = []
 
     def listen(event: AnyEvent) -> None:
-        if isinstance(event, Stage) and event.stage == stage and not held:
-            held.append(leave(ROOM_BYTES))
+        if isinstance(event, Stage) and event.stage == stage and not bounds:
+            bounds.append(leave(ROOM_BYTES))
 
     finished: Finished = Trial(base, corpus, job, listen, lambda: False).run()
     print(finished.model_dump_json(include={"message", "requested_bytes", "parts"}))
@@ -110,7 +112,8 @@ def test_memory_that_runs_out_is_named_with_stage_step_batch_request_and_parts(
     assert finished.requested_bytes is not None and finished.requested_bytes > MIB
     assert finished.parts["base_weights"] > 30 * MIB and finished.parts["adapter"] > 0
     assert ("optimizer" in finished.parts) == (stage == "eval"), "states exist after a step"
-    assert held[0] - MIB <= sum(finished.parts.values()) <= held[0] + ROOM_BYTES + MIB
+    (before, cap_bytes) = bounds[0]
+    assert before - MIB <= sum(finished.parts.values()) <= cap_bytes
 
 
 def test_base_that_does_not_fit_is_a_passing_fault_with_both_figures(load_job: LoadJob) -> None:
