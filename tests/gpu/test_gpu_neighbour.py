@@ -93,9 +93,10 @@ def test_card_that_a_neighbour_takes_is_an_out_of_memory_with_him_named_and_pass
         if isinstance(event, Finished):
             taken.append(-budget.follow(reader.sample(trainer.pid)))
 
+    job = make_job(tmp_path, 1, 2, "adamw_8bit")
+    assert trainer.run(job, lambda event: None, lambda evaluated: False).outcome == "complete"
     neighbour.take()
     began = time.monotonic()
-    job = make_job(tmp_path, 1, 2, "adamw_8bit")
     failed = trainer.run(job, listen, lambda evaluated: False)
     own_seconds = time.monotonic() - began
     assert (failed.outcome, failed.stage) == ("oom", "probe")
