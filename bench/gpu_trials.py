@@ -1,11 +1,14 @@
 """Random trials of the TD-010 space on an emulated 16 GB card, planner on and off. Needs a GPU.
 
     python -m bench.gpu_trials [--trials 40] [--off-trials 10] [--seconds S] [--out FILE.json]
-    python -m bench.gpu_trials --monitor-effect
+    python -m bench.gpu_trials --monitor-effect [--seconds S]
     python -m bench.gpu_trials --leak [100] [--seconds S]
+    python -m bench.gpu_trials --evaluation [--seconds S]
+    python -m bench.gpu_trials --oom [3] [--seconds S]
     python -m bench.gpu_trials --from FILE.json [--markdown]
 
-The base has random weights of Qwen2.5-3B's shape (0.5B for `--leak`): the bytes of the real ones.
+The base has random weights of Qwen2.5-3B's shape: the bytes of the real ones. For `--leak` it has
+two layers of 0.5B's.
 A trial is a few optimizer steps on rows that reach its cutoff. Planner on is the search itself with
 the points enqueued. Planner off trains the first of them as people write a QLoRA run by hand: the
 batch is the micro-batch, with gradient checkpointing and no fused loss, whatever that needs. It
@@ -26,7 +29,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_trials_checks import leak_check, leak_tables, monitor_effect, monitor_tables
+from bench.gpu_trials_evaluation import EVAL_TOKENS, evaluation_peaks, evaluation_tables
+from bench.gpu_trials_leak import LAYERS, leak_check, leak_tables
+from bench.gpu_trials_monitor import MONITOR_SECONDS, TRAIN_TOKENS, monitor_effect, monitor_tables
+from bench.gpu_trials_oom import oom_cost, oom_tables
 from bench.gpu_trials_runs import random_points, run_with_planner, run_without_planner
 from bench.gpu_trials_setup import STEPS, Bench, Save, open_bench, progress, write_report
 from bench.gpu_trials_table import Table, TrialFigures, trial_tables
@@ -41,6 +47,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "trials": trial_tables,
     "monitor_effect": monitor_tables,
     "leak": leak_tables,
+    "evaluation": evaluation_tables,
+    "oom": oom_tables,
 }
 """By `kind` of a report."""
 
@@ -80,14 +88,24 @@ def measure(arguments: argparse.Namespace, save: Save) -> dict[str, Any]:
     Raises:
         InputError: there is no GPU.
     """
-    model = SMALL_MODEL if arguments.leak else MODEL
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        bench = open_bench(Path(folder), model, arguments.seed)
+    seed = arguments.seed
+    seconds = arguments.seconds or (MONITOR_SECONDS if arguments.monitor_effect else math.inf)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder, deadline = Path(name), time.monotonic() + seconds
         if arguments.leak:
-            deadline = time.monotonic() + (arguments.seconds or math.inf)
+            bench = open_bench(folder, SMALL_MODEL, seed, layers=LAYERS)
             return leak_check(bench, arguments.leak, deadline, save)
         if arguments.monitor_effect:
-            return monitor_effect(bench)
+            bench = open_bench(folder, MODEL, seed, train_tokens=TRAIN_TOKENS)
+            return monitor_effect(
+                bench, time.monotonic() + (arguments.seconds or MONITOR_SECONDS), save
+            )
+        if arguments.evaluation:
+            bench = open_bench(folder, MODEL, seed, eval_tokens=EVAL_TOKENS)
+            return evaluation_peaks(bench, deadline, save)
+        bench = open_bench(folder, MODEL, seed)
+        if arguments.oom:
+            return oom_cost(bench, arguments.oom, deadline, save)
         return planner_report(bench, arguments, save)
 
 
@@ -114,9 +132,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="start no trial after so many seconds")
     parser.add_argument("--seed", type=int, default=11, help="of points, rows and adapters")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--monitor-effect", action="store_true", help="on the step time")
+    mode.add_argument("--monitor-effect", action="store_true", help="on the seconds of a step")
     mode.add_argument(
         "--leak", type=at_least_one, nargs="?", const=100, help="so many trials in one process"
+    )
+    mode.add_argument("--evaluation", action="store_true", help="trials with its peak")
+    mode.add_argument(
+        "--oom", type=at_least_one, nargs="?", const=3, help="so many trials that do not fit"
     )
     mode.add_argument("--from", dest="earlier", type=Path, help="JSON of an earlier run")
     parser.add_argument("--out", type=Path, help="JSON, written anew after each trial")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
 from vram_search.gpu import GpuReader, NoGpuError, NvmlReader
 from vram_search.protocol import LoadJob, TrialJob
+from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_study
+from vram_search.spec.shape import shipped_shape_for
 from vram_search.worker.budget import Budget
 from vram_search.worker.prepare import Prepared, prepare
 from vram_search.worker.resident import ResidentTrainer
@@ -25,7 +27,8 @@ CUTOFFS = (384, 512, 1024, 2048)
 TOO_LONG = 65_536
 """Infeasible on 16 GB under every plan, with a fused loss too."""
 STEPS = 3
-EVAL_ROWS = 2
+EVAL_TOKENS = (CUTOFFS[-1],) * 2
+"""Of each evaluation row."""
 LONG_ROWS, SHORT_ROWS, TOO_LONG_ROWS = 32, 16, 2
 """Training rows of the largest cutoff, of random lengths below it, and of TOO_LONG tokens."""
 TEMPLATE_TOKENS = 21
@@ -61,7 +64,9 @@ class Bench:
         """Of the card, as the device here plays it."""
         return self.budget.as_played(hardware_for(self.study.card))
 
-    def trainer(self, cutoff_lens: tuple[int, ...]) -> ResidentTrainer:
+    def trainer(
+        self, cutoff_lens: tuple[int, ...], *, enable_liger_kernel: bool = False
+    ) -> ResidentTrainer:
         """A training process with the study's base model and the allocator's default settings."""
         prepared, study = self.prepared, self.study
         job = LoadJob(
@@ -73,6 +78,7 @@ class Bench:
             cutoff_lens=cutoff_lens,
             eval_cutoff_len=study.eval_cutoff_len,
             cap_bytes=self.budget.first_bytes if self.reader else None,
+            enable_liger_kernel=enable_liger_kernel,
         )
         uuid = self.reader.device().uuid if self.reader else None
         log = self.folder / "bench.log"
@@ -92,6 +98,19 @@ class Bench:
         )
 
 
+def point(optim: str, target: str, *, batch_size: int, cutoff_len: int) -> Hyperparameters:
+    """Rank 16; the rest as given."""
+    return Hyperparameters(
+        optim=optim,
+        lora_target=target,
+        lora_rank=16,
+        lora_alpha=32,
+        cutoff_len=cutoff_len,
+        batch_size=batch_size,
+        learning_rate=1e-4,
+    )
+
+
 def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -103,13 +122,20 @@ def write_report(file: Path, report: Mapping[str, Any]) -> None:
     fresh.replace(file)
 
 
-def write_rows(folder: Path, seed: int) -> None:
+def train_lengths(drawn: random.Random) -> list[int]:
+    """Tokens of each training row: most reach every cutoff but TOO_LONG."""
+    lengths = [CUTOFFS[-1]] * LONG_ROWS + [TOO_LONG] * TOO_LONG_ROWS
+    return lengths + [drawn.randint(CUTOFFS[0] // 4, CUTOFFS[-1]) for _ in range(SHORT_ROWS)]
+
+
+def write_rows(
+    folder: Path, seed: int, train_tokens: Sequence[int] | None, eval_tokens: Sequence[int]
+) -> None:
     """`train.jsonl` and `eval.jsonl`: random words; a row's tokens are its bytes and the
     template's."""
     drawn = random.Random(seed)
-    lengths = [CUTOFFS[-1]] * LONG_ROWS + [TOO_LONG] * TOO_LONG_ROWS
-    lengths += [drawn.randint(CUTOFFS[0] // 4, CUTOFFS[-1]) for _ in range(SHORT_ROWS)]
-    for name, wanted in (("train", lengths), ("eval", [CUTOFFS[-1]] * EVAL_ROWS)):
+    lengths = train_lengths(drawn) if train_tokens is None else train_tokens
+    for name, wanted in (("train", lengths), ("eval", eval_tokens)):
         rows = [{"instruction": QUESTION, "output": _words(tokens, drawn)} for tokens in wanted]
         text = "\n".join(json.dumps(row) for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -121,9 +147,35 @@ def _words(tokens: int, drawn: random.Random) -> str:
     return "".join(letters) + "."
 
 
-def bench_study(folder: Path, model: str, seed: int) -> StudySpec:
-    """TD-010 with random weights, short trials, and a cutoff that never fits."""
-    write_rows(folder, seed)
+def write_shape(folder: Path, model: str, layers: int) -> Path:
+    """The model's config.json with fewer layers."""
+    slug = shipped_shape_for(model)
+    assert slug is not None, "the benches name shipped shapes"
+    config = json.loads(shipped("configs", "models", slug, "config.json").read_text("utf-8"))
+    file = folder / "shape" / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({**config, "num_hidden_layers": layers}), encoding="utf-8")
+    return file.parent
+
+
+def bench_study(
+    folder: Path,
+    model: str,
+    seed: int,
+    *,
+    layers: int | None = None,
+    train_tokens: Sequence[int] | None = None,
+    eval_tokens: Sequence[int] = EVAL_TOKENS,
+) -> StudySpec:
+    """TD-010 with random weights, short trials, and a cutoff that never fits.
+
+    Args:
+        model: hub name of a shipped shape.
+        layers: of the base; None: all.
+        train_tokens: of each training row; None: `train_lengths`.
+        eval_tokens: of each evaluation row.
+    """
+    write_rows(folder, seed, train_tokens, eval_tokens)
     return load_study(
         Path("td-010"),
         [
@@ -140,6 +192,7 @@ def bench_study(folder: Path, model: str, seed: int) -> StudySpec:
             "enqueue_priors=false",
             f"seed={seed}",
             f"database={folder / 'bench.db'}",
+            *([f"model.shape={write_shape(folder, model, layers)}"] if layers else []),
         ],
     )
 
@@ -169,16 +222,24 @@ def open_gpu() -> GpuReader:
         ) from None
 
 
-def open_bench(folder: Path, model: str, seed: int) -> Bench:
-    """The study in a folder, on the GPU that is here.
-
-    Args:
-        model: hub name of a shipped shape.
+def open_bench(
+    folder: Path,
+    model: str,
+    seed: int,
+    *,
+    layers: int | None = None,
+    train_tokens: Sequence[int] | None = None,
+    eval_tokens: Sequence[int] = EVAL_TOKENS,
+) -> Bench:
+    """`bench_study` in a folder, on the GPU that is here.
 
     Raises:
         InputError: there is no GPU, or nothing of it is left.
     """
     reader = open_gpu()
-    prepared = prepare(bench_study(folder, model, seed), progress)
+    study = bench_study(
+        folder, model, seed, layers=layers, train_tokens=train_tokens, eval_tokens=eval_tokens
+    )
+    prepared = prepare(study, progress)
     limit = Limit.of(prepared.study.card, prepared.shape)
     return Bench(prepared, folder, reader, Budget.at_start(limit, reader, progress))

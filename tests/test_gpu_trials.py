@@ -16,17 +16,31 @@ from typing import Any, cast
 
 import pytest
 
-from bench import gpu_trials
-from bench.gpu_trials_checks import (
+from bench import gpu_trials, record_nvml
+from bench.gpu_trials_evaluation import (
+    FUSED,
+    PLAIN,
+    evaluation_peaks,
+    evaluation_tables,
+    furthest_part,
+)
+from bench.gpu_trials_leak import (
+    LAYERS,
     OPTIMIZERS,
     PLANS,
     WARM_TRIALS,
     leak_check,
     leak_plans,
     leak_tables,
+)
+from bench.gpu_trials_monitor import (
+    LOADS,
+    Alternation,
+    median_interval,
     monitor_effect,
     monitor_tables,
 )
+from bench.gpu_trials_oom import oom_cost, oom_tables
 from bench.gpu_trials_runs import (
     STEP_TOKENS,
     Collector,
@@ -47,9 +61,11 @@ from bench.gpu_trials_table import (
 )
 from vram_search.data import load_rows
 from vram_search.errors import InputError
-from vram_search.estimate import plans, smallest
+from vram_search.estimate import plans, smallest, workload_of
 from vram_search.estimate.limit import Limit
-from vram_search.gpu import FakeReader, GpuDevice, GpuSample
+from vram_search.estimate.memory import predict
+from vram_search.gpu import FakeReader, GpuDevice, GpuSample, Monitor
+from vram_search.protocol import Step
 from vram_search.spec import load_study
 from vram_search.spec.plan import PlanPins
 from vram_search.store import TrialRecord
@@ -231,17 +247,74 @@ def gpu_reader() -> FakeReader:
 
 
 @pytest.mark.slow
-def test_step_times_are_taken_with_and_without_the_monitor(
+def test_each_load_is_timed_with_and_without_the_monitor(
     tiny_bench: Bench, gpu_reader: FakeReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.gpu_trials_checks.ready_on_gpu", lambda bench, trainer: None)
-    monkeypatch.setattr("bench.gpu_trials_checks.MONITOR_STEPS", 3)
-    found = monitor_effect(replace(tiny_bench, reader=gpu_reader))
-    assert {name: len(steps) for name, steps in found["step_seconds"].items()} == {
-        "without": 4,
-        "with": 4,
-    }
-    assert len(found["samples_per_second"]) == 2 and min(found["samples_per_second"]) > 0
+    monkeypatch.setattr("bench.gpu_trials_monitor.ready_on_gpu", lambda bench, trainer: None)
+    monkeypatch.setattr("bench.gpu_trials_monitor.liger_available", lambda family: False)
+    saved: list[str] = []
+    found = monitor_effect(
+        replace(tiny_bench, reader=gpu_reader), 0.0, lambda r: saved.append(json.dumps(r))
+    )
+    assert [len(load["pairs"]) for load in found["loads"]] == [load.pairs for load in LOADS]
+    assert all(load["samples_per_second"] for load in found["loads"])
+    assert len(saved) == 2 and json.loads(saved[-1]) == json.loads(json.dumps(found))
+    assert len(monitor_tables(json.loads(saved[0]))[0].rows) == 1
+    (table,) = monitor_tables(found)
+    assert [row[1] for row in table.rows] == [str(load.pairs) for load in LOADS]
+
+
+@pytest.mark.slow
+def test_pinned_evaluations_are_predicted_beside_what_was_measured(
+    tiny_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.gpu_trials_evaluation.liger_available", lambda family: False)
+    found = json.loads(json.dumps(evaluation_peaks(tiny_bench, FOREVER, lambda report: None)))
+    assert [trial["outcome"] for trial in found["trials"]] == ["complete"] * len(PLAIN)
+    assert [trial["eval_batch"] for trial in found["trials"]] == [p.eval_batch for p in PLAIN]
+    assert all(trial["predicted_bytes"] > 0 for trial in found["trials"])
+    (table,) = evaluation_tables(found)
+    assert table.rows[0][-1] == "-", "a CPU measures no parts"
+
+
+def test_every_pinned_plan_has_its_peak_in_an_evaluation_and_fits(tmp_path: Path) -> None:
+    study = bench_study(tmp_path, MODEL, seed=1)
+    prepared = prepare(study, print)
+    limit = Limit.of(study.card, prepared.shape)
+    for fused, pinned in ((False, PLAIN), (True, FUSED)):
+        for pins in pinned:
+            hp, plan = pins.point(), pins.plan(fused)
+            estimate = predict(workload_of(prepared.shape, hp, plan, study.eval_cutoff_len))
+            assert estimate.moment == "evaluation"
+            assert limit.fits(estimate.required_bytes)
+
+
+@pytest.mark.slow
+def test_seconds_of_a_trial_and_of_the_process_after_it_are_told_apart(tiny_bench: Bench) -> None:
+    found = json.loads(json.dumps(oom_cost(tiny_bench, 2, FOREVER, lambda report: None)))
+    assert [trial["outcome"] for trial in found["trials"]] == ["complete"] * 2, "the CPU has room"
+    assert all(trial["seconds"]["own"] > trial["seconds"]["load"] for trial in found["trials"])
+    assert oom_tables(found)
+
+
+def test_base_of_the_leak_check_has_fewer_layers_and_the_whole_embedding(tmp_path: Path) -> None:
+    name = "Qwen/Qwen2.5-0.5B-Instruct"
+    small = prepare(bench_study(tmp_path, name, seed=1, layers=LAYERS), print).shape
+    assert small.num_hidden_layers == LAYERS
+    assert (small.hidden_size, small.vocab_size) == (896, 151936)
+
+
+@pytest.mark.slow
+def test_recorded_readings_carry_the_stage_of_their_trial(
+    tiny_bench: Bench, gpu_reader: FakeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_nvml, "ready_on_gpu", lambda bench, trainer: trainer.ready())
+    found = json.loads(json.dumps(record_nvml.record(replace(tiny_bench, reader=gpu_reader))))
+    assert found["outcome"] == "complete"
+    assert {"probe", "train"} <= {reading["stage"] for reading in found["samples"]}
+    again = {k: v for k, v in found["samples"][0].items() if k != "stage"}
+    assert GpuSample(**again).device_bytes == GIB
+    assert GpuDevice(**found["device"]).name == "a card"
 
 
 def test_torch_without_cuda_is_one_message(tiny_bench: Bench, gpu_reader: FakeReader) -> None:
@@ -334,14 +407,65 @@ def test_records_without_bytes_give_dashes_and_no_table_of_parts() -> None:
     assert [row[1] for row in between.rows] == ["-", "-", "-"]
 
 
-def test_ratio_of_step_times_is_of_medians() -> None:
-    found = {
-        "card": "a card",
-        "step_seconds": {"without": [0.5, 0.5, 9.0], "with": [0.501, 0.501, 0.1]},
-        "samples_per_second": [25.0, 24.8],
+def step(number: int, seconds: float) -> Step:
+    return Step(step=number, loss=1.0, learning_rate=1e-4, grad_norm=1.0, seconds=seconds)
+
+
+def test_neighbouring_windows_are_paired_and_the_first_step_is_left_out() -> None:
+    watched: list[str] = []
+
+    class Watching:
+        def stop(self) -> SimpleNamespace:
+            watched.append("stop")
+            return SimpleNamespace(achieved_hz=25.0)
+
+    def start() -> Monitor:
+        watched.append("start")
+        return cast(Monitor, Watching())
+
+    alternation = Alternation(2, start)
+    seconds = [9.0, 1.0, 1.0, 1.1, 1.1, 1.2, 1.2, 1.0, 1.0, 5.0]
+    for number, value in enumerate(seconds, 1):
+        alternation.listen(step(number, value))
+    assert alternation.pairs() == [(1.0, 1.1), (1.0, 1.2)]
+    assert watched == ["start", "stop"], "watched from the second window to the third"
+    assert alternation.rates == [25.0]
+
+
+def test_interval_of_a_median_needs_six_values_and_holds_the_middle_ones() -> None:
+    assert median_interval([1.0] * 5) is None
+    assert median_interval([float(n) for n in range(6)]) == (0, 5)
+    assert median_interval([float(n) for n in range(12, 0, -1)]) == (3, 10)
+    low, high = median_interval([float(n) for n in range(100)]) or (0, 0)
+    assert (low, high) == (39, 60), "as tables of the sign test have it"
+
+
+def test_effect_of_the_monitor_is_the_median_of_pairs() -> None:
+    pairs = [[0.5 + n / 100, (0.5 + n / 100) * 1.002] for n in range(9)] + [[0.5, 5.0]]
+    load = {"load": "host, 1 x 512", "pairs": pairs, "samples_per_second": [25.0, 24.8]}
+    (table,) = monitor_tables({"card": "a card", "loads": [load]})
+    assert table.rows == [["host, 1 x 512", "10", "0.5350", "+0.20%", "+0.20% to +0.20%"]]
+    assert "24.9 Hz" in table.title
+
+
+def test_out_of_memory_is_shown_with_what_it_held_the_card_for() -> None:
+    trial = {
+        "outcome": "oom",
+        "stage": "probe",
+        "step": 1,
+        "batch_shape": [16, 2048],
+        "requested_bytes": 9 * GIB,
+        "held_bytes": 5 * GIB,
+        "seconds": {"own": 1.25, "imports": 11.0, "load": 2.5},
     }
-    (table,) = monitor_tables(found)
-    assert table.rows[-1] == ["with / without", "", "1.0020"]
+    (table,) = oom_tables({"card": "a card", "trials": [trial]})
+    cells = ["9.00 GiB at 5.00 GiB", "1.2", "11.0", "2.5", "3.8"]
+    assert table.rows == [["oom, probe step 1, 16 x 2048", *cells]]
+
+
+def test_part_that_is_furthest_off_is_named() -> None:
+    assert furthest_part({"a": 3 * MIB, "b": MIB}, {"a": 3 * MIB, "c": 4 * MIB}) == "c -4.0"
+    assert furthest_part({"a": 3 * MIB}, {}) == "-"
 
 
 def test_growth_is_counted_from_the_warm_trials_on() -> None:
@@ -349,6 +473,7 @@ def test_growth_is_counted_from_the_warm_trials_on() -> None:
         {
             "outcome": "complete",
             "leaked_bytes": MIB if number == 20 else 0,
+            "process_bytes": 1500 * MIB,
             "device_bytes": None,
             "host_bytes": (1000 + number) * MIB,
             "base_intact": True,
@@ -366,6 +491,7 @@ def test_growth_is_counted_from_the_warm_trials_on() -> None:
     )
     assert table.rows == [
         ["allocated", "500.0", "501.0", "1.0"],
+        ["process", "1500.0", "1500.0", "0.0"],
         ["device", "-", "-", "-"],
         ["host RSS", f"{999 + WARM_TRIALS}.0", "1099.0", f"{100 - WARM_TRIALS}.0"],
     ]
@@ -382,7 +508,7 @@ def test_leak_check_tries_every_optimizer_under_every_plan() -> None:
 
 
 def test_without_a_gpu_it_is_one_message_and_exit_code_2() -> None:
-    for mode in ([], ["--monitor-effect"], ["--leak", "3"]):
+    for mode in ([], ["--monitor-effect"], ["--leak", "3"], ["--evaluation"], ["--oom"]):
         done = bench(*mode)
         assert done.returncode == 2
         assert done.stderr.startswith("error: this bench needs a GPU")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ WINDOWS = GpuDevice(
     0, "GPU-2", "NVIDIA GeForce RTX 5060 Ti", 16_311 * MIB, "580", "13.0", "12.0", True, True
 )
 PATIENCE_SECONDS = 20.0
+DATA = Path(__file__).parent.parent / "data"
 PID = 42
 
 
@@ -233,3 +237,38 @@ def test_nothing_is_known_before_the_start() -> None:
     assert watching.snapshot() is None
     with pytest.raises(RuntimeError, match="not started"):
         watching.stop()
+
+
+@pytest.mark.parametrize("file", sorted(DATA.glob("nvml_*.json")), ids=lambda file: file.stem)
+def test_recorded_run_is_seen_as_the_card_showed_it(file: Path) -> None:
+    """What `python -m bench.record_nvml` recorded of a trial, replayed."""
+    recorded = json.loads(file.read_text(encoding="utf-8"))
+    readings = recorded["samples"]
+    samples = [
+        GpuSample(**{k: v for k, v in reading.items() if k != "stage"}) for reading in readings
+    ]
+    reader = FakeReader(GpuDevice(**recorded["device"]), samples[:1])
+    watching = Monitor(reader, interval_seconds=0.001)
+    watching.start(PID)
+    stage = "start"
+    for reading, sample in zip(readings, samples, strict=True):
+        if reading["stage"] != stage:
+            stage = reading["stage"]
+            watching.mark(stage)
+        show(reader, watching, sample)
+        # The first reading after a mark may have begun before it.
+        wait_for(lambda calls=reader.calls: reader.calls > calls + 1)  # type: ignore[misc]
+    report = watching.stop()
+
+    def most(readings: list[dict[str, Any]]) -> int:
+        return max(r["process_bytes"] for r in readings)
+
+    assert report.process_bytes_source == "nvml"
+    assert report.peak_process_bytes == most(readings)
+    assert report.peak_process_bytes > recorded["reserved_bytes"], "the context comes on top"
+    assert report.mean_power_watts is not None and report.mean_power_watts > 50
+    assert set(report.by_phase) >= {"probe", "train", "eval"}
+    for name in ("probe", "train"):
+        of_phase = [r for r in readings if r["stage"] == name]
+        peak = report.by_phase[name].peak_process_bytes
+        assert peak is not None and most(of_phase) <= peak <= report.peak_process_bytes

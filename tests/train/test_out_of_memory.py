@@ -12,7 +12,8 @@ from vram_search.protocol import AnyEvent, Finished, TrialJob
 from vram_search.spec import MemoryPlan
 from vram_search.spec.study import TrainingSpec
 from vram_search.train import faults, health
-from vram_search.train.__main__ import examined
+from vram_search.train import model as base_model
+from vram_search.train.__main__ import examined, explain
 from vram_search.train.examples import cut
 from vram_search.train.faults import (
     DivergedError,
@@ -157,3 +158,14 @@ def test_out_of_memory_while_the_process_is_examined_says_so(
     finished = examined(Trial(base, corpus, job, lambda event: None, lambda: False), watched)
     assert (finished.outcome, finished.stage) == ("oom", "check")
     assert finished.requested_bytes == 274 * MIB
+
+
+def test_out_of_memory_while_loading_says_what_was_asked_for_and_what_was_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(base_model, "allocated_bytes", lambda: 3 * GIB)
+    fault = explain(torch.OutOfMemoryError(CUDA))
+    assert fault is not None and fault.is_passing
+    assert "while the base model was loaded" in fault.message
+    assert "Tried to allocate 274.00 MiB" in fault.message and "3.00 GiB" in fault.message
+    assert explain(RuntimeError("shape mismatch")) is None

@@ -22,7 +22,7 @@ from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 from vram_search.worker import resident
 from vram_search.worker.process import TrainingDiedError
-from vram_search.worker.resident import LOAD_ATTEMPTS, ResidentTrainer
+from vram_search.worker.resident import LATER_LOAD_ATTEMPTS, LOAD_ATTEMPTS, ResidentTrainer
 
 READY = Ready(
     device="a card",
@@ -191,3 +191,13 @@ def test_card_that_stays_full_is_said(start: StartTrainer) -> None:
     with pytest.raises(InputError, match="memory ran out while the base model was loaded"):
         trainer.ready()
     assert Process.alive == []
+
+
+def test_card_that_is_full_in_the_middle_of_a_run_is_waited_for_longer(
+    start: StartTrainer,
+) -> None:
+    full = [[FULL] for _ in range(LATER_LOAD_ATTEMPTS - 1)]
+    trainer = start([READY, finished("oom")], *full, [READY, finished()])
+    assert run(trainer).outcome == "oom"
+    assert run(trainer).outcome == "complete"
+    assert len(Process.alive) == 1 and trainer.starts == LATER_LOAD_ATTEMPTS + 1

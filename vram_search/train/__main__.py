@@ -38,11 +38,16 @@ def main() -> None:
 
 def explain(error: Exception) -> Fault | None:
     """The fault in words, where the world is to blame and not our code."""
-    from vram_search.train.faults import is_out_of_memory
+    from vram_search.train.faults import first_sentences, is_out_of_memory
+    from vram_search.train.model import allocated_bytes
+    from vram_search.units import format_bytes
 
     if is_out_of_memory(error):
+        held = allocated_bytes()  # by the base alone; the error's traceback keeps it
+        beside = f"; {format_bytes(held)} of it were loaded" if held else ""
+        asked = first_sentences(str(error)) or type(error).__name__
         return Fault(
-            message="memory ran out while the base model was loaded",
+            message=f"memory ran out while the base model was loaded: {asked}{beside}",
             remedy="another program may hold the card: `vram-search doctor` shows its free memory",
             is_passing=True,
         )

@@ -23,6 +23,9 @@ from vram_search.protocol import (
 from vram_search.worker.process import TrainingDiedError, TrainingProcess
 
 LOAD_ATTEMPTS = 3
+LATER_LOAD_ATTEMPTS = 30
+"""Once a process has been ready: a program that takes the card for a quarter of an hour at night
+must not end the search. At the start somebody is there to close it."""
 LOAD_RETRY_SECONDS = 20.0
 """After an out-of-memory the card may need a moment; a neighbour may leave."""
 
@@ -49,6 +52,7 @@ class ResidentTrainer:
         self._process: TrainingProcess | None = None
         self._ready: Ready | None = None
         self.starts = 0
+        self._attempts = LOAD_ATTEMPTS
 
     @property
     def pid(self) -> int | None:
@@ -67,14 +71,14 @@ class ResidentTrainer:
             return self._load()
 
     def _load(self) -> Ready:
-        for attempt in range(LOAD_ATTEMPTS):
+        for attempt in range(self._attempts):
             event = (self._process or self._start()).receive()
             if isinstance(event, Ready):
-                self._ready = event
+                self._ready, self._attempts = event, LATER_LOAD_ATTEMPTS
                 return event
             self.replace()
             assert isinstance(event, Fault), f"loading answers with ready or fault, not {event}"
-            if not event.is_passing or attempt + 1 == LOAD_ATTEMPTS:
+            if not event.is_passing or attempt + 1 == self._attempts:
                 raise InputError(event.message, event.remedy)
             time.sleep(LOAD_RETRY_SECONDS)
         raise AssertionError("the loop returns or raises")

@@ -1,93 +1,30 @@
-"""What the monitor costs, and whether trials leave anything behind: `bench.gpu_trials`."""
+"""Whether trials leave anything behind in their process: `bench.gpu_trials --leak`."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gpu_trials_setup import CUTOFFS, Bench, Save, progress, ready_on_gpu
+from bench.gpu_trials_setup import CUTOFFS, Bench, Save, point, progress, ready_on_gpu
 from bench.gpu_trials_table import Table
-from vram_search.gpu import Monitor
-from vram_search.protocol import AnyEvent, Step, TrialJob
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.protocol import TrialJob
+from vram_search.spec import MemoryPlan
 from vram_search.units import KIB, MIB
 from vram_search.worker.resident import ResidentTrainer
 
-MONITOR_STEPS = 20
-MONITOR_ROUNDS = 2
-LEAK_STEPS = 2
+LAYERS = 2
+"""Of the base, so that 100 trials take minutes: what is left behind is a model's embedding or an
+adapter's tensors, whatever their number."""
+STEPS = 2
 OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
 """Not the paged ones, whose process is replaced after every trial."""
 PLANS = ((2, 1, True), (1, 2, False), (2, 1, False), (1, 2, True))
 """(micro-batch, accumulation, checkpointing)."""
 WARM_TRIALS = 12
 """One of each optimizer and plan: what libraries set up once is there after them."""
-
-
-def monitor_effect(bench: Bench) -> dict[str, Any]:
-    """Seconds per optimizer step without and with the monitor, in turn, in one process; the first
-    step of each training is left out."""
-    trainer = bench.trainer(CUTOFFS)
-    seconds: dict[str, list[float]] = {"without": [], "with": []}
-    rates: list[float] = []
-    try:
-        ready_on_gpu(bench, trainer)
-        for number, name in enumerate(["without", "with"] * MONITOR_ROUNDS):
-            watched = contextlib.nullcontext() if name == "without" else _monitored(bench, trainer)
-            with watched as monitor:
-                seconds[name] += _step_seconds(bench, trainer, number)[1:]
-            if monitor is not None:
-                rates.append(monitor.stop().achieved_hz)
-            progress(f"{name} monitor: {statistics.median(seconds[name]):.4f} s a step")
-    finally:
-        trainer.replace()
-    return {
-        "kind": "monitor_effect",
-        "card": bench.card,
-        "step_seconds": seconds,
-        "samples_per_second": rates,
-    }
-
-
-def _monitored(bench: Bench, trainer: ResidentTrainer) -> Monitor:
-    assert bench.reader is not None and trainer.pid is not None, "there is a GPU and a process"
-    monitor = Monitor(bench.reader)
-    monitor.start(trainer.pid, bench.budget.baseline_device_bytes)
-    return monitor
-
-
-def _step_seconds(bench: Bench, trainer: ResidentTrainer, number: int) -> list[float]:
-    hp = _point("adamw_8bit", "all", batch_size=4, cutoff_len=512)
-    plan = MemoryPlan(
-        per_device_train_batch_size=4, gradient_accumulation_steps=1, gradient_checkpointing=True
-    )
-    found: list[float] = []
-
-    def listen(event: AnyEvent) -> None:
-        if isinstance(event, Step):
-            found.append(event.seconds)
-
-    finished = trainer.run(
-        bench.trial_job(number, hp, plan, MONITOR_STEPS), listen, lambda evaluated: False
-    )
-    assert finished.outcome == "complete", finished.message
-    return found
-
-
-def monitor_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Median step times and their ratio."""
-    medians = {name: statistics.median(found) for name, found in report["step_seconds"].items()}
-    steps = {name: len(found) for name, found in report["step_seconds"].items()}
-    rates = report["samples_per_second"]
-    rows = [[f"{name} monitor", str(steps[name]), f"{medians[name]:.4f}"] for name in medians]
-    rows.append(["with / without", "", f"{medians['with'] / medians['without']:.4f}"])
-    title = f"Step time with the monitor at {statistics.fmean(rates):.1f} Hz, {report['card']}."
-    return [Table(title, ["", "steps", "median seconds"], rows)]
 
 
 def leak_check(bench: Bench, trials: int, deadline: float, save: Save) -> dict[str, Any]:
@@ -103,8 +40,8 @@ def leak_check(bench: Bench, trials: int, deadline: float, save: Save) -> dict[s
         ready_on_gpu(bench, trainer)
         report["allocated_bytes"] = trainer.ready().allocated_bytes
         for number, (optim, target, plan) in enumerate(leak_plans(trials)):
-            hp = _point(optim, target, batch_size=plan.batch_size, cutoff_len=CUTOFFS[0])
-            job = bench.trial_job(number, hp, plan, LEAK_STEPS)
+            hp = point(optim, target, batch_size=plan.batch_size, cutoff_len=CUTOFFS[0])
+            job = bench.trial_job(number, hp, plan, STEPS)
             report["after"].append(_leftovers(bench, trainer, job))
             report["processes"] = trainer.starts
             save(report)
@@ -119,10 +56,11 @@ def leak_check(bench: Bench, trials: int, deadline: float, save: Save) -> dict[s
 
 def _leftovers(bench: Bench, trainer: ResidentTrainer, job: TrialJob) -> dict[str, Any]:
     finished = trainer.run(job, lambda event: None, lambda evaluated: False)
-    sample = bench.reader.sample(None) if bench.reader else None
+    sample = bench.reader.sample(trainer.pid) if bench.reader else None
     return {
         "outcome": finished.outcome,
         "leaked_bytes": finished.leaked_bytes,
+        "process_bytes": sample.process_bytes if sample else None,
         "device_bytes": sample.device_bytes if sample else None,
         "host_bytes": host_bytes(trainer.pid),
         "base_intact": finished.base_intact,
@@ -163,8 +101,12 @@ def leak_tables(report: Mapping[str, Any]) -> list[Table]:
 
     rows = [row("allocated", allocated(warm), allocated(after))]
     rows += [
-        row(name, warm[-1][key], after[-1][key])
-        for name, key in (("device", "device_bytes"), ("host RSS", "host_bytes"))
+        row(name, warm[-1].get(key), after[-1].get(key))
+        for name, key in (
+            ("process", "process_bytes"),
+            ("device", "device_bytes"),
+            ("host RSS", "host_bytes"),
+        )
     ]
     complete = sum(trial["outcome"] == "complete" for trial in after)
     changed = sum(not trial["base_intact"] for trial in after)
@@ -184,15 +126,3 @@ def host_bytes(pid: int | None) -> int | None:
         return None
     sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
     return int(sizes[0]) * KIB if sizes else None
-
-
-def _point(optim: str, target: str, *, batch_size: int, cutoff_len: int) -> Hyperparameters:
-    return Hyperparameters(
-        optim=optim,
-        lora_target=target,
-        lora_rank=16,
-        lora_alpha=32,
-        cutoff_len=cutoff_len,
-        batch_size=batch_size,
-        learning_rate=1e-4,
-    )
