@@ -1,10 +1,14 @@
-"""Renders a night as one HTML file: Jinja escapes every name, styles and script are inlined."""
+"""Renders a night as one HTML file: Jinja escapes every name, styles and script are inlined.
+
+And its charts as files of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,12 +17,15 @@ from vram_search.report.page.byte_charts import memory_chart, prediction_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.loss_charts import model_size_chart, vram_chart
 from vram_search.report.page.night import Night
+from vram_search.report.page.png import render_png
 from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
 from vram_search.report.page.summary import headline, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import PHASES, seconds_by_phase, time_chart
 from vram_search.report.page.trials_table import COLUMNS, trial_data, trial_row
 from vram_search.units import format_duration
+
+PlotFormat = Literal["svg", "png"]
 
 _FOLDER = Path(__file__).parent
 
@@ -64,16 +71,27 @@ def render(night: Night, written_at: datetime) -> str:
     )
 
 
-def write_plots(night: Night, folder: Path) -> list[Path]:
-    """Every chart that is not empty as an SVG file; returns their paths."""
+def write_plots(night: Night, folder: Path, plot_format: PlotFormat) -> list[Path]:
+    """Every chart that is not empty as a file; returns their paths.
+
+    Raises:
+        InputError: a package that PNG files need is missing; nothing is written.
+    """
+    draw = render_png if plot_format == "png" else _svg_bytes
+    drawn = {
+        f"{_file_stem(chart.key)}.{plot_format}": draw(chart)
+        for section in charts(night).values()
+        for chart in section
+        if not chart.is_empty
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for chart in (chart for section in charts(night).values() for chart in section):
-        if not chart.is_empty:
-            file = folder / f"{_file_stem(chart.key)}.svg"
-            file.write_text(chart.document(), encoding="utf-8")
-            written.append(file)
-    return written
+    for name, content in drawn.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in drawn]
+
+
+def _svg_bytes(chart: Chart) -> bytes:
+    return chart.document().encode()
 
 
 def _read(name: str) -> str:
