@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import (
     database_option,
     find_study,
@@ -39,7 +40,10 @@ _SPARKLINE_WIDTH = 60
 @study_option
 @database_option
 @json_option
-def command(trial: str, study: str | None, database: str | None, as_json: bool) -> None:
+@csv_option
+def command(
+    trial: str, study: str | None, database: str | None, as_json: bool, as_csv: bool
+) -> None:
     """Hyperparameters, plan, losses, seconds and bytes of trial N.
 
     \b
@@ -47,19 +51,20 @@ def command(trial: str, study: str | None, database: str | None, as_json: bool) 
       vram-search show 7
       vram-search show best --json
     """
+    refuse_both(as_json, as_csv)
     with opened(database) as store:
         record = find_study(store, study)
         found = find_trial(store, record, trial)
         steps, evaluations = store.step_losses(found.id), store.evaluations(found.id)
+    known = {
+        "step_losses": [vars(step) for step in steps],
+        "evaluations": [vars(evaluation) for evaluation in evaluations],
+    }
     if as_json:
-        print_json(
-            {
-                **study_json(record),
-                "trial": trial_json(found),
-                "step_losses": [vars(step) for step in steps],
-                "evaluations": [vars(evaluation) for evaluation in evaluations],
-            }
-        )
+        print_json({**study_json(record), "trial": trial_json(found), **known})
+        return
+    if as_csv:
+        print_figures({"study": record.name, **trial_json(found), **known})
         return
     lines = [
         *_head(record, found),
