@@ -26,6 +26,7 @@ from vram_search.report.page.night import Night, load_night
 from vram_search.report.page.png import ZOOM, light_style, render_png
 from vram_search.report.page.svg import WIDTH, Chart
 from vram_search.store import Evaluation, Store, StudyRecord, TrialResult
+from vram_search.units import GIB
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Make = Callable[..., StudyRecord]
@@ -284,6 +285,31 @@ def test_other_studies_of_the_database_are_drawn_by_model_size(
 def test_model_size_of_a_single_study_is_on_the_axis(database: Store, studies: Make) -> None:
     study = studies(database, model={"name": "small", "parameters": 134_515_008})
     assert ">135M</text>" in charts(load_night(database, study))["results"][1].body
+
+
+def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store) -> None:
+    card = {"total_bytes": 16 * GIB, "reserve_bytes": 0, "context_bytes": 0}
+    study = database.create_study("light", {}, "d", card, {"name": "a model"})
+    for number, loss in enumerate((1.0, 2.0)):
+        trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
+        database.record_plan(trial, {}, {"required_bytes": GIB + number})
+        database.finish_trial(trial, TrialResult("complete", eval_loss=loss))
+    (chart, _) = charts(load_night(database, study))["results"]
+    (height,) = re.findall(r"<text [^>]*y='([\d.]+)'[^>]*>limit 16.00 GiB →<", chart.body)
+    marks = re.findall(r"cy='([\d.]+)'", chart.body)
+    assert marks and float(height) < min(float(mark) for mark in marks) - 10
+
+
+def test_times_are_tabulated_for_every_phase_that_is_drawn(database: Store) -> None:
+    study = database.create_study("one", {}, "d", {}, {})
+    trial = database.start_trial(study.id, 0, {}, seed=1, data_hash="d")
+    seconds = {"train": 60.0, "between": 2.0, "plan": 1.0}
+    database.finish_trial(trial, TrialResult("complete", eval_loss=1.0, seconds=seconds))
+    night = load_night(database, study)
+    legend = [words for _, words in charts(night)["time"][0].legend]
+    assert legend == ["plan", "train", "between"]
+    headings = re.findall(r'<th scope="col"(?: class="number")?>([a-z]+)</th>', render(night, NOW))
+    assert headings[:4] == ["outcome", *legend]
 
 
 def test_unknown_study_is_one_message(vram_search: Cli, night: Night) -> None:

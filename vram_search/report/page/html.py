@@ -5,7 +5,6 @@ And its charts as files of their own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -21,7 +20,7 @@ from vram_search.report.page.png import render_png
 from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
 from vram_search.report.page.summary import headline, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
-from vram_search.report.page.time_chart import PHASES, seconds_by_phase, time_chart
+from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
 from vram_search.report.page.trials_table import COLUMNS, trial_data, trial_row
 from vram_search.units import format_duration
 
@@ -106,7 +105,7 @@ def _file_stem(key: str) -> str:
 def _phase_table(night: Night) -> list[list[str]]:
     """Header and rows: outcome, time of each phase."""
     found = seconds_by_phase(night)
-    names: Sequence[str] = [p for p in PHASES if any(p in phases for phases in found.values())]
+    names = phase_names(found)
     rows = [
         [outcome, *(format_duration(phases.get(p)) for p in names)]
         for outcome, phases in found.items()

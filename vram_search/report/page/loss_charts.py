@@ -39,8 +39,8 @@ FAR = 2.0
 """A limit above this multiple of the largest trial is named at the edge, not drawn to scale."""
 _TOO_FAR = 1.3
 """Trials that need this much more than the limit and all complete ones are drawn at the edge."""
-_STRIP = 20
-"""Where trials without a final eval_loss stand, above the axis."""
+_ABOVE, _STRIP = 10, 20
+"""Words above the axis, and trials without a final eval_loss below them."""
 
 
 def vram_chart(night: Night) -> Chart:
@@ -58,7 +58,7 @@ def vram_chart(night: Night) -> Chart:
     top = min(max(losses), night.loss_ceiling)
     plot = Plot(gib([min(s, edge) for s in shown], *across), linear([min(losses), top], *up), 320)
     plot.axes("required VRAM, GiB", "eval_loss")
-    plot.parts.append(text(across[0], 10, "without a final eval_loss", "small label"))
+    plot.parts.append(text(across[0], _ABOVE, "without a final eval_loss", "small label"))
     if limit is not None:
         _draw_limit(plot, limit, near)
     front = [(float(required_bytes(t)[0] or 0), t.eval_loss or 0.0) for t in night.front]
@@ -145,8 +145,7 @@ def _draw_limit(plot: Plot, limit: int, near: bool) -> None:
         turn = f"transform='rotate(-90 {x - 5:.0f} {middle:.0f})'"
         plot.parts.append(text(x - 5, middle, words, "limit-name middle halo", turn))
     else:
-        y = plot.y.start - 8
-        plot.parts.append(text(plot.x.end, y, f"{words} →", "limit-name end halo"))
+        plot.parts.append(text(plot.x.end, _ABOVE, f"{words} →", "small limit-name end"))
 
 
 def _draw_highlights(plot: Plot, night: Night) -> None:

@@ -12,7 +12,7 @@ from vram_search.report.page.scales import Scale
 
 WIDTH = 480
 """Of every chart, in user units: on a narrow screen its letters are still readable."""
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 14, 44
 """Around the plotting area."""
 LETTER_WIDTH = 6.6
 """Of an average letter at 12 px, to keep labels apart."""
