@@ -141,6 +141,23 @@ def test_a_trial_that_nothing_can_be_compared_with_is_refused(
         verify_trial(odd, ToolEnvironment(Path("python"), {}, False), tmp_path, print, tolerance=1)
 
 
+def test_a_trial_without_a_record_to_compare_is_refused_before_the_tool_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "runs.csv").write_text("run,outcome,eval_loss\none,complete,1.5\n")
+    assert (
+        vram_search("import", tmp_path / "runs.csv", "--database", tmp_path / "v.db").returncode
+        == 0
+    )
+    done = vram_search(
+        *("verify", "0", "--with", "llama-factory", "--database", tmp_path / "v.db"),
+    )
+    assert done.returncode == 2
+    assert "trial 0 of study imported was imported" in done.stderr
+    assert "pip install" not in done.stderr
+
+
 def test_a_tool_that_does_the_same_agrees(
     verify: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

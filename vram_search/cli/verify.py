@@ -84,18 +84,20 @@ def command(
       vram-search verify best --with llama-factory
       vram-search verify 7 --with llama-factory --python lf/bin/python --json
     """
-    from vram_search.verify import Recorded, find_environment, verify
+    from vram_search.verify import Recorded, find_environment, question_of, verify
 
     with opened(database) as store:
         record = find_study(store, study)
         found = find_trial(store, record, trial)
         losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)
+    recorded = Recorded(record, found, losses, evaluations)
+    question_of(recorded)  # before anyone makes an environment of gigabytes for it
     environment = find_environment(python)
     folder = output or study_folder(database_url(database), record.name).root / "verify" / (
         f"{record.name}-trial-{found.number}"
     )
     verification = verify(
-        Recorded(record, found, losses, evaluations),
+        recorded,
         environment,
         folder,
         lambda line: click.echo(line, err=True),
