@@ -53,6 +53,13 @@ def test_generated_pages_are_current() -> None:
     assert done.returncode == 0, done.stdout + "run `make docs`"
 
 
+def test_every_key_of_a_study_file_has_a_meaning() -> None:
+    page = (ROOT / "docs" / "study-file.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| *(.*?) \|$", page, re.MULTILINE)
+    assert ("card.name", "slug, as in configs/cards/") in rows
+    assert [key for key, meaning in rows if not meaning] == []
+
+
 def test_make_targets_that_the_readme_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / "README.md").read_text("utf-8")))

@@ -318,6 +318,18 @@ def test_unknown_study_is_one_message(vram_search: Cli, night: Night) -> None:
     assert "no study 'nonsense'" in done.stdout and "td-010" in done.stdout
 
 
+def test_study_is_named_as_in_other_commands_too(
+    vram_search: Cli, database: Store, studies: Make, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        studies(database, name, trials=3)
+    done = vram_search("report", "--study", "first", "-o", tmp_path / "r.html")
+    assert done.returncode == 0, done.stdout
+    assert "<h1>first</h1>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    done = vram_search("report", "first", "--study", "second", "-o", tmp_path / "r.html")
+    assert done.returncode == 2 and "two studies are named" in done.stdout
+
+
 def test_report_that_cannot_be_written_is_one_message(
     vram_search: Cli, night: Night, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("report", short_help="Write the results as one HTML file.")
 @click.argument("study", required=False)
+@click.option("--study", "named", metavar="NAME", help="STUDY, as the other commands take it.")
 @click.option(
     "-o",
     "--output",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     study: str | None,
+    named: str | None,
     output: Path,
     plots: Path | None,
     plot_format: PlotFormat | None,
@@ -62,11 +64,13 @@ def command(
     """
     if plot_format and plots is None:
         raise InputError("--plot-format says how, not where", "add --plots FOLDER")
+    if study and named and study != named:
+        raise InputError(f"two studies are named: {study} and {named}", "a report is of one")
     from vram_search.report.page.html import render, write_plots
     from vram_search.report.page.night import load_night
 
     with opened(database) as store:
-        night = load_night(store, find_study(store, study))
+        night = load_night(store, find_study(store, study or named))
     try:
         drawn = write_plots(night, plots, plot_format or "svg") if plots else []
         output.parent.mkdir(parents=True, exist_ok=True)

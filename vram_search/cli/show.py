@@ -114,10 +114,9 @@ def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
         lines.append(f"  train loss       {sparkline(losses)} {loss_cell(losses[-1])}")
     for evaluation in evaluations:
         own = evaluation.own_cutoff_eval_loss
-        words = (
-            f"{loss_cell(evaluation.eval_loss)} per token, "
-            f"{loss_cell(evaluation.bits_per_byte)} bits per byte"
-        )
+        words = f"{loss_cell(evaluation.eval_loss)} per token"
+        if (bits := evaluation.bits_per_byte) is not None:
+            words += f", {bits:.4f} bits per byte"
         words += f", {own:.4f} at its own cutoff_len" if own is not None else ""
         lines += _field(f"eval at step {evaluation.step}", words)
     return lines
