@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-import resvg_py
 from sqlalchemy import event
 
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart
 from vram_search.report.page.html import charts, render
 from vram_search.report.page.night import Night, load_night
-from vram_search.report.page.png import ZOOM, light_style, render_png
-from vram_search.report.page.svg import WIDTH, Chart
-from vram_search.store import Evaluation, Store, StudyRecord, TrialResult
+from vram_search.store import (
+    Evaluation,
+    Store,
+    StudyRecord,
+    TrialResult,
+    open_store,
+    sqlite_url,
+)
 from vram_search.units import GIB
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -148,80 +149,6 @@ def test_names_from_the_database_are_text(database: Store, studies: Make) -> Non
         ET.fromstring(chart.document())
 
 
-def test_plots_are_svg_documents_of_their_own(
-    vram_search: Cli, night: Night, tmp_path: Path
-) -> None:
-    plots = tmp_path / "plots"
-    done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--json")
-    assert done.returncode == 0, done.stdout
-    files = [Path(name) for name in json.loads(done.stdout)["files"]]
-    assert tmp_path / "r.html" in files and plots / "vram.svg" in files
-    for file in plots.iterdir():
-        root = ET.parse(file).getroot()
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-
-
-def test_plots_are_png_files_with_colours_and_letters(
-    vram_search: Cli, night: Night, tmp_path: Path
-) -> None:
-    plots = tmp_path / "plots"
-    done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--plot-format=png")
-    assert done.returncode == 0, done.stdout
-    drawn = [chart for section in charts(night).values() for chart in section if not chart.is_empty]
-    assert len(list(plots.glob("*.png"))) == len(list(plots.iterdir())) == len(drawn)
-    content = (plots / "vram.png").read_bytes()
-    assert content.startswith(b"\x89PNG\r\n")
-    width, height = struct.unpack(">II", content[16:24])
-    assert (width, height) == (ZOOM * WIDTH, ZOOM * _height_of(charts(night)["results"][0]))
-
-
-def _height_of(chart: Chart) -> int:
-    return int(ET.fromstring(chart.document()).attrib["height"])
-
-
-def test_png_has_letters_that_are_the_same_on_every_machine(
-    night: Night, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where resvg finds no font, it leaves the letters out and says nothing."""
-    chart = charts(night)["results"][0]
-    drawn = render_png(chart)
-    assert drawn != render_png(replace(chart, title=""))
-    without_fonts_of_the_machine = partial(resvg_py.svg_to_bytes, skip_system_fonts=True)
-    monkeypatch.setattr(resvg_py, "svg_to_bytes", without_fonts_of_the_machine)
-    assert render_png(chart) == drawn
-
-
-def test_style_of_png_has_nothing_that_resvg_does_not_know() -> None:
-    style = light_style()
-    assert "var(" not in style and "@media" not in style and "--" not in style
-    assert "text { fill: #1d2430; }" in style and ".f0 { fill: #0063a6; }" in style
-
-
-def test_png_without_its_packages_names_them_and_writes_nothing(
-    vram_search: Cli, night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where the extra is not installed: a broken package of the name stands in its place."""
-    (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "resvg_py.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'resvg_py'\", name='resvg_py')"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
-    target = tmp_path / "r.html"
-    done = vram_search("report", "-o", target, "--plots", tmp_path / "p", "--plot-format=png")
-    assert done.returncode == 2
-    assert "resvg_py is not installed" in done.stdout and "resvg-py>=0.5" in done.stdout
-    assert "plots" in done.stdout and "Traceback" not in done.stdout
-    assert not target.exists() and not (tmp_path / "p").exists()
-
-
-def test_format_of_plots_that_are_not_asked_for_is_refused(
-    vram_search: Cli, night: Night, tmp_path: Path
-) -> None:
-    done = vram_search("report", "-o", tmp_path / "r.html", "--plot-format=png")
-    assert done.returncode == 2
-    assert "--plots FOLDER" in done.stdout
-
-
 def test_study_without_trials_has_a_report(
     vram_search: Cli, database: Store, tmp_path: Path
 ) -> None:
@@ -243,6 +170,32 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
     assert outcomes == ["running", "complete", "complete"]
     assert "lora_rank 8; VRAM unknown" in text
+
+
+def test_imported_runs_are_told_by_name_and_drawn_by_their_models(
+    vram_search: Cli, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs.csv").write_text(
+        "run,outcome,model_name_or_path,eval_loss\n"
+        "<small>,complete,Qwen/Qwen2.5-1.5B-Instruct,0.9\n"
+        "worse,complete,Qwen/Qwen2.5-1.5B-Instruct,0.95\n"
+        "large,complete,Qwen/Qwen2.5-3B-Instruct,1.0\n"
+        "died,oom,Qwen/Qwen2-7B-Instruct,\n"
+    )
+    assert vram_search("import", tmp_path / "runs.csv").returncode == 0
+    store = open_store(sqlite_url(home / "vram-search.db"), create=False)
+    (study,) = store.studies()
+    night = load_night(store, study)
+    store.close()
+    text = render(night, NOW)
+    page = Page(text)
+    assert {"<small>", "worse", "large", "died", "Qwen/Qwen2-7B-Instruct"} <= set(page.text)
+    assert page.having("small") == []
+    chart = charts(night)["results"][1]
+    named = re.findall(r"class='halo strong[^>]*>([^<]*)<", chart.body)
+    assert sorted(named) == ["&lt;small&gt;", "large"]
+    assert ">1.54B</text>" in chart.body and ">3.09B</text>" in chart.body
+    assert "<dt>imported</dt>" in text and "<dt>from, to</dt>" not in text
 
 
 def test_evaluation_of_an_unknown_step_is_no_point_of_a_learning_curve(database: Store) -> None:

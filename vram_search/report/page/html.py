@@ -21,7 +21,7 @@ from vram_search.report.page.search_charts import LEGEND, importance_chart, slic
 from vram_search.report.page.summary import headline, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
-from vram_search.report.page.trials_table import COLUMNS, trial_data, trial_row
+from vram_search.report.page.trials_table import COLUMNS, IMPORTED_COLUMNS, trial_data, trial_row
 from vram_search.units import format_duration
 
 PlotFormat = Literal["svg", "png"]
@@ -57,7 +57,7 @@ def render(night: Night, written_at: datetime) -> str:
         summary=summary_rows(night),
         sections=charts(night),
         slice_legend=LEGEND,
-        columns=COLUMNS,
+        columns=IMPORTED_COLUMNS if night.study.is_imported else COLUMNS,
         rows=[trial_row(trial) for trial in night.trials],
         outcomes=sorted({trial.outcome or "running" for trial in night.trials}),
         studies=studies_table(night),

@@ -108,7 +108,7 @@ def model_size_chart(night: Night) -> Chart:
         place = hashes.index(best.study.data_hash)
         own = best.study.id == night.study.id
         tip = (
-            f"{best.study.name}: {best.study.model.get('name')}, "
+            f"{best.name}: {best.model}, "
             f"{short_number(float(best.parameters or 0))} parameters, "
             f"eval_loss {best.trial.eval_loss:.4f}"
         )
@@ -126,12 +126,12 @@ def model_size_chart(night: Night) -> Chart:
     return Chart(
         "model-size",
         title,
-        f"{len(known)} studies.",
+        f"{len(known)} trials.",
         300,
         plot.body,
-        "The best complete trial of each study in the database. Losses compare where the data and "
-        "the tokenizer are the same; bits per byte, in the table of studies, compare between "
-        "tokenizers.",
+        "The best complete trial of each study in the database, of imported runs that of each "
+        "model. Losses compare where the data and the tokenizer are the same; bits per byte, in "
+        "the table of studies, compare between tokenizers.",
         legend,
     )
 
@@ -186,7 +186,7 @@ def _name_beside(
     taken: list[tuple[float, float, float]],
 ) -> None:
     """The study's name right or left of its mark, unless it would cover another's."""
-    name = best.study.name if len(best.study.name) <= 26 else best.study.name[:25] + "…"
+    name = best.name if len(best.name) <= 26 else best.name[:25] + "…"
     width, middle, height = len(name) * LETTER_WIDTH, plot.x.pixel(x), plot.y.pixel(y)
     to_left = middle + 10 + width > WIDTH
     start = middle - 10 - width if to_left else middle + 10
