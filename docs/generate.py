@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import td_010
+import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -62,12 +63,24 @@ def rows(model: type[BaseModel], prefix: str) -> list[str]:
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             said = (inner.__doc__ or "").strip().split("\n")[0]
-            found.append(f"| `{key}` | mapping | | {field.description or said} |")
+            given = field.default
+            own = given.model_dump(exclude_defaults=True) if isinstance(given, inner) else None
+            default = f"`{as_yaml(own)}`" if own else ""
+            found.append(f"| `{key}` | mapping | {default} | {field.description or said} |")
             found += rows(inner, f"{key}.")
             continue
-        default = "required" if field.default is PydanticUndefined else f"`{field.default}`"
+        default = "required"
+        if field.default is not PydanticUndefined:
+            default = f"`{as_yaml(field.default)}`" if field.default not in (None, "") else ""
         found.append(f"| `{key}` | {words(inner)} | {default} | {field.description or ''} |")
     return found
+
+
+def as_yaml(value: object) -> str:
+    """As it would stand in a study file."""
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def words(annotation: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from vram_search.cli.main import COMMANDS, cli
+from vram_search.store import Evaluation, StepLoss, TrialRecord
 from vram_search.units import format_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +53,13 @@ def test_generated_pages_are_current() -> None:
     assert done.returncode == 0, done.stdout + "run `make docs`"
 
 
+def test_every_key_of_a_study_file_has_a_meaning() -> None:
+    page = (ROOT / "docs" / "study-file.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| *(.*?) \|$", page, re.MULTILINE)
+    assert ("card.name", "slug, as in configs/cards/") in rows
+    assert [key for key, meaning in rows if not meaning] == []
+
+
 def test_make_targets_that_the_readme_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = set(re.findall(r"\bmake ([a-z-]+)\b", (ROOT / "README.md").read_text("utf-8")))
@@ -72,6 +81,15 @@ def test_readme_study_is_a_study(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(block)
     (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     assert load_study(tmp_path / "study.yaml").study == "my-model"
+
+
+def test_fields_of_a_shown_trial_are_documented() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    (row,) = re.findall(r"^\| `show` \|.*$", page, re.MULTILINE)
+    hidden = {"id", "study_id", "predicted_required_bytes", "measured_required_bytes"}
+    for record in (TrialRecord, StepLoss, Evaluation):
+        names = {field.name for field in dataclasses.fields(record)} - hidden
+        assert names <= set(re.findall(r"`(\w+)`", row)), record.__name__
 
 
 class Shown(NamedTuple):

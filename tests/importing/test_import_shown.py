@@ -57,6 +57,12 @@ def test_show_says_what_is_unknown_and_why(imported: Path) -> None:
     assert "seed, data" not in lines and "None" not in lines
 
 
+def test_show_says_nothing_of_bits_that_are_unknown(imported: Path) -> None:
+    lines = printed("show", "1")
+    assert "per token, 1.1973 at its own cutoff_len" in " ".join(lines.split())
+    assert "bits per byte" not in lines
+
+
 def test_table_by_hand_shows_too(home: Path) -> None:
     printed("import", "studies/td-010/experiments.csv", "--study", "td-010-report")
     assert "TD-010v2" in printed("top", "--study", "td-010-report")

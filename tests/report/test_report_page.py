@@ -19,7 +19,15 @@ from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart
 from vram_search.report.page.html import charts, render
 from vram_search.report.page.night import Night, load_night
-from vram_search.store import Evaluation, Store, StudyRecord, TrialResult
+from vram_search.store import (
+    Evaluation,
+    Store,
+    StudyRecord,
+    TrialResult,
+    open_store,
+    sqlite_url,
+)
+from vram_search.units import GIB
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Make = Callable[..., StudyRecord]
@@ -141,19 +149,6 @@ def test_names_from_the_database_are_text(database: Store, studies: Make) -> Non
         ET.fromstring(chart.document())
 
 
-def test_plots_are_svg_documents_of_their_own(
-    vram_search: Cli, night: Night, tmp_path: Path
-) -> None:
-    plots = tmp_path / "plots"
-    done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--json")
-    assert done.returncode == 0, done.stdout
-    files = [Path(name) for name in json.loads(done.stdout)["files"]]
-    assert tmp_path / "r.html" in files and plots / "vram.svg" in files
-    for file in plots.iterdir():
-        root = ET.parse(file).getroot()
-        assert root.tag == "{http://www.w3.org/2000/svg}svg"
-
-
 def test_study_without_trials_has_a_report(
     vram_search: Cli, database: Store, tmp_path: Path
 ) -> None:
@@ -175,6 +170,32 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
     assert outcomes == ["running", "complete", "complete"]
     assert "lora_rank 8; VRAM unknown" in text
+
+
+def test_imported_runs_are_told_by_name_and_drawn_by_their_models(
+    vram_search: Cli, home: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs.csv").write_text(
+        "run,outcome,model_name_or_path,eval_loss\n"
+        "<small>,complete,Qwen/Qwen2.5-1.5B-Instruct,0.9\n"
+        "worse,complete,Qwen/Qwen2.5-1.5B-Instruct,0.95\n"
+        "large,complete,Qwen/Qwen2.5-3B-Instruct,1.0\n"
+        "died,oom,Qwen/Qwen2-7B-Instruct,\n"
+    )
+    assert vram_search("import", tmp_path / "runs.csv").returncode == 0
+    store = open_store(sqlite_url(home / "vram-search.db"), create=False)
+    (study,) = store.studies()
+    night = load_night(store, study)
+    store.close()
+    text = render(night, NOW)
+    page = Page(text)
+    assert {"<small>", "worse", "large", "died", "Qwen/Qwen2-7B-Instruct"} <= set(page.text)
+    assert page.having("small") == []
+    chart = charts(night)["results"][1]
+    named = re.findall(r"class='halo strong[^>]*>([^<]*)<", chart.body)
+    assert sorted(named) == ["&lt;small&gt;", "large"]
+    assert ">1.54B</text>" in chart.body and ">3.09B</text>" in chart.body
+    assert "<dt>imported</dt>" in text and "<dt>from, to</dt>" not in text
 
 
 def test_evaluation_of_an_unknown_step_is_no_point_of_a_learning_curve(database: Store) -> None:
@@ -219,10 +240,47 @@ def test_model_size_of_a_single_study_is_on_the_axis(database: Store, studies: M
     assert ">135M</text>" in charts(load_night(database, study))["results"][1].body
 
 
+def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store) -> None:
+    card = {"total_bytes": 16 * GIB, "reserve_bytes": 0, "context_bytes": 0}
+    study = database.create_study("light", {}, "d", card, {"name": "a model"})
+    for number, loss in enumerate((1.0, 2.0)):
+        trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
+        database.record_plan(trial, {}, {"required_bytes": GIB + number})
+        database.finish_trial(trial, TrialResult("complete", eval_loss=loss))
+    (chart, _) = charts(load_night(database, study))["results"]
+    (height,) = re.findall(r"<text [^>]*y='([\d.]+)'[^>]*>limit 16.00 GiB →<", chart.body)
+    marks = re.findall(r"cy='([\d.]+)'", chart.body)
+    assert marks and float(height) < min(float(mark) for mark in marks) - 10
+
+
+def test_times_are_tabulated_for_every_phase_that_is_drawn(database: Store) -> None:
+    study = database.create_study("one", {}, "d", {}, {})
+    trial = database.start_trial(study.id, 0, {}, seed=1, data_hash="d")
+    seconds = {"train": 60.0, "between": 2.0, "plan": 1.0}
+    database.finish_trial(trial, TrialResult("complete", eval_loss=1.0, seconds=seconds))
+    night = load_night(database, study)
+    legend = [words for _, words in charts(night)["time"][0].legend]
+    assert legend == ["plan", "train", "between"]
+    headings = re.findall(r'<th scope="col"(?: class="number")?>([a-z]+)</th>', render(night, NOW))
+    assert headings[:4] == ["outcome", *legend]
+
+
 def test_unknown_study_is_one_message(vram_search: Cli, night: Night) -> None:
     done = vram_search("report", "nonsense")
     assert done.returncode == 2
     assert "no study 'nonsense'" in done.stdout and "td-010" in done.stdout
+
+
+def test_study_is_named_as_in_other_commands_too(
+    vram_search: Cli, database: Store, studies: Make, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        studies(database, name, trials=3)
+    done = vram_search("report", "--study", "first", "-o", tmp_path / "r.html")
+    assert done.returncode == 0, done.stdout
+    assert "<h1>first</h1>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    done = vram_search("report", "first", "--study", "second", "-o", tmp_path / "r.html")
+    assert done.returncode == 2 and "two studies are named" in done.stdout
 
 
 def test_report_that_cannot_be_written_is_one_message(

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from vram_search.errors import InputError
 from vram_search.store import open_store, sqlite_url
 from vram_search.train.tokenizer import byte_tokenizer
+from vram_search.units import GIB
 from vram_search.verify import Recorded, ToolEnvironment
 from vram_search.verify import verify as verify_trial
 
@@ -140,6 +141,23 @@ def test_a_trial_that_nothing_can_be_compared_with_is_refused(
         verify_trial(odd, ToolEnvironment(Path("python"), {}, False), tmp_path, print, tolerance=1)
 
 
+def test_a_trial_without_a_record_to_compare_is_refused_before_the_tool_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "runs.csv").write_text("run,outcome,eval_loss\none,complete,1.5\n")
+    assert (
+        vram_search("import", tmp_path / "runs.csv", "--database", tmp_path / "v.db").returncode
+        == 0
+    )
+    done = vram_search(
+        *("verify", "0", "--with", "llama-factory", "--database", tmp_path / "v.db"),
+    )
+    assert done.returncode == 2
+    assert "trial 0 of study imported was imported" in done.stderr
+    assert "pip install" not in done.stderr
+
+
 def test_a_tool_that_does_the_same_agrees(
     verify: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -174,6 +192,36 @@ def test_a_training_that_fails_shows_the_end_of_its_log(
     done = verify(behaviour="fails")
     assert done.returncode == 1
     assert "LLaMA-Factory's training failed:\nCUDA out of memory, says the stand-in" in done.stderr
+
+
+@pytest.mark.parametrize(("peak_gib", "agrees"), [(0.5, True), (2.06, True), (2.07, False)])
+def test_a_peak_measured_on_a_gpu_is_compared_with_the_tools_log(
+    searched: Path,
+    python: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    peak_gib: float,
+    agrees: bool,
+) -> None:
+    """No GPU is needed: the record holds a peak, and the log lines are those of a tool with one
+    (LLaMA-Factory `train/callbacks.py`: with RECORD_VRAM each line has torch's peaks in GiB)."""
+    recorded = recorded_in(searched)
+    measured = {"allocated_bytes": 2 * GIB}
+    recorded = replace(recorded, trial=replace(recorded.trial, measured=measured))
+    lines = [json.loads(line) for line in tool_log(searched, 0.0).splitlines()]
+    for line in lines:
+        line |= {"vram_allocated": 0.4, "vram_reserved": 0.6}
+    lines[-1]["vram_allocated"] = peak_gib
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    monkeypatch.setenv("STAND_IN", "on-a-gpu")
+    monkeypatch.setenv("STAND_IN_LOG", str(tmp_path / "log.jsonl"))
+    tool = ToolEnvironment(python, {}, has_gpu=True)
+    found = verify_trial(recorded, tool, tmp_path / "run", print, tolerance=0.01)
+    checks = {check.name: check for check in found.checks}
+    peak = checks.pop("allocated_bytes")
+    assert (peak.ours, peak.theirs) == (2 * GIB, round(peak_gib * GIB))
+    assert peak.agrees is found.agrees is agrees
+    assert all(check.agrees for check in checks.values()) and found.overrides == ()
 
 
 def test_a_missing_environment_is_wrong_input(searched: Path, tmp_path: Path) -> None:

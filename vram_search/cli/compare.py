@@ -133,7 +133,7 @@ def _lines(study: StudyRecord, found: Comparison) -> list[str]:
         for name, pair in pairs.items():
             lines += _setting_lines(name, pair, names)
         if not pairs and kind != "circumstance":
-            lines.append(f"  {kind}{'s' if kind == 'hyperparameter' else ''}: the same")
+            lines.append(_none_differs(kind, found))
     lines += _loss_lines(found)
     lines += [_figure_line(figure) for figure in (*found.bytes, *found.seconds)]
     parts = [figure for figure in found.parts if abs(figure.difference or 0) >= MIB]
@@ -141,6 +141,13 @@ def _lines(study: StudyRecord, found: Comparison) -> list[str]:
         lines.append(f"  parts of the peak, {parts[0].origin}:")
         lines += [_figure_line(figure, "  ") for figure in parts]
     return [*lines, *(line for note in found.notes for line in wrapped(note))]
+
+
+def _none_differs(kind: str, found: Comparison) -> str:
+    settings = {"hyperparameter": found.first.hyperparameters, "plan": found.first.plan or {}}
+    is_known = any(value is not None for value in settings[kind].values())
+    name = "plan" if kind == "plan" else "hyperparameters"
+    return f"  {name}: {'the same' if is_known else 'not known'}"
 
 
 def _line(name: str, first: str, second: str, difference: str = "") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -35,6 +36,21 @@ def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None
     for row in rows:
         writer.writerow([_cell(row[name]) for name in columns])
     click.echo(text.getvalue(), nl=False)
+
+
+def print_figures(figures: Mapping[str, Any]) -> None:
+    """A row a figure: a mapping's are named `outer.inner`, a list is JSON."""
+    print_csv(("figure", "value"), ({"figure": n, "value": v} for n, v in _flat(figures)))
+
+
+def _flat(figures: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", v) for inner, v in _flat(value))
+        elif isinstance(value, list):
+            yield name, json.dumps(value, ensure_ascii=False)
+        else:
+            yield name, value
 
 
 def _cell(value: Any) -> Any:

@@ -1,9 +1,10 @@
-"""`vram-search report`: the night as one HTML file, and its charts as SVG."""
+"""`vram-search report`: the night as one HTML file, and its charts as SVG or PNG."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +17,13 @@ from vram_search.cli.options import (
 )
 from vram_search.errors import InputError
 
+if TYPE_CHECKING:
+    from vram_search.report.page.html import PlotFormat
+
 
 @click.command("report", short_help="Write the results as one HTML file.")
 @click.argument("study", required=False)
+@click.option("--study", "named", metavar="NAME", help="STUDY, as the other commands take it.")
 @click.option(
     "-o",
     "--output",
@@ -31,12 +36,23 @@ from vram_search.errors import InputError
     "--plots",
     metavar="FOLDER",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write every chart as an SVG file too.",
+    help="Write every chart as a file too.",
+)
+@click.option(
+    "--plot-format",
+    type=click.Choice(["svg", "png"]),
+    help="Of the charts' files; default: svg. PNG needs the packages resvg-py and font-lato.",
 )
 @database_option
 @json_option
 def command(
-    study: str | None, output: Path, plots: Path | None, database: str | None, as_json: bool
+    study: str | None,
+    named: str | None,
+    output: Path,
+    plots: Path | None,
+    plot_format: PlotFormat | None,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Writes what STUDY found (default: the latest) as one HTML file that needs no network.
 
@@ -44,18 +60,26 @@ def command(
     Examples:
       vram-search report
       vram-search report td-010 -o morning.html --plots docs/plots
+      vram-search report --plots plots --plot-format png
     """
+    if plot_format and plots is None:
+        raise InputError("--plot-format says how, not where", "add --plots FOLDER")
+    if study and named and study != named:
+        raise InputError(f"two studies are named: {study} and {named}", "a report is of one")
     from vram_search.report.page.html import render, write_plots
     from vram_search.report.page.night import load_night
 
     with opened(database) as store:
-        night = load_night(store, find_study(store, study))
+        night = load_night(store, find_study(store, study or named))
     try:
+        drawn = write_plots(night, plots, plot_format or "svg") if plots else []
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(render(night, datetime.now(UTC)), encoding="utf-8")
-        files = [output, *(write_plots(night, plots) if plots else [])]
     except OSError as error:
-        raise InputError(f"the report cannot be written: {error}", "choose another -o") from None
+        raise InputError(
+            f"the report cannot be written: {error}", "choose another folder"
+        ) from None
+    files = [output, *drawn]
     if as_json:
         print_json({"study": night.study.name, "files": [str(file) for file in files]})
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import (
     database_option,
     find_study,
@@ -39,7 +40,10 @@ _SPARKLINE_WIDTH = 60
 @study_option
 @database_option
 @json_option
-def command(trial: str, study: str | None, database: str | None, as_json: bool) -> None:
+@csv_option
+def command(
+    trial: str, study: str | None, database: str | None, as_json: bool, as_csv: bool
+) -> None:
     """Hyperparameters, plan, losses, seconds and bytes of trial N.
 
     \b
@@ -47,19 +51,20 @@ def command(trial: str, study: str | None, database: str | None, as_json: bool) 
       vram-search show 7
       vram-search show best --json
     """
+    refuse_both(as_json, as_csv)
     with opened(database) as store:
         record = find_study(store, study)
         found = find_trial(store, record, trial)
         steps, evaluations = store.step_losses(found.id), store.evaluations(found.id)
+    known = {
+        "step_losses": [vars(step) for step in steps],
+        "evaluations": [vars(evaluation) for evaluation in evaluations],
+    }
     if as_json:
-        print_json(
-            {
-                **study_json(record),
-                "trial": trial_json(found),
-                "step_losses": [vars(step) for step in steps],
-                "evaluations": [vars(evaluation) for evaluation in evaluations],
-            }
-        )
+        print_json({**study_json(record), "trial": trial_json(found), **known})
+        return
+    if as_csv:
+        print_figures({"study": record.name, **trial_json(found), **known})
         return
     lines = [
         *_head(record, found),
@@ -109,10 +114,9 @@ def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
         lines.append(f"  train loss       {sparkline(losses)} {loss_cell(losses[-1])}")
     for evaluation in evaluations:
         own = evaluation.own_cutoff_eval_loss
-        words = (
-            f"{loss_cell(evaluation.eval_loss)} per token, "
-            f"{loss_cell(evaluation.bits_per_byte)} bits per byte"
-        )
+        words = f"{loss_cell(evaluation.eval_loss)} per token"
+        if (bits := evaluation.bits_per_byte) is not None:
+            words += f", {bits:.4f} bits per byte"
         words += f", {own:.4f} at its own cutoff_len" if own is not None else ""
         lines += _field(f"eval at step {evaluation.step}", words)
     return lines

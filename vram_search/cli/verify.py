@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from vram_search.verify import Check, Verification
 
 DEFAULT_TOLERANCE = 0.01
-"""Nats per token: four times the largest difference of an agreeing run of SmolLM2-135M
-(docs/experiments.md, "exports trained by LLaMA-Factory")."""
+"""Nats per token: agreeing runs of SmolLM2-135M differed by 0.002 to 0.006, rows or templates that
+differ by 0.03 and more (docs/experiments.md, 24 and 27 November 2026)."""
 
 
 @click.command("verify", short_help="Train an export with the real tool and compare.")
@@ -84,18 +84,20 @@ def command(
       vram-search verify best --with llama-factory
       vram-search verify 7 --with llama-factory --python lf/bin/python --json
     """
-    from vram_search.verify import Recorded, find_environment, verify
+    from vram_search.verify import Recorded, find_environment, question_of, verify
 
     with opened(database) as store:
         record = find_study(store, study)
         found = find_trial(store, record, trial)
         losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)
+    recorded = Recorded(record, found, losses, evaluations)
+    question_of(recorded)  # before anyone makes an environment of gigabytes for it
     environment = find_environment(python)
     folder = output or study_folder(database_url(database), record.name).root / "verify" / (
         f"{record.name}-trial-{found.number}"
     )
     verification = verify(
-        Recorded(record, found, losses, evaluations),
+        recorded,
         environment,
         folder,
         lambda line: click.echo(line, err=True),

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import click
 
-from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
+from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import (
     database_option,
     find_study,
@@ -59,11 +56,7 @@ def command(
         answer = {"trial": found.number, "outcome": outcome, **vars(reason)}
         print_json({**study_json(record), **answer})
     elif as_csv:
-        figures = {"outcome": outcome, **reason.figures}
-        print_csv(
-            ("figure", "value"),
-            ({"figure": name, "value": _cell(value)} for name, value in figures.items()),
-        )
+        print_figures({"outcome": outcome, **reason.figures})
     else:
         click.echo("\n".join(_lines(reason)))
 
@@ -74,7 +67,3 @@ def _lines(reason: Reason) -> list[str]:
     if reason.remedy:
         lines += wrapped(f"remedy: {reason.remedy}", "  ", "    ")
     return lines
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value

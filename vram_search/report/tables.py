@@ -11,12 +11,12 @@ from vram_search.report.words import (
     bytes_caption,
     known_cell,
     loss_cell,
-    peak_cell,
+    peak,
     rate_cell,
     run_seconds,
 )
 from vram_search.store import StudyRecord, TrialRecord
-from vram_search.units import format_duration
+from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
     "complete": "green",
@@ -38,6 +38,7 @@ def trial_table(
         caption=Text(bytes_caption(list(trials), study)),
         box=None,
         padding=(0, 1, 0, 0),
+        pad_edge=False,
         header_style="bold",
         caption_justify="left",
         title_justify="left",
@@ -48,12 +49,12 @@ def trial_table(
     table.add_column("outcome", no_wrap=True)
     table.add_column("eval", justify="right", no_wrap=True)
     table.add_column("lr", no_wrap=True)
-    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("r", justify="right", no_wrap=True)
     table.add_column("target", overflow="fold")
     table.add_column("cut", justify="right", no_wrap=True)
     table.add_column("bs", justify="right", no_wrap=True)
     table.add_column("optim", overflow="fold")
-    table.add_column("VRAM", justify="right", no_wrap=True)
+    table.add_column("GiB", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for trial in trials:
         hp = trial.hyperparameters
@@ -69,7 +70,15 @@ def trial_table(
             known_cell(hp.get("cutoff_len")),
             known_cell(hp.get("batch_size")),
             Text(known_cell(hp.get("optim"))),
-            peak_cell(trial).replace(" ", ""),
+            _gib(trial),
             format_duration(run_seconds(trial)).replace(" ", ""),
         )
     return table
+
+
+def _gib(trial: TrialRecord) -> str:
+    """The trial's peak; ~ marks a prediction."""
+    size, origin = peak(trial)
+    if size is None:
+        return "-"
+    return f"{'~' if origin == 'predicted' else ''}{size / GIB:.2f}"

@@ -81,15 +81,15 @@ def measured_on(trial: TrialRecord) -> str:
 
 
 def bytes_caption(trials: list[TrialRecord], study: StudyRecord) -> str:
-    """Says of a table's VRAM column where its figures come from."""
+    """Says of a table's GiB column where its figures come from."""
     origins = {peak(trial)[1] for trial in trials if peak(trial)[0] is not None}
     card = card_title(study)
     if not origins:
-        return "VRAM: not known"
+        return "GiB: not known"
     if origins == {"predicted"}:
-        return f"VRAM: required bytes, predicted for {card}"
+        return f"GiB: required bytes, predicted for {card}"
     places = sorted({measured_on(trial) for trial in trials if peak(trial)[1] == "measured"})
-    caption = f"VRAM: peak reserved bytes, measured: {', '.join(places)}"
+    caption = f"GiB: peak reserved bytes, measured: {', '.join(places)}"
     if origins == {"measured"}:
         return f"{caption}; the study's card: {card}"
     return f"{caption}; with ~ required bytes, predicted for {card}"

@@ -22,15 +22,19 @@ ByteCount = Annotated[int, Field(strict=True, ge=0), BeforeValidator(_bytes)]
 
 
 class Card(Spec):
-    """Total memory, what is not ours, and what the CUDA context takes; all in bytes."""
+    """A name from configs/cards/, or what such a file holds; bytes are numbers or "16 GiB"."""
 
     name: str = Field(description="slug, as in configs/cards/")
     title: str = Field(default="", description="the vendor's name")
     total_bytes: Annotated[ByteCount, Field(gt=0)] = Field(description="as NVML reports it")
     reserve_bytes: ByteCount = Field(default=0, description="kept for a display and others")
     context_bytes: ByteCount = Field(default=0, description="the CUDA context of one process")
-    compute_capability: str = Field(default="", pattern=r"^([0-9]+\.[0-9]+)?$")
-    platform: Literal["linux", "windows"] = "linux"
+    compute_capability: str = Field(
+        default="", pattern=r"^([0-9]+\.[0-9]+)?$", description="CUDA's; below 8.0 there is no bf16"
+    )
+    platform: Literal["linux", "windows"] = Field(
+        default="linux", description="windows has no expandable segments"
+    )
     assumed: Flag = Field(default=False, description="context_bytes is assumed, not measured")
     bf16_tflops: PositiveFloat | None = Field(
         default=None,

@@ -64,8 +64,8 @@ class Hyperparameters(Spec):
 class LearningRateRange(Spec):
     """Learning rates from `min` to `max`, searched on a logarithmic scale; or one number."""
 
-    min: LearningRate
-    max: LearningRate
+    min: LearningRate = Field(description="lowest that is tried")
+    max: LearningRate = Field(description="highest that is tried")
 
     @model_validator(mode="after")
     def _ordered(self) -> LearningRateRange:
@@ -104,28 +104,26 @@ def _learning_rate_space(value: object) -> object:
 class SearchSpace(Spec):
     """What is searched. A single value pins a hyperparameter."""
 
-    optim: Annotated[tuple[Optim, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
-        "adamw_torch_fused",
-        "adamw_8bit",
+    optim: Annotated[tuple[Optim, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = Field(
+        default=("adamw_torch_fused", "adamw_8bit"),
+        description="optimizers, as transformers names them",
     )
     lora_target: Annotated[
         tuple[LoraTarget, ...], Field(min_length=1), BeforeValidator(_lora_targets)
-    ] = ("qv", "qkvo", "qkvo_gu", "all")
+    ] = Field(
+        default=("qv", "qkvo", "qkvo_gu", "all"), description="layers that get an adapter, by set"
+    )
     lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
-        4,
-        8,
-        16,
-        32,
-        64,
+        Field(default=(4, 8, 16, 32, 64), description="of the adapter's matrices")
     )
     cutoff_len: Annotated[
         tuple[CutoffLen, ...], Field(min_length=1), BeforeValidator(_one_or_many)
-    ] = (512, 1024)
+    ] = Field(default=(512, 1024), description="tokens at which training texts are cut")
     batch_size: Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
-        4,
-        8,
-        16,
-        32,
+        Field(
+            default=(4, 8, 16, 32),
+            description="sequences an optimizer step; micro-batches are planned",
+        )
     )
     learning_rate: Annotated[LearningRateRange, BeforeValidator(_learning_rate_space)] = (
         LearningRateRange(min=2e-5, max=1e-3)

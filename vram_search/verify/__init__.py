@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from vram_search.verify.compare import Check
 from vram_search.verify.environment import ToolEnvironment, find_environment
-from vram_search.verify.verify import Recorded, Verification, verify
+from vram_search.verify.verify import Recorded, Verification, question_of, verify
 
-__all__ = ["Check", "Recorded", "ToolEnvironment", "Verification", "find_environment", "verify"]
+__all__ = [
+    "Check",
+    "Recorded",
+    "ToolEnvironment",
+    "Verification",
+    "find_environment",
+    "question_of",
+    "verify",
+]

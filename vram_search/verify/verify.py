@@ -110,10 +110,9 @@ def verify(
         InputError: the trial cannot be exported or has no kept adapter, or the tool cannot read it.
         VramSearchError: the tool's training failed.
     """
-    _check_complete(recorded)
+    question = question_of(recorded)
     folder = folder.resolve()
     file = write_recorded(recorded.study, recorded.trial, folder, template=template, force=True)[0]
-    question = _question(recorded)
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
     overrides = _overrides(config, tool)
     run = _Run(tool, folder, [file.name, *overrides], _variables(recorded.trial))
@@ -150,6 +149,11 @@ def verify(
 
 def _check_complete(recorded: Recorded) -> None:
     study, trial = recorded.study, recorded.trial
+    if study.is_imported:
+        raise InputError(
+            f"trial {trial.number} of study {study.name} was imported: it was not trained here",
+            "verify a trial of a search",
+        )
     if trial.outcome != "complete" or trial.eval_loss_step is None:
         raise InputError(
             f"trial {trial.number} of study {study.name} is {trial.outcome or 'running'}: it has "
@@ -158,7 +162,13 @@ def _check_complete(recorded: Recorded) -> None:
         )
 
 
-def _question(recorded: Recorded) -> Question:
+def question_of(recorded: Recorded) -> Question:
+    """What is asked of our own code about the trial.
+
+    Raises:
+        InputError: the trial is no complete one of a search, or its adapter is not kept.
+    """
+    _check_complete(recorded)
     study, trial = recorded.study, recorded.trial
     if trial.adapter_path is None or not Path(trial.adapter_path).is_dir():
         raise InputError(

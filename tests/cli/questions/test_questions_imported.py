@@ -60,6 +60,13 @@ def test_other_models_are_named_before_their_losses_are_compared(ask: Ask) -> No
 
 
 @pytest.mark.usefixtures("imported")
+def test_what_is_unknown_of_both_runs_is_not_called_the_same(ask: Ask) -> None:
+    assert "plan: not known" in ask("compare", 0, 2).words
+    assert "hyperparameters: not known" in ask("compare", 3, 4).words
+    assert "the same" not in ask("compare", 3, 4).out
+
+
+@pytest.mark.usefixtures("imported")
 def test_required_bytes_of_imported_runs_are_unknown(ask: Ask) -> None:
     assert ask("pareto").code == 2
     assert ask("best", "--limit", "1TiB").code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -146,6 +147,39 @@ def test_single_trial_is_its_own_sweet_spot_and_front(ask: Ask, search: Search) 
     search.add()
     assert "sweet spot: the best itself" in ask("best").words
     assert "Pareto front of 1 complete trials, 1 on it" in ask("pareto").words
+
+
+def test_trials_of_a_long_night_take_one_line_each(ask: Ask, search: Search) -> None:
+    longest = {
+        "optim": "adamw_torch_fused",
+        "lora_target": "qkvo_gu",
+        "cutoff_len": 1024,
+        "batch_size": 16,
+    }
+    for number in range(12):
+        outcome: Any = "complete" if number else "infeasible"
+        search.add(outcome, gib=16.57, hyperparameters=longest, minutes=11)
+    table = ask("top", "--all").out
+    assert ask("top", "--all").words.count("adamw_torch_fused ~16.57") == 12
+    numbers = [line.split()[0] for line in table.splitlines()[2:-1]]
+    assert numbers == [str(number) for number in range(12)]
+
+
+def test_trial_as_csv_has_all_that_json_has(ask: Ask, search: Search) -> None:
+    search.add(gib=12, shifts=[0.5, 0, 0, 0])
+    said = {row["figure"]: row["value"] for row in ask("show", 0, "--csv").csv}
+    known = ask("show", 0, "--json").json
+    trial = known["trial"]
+    assert said["hyperparameters.learning_rate"] == str(trial["hyperparameters"]["learning_rate"])
+    assert said["plan.gradient_checkpointing"] == "true"
+    assert said["error"] == "" and trial["error"] is None
+    assert json.loads(said["evaluations"]) == known["evaluations"] != []
+    assert {name.split(".")[0] for name in said} == {
+        "study",
+        *trial,
+        "step_losses",
+        "evaluations",
+    }
 
 
 @pytest.mark.usefixtures("four")

@@ -1,10 +1,13 @@
-"""Renders a night as one HTML file: Jinja escapes every name, styles and script are inlined."""
+"""Renders a night as one HTML file: Jinja escapes every name, styles and script are inlined.
+
+And its charts as files of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,12 +16,15 @@ from vram_search.report.page.byte_charts import memory_chart, prediction_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.loss_charts import model_size_chart, vram_chart
 from vram_search.report.page.night import Night
+from vram_search.report.page.png import render_png
 from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
 from vram_search.report.page.summary import headline, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
-from vram_search.report.page.time_chart import PHASES, seconds_by_phase, time_chart
-from vram_search.report.page.trials_table import COLUMNS, trial_data, trial_row
+from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
+from vram_search.report.page.trials_table import COLUMNS, IMPORTED_COLUMNS, trial_data, trial_row
 from vram_search.units import format_duration
+
+PlotFormat = Literal["svg", "png"]
 
 _FOLDER = Path(__file__).parent
 
@@ -51,7 +57,7 @@ def render(night: Night, written_at: datetime) -> str:
         summary=summary_rows(night),
         sections=charts(night),
         slice_legend=LEGEND,
-        columns=COLUMNS,
+        columns=IMPORTED_COLUMNS if night.study.is_imported else COLUMNS,
         rows=[trial_row(trial) for trial in night.trials],
         outcomes=sorted({trial.outcome or "running" for trial in night.trials}),
         studies=studies_table(night),
@@ -64,16 +70,27 @@ def render(night: Night, written_at: datetime) -> str:
     )
 
 
-def write_plots(night: Night, folder: Path) -> list[Path]:
-    """Every chart that is not empty as an SVG file; returns their paths."""
+def write_plots(night: Night, folder: Path, plot_format: PlotFormat) -> list[Path]:
+    """Every chart that is not empty as a file; returns their paths.
+
+    Raises:
+        InputError: a package that PNG files need is missing; nothing is written.
+    """
+    draw = render_png if plot_format == "png" else _svg_bytes
+    drawn = {
+        f"{_file_stem(chart.key)}.{plot_format}": draw(chart)
+        for section in charts(night).values()
+        for chart in section
+        if not chart.is_empty
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for chart in (chart for section in charts(night).values() for chart in section):
-        if not chart.is_empty:
-            file = folder / f"{_file_stem(chart.key)}.svg"
-            file.write_text(chart.document(), encoding="utf-8")
-            written.append(file)
-    return written
+    for name, content in drawn.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in drawn]
+
+
+def _svg_bytes(chart: Chart) -> bytes:
+    return chart.document().encode()
 
 
 def _read(name: str) -> str:
@@ -88,7 +105,7 @@ def _file_stem(key: str) -> str:
 def _phase_table(night: Night) -> list[list[str]]:
     """Header and rows: outcome, time of each phase."""
     found = seconds_by_phase(night)
-    names: Sequence[str] = [p for p in PHASES if any(p in phases for phases in found.values())]
+    names = phase_names(found)
     rows = [
         [outcome, *(format_duration(phases.get(p)) for p in names)]
         for outcome, phases in found.items()

@@ -39,8 +39,8 @@ FAR = 2.0
 """A limit above this multiple of the largest trial is named at the edge, not drawn to scale."""
 _TOO_FAR = 1.3
 """Trials that need this much more than the limit and all complete ones are drawn at the edge."""
-_STRIP = 20
-"""Where trials without a final eval_loss stand, above the axis."""
+_ABOVE, _STRIP = 10, 20
+"""Words above the axis, and trials without a final eval_loss below them."""
 
 
 def vram_chart(night: Night) -> Chart:
@@ -58,7 +58,7 @@ def vram_chart(night: Night) -> Chart:
     top = min(max(losses), night.loss_ceiling)
     plot = Plot(gib([min(s, edge) for s in shown], *across), linear([min(losses), top], *up), 320)
     plot.axes("required VRAM, GiB", "eval_loss")
-    plot.parts.append(text(across[0], 10, "without a final eval_loss", "small label"))
+    plot.parts.append(text(across[0], _ABOVE, "without a final eval_loss", "small label"))
     if limit is not None:
         _draw_limit(plot, limit, near)
     front = [(float(required_bytes(t)[0] or 0), t.eval_loss or 0.0) for t in night.front]
@@ -108,7 +108,7 @@ def model_size_chart(night: Night) -> Chart:
         place = hashes.index(best.study.data_hash)
         own = best.study.id == night.study.id
         tip = (
-            f"{best.study.name}: {best.study.model.get('name')}, "
+            f"{best.name}: {best.model}, "
             f"{short_number(float(best.parameters or 0))} parameters, "
             f"eval_loss {best.trial.eval_loss:.4f}"
         )
@@ -126,12 +126,12 @@ def model_size_chart(night: Night) -> Chart:
     return Chart(
         "model-size",
         title,
-        f"{len(known)} studies.",
+        f"{len(known)} trials.",
         300,
         plot.body,
-        "The best complete trial of each study in the database. Losses compare where the data and "
-        "the tokenizer are the same; bits per byte, in the table of studies, compare between "
-        "tokenizers.",
+        "The best complete trial of each study in the database, of imported runs that of each "
+        "model. Losses compare where the data and the tokenizer are the same; bits per byte, in "
+        "the table of studies, compare between tokenizers.",
         legend,
     )
 
@@ -145,8 +145,7 @@ def _draw_limit(plot: Plot, limit: int, near: bool) -> None:
         turn = f"transform='rotate(-90 {x - 5:.0f} {middle:.0f})'"
         plot.parts.append(text(x - 5, middle, words, "limit-name middle halo", turn))
     else:
-        y = plot.y.start - 8
-        plot.parts.append(text(plot.x.end, y, f"{words} →", "limit-name end halo"))
+        plot.parts.append(text(plot.x.end, _ABOVE, f"{words} →", "small limit-name end"))
 
 
 def _draw_highlights(plot: Plot, night: Night) -> None:
@@ -187,7 +186,7 @@ def _name_beside(
     taken: list[tuple[float, float, float]],
 ) -> None:
     """The study's name right or left of its mark, unless it would cover another's."""
-    name = best.study.name if len(best.study.name) <= 26 else best.study.name[:25] + "…"
+    name = best.name if len(best.name) <= 26 else best.name[:25] + "…"
     width, middle, height = len(name) * LETTER_WIDTH, plot.x.pixel(x), plot.y.pixel(y)
     to_left = middle + 10 + width > WIDTH
     start = middle - 10 - width if to_left else middle + 10

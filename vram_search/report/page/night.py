@@ -16,15 +16,29 @@ from vram_search.store.losses import all_evaluations, best_example_losses
 
 @dataclass(frozen=True)
 class StudyBest:
-    """A study of the database with its best trial."""
+    """A study of the database with its best trial; of imported runs, a model's best."""
 
     study: StudyRecord
     trial: TrialRecord
 
     @property
+    def name(self) -> str:
+        """Of the study, or of the imported run."""
+        return str((self.trial.provenance or {}).get("run", self.study.name))
+
+    @property
+    def model(self) -> str:
+        return str(self._model.get("name", "unknown"))
+
+    @property
     def parameters(self) -> int | None:
         """Of the base model."""
-        return self.study.model.get("parameters")
+        return self._model.get("parameters")
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        own: dict[str, Any] = (self.trial.provenance or {}).get("model", self.study.model)
+        return own
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,8 @@ class Night:
     Attributes:
         evaluations: by trial number, without losses per example.
         step_losses: of the highlighted trials alone, by number.
-        bests: of all studies of the database that have a complete trial.
+        bests: of all studies of the database that have a complete trial; imported runs may be of
+            several models, each of which has its best.
     """
 
     study: StudyRecord
@@ -87,7 +102,9 @@ def load_night(store: Store, study: StudyRecord) -> Night:
     shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
     bests = []
     for other in store.studies():
-        if top := store.top_trials(other.id, limit=1):
+        if other.is_imported:
+            bests += _best_by_model(store, other)
+        elif top := store.top_trials(other.id, limit=1):
             bests.append(StudyBest(other, top[0]))
     return Night(
         study=study,
@@ -97,6 +114,14 @@ def load_night(store: Store, study: StudyRecord) -> Night:
         bests=bests,
         sweet_spot=spot,
     )
+
+
+def _best_by_model(store: Store, study: StudyRecord) -> list[StudyBest]:
+    runs = sorted(comparable(store.trials(study.id)), key=lambda run: run.eval_loss or 0.0)
+    found: dict[str, StudyBest] = {}
+    for best in (StudyBest(study, run) for run in runs):
+        found.setdefault(best.model, best)
+    return list(found.values())
 
 
 def names_of(night: Night, trial: TrialRecord) -> str:

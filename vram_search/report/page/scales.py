@@ -60,12 +60,13 @@ def logarithmic(
 ) -> Scale:
     """A logarithmic axis of positive values; `labels` replaces its ticks at 1, 2 and 5.
 
-    Where none of these lies on the axis, the values themselves are its ticks.
+    Where only one of these or none lies on the axis, the values themselves are its ticks.
     """
     found = [value for value in values if value > 0] or [1.0]
     low, high = min(found) / 1.15, max(found) * 1.15
     ticks = _log_ticks(low, high) if labels is None else labels
-    ticks = ticks or {value: short_number(float(f"{value:.3g}")) for value in found}
+    if len(ticks) < 2:
+        ticks = {value: short_number(float(f"{value:.3g}")) for value in found}
     return Scale(low, high, start, end, is_log=True, labels=ticks)
 
 

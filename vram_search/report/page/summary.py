@@ -35,7 +35,7 @@ def summary_rows(night: Night) -> list[Fact]:
         ("model", _model_words(night)),
         ("card", card_title(study)),
         ("trials", ", ".join(f"{count} {name}" for name, count in counts.items()) or "none yet"),
-        ("from, to", _period(night)),
+        ("imported" if study.is_imported else "from, to", _period(night)),
         (
             "ran on",
             ", ".join(sorted({measured_on(t) for t in night.trials if t.device})) or "unknown",
@@ -77,8 +77,8 @@ def studies_table(night: Night) -> list[list[str]]:
         trial, bits = best.trial, best.trial.bits_per_byte
         rows.append(
             [
-                best.study.name,
-                str(best.study.model.get("name", "unknown")),
+                best.name if best.name == best.study.name else f"{best.study.name}: {best.name}",
+                best.model,
                 f"{best.parameters:,}" if best.parameters else "unknown",
                 f"{trial.eval_loss:.4f}",
                 "-" if bits is None else f"{bits:.4f}",
@@ -113,6 +113,8 @@ def _period(night: Night) -> str:
         return "-"
     began = min(trial.started_at for trial in night.trials).astimezone()
     ended = max(trial.finished_at or trial.started_at for trial in night.trials).astimezone()
+    if night.study.is_imported:
+        return f"{ended:%Y-%m-%d %H:%M}"
     return f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M}"
 
 

@@ -12,7 +12,7 @@ from vram_search.report.page.scales import Scale
 
 WIDTH = 480
 """Of every chart, in user units: on a narrow screen its letters are still readable."""
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 14, 44
 """Around the plotting area."""
 LETTER_WIDTH = 6.6
 """Of an average letter at 12 px, to keep labels apart."""
@@ -53,8 +53,12 @@ class Chart:
             f"aria-label='{safe(self.title)}. {safe(self.summary)}'>{self.body}</svg>"
         )
 
-    def document(self) -> str:
-        """The picture as a file of its own, with title and legend."""
+    def document(self, style: str = "") -> str:
+        """The picture as a file of its own, with title and legend.
+
+        Args:
+            style: CSS; default: that of the pages, light or dark as the viewer wishes.
+        """
         body, height = [], 30
         body.append(text(LEFT, 20, self.title, "title"))
         body.append(f"<g transform='translate(0 {height})'>{self.body}</g>")
@@ -68,7 +72,7 @@ class Chart:
             rows.append(text(x + 22, height + 11, words, "label"))
             x += width
         height += 26 if self.legend else 4
-        style = STYLE.read_text(encoding="utf-8")
+        style = style or STYLE.read_text(encoding="utf-8")
         return (
             f"<svg xmlns='http://www.w3.org/2000/svg' width='{WIDTH}' height='{height}' "
             f"viewBox='0 0 {WIDTH} {height}' class='chart' role='img'>"

@@ -26,9 +26,14 @@ def seconds_by_phase(night: Night) -> dict[str, dict[str, float]]:
                     phases[phase] = phases.get(phase, 0.0) + (seconds or 0.0)
         kept = {phase: seconds for phase, seconds in phases.items() if seconds > 0}
         if kept:
-            order = (*PHASES, *sorted(set(kept) - set(PHASES)))
-            found[outcome] = {phase: kept[phase] for phase in order if phase in kept}
+            found[outcome] = {phase: kept[phase] for phase in phase_names({outcome: kept})}
     return found
+
+
+def phase_names(found: dict[str, dict[str, float]]) -> list[str]:
+    """Every phase that took time in any outcome, in the order of a trial's life."""
+    names = {phase for phases in found.values() for phase in phases}
+    return [*(p for p in PHASES if p in names), *sorted(names - set(PHASES))]
 
 
 def time_chart(night: Night) -> Chart:
@@ -61,8 +66,7 @@ def time_chart(night: Night) -> Chart:
             begin += seconds
         end = x.pixel(total / unit) + 6
         parts.append(text(end, y + 15, format_duration(total), "label halo"))
-    names = list(dict.fromkeys(phase for phases in found.values() for phase in phases))
-    legend = [(box(2, 2, 16, 12, f"f{_style(phase)}"), phase) for phase in names]
+    legend = [(box(2, 2, 16, 12, f"f{_style(phase)}"), phase) for phase in phase_names(found)]
     total = sum(sum(phases.values()) for phases in found.values())
     return Chart(
         "time",

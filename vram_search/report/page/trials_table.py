@@ -45,8 +45,17 @@ COLUMNS = (
 )
 
 
+IMPORTED_COLUMNS = (
+    COLUMNS[0],
+    Column("run", "the imported run's name", is_number=False),
+    Column("model", "the base model", is_number=False),
+    *COLUMNS[1:],
+)
+
+
 def trial_row(trial: TrialRecord) -> dict[str, Any]:
-    """A row: number, outcome and cells in the order of COLUMNS."""
+    """A row: number, outcome and cells in the order of COLUMNS or, of an imported run, of
+    IMPORTED_COLUMNS."""
     hp = trial.hyperparameters
     needed, origin = required_bytes(trial)
     reserved = (trial.measured or {}).get("reserved_bytes")
@@ -70,6 +79,8 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
         Cell(format_duration(seconds), seconds),
         Cell(error, error or None),
     ]
+    if (run := trial.provenance) is not None:
+        cells[1:1] = [_name(run["run"]), _name(run["model"]["name"])]
     return {"number": trial.number, "outcome": outcome, "cells": cells}
 
 

@@ -1,4 +1,5 @@
-"""`train FILE.yaml ...`: leaves the log that the test wrote; STAND_IN=fails ends with an error."""
+"""`train FILE.yaml ...`: leaves the log that the test wrote; STAND_IN=fails ends with an
+error, STAND_IN=on-a-gpu may not be told to use the CPU."""
 
 import os
 import shutil
@@ -11,6 +12,7 @@ assert sys.argv.pop(1) == "train"
 config = get_train_args()[0]
 if os.environ.get("STAND_IN") == "fails":
     sys.exit("CUDA out of memory, says the stand-in")
-assert os.environ["RECORD_VRAM"] == "1" and config.use_cpu == "true"
+assert os.environ["RECORD_VRAM"] == "1"
+assert hasattr(config, "use_cpu") is (os.environ.get("STAND_IN") != "on-a-gpu")
 Path(config.output_dir).mkdir(parents=True, exist_ok=True)
 shutil.copy(os.environ["STAND_IN_LOG"], Path(config.output_dir, "trainer_log.jsonl"))
