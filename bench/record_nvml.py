@@ -1,6 +1,6 @@
 """Records what NVML says while a trial runs, for tests without its card. Needs a GPU.
 
-    python -m bench.record_nvml tests/data/nvml_h100.json
+    python -m bench.record_nvml tests/data/nvml_h200.json
 
 One short trial on a base of two layers; 25 readings a second, each with the trial's stage.
 """

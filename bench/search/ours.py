@@ -18,18 +18,19 @@ from vram_search.search.knowledge import Experience, shipped, tasks
 from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
+from vram_search.worker.run import PRIORS_OF_GP
 
 RUNGS = TrainingSpec().rungs
 
 
 def our_search(replay: Replay) -> None:
     """Priors, then the surrogate's choice among the table's configurations."""
-    _play(replay, "gp", int(__import__("os").environ.get("PR", "2")), knows_others=True)
+    _play(replay, "gp", PRIORS_OF_GP, knows_others=True)
 
 
 def without_transfer(replay: Replay) -> None:
     """Our search where nothing is known of other searches."""
-    _play(replay, "gp", int(__import__("os").environ.get("PR", "2")), knows_others=False)
+    _play(replay, "gp", PRIORS_OF_GP, knows_others=False)
 
 
 def without_priors(replay: Replay) -> None:

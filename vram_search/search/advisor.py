@@ -29,9 +29,13 @@ KNOWN_FIRST = 2
 """Points that earlier searches recommend, before the opening."""
 MOST_CHECKED = 64
 """Candidates, the best first, of which one must fit the card."""
-RUNG_DEVIATIONS = (0.35, 0.15, 0.05)
-"""Of the final loss as expected from a rung's, in deviations between trials; as trials complete,
-their own residuals take over."""
+UNCERTAIN_AT = (1 / 9, 1 / 3, 2 / 3, 1.0)
+UNCERTAIN_SHARE = (0.45, 0.2, 0.05, 0.01)
+"""Standard deviation of a final loss as expected at these shares of a run, as a share of how much
+losses fall from the first rung on (logarithms): about as on both tasks in bench/curves/tables. As
+trials complete, their own residuals take over."""
+FIRST_DECLINE = 0.2
+"""Of logarithmic losses from the first rung to the end, before a trial is complete."""
 
 Fits = Callable[[Hyperparameters], bool]
 
@@ -184,8 +188,9 @@ class Advisor:
     def _forecast(self, told: Sequence[Seen]) -> _Forecast:
         """Final losses: a line through the complete trials' losses at each rung and at the end."""
         complete = [trial for trial in told if trial.final is not None]
-        first = [_log(trial.losses[0]) for trial in told if trial.losses]
-        spread = max(float(np.std(first)) if len(first) > 2 else 0.1, 1e-3)
+        fallen = [_log(t.losses[0]) - _log(t.final) for t in complete if t.losses and t.final]
+        decline = max(float(np.mean(fallen)), 1e-3) if fallen else FIRST_DECLINE
+        shares = np.interp(self._rungs, UNCERTAIN_AT, UNCERTAIN_SHARE)
         lines = [
             _line(
                 [
@@ -193,7 +198,7 @@ class Advisor:
                     for trial in complete
                     if len(trial.losses) > rung and trial.final is not None
                 ],
-                spread * RUNG_DEVIATIONS[min(rung, len(RUNG_DEVIATIONS) - 1)],
+                decline * float(shares[rung]),
             )
             for rung in range(len(self._rungs))
         ]
@@ -241,7 +246,7 @@ class _Line:
 
 
 def _line(pairs: Sequence[tuple[float, float]], deviation: float) -> _Line:
-    """Least squares, drawn towards slope 1 and the deviation while there are few pairs."""
+    """Least squares, drawn towards slope 1 and the usual deviation while there are few pairs."""
     if not pairs:
         return _Line(0.0, 1.0, deviation**2)
     at_rung, final = np.array(pairs).T
@@ -252,7 +257,7 @@ def _line(pairs: Sequence[tuple[float, float]], deviation: float) -> _Line:
         slope = float((gaps @ ends + weight) / (gaps @ gaps + weight))
     offset = float(final.mean() - slope * at_rung.mean())
     residuals = final - offset - slope * at_rung
-    variance = float(residuals @ residuals + 3 * (deviation * max(slope, 0.2)) ** 2)
+    variance = float(residuals @ residuals + 3 * deviation**2)
     return _Line(offset, slope, variance / (len(pairs) + 3))
 
 

@@ -70,7 +70,7 @@ class Surrogate:
                     - float(np.log(np.diag(factor)).sum())
                     - len(losses) * math.log(spread)
                 )
-                if likelihood > best:
+                if likelihood >= best:
                     best = likelihood
                     self.correlation, self._scales = correlation, scales * stretch
                     self._center, self._spread = center, spread
