@@ -15,7 +15,7 @@ from bench.search import output
 from bench.search.nights import NIGHT_TRIALS, Setting, TaskResults, play_all
 from bench.search.picture import curves
 from bench.search.replay import Costs
-from bench.search.strategies import STRATEGIES, chosen
+from bench.search.strategies import LEVERS, STRATEGIES, chosen
 from bench.search.table import read_tables
 from vram_search.errors import InputError, VramSearchError
 from vram_search.units import GIB
@@ -51,7 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", type=Path, action="append", required=True, metavar="FILE")
     parser.add_argument("--seeds", type=_count, default=30)
     parser.add_argument(
-        "--strategy", action="append", help=f"of {', '.join(STRATEGIES)}; default all"
+        "--strategy",
+        action="append",
+        help=f"of {', '.join(STRATEGIES)}, which are the default, or a lever of ours: "
+        f"{', '.join(LEVERS)}",
     )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--svg", type=Path, metavar="FOLDER", help="write a picture a task")

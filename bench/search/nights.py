@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench.search.metrics import Result, Summary, judge, summarize
 from bench.search.replay import Costs, Replay, full_run_seconds
-from bench.search.strategies import RANDOM, STRATEGIES, our_rules
+from bench.search.strategies import LEVERS, RANDOM, STRATEGIES, our_rules
 from bench.search.table import Table
 
 NIGHT_TRIALS = 40
@@ -43,7 +43,7 @@ class Setting:
 
     def play(self, name: str, seed: int) -> Result:
         """One night of one strategy."""
-        strategy = STRATEGIES[name]
+        strategy = (STRATEGIES | LEVERS)[name]
         rules = strategy.rules or our_rules()
         replay = Replay(self.table, self.limit_bytes, self.night, rules, seed, self.costs)
         strategy.run(replay)

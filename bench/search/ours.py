@@ -6,7 +6,7 @@ What the package knows of the replayed task itself is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from unittest import mock
 
 from optuna.storages import InMemoryStorage
@@ -15,6 +15,7 @@ from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
 from vram_search.search.knowledge import Experience, shipped, tasks
+from vram_search.search.stopping import COMPLETE_BEFORE, Stopping
 from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
@@ -23,42 +24,78 @@ from vram_search.worker.run import PRIORS_OF_GP
 RUNGS = TrainingSpec().rungs
 
 
+@dataclass(frozen=True)
+class Rules:
+    """The search's rules; their defaults are the product's."""
+
+    strategy: Strategy = "gp"
+    opening: int | None = PRIORS_OF_GP
+    rungs: tuple[float, ...] = RUNGS
+    knows_others: bool = True
+    stops_early: bool = True
+
+
 def our_search(replay: Replay) -> None:
-    """Priors, then the surrogate's choice among the table's configurations."""
-    _play(replay, "gp", PRIORS_OF_GP, knows_others=True)
+    """The product as it is."""
+    _play(replay, Rules())
 
 
 def without_transfer(replay: Replay) -> None:
-    """Our search where nothing is known of other searches."""
-    _play(replay, "gp", PRIORS_OF_GP, knows_others=False)
+    """Nothing is known of other searches."""
+    _play(replay, Rules(knows_others=False))
 
 
 def without_priors(replay: Replay) -> None:
-    """Our search without published configurations."""
-    _play(replay, "gp", 0, knows_others=True)
+    """No published configurations."""
+    _play(replay, Rules(opening=0))
+
+
+def without_rungs(replay: Replay) -> None:
+    """Every trial runs to its end; it is evaluated on its way all the same."""
+    _play(replay, Rules(rungs=()))
+
+
+def without_third_kept(replay: Replay) -> None:
+    """At a rung the best trial alone goes on in any case."""
+    with mock.patch("vram_search.search.advisor.KEPT_SHARE", 1e-9):
+        _play(replay, Rules())
+
+
+def all_night(replay: Replay) -> None:
+    """Goes on although nothing better is to be expected."""
+    _play(replay, Rules(stops_early=False))
 
 
 def with_tpe(replay: Replay) -> None:
-    """`strategy: tpe`: all priors, Optuna's sampler and its pruner."""
-    _play(replay, "tpe", None, knows_others=False)
+    """`strategy: tpe`: all published configurations, Optuna's sampler and its pruner."""
+    _play(replay, Rules(strategy="tpe", opening=None))
 
 
-def _play(replay: Replay, strategy: Strategy, most: int | None, *, knows_others: bool) -> None:
-    known = [one for one in shipped() if knows_others and one.name != replay.table.task]
+def _play(replay: Replay, rules: Rules) -> None:
+    known = [one for one in shipped() if rules.knows_others and one.name != replay.table.task]
     nearest = [replay.nearest(point) for point in priors(replay.table.space, ALPHA_RATIO)]
-    opening = list(dict.fromkeys(config.hyperparameters for config in nearest))[:most]
+    opening = list(dict.fromkeys(config.hyperparameters for config in nearest))[: rules.opening]
     # Optuna's storage in memory: writing SQLite takes most of a replay's time.
     with mock.patch("vram_search.search.search.RDBStorage", lambda *_, **__: InMemoryStorage()):
         search = Search(
-            "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, RUNGS, seed=replay.seed,
-            strategy=strategy, tasks=tasks(_elsewhere(known, replay), None), opening=opening,
+            "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, rules.rungs, replay.seed,
+            strategy=rules.strategy, tasks=tasks(_elsewhere(known, replay), None), opening=opening,
         )  # fmt: skip
-    for point in opening if strategy != "gp" else ():
+    for point in opening if rules.strategy != "gp" else ():
         search.enqueue(point)
     by_point = {config.hyperparameters: config for config in replay.table.configs}
+    stopping = Stopping()
+
+    def fits(point: Hyperparameters) -> bool:
+        return replay.excess(by_point[point]) <= 0
+
     while replay.clock < replay.night:
         left = _left(replay)
-        proposal = search.ask(lambda point: replay.excess(by_point[point]) <= 0, left)
+        complete = sum(trial.outcome == "complete" for trial in replay.trials)
+        if rules.stops_early and complete >= COMPLETE_BEFORE:
+            if stopping.is_due(complete, search.expected_gain(fits, left)):
+                return
+        proposal = search.ask(fits, left)
         if proposal.retry_of is None and not left:
             return
         config = by_point.get(proposal.hyperparameters)

@@ -10,7 +10,7 @@ from typing import Any
 from bench.search.metrics import Summary
 from bench.search.nights import TaskResults
 from bench.search.replay import setup_holds_start
-from bench.search.strategies import OURS, TPE
+from bench.search.strategies import LEVERS, OURS, TPE
 from vram_search.units import format_bytes
 
 HEAD = (
@@ -85,7 +85,7 @@ def ratios(summaries: Sequence[Summary]) -> dict[str, float | None]:
 
     Empty where ours never gets there; None where the other does not within the night.
     """
-    medians = {s.strategy: s.seconds_to_good[1] for s in summaries}
+    medians = {s.strategy: s.seconds_to_good[1] for s in summaries if s.strategy not in LEVERS}
     ours = medians.pop(OURS, math.inf)
     if not medians or not math.isfinite(ours):
         return {}

@@ -52,10 +52,16 @@ STRATEGIES: dict[str, Strategy] = {
     "asha": Strategy("syne_tune_peers", "asha", PRUNED, ("syne_tune",)),
     "botorch": Strategy("syne_tune_peers", "botorch", needs=("syne_tune", "botorch")),
     "ours": Strategy("ours", "our_search", None),
-    "ours, no transfer": Strategy("ours", "without_transfer", None),
-    "ours, no priors": Strategy("ours", "without_priors", None),
-    "ours, tpe": Strategy("ours", "with_tpe", None),
 }
+LEVERS: dict[str, Strategy] = {
+    "no transfer": Strategy("ours", "without_transfer", None),
+    "no priors": Strategy("ours", "without_priors", None),
+    "no rungs": Strategy("ours", "without_rungs", None),
+    "no third kept": Strategy("ours", "without_third_kept", None),
+    "all night": Strategy("ours", "all_night", None),
+    "our tpe": Strategy("ours", "with_tpe", None),
+}
+"""Ours with one rule changed; compared only where they are named."""
 OURS, TPE, RANDOM = "ours", "tpe", "random"
 
 
@@ -67,12 +73,13 @@ def our_rules() -> Rules:
 
 
 def chosen(names: list[str] | None) -> dict[str, Strategy]:
-    """Strategies by name; all where None.
+    """Strategies by name; all but the levers where None.
 
     Raises:
         InputError: a name is unknown.
     """
+    known = STRATEGIES | LEVERS
     for name in names or ():
-        if name not in STRATEGIES:
-            raise InputError(f"no strategy {name!r}", f"there are: {', '.join(STRATEGIES)}")
-    return {name: STRATEGIES[name] for name in names or STRATEGIES}
+        if name not in known:
+            raise InputError(f"no strategy {name!r}", f"there are: {', '.join(known)}")
+    return {name: known[name] for name in names or STRATEGIES}

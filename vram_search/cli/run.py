@@ -44,6 +44,11 @@ if TYPE_CHECKING:
     help="Stop after H hours.",
 )
 @click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["gp", "tpe", "random"]),
+    help="Who proposes: gp learns from earlier searches too; tpe and random are Optuna's.",
+)
 @click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
 @database_option
@@ -54,6 +59,7 @@ def command(
     trials: int | None,
     hours: float | None,
     until: str | None,
+    strategy: str | None,
     dry_run: bool,
     accept_changes: bool,
     database: str | None,
@@ -74,6 +80,8 @@ def command(
     from vram_search.spec import load_study
 
     deadline = _deadline(hours, until)
+    if strategy is not None:
+        overrides = (*overrides, f"strategy={strategy}")
     study = load_study(study_file, overrides)
     if database is not None:
         study = study.model_copy(update={"database": database})

@@ -134,6 +134,19 @@ class Advisor:
         new = self._best_new(view, candidates, lambda point: True)
         return own >= max([*rates.values(), *([new[1]] if new else [])], default=-math.inf)
 
+    def expected_gain(
+        self, seen: Sequence[Seen], candidates: Sequence[Hyperparameters], fits: Fits
+    ) -> float:
+        """Share by which one more run, of a candidate or of a stopped trial, is expected to lower
+        the best eval_loss at most; infinite before the first loss."""
+        view = self._view(seen)
+        if view.reference is None:
+            return math.inf
+        gains = list(self._rates_of_stopped(view, seen, None).values())
+        if new := self._best_new(view, candidates, fits):
+            gains.append(new[1] + math.log(NEW_SHARE))
+        return math.exp(max(gains)) if gains else 0.0
+
     def _best_new(
         self, view: _View, candidates: Sequence[Hyperparameters], fits: Fits
     ) -> tuple[Hyperparameters, float] | None:

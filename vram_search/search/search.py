@@ -143,6 +143,20 @@ class Search:
         elif advice is not None:
             self._study.enqueue_trial(encode(advice, self.space))
 
+    def expected_gain(
+        self,
+        fits: Fits = lambda point: True,
+        points: Sequence[Hyperparameters] | None = None,
+    ) -> float | None:
+        """Share by which one more run is expected to lower the best eval_loss; None where the
+        strategy does not know. Arguments as those of `ask`."""
+        if self._advisor is None:
+            return None
+        seen = merged(self._shown())
+        if points is None:
+            points = candidates(self.space, self.alpha_ratio, seen, self._draw)
+        return self._advisor.expected_gain(seen, points, fits)
+
     def _shown(self) -> list[Seen]:
         """What every trial has shown so far, the running one included."""
         trials = self._study.get_trials(deepcopy=False)

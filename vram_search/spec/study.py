@@ -214,6 +214,9 @@ class BudgetSpec(Spec):
 
     trials: Count | None = Field(default=None, description="finished trials in the study")
     hours: PositiveFloat | None = Field(default=None, description="hours of one run")
+    stop_early: Flag = Field(
+        default=True, description="stop when no better eval_loss is to be expected (strategy gp)"
+    )
 
 
 def _card(value: object) -> object:

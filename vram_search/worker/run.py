@@ -17,6 +17,7 @@ from vram_search.estimate.limit import Limit
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
 from vram_search.search import Search, priors
+from vram_search.search.stopping import COMPLETE_BEFORE, Stopping
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
@@ -151,9 +152,12 @@ def _search(room: Room, stop: StopRule) -> str:
     ready = _load(room)
     room.row_tokens = approximate_row_tokens(room.prepared.rows, ready.longest_tokens)
     infeasible = repeated = lost = 0
+    stopping = Stopping()
     tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
     while True:
         if why := _is_over(room, stop):
+            return why
+        if why := _is_hopeless(room, stopping):
             return why
         proposal = room.search.ask(room.fits)
         point = tuple(sorted(proposal.hyperparameters.model_dump().items()))
@@ -234,6 +238,20 @@ def _is_over(room: Room, stop: StopRule) -> str:
                 f"{format_duration(left)} are left"
             )
     return ""
+
+
+def _is_hopeless(room: Room, stopping: Stopping) -> str:
+    """Why the night may end before its time; empty while something better is to be expected."""
+    complete = room.store.outcome_counts(room.record.id)[COMPLETE]
+    if not room.study.budget.stop_early or complete < COMPLETE_BEFORE:
+        return ""
+    gain = room.search.expected_gain(room.fits)
+    if not stopping.is_due(complete, gain):
+        return ""
+    return (
+        f"nothing better is to be expected: one more run promises to lower the best eval_loss by "
+        f"{gain:.3%} (budget.stop_early: false goes on)"
+    )
 
 
 def _expected_seconds(room: Room) -> float | None:
