@@ -92,9 +92,9 @@ def _play(replay: Replay, rules: Rules) -> None:
     while replay.clock < replay.night:
         left = _left(replay)
         complete = sum(trial.outcome == "complete" for trial in replay.trials)
-        if rules.stops_early and complete >= COMPLETE_BEFORE:
-            if stopping.is_due(complete, search.expected_gain(fits, left)):
-                return
+        asks = rules.stops_early and complete >= COMPLETE_BEFORE
+        if asks and stopping.is_due(complete, search.expected_gain(fits, left)):
+            return
         proposal = search.ask(fits, left)
         if proposal.retry_of is None and not left:
             return
