@@ -15,7 +15,8 @@ POINTS = 80
 HEIGHT = 360
 HOUR = 3600.0
 TOP_SHARE = 0.06
-"""Losses further above the best than this are cut off: the beginning of the night."""
+"""Losses further above the best are cut off, unless a strategy is no better after a quarter of the
+night: the beginning would hide the rest."""
 
 
 def curves(results: TaskResults) -> Chart:
@@ -30,14 +31,16 @@ def curves(results: TaskResults) -> Chart:
     moments = _moments(first, setting.night)
     across, up = plot_area(HEIGHT)
     hours = logarithmic([moment / HOUR for moment in moments], *across)
-    plot = Plot(hours, linear([best, best * (1 + TOP_SHARE)], *up), HEIGHT)
+    quarter = [_spread(nights, setting.night / 4)[1] for nights in results.results.values()]
+    top = max([best * (1 + TOP_SHARE), *(loss for loss in quarter if loss < math.inf)])
+    plot = Plot(hours, linear([best, top], *up), HEIGHT)
     plot.axes("GPU hours", "eval_loss of the best trial so far")
     legend = []
     for place, (name, nights) in enumerate(results.results.items()):
         style = f"curve s{place % 10}"
         low, middle, high = zip(*(_spread(nights, moment) for moment in moments), strict=True)
         for losses, thickness in ((low, " many"), (high, " many"), (middle, "")):
-            if points := _steps(moments, losses):
+            if points := _steps(moments, losses, top):
                 plot.curve(points, style + thickness)
         legend.append((f"<path d='M2 8L18 8' class='{style}'/>", name))
     seeds = len(next(iter(results.results.values())))
@@ -66,8 +69,10 @@ def loss_at(incumbents: Sequence[Incumbent], moment: float) -> float:
     return losses[-1] if losses else math.inf
 
 
-def _steps(moments: Sequence[float], losses: Sequence[float]) -> list[tuple[float, float]]:
-    """A staircase in hours, from where the losses are finite on."""
-    known = [(m / HOUR, loss) for m, loss in zip(moments, losses, strict=True) if loss < math.inf]
+def _steps(
+    moments: Sequence[float], losses: Sequence[float], top: float
+) -> list[tuple[float, float]]:
+    """A staircase in hours, from where the losses are in the picture on."""
+    known = [(m / HOUR, loss) for m, loss in zip(moments, losses, strict=True) if loss <= top]
     corners = [corner for (_, a), (x, b) in pairwise(known) for corner in ((x, a), (x, b))]
     return known[:1] + corners
