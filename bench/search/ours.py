@@ -14,6 +14,7 @@ from optuna.storages import InMemoryStorage
 from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
+from vram_search.search.advisor import Fits
 from vram_search.search.knowledge import Experience, shipped, tasks
 from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
@@ -56,9 +57,13 @@ def _play(replay: Replay, strategy: Strategy, most: int | None, *, knows_others:
     for point in opening if strategy != "gp" else ():
         search.enqueue(point)
     by_point = {config.hyperparameters: config for config in replay.table.configs}
+
+    def fits(point: Hyperparameters) -> bool:
+        return replay.excess(by_point[point]) <= 0
+
     while replay.clock < replay.night:
         left = _left(replay)
-        proposal = search.ask(lambda point: replay.excess(by_point[point]) <= 0, left)
+        proposal = search.ask(fits, left)
         if proposal.retry_of is None and not left:
             return
         config = by_point.get(proposal.hyperparameters)
@@ -68,7 +73,7 @@ def _play(replay: Replay, strategy: Strategy, most: int | None, *, knows_others:
             # Not `enqueue`, which compares with every trial so far: half of a replay's time.
             search.enqueue_retry(config.hyperparameters, proposal.number)
             proposal = search.ask()
-        trial = _run(search, replay, proposal, config)
+        trial = _run(search, replay, proposal, config, fits)
         outcome: Outcome = trial.outcome
         value = trial.value if outcome == "complete" else None
         search.tell(proposal.number, outcome, value, replay.excess(config))
@@ -87,9 +92,11 @@ def _left(replay: Replay) -> list[Hyperparameters]:
     return [config.hyperparameters for config in replay.remaining]
 
 
-def _run(search: Search, replay: Replay, proposal: Proposal, config: Config) -> Trial:
+def _run(search: Search, replay: Replay, proposal: Proposal, config: Config, fits: Fits) -> Trial:
     def prunes(share: float, loss: float | None) -> bool:
         # The run's end is no rung: the worker asks only on the way.
-        return share < 1 and search.should_prune(proposal.number, share, loss, _left(replay))
+        if share >= 1:
+            return False
+        return search.should_prune(proposal.number, share, loss, fits, _left(replay))
 
     return replay.run(config, prunes)
