@@ -14,6 +14,7 @@ from optuna.storages import InMemoryStorage
 from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
+from vram_search.search.advisor import Fits
 from vram_search.search.knowledge import Experience, shipped, tasks
 from vram_search.search.stopping import COMPLETE_BEFORE, Stopping
 from vram_search.spec import Hyperparameters, Strategy
@@ -105,7 +106,7 @@ def _play(replay: Replay, rules: Rules) -> None:
             # Not `enqueue`, which compares with every trial so far: half of a replay's time.
             search.enqueue_retry(config.hyperparameters, proposal.number)
             proposal = search.ask()
-        trial = _run(search, replay, proposal, config)
+        trial = _run(search, replay, proposal, config, fits)
         outcome: Outcome = trial.outcome
         value = trial.value if outcome == "complete" else None
         search.tell(proposal.number, outcome, value, replay.excess(config))
@@ -124,9 +125,11 @@ def _left(replay: Replay) -> list[Hyperparameters]:
     return [config.hyperparameters for config in replay.remaining]
 
 
-def _run(search: Search, replay: Replay, proposal: Proposal, config: Config) -> Trial:
+def _run(search: Search, replay: Replay, proposal: Proposal, config: Config, fits: Fits) -> Trial:
     def prunes(share: float, loss: float | None) -> bool:
         # The run's end is no rung: the worker asks only on the way.
-        return share < 1 and search.should_prune(proposal.number, share, loss, _left(replay))
+        if share >= 1:
+            return False
+        return search.should_prune(proposal.number, share, loss, fits, _left(replay))
 
     return replay.run(config, prunes)

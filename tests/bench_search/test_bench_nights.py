@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -50,8 +51,9 @@ def test_strategy_plays_a_night_without_trying_a_configuration_twice(
     synthetic: Table, name: str
 ) -> None:
     replay = played(synthetic, name)
-    tried = [trial.config.name for trial in replay.trials]
-    assert len(tried) == len(set(tried))
+    tried = Counter(trial.config.name for trial in replay.trials)
+    pruned = Counter(trial.config.name for trial in replay.trials if trial.outcome == "pruned")
+    assert all(count <= pruned[config] + 1 for config, count in tried.items()), "but a pruned one"
     assert not replay.is_open or name == "grid", "only the grid ends by itself"
     assert any(trial.outcome == "complete" for trial in replay.trials)
 
@@ -66,23 +68,25 @@ def test_nights_of_one_seed_are_equal(synthetic: Table, name: str) -> None:
 
 
 def test_ours_spends_nothing_on_what_does_not_fit_and_peers_do(synthetic: Table) -> None:
-    ours = played(synthetic, "ours", night_trials=40)
-    assert any(trial.outcome == "infeasible" for trial in ours.trials)
-    assert not any(trial.outcome == "oom" for trial in ours.trials)
+    ours = played(synthetic, "ours")
+    assert not {"oom", "infeasible"} & {trial.outcome for trial in ours.trials}
     assert any(trial.outcome == "oom" for trial in played(synthetic, "tpe", 40).trials)
 
 
-@pytest.mark.parametrize("name", ["ours", "tpe+median", "tpe+hyperband"])
+@pytest.mark.parametrize("name", ["ours", "ours, tpe", "tpe+median", "tpe+hyperband"])
 def test_pruners_end_trials_early(synthetic: Table, name: str) -> None:
     outcomes = [trial.outcome for trial in played(synthetic, name, night_trials=40).trials]
     assert "pruned" in outcomes
 
 
-def test_ours_begins_with_the_configuration_nearest_to_a_published_one(synthetic: Table) -> None:
-    ours = played(synthetic, "ours")
-    published = priors(synthetic.space, ALPHA_RATIO)[0]
+def test_without_knowledge_ours_begins_with_what_is_nearest_to_a_published_point_and_fits(
+    synthetic: Table,
+) -> None:
+    ours = played(synthetic, "ours, no transfer")
+    published = priors(synthetic.space, ALPHA_RATIO)
     everything = Replay(synthetic, ours.limit_bytes, ours.night, our_rules(), seed=1)
-    assert ours.trials[0].config is everything.nearest(published)
+    nearest = [everything.nearest(point) for point in published]
+    assert ours.trials[0].config is next(c for c in nearest if everything.excess(c) <= 0)
 
 
 def test_synthetic_table_says_so_and_has_the_noise_of_real_seeds(synthetic: Table) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
 from vram_search.search import Search
-from vram_search.spec import SearchSpace
+from vram_search.spec import SearchSpace, Strategy
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
 
 RUNGS = (1 / 9, 1 / 3, 2 / 3)
@@ -46,8 +47,11 @@ def open_search(url: str, store: Store) -> OpenSearch:
         revision: int = 1,
         rungs: Sequence[float] = RUNGS,
         seed: int = 7,
+        strategy: Strategy = "gp",
+        **more: Any,
     ) -> Search:
-        return Search(url, "demo", revision, space or SearchSpace(), 2, rungs, seed)
+        space = space or SearchSpace()
+        return Search(url, "demo", revision, space, 2, rungs, seed, strategy=strategy, **more)
 
     return open_
 

@@ -1,9 +1,10 @@
-"""What the sampler is told of each outcome, and what it learns of an out-of-memory."""
+"""What Optuna's sampler is told of each outcome, and what it learns of an out-of-memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
@@ -17,6 +18,12 @@ ASKS, LAST = 40, 15
 
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
+
+
+@pytest.fixture
+def open_search(open_search: OpenSearch) -> OpenSearch:
+    """With Optuna's sampler and pruner."""
+    return partial(open_search, strategy="tpe")
 
 
 def test_complete_trial_is_told_with_its_loss(

@@ -1,8 +1,9 @@
-"""Rungs: a trial behind the others stops, a trial ahead of them goes on."""
+"""Optuna's pruner at rungs: a trial behind the others stops, a trial ahead of them goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 from optuna.trial import FrozenTrial
@@ -12,6 +13,12 @@ from vram_search.search import Search
 RUNG = 1 / 9
 
 OpenSearch = Callable[..., Search]
+
+
+@pytest.fixture
+def open_search(open_search: OpenSearch) -> OpenSearch:
+    """With Optuna's sampler and pruner."""
+    return partial(open_search, strategy="tpe")
 
 
 def complete(search: Search, losses: Sequence[float], fraction: float = RUNG) -> None:

@@ -273,6 +273,7 @@ def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
         search_space={"cutoff_len": [96, 2048], "learning_rate": {"min": 1e-4, "max": 1e-2}},
         training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
         budget={"trials": 1},
+        strategy="tpe",  # `gp` proposes what fits
     )
     done = vram_search("run", study_file)
 
@@ -287,6 +288,25 @@ def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
     assert (infeasible[0].predicted or {})["excess"] > 0
     assert (infeasible[0].predicted or {})["margin"] == conformal_margin([])
     assert "MiB + margin 0.7% > budget 25 MiB" in (infeasible[0].error or {})["message"]
+
+
+def test_space_that_holds_nothing_for_the_card_is_given_up_after_three_trials(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    study_file = write_study(
+        card={"name": "toy", "total_bytes": "25 MiB"},
+        search_space={"cutoff_len": 2048, "learning_rate": {"min": 1e-4, "max": 1e-2}},
+        training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
+        budget={"trials": 1},
+    )
+    done = vram_search("run", study_file)
+
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    assert done.returncode == 1, done.stdout
+    assert "3 proposals in a row do not fit toy" in done.stdout
+    assert [trial.outcome for trial in store.trials(study.id)] == ["infeasible"] * 3
 
 
 def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(

@@ -27,8 +27,6 @@ KEPT_SHARE = 1 / 3
 holds all of the five best (docs/experiments.md)."""
 KNOWN_FIRST = 2
 """Points that earlier searches recommend, before the opening."""
-MOST_CHECKED = 64
-"""Candidates, the best first, of which one must fit the card."""
 UNCERTAIN_AT = (1 / 9, 1 / 3, 2 / 3, 1.0)
 UNCERTAIN_SHARE = (0.45, 0.2, 0.05, 0.01)
 """Standard deviation of a final loss as expected at these shares of a run, as a share of how much
@@ -100,7 +98,7 @@ class Advisor:
 
         Args:
             candidates: points not seen yet.
-            fits: whether a point fits the card.
+            fits: whether a point fits the card; the first candidate is proposed where none does.
 
         Returns:
             None where neither is left.
@@ -115,14 +113,18 @@ class Advisor:
         again = max(rates, key=lambda place: rates[place], default=None)
         new = self._best_new(view, candidates, fits)
         if new is None:
-            return seen[again] if again is not None else None
+            return seen[again] if again is not None else next(iter(candidates), None)
         point, rate = new
         if again is not None and rates[again] > rate:
             return seen[again]
         return point
 
     def goes_on(
-        self, seen: Sequence[Seen], number: int, candidates: Sequence[Hyperparameters]
+        self,
+        seen: Sequence[Seen],
+        number: int,
+        candidates: Sequence[Hyperparameters],
+        fits: Fits,
     ) -> bool:
         """Whether the running trial is the best use of the time to its next rung and beyond."""
         view = self._view(seen)
@@ -131,7 +133,7 @@ class Advisor:
         if current is None or _is_among_the_best(seen[current], seen):
             return True
         own = rates.pop(current) + PERSEVERANCE
-        new = self._best_new(view, candidates, lambda point: True)
+        new = self._best_new(view, candidates, fits)
         return own >= max([*rates.values(), *([new[1]] if new else [])], default=-math.inf)
 
     def expected_gain(
@@ -150,7 +152,7 @@ class Advisor:
     def _best_new(
         self, view: _View, candidates: Sequence[Hyperparameters], fits: Fits
     ) -> tuple[Hyperparameters, float] | None:
-        """The candidate with the highest rate that fits, or the highest where none does."""
+        """The candidate with the highest rate of those that fit, and its rate."""
         if not candidates:
             return None
         means, deviations = view.surrogate.predict(features(candidates, self._longest))
@@ -160,9 +162,8 @@ class Advisor:
             gains = log_expected_improvement(means, deviations, view.reference)
             rates = gains - math.log(NEW_SHARE)
         ranked = np.argsort(-rates, kind="stable")
-        fitting = (i for i in ranked[:MOST_CHECKED] if fits(candidates[i]))
-        place = int(next(fitting, ranked[0]))
-        return candidates[place], float(rates[place])
+        place = next((i for i in ranked if fits(candidates[i])), None)
+        return (candidates[place], float(rates[place])) if place is not None else None
 
     def _rates_of_stopped(
         self, view: _View, seen: Sequence[Seen], running: int | None
@@ -201,7 +202,9 @@ class Advisor:
     def _forecast(self, told: Sequence[Seen]) -> _Forecast:
         """Final losses: a line through the complete trials' losses at each rung and at the end."""
         complete = [trial for trial in told if trial.final is not None]
-        fallen = [_log(t.losses[0]) - _log(t.final) for t in complete if t.losses and t.final]
+        fallen = [
+            _log(t.losses[0]) - _log(t.final) for t in complete if t.losses and t.final is not None
+        ]
         decline = max(float(np.mean(fallen)), 1e-3) if fallen else FIRST_DECLINE
         shares = np.interp(self._rungs, UNCERTAIN_AT, UNCERTAIN_SHARE)
         lines = [

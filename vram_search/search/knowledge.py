@@ -25,7 +25,9 @@ LEARNING_RATE_EXPONENT = 0.43
 FEWEST_TRIALS = 5
 """Complete trials with which a search tells something."""
 MOST_TASKS = 4
-"""The newest; each costs time at every proposal."""
+"""The newest."""
+MOST_TRIALS = 300
+"""Of all tasks together, which share alike: a proposal's time grows with the cube of all trials."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def shipped() -> tuple[Experience, ...]:
 
 def tasks(experiences: Iterable[Experience], hidden_size: int | None) -> list[Task]:
     """The surrogate's tasks, for a model with this hidden size; the first ones are kept."""
-    found = []
+    found: list[Task] = []
     for experience in experiences:
+        if len(found) == MOST_TASKS:
+            break
         known = [(p, loss) for p, loss in experience.trials if loss > 0 and math.isfinite(loss)]
         if len(known) < FEWEST_TRIALS:
             continue
@@ -76,7 +80,16 @@ def tasks(experiences: Iterable[Experience], hidden_size: int | None) -> list[Ta
         if losses.std() > 0:
             standard = (losses - losses.mean()) / losses.std()
             found.append(Task(features(points, longest, factor), standard))
-    return found[:MOST_TASKS]
+    return [_thinned(task, MOST_TRIALS // len(found)) for task in found]
+
+
+def _thinned(task: Task, most: int) -> Task:
+    """Its best trial, its worst one, and those at equal distances between them."""
+    if len(task.losses) <= most:
+        return task
+    ranked = np.argsort(task.losses, kind="stable")
+    places = ranked[np.linspace(0, len(ranked) - 1, most).round().astype(int)]
+    return Task(task.points[places], task.losses[places])
 
 
 def without_tail(losses: Sequence[float] | Array) -> Array:

@@ -189,11 +189,13 @@ class Search:
         number: int,
         fraction: float,
         eval_loss: float | None,
+        fits: Fits = lambda point: True,
         points: Sequence[Hyperparameters] | None = None,
     ) -> bool:
         """Reports the loss at a rung; True where the time is better used otherwise.
 
         Args:
+            fits: whether a point fits the card; the time is not saved for one that does not.
             points: what else could be tried; None: the whole space.
         """
         if eval_loss is None or not self.rungs:
@@ -211,7 +213,7 @@ class Search:
         seen = merged(trials)
         if points is None:
             points = candidates(self.space, self.alpha_ratio, seen, self._draw)
-        return not self._advisor.goes_on(seen, number, points)
+        return not self._advisor.goes_on(seen, number, points, fits)
 
     def tell(
         self,
@@ -298,12 +300,13 @@ class Search:
         assert record.outcome is not None
         complete = record.outcome == "complete" and record.eval_loss is not None
         constraint = _constraint(record.outcome, (record.predicted or {}).get("excess", 0.0))
+        diverged = {_DIVERGED: True} if record.outcome == "diverged" else {}
         trial: FrozenTrial = optuna.trial.create_trial(
             state=TrialState.COMPLETE if complete else TrialState.PRUNED,
             value=record.eval_loss if complete else None,
             params=encode(hyperparameters, self.space),
             distributions=distributions(self.space),
-            user_attrs=shown_attributes(record),
+            user_attrs={**shown_attributes(record), **diverged},
             system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
         )
         trial.set_constraint(MEMORY_CONSTRAINT, constraint)

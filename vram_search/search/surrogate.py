@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,10 @@ CORRELATIONS = (0.0, 0.6, 0.9)
 """Between this search and earlier ones; the likeliest is taken."""
 STRETCHES = (0.7, 1.2)
 """Of the length scales, likewise."""
+FIRST_SPREAD = 0.1
+"""Deviation of a search's losses while there is one (logarithms)."""
+FAR = -20.0
+"""Standard deviations above the reference."""
 OWN_NOISE, TASK_NOISE = 0.01, 0.05
 """Variances, where a task's own is 1."""
 
@@ -38,7 +41,7 @@ class Surrogate:
 
     Args:
         points: [n, d] of this search's trials.
-        losses: [n], on any scale.
+        losses: [n], logarithms.
         noise: [n], variances of these losses on that scale.
         scales: [d], distances over which losses change.
     """
@@ -63,10 +66,11 @@ class Surrogate:
                 targets = np.concatenate([(losses - center) / spread, others])
                 variances = np.where(self._is_own, OWN_NOISE, TASK_NOISE)
                 variances[: len(losses)] += noise / spread**2
-                factor = np.linalg.cholesky(covariance + np.diag(variances))
-                half = np.linalg.solve(factor, targets)
+                covariance += np.diag(variances)
+                factor = np.linalg.cholesky(covariance)
+                weights = np.linalg.solve(covariance, targets)
                 likelihood = (
-                    -0.5 * float(half @ half)
+                    -0.5 * float(targets @ weights)
                     - float(np.log(np.diag(factor)).sum())
                     - len(losses) * math.log(spread)
                 )
@@ -74,7 +78,7 @@ class Surrogate:
                     best = likelihood
                     self.correlation, self._scales = correlation, scales * stretch
                     self._center, self._spread = center, spread
-                    self._factor, self._weights = factor, np.linalg.solve(factor.T, half)
+                    self._factor, self._weights = factor, weights
 
     def _expected_by_others(self, covariance: Array, others: Array) -> Array:
         """[n] of this search's points, on the other tasks' scale."""
@@ -101,7 +105,7 @@ def _scale(losses: Array, expected: Array) -> tuple[float, float]:
     deviate there at the same points, drawn towards their own deviation while they are few."""
     if not len(losses):
         return 0.0, 1.0
-    own = float(losses.std()) if len(losses) > 1 else 0.1 * abs(float(losses[0]))
+    own = float(losses.std()) if len(losses) > 1 else FIRST_SPREAD
     own = max(own, 1e-6)
     spread = own
     if expected.any() and len(losses) > 1:
@@ -119,21 +123,22 @@ def matern(one: Array, other: Array, scales: Array) -> Array:
 
 
 def log_expected_improvement(means: Array, deviations: Array, reference: float) -> Array:
-    """Logarithm of by how much losses are expected to fall below the reference, [n]."""
+    """Logarithm of by how much losses are expected to fall below the reference, [n].
+
+    Far above the reference, where the difference of its two terms is lost to rounding, by the first
+    term of its asymptotic series.
+    """
     z = (reference - means) / deviations
-    improvement = deviations * (z * normal_cdf(z) + np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
-    logarithm: Array = np.log(np.maximum(improvement, 1e-300))
+    density = -z * z / 2 - math.log(math.sqrt(2 * math.pi))
+    far = z < FAR
+    near = np.where(far, 0.0, z)
+    share = np.where(far, 1.0, near * normal_cdf(near) + np.exp(np.where(far, 0.0, density)))
+    logarithm: Array = np.log(deviations) + np.where(
+        far, density - 2 * np.log(np.maximum(-z, 1.0)), np.log(share)
+    )
     return logarithm
 
 
 def normal_cdf(z: Array) -> Array:
-    """Of the standard normal distribution (Abramowitz and Stegun, 7.1.26; error below 2e-7)."""
-    x = np.abs(z) / math.sqrt(2)
-    t = 1 / (1 + 0.3275911 * x)
-    coefficients = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
-    tail: Any = 0.0
-    for coefficient in coefficients:
-        tail = (tail + coefficient) * t
-    erf = 1 - tail * np.exp(-x * x)
-    value: Array = 0.5 * (1 + np.sign(z) * erf)
-    return value
+    """Of the standard normal distribution, exact in its lower tail too."""
+    return 0.5 * np.array([math.erfc(-one / math.sqrt(2)) for one in z])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from pydantic import ValidationError
 
@@ -19,7 +20,7 @@ def known_tasks(store: Store, prepared: Prepared) -> list[Task]:
     """Other studies of the database, the newest first, then the runs that are shipped. Runs of the
     study's own name are left out: a bench that searches a shipped data set learns of the others."""
     recorded = (_experience(store, study) for study in store.studies())
-    others = [one for one in (*recorded, *shipped()) if one.name != prepared.study.study]
+    others = (one for one in chain(recorded, shipped()) if one.name != prepared.study.study)
     return tasks(others, prepared.shape.hidden_size)
 
 

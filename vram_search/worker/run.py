@@ -40,7 +40,8 @@ ADAPTERS_KEPT = 5
 """Adapters of the best trials that stay on disk."""
 PRIORS_OF_GP = 3
 """Published points that `gp` begins with (replayed with 0, 1, 3 and 7: docs/experiments.md)."""
-INFEASIBLE_IN_A_ROW = 100
+INFEASIBLE_IN_A_ROW = {"gp": 3, "tpe": 100, "random": 100}
+"""By strategy: `gp` proposes what does not fit only where none of hundreds of points did."""
 REPEATED_IN_A_ROW = 50
 LOST_IN_A_ROW = 3
 
@@ -174,7 +175,7 @@ def _search(room: Room, stop: StopRule) -> str:
         if record.outcome in FINISHED or record.outcome == "infeasible":
             tried.add(point)
         infeasible = infeasible + 1 if record.outcome == "infeasible" else 0
-        if infeasible >= INFEASIBLE_IN_A_ROW:
+        if infeasible >= INFEASIBLE_IN_A_ROW[room.study.strategy]:
             raise VramSearchError(
                 f"{infeasible} proposals in a row do not fit {room.study.card.label}",
                 "widen search_space: a shorter cutoff_len, or plan.enable_liger_kernel: true",

@@ -113,7 +113,7 @@ def _train(
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
 
     def prune(event: Evaluated) -> bool:
-        return room.search.should_prune(proposal.number, event.fraction, event.eval_loss)
+        return room.search.should_prune(proposal.number, event.fraction, event.eval_loss, room.fits)
 
     began, ready = time.perf_counter(), None
     try:
