@@ -68,6 +68,23 @@ def test_good_study_passes_the_same_way_in(cli: Cli, home: Path, write_study: Wr
     assert "study tiny" in answer.out
 
 
+@pytest.mark.parametrize("strategy", ["gp", "tpe"])
+@pytest.mark.parametrize("enqueued", [True, False])
+def test_dry_run_keeps_within_80_columns_and_says_what_is_listed(
+    cli: Cli, home: Path, strategy: str, enqueued: bool
+) -> None:
+    study = shipped("studies", "td-010.yaml")
+    answer = cli(
+        "run", study, "--dry-run", f"--set=strategy={strategy}", f"--set=enqueue_priors={enqueued}"
+    )
+    assert (answer.code, answer.err) == (0, "")
+    assert max(map(len, answer.out.splitlines())) <= 80
+    words = " ".join(answer.out.split())
+    assert ("earlier searches recommend" in words) is (strategy == "gp" and enqueued)
+    assert ("not tried first (enqueue_priors: false)" in words) is not enqueued
+    assert words.count(" required, fits: ") == (3 if strategy == "gp" and enqueued else 7)
+
+
 def test_missing_study_file(cli: Cli, home: Path) -> None:
     assert_refused(cli("run", "nosuch.yaml"), home, "nosuch.yaml", "no such study file", "demo")
 

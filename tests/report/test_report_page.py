@@ -172,6 +172,15 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     assert "lora_rank 8; VRAM unknown" in text
 
 
+def test_trial_that_was_begun_again_is_told_so(database: Store, studies: Make) -> None:
+    study = studies(database, trials=3)
+    stopped = database.start_trial(study.id, 3, {}, seed=1, data_hash="d1")
+    database.finish_trial(stopped, TrialResult("pruned", error={"message": "stopped at a rung"}))
+    database.start_trial(study.id, 4, {}, seed=1, data_hash="d1", retry_of=3)
+    page = render(load_night(database, study), NOW)
+    assert "begun again: trial 3 was stopped too early" in page
+
+
 def test_imported_runs_are_told_by_name_and_drawn_by_their_models(
     vram_search: Cli, home: Path, tmp_path: Path
 ) -> None:

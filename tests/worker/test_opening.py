@@ -230,6 +230,26 @@ def test_budget_and_the_like_are_no_change(
     assert (again.id, again.revision) == (record.id, 1)
 
 
+def test_strategy_may_change_and_the_trials_of_each_are_known(store: Store, folder: Path) -> None:
+    record = open_study(store, prepared(folder, strategy="tpe"), accept_changes=False)
+    assert record.strategies == [[0, "tpe"]]
+    for number in range(3):
+        store.start_trial(record.id, number, {}, seed=1, data_hash="d1")
+    for _ in range(2):
+        record = open_study(store, prepared(folder, strategy="gp"), accept_changes=False)
+        assert (record.revision, record.strategies) == (1, [[0, "tpe"], [3, "gp"]])
+    assert [record.strategy_of(number) for number in (0, 2, 3, 9)] == ["tpe", "tpe", "gp", "gp"]
+
+
+def test_study_of_an_older_version_was_searched_by_tpe(store: Store, folder: Path) -> None:
+    record = open_study(store, prepared(folder), accept_changes=False)
+    older = {k: v for k, v in record.spec.items() if k not in ("strategy", "strategies")}
+    record = store.refresh_study(record.id, older)
+    assert record.strategy_of(0) == "tpe"
+    store.start_trial(record.id, 0, {}, seed=1, data_hash="d1")
+    assert open_study(store, prepared(folder), accept_changes=False).strategy_of(0) == "tpe"
+
+
 def test_study_moved_to_another_folder_is_the_same(
     store: Store, folder: Path, tmp_path: Path
 ) -> None:

@@ -269,6 +269,24 @@ def test_trial_that_keeps_being_lost_is_given_up(
     assert search.ask().retry_of is None
 
 
+def test_stopped_trial_that_began_again_has_all_its_attempts(
+    store: Store, study: StudyRecord, open_search: OpenSearch
+) -> None:
+    """Being stopped at a rung is not being lost."""
+    search = open_search()
+    stopped = search.ask()
+    store.finish_trial(start(store, study, stopped), TrialResult("pruned"))
+    search.tell(stopped.number, "pruned", None, 0.0)
+    search.enqueue_retry(stopped.hyperparameters, stopped.number)
+    start(store, study, search.ask())
+    for attempt in range(1, MAX_RETRIES + 1):
+        search = open_search()
+        restart(store, study, search)
+        again = search.ask()
+        assert again.retry_of == attempt
+        start(store, study, again)
+
+
 def test_lost_trial_whose_repetition_completed_is_done(
     store: Store, study: StudyRecord, open_search: OpenSearch, file: Path
 ) -> None:

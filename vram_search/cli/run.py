@@ -212,7 +212,7 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
 
 
 def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
-    from vram_search.report.words import hyperparameter_words, plan_words
+    from vram_search.report.words import hyperparameter_words, plan_words, wrapped
     from vram_search.units import format_bytes
     from vram_search.worker.run import preview
 
@@ -239,25 +239,47 @@ def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"study {study.study}: {study.model.label}, seed {study.seed}")
-    click.echo(
-        f"  data    {len(prepared.rows.train)} training and {len(prepared.rows.eval)} evaluation "
-        f"rows of {Path(study.dataset.train).name}, hash {prepared.rows.data_hash}"
-    )
-    click.echo(
-        f"  card    {study.card.label}: {format_bytes(study.card.total_bytes)}, "
-        f"{format_bytes(study.card.budget_bytes)} for training"
-    )
-    space = study.search_space
-    for key in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size"):
-        click.echo(f"  {key:<14} {', '.join(str(value) for value in getattr(space, key))}")
-    rates = space.learning_rate
-    click.echo(f"  learning_rate  {rates.min:.1e} to {rates.max:.1e}")
-    click.echo("\nfirst trials (published priors), bytes and seconds predicted:")
+    lines = _study_lines(prepared)
+    lines += ["", *wrapped(f"{_first_trials(study)}; bytes and seconds predicted:", "", "")]
     for point, planned, fits in rows:
         verdict = "fits" if fits else "DOES NOT FIT"
-        click.echo(f"  {hyperparameter_words(point)}")
-        click.echo(
-            f"    {format_bytes(planned.estimate.required_bytes)} required, {verdict}: "
-            f"{plan_words(planned.plan.model_dump())}, {planned.step_seconds:.2g} s a step"
+        lines += wrapped(hyperparameter_words(point), "  ", "    ")
+        lines += wrapped(
+            f"{format_bytes(planned.estimate.required_bytes)} required, {verdict}: "
+            f"{plan_words(planned.plan.model_dump())}, {planned.step_seconds:.2g} s a step",
+            "    ",
         )
+    click.echo("\n".join(lines))
+
+
+def _study_lines(prepared: Prepared) -> list[str]:
+    """Study, data, card and search space."""
+    from vram_search.report.words import wrapped
+    from vram_search.units import format_bytes
+
+    study, rows = prepared.study, prepared.rows
+    space, rates = study.search_space, study.search_space.learning_rate
+    fields = {
+        "data": f"{len(rows.train)} training and {len(rows.eval)} evaluation rows of "
+        f"{Path(study.dataset.train).name}, hash {rows.data_hash}",
+        "card": f"{study.card.label}: {format_bytes(study.card.total_bytes)}, "
+        f"{format_bytes(study.card.budget_bytes)} for training",
+        **{
+            key: ", ".join(map(str, getattr(space, key)))
+            for key in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
+        },
+        "learning_rate": f"{rates.min:.1e} to {rates.max:.1e}",
+    }
+    lines = wrapped(f"study {study.study}: {study.model.label}, seed {study.seed}", "")
+    for name, text in fields.items():
+        lines += wrapped(text, f"  {name:<15}", " " * 17)
+    return lines
+
+
+def _first_trials(study: StudySpec) -> str:
+    """What the listed configurations are to the search."""
+    if not study.enqueue_priors:
+        return "published configurations, not tried first (enqueue_priors: false)"
+    if study.strategy == "gp":
+        return "first two configurations that earlier searches recommend, then these published ones"
+    return "first trials, published configurations"

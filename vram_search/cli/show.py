@@ -23,6 +23,7 @@ from vram_search.report.words import (
     hyperparameter_words,
     loss_cell,
     plan_words,
+    repeat_words,
     run_seconds,
     study_json,
     trial_json,
@@ -55,6 +56,7 @@ def command(
     with opened(database) as store:
         record = find_study(store, study)
         found = find_trial(store, record, trial)
+        earlier = None if found.retry_of is None else store.trial(record.id, found.retry_of)
         steps, evaluations = store.step_losses(found.id), store.evaluations(found.id)
     known = {
         "step_losses": [vars(step) for step in steps],
@@ -67,7 +69,7 @@ def command(
         print_figures({"study": record.name, **trial_json(found), **known})
         return
     lines = [
-        *_head(record, found),
+        *_head(record, found, repeat_words(found, earlier)),
         *_losses(steps, evaluations),
         *byte_lines(record, found),
         *_step_time(found),
@@ -78,11 +80,11 @@ def command(
     click.echo("\n".join(lines))
 
 
-def _head(study: StudyRecord, trial: TrialRecord) -> list[str]:
+def _head(study: StudyRecord, trial: TrialRecord, repeats: str) -> list[str]:
     outcome = trial.outcome or f"running ({trial.stage or 'plan'})"
-    repeated = f", repeats trial {trial.retry_of}" if trial.retry_of is not None else ""
     lines = [
-        f"trial {trial.number} of study {study.name}: {outcome}{repeated}",
+        f"trial {trial.number} of study {study.name}: {outcome}",
+        *([f"  {repeats}"] if repeats else []),
         *_field("hyperparameters", hyperparameter_words(trial.hyperparameters)),
         *provenance_lines(trial.provenance),
     ]

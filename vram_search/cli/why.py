@@ -14,7 +14,8 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
-from vram_search.report.why import Evidence, Reason, explain
+from vram_search.report.evidence import Evidence
+from vram_search.report.why import Reason, explain
 from vram_search.report.words import study_json, wrapped
 from vram_search.store.losses import all_evaluations
 
@@ -31,7 +32,7 @@ def command(
     """Why trial N was pruned, infeasible, out of memory, diverged or lost.
 
     Predictions, margin and budget are those that its plan was judged by; a pruned trial is
-    shown beside the trials that were complete at its rung.
+    shown beside those that its study's strategy compared it with at its rung.
 
     \b
     Examples:

@@ -35,7 +35,7 @@ def trial_table(
     come from. Names are printed as they are, whatever brackets they hold."""
     table = Table(
         title=Text(title) if title else None,
-        caption=Text(bytes_caption(list(trials), study)),
+        caption=Text("\n".join([bytes_caption(list(trials), study), *_begun_again(trials)])),
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -74,6 +74,13 @@ def trial_table(
             format_duration(run_seconds(trial)).replace(" ", ""),
         )
     return table
+
+
+def _begun_again(trials: Sequence[TrialRecord]) -> list[str]:
+    """Says of rows that are alike which was stopped; a lost trial's outcome says it already."""
+    stopped = {trial.number for trial in trials if trial.outcome == "pruned"}
+    pairs = [f"{t.retry_of} as {t.number}" for t in trials if t.retry_of in stopped]
+    return [f"stopped too early and begun again: {', '.join(pairs)}"] if pairs else []
 
 
 def _gib(trial: TrialRecord) -> str:

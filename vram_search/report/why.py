@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from vram_search.report.evidence import Evidence, Facts
 from vram_search.report.pareto import comparable
-from vram_search.report.rungs import by_point, study_rungs
 from vram_search.report.why_memory import infeasible_facts, oom_facts
-from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
+from vram_search.report.why_pruned import pruned_facts
+from vram_search.report.words import repeat_words
+from vram_search.store import TrialRecord
 from vram_search.units import format_duration
 
 LOSSES_BEFORE_GIVING_UP = 3
 """A trial lost so often in a row is not tried again (`worker/reconcile.py`, MAX_RETRIES)."""
-Facts = tuple[list[str], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is recorded about a trial and those beside it.
-
-    Attributes:
-        trials: of the study, this one included.
-        evaluations: by trial number; a trial without any may be left out.
-        step_losses: of this trial.
-    """
-
-    study: StudyRecord
-    trial: TrialRecord
-    trials: Sequence[TrialRecord]
-    evaluations: Mapping[int, Sequence[Evaluation]] = field(default_factory=dict)
-    step_losses: Sequence[StepLoss] = ()
 
 
 @dataclass(frozen=True)
@@ -60,13 +43,22 @@ def explain(evidence: Evidence) -> Reason:
     facts = [fact for fact in facts if fact]
     if (message := error.get("message")) and not (outcome == "infeasible" and facts):
         facts.insert(0, message)
+    if repeated := repeat_words(trial, evidence.repeated):
+        facts.append(repeated)
     known = {"stage": error.get("stage"), "step": error.get("step"), **figures}
     return Reason(
-        f"trial {trial.number} {_SUMMARIES[outcome]}{_place(trial)}",
+        f"trial {trial.number} {_summary(evidence)}{_place(trial)}",
         tuple(facts or ["the record does not say more"]),
         {name: value for name, value in known.items() if value is not None},
         error.get("remedy", ""),
     )
+
+
+def _summary(evidence: Evidence) -> str:
+    outcome = evidence.trial.outcome or "running"
+    if outcome == "pruned" and evidence.strategy == "gp" and not evidence.study.is_imported:
+        return "was pruned: another configuration promised more for the time"
+    return _SUMMARIES[outcome]
 
 
 def _place(trial: TrialRecord) -> str:
@@ -96,46 +88,6 @@ def _complete(evidence: Evidence) -> Facts:
 
 def _running(evidence: Evidence) -> Facts:
     return [f"its stage is {evidence.trial.stage or 'plan'}"], {}
-
-
-def _pruned(evidence: Evidence) -> Facts:
-    """The rung where it was stopped, and the complete trials there that it was compared with."""
-    rungs = study_rungs(evidence.study)
-    own = by_point(evidence.evaluations.get(evidence.trial.number, ()), rungs)
-    if not own:
-        return [], {}
-    point = max(own)
-    losses = [e.eval_loss for e in own.values() if e.eval_loss is not None]
-    if own[point].eval_loss is None or not losses:
-        return [f"its loss at {point:.0%} of the run was not a finite number"], {"rung": point}
-    lowest = min(losses)
-    facts = [f"its lowest eval_loss up to {point:.0%} of the run was {lowest:.4f}"]
-    figures: dict[str, Any] = {"rung": point, "lowest_eval_loss": lowest}
-    others = _losses_at(evidence, point, rungs)
-    if others:
-        middle, better = statistics.median(others), sum(loss < lowest for loss in others)
-        facts += [
-            f"of trials that were complete by then, {better} of {len(others)} had been lower "
-            f"there: median {middle:.4f}, lowest {min(others):.4f}",
-            "at a rung, what is above the median of the complete trials is stopped"
-            if lowest > middle
-            else "",
-        ]
-        figures |= {"compared_trials": len(others), "lower_trials": better, "median": middle}
-    return facts, figures
-
-
-def _losses_at(evidence: Evidence, point: float, rungs: Sequence[float]) -> list[float]:
-    """Of the trials that were complete when this one was stopped."""
-    until = evidence.trial.finished_at
-    found = []
-    for other in evidence.trials:
-        if other.outcome != "complete" or until is None or other.finished_at is None:
-            continue
-        at = by_point(evidence.evaluations.get(other.number, ()), rungs).get(point)
-        if other.finished_at <= until and at is not None and at.eval_loss is not None:
-            found.append(at.eval_loss)
-    return found
 
 
 def _diverged(evidence: Evidence) -> Facts:
@@ -168,13 +120,10 @@ def _lost(evidence: Evidence) -> Facts:
     if trial.provenance is not None:
         return [], {}
     facts = []
-    if trial.retry_of is not None:
-        facts.append(f"it repeated trial {trial.retry_of}, which was lost too")
     lost, ancestor = 1, trial.retry_of
-    while ancestor is not None and ancestor in by_number:
+    while ancestor in by_number and by_number[ancestor].outcome == "lost":
         lost, ancestor = lost + 1, by_number[ancestor].retry_of
-    repeats = [other for other in evidence.trials if other.retry_of == trial.number]
-    if repeats:
+    if repeats := evidence.repeats:
         outcome = repeats[-1].outcome or "running"
         facts.append(f"trial {repeats[-1].number} repeats it: {outcome}")
     elif lost >= LOSSES_BEFORE_GIVING_UP:
@@ -200,7 +149,7 @@ _SUMMARIES = {
 _FACTS: dict[str, Callable[[Evidence], Facts]] = {
     "complete": _complete,
     "running": _running,
-    "pruned": _pruned,
+    "pruned": pruned_facts,
     "oom": lambda evidence: oom_facts(evidence.trial),
     "infeasible": lambda evidence: infeasible_facts(evidence.trial),
     "diverged": _diverged,

@@ -156,6 +156,17 @@ def plan_words(plan: dict[str, Any] | None) -> str:
     return ", ".join(words)
 
 
+def repeat_words(trial: TrialRecord, earlier: TrialRecord | None) -> str:
+    """What a trial with the point of an earlier one repeats; empty where it repeats none."""
+    if trial.retry_of is None:
+        return ""
+    if earlier is None:
+        return f"repeats trial {trial.retry_of}"
+    if earlier.outcome == "lost":
+        return f"repeats trial {earlier.number}, which was lost"
+    return f"begun again: trial {earlier.number} was stopped too early"
+
+
 def error_words(trial: TrialRecord) -> str:
     """What went wrong, in one line; empty where nothing did."""
     if not trial.error:

@@ -240,7 +240,11 @@ class StudySpec(Spec):
         default=42, strict=True, ge=0, lt=2**31, description="of split, data order and adapters"
     )
     database: str | None = Field(default=None, description="database URL or SQLite file")
-    enqueue_priors: Flag = Field(default=True, description="try published configurations first")
+    enqueue_priors: Flag = Field(
+        default=True,
+        description="try published configurations first; "
+        "gp: three, after two that earlier searches recommend",
+    )
     strategy: Strategy = Field(
         default="gp",
         description="gp learns from earlier searches too; tpe and random are Optuna's",

@@ -36,6 +36,16 @@ class StudyRecord:
         """True where the trials were run elsewhere and imported: it holds no search."""
         return "imported" in self.spec
 
+    @property
+    def strategies(self) -> list[list[Any]]:
+        """Pairs of a trial's number and the strategy that chose from there on; before there was a
+        choice it was `tpe`."""
+        return list(self.spec.get("strategies", [[0, self.spec.get("strategy", "tpe")]]))
+
+    def strategy_of(self, number: int) -> str:
+        """The strategy that proposed a trial and decided at its rungs."""
+        return next((name for first, name in reversed(self.strategies) if first <= number), "tpe")
+
 
 @dataclass(frozen=True)
 class TrialRecord:
@@ -43,7 +53,8 @@ class TrialRecord:
 
     Attributes:
         outcome: None while the trial runs.
-        retry_of: `number` of the lost trial of the same study that this one repeats.
+        retry_of: `number` of the trial of the same study that this one repeats: it was lost, or
+            stopped at a rung and begun again.
         eval_loss: of the best evaluated checkpoint, at the study's cutoff; nats per token.
         eval_loss_step: optimizer step of that checkpoint.
         last_eval_loss: of the last evaluation.

@@ -140,7 +140,7 @@ class Store:
 
         Args:
             number: Optuna's number of the trial, unique within the study.
-            retry_of: the number of the lost trial that this one repeats.
+            retry_of: the number of the trial that this one repeats.
         """
         row = insert(trials).values(
             study_id=study_id,

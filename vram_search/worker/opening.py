@@ -24,6 +24,7 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     known = store.study(study.study)
     spec = study.model_dump(mode="json")
     spec["identity"] = study.identity()
+    spec["strategies"] = _strategies(store, known, study)
     parts: dict[str, Any] = {
         "spec": spec,
         "data_hash": prepared.rows.data_hash,
@@ -59,6 +60,17 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
             "continue with --accept-changes, or give the study another name",
         )
     return store.revise_study(known.id, **parts)
+
+
+def _strategies(store: Store, known: StudyRecord | None, study: StudySpec) -> list[list[Any]]:
+    """`StudyRecord.strategies` with the one that chooses from now on."""
+    if known is None:
+        return [[0, study.strategy]]
+    earlier = known.strategies
+    if earlier[-1][1] == study.strategy:
+        return earlier
+    following = max((trial.number for trial in store.trials(known.id)), default=-1) + 1
+    return [*earlier, [following, study.strategy]]
 
 
 def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[str, tuple[Any, Any]]:

@@ -49,7 +49,7 @@ def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:
         if trial.outcome != "lost" or trial.number in retried:
             continue
         losses, ancestor = 1, trial.retry_of
-        while ancestor is not None and ancestor in by_number:
+        while ancestor in by_number and by_number[ancestor].outcome == "lost":
             losses, ancestor = losses + 1, by_number[ancestor].retry_of
         hyperparameters = Hyperparameters.model_validate(trial.hyperparameters)
         if losses <= MAX_RETRIES and search.space.contains(hyperparameters):

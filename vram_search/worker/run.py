@@ -275,8 +275,9 @@ def _keep_best_adapters(room: Room) -> None:
 
 
 def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
-    """What `--dry-run` shows: published points, their plans as a run would choose them here, and
-    whether they fit the study's card. The lengths of the rows in tokens are not known yet."""
+    """What `--dry-run` shows: published points (those tried first where any are), their plans as a
+    run would choose them here, and whether they fit the study's card. The lengths of the rows in
+    tokens are not known yet."""
     study, shape = prepared.study, prepared.shape
     limit, reader = Limit.of(study.card, shape), open_reader()
     earlier = _earlier_trials(study)
@@ -285,7 +286,8 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
     margin = learnt_margin(shape, earlier, device)
     pace = learnt_pace(shape, earlier, device, study.card)
     rows = []
-    for point in priors(study.search_space, study.training.lora_alpha_ratio):
+    shown = published_points(study) or priors(study.search_space, study.training.lora_alpha_ratio)
+    for point in shown:
         candidates = plans(
             shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace
         )

@@ -101,6 +101,11 @@ class Search:
         self.study = store.create_study("night", spec, "d1", card, {"name": "a model"})
         self.count = 0
 
+    def choose_by(self, *strategies: list[Any]) -> None:
+        """Pairs of a trial's number and the strategy from there on, as a run records them."""
+        spec = {**self.study.spec, "strategies": list(strategies)}
+        self.study = self.store.refresh_study(self.study.id, spec)
+
     def add(
         self,
         outcome: Outcome | None = "complete",

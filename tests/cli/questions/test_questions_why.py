@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from vram_search.report.why import LOSSES_BEFORE_GIVING_UP
+from vram_search.report.why_pruned import KEPT_SHARE
+from vram_search.search import advisor
 from vram_search.search.search import PRUNED_SHARE
 from vram_search.store import Evaluation, StepLoss
 from vram_search.units import GIB, MIB
@@ -48,8 +50,63 @@ def test_pruned_trial_is_shown_beside_those_it_was_compared_with(ask: Ask, searc
     assert "above the median of the complete trials is stopped" in words
 
 
+def test_trial_that_gp_pruned_is_shown_beside_all_that_reached_its_rung(
+    ask: Ask, search: Search
+) -> None:
+    """Complete or not. Trial 4 was lost, trial 5 began trial 0 again, trial 7 came later."""
+    search.choose_by([0, "gp"])
+    rates = [{"learning_rate": n * 1e-4} for n in range(1, 9)]
+    search.add("pruned", evaluations=curve(2.0, 1.8), hyperparameters=rates[0])
+    for number, loss in ((1, 1.2), (2, 1.4), (3, 1.6)):
+        search.add("pruned", evaluations=curve(2.0, loss), hyperparameters=rates[number])
+    search.add("lost", evaluations=curve(2.0, 0.1), hyperparameters=rates[4])
+    search.add(evaluations=curve(2.0, 1.8, 0.9), hyperparameters=rates[0], retry_of=0)
+    search.add("pruned", loss=1.5, evaluations=curve(1.3, 1.5), hyperparameters=rates[6])
+    search.add(evaluations=curve(2.0, 0.1, 0.1), hyperparameters=rates[7])
+    assert ask("why", 6, "--json").json["figures"] == {
+        "rung": pytest.approx(1 / 3),
+        "rung_eval_loss": 1.5,
+        "compared_configurations": 5,
+        "lower_configurations": 2,
+        "best_third": 1.4,
+    }
+    words = ask("why", 6).words
+    assert "trial 6 was pruned: another configuration promised more for the time" in words
+    assert "its eval_loss at 33% of the run was 1.5000" in words
+    assert "of 5 configurations that had come so far, itself included, 2 had been lower" in words
+    assert "the best third goes on; it was not among them, and another configuration" in words
+    assert "median" not in words
+
+
+def test_pruned_trial_is_told_by_the_strategy_that_chose_then(ask: Ask, search: Search) -> None:
+    """A study that an earlier version began with tpe may go on with gp."""
+    search.choose_by([0, "tpe"], [2, "gp"])
+    search.add(evaluations=curve(2.0, 1.2, 1.0))
+    for rate in (1e-4, 3e-4):
+        rates = {"learning_rate": rate}
+        search.add("pruned", evaluations=curve(1.9, 1.5), hyperparameters=rates)
+    assert "the median of the complete trials is stopped" in ask("why", 1).words
+    assert "the best third goes on" in ask("why", 2).words
+
+
+def test_stopped_trial_that_began_again_is_not_called_lost(ask: Ask, search: Search) -> None:
+    search.choose_by([0, "gp"])
+    search.add("pruned", evaluations=curve(1.9, 1.5))
+    search.add(evaluations=curve(1.9, 1.5, 1.0), retry_of=0)
+    search.add("lost", loss=None, retry_of=0, error={"stage": "train", "step": 9})
+    again = "begun again: trial 0 was stopped too early"
+    assert "begun again, since it was stopped too early: trial 1" in ask("why", 0).words
+    for trial in (1, 2):
+        assert again in ask("why", trial).words
+        assert again in ask("show", trial).words
+    assert ask("why", 2, "--json").json["figures"]["lost_in_a_row"] == 1
+    assert "stopped too early and begun again: 0 as 1, 0 as 2" in ask("top", "--all").words
+    assert "begun again" not in ask("top").words, "the stopped one is not in the table"
+
+
 def test_rule_that_is_told_is_the_pruners() -> None:
     assert PRUNED_SHARE == 50
+    assert KEPT_SHARE == advisor.KEPT_SHARE
     assert LOSSES_BEFORE_GIVING_UP == MAX_RETRIES + 1
 
 
@@ -134,7 +191,7 @@ def test_lost_trial_is_told_with_what_repeats_it(ask: Ask, search: Search) -> No
     search.add("lost", loss=None, retry_of=1)
     assert "trial 1 repeats it: lost" in ask("why", 0).words
     words = ask("why", 2).words
-    assert "it repeated trial 1, which was lost too" in words
+    assert "repeats trial 1, which was lost" in words
     assert "lost 3 times in a row, it is not tried again" in words
 
 

@@ -22,6 +22,7 @@ from vram_search.report.page.summary import headline, studies_table, summary_row
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
 from vram_search.report.page.trials_table import COLUMNS, IMPORTED_COLUMNS, trial_data, trial_row
+from vram_search.store import TrialRecord
 from vram_search.units import format_duration
 
 PlotFormat = Literal["svg", "png"]
@@ -43,6 +44,7 @@ def charts(night: Night) -> dict[str, list[Chart]]:
 
 def render(night: Night, written_at: datetime) -> str:
     """The report; nothing in it is loaded from elsewhere."""
+    by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in night.trials}
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -58,7 +60,7 @@ def render(night: Night, written_at: datetime) -> str:
         sections=charts(night),
         slice_legend=LEGEND,
         columns=IMPORTED_COLUMNS if night.study.is_imported else COLUMNS,
-        rows=[trial_row(trial) for trial in night.trials],
+        rows=[trial_row(trial, by_number.get(trial.retry_of)) for trial in night.trials],
         outcomes=sorted({trial.outcome or "running" for trial in night.trials}),
         studies=studies_table(night),
         phases=_phase_table(night),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from vram_search.report.page.scales import short_number
 from vram_search.report.pareto import required_bytes
-from vram_search.report.words import error_words, loss_cell, run_seconds
+from vram_search.report.words import error_words, loss_cell, repeat_words, run_seconds
 from vram_search.store import TrialRecord
 from vram_search.units import GIB, format_duration
 
@@ -41,7 +41,7 @@ COLUMNS = (
     Column("reserved", "measured peak of reserved bytes, GiB"),
     Column("steps", "optimizer steps done"),
     Column("time", "from start to record"),
-    Column("note", "what went wrong", is_number=False),
+    Column("note", "what it repeats, what ended it", is_number=False),
 )
 
 
@@ -53,15 +53,19 @@ IMPORTED_COLUMNS = (
 )
 
 
-def trial_row(trial: TrialRecord) -> dict[str, Any]:
+def trial_row(trial: TrialRecord, earlier: TrialRecord | None = None) -> dict[str, Any]:
     """A row: number, outcome and cells in the order of COLUMNS or, of an imported run, of
-    IMPORTED_COLUMNS."""
+    IMPORTED_COLUMNS.
+
+    Args:
+        earlier: the trial that this one repeats.
+    """
     hp = trial.hyperparameters
     needed, origin = required_bytes(trial)
     reserved = (trial.measured or {}).get("reserved_bytes")
     seconds = run_seconds(trial)
     outcome = trial.outcome or "running"
-    error = error_words(trial)
+    note = "; ".join(filter(None, (repeat_words(trial, earlier), error_words(trial))))
     cells = [
         Cell(str(trial.number), trial.number),
         Cell(outcome, outcome),
@@ -77,7 +81,7 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
         _gib(reserved),
         Cell(f"{trial.steps_done}/{trial.steps_total}", trial.steps_done),
         Cell(format_duration(seconds), seconds),
-        Cell(error, error or None),
+        Cell(note, note or None),
     ]
     if (run := trial.provenance) is not None:
         cells[1:1] = [_name(run["run"]), _name(run["model"]["name"])]

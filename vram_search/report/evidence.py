@@ -1,0 +1,44 @@
+"""What `why` is asked about: a trial with what is recorded beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
+
+Facts = tuple[list[str], dict[str, Any]]
+"""Sentences, and the figures in them by name."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is recorded about a trial and those beside it.
+
+    Attributes:
+        trials: of the study, this one included.
+        evaluations: by trial number; a trial without any may be left out.
+        step_losses: of this trial.
+    """
+
+    study: StudyRecord
+    trial: TrialRecord
+    trials: Sequence[TrialRecord]
+    evaluations: Mapping[int, Sequence[Evaluation]] = field(default_factory=dict)
+    step_losses: Sequence[StepLoss] = ()
+
+    @property
+    def strategy(self) -> str:
+        """Which decided at the trial's rungs."""
+        return self.study.strategy_of(self.trial.number)
+
+    @property
+    def repeated(self) -> TrialRecord | None:
+        """The trial that this one repeats."""
+        return next((one for one in self.trials if one.number == self.trial.retry_of), None)
+
+    @property
+    def repeats(self) -> list[TrialRecord]:
+        """Trials that repeat this one."""
+        return [one for one in self.trials if one.retry_of == self.trial.number]
