@@ -225,6 +225,18 @@ def test_out_of_memory_is_pruned_and_the_search_goes_on_in_a_new_process(
     assert state == "PRUNED" and float(excess) > 0
 
 
+def test_strategy_on_the_command_line_beats_the_study_file_and_a_wrong_one_is_refused(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    study_file = write_study(strategy="gp")
+    refused = vram_search("run", study_file, "--strategy", "grid")
+    assert refused.returncode == 2
+    assert "'grid' is not one of 'gp', 'tpe', 'random'" in refused.stdout
+    assert vram_search("run", study_file, "--strategy", "tpe", "--trials", 1).returncode == 0
+    study = opened().study("tiny")
+    assert study is not None and study.strategy_of(0) == "tpe"
+
+
 def test_second_run_of_the_same_study_is_refused(vram_search: Cli, write_study: WriteStudy) -> None:
     study_file = write_study(training={"max_steps": 2000, "rungs": [0.5]})
     first = start("run", study_file)

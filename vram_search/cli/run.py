@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -77,6 +78,8 @@ def command(
       vram-search run td-010.yaml --until 07:00
       vram-search run td-010.yaml --set card=rtx-4060-8gb --dry-run
     """
+    # The surrogate's matrices are small: BLAS threads would wait for each other and the training's.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from vram_search.spec import load_study
 
     deadline = _deadline(hours, until)
