@@ -17,6 +17,7 @@ from vram_search.estimate.limit import Limit
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
 from vram_search.search import Search, priors
+from vram_search.search.advisor import KNOWN_FIRST
 from vram_search.search.stopping import COMPLETE_BEFORE, Stopping
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
@@ -74,6 +75,7 @@ def run_study(
     folder = study_folder(url, study.study)
     with contextlib.closing(open_store(url, create=True)) as store, _locked(folder):
         record = open_study(store, prepared, accept_changes=accept_changes)
+        published = published_points(study, stop)
         search = Search(
             url,
             study.study,
@@ -84,11 +86,12 @@ def run_study(
             study.seed,
             strategy=study.strategy,
             tasks=known_tasks(store, prepared),
-            opening=published_points(study),
+            opening=published if study.strategy == "gp" else (),
         )
         with contextlib.closing(search):
             reconcile(store, record, search, listener.note)
-            _enqueue_priors(search, study, stop)
+            for point in published if study.strategy != "gp" else ():
+                search.enqueue(point)
             _tell_what_was_found(store, record, stop, listener)
             room = make_room(prepared, store, record, search, folder, listener)
             try:
@@ -115,20 +118,16 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
         lock.release()
 
 
-def published_points(study: StudySpec) -> list[Hyperparameters]:
-    """Those to try first; `gp` knows of earlier searches and needs few."""
+def published_points(study: StudySpec, stop: StopRule) -> list[Hyperparameters]:
+    """Those to begin with; half of a small budget is left for the search. `gp` needs few, after
+    what earlier searches recommend."""
     if not study.enqueue_priors:
         return []
     points = priors(study.search_space, study.training.lora_alpha_ratio)
-    return points[:PRIORS_OF_GP] if study.strategy == "gp" else points
-
-
-def _enqueue_priors(search: Search, study: StudySpec, stop: StopRule) -> None:
-    """Published points first, where the sampler is Optuna's; half of a small budget is left."""
-    points = published_points(study) if study.strategy != "gp" else []
-    most = len(points) if stop.trials is None else max(1, stop.trials // 2)
-    for point in points[:most]:
-        search.enqueue(point)
+    half = max(1, stop.trials // 2) if stop.trials is not None else len(points)
+    if study.strategy != "gp":
+        return points[:half]
+    return points[: max(0, min(PRIORS_OF_GP, half - KNOWN_FIRST))]
 
 
 def _tell_what_was_found(
@@ -286,7 +285,8 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
     margin = learnt_margin(shape, earlier, device)
     pace = learnt_pace(shape, earlier, device, study.card)
     rows = []
-    shown = published_points(study) or priors(study.search_space, study.training.lora_alpha_ratio)
+    every = priors(study.search_space, study.training.lora_alpha_ratio)
+    shown = published_points(study, StopRule(None, None)) or every
     for point in shown:
         candidates = plans(
             shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace

@@ -1,0 +1,31 @@
+"""How many published configurations a search begins with."""
+
+from __future__ import annotations
+
+import pytest
+
+from vram_search.resources import shipped
+from vram_search.spec import load_study
+from vram_search.worker.run import StopRule, published_points
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trials", "points"),
+    [
+        ("gp", None, 3),
+        ("gp", 20, 3),
+        ("gp", 6, 1),
+        ("gp", 2, 0),
+        ("tpe", None, 7),
+        ("tpe", 6, 3),
+        ("tpe", 1, 1),
+        ("random", 8, 4),
+    ],
+)
+def test_half_of_a_small_budget_is_left_for_the_search(
+    strategy: str, trials: int | None, points: int
+) -> None:
+    study = load_study(shipped("studies", "td-010.yaml"), [f"strategy={strategy}"])
+    assert len(published_points(study, StopRule(trials, None))) == points
+    without = load_study(shipped("studies", "td-010.yaml"), ["enqueue_priors=false"])
+    assert published_points(without, StopRule(trials, None)) == []
