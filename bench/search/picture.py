@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from bench.search.metrics import Incumbent, Result, quartiles
 from bench.search.nights import TaskResults
+from bench.search.strategies import OURS
 from vram_search.report.page.scales import linear, logarithmic
 from vram_search.report.page.svg import Chart, Plot, plot_area
 
@@ -17,10 +18,12 @@ HOUR = 3600.0
 TOP_SHARE = 0.06
 """Losses further above the best are cut off, unless a strategy is no better after a quarter of the
 night: the beginning would hide the rest."""
+LOG_FROM = 2.0
+"""Times the best loss at the top of the picture, from which its scale is logarithmic."""
 
 
 def curves(results: TaskResults) -> Chart:
-    """One task, a colour each strategy: thick the median, thin the quartiles."""
+    """One task, a colour each strategy: thick the median, ours the thickest, thin the quartiles."""
     setting = results.setting
     best = setting.table.best(setting.limit_bytes).loss()
     first = min(
@@ -33,16 +36,17 @@ def curves(results: TaskResults) -> Chart:
     hours = logarithmic([moment / HOUR for moment in moments], *across)
     quarter = [_spread(nights, setting.night / 4)[1] for nights in results.results.values()]
     top = max([best * (1 + TOP_SHARE), *(loss for loss in quarter if loss < math.inf)])
-    plot = Plot(hours, linear([best, top], *up), HEIGHT)
+    scale = logarithmic if top > LOG_FROM * best else linear
+    plot = Plot(hours, scale([best, top], *up), HEIGHT)
     plot.axes("GPU hours", "eval_loss of the best trial so far")
     legend = []
     for place, (name, nights) in enumerate(results.results.items()):
-        style = f"curve s{place % 10}"
+        style, main = f"curve s{place % 10}", " main" if name == OURS else ""
         low, middle, high = zip(*(_spread(nights, moment) for moment in moments), strict=True)
-        for losses, thickness in ((low, " many"), (high, " many"), (middle, "")):
+        for losses, thickness in ((low, " many"), (high, " many"), (middle, main)):
             if points := _steps(moments, losses, top):
                 plot.curve(points, style + thickness)
-        legend.append((f"<path d='M2 8L18 8' class='{style}'/>", name))
+        legend.append((f"<path d='M2 8L18 8' class='{style}{main}'/>", name))
     seeds = len(next(iter(results.results.values())))
     return Chart(
         f"search-{setting.table.task}",

@@ -65,7 +65,7 @@ class Chart:
         height += self.height
         rows, x = [], float(LEFT)
         for mark, words in self.legend:
-            width = 28 + len(words) * LETTER_WIDTH
+            width = 36 + len(words) * LETTER_WIDTH
             if x + width > WIDTH and x > LEFT:
                 x, height = float(LEFT), height + 18
             rows.append(f"<g transform='translate({x:.0f} {height})'>{mark}</g>")
