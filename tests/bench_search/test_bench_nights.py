@@ -16,12 +16,13 @@ from bench.search.nights import Setting, TaskResults
 from bench.search.output import HEAD, table
 from bench.search.picture import curves, loss_at
 from bench.search.replay import Costs, Replay
-from bench.search.strategies import STRATEGIES, our_rules
+from bench.search.strategies import LEVERS, STRATEGIES, our_rules
 from bench.search.synthetic import synthetic_rows
 from bench.search.table import ALPHA_RATIO, Table, read_tables
 from vram_search.search import priors
 
-ALWAYS = [name for name, strategy in STRATEGIES.items() if not strategy.missing]
+EVERY = STRATEGIES | LEVERS
+ALWAYS = [name for name, strategy in EVERY.items() if not strategy.missing]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def synthetic(file: Path) -> Table:
 
 def played(synthetic: Table, name: str, night_trials: int = 8) -> Replay:
     setting = Setting.of(synthetic, synthetic.limit_bytes(0.2), Costs(), night_trials)
-    strategy = STRATEGIES[name]
+    strategy = EVERY[name]
     rules = strategy.rules or our_rules()
     replay = Replay(synthetic, setting.limit_bytes, setting.night, rules, seed=1)
     strategy.run(replay)
@@ -73,7 +74,16 @@ def test_ours_spends_nothing_on_what_does_not_fit_and_peers_do(synthetic: Table)
     assert any(trial.outcome == "oom" for trial in played(synthetic, "tpe", 40).trials)
 
 
-@pytest.mark.parametrize("name", ["ours", "ours, tpe", "tpe+median", "tpe+hyperband"])
+def test_ours_ends_before_the_night_where_nothing_better_is_to_be_expected(
+    synthetic: Table,
+) -> None:
+    early, late = (played(synthetic, name, 60) for name in ("ours", "all night"))
+    assert early.clock < late.clock
+    best = synthetic.best(early.limit_bytes)
+    assert any(t.config is best and t.outcome == "complete" for t in early.trials)
+
+
+@pytest.mark.parametrize("name", ["ours", "our tpe", "tpe+median", "tpe+hyperband"])
 def test_pruners_end_trials_early(synthetic: Table, name: str) -> None:
     outcomes = [trial.outcome for trial in played(synthetic, name, night_trials=40).trials]
     assert "pruned" in outcomes
@@ -82,7 +92,7 @@ def test_pruners_end_trials_early(synthetic: Table, name: str) -> None:
 def test_without_knowledge_ours_begins_with_what_is_nearest_to_a_published_point_and_fits(
     synthetic: Table,
 ) -> None:
-    ours = played(synthetic, "ours, no transfer")
+    ours = played(synthetic, "no transfer")
     published = priors(synthetic.space, ALPHA_RATIO)
     everything = Replay(synthetic, ours.limit_bytes, ours.night, our_rules(), seed=1)
     nearest = [everything.nearest(point) for point in published]
@@ -115,7 +125,7 @@ def test_picture_holds_a_curve_of_each_strategy(synthetic: Table) -> None:
     chart = curves(found)
     ElementTree.fromstring(chart.document())
     for place in range(2):
-        assert f"class='curve s{place}'" in chart.body
+        assert f"class='curve s{place}{' main' if place else ''}'" in chart.body
     night = found.results["ours"][0]
     first = night.incumbents[0]
     assert loss_at(night.incumbents, first.seconds - 1) == float("inf")
