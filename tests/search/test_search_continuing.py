@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from vram_search.search import Search
 from vram_search.search.search import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, SearchSpace
-from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
+from vram_search.store import Evaluation, Store, StudyRecord, TrialRecord, TrialResult
 
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
@@ -186,6 +186,23 @@ def test_constraints_survive_learning(
     open_search(NARROWER, revision=2).learn(recorded(store, study))
     constraints = [trial.constraints.get(MEMORY_CONSTRAINT) for trial in optuna_trials(2)]
     assert constraints == [-0.5, 0.01, 0.75, 0.0, None]
+
+
+def test_losses_at_the_rungs_are_learnt_too(
+    open_search: OpenSearch,
+    optuna_trials: OptunaTrials,
+    store: Store,
+    study: StudyRecord,
+    record: Record,
+) -> None:
+    record(0, "complete", 1.25)
+    points = ((1, 0.12, 2.0), (3, 0.34, None), (6, 0.65, 1.5), (9, 1.0, 1.25))
+    found = {
+        trial.id: [Evaluation(step, fraction, loss) for step, fraction, loss in points]
+        for trial in recorded(store, study)
+    }
+    open_search(NARROWER, revision=2).learn(recorded(store, study), found.__getitem__)
+    assert optuna_trials(2)[0].intermediate_values == {0: 2.0, 2: 1.5}
 
 
 def test_learning_twice_adds_nothing(

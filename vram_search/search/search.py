@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from vram_search.search.encoding import decode, distributions, encode
 from vram_search.search.shown import shown_attributes
 from vram_search.search.surrogate import Task
 from vram_search.spec import Hyperparameters, SearchSpace, Strategy
-from vram_search.store import Outcome, TrialRecord
+from vram_search.store import Evaluation, Outcome, TrialRecord
 
 MEMORY_CONSTRAINT = "required_bytes over budget"
 """Set on every trial: by which share it misses the budget; feasible up to 0."""
@@ -200,7 +200,7 @@ class Search:
         """
         if eval_loss is None or not self.rungs:
             return eval_loss is None
-        rung = min(range(len(self.rungs)), key=lambda i: abs(self.rungs[i] - fraction))
+        rung = self._rung(fraction)
         trial = self._running[number]
         trial.report(eval_loss, step=rung)
         if self._advisor is None:
@@ -280,17 +280,38 @@ class Search:
         """All that was ever asked for or enqueued."""
         return len(self._study.get_trials(deepcopy=False))
 
-    def learn(self, records: Sequence[TrialRecord]) -> None:
+    def _rung(self, fraction: float) -> int:
+        """Place of the rung that is nearest to this share of a run."""
+        return min(range(len(self.rungs)), key=lambda i: abs(self.rungs[i] - fraction))
+
+    def learn(
+        self,
+        records: Sequence[TrialRecord],
+        evaluations: Callable[[int], Sequence[Evaluation]] = lambda trial_id: (),
+    ) -> None:
         """Fills a fresh Optuna study with recorded trials, numbers kept.
 
         Used when the space has changed or Optuna's tables were lost. What lies outside the space,
         and numbers that were never recorded, become failed trials that teach nothing.
+
+        Args:
+            evaluations: of a trial, by its record's `id`: its losses at the rungs.
         """
         by_number = {record.number: record for record in records}
         for number in range(self.trial_count, max(by_number, default=-1) + 1):
-            self._study.add_trial(self._frozen(by_number.get(number)))
+            record = by_number.get(number)
+            found = evaluations(record.id) if record is not None else ()
+            self._study.add_trial(self._frozen(record, self._rung_losses(found)))
 
-    def _frozen(self, record: TrialRecord | None) -> FrozenTrial:
+    def _rung_losses(self, found: Sequence[Evaluation]) -> dict[int, float]:
+        """By rung; a run's end is none."""
+        return {
+            self._rung(one.fraction): one.eval_loss
+            for one in found
+            if one.eval_loss is not None and one.fraction < 1 and self.rungs
+        }
+
+    def _frozen(self, record: TrialRecord | None, losses: dict[int, float]) -> FrozenTrial:
         unknown: FrozenTrial = optuna.trial.create_trial(state=TrialState.FAIL)
         if record is None or record.outcome in (None, "lost"):
             return unknown
@@ -308,6 +329,7 @@ class Search:
             distributions=distributions(self.space),
             user_attrs={**shown_attributes(record), **diverged},
             system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
+            intermediate_values=losses,
         )
         trial.set_constraint(MEMORY_CONSTRAINT, constraint)
         return trial

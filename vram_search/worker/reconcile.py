@@ -27,7 +27,7 @@ def reconcile(
         note(f"trial {running.number} was cut off in {stage}: recorded as lost")
     records = store.trials(record.id)
     if search.trial_count <= max((r.number for r in records), default=-1):
-        search.learn(records)
+        search.learn(records, store.evaluations)
     by_number = {r.number: r for r in records}
     for number in search.open_numbers():
         known = by_number.get(number)
