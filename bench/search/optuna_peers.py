@@ -103,7 +103,11 @@ def _optimize(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(sampler=TableSampler(sampler, replay), pruner=pruner)
+        study = optuna.create_study(
+            study_name=f"{replay.table.task} {replay.seed}",  # Hyperband's brackets depend on it
+            sampler=TableSampler(sampler, replay),
+            pruner=pruner,
+        )
         space = replay.table.space
         while replay.is_open:
             trial = study.ask(distributions(space))

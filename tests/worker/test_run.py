@@ -134,7 +134,9 @@ def test_ctrl_c_records_the_trial_as_lost_and_the_next_run_repeats_it(
 def test_killed_training_process_costs_one_retry_and_no_finished_trial(
     write_study: WriteStudy, opened: Callable[[], Store], home: Path
 ) -> None:
-    process = start("run", write_study(training={"max_steps": 60}, budget={"trials": 2}))
+    process = start(
+        "run", write_study(training={"max_steps": 60, "rungs": []}, budget={"trials": 2})
+    )
     read_until(process, "trial 0: complete")
     read_until(process, "probe passed")
     (trainer,) = children(process.pid)
@@ -156,7 +158,7 @@ def test_killed_training_process_costs_one_retry_and_no_finished_trial(
 def test_killed_run_leaves_no_orphan_and_is_reconciled(
     vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
 ) -> None:
-    study_file = write_study(training={"max_steps": 60}, budget={"trials": 2})
+    study_file = write_study(training={"max_steps": 60, "rungs": []}, budget={"trials": 2})
     process = start("run", study_file)
     read_until(process, "trial 0: complete")
     read_until(process, "probe passed")
