@@ -85,6 +85,16 @@ def test_dry_run_keeps_within_80_columns_and_says_what_is_listed(
     assert words.count(" required, fits: ") == (3 if strategy == "gp" and enqueued else 7)
 
 
+@pytest.mark.parametrize(("trials", "listed"), [("20", 3), ("6", 1), ("2", 7)])
+def test_dry_run_lists_what_a_small_budget_leaves_room_for(
+    cli: Cli, home: Path, trials: str, listed: int
+) -> None:
+    answer = cli("run", shipped("studies", "td-010.yaml"), "--dry-run", "--trials", trials)
+    words = " ".join(answer.out.split())
+    assert words.count(" required, fits: ") == listed
+    assert ("not tried first: few trials" in words) is (trials == "2")
+
+
 def test_missing_study_file(cli: Cli, home: Path) -> None:
     assert_refused(cli("run", "nosuch.yaml"), home, "nosuch.yaml", "no such study file", "demo")
 

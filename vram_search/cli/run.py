@@ -94,7 +94,7 @@ def command(
 
     prepared = prepare(study, lambda text: click.echo(text, err=True))
     if dry_run:
-        _show_dry_run(prepared, as_json=as_json)
+        _show_dry_run(prepared, stop, as_json=as_json)
         return
     _run(prepared, stop, accept_changes=accept_changes, as_json=as_json)
 
@@ -214,13 +214,13 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
     return file
 
 
-def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
+def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
     from vram_search.report.words import hyperparameter_words, plan_words, wrapped
     from vram_search.units import format_bytes
     from vram_search.worker.run import preview
 
     study = prepared.study
-    rows = preview(prepared)
+    rows = preview(prepared, stop)
     if as_json:
         print_json(
             {
@@ -243,7 +243,7 @@ def _show_dry_run(prepared: Prepared, *, as_json: bool) -> None:
         )
         return
     lines = _study_lines(prepared)
-    lines += ["", *wrapped(f"{_first_trials(study)}; bytes and seconds predicted:", "", "")]
+    lines += ["", *wrapped(f"{_first_trials(study, stop)}; bytes and seconds predicted:", "", "")]
     for point, planned, fits in rows:
         verdict = "fits" if fits else "DOES NOT FIT"
         lines += wrapped(hyperparameter_words(point), "  ", "    ")
@@ -279,8 +279,12 @@ def _study_lines(prepared: Prepared) -> list[str]:
     return lines
 
 
-def _first_trials(study: StudySpec) -> str:
+def _first_trials(study: StudySpec, stop: StopRule) -> str:
     """What the listed configurations are to the search."""
+    from vram_search.worker.run import published_points
+
+    if study.enqueue_priors and not published_points(study, stop):
+        return "published configurations, not tried first: few trials, all from earlier searches"
     if not study.enqueue_priors:
         return "published configurations, not tried first (enqueue_priors: false)"
     if study.strategy == "gp":

@@ -60,6 +60,9 @@ class StopRule:
     deadline: float | None
 
 
+ENDLESS = StopRule(None, None)
+
+
 def run_study(
     prepared: Prepared, stop: StopRule, listener: RunListener, *, accept_changes: bool = False
 ) -> str:
@@ -273,7 +276,9 @@ def _keep_best_adapters(room: Room) -> None:
             room.store.forget_adapter(trial.id)
 
 
-def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
+def preview(
+    prepared: Prepared, stop: StopRule = ENDLESS
+) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
     """What `--dry-run` shows: published points (those tried first where any are), their plans as a
     run would choose them here, and whether they fit the study's card. The lengths of the rows in
     tokens are not known yet."""
@@ -286,7 +291,7 @@ def preview(prepared: Prepared) -> list[tuple[dict[str, object], PlannedTrial, b
     pace = learnt_pace(shape, earlier, device, study.card)
     rows = []
     every = priors(study.search_space, study.training.lora_alpha_ratio)
-    shown = published_points(study, StopRule(None, None)) or every
+    shown = published_points(study, stop) or every
     for point in shown:
         candidates = plans(
             shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace
