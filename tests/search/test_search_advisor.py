@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vram_search.search import Search
-from vram_search.search.advisor import NEAR_CANDIDATES, Advisor, Seen, candidates, merged
+from vram_search.search.advisor import Advisor
+from vram_search.search.candidates import NEAR_CANDIDATES, candidates
 from vram_search.search.knowledge import Experience, tasks
+from vram_search.search.seen import Seen, merged
 from vram_search.search.surrogate import Task
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.optimizers import OPTIMIZERS

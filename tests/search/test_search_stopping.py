@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from vram_search.search.advisor import Advisor, Seen
+from vram_search.search.advisor import Advisor
+from vram_search.search.seen import Seen
 from vram_search.search.stopping import COMPLETE_BEFORE, IN_A_ROW, LEAST_GAIN, Stopping
 from vram_search.spec import Hyperparameters, SearchSpace
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from vram_search.search.features import SCALES, features
 from vram_search.search.knowledge import without_tail
+from vram_search.search.seen import Seen
 from vram_search.search.surrogate import Array, Surrogate, Task, log_expected_improvement
 from vram_search.spec import Hyperparameters, SearchSpace
 
-RANDOM_CANDIDATES, NEAR_CANDIDATES = 400, 100
-NEAR_BEST = 5
-"""The best trials, in whose neighbourhood some candidates lie."""
+FEW = 5
+"""Losses, below which none is taken for an outlier."""
 NEW_SHARE = 0.4
 """Of a run, that a new point takes in the mean: most are stopped on the way."""
 PERSEVERANCE = 2.0
@@ -36,31 +35,6 @@ FIRST_DECLINE = 0.2
 """Of logarithmic losses from the first rung to the end, before a trial is complete."""
 
 Fits = Callable[[Hyperparameters], bool]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """All that is known of one point.
-
-    Attributes:
-        number: of its last trial.
-        losses: eval_loss at the rungs reached, in their order.
-        final: eval_loss of the complete trial.
-        diverged: no better is to be expected of it.
-        fits: it is not known to need more memory than there is.
-    """
-
-    number: int
-    hyperparameters: Hyperparameters
-    losses: tuple[float, ...] = ()
-    final: float | None = None
-    diverged: bool = False
-    fits: bool = True
-
-    @property
-    def is_open(self) -> bool:
-        """It was stopped at a rung and could be trained to its end."""
-        return bool(self.losses) and self.final is None and self.fits and not self.diverged
 
 
 @dataclass(frozen=True)
@@ -190,7 +164,7 @@ class Advisor:
         forecast = self._forecast(told)
         points = features([trial.hyperparameters for trial in told], self._longest)
         losses = forecast.losses
-        limited = without_tail(losses) if len(losses) >= NEAR_BEST else losses
+        limited = without_tail(losses) if len(losses) >= FEW else losses
         surrogate = Surrogate(points, limited, forecast.noise, self._tasks, SCALES)
         finals = [math.log(max(t.final, 1e-9)) for t in told if t.final is not None]
         reference = min(finals, default=None)
@@ -279,72 +253,3 @@ def _line(pairs: Sequence[tuple[float, float]], deviation: float) -> _Line:
 
 def _log(loss: float) -> float:
     return math.log(max(loss, 1e-9))
-
-
-def candidates(
-    space: SearchSpace, alpha_ratio: int, seen: Sequence[Seen], draw: random.Random
-) -> list[Hyperparameters]:
-    """Points of the space that were not seen: at random, and near the best ones."""
-    found = [_anywhere(space, alpha_ratio, draw) for _ in range(RANDOM_CANDIDATES)]
-    ranked = sorted(
-        (t for t in seen if t.final is not None or t.losses),
-        key=lambda t: t.final if t.final is not None else min(t.losses),
-    )[:NEAR_BEST]
-    for _ in range(NEAR_CANDIDATES if ranked else 0):
-        found.append(_near(draw.choice(ranked).hyperparameters, space, alpha_ratio, draw))
-    known = {trial.hyperparameters for trial in seen}
-    return [point for point in dict.fromkeys(found) if point not in known]
-
-
-def _anywhere(space: SearchSpace, alpha_ratio: int, draw: random.Random) -> Hyperparameters:
-    rank = draw.choice(space.lora_rank)
-    low, high = math.log(space.learning_rate.min), math.log(space.learning_rate.max)
-    return Hyperparameters(
-        optim=draw.choice(space.optim),
-        lora_target=draw.choice(space.lora_target),
-        lora_rank=rank,
-        lora_alpha=alpha_ratio * rank,
-        cutoff_len=draw.choice(space.cutoff_len),
-        batch_size=draw.choice(space.batch_size),
-        learning_rate=_within(math.exp(draw.uniform(low, high)), space),
-    )
-
-
-def _near(
-    point: Hyperparameters, space: SearchSpace, alpha_ratio: int, draw: random.Random
-) -> Hyperparameters:
-    """One categorical or ordered hyperparameter elsewhere at most, the learning rate moved."""
-    other = _anywhere(space, alpha_ratio, draw)
-    name = draw.choice(("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size", ""))
-    changes: dict[str, object] = {name: getattr(other, name)} if name else {}
-    if name == "lora_rank":
-        changes["lora_alpha"] = other.lora_alpha
-    rate = point.learning_rate * math.exp(draw.gauss(0.0, 0.4))
-    return point.model_copy(update={**changes, "learning_rate": _within(rate, space)})
-
-
-def _within(rate: float, space: SearchSpace) -> float:
-    """Three digits: a learning rate that a person can read."""
-    limited = min(max(rate, space.learning_rate.min), space.learning_rate.max)
-    rounded = float(f"{limited:.3g}")
-    return min(max(rounded, space.learning_rate.min), space.learning_rate.max)
-
-
-def merged(trials: Iterable[Seen]) -> list[Seen]:
-    """One entry a point: a trial that began anew adds to what its first one showed."""
-    found: dict[Hyperparameters, Seen] = {}
-    for trial in trials:
-        earlier = found.get(trial.hyperparameters)
-        if earlier is None:
-            found[trial.hyperparameters] = trial
-            continue
-        losses = max(earlier.losses, trial.losses, key=len)
-        final = trial.final if trial.final is not None else earlier.final
-        found[trial.hyperparameters] = replace(
-            trial,
-            losses=losses,
-            final=final,
-            diverged=final is None and (earlier.diverged or trial.diverged),
-            fits=trial.fits,
-        )
-    return list(found.values())

@@ -15,8 +15,10 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from vram_search.search.advisor import Advisor, Fits, Seen, candidates, merged
+from vram_search.search.advisor import Advisor, Fits
+from vram_search.search.candidates import candidates
 from vram_search.search.encoding import decode, distributions, encode
+from vram_search.search.seen import Seen, merged
 from vram_search.search.shown import shown_attributes
 from vram_search.search.surrogate import Task
 from vram_search.spec import Hyperparameters, SearchSpace, Strategy
