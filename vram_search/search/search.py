@@ -137,9 +137,7 @@ class Search:
     ) -> None:
         """Enqueues what the advisor proposes."""
         seen = merged(self._shown())
-        if points is None:
-            points = candidates(self.space, self.alpha_ratio, seen, self._draw)
-        advice = advisor.propose(seen, points, fits)
+        advice = advisor.propose(seen, self._choice(seen, points), fits)
         if isinstance(advice, Seen):
             self.enqueue_retry(advice.hyperparameters, advice.number)
         elif advice is not None:
@@ -155,9 +153,15 @@ class Search:
         if self._advisor is None:
             return None
         seen = merged(self._shown())
-        if points is None:
-            points = candidates(self.space, self.alpha_ratio, seen, self._draw)
-        return self._advisor.expected_gain(seen, points, fits)
+        return self._advisor.expected_gain(seen, self._choice(seen, points), fits)
+
+    def _choice(
+        self, seen: Sequence[Seen], points: Sequence[Hyperparameters] | None
+    ) -> Sequence[Hyperparameters]:
+        """The points given, or new ones of the whole space."""
+        if points is not None:
+            return points
+        return candidates(self.space, self.alpha_ratio, seen, self._draw)
 
     def _shown(self) -> list[Seen]:
         """What every trial has shown so far, the running one included."""
@@ -213,9 +217,7 @@ class Search:
         if any(len(one.losses) > rung for one in earlier):
             return False  # it began anew to get further than this
         seen = merged(trials)
-        if points is None:
-            points = candidates(self.space, self.alpha_ratio, seen, self._draw)
-        return not self._advisor.goes_on(seen, number, points, fits)
+        return not self._advisor.goes_on(seen, number, self._choice(seen, points), fits)
 
     def tell(
         self,
