@@ -16,7 +16,11 @@ from pathlib import Path
 import pytest
 
 from vram_search.estimate.margin import conformal_margin
+from vram_search.search import Search
+from vram_search.spec import Hyperparameters
+from vram_search.spec.load import load_study
 from vram_search.store import Store, open_store, sqlite_url
+from vram_search.store.location import database_url
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WriteStudy = Callable[..., Path]
@@ -321,6 +325,51 @@ def test_space_that_holds_nothing_for_the_card_is_given_up_after_three_trials(
     assert done.returncode == 1, done.stdout
     assert "3 proposals in a row do not fit toy" in done.stdout
     assert [trial.outcome for trial in store.trials(study.id)] == ["infeasible"] * 3
+
+
+def too_long(learning_rate: float) -> Hyperparameters:
+    return Hyperparameters(
+        optim="adamw_torch_fused",
+        lora_target="all",
+        lora_rank=8,
+        lora_alpha=16,
+        cutoff_len=2048,
+        batch_size=4,
+        learning_rate=learning_rate,
+    )
+
+
+def test_points_that_wait_in_line_and_do_not_fit_do_not_end_the_search(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    study_file = write_study(
+        card={"name": "toy", "total_bytes": "25 MiB"},
+        search_space={
+            "optim": "adamw_torch_fused",
+            "lora_target": "all",
+            "lora_rank": 8,
+            "cutoff_len": [96, 2048],
+            "batch_size": 4,
+        },
+        training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
+        budget={"trials": 1},
+    )
+    study = load_study(study_file)
+    url = database_url(study.database)
+    open_store(url, create=True).close()
+    rungs = study.training.rungs
+    search = Search(url, study.study, 1, study.search_space, 2, rungs, study.seed)
+    for learning_rate in (1e-4, 2e-4, 3e-4, 4e-4):
+        search.enqueue(too_long(learning_rate))
+    search.close()
+
+    done = vram_search("run", study_file)
+
+    assert done.returncode == 0, done.stdout
+    record = opened().study(study.study)
+    assert record is not None
+    outcomes = [trial.outcome for trial in opened().trials(record.id)]
+    assert outcomes == ["infeasible"] * 4 + ["complete"]
 
 
 def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(

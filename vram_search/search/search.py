@@ -54,11 +54,13 @@ class Proposal:
 
     Attributes:
         retry_of: the trial with the same point that was lost, or stopped too early.
+        was_enqueued: whether it waited in line, and is not what the sampler proposes now.
     """
 
     number: int
     hyperparameters: Hyperparameters
     retry_of: int | None
+    was_enqueued: bool
 
 
 class Search:
@@ -130,7 +132,8 @@ class Search:
         trial = self._study.ask(fixed_distributions=distributions(self.space))
         hyperparameters = decode(trial.params, self.space, self.alpha_ratio)
         self._running[trial.number] = trial
-        return Proposal(trial.number, hyperparameters, trial.user_attrs.get(_RETRY_OF))
+        retry_of = trial.user_attrs.get(_RETRY_OF)
+        return Proposal(trial.number, hyperparameters, retry_of, was_enqueued=bool(waiting))
 
     def _advise(
         self, advisor: Advisor, fits: Fits, points: Sequence[Hyperparameters] | None

@@ -176,7 +176,10 @@ def _search(room: Room, stop: StopRule) -> str:
         record = run_trial(room, proposal)
         if record.outcome in FINISHED or record.outcome == "infeasible":
             tried.add(point)
-        infeasible = infeasible + 1 if record.outcome == "infeasible" else 0
+        if record.outcome != "infeasible":
+            infeasible = 0
+        elif not proposal.was_enqueued:
+            infeasible += 1
         if infeasible >= INFEASIBLE_IN_A_ROW[room.study.strategy]:
             raise VramSearchError(
                 f"{infeasible} proposals in a row do not fit {room.study.card.label}",
