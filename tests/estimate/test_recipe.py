@@ -65,6 +65,7 @@ def test_llamafactory_has_its_own_defaults(write: Write) -> None:
         per_device_train_batch_size=8,
         cutoff_len=2048,
         quantization="none",
+        prediction_loss_only=False,
         equal_lengths=False,
     )
     assert [note.split(":")[0] for note in recipe.notes] == ["bf16"]
@@ -82,6 +83,7 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         cutoff_len=512,
         gradient_checkpointing=False,
         prepare_for_kbit_training=True,
+        prediction_loss_only=False,
         equal_lengths=False,
     )
 
@@ -413,6 +415,7 @@ def test_an_export_of_ours_reads_back_as_the_workload_of_its_trial(
         fused_linear_cross_entropy=liger,
         per_device_eval_batch_size=3,
         eval_cutoff_len=256,
+        prediction_loss_only=False,
         equal_lengths=False,
     )
     assert [note.split(":")[0] for note in recipe.notes] == ["prepare_for_kbit_training"]

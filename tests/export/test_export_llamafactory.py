@@ -19,10 +19,13 @@ from vram_search.export import (
     parse_llamafactory,
 )
 from vram_search.export.trial import MOST_EVALUATIONS, eval_interval
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.resources import shipped
+from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.store import StudyRecord, TrialRecord
+
+PHI_3 = load_shape(shipped("configs", "models", "phi-3-mini-4k"))
 
 targets = st.one_of(
     st.sampled_from(sorted(LORA_TARGET_SETS)),
@@ -307,7 +310,7 @@ def test_a_target_that_the_model_lacks_is_refused(
     study: StudyRecord, trial: TrialRecord, rows: Rows
 ) -> None:
     with pytest.raises(FaultyFileError, match=r"lora_target.*v_proj"):
-        llamafactory_files(study, trial, rows, modules={"q_proj", "qkv_proj"})
+        llamafactory_files(study, trial, rows, shape=PHI_3)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "lora_rank: 8\n"])

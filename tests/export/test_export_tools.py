@@ -19,11 +19,13 @@ from vram_search.data import Example, Rows
 from vram_search.errors import FaultyFileError, InputError
 from vram_search.export import TOOLS, export_files, exported_trial, parse_export, write_export
 from vram_search.export.fields import LORA_MODULES
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.resources import shipped
+from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.store import StudyRecord, TrialRecord
 
+PHI_3 = load_shape(shipped("configs", "models", "phi-3-mini-4k"))
 SCRIPTED = ["peft", "unsloth"]
 one_answer = (
     Example((("user", "What is 2 + 2?"), ("assistant", "4"))),
@@ -359,7 +361,7 @@ def test_a_target_that_the_model_lacks_is_refused(
     tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows
 ) -> None:
     with pytest.raises(FaultyFileError, match=r"v_proj"):
-        files_of(tool, study, trial, rows, modules={"q_proj", "qkv_proj"})
+        files_of(tool, study, trial, rows, shape=PHI_3)
 
 
 @pytest.mark.parametrize("tool", TOOLS)

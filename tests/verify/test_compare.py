@@ -86,15 +86,21 @@ def test_the_first_loss_tells_another_base_model_or_other_rows() -> None:
     ("theirs", "agrees"), [(2.015, True), (1.985, True), (2.03, False), (1.97, False)]
 )
 def test_eval_losses_agree_within_the_tolerance(theirs: float, agrees: bool) -> None:
-    assert compare_eval_loss(2.0, theirs, 0.02).agrees is agrees
+    assert compare_eval_loss(2.0, theirs, 0.02, evaluates=True).agrees is agrees
 
 
 @pytest.mark.parametrize("theirs", [None, math.nan, math.inf])
 def test_a_loss_that_is_not_there_is_a_disagreement(theirs: float | None) -> None:
-    check = compare_eval_loss(2.0, theirs, 0.02)
+    check = compare_eval_loss(2.0, theirs, 0.02, evaluates=True)
     assert check.agrees is False
     assert check.theirs is None
     assert "the tool's log has no finite loss" in check.note
+
+
+def test_an_export_without_evaluations_has_no_eval_loss_to_compare() -> None:
+    check = compare_eval_loss(2.0, None, 0.02, evaluates=False)
+    assert check.agrees is None
+    assert "does not fit the card" in check.note
 
 
 def test_the_adapter_is_held_to_the_record_on_rows_that_no_cutoff_changes() -> None:
@@ -116,13 +122,24 @@ def test_where_every_row_is_cut_the_adapter_is_not_held_to_the_record() -> None:
 )
 def test_a_peak_may_be_lower_and_three_percent_higher(theirs: float, agrees: bool) -> None:
     found = {"allocated_bytes": round(theirs * GIB)}
-    assert compare_peak({"allocated_bytes": 4 * GIB}, found, has_gpu=True).agrees is agrees
+    assert compare_peak({"allocated_bytes": 4 * GIB}, found, None, has_gpu=True).agrees is agrees
+
+
+@pytest.mark.parametrize(("theirs", "agrees"), [(3.82, True), (3.93, True), (3.96, False)])
+def test_a_peak_in_the_tools_evaluation_is_held_to_what_is_predicted_for_it(
+    theirs: float, agrees: bool
+) -> None:
+    found = {"allocated_bytes": round(theirs * GIB)}
+    predicted = round(3.83 * GIB)
+    check = compare_peak({"allocated_bytes": 3.44 * GIB}, found, predicted, has_gpu=True)
+    assert check.agrees is agrees
+    assert "3.83 GiB predicted for the tool's evaluation" in check.note
 
 
 @pytest.mark.parametrize(("measured", "has_gpu"), [(None, True), ({"allocated_bytes": GIB}, False)])
 def test_a_peak_that_was_not_measured_is_not_compared(
     measured: dict[str, int] | None, has_gpu: bool
 ) -> None:
-    check = compare_peak(measured, {"allocated_bytes": 0}, has_gpu=has_gpu)
+    check = compare_peak(measured, {"allocated_bytes": 0}, None, has_gpu=has_gpu)
     assert check.agrees is None
     assert "not compared" in check.note

@@ -112,6 +112,7 @@ def read_axolotl(keys: Keys) -> Recipe:
         fused_linear_cross_entropy=_fused_loss(keys, notes),
         per_device_eval_batch_size=eval_batch if evaluates else 0,
         eval_cutoff_len=sequence_len if evaluates else 0,
+        prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=keys.flag("sample_packing"),
         expandable_segments=False,
     )

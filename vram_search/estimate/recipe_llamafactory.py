@@ -96,6 +96,7 @@ def read_llamafactory(keys: Keys) -> Recipe:
         fused_linear_cross_entropy=keys.flag("enable_liger_kernel"),
         per_device_eval_batch_size=eval_batch if evaluates else 0,
         eval_cutoff_len=cutoff_len if evaluates else 0,
+        prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=keys.flag("packing") or keys.flag("neat_packing"),
         expandable_segments=False,
     )

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from vram_search.errors import Fault
 from vram_search.export.dataset import message_files
+from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.fields import (
     Dropout,
     GradNorm,
@@ -102,19 +103,20 @@ def _config(trial: ExportedTrial) -> Groups:
         },
         "eval": {
             "eval_batch_size": plan.per_device_eval_batch_size,
-            "eval_strategy": "steps",
-            "eval_steps": trial.eval_steps,
-            "load_best_model_at_end": True,
-            "greater_is_better": False,
+            **_evaluation(trial),
         },
         "output": {
             "output_dir": f"saves/{trial.name}.axolotl",
-            "save_strategy": "steps",
-            "save_steps": trial.eval_steps,
-            "save_total_limit": 2,
+            **checkpoint_keys(trial),
             "logging_steps": 1,
         },
     }
+
+
+def _evaluation(trial: ExportedTrial) -> dict[str, Any]:
+    keys = evaluation_keys(trial)
+    keys.pop("metric_for_best_model", None)  # Axolotl knows no other
+    return keys
 
 
 def _dataset(file: str) -> dict[str, Any]:
@@ -212,15 +214,15 @@ class AxolotlConfig(Spec):
     seed: Seed
 
     eval_batch_size: Count
-    eval_strategy: Literal["steps"]
-    eval_steps: Count
-    load_best_model_at_end: Flag
-    greater_is_better: Literal[False]
+    eval_strategy: Literal["steps", "no"]
+    eval_steps: Count | None = None
+    load_best_model_at_end: Flag = False
+    greater_is_better: Literal[False] | None = None
 
     output_dir: OutputFolder
     save_strategy: Literal["steps"]
     save_steps: Count
-    save_total_limit: Count
+    save_total_limit: Count | None = None
     logging_steps: Count
 
     @model_validator(mode="after")
@@ -272,6 +274,7 @@ AXOLOTL = Tool(
     notes=_notes,
     chat_template="the tokenizer's own chat template",
     data_files=lambda trial: message_files(trial.rows),
+    eval_tokens=lambda trial: trial.eval_cutoff_len,
     check=_check,
     parse=_parse,
 )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from vram_search.data import Rows
 from vram_search.export.dataset import EVAL, TRAIN, check_turns, dataset_info, message_files
-from vram_search.export.fields import LORA_MODULES
+from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.launch import Launch
 from vram_search.export.llamafactory_schema import check_llamafactory
 from vram_search.export.template import Template, template_by_name
 from vram_search.export.tool import Groups, Tool, export_files, parse_export
 from vram_search.export.trial import ExportedTrial, exported_trial
+from vram_search.spec.shape import ModelShape
 from vram_search.store import StudyRecord, TrialRecord
 
 
@@ -28,6 +29,7 @@ def llamafactory(template: Template) -> Tool:
         notes=_notes,
         chat_template=f"{template.name}: {template.note or 'not compared'}",
         data_files=_data_files,
+        eval_tokens=lambda trial: trial.hp.cutoff_len,
         check=lambda config, modules: check_llamafactory(config, modules=modules),
         parse=_parse,
     )
@@ -40,7 +42,7 @@ def llamafactory_files(
     *,
     template: Template | None = None,
     model_name_or_path: str | None = None,
-    modules: Collection[str] = LORA_MODULES,
+    shape: ModelShape | None = None,
 ) -> dict[str, str]:
     """File name -> text: `<study>-trial-<N>.yaml`, `dataset_info.json`, `train.json`, `eval.json`
     and the scripts that start `llamafactory-cli train`.
@@ -48,14 +50,14 @@ def llamafactory_files(
     Args:
         template: LLaMA-Factory's template; default: by the model's name.
         model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
-        modules: names of the model's linear layers.
+        shape: the model's; what is not known is not checked.
 
     Raises:
         InputError: as `exported_trial`, or no template is known.
         FaultyFileError: the configuration would not run, or rows would be dropped.
     """
     exported = exported_trial(
-        study, trial, rows, model_name_or_path=model_name_or_path, modules=modules
+        study, trial, rows, model_name_or_path=model_name_or_path, shape=shape
     )
     if template is None:
         template = template_by_name(
@@ -122,18 +124,12 @@ def _config(template: Template, trial: ExportedTrial) -> Groups:
         },
         "eval": {
             "per_device_eval_batch_size": plan.per_device_eval_batch_size,
-            "eval_strategy": "steps",
-            "eval_steps": trial.eval_steps,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_loss",
-            "greater_is_better": False,
+            **evaluation_keys(trial),
         },
         "output": {
             "output_dir": f"saves/{trial.name}",
             "overwrite_output_dir": True,
-            "save_strategy": "steps",
-            "save_steps": trial.eval_steps,
-            "save_total_limit": 2,
+            **checkpoint_keys(trial),
             "logging_steps": 1,
             "report_to": "none",
         },

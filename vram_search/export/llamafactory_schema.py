@@ -86,17 +86,17 @@ class LlamaFactoryConfig(Spec):
     data_seed: Seed
 
     per_device_eval_batch_size: Count
-    eval_strategy: Literal["steps"]
-    eval_steps: Count
-    load_best_model_at_end: Flag
-    metric_for_best_model: Literal["eval_loss"]
-    greater_is_better: Literal[False]
+    eval_strategy: Literal["steps", "no"]
+    eval_steps: Count | None = None
+    load_best_model_at_end: Flag = False
+    metric_for_best_model: Literal["eval_loss"] | None = None
+    greater_is_better: Literal[False] | None = None
 
     output_dir: OutputFolder
     overwrite_output_dir: Flag
     save_strategy: Literal["steps"]
     save_steps: Count
-    save_total_limit: Count
+    save_total_limit: Count | None = None
     logging_steps: Count
     report_to: Literal["none"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from vram_search.errors import Fault
 from vram_search.export.dataset import message_files
+from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.fields import schema_faults, target_faults
 from vram_search.export.launch import Launch
 from vram_search.export.script_schema import PeftConfig, UnslothConfig
@@ -125,15 +126,9 @@ def _training(trial: ExportedTrial, loader: str) -> dict[str, Any]:
         "seed": trial.seed,
         "data_seed": trial.seed,
         "per_device_eval_batch_size": plan.per_device_eval_batch_size,
-        "eval_strategy": "steps",
-        "eval_steps": trial.eval_steps,
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
+        **evaluation_keys(trial),
         "output_dir": f"saves/{trial.name}.{loader}",
-        "save_strategy": "steps",
-        "save_steps": trial.eval_steps,
-        "save_total_limit": 2,
+        **checkpoint_keys(trial),
         "logging_steps": 1,
         "report_to": "none",
     }
@@ -194,6 +189,7 @@ def _tool(
     config: Callable[[ExportedTrial], Groups],
     notes: Callable[[ExportedTrial], list[str]],
     schema: type[Spec],
+    eval_tokens: Callable[[ExportedTrial], int | None],
 ) -> Tool:
     return Tool(
         title=title,
@@ -203,10 +199,25 @@ def _tool(
         notes=notes,
         chat_template="the tokenizer's own chat template",
         data_files=_data_files,
+        eval_tokens=eval_tokens,
         check=partial(_check, schema),
         parse=_parse,
     )
 
 
-PEFT = _tool("peft and transformers 5", ".peft", _peft_config, _peft_notes, PeftConfig)
-UNSLOTH = _tool("Unsloth 2026.10", ".unsloth", _unsloth_config, _unsloth_notes, UnslothConfig)
+PEFT = _tool(
+    "peft and transformers 5",
+    ".peft",
+    _peft_config,
+    _peft_notes,
+    PeftConfig,
+    eval_tokens=lambda trial: trial.eval_cutoff_len,
+)
+UNSLOTH = _tool(
+    "Unsloth 2026.10",
+    ".unsloth",
+    _unsloth_config,
+    _unsloth_notes,
+    UnslothConfig,
+    eval_tokens=lambda trial: None,  # its loss is always fused
+)

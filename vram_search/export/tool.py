@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.export.evaluation import evaluation_notes, with_evaluation
 from vram_search.export.fields import LORA_MODULES
 from vram_search.export.launch import Launch
 from vram_search.export.provenance import provenance
@@ -32,6 +33,8 @@ class Tool:
         notes: what has no key there, or is done differently whatever the keys say.
         chat_template: how the rows become text, for the provenance.
         data_files: name -> text of the rows and their description.
+        eval_tokens: of the longest row that the tool evaluates; None where it never has the logits
+            of a whole batch in fp32.
         check: everything wrong in a configuration, given the model's linear layers.
         parse: a checked configuration and its whole text as (hyperparameters, plan, seed).
     """
@@ -43,6 +46,7 @@ class Tool:
     notes: Callable[[ExportedTrial], list[str]]
     chat_template: str
     data_files: Callable[[ExportedTrial], dict[str, str]]
+    eval_tokens: Callable[[ExportedTrial], int | None]
     check: Callable[[Mapping[str, Any], Collection[str]], list[Fault]]
     parse: Callable[[Mapping[str, Any], str], dict[str, Any]]
 
@@ -54,6 +58,7 @@ def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
         FaultyFileError: the configuration would not run, or rows would be dropped.
     """
     stem = f"{trial.name}{tool.ending}"
+    trial = with_evaluation(trial, tool.eval_tokens(trial))
     groups = tool.config(trial)
     config = {key: value for group in groups.values() for key, value in group.items()}
     if faults := tool.check(config, trial.modules):
@@ -72,6 +77,7 @@ def _yaml_text(tool: Tool, trial: ExportedTrial, stem: str, groups: Groups) -> s
         "",
         *provenance(trial, tool.chat_template),
         "",
+        *evaluation_notes(trial, tool.title),
         *tool.notes(trial),
     ]
     lines = [f"# {line}".rstrip() for line in comments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Collection, Sequence
@@ -13,6 +14,7 @@ from vram_search.export.fields import LORA_MODULES
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
 from vram_search.spec.plan import MemoryPlan
+from vram_search.spec.shape import ModelShape, config_of, load_shape
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import StudyRecord, TrialRecord
 
@@ -29,10 +31,13 @@ class ExportedTrial:
     Attributes:
         name: `<study>-trial-<N>`, the beginning of its files' names.
         model: folder or hub name.
-        modules: names of the model's linear layers.
+        shape: None where it is not known here.
         steps: optimizer steps of the whole run.
         eval_steps: optimizer steps between evaluations.
         eval_cutoff_len: tokens at which the study's evaluation texts were cut.
+        evaluates: whether the tool is to evaluate while it trains.
+        evaluation_bytes: allocated bytes predicted for the tool's evaluation where it is the peak
+            of the run.
     """
 
     name: str
@@ -40,13 +45,21 @@ class ExportedTrial:
     record: TrialRecord
     rows: Rows
     model: str
-    modules: Collection[str]
+    shape: ModelShape | None
     hp: Hyperparameters
     plan: MemoryPlan
     training: TrainingSpec
     steps: int
     eval_steps: int
     eval_cutoff_len: int
+    evaluates: bool = True
+    evaluation_bytes: int | None = None
+
+    @property
+    def modules(self) -> Collection[str]:
+        """Names of the model's linear layers; those of all modelled families where its shape is
+        not known."""
+        return {linear.name for linear in self.shape.linears} if self.shape else LORA_MODULES
 
     @property
     def seed(self) -> int:
@@ -84,13 +97,13 @@ def exported_trial(
     rows: Rows,
     *,
     model_name_or_path: str | None = None,
-    modules: Collection[str] = LORA_MODULES,
+    shape: ModelShape | None = None,
 ) -> ExportedTrial:
     """A record made ready for any tool.
 
     Args:
         model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
-        modules: names of the model's linear layers.
+        shape: the model's.
 
     Raises:
         InputError: the trial has no plan, the model is none that other tools read, or the rows are
@@ -116,7 +129,7 @@ def exported_trial(
         record=trial,
         rows=rows,
         model=_model(study, model_name_or_path),
-        modules=modules,
+        shape=shape,
         hp=Hyperparameters.model_validate(trial.hyperparameters),
         plan=plan,
         training=training,
@@ -124,6 +137,19 @@ def exported_trial(
         eval_steps=eval_interval(trial.eval_loss_step or steps, training.rungs[:1], steps),
         eval_cutoff_len=training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"]),
     )
+
+
+def study_shape(study: StudyRecord, model: str | None) -> ModelShape | None:
+    """The shape of the study's model; None where it is not known here.
+
+    Args:
+        model: folder or hub name.
+    """
+    if model is None:
+        return None
+    with contextlib.suppress(InputError):
+        return load_shape(config_of(model, study.spec["model"]["shape"]))
+    return None
 
 
 def export_name(study: StudyRecord, trial: TrialRecord) -> str:

@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from vram_search.data import Example
 from vram_search.errors import Fault
+from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.fields import (
     Dropout,
     GradNorm,
@@ -87,17 +88,11 @@ def _config(trial: ExportedTrial) -> Groups:
         },
         "eval": {
             "per_device_eval_batch_size": plan.per_device_eval_batch_size,
-            "eval_strategy": "steps",
-            "eval_steps": trial.eval_steps,
-            "load_best_model_at_end": True,
-            "metric_for_best_model": "eval_loss",
-            "greater_is_better": False,
+            **evaluation_keys(trial),
         },
         "output": {
             "output_dir": f"saves/{trial.name}.trl",
-            "save_strategy": "steps",
-            "save_steps": trial.eval_steps,
-            "save_total_limit": 2,
+            **checkpoint_keys(trial),
             "logging_steps": 1,
             "report_to": "none",
         },
@@ -213,16 +208,16 @@ class TrlConfig(Spec):
     data_seed: Seed
 
     per_device_eval_batch_size: Count
-    eval_strategy: Literal["steps"]
-    eval_steps: Count
-    load_best_model_at_end: Flag
-    metric_for_best_model: Literal["eval_loss"]
-    greater_is_better: Literal[False]
+    eval_strategy: Literal["steps", "no"]
+    eval_steps: Count | None = None
+    load_best_model_at_end: Flag = False
+    metric_for_best_model: Literal["eval_loss"] | None = None
+    greater_is_better: Literal[False] | None = None
 
     output_dir: OutputFolder
     save_strategy: Literal["steps"]
     save_steps: Count
-    save_total_limit: Count
+    save_total_limit: Count | None = None
     logging_steps: Count
     report_to: Literal["none"]
 
@@ -266,6 +261,8 @@ TRL = Tool(
     notes=_notes,
     chat_template="the tokenizer's own chat template",
     data_files=_data_files,
+    # trainer/sft_trainer.py: the head is fused with the loss, in evaluations too
+    eval_tokens=lambda trial: None,
     check=_check,
     parse=_parse,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -13,14 +12,12 @@ from vram_search.data import Rows
 from vram_search.errors import InputError, VramSearchError
 from vram_search.export.axolotl import AXOLOTL
 from vram_search.export.chat_template import count_differing, load_chat_template, match_template
-from vram_search.export.fields import LORA_MODULES
 from vram_search.export.llamafactory import llamafactory_files
 from vram_search.export.script import PEFT, UNSLOTH
 from vram_search.export.template import Template, named_template, template_by_name
 from vram_search.export.tool import Tool, export_files
-from vram_search.export.trial import exported_trial
+from vram_search.export.trial import exported_trial, study_shape
 from vram_search.export.trl import TRL
-from vram_search.spec.shape import load_shape
 from vram_search.store import StudyRecord, TrialRecord
 
 LLAMA_FACTORY = "llama-factory"
@@ -58,7 +55,7 @@ def write_export(
         VramSearchError: the folder cannot be written.
     """
     model = model_name_or_path or study.spec["model"]["model_name_or_path"]
-    modules = _modules(model)
+    shape = study_shape(study, model)
     if to == LLAMA_FACTORY:
         files = llamafactory_files(
             study,
@@ -66,7 +63,7 @@ def write_export(
             rows,
             template=_choose_template(study, trial, rows, model, template),
             model_name_or_path=model_name_or_path,
-            modules=modules,
+            shape=shape,
         )
     elif template is not None:
         raise InputError(
@@ -75,7 +72,7 @@ def write_export(
         )
     else:
         exported = exported_trial(
-            study, trial, rows, model_name_or_path=model_name_or_path, modules=modules
+            study, trial, rows, model_name_or_path=model_name_or_path, shape=shape
         )
         files = export_files(TOOLS[to], exported)
     return _write_files(target, files, force=force)
@@ -111,14 +108,6 @@ def _known_template(study: StudyRecord, model: str, when: datetime) -> Template 
     with contextlib.suppress(InputError):
         return template_by_name(model, study.model.get("model_type"), when)
     return None
-
-
-def _modules(model: str | None) -> Collection[str]:
-    """Linear layers of a model whose `config.json` is here; else those of all modelled families."""
-    if model and Path(model).is_dir():
-        with contextlib.suppress(InputError):
-            return {linear.name for linear in load_shape(Path(model)).linears}
-    return LORA_MODULES
 
 
 def _write_files(target: Path, files: dict[str, str], *, force: bool) -> list[Path]:

@@ -289,6 +289,28 @@ def load_shape(path: Path) -> ModelShape:
     return parse_shape(load_config(file), str(file))
 
 
+def config_of(name_or_path: str, shape: str | None = None) -> Path:
+    """The folder or file of a model's config.json.
+
+    Args:
+        shape: a slug, a folder or a file that counts instead.
+
+    Raises:
+        InputError: the model is not on this disk and its shape is not shipped.
+    """
+    if shape is not None:
+        return Path(shape) if Path(shape).is_absolute() else shipped("configs", "models", shape)
+    if Path(name_or_path).exists():
+        return Path(name_or_path)
+    slug = shipped_shape_for(name_or_path)
+    if slug is None:
+        raise InputError(
+            f"the shape of {name_or_path} is not known here",
+            "set model.shape to a config.json, or to one of: " + ", ".join(shape_names()),
+        )
+    return shipped("configs", "models", slug)
+
+
 def shape_names() -> list[str]:
     """Slugs of the shipped model shapes."""
     return sorted(path.parent.name for path in shipped("configs", "models").glob("*/config.json"))

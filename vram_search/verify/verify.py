@@ -15,10 +15,14 @@ import yaml
 from pydantic import TypeAdapter
 
 from vram_search.errors import InputError, VramSearchError
+from vram_search.estimate.limit import Limit
+from vram_search.export.evaluation import trainer_estimate
 from vram_search.export.recorded import write_recorded
+from vram_search.export.trial import study_shape
 from vram_search.importing.history import History
 from vram_search.importing.llamafactory import parse_trainer_log
 from vram_search.protocol import Fault, LoadJob
+from vram_search.spec import Card, Hyperparameters, MemoryPlan
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
 from vram_search.verify import llamafactory_rows
 from vram_search.verify.compare import (
@@ -41,7 +45,9 @@ from vram_search.verify.recorded_rows import Question, RecordedRows, RowInShort
 
 TRAINER_LOG = "trainer_log.jsonl"
 PROGRESS_SECONDS = 10.0
-_REQUIRED = ("eval_rows", "eval_loss")
+PADDED_TO = 8
+"""Tokens (LLaMA-Factory `train/sft/workflow.py`, `pad_to_multiple_of`)."""
+_REQUIRED = ("eval_rows", "first_loss")
 """Checks without which nothing agrees."""
 _TOOL_ROWS: TypeAdapter[dict[str, tuple[RowInShort, ...]]] = TypeAdapter(
     dict[str, tuple[RowInShort, ...]]
@@ -83,7 +89,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """No check disagrees, and the rows and the eval_loss were compared."""
+        """No check disagrees, and the rows and the first loss were compared."""
         asked = {check.name for check in self.checks if check.agrees}
         return all(check.agrees is not False for check in self.checks) and asked.issuperset(
             _REQUIRED
@@ -137,14 +143,37 @@ def verify(
     answer_tokens = [row[2] for row in ours.eval]
     mean = batch_mean(ours.eval_loss_sums, answer_tokens, config["per_device_eval_batch_size"])
     their_loss, _ = history.evaluations.get(recorded.best.step, (None, 0.0))
-    eval_loss = compare_eval_loss(mean, their_loss, tolerance)
+    evaluates = config["eval_strategy"] != "no"
+    eval_loss = compare_eval_loss(mean, their_loss, tolerance, evaluates=evaluates)
+    evaluation_bytes = _evaluation_bytes(recorded, config, ours) if evaluates else None
     checks += [
         compare_learning_rates(recorded.step_losses, history.losses),
         compare_first_loss(recorded.step_losses, history.losses),
         replace(eval_loss, note=eval_loss.note or f"best checkpoint, step {recorded.best.step}"),
-        compare_peak(recorded.trial.measured, history.measured, has_gpu=tool.has_gpu),
+        compare_peak(
+            recorded.trial.measured, history.measured, evaluation_bytes, has_gpu=tool.has_gpu
+        ),
     ]
     return Verification(tool, folder, tuple(overrides), tuple(checks), time.monotonic() - started)
+
+
+def _evaluation_bytes(recorded: Recorded, config: dict[str, Any], rows: RecordedRows) -> int | None:
+    """Predicted for the tool's evaluation, where it is the peak of the run."""
+    study, trial = recorded.study, recorded.trial
+    shape = study_shape(study, config["model_name_or_path"])
+    if shape is None:
+        return None
+    size = config["per_device_eval_batch_size"]
+    plan = MemoryPlan.model_validate({**(trial.plan or {}), "per_device_eval_batch_size": size})
+    longest = max(tokens for _, tokens, _ in rows.eval)
+    found = trainer_estimate(
+        shape,
+        Hyperparameters.model_validate(trial.hyperparameters),
+        plan,
+        math.ceil(longest / PADDED_TO) * PADDED_TO,
+        Limit.of(Card.model_validate(study.spec["card"]), shape).hardware,
+    )
+    return found.allocated_bytes if found.moment == "evaluation" else None
 
 
 def _check_complete(recorded: Recorded) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from vram_search.data import Rows, load_rows
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.estimate import check_card_holds_base
-from vram_search.resources import cache_folder, shipped
+from vram_search.resources import cache_folder
 from vram_search.spec import ModelShape, StudySpec, load_shape
-from vram_search.spec.shape import shape_names, shipped_shape_for
+from vram_search.spec.shape import config_of
 from vram_search.spec.study import ModelSpec
 
 
@@ -50,7 +50,7 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     """
     rows = load_rows(study.dataset, study.seed)
     name_or_path, tokenizer = _locate_model(study.model, note)
-    shape = load_shape(_config_of(study.model, name_or_path))
+    shape = load_shape(config_of(name_or_path, study.model.shape))
     _check_targets(study, shape)
     check_card_holds_base(shape, study.card)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
@@ -58,32 +58,12 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
 
 def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, str | None]:
     if model.weights == "random":
-        return str(_config_of(model, model.model_name_or_path or "")), model.tokenizer
+        return str(config_of(model.model_name_or_path or "", model.shape)), model.tokenizer
     assert model.model_name_or_path is not None, "ModelSpec holds this"
     name_or_path = model.model_name_or_path
     if name_or_path.endswith(".gguf"):
         name_or_path = str(_converted(Path(name_or_path), note))
     return name_or_path, model.tokenizer or name_or_path
-
-
-def _config_of(model: ModelSpec, name_or_path: str) -> Path:
-    """The folder or file of the model's config.json.
-
-    Raises:
-        InputError: the model is not on this disk and its shape is not shipped.
-    """
-    if model.shape is not None:
-        shape = Path(model.shape)
-        return shape if shape.is_absolute() else shipped("configs", "models", model.shape)
-    if Path(name_or_path).exists():
-        return Path(name_or_path)
-    slug = shipped_shape_for(name_or_path)
-    if slug is None:
-        raise InputError(
-            f"the shape of {name_or_path} is not known here",
-            "set model.shape to a config.json, or to one of: " + ", ".join(shape_names()),
-        )
-    return shipped("configs", "models", slug)
 
 
 def _converted(gguf: Path, note: Callable[[str], None]) -> Path:

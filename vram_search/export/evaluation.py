@@ -1,0 +1,110 @@
+"""A tool's own evaluation, which may need more than the training.
+
+A trial looks at the logits of EVAL_LOSS_TOKENS tokens at a time. transformers' `Trainer` turns
+those of a whole batch into fp32, beside which the loss keeps their log-softmax
+(`loss/loss_utils.py`, `ForCausalLMLoss`): 10 bytes an entry instead of 2. So does a model with
+Liger's fused loss, which has no logits in training alone (liger_kernel
+`transformers/model/`, `skip_logits`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vram_search.estimate import Estimate, predict, workload_of
+from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.limit import Limit
+from vram_search.export.trial import ExportedTrial
+from vram_search.spec import Hyperparameters, MemoryPlan, ModelShape
+from vram_search.units import format_bytes
+
+
+def trainer_estimate(
+    shape: ModelShape,
+    hyperparameters: Hyperparameters,
+    plan: MemoryPlan,
+    eval_tokens: int,
+    hardware: Hardware,
+) -> Estimate:
+    """Predicted peak where transformers' Trainer evaluates.
+
+    Args:
+        eval_tokens: of the longest evaluation row.
+
+    Raises:
+        ValueError: the model lacks a LoRA module that is named.
+    """
+    workload = workload_of(shape, hyperparameters, plan, eval_tokens)
+    return predict(replace(workload, eval_cutoff_len=eval_tokens, eval_loss_tokens=None), hardware)
+
+
+def with_evaluation(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial:
+    """The trial with the evaluation batch that a tool can take: the largest that is not the peak of
+    the run, else one row; without evaluations where one row does not fit the card.
+
+    Args:
+        eval_tokens: of the tool's longest evaluation row; None where the tool never has the logits
+            of a whole batch in fp32.
+    """
+    if eval_tokens is None or trial.shape is None:
+        return trial
+    limit = Limit.of(trial.card, trial.shape)
+    size = trial.plan.per_device_eval_batch_size
+    while True:
+        plan = trial.plan.model_copy(update={"per_device_eval_batch_size": size})
+        try:
+            found = trainer_estimate(trial.shape, trial.hp, plan, eval_tokens, limit.hardware)
+        except ValueError:
+            return trial  # a module that the model lacks: the tool's check names it
+        is_peak = found.moment == "evaluation"
+        if not is_peak or size == 1:
+            break
+        size //= 2
+    return replace(
+        trial,
+        plan=plan,
+        evaluates=not is_peak or limit.fits(found.required_bytes),
+        evaluation_bytes=found.allocated_bytes if is_peak else None,
+    )
+
+
+def evaluation_keys(trial: ExportedTrial) -> dict[str, Any]:
+    """transformers' arguments, but for the batch."""
+    if not trial.evaluates:
+        return {"eval_strategy": "no"}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": trial.eval_steps,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+
+
+def checkpoint_keys(trial: ExportedTrial) -> dict[str, Any]:
+    """transformers' arguments. Without evaluations every checkpoint is kept: the trial's best step
+    is one of them."""
+    keys = {"save_strategy": "steps", "save_steps": trial.eval_steps}
+    return keys | {"save_total_limit": 2} if trial.evaluates else keys
+
+
+def evaluation_notes(trial: ExportedTrial, title: str) -> list[str]:
+    """Comments for the file's top.
+
+    Args:
+        title: the tool's.
+    """
+    if trial.evaluation_bytes is None:
+        return []
+    peak = format_bytes(trial.evaluation_bytes)
+    if trial.evaluates:
+        return [
+            f"{title} turns the logits of an evaluation batch into fp32: {peak} allocated at",
+            "most (predicted), which is more than the training takes.",
+        ]
+    best = trial.record.eval_loss_step or trial.steps
+    return [
+        f"No evaluation: {title} would turn the logits of a row into fp32, {peak} allocated",
+        f"(predicted), which the card does not leave. The trial's best step was {best}.",
+    ]
