@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ def measure(setting: Setting, card: Card, dataset: DatasetSpec, steps: int, fold
     if finished.outcome != "complete":
         what = f"{setting.model}, {setting.name} ({plan.label})"
         raise VramSearchError(f"{what}: {finished.outcome} in {finished.stage}: {finished.message}")
-    seconds = (ends[-1] - ends[0]) / (len(ends) - 1)
+    # The median: Triton compiles for kinds of lengths that it meets first, once on a machine.
+    seconds = statistics.median(end - start for start, end in pairwise(ends))
     return result_of(setting, plan, pace, rows, seconds, finished.allocated_bytes or 0)
 
 

@@ -142,9 +142,12 @@ def generate(name: str, target: Path) -> list[Path]:
     for study, trial, rows in trials(target):
         paths = write_export(study, trial, rows, target, to=name)
         back = parse_export(ALL_TOOLS[name], paths[0].read_text(encoding="utf-8"))
+        assert trial.plan is not None
+        size = back["plan"]["per_device_eval_batch_size"]  # smaller where the tool's would not fit
+        assert size <= trial.plan["per_device_eval_batch_size"], paths[0]
         assert back == {
             "hyperparameters": trial.hyperparameters,
-            "plan": trial.plan,
+            "plan": trial.plan | {"per_device_eval_batch_size": size},
             "seed": trial.seed,
         }, paths[0]
         files.append(paths[0])
