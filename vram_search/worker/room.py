@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vram_search.estimate import PlannedTrial, choose_plan, plans
@@ -49,6 +49,8 @@ class Room:
     """The card's, as the device here plays it; None: the card's own."""
     idle_since: float | None = None
     """Reading of the performance counter when the latest training ended."""
+    planned: dict[tuple[object, ...], list[PlannedTrial]] = field(default_factory=dict)
+    """What `fits` has planned, by all of a point that decides bytes."""
 
     @property
     def budget_bytes(self) -> int:
@@ -77,10 +79,18 @@ class Room:
         leaves that to the card."""
         if not self.study.plan.skip_infeasible:
             return True
-        return (
-            choose_plan(self.candidates(hyperparameters), self.budget_bytes, self.margin)
-            is not None
-        )
+        key = tuple(hyperparameters.model_dump(exclude={"lora_alpha", "learning_rate"}).values())
+        if key not in self.planned:
+            # Without pace and rows: they order the plans, and change no bytes.
+            self.planned[key] = plans(
+                self.prepared.shape,
+                hyperparameters,
+                self.study.card,
+                self.pins,
+                eval_cutoff_len=self.study.eval_cutoff_len,
+                hardware=self.hardware,
+            )
+        return choose_plan(self.planned[key], self.budget_bytes, self.margin) is not None
 
 
 def make_room(
