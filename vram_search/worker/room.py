@@ -50,7 +50,8 @@ class Room:
     idle_since: float | None = None
     """Reading of the performance counter when the latest training ended."""
     planned: dict[tuple[object, ...], list[PlannedTrial]] = field(default_factory=dict)
-    """What `fits` has planned, by all of a point that decides bytes."""
+    """Plans that `fits` asked for, by all of a point that decides bytes. Their seconds are
+    by the pace of that time."""
 
     @property
     def budget_bytes(self) -> int:
@@ -81,15 +82,7 @@ class Room:
             return True
         key = tuple(hyperparameters.model_dump(exclude={"lora_alpha", "learning_rate"}).values())
         if key not in self.planned:
-            # Without pace and rows: they order the plans, and change no bytes.
-            self.planned[key] = plans(
-                self.prepared.shape,
-                hyperparameters,
-                self.study.card,
-                self.pins,
-                eval_cutoff_len=self.study.eval_cutoff_len,
-                hardware=self.hardware,
-            )
+            self.planned[key] = self.candidates(hyperparameters)
         return choose_plan(self.planned[key], self.budget_bytes, self.margin) is not None
 
 
