@@ -214,10 +214,10 @@ def result_of(
     allocated_bytes: int,
 ) -> Result:
     """The figures of a plan whose steps take so many seconds."""
-    cut = [min(tokens, CUTOFF_LEN) for tokens in row_tokens]
-    mean_tokens = statistics.mean(cut)
+    mean_tokens = statistics.mean(min(tokens, CUTOFF_LEN) for tokens in row_tokens)
     workload = workload_of(setting.shape, POINT, plan, CUTOFF_LEN)
-    padded = padded_tokens(cut, plan.batch_size, plan.per_device_train_batch_size)
+    rows, micro_batch = sorted(row_tokens, reverse=True), plan.per_device_train_batch_size
+    padded = padded_tokens(rows, CUTOFF_LEN, plan.batch_size, micro_batch)
     flops = plan.gradient_accumulation_steps * model_flops(workload, mean_tokens)
     return Result(
         model=setting.model,

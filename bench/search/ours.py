@@ -16,7 +16,7 @@ from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
 from vram_search.search.advisor import Fits
 from vram_search.search.knowledge import Experience, shipped, tasks
-from vram_search.search.stopping import COMPLETE_BEFORE, Stopping
+from vram_search.search.stopping import Stopping
 from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
@@ -93,10 +93,10 @@ def _play(replay: Replay, rules: Rules) -> None:
     while replay.clock < replay.night:
         left = _left(replay)
         complete = sum(trial.outcome == "complete" for trial in replay.trials)
-        asks = rules.stops_early and complete >= COMPLETE_BEFORE
-        if asks and stopping.is_due(complete, search.expected_gain(fits, left)):
-            return
         proposal = search.ask(fits, left)
+        gain = proposal.gain if rules.stops_early else None
+        if gain is not None and stopping.is_due(complete, gain):
+            return
         if proposal.retry_of is None and not left:
             return
         config = by_point.get(proposal.hyperparameters)

@@ -119,19 +119,23 @@ def test_pace_multiplies_by_its_factor_and_its_kinds() -> None:
 
 
 def test_rows_of_one_length_need_no_padding() -> None:
-    assert {padded_tokens([300] * 5, 8, size) for size in (1, 2, 4, 8)} == {300}
+    assert {padded_tokens([300] * 5, 512, 8, size) for size in (1, 2, 4, 8)} == {300}
 
 
 def test_whole_batch_is_padded_to_its_longest_row_and_single_rows_not_at_all() -> None:
-    lengths = range(1, 1001)
-    assert padded_tokens(lengths, 8, 8) == pytest.approx(1000 * 8 / 9, rel=0.01)
-    assert padded_tokens(lengths, 8, 1) == pytest.approx(500, rel=0.01)
+    lengths = range(1000, 0, -1)
+    assert padded_tokens(lengths, 1024, 8, 8) == pytest.approx(1000 * 8 / 9, rel=0.01)
+    assert padded_tokens(lengths, 1024, 8, 1) == pytest.approx(500, rel=0.01)
+    assert padded_tokens(lengths, 512, 8, 8) == 512
 
 
 @given(lengths=LENGTHS, micro_batch=st.sampled_from([1, 2, 4, 8]))
 def test_larger_micro_batches_pad_no_less(lengths: list[int], micro_batch: int) -> None:
-    padded = padded_tokens(lengths, 16, micro_batch)
-    assert min(lengths) <= padded <= padded_tokens(lengths, 16, 2 * micro_batch) <= max(lengths)
+    rows = sorted(lengths, reverse=True)
+    padded, wider = (
+        padded_tokens(rows, rows[0], 16, size) for size in (micro_batch, 2 * micro_batch)
+    )
+    assert rows[-1] <= padded <= wider <= rows[0]
 
 
 def test_flops_of_a_token_are_four_per_frozen_weight_and_six_per_trained_one() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from vram_search.search.advisor import Advisor
 from vram_search.search.candidates import NEAR_CANDIDATES, candidates
 from vram_search.search.knowledge import Experience, tasks
 from vram_search.search.seen import Seen, merged
-from vram_search.search.surrogate import Task
+from vram_search.search.surrogate import Surrogate, Task
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.store import Store, StudyRecord, TrialResult
@@ -85,37 +86,37 @@ def rate_of(advice: Hyperparameters | Seen | None) -> float:
 
 @pytest.mark.parametrize("best", [1e-4, 2e-3])
 def test_first_proposal_is_where_an_earlier_search_was_best(best: float) -> None:
-    advice = advisor(earlier(best), opening=[1e-2]).propose([], LINE, fits_all)
+    advice = advisor(earlier(best), opening=[1e-2]).propose([], LINE, fits_all).choice
     assert 0.5 < rate_of(advice) / best < 2
 
 
 def test_without_knowledge_the_opening_comes_first_and_then_the_surrogate() -> None:
     one = advisor(opening=[3e-5, 6e-3])
     seen: list[Seen] = []
-    assert rate_of(one.propose(seen, LINE, fits_all)) == 3e-5
+    assert rate_of(one.propose(seen, LINE, fits_all).choice) == 3e-5
     seen.append(complete(0, 3e-5, 2.0, 1.5))
-    assert rate_of(one.propose(seen, LINE, fits_all)) == 6e-3
+    assert rate_of(one.propose(seen, LINE, fits_all).choice) == 6e-3
     seen.append(complete(1, 6e-3, 2.0, 1.5))
-    assert one.propose(seen, LINE, fits_all) in LINE
+    assert one.propose(seen, LINE, fits_all).choice in LINE
 
 
 def test_with_knowledge_the_opening_comes_after_two_points() -> None:
     one = advisor(earlier(1e-3), opening=[1e-5])
     seen = [complete(0, 1e-3, 1.2, 1.0)]
-    assert rate_of(one.propose(seen, LINE, fits_all)) != 1e-5
+    assert rate_of(one.propose(seen, LINE, fits_all).choice) != 1e-5
     seen.append(complete(1, 1.5e-3, 1.2, 1.1))
-    assert rate_of(one.propose(seen, LINE, fits_all)) == 1e-5
+    assert rate_of(one.propose(seen, LINE, fits_all).choice) == 1e-5
 
 
 def test_point_of_the_opening_that_does_not_fit_is_passed_over() -> None:
     one = advisor(opening=[3e-5, 6e-3])
-    assert rate_of(one.propose([], LINE, lambda point: point.learning_rate > 1e-3)) == 6e-3
+    assert rate_of(one.propose([], LINE, lambda point: point.learning_rate > 1e-3).choice) == 6e-3
 
 
 def test_own_trials_draw_the_proposals_to_the_best() -> None:
     seen = [complete(n, rate, loss(rate, 3e-4)) for n, rate in enumerate(RATES[::5])]
     left = [point for point in LINE if point not in {trial.hyperparameters for trial in seen}]
-    assert 0.4 < rate_of(advisor().propose(seen, left, fits_all)) / 3e-4 < 2.5
+    assert 0.4 < rate_of(advisor().propose(seen, left, fits_all).choice) / 3e-4 < 2.5
 
 
 def told(finals: int = 4) -> list[Seen]:
@@ -157,32 +158,32 @@ def test_stopped_trial_is_proposed_again_when_its_forecast_is_the_best_use() -> 
     promising = Seen(8, at(3e-4), (1.2,))
     beside_a_bad_one = [at(1.7e-3)]
     seen = [*told(finals=5), promising]
-    assert advisor().propose(seen, beside_a_bad_one, fits_all) is promising
+    assert advisor().propose(seen, beside_a_bad_one, fits_all).choice is promising
     hopeless = Seen(8, at(5e-3), (4.0,))
-    assert advisor().propose([*told(), hopeless], LINE, fits_all) is not hopeless
+    assert advisor().propose([*told(), hopeless], LINE, fits_all).choice is not hopeless
 
 
 @pytest.mark.parametrize("flaw", [{"diverged": True}, {"fits": False}])
 def test_trial_that_diverged_or_did_not_fit_is_never_proposed_again(flaw: dict[str, bool]) -> None:
     stopped = Seen(8, at(3e-4), (1.2,), **flaw)
-    assert advisor().propose([*told(), stopped], [], fits_all) is None
-    assert advisor().propose([*told(), stopped], [at(1e-2)], fits_all) == at(1e-2)
+    assert advisor().propose([*told(), stopped], [], fits_all).choice is None
+    assert advisor().propose([*told(), stopped], [at(1e-2)], fits_all).choice == at(1e-2)
 
 
 def test_only_candidate_that_fits_is_proposed_however_bad_it_is() -> None:
     worst = at(1e-2)
     one = advisor(earlier(1e-4))
-    assert one.propose(told(), LINE, lambda point: point == worst) == worst
+    assert one.propose(told(), LINE, lambda point: point == worst).choice == worst
 
 
 def test_where_none_fits_a_stopped_trial_is_proposed_or_else_what_does_not_fit() -> None:
     hopeless = Seen(8, at(5e-3), (4.0,))
-    assert advisor().propose([*told(), hopeless], LINE, fits_none) is hopeless
-    assert advisor().propose(told(), LINE, fits_none) in LINE
+    assert advisor().propose([*told(), hopeless], LINE, fits_none).choice is hopeless
+    assert advisor().propose(told(), LINE, fits_none).choice in LINE
 
 
 def test_nothing_is_proposed_where_nothing_is_left() -> None:
-    assert advisor().propose(told(), [], fits_all) is None
+    assert advisor().propose(told(), [], fits_all).choice is None
 
 
 def choices(values: Sequence[object]) -> st.SearchStrategy[list[object]]:
@@ -302,6 +303,29 @@ def test_search_proposes_no_point_that_does_not_fit(open_search: OpenSearch) -> 
         proposal = search.ask(fits)
         assert fits(proposal.hyperparameters)
         search.tell(proposal.number, "complete", 1.0 + proposal.number, -0.1)
+
+
+def test_proposal_with_its_gain_takes_one_fit_and_an_enqueued_point_takes_none(
+    open_search: OpenSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, asked = Mock(wraps=Surrogate), Mock(return_value=True)
+    monkeypatch.setattr("vram_search.search.advisor.Surrogate", fitted)
+    search = open_search(SPACE)
+    search.enqueue(at(1e-4))
+    waited = search.ask(asked)
+    search.tell(waited.number, "complete", 1.0, -0.1)
+    assert (waited.was_enqueued, waited.gain) == (True, None)
+    assert (fitted.call_count, asked.call_count) == (0, 0)
+    gain = search.ask(asked).gain
+    assert gain is not None and math.isfinite(gain)
+    assert (fitted.call_count, asked.call_count) == (1, 1)
+
+
+def test_one_of_the_best_goes_on_without_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = Mock(wraps=Surrogate)
+    monkeypatch.setattr("vram_search.search.advisor.Surrogate", fitted)
+    assert advisor().goes_on([*told(), running(0.5)], 99, LINE, fits_all)
+    assert fitted.call_count == 0
 
 
 @pytest.mark.parametrize("losses", [[1.0] * 6, [0.0] * 6, [0.0, 9.0, 1.0, 1e9, 1e-9, 1.0]])

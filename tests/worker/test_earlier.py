@@ -132,5 +132,5 @@ def test_search_starts_where_another_study_was_best(room: Room) -> None:
         Hyperparameters(**{**POINT, "lora_rank": rank, "lora_alpha": 2 * rank})
         for rank in space.lora_rank
     ]
-    advice = Advisor(space, (), tasks, []).propose([], points, lambda point: True)
+    advice = Advisor(space, (), tasks, []).propose([], points, lambda point: True).choice
     assert advice == points[-1]

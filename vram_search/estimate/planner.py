@@ -66,10 +66,11 @@ def plans(
     """
     pace = pace or Pace(Speed.of(card))
     hardware = hardware or hardware_for(card)
-    cut = [min(tokens, hyperparameters.cutoff_len) for tokens in row_tokens]
+    cutoff_len, batch_size = hyperparameters.cutoff_len, hyperparameters.batch_size
+    rows = sorted(row_tokens, reverse=True)
     found = []
-    for micro_batch in _micro_batches(hyperparameters.batch_size, pins):
-        padded = padded_tokens(cut, hyperparameters.batch_size, micro_batch) if cut else None
+    for micro_batch in _micro_batches(batch_size, pins):
+        padded = padded_tokens(rows, cutoff_len, batch_size, micro_batch) if rows else None
         for checkpointing in _choices(pins.gradient_checkpointing, (False, True)):
             plan = _plan(hyperparameters, card, pins, micro_batch, checkpointing)
             sizes = _eval_batches(hyperparameters, pins, micro_batch, eval_cutoff_len)

@@ -141,16 +141,20 @@ def step_seconds(
     return pace.factor_of(workload) * (micro_batches + _optimizer_seconds(workload, fit))
 
 
-def padded_tokens(row_tokens: Sequence[int], batch_size: int, micro_batch: int) -> float:
+def padded_tokens(
+    row_tokens: Sequence[int], cutoff_len: int, batch_size: int, micro_batch: int
+) -> float:
     """Expected tokens that a row takes in a micro-batch, padding included.
 
     The rows of an optimizer step are put into micro-batches by length, so each is padded to the
     longest of rows that follow it: order statistics of `batch_size` rows, at the quantiles
     k / (batch_size + 1).
+
+    Args:
+        row_tokens: lengths of all rows, uncut, the longest first.
     """
-    ordered = sorted(row_tokens, reverse=True)
     longest = [
-        ordered[int(len(ordered) * (first + 1) / (batch_size + 1))]
+        min(row_tokens[int(len(row_tokens) * (first + 1) / (batch_size + 1))], cutoff_len)
         for first in range(0, batch_size, micro_batch)
     ]
     return sum(longest) / len(longest)

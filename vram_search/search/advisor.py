@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,21 @@ class _Forecast:
     noise: Array
 
 
+@dataclass(frozen=True)
+class Advice:
+    """What to train next.
+
+    Attributes:
+        choice: a new point, or one that was stopped and deserves to go on from its start; None
+            where neither is left.
+        gain: share by which one more run, of a candidate or of a stopped trial, is expected to
+            lower the best eval_loss at most; infinite before the first loss, None of the opening.
+    """
+
+    choice: Hyperparameters | Seen | None
+    gain: float | None
+
+
 class Advisor:
     """Advice from trials seen so far.
 
@@ -67,31 +82,26 @@ class Advisor:
 
     def propose(
         self, seen: Sequence[Seen], candidates: Sequence[Hyperparameters], fits: Fits
-    ) -> Hyperparameters | Seen | None:
-        """A new point, or one that was stopped and deserves to go on from its start.
+    ) -> Advice:
+        """The best use of the time, by one fit of the surrogate at most.
 
         Args:
             candidates: points not seen yet.
             fits: whether a point fits the card; the first candidate is proposed where none does.
-
-        Returns:
-            None where neither is left.
         """
         if len(seen) >= KNOWN_FIRST or not self._tasks:
             known = {trial.hyperparameters for trial in seen}
             for point in self._opening:
                 if point not in known and fits(point):
-                    return point
+                    return Advice(point, None)
         view = self._view(seen)
         rates = self._rates_of_stopped(view, seen, None)
         again = max(rates, key=lambda place: rates[place], default=None)
         new = self._best_new(view, candidates, fits)
-        if new is None:
-            return seen[again] if again is not None else next(iter(candidates), None)
-        point, rate = new
-        if again is not None and rates[again] > rate:
-            return seen[again]
-        return point
+        gain = _gain(view, rates.values(), new)
+        if again is not None and (new is None or rates[again] > new[1]):
+            return Advice(seen[again], gain)
+        return Advice(new[0] if new is not None else next(iter(candidates), None), gain)
 
     def goes_on(
         self,
@@ -101,27 +111,15 @@ class Advisor:
         fits: Fits,
     ) -> bool:
         """Whether the running trial is the best use of the time to its next rung and beyond."""
-        view = self._view(seen)
-        rates = self._rates_of_stopped(view, seen, number)
-        current = next((place for place in rates if seen[place].number == number), None)
+        running = (i for i, one in enumerate(seen) if one.number == number and one.is_open)
+        current = next(running, None)
         if current is None or _is_among_the_best(seen[current], seen):
             return True
+        view = self._view(seen)
+        rates = self._rates_of_stopped(view, seen, number)
         own = rates.pop(current) + PERSEVERANCE
         new = self._best_new(view, candidates, fits)
         return own >= max([*rates.values(), *([new[1]] if new else [])], default=-math.inf)
-
-    def expected_gain(
-        self, seen: Sequence[Seen], candidates: Sequence[Hyperparameters], fits: Fits
-    ) -> float:
-        """Share by which one more run, of a candidate or of a stopped trial, is expected to lower
-        the best eval_loss at most; infinite before the first loss."""
-        view = self._view(seen)
-        if view.reference is None:
-            return math.inf
-        gains = list(self._rates_of_stopped(view, seen, None).values())
-        if new := self._best_new(view, candidates, fits):
-            gains.append(new[1] + math.log(NEW_SHARE))
-        return math.exp(max(gains)) if gains else 0.0
 
     def _best_new(
         self, view: _View, candidates: Sequence[Hyperparameters], fits: Fits
@@ -209,6 +207,16 @@ class Advisor:
         return _Forecast(
             np.array([loss if math.isfinite(loss) else worst for loss in losses]), np.array(noise)
         )
+
+
+def _gain(
+    view: _View, stopped: Iterable[float], new: tuple[Hyperparameters, float] | None
+) -> float:
+    """`Advice.gain`, of the rates of stopped trials and the best new point with its own."""
+    if view.reference is None:
+        return math.inf
+    logarithms = [*stopped, *([new[1] + math.log(NEW_SHARE)] if new else [])]
+    return math.exp(max(logarithms, default=-math.inf))
 
 
 def _is_among_the_best(trial: Seen, seen: Sequence[Seen]) -> bool:

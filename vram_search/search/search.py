@@ -55,12 +55,15 @@ class Proposal:
     Attributes:
         retry_of: the trial with the same point that was lost, or stopped too early.
         was_enqueued: whether it waited in line, and is not what the sampler proposes now.
+        gain: share by which one more run is expected to lower the best eval_loss; None where the
+            strategy does not know, or was not asked.
     """
 
     number: int
     hyperparameters: Hyperparameters
     retry_of: int | None
     was_enqueued: bool
+    gain: float | None
 
 
 class Search:
@@ -127,36 +130,26 @@ class Search:
             points: `gp` chooses among these instead of the whole space.
         """
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        gain = None
         if self._advisor is not None and not waiting:
-            self._advise(self._advisor, fits, points)
+            gain = self._advise(self._advisor, fits, points)
         trial = self._study.ask(fixed_distributions=distributions(self.space))
         hyperparameters = decode(trial.params, self.space, self.alpha_ratio)
         self._running[trial.number] = trial
         retry_of = trial.user_attrs.get(_RETRY_OF)
-        return Proposal(trial.number, hyperparameters, retry_of, was_enqueued=bool(waiting))
+        return Proposal(trial.number, hyperparameters, retry_of, bool(waiting), gain)
 
     def _advise(
         self, advisor: Advisor, fits: Fits, points: Sequence[Hyperparameters] | None
-    ) -> None:
-        """Enqueues what the advisor proposes."""
+    ) -> float | None:
+        """Enqueues what the advisor proposes; returns the gain that it expects."""
         seen = merged(self._shown())
         advice = advisor.propose(seen, self._choice(seen, points), fits)
-        if isinstance(advice, Seen):
-            self.enqueue_retry(advice.hyperparameters, advice.number)
-        elif advice is not None:
-            self._study.enqueue_trial(encode(advice, self.space))
-
-    def expected_gain(
-        self,
-        fits: Fits = lambda point: True,
-        points: Sequence[Hyperparameters] | None = None,
-    ) -> float | None:
-        """Share by which one more run is expected to lower the best eval_loss; None where the
-        strategy does not know. Arguments as those of `ask`."""
-        if self._advisor is None:
-            return None
-        seen = merged(self._shown())
-        return self._advisor.expected_gain(seen, self._choice(seen, points), fits)
+        if isinstance(advice.choice, Seen):
+            self.enqueue_retry(advice.choice.hyperparameters, advice.choice.number)
+        elif advice.choice is not None:
+            self._study.enqueue_trial(encode(advice.choice, self.space))
+        return advice.gain
 
     def _choice(
         self, seen: Sequence[Seen], points: Sequence[Hyperparameters] | None

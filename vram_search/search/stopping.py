@@ -17,13 +17,13 @@ class Stopping:
 
     hopeless: int = 0
 
-    def is_due(self, complete: int, gain: float | None) -> bool:
-        """To be asked once before each proposal.
+    def is_due(self, complete: int, gain: float) -> bool:
+        """To be asked once of each proposal that the search itself made.
 
         Args:
             complete: trials so far.
-            gain: `Search.expected_gain`; None where that is not known.
+            gain: `Proposal.gain`.
         """
-        hopes = gain is None or gain >= LEAST_GAIN or complete < COMPLETE_BEFORE
+        hopes = gain >= LEAST_GAIN or complete < COMPLETE_BEFORE
         self.hopeless = 0 if hopes else self.hopeless + 1
         return self.hopeless >= IN_A_ROW

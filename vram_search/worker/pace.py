@@ -46,7 +46,8 @@ def learnt_pace(
     """
     pace = Pace(speed_here(device, card))
     usable = [t for t in trials if t.device == device and t.plan and t.outcome != "oom"]
-    ratios = (_ratio(shape, trial, pace, row_tokens) for trial in usable)
+    rows = sorted(row_tokens, reverse=True)
+    ratios = (_ratio(shape, trial, pace, rows) for trial in usable)
     return corrected(pace, [ratio for ratio in ratios if ratio is not None])
 
 
@@ -85,15 +86,15 @@ def _ratio(
     shape: ModelShape, trial: TrialRecord, pace: Pace, row_tokens: Sequence[int]
 ) -> tuple[Kind, float] | None:
     """Kind and measured / predicted seconds; the probe's, whose rows are the longest, where the
-    training had no second step."""
+    training had no second step. Rows come the longest first."""
     measured = trial.measured or {}
     hp = Hyperparameters.model_validate(trial.hyperparameters)
     workload = workload_of(shape, hp, MemoryPlan.model_validate(trial.plan), hp.cutoff_len)
-    cut = [min(tokens, hp.cutoff_len) for tokens in row_tokens] or [hp.cutoff_len]
+    rows, micro_batch = row_tokens or [hp.cutoff_len], workload.per_device_train_batch_size
     if seconds := measured.get("step_seconds"):
-        tokens = padded_tokens(cut, hp.batch_size, workload.per_device_train_batch_size)
+        tokens = padded_tokens(rows, hp.cutoff_len, hp.batch_size, micro_batch)
     elif seconds := measured.get("probe_step_seconds"):
-        tokens = max(cut)
+        tokens = min(rows[0], hp.cutoff_len)
     else:
         return None
     return kind_of(workload), seconds / step_seconds(workload, pace, tokens)

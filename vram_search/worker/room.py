@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vram_search.estimate import PlannedTrial, choose_plan, plans
@@ -49,6 +49,9 @@ class Room:
     """The card's, as the device here plays it; None: the card's own."""
     idle_since: float | None = None
     """Reading of the performance counter when the latest training ended."""
+    planned: dict[tuple[object, ...], list[PlannedTrial]] = field(default_factory=dict)
+    """Plans that `fits` asked for, by all of a point that decides bytes. Their seconds are
+    by the pace of that time."""
 
     @property
     def budget_bytes(self) -> int:
@@ -77,10 +80,10 @@ class Room:
         leaves that to the card."""
         if not self.study.plan.skip_infeasible:
             return True
-        return (
-            choose_plan(self.candidates(hyperparameters), self.budget_bytes, self.margin)
-            is not None
-        )
+        key = tuple(hyperparameters.model_dump(exclude={"lora_alpha", "learning_rate"}).values())
+        if key not in self.planned:
+            self.planned[key] = self.candidates(hyperparameters)
+        return choose_plan(self.planned[key], self.budget_bytes, self.margin) is not None
 
 
 def make_room(

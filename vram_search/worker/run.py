@@ -16,9 +16,9 @@ from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.limit import Limit
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
-from vram_search.search import Search, priors
+from vram_search.search import Proposal, Search, priors
 from vram_search.search.advisor import KNOWN_FIRST
-from vram_search.search.stopping import COMPLETE_BEFORE, Stopping
+from vram_search.search.stopping import Stopping
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
@@ -160,9 +160,10 @@ def _search(room: Room, stop: StopRule) -> str:
     while True:
         if why := _is_over(room, stop):
             return why
-        if why := _is_hopeless(room, stopping):
-            return why
         proposal = room.search.ask(room.fits)
+        if why := _is_hopeless(room, stopping, proposal):
+            room.search.drop(proposal.number)
+            return why
         point = tuple(sorted(proposal.hyperparameters.model_dump().items()))
         if point in tried and proposal.retry_of is None:
             room.search.drop(proposal.number)
@@ -246,17 +247,17 @@ def _is_over(room: Room, stop: StopRule) -> str:
     return ""
 
 
-def _is_hopeless(room: Room, stopping: Stopping) -> str:
-    """Why the night may end before its time; empty while something better is to be expected."""
-    complete = room.store.outcome_counts(room.record.id)[COMPLETE]
-    if not room.study.budget.stop_early or complete < COMPLETE_BEFORE:
+def _is_hopeless(room: Room, stopping: Stopping, proposal: Proposal) -> str:
+    """Why the night may end before its time; empty while something better is to be expected, or
+    where the proposal does not tell."""
+    if proposal.gain is None or not room.study.budget.stop_early:
         return ""
-    gain = room.search.expected_gain(room.fits)
-    if not stopping.is_due(complete, gain):
+    complete = room.store.outcome_counts(room.record.id)[COMPLETE]
+    if not stopping.is_due(complete, proposal.gain):
         return ""
     return (
         f"nothing better is to be expected: one more run promises to lower the best eval_loss by "
-        f"{gain:.3%} (budget.stop_early: false goes on)"
+        f"{proposal.gain:.3%} (budget.stop_early: false goes on)"
     )
 
 

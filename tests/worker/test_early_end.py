@@ -1,0 +1,86 @@
+"""A search that ends before its budget is used up, since nothing better is to be expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from vram_search.protocol import Evaluated, Finished, Ready, TrialJob
+from vram_search.search import stopping
+from vram_search.spec import Hyperparameters
+from vram_search.units import GIB
+from vram_search.worker.room import Room
+from vram_search.worker.run import ENDLESS, _search
+
+
+class Trainer:
+    """Every trial is complete, with the same loss."""
+
+    pid = None
+
+    def ready(self) -> Ready:
+        return Ready(
+            device="CPU",
+            has_gpu=False,
+            versions={},
+            train_rows=8,
+            eval_rows=4,
+            longest_tokens=256,
+            rows_cut=0,
+            data_hash="d1",
+            allocated_bytes=None,
+            seconds=1,
+        )
+
+    def run(self, job: TrialJob, on_event: Callable[[object], None], prune: object) -> Finished:
+        on_event(
+            Evaluated(
+                step=9,
+                fraction=1.0,
+                is_rung=False,
+                eval_loss=1.5,
+                own_cutoff_eval_loss=1.6,
+                bits_per_byte=0.7,
+                example_loss_sums=(),
+                seconds=1,
+            )
+        )
+        return Finished(
+            outcome="complete",
+            stage="train",
+            step=9,
+            steps_total=9,
+            allocated_bytes=5 * GIB,
+            reserved_bytes=6 * GIB,
+        )
+
+
+def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
+    make_room: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "COMPLETE_BEFORE", 0)
+    monkeypatch.setattr(stopping, "IN_A_ROW", 1)
+    monkeypatch.setattr(stopping, "LEAST_GAIN", math.inf)
+    room = make_room(Trainer())
+    space = room.study.search_space
+    for rate in (1e-4, 2e-4):
+        room.search.enqueue(
+            Hyperparameters(
+                optim="adamw_8bit",
+                lora_target="all",
+                lora_rank=16,
+                lora_alpha=32,
+                cutoff_len=space.cutoff_len[0],
+                batch_size=space.batch_size[0],
+                learning_rate=rate,
+            )
+        )
+
+    why = _search(room, ENDLESS)
+
+    assert why.startswith("nothing better is to be expected")
+    outcomes = [trial.outcome for trial in room.store.trials(room.record.id)]
+    assert outcomes == ["complete", "complete"]
+    assert room.search.open_numbers() == [], "what it would have tried next is withdrawn"
