@@ -14,6 +14,7 @@ import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import threadpool_limits
 
 from vram_search.search.advisor import Advisor, Fits
 from vram_search.search.candidates import candidates
@@ -38,6 +39,10 @@ TRIALS_BEFORE_PRUNING = 3
 PRUNED_SHARE = 50.0
 """Per cent pruned at a rung: on real curves the better half at 1/9 of a run keeps all of the five
 best (docs/experiments.md)."""
+
+ONE_THREAD = {"limits": 1, "user_api": "blas"}
+"""For `gp`, whose matrices are small: on busy cores BLAS's threads wait for each other, for seconds
+(docs/experiments.md)."""
 
 BUSY_SECONDS = 30
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
@@ -144,7 +149,8 @@ class Search:
     ) -> float | None:
         """Enqueues what the advisor proposes; returns the gain that it expects."""
         seen = merged(self._shown())
-        advice = advisor.propose(seen, self._choice(seen, points), fits)
+        with threadpool_limits(**ONE_THREAD):
+            advice = advisor.propose(seen, self._choice(seen, points), fits)
         if isinstance(advice.choice, Seen):
             self.enqueue_retry(advice.choice.hyperparameters, advice.choice.number)
         elif advice.choice is not None:
@@ -213,7 +219,8 @@ class Search:
         if any(len(one.losses) > rung for one in earlier):
             return False  # it began anew to get further than this
         seen = merged(trials)
-        return not self._advisor.goes_on(seen, number, self._choice(seen, points), fits)
+        with threadpool_limits(**ONE_THREAD):
+            return not self._advisor.goes_on(seen, number, self._choice(seen, points), fits)
 
     def tell(
         self,
