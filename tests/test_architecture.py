@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "search": {"errors", "units", "spec", "store"},
     "train": {"errors", "units", "spec", "data", "protocol"},
     "worker": BELOW_WORKER,
-    "export": {"errors", "units", "resources", "spec", "data", "store"},
+    "export": {"errors", "units", "resources", "spec", "data", "store", "estimate"},
     "importing": {"errors", "units", "resources", "spec", "store"},
     "report": {"errors", "units", "spec", "store", "estimate"},
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
