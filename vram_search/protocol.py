@@ -73,6 +73,8 @@ class Ready(Spec):
     train_rows: int
     eval_rows: int
     longest_tokens: int
+    """Of the training rows, uncut."""
+    longest_eval_tokens: int
     rows_cut: int
     """Training rows longer than the largest cutoff_len."""
     data_hash: str

@@ -8,9 +8,10 @@ import pytest
 
 from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.memory import predict
-from vram_search.estimate.planner import workload_of
+from vram_search.estimate.planner import Longest, workload_of
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
+from vram_search.units import GIB
 
 SHAPE = load_shape(shipped("configs", "models", "qwen2.5-3b"))
 EVAL_CUTOFF_LEN = 2048
@@ -61,3 +62,47 @@ def test_peak_with_fused_kernels_is_predicted_within_a_thousandth(
     workload = workload_of(SHAPE, hyperparameters, plan, EVAL_CUTOFF_LEN)
     estimate = predict(replace(workload, equal_lengths=not padded), Hardware())
     assert estimate.allocated_bytes == pytest.approx(measured, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("target", "rank", "batch", "accumulation", "checkpointing", "measured_gib"),
+    [
+        ("qkvo_gu", 32, 8, 1, True, 4.34),
+        ("all", 16, 16, 1, True, 6.03),
+        ("all", 32, 16, 1, True, 6.37),
+        ("qkvo_gu", 64, 8, 1, True, 4.85),
+        ("qkvo_gu", 8, 4, 1, False, 11.23),
+        ("qv", 16, 8, 1, True, 3.74),
+        ("qkvo_gu", 64, 16, 2, True, 7.04),
+        ("all", 64, 16, 2, True, 7.49),
+    ],
+)
+def test_peak_of_rows_shorter_than_the_cutoff_is_predicted_as_the_card_measured_it(
+    target: str,
+    rank: int,
+    batch: int,
+    accumulation: int,
+    checkpointing: bool,
+    measured_gib: float,
+) -> None:
+    """Probes of a search with cutoff_len 1024 on rows of up to 850 tokens (docs/experiments.md,
+    2026-11-27, an H200)."""
+    hyperparameters = Hyperparameters(
+        optim="adamw_torch_fused",
+        lora_target=target,
+        lora_rank=rank,
+        lora_alpha=2 * rank,
+        cutoff_len=1024,
+        batch_size=batch * accumulation,
+        learning_rate=1e-4,
+    )
+    plan = MemoryPlan(
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=checkpointing,
+        enable_liger_kernel=True,
+        expandable_segments=True,
+    )
+    rows = Longest(train=850, eval=850)
+    estimate = predict(workload_of(SHAPE, hyperparameters, plan, 1024, rows), Hardware())
+    assert estimate.allocated_bytes / GIB == pytest.approx(measured_gib, abs=0.006)

@@ -23,7 +23,7 @@ from vram_search.estimate import (
     workload_of,
 )
 from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.planner import decide_liger, liger_available
+from vram_search.estimate.planner import Longest, decide_liger, liger_available
 from vram_search.estimate.seconds import Pace, Speed, step_seconds
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
@@ -265,6 +265,24 @@ def test_larger_budget_never_gives_a_slower_plan(
         )
     ]
     assert costs == sorted(costs, reverse=True)
+
+
+def test_bytes_are_those_of_the_longest_rows_where_no_row_reaches_the_cutoff() -> None:
+    def found(cutoff_len: int, longest: Longest | None) -> list[PlannedTrial]:
+        point = POINT.model_copy(update={"cutoff_len": cutoff_len})
+        return plans(QWEN_3B, point, LINUX, PlanPins(), eval_cutoff_len=cutoff_len, longest=longest)
+
+    short = Longest(train=300, eval=200)
+    assert found(2048, short) == found(65536, short)
+    assert found(256, Longest(300, 300)) == found(256, None)
+    workload = found(2048, short)[0].estimate.workload
+    assert (workload.cutoff_len, workload.eval_cutoff_len) == (300, 200)
+    roomy = choose_plan(found(2048, short), 12 * GIB, margin=0.01)
+    assert roomy is not None
+    assert not roomy.plan.gradient_checkpointing
+    careful = choose_plan(found(2048, None), 12 * GIB, margin=0.01)
+    assert careful is not None
+    assert careful.step_seconds > roomy.step_seconds
 
 
 def test_nothing_is_chosen_where_nothing_fits() -> None:

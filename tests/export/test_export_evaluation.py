@@ -126,6 +126,18 @@ def test_the_rows_that_count_are_those_that_the_tool_evaluates(
     assert batch(tool, config) == size
 
 
+@pytest.mark.parametrize("tool", IN_FP32)
+def test_rows_that_the_trial_found_shorter_than_the_cutoff_count_as_they_are(
+    tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows
+) -> None:
+    short = long_trial(trial, cutoff_len=16384)
+    short = replace(short, predicted={"longest_tokens": 1024, "longest_eval_tokens": 700})
+    config, text = exported(tool, study, short, rows, 16384)
+    assert config["eval_strategy"] == "steps"
+    assert batch(tool, config) == 1
+    assert "into fp32" not in text
+
+
 @pytest.mark.parametrize(
     "changes",
     [

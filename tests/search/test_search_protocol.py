@@ -80,6 +80,7 @@ READY = Ready(
     train_rows=20,
     eval_rows=4,
     longest_tokens=128,
+    longest_eval_tokens=128,
     rows_cut=0,
     data_hash="d1",
     allocated_bytes=2**40,

@@ -31,6 +31,7 @@ READY = Ready(
     train_rows=8,
     eval_rows=4,
     longest_tokens=64,
+    longest_eval_tokens=64,
     rows_cut=0,
     data_hash="d1",
     allocated_bytes=1,

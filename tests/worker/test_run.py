@@ -288,10 +288,16 @@ def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
 ) -> None:
     study_file = write_study(
         card={"name": "toy", "total_bytes": "25 MiB"},
-        search_space={"cutoff_len": [96, 2048], "learning_rate": {"min": 1e-4, "max": 1e-2}},
+        search_space={
+            "lora_target": "all",
+            "lora_rank": [8, 896, 960, 1024],
+            "cutoff_len": 96,
+            "learning_rate": {"min": 1e-4, "max": 1e-2},
+        },
         training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
         budget={"trials": 1},
         strategy="tpe",  # `gp` proposes what fits
+        enqueue_priors=False,
     )
     done = vram_search("run", study_file)
 
@@ -313,7 +319,7 @@ def test_space_that_holds_nothing_for_the_card_is_given_up_after_three_trials(
 ) -> None:
     study_file = write_study(
         card={"name": "toy", "total_bytes": "25 MiB"},
-        search_space={"cutoff_len": 2048, "learning_rate": {"min": 1e-4, "max": 1e-2}},
+        search_space={"lora_target": "all", "lora_rank": 1024, "cutoff_len": 96},
         training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
         budget={"trials": 1},
     )
@@ -327,13 +333,30 @@ def test_space_that_holds_nothing_for_the_card_is_given_up_after_three_trials(
     assert [trial.outcome for trial in store.trials(study.id)] == ["infeasible"] * 3
 
 
-def too_long(learning_rate: float) -> Hyperparameters:
+def test_bytes_are_predicted_for_the_rows_there_are_and_needless_cutoffs_are_named(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    space = {"cutoff_len": [1024, 2048], "learning_rate": 1e-3}
+    done = vram_search("run", write_study(search_space=space, budget={"trials": 1}))
+
+    assert done.returncode == 0, done.stdout
+    assert "no training row is cut at 1024 tokens: cutoff_len 2048 would train the same" in (
+        done.stdout
+    )
+    study = opened().study("tiny")
+    assert study is not None
+    predicted = opened().trials(study.id)[0].predicted or {}
+    assert 20 < predicted["longest_tokens"] < 200
+    assert 20 < predicted["longest_eval_tokens"] < 200
+
+
+def too_large(learning_rate: float) -> Hyperparameters:
     return Hyperparameters(
         optim="adamw_torch_fused",
         lora_target="all",
-        lora_rank=8,
-        lora_alpha=16,
-        cutoff_len=2048,
+        lora_rank=1024,
+        lora_alpha=2048,
+        cutoff_len=96,
         batch_size=4,
         learning_rate=learning_rate,
     )
@@ -347,8 +370,8 @@ def test_points_that_wait_in_line_and_do_not_fit_do_not_end_the_search(
         search_space={
             "optim": "adamw_torch_fused",
             "lora_target": "all",
-            "lora_rank": 8,
-            "cutoff_len": [96, 2048],
+            "lora_rank": [8, 1024],
+            "cutoff_len": 96,
             "batch_size": 4,
         },
         training={"max_steps": 6, "rungs": [0.5], "eval_cutoff_len": 96},
@@ -360,7 +383,7 @@ def test_points_that_wait_in_line_and_do_not_fit_do_not_end_the_search(
     rungs = study.training.rungs
     search = Search(url, study.study, 1, study.search_space, 2, rungs, study.seed)
     for learning_rate in (1e-4, 2e-4, 3e-4, 4e-4):
-        search.enqueue(too_long(learning_rate))
+        search.enqueue(too_large(learning_rate))
     search.close()
 
     done = vram_search("run", study_file)

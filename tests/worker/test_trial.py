@@ -56,6 +56,7 @@ class Trainer:
             train_rows=8,
             eval_rows=4,
             longest_tokens=256,
+            longest_eval_tokens=256,
             rows_cut=0,
             data_hash="d1",
             allocated_bytes=GIB,

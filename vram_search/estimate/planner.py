@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from vram_search.errors import InputError
 from vram_search.estimate.calibration import hardware_for
@@ -42,6 +43,13 @@ class PlannedTrial:
         return self.estimate.required_bytes * (1 + margin) / budget_bytes - 1
 
 
+class Longest(NamedTuple):
+    """Tokens of the longest rows, uncut."""
+
+    train: int
+    eval: int
+
+
 def plans(
     shape: ModelShape,
     hyperparameters: Hyperparameters,
@@ -51,14 +59,16 @@ def plans(
     eval_cutoff_len: int,
     pace: Pace | None = None,
     row_tokens: Sequence[int] = (),
+    longest: Longest | None = None,
     hardware: Hardware | None = None,
 ) -> list[PlannedTrial]:
     """Every plan that the pins allow, fastest first.
 
     Args:
         pace: of the device that trains; None: the card's data sheet.
-        row_tokens: lengths of the training rows, uncut, in any order. Bytes are those of rows that
-            reach the cutoff; without lengths, seconds are too.
+        row_tokens: lengths of the training rows, uncut, in any order; without them seconds are
+            those of rows that reach the cutoff.
+        longest: without it bytes are those of rows that reach the cutoffs.
         hardware: where a device plays the card; None: the card's own.
 
     Raises:
@@ -73,9 +83,9 @@ def plans(
         padded = padded_tokens(rows, cutoff_len, batch_size, micro_batch) if rows else None
         for checkpointing in _choices(pins.gradient_checkpointing, (False, True)):
             plan = _plan(hyperparameters, card, pins, micro_batch, checkpointing)
-            sizes = _eval_batches(hyperparameters, pins, micro_batch, eval_cutoff_len)
+            workload = workload_of(shape, hyperparameters, plan, eval_cutoff_len, longest)
             plan, estimate = _with_evaluation(
-                shape, hyperparameters, plan, sizes, eval_cutoff_len, hardware
+                plan, workload, _eval_batches(workload, pins), hardware
             )
             seconds = step_seconds(estimate.workload, pace, padded)
             found.append(PlannedTrial(plan, estimate, seconds))
@@ -149,57 +159,58 @@ def _plan(
     )
 
 
-def _eval_batches(
-    hp: Hyperparameters, pins: PlanPins, micro_batch: int, eval_cutoff_len: int
-) -> list[int]:
+def _eval_batches(workload: Workload, pins: PlanPins) -> list[int]:
     """Evaluation batches to choose from, largest first: no more tokens than a micro-batch."""
     if pins.per_device_eval_batch_size is not None:
         return [pins.per_device_eval_batch_size]
-    longest = max(eval_cutoff_len, hp.cutoff_len)
-    sizes = [min(MAX_EVAL_BATCH, max(1, micro_batch * hp.cutoff_len // longest))]
+    sizes = [min(MAX_EVAL_BATCH, max(1, workload.tokens // workload.eval_cutoff_len))]
     while sizes[-1] > 1:
         sizes.append(sizes[-1] // 2)
     return sizes
 
 
 def _with_evaluation(
-    shape: ModelShape,
-    hp: Hyperparameters,
-    plan: MemoryPlan,
-    sizes: list[int],
-    eval_cutoff_len: int,
-    hardware: Hardware,
+    plan: MemoryPlan, workload: Workload, sizes: list[int], hardware: Hardware
 ) -> tuple[MemoryPlan, Estimate]:
     """The plan with the first evaluation batch that is not the peak, else with the last."""
     for size in sizes:
-        plan = plan.model_copy(update={"per_device_eval_batch_size": size})
-        estimate = predict(workload_of(shape, hp, plan, eval_cutoff_len), hardware)
+        estimate = predict(replace(workload, per_device_eval_batch_size=size), hardware)
         if estimate.moment != "evaluation":
             break
-    return plan, estimate
+    return plan.model_copy(update={"per_device_eval_batch_size": size}), estimate
 
 
 def workload_of(
-    shape: ModelShape, hp: Hyperparameters, plan: MemoryPlan, eval_cutoff_len: int
+    shape: ModelShape,
+    hp: Hyperparameters,
+    plan: MemoryPlan,
+    eval_cutoff_len: int,
+    longest: Longest | None = None,
 ) -> Workload:
     """A trial with this plan. Its texts differ in length, and nothing is upcast. An evaluation
     computes logits, fused loss or not, and is done at the trial's own cutoff_len too (`train`).
 
+    Args:
+        longest: without it the longest rows reach the cutoffs.
+
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
+    tokens, eval_tokens = hp.cutoff_len, max(eval_cutoff_len, hp.cutoff_len)
+    if longest is not None:
+        tokens, eval_tokens = min(tokens, longest.train), min(eval_tokens, longest.eval)
     return Workload(
         shape=shape,
         lora_modules=tuple(shape.target_modules(hp.lora_target)),
         lora_rank=hp.lora_rank,
         optimizer=hp.optim,
         per_device_train_batch_size=plan.per_device_train_batch_size,
-        cutoff_len=hp.cutoff_len,
+        cutoff_len=tokens,
         gradient_checkpointing=plan.gradient_checkpointing,
         gradient_accumulation_steps=plan.gradient_accumulation_steps,
         fused_linear_cross_entropy=plan.enable_liger_kernel,
         per_device_eval_batch_size=plan.per_device_eval_batch_size,
-        eval_cutoff_len=max(eval_cutoff_len, hp.cutoff_len),
+        eval_cutoff_len=eval_tokens,
         eval_loss_tokens=EVAL_LOSS_TOKENS,
         prediction_loss_only=False,
         equal_lengths=False,

@@ -15,6 +15,7 @@ from typing import Any
 from vram_search.estimate import Estimate, predict, workload_of
 from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
+from vram_search.estimate.planner import Longest
 from vram_search.export.trial import ExportedTrial
 from vram_search.spec import Hyperparameters, MemoryPlan, ModelShape
 from vram_search.units import format_bytes
@@ -24,19 +25,19 @@ def trainer_estimate(
     shape: ModelShape,
     hyperparameters: Hyperparameters,
     plan: MemoryPlan,
-    eval_tokens: int,
+    longest: Longest,
     hardware: Hardware,
 ) -> Estimate:
     """Predicted peak where transformers' Trainer evaluates.
 
     Args:
-        eval_tokens: of the longest evaluation row.
+        longest: of the rows as the tool cuts them.
 
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
-    workload = workload_of(shape, hyperparameters, plan, eval_tokens)
-    return predict(replace(workload, eval_cutoff_len=eval_tokens, eval_loss_tokens=None), hardware)
+    workload = workload_of(shape, hyperparameters, plan, longest.eval, longest)
+    return predict(replace(workload, eval_loss_tokens=None), hardware)
 
 
 def with_evaluation(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial:
@@ -44,17 +45,18 @@ def with_evaluation(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTr
     the run, else one row; without evaluations where one row does not fit the card.
 
     Args:
-        eval_tokens: of the tool's longest evaluation row; None where the tool never has the logits
-            of a whole batch in fp32.
+        eval_tokens: at which the tool cuts evaluation rows; None where it never has the logits of a
+            whole batch in fp32.
     """
     if eval_tokens is None or trial.shape is None:
         return trial
+    longest = Longest(trial.longest.train, min(trial.longest.eval, eval_tokens))
     limit = Limit.of(trial.card, trial.shape)
     size = trial.plan.per_device_eval_batch_size
     while True:
         plan = trial.plan.model_copy(update={"per_device_eval_batch_size": size})
         try:
-            found = trainer_estimate(trial.shape, trial.hp, plan, eval_tokens, limit.hardware)
+            found = trainer_estimate(trial.shape, trial.hp, plan, longest, limit.hardware)
         except ValueError:
             return trial  # a module that the model lacks: the tool's check names it
         is_peak = found.moment == "evaluation"

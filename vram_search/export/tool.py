@@ -33,8 +33,8 @@ class Tool:
         notes: what has no key there, or is done differently whatever the keys say.
         chat_template: how the rows become text, for the provenance.
         data_files: name -> text of the rows and their description.
-        eval_tokens: of the longest row that the tool evaluates; None where it never has the logits
-            of a whole batch in fp32.
+        eval_tokens: at which the tool cuts evaluation rows; None where it never has the logits of a
+            whole batch in fp32.
         check: everything wrong in a configuration, given the model's linear layers.
         parse: a checked configuration and its whole text as (hyperparameters, plan, seed).
     """

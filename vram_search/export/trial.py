@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vram_search.data import Rows
 from vram_search.errors import InputError
+from vram_search.estimate.planner import Longest
 from vram_search.export.fields import LORA_MODULES
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
@@ -35,6 +36,7 @@ class ExportedTrial:
         steps: optimizer steps of the whole run.
         eval_steps: optimizer steps between evaluations.
         eval_cutoff_len: tokens at which the study's evaluation texts were cut.
+        longest: of the rows as the trial cut them; its cutoffs where it did not record that.
         evaluates: whether the tool is to evaluate while it trains.
         evaluation_bytes: allocated bytes predicted for the tool's evaluation where it is the peak
             of the run.
@@ -52,6 +54,7 @@ class ExportedTrial:
     steps: int
     eval_steps: int
     eval_cutoff_len: int
+    longest: Longest
     evaluates: bool = True
     evaluation_bytes: int | None = None
 
@@ -122,6 +125,8 @@ def exported_trial(
         )
     plan = MemoryPlan.model_validate(trial.plan)
     training = TrainingSpec.model_validate(study.spec["training"])
+    eval_cutoff_len = training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"])
+    predicted = trial.predicted or {}
     steps = trial.steps_total or _count_steps(training, plan, len(rows.train))
     return ExportedTrial(
         name=export_name(study, trial),
@@ -135,7 +140,11 @@ def exported_trial(
         training=training,
         steps=steps,
         eval_steps=eval_interval(trial.eval_loss_step or steps, training.rungs[:1], steps),
-        eval_cutoff_len=training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"]),
+        eval_cutoff_len=eval_cutoff_len,
+        longest=Longest(
+            predicted.get("longest_tokens", trial.hyperparameters["cutoff_len"]),
+            predicted.get("longest_eval_tokens", eval_cutoff_len),
+        ),
     )
 
 

@@ -65,7 +65,8 @@ class TrialRecord:
             `device_bytes`, `required_bytes`, and `parts`, a dict of bytes by part.
             `predicted` also holds what the plan was judged by: `budget_bytes`; `margin`, the share
             by which required bytes were raised when this trial was planned; `excess`, the share of
-            the budget by which they were above it then, <= 0 where they fitted.
+            the budget by which they were above it then, <= 0 where they fitted; `step_seconds`;
+            `longest_tokens` and `longest_eval_tokens`, of the longest rows as the trial cuts them.
             In `measured`, `allocated_bytes` and `reserved_bytes` are torch's peaks over probe and
             training, `parts` is the probe's allocated peak by part. It also holds:
             `probe_allocated_bytes`, `probe_reserved_bytes`, `probe_step_seconds`; `step_seconds`,

@@ -89,6 +89,7 @@ def serve(channel: Channel) -> None:
             train_rows=len(rows.train),
             eval_rows=len(rows.eval),
             longest_tokens=longest,
+            longest_eval_tokens=max(row.length for row in corpus.eval),
             rows_cut=too_long,
             data_hash=rows.data_hash,
             allocated_bytes=base_model.allocated_bytes(),

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate.limit import Limit
+from vram_search.estimate.planner import Longest
 from vram_search.export.evaluation import trainer_estimate
 from vram_search.export.recorded import write_recorded
 from vram_search.export.trial import study_shape
@@ -165,15 +166,19 @@ def _evaluation_bytes(recorded: Recorded, config: dict[str, Any], rows: Recorded
         return None
     size = config["per_device_eval_batch_size"]
     plan = MemoryPlan.model_validate({**(trial.plan or {}), "per_device_eval_batch_size": size})
-    longest = max(tokens for _, tokens, _ in rows.eval)
+    padded = math.ceil(_longest(rows.eval) / PADDED_TO) * PADDED_TO
     found = trainer_estimate(
         shape,
         Hyperparameters.model_validate(trial.hyperparameters),
         plan,
-        math.ceil(longest / PADDED_TO) * PADDED_TO,
+        Longest(_longest(rows.train), padded),
         Limit.of(Card.model_validate(study.spec["card"]), shape).hardware,
     )
     return found.allocated_bytes if found.moment == "evaluation" else None
+
+
+def _longest(rows: Sequence[RowInShort]) -> int:
+    return max(tokens for _, tokens, _ in rows)
 
 
 def _check_complete(recorded: Recorded) -> None:

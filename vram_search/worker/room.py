@@ -10,7 +10,7 @@ from pathlib import Path
 from vram_search.estimate import PlannedTrial, choose_plan, plans
 from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.limit import Limit
-from vram_search.estimate.planner import decide_liger
+from vram_search.estimate.planner import Longest, decide_liger
 from vram_search.estimate.seconds import Pace
 from vram_search.gpu import open_reader
 from vram_search.protocol import LoadJob
@@ -45,6 +45,8 @@ class Room:
     """Of the device, as its trials taught it (`learnt_pace`)."""
     row_tokens: Sequence[int] = ()
     """Lengths of the training rows, about."""
+    longest: Longest | None = None
+    """Of the rows, once the training process has counted them."""
     hardware: Hardware | None = None
     """The card's, as the device here plays it; None: the card's own."""
     idle_since: float | None = None
@@ -72,6 +74,7 @@ class Room:
             eval_cutoff_len=self.study.eval_cutoff_len,
             pace=self.pace,
             row_tokens=self.row_tokens,
+            longest=self.longest,
             hardware=self.hardware,
         )
 

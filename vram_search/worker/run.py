@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from vram_search.errors import InputError, StoreError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.limit import Limit
+from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
 from vram_search.search import Proposal, Search, priors
@@ -154,6 +155,7 @@ def _search(room: Room, stop: StopRule) -> str:
         return why
     ready = _load(room)
     room.row_tokens = approximate_row_tokens(room.prepared.rows, ready.longest_tokens)
+    room.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
     infeasible = repeated = lost = 0
     stopping = Stopping()
     tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
@@ -220,6 +222,13 @@ def _load(room: Room) -> Ready:
         f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
         f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
     )
+    cutoffs = sorted(room.study.search_space.cutoff_len)
+    whole = [cutoff for cutoff in cutoffs if cutoff >= ready.longest_tokens]
+    if len(whole) > 1:
+        room.listener.note(
+            f"no training row is cut at {whole[0]} tokens: cutoff_len "
+            f"{', '.join(map(str, whole[1:]))} would train the same, better left out"
+        )
     return ready
 
 

@@ -235,6 +235,8 @@ def _record_plan(room: Room, trial_id: int, planned: PlannedTrial) -> None:
         "margin": room.margin,
         "excess": planned.excess(room.budget_bytes, room.margin),
         "step_seconds": planned.step_seconds,
+        "longest_tokens": planned.estimate.workload.cutoff_len,
+        "longest_eval_tokens": planned.estimate.workload.eval_cutoff_len,
     }
     room.store.record_plan(trial_id, planned.plan.model_dump(mode="json"), predicted)
 
