@@ -237,6 +237,8 @@ def test_single_point_is_a_candidate_until_it_is_seen() -> None:
     )
     assert candidates(space, 2, [], random.Random(0)) == [at(1e-4)]
     assert candidates(space, 2, [Seen(0, at(1e-4))], random.Random(0)) == []
+    longer = at(1e-4).model_copy(update={"cutoff_len": 2048})  # of a larger space
+    assert candidates(space, 2, [Seen(0, longer, (1.5,), 1.4)], random.Random(0)) == []
 
 
 def test_merged_trial_knows_what_each_of_its_attempts_showed() -> None:

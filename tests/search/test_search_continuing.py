@@ -46,6 +46,13 @@ def test_continued_study_draws_other_random_points(open_search: OpenSearch) -> N
     assert len(set(drawn)) == 12
 
 
+def test_cutoffs_that_cut_no_row_are_not_drawn(open_search: OpenSearch) -> None:
+    search = open_search(SearchSpace(cutoff_len=[256, 512, 1024, 4096]))
+    search.leave_out_above(512)
+    drawn = {search.ask().hyperparameters.cutoff_len for _ in range(12)}
+    assert drawn == {256, 512}
+
+
 def test_equal_seeds_propose_equal_points(open_search: OpenSearch) -> None:
     # Each revision is a study of its own: the same start, the same seed.
     assert rates(open_search(revision=1), 5) == rates(open_search(revision=2), 5)

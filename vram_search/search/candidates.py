@@ -17,15 +17,20 @@ NEAR_BEST = 5
 def candidates(
     space: SearchSpace, alpha_ratio: int, seen: Sequence[Seen], draw: random.Random
 ) -> list[Hyperparameters]:
-    """Points of the space that were not seen: at random, and near the best ones."""
+    """Points of the space that were not seen: at random, and near the best ones.
+
+    Args:
+        space: its largest cutoff_len stands for all above it that a trial was seen with.
+    """
     found = [_anywhere(space, alpha_ratio, draw) for _ in range(RANDOM_CANDIDATES)]
     ranked = sorted(
         (t for t in seen if t.final is not None or t.losses),
         key=lambda t: t.final if t.final is not None else min(t.losses),
     )[:NEAR_BEST]
     for _ in range(NEAR_CANDIDATES if ranked else 0):
-        found.append(_near(draw.choice(ranked).hyperparameters, space, alpha_ratio, draw))
-    known = {trial.hyperparameters for trial in seen}
+        best = _cut(draw.choice(ranked).hyperparameters, space)
+        found.append(_near(best, space, alpha_ratio, draw))
+    known = {_cut(trial.hyperparameters, space) for trial in seen}
     return [point for point in dict.fromkeys(found) if point not in known]
 
 
@@ -54,6 +59,13 @@ def _near(
         changes["lora_alpha"] = other.lora_alpha
     rate = point.learning_rate * math.exp(draw.gauss(0.0, 0.4))
     return point.model_copy(update={**changes, "learning_rate": _within(rate, space)})
+
+
+def _cut(point: Hyperparameters, space: SearchSpace) -> Hyperparameters:
+    largest = max(space.cutoff_len)
+    if point.cutoff_len <= largest:
+        return point
+    return point.model_copy(update={"cutoff_len": largest})
 
 
 def _within(rate: float, space: SearchSpace) -> float:

@@ -120,6 +120,7 @@ class Search:
             fresh_seed = seed + len(self._study.get_trials(deepcopy=False))
             self._study.sampler = _sampler(strategy, fresh_seed)
         self._draw = random.Random(fresh_seed)
+        self._drawn = space
         self._advisor = Advisor(space, self.rungs, tasks, opening) if strategy == "gp" else None
         self._running: dict[int, optuna.Trial] = {}
 
@@ -157,13 +158,18 @@ class Search:
             self._study.enqueue_trial(encode(advice.choice, self.space))
         return advice.gain
 
+    def leave_out_above(self, cutoff_len: int) -> None:
+        """No row is cut at `cutoff_len`, so a larger one would train the same: `gp` draws none."""
+        kept = tuple(c for c in self.space.cutoff_len if c <= cutoff_len)
+        self._drawn = self.space.model_copy(update={"cutoff_len": kept})
+
     def _choice(
         self, seen: Sequence[Seen], points: Sequence[Hyperparameters] | None
     ) -> Sequence[Hyperparameters]:
         """The points given, or new ones of the whole space."""
         if points is not None:
             return points
-        return candidates(self.space, self.alpha_ratio, seen, self._draw)
+        return candidates(self._drawn, self.alpha_ratio, seen, self._draw)
 
     def _shown(self) -> list[Seen]:
         """What every trial has shown so far, the running one included."""

@@ -222,14 +222,20 @@ def _load(room: Room) -> Ready:
         f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
         f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
     )
-    cutoffs = sorted(room.study.search_space.cutoff_len)
-    whole = [cutoff for cutoff in cutoffs if cutoff >= ready.longest_tokens]
-    if len(whole) > 1:
-        room.listener.note(
-            f"no training row is cut at {whole[0]} tokens: cutoff_len "
-            f"{', '.join(map(str, whole[1:]))} would train the same, better left out"
-        )
+    _leave_out_needless_cutoffs(room, ready.longest_tokens)
     return ready
+
+
+def _leave_out_needless_cutoffs(room: Room, longest_tokens: int) -> None:
+    cutoffs = sorted(room.study.search_space.cutoff_len)
+    whole = [cutoff for cutoff in cutoffs if cutoff >= longest_tokens]
+    if len(whole) < 2:
+        return
+    room.search.leave_out_above(whole[0])
+    needless = ", ".join(map(str, whole[1:]))
+    room.listener.note(
+        f"no training row is cut at {whole[0]} tokens: cutoff_len {needless} would train the same"
+    )
 
 
 def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:
