@@ -12,6 +12,7 @@ import pytest
 
 from vram_search.cli.main import main
 from vram_search.resources import shipped
+from vram_search.store import open_store, sqlite_url
 
 WriteStudy = Callable[..., Path]
 
@@ -110,6 +111,7 @@ def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
         ("study: [1\nmodel: {}", ["not valid YAML", "line 2"]),
         ("study: a\nseed: 2024-13-45", ["not valid YAML"]),
         ("- a list", ["holds no study"]),
+        ("study: " + "[" * 3000 + "]" * 3000, ["not valid YAML", "too deeply nested"]),
     ],
 )
 def test_malformed_study_file(
@@ -148,6 +150,7 @@ def test_faulty_value_in_the_study_file(
         ('{"instruction": "a", "output": "b"}\n{"instruction": "c"}', ["row 2.output: is missing"]),
         ('{"text": "a"}', ["neither alpaca", "its fields: text", "dataset.columns"]),
         ('{"instruction": "a", "output": "b"}\n{', ["line 2: not JSON"]),
+        ("[" * 100_000, ["line 1: not JSON"]),
         ('{"instruction": "a", "output": "b"}', ["leaves no training row of 1"]),
     ],
 )
@@ -234,6 +237,7 @@ def test_budget_that_is_none(
         ("seed", ["--set 'seed'", "key=value"]),
         ("seed=[", ["--set 'seed=['", "not valid YAML"]),
         ("seed=0b_", ["not valid YAML"]),
+        ("seed=" + "[" * 3000, ["not valid YAML"]),
         ("search_space.lora_rnk=8", ["search_space.lora_rnk: unknown key", "'lora_rank'"]),
     ],
 )
@@ -241,6 +245,24 @@ def test_faulty_override(
     cli: Cli, home: Path, write_study: WriteStudy, override: str, words: list[str]
 ) -> None:
     assert_refused(cli("run", write_study(), "--set", override), home, *words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80", ["cannot be read"]),
+        (b"study: [", ["not valid YAML"]),
+        (b"- a list", ["holds no study"]),
+        (b"study: " + b"[" * 3000, ["too deeply nested"]),
+    ],
+)
+def test_faulty_file_in_place_of_a_studys_name(
+    cli: Cli, home: Path, tmp_path: Path, content: bytes, words: list[str]
+) -> None:
+    database, file = tmp_path / "search.db", tmp_path / "night.yaml"
+    open_store(sqlite_url(database), create=True).close()
+    file.write_bytes(content)
+    assert_refused(cli("best", "--study", file, "--database", database), home, str(file), *words)
 
 
 @pytest.mark.parametrize("command", [["best"], ["top"], ["show", "1"], ["export", "best"]])

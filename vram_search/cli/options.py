@@ -53,7 +53,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
     """The named study, or the one with the latest activity.
 
     Raises:
-        InputError: it is not in the database.
+        InputError: it is not in the database, or the file that should name it is faulty.
     """
     if name is None:
         latest = store.latest_study()
@@ -68,14 +68,17 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
 
 
 def _name_in_file(name: str) -> str:
-    """`studies/demo.yaml` names the study that the file names."""
+    """`studies/demo.yaml` names the study that the file names.
+
+    Raises:
+        InputError: the file is no YAML mapping.
+    """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return path.stem
-    import yaml
+    from vram_search.spec.load import load_mapping
 
-    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return str(loaded.get("study", path.stem)) if isinstance(loaded, dict) else path.stem
+    return str(load_mapping(path).get("study", path.stem))
 
 
 def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:

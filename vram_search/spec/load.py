@@ -34,7 +34,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
         FaultyFileError: one or more values are wrong.
     """
     path = find_study_file(path)
-    data = _load_yaml(path)
+    data = load_mapping(path)
     for override in overrides:
         _apply_override(data, override)
     try:
@@ -61,13 +61,20 @@ def find_study_file(path: Path) -> Path:
     raise InputError(f"{path}: no such study file", f"shipped studies: {names}")
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def load_mapping(path: Path) -> dict[str, Any]:
+    """The keys of a study file, whatever their values.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or holds no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
     try:
         data = yaml.safe_load(text)
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: too deeply nested", _EXAMPLE) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -88,7 +95,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(
             f"--set {override!r}: the value is not valid YAML",
             "close every bracket and quote, for example --set search_space.lora_rank=[8,16]",
