@@ -16,6 +16,9 @@ from vram_search.store.location import database_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DIGITS_OF_A_NUMBER = 18
+"""The database's integers have 64 bits; no study has trials of longer numbers."""
+
 
 def database_option(function: F) -> F:
     return click.option(
@@ -94,9 +97,9 @@ def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
                 f"study {study.name} has no complete trial yet", "see `vram-search top --all`"
             )
         return top[0]
-    if not which.isdigit():
+    if not which.isdecimal():
         raise InputError(f"{which!r} is no trial: give its number, or best")
-    trial = store.trial(study.id, int(which))
+    trial = store.trial(study.id, int(which)) if len(which) <= DIGITS_OF_A_NUMBER else None
     if trial is None:
         raise InputError(
             f"study {study.name} has no trial {which}", "`vram-search top --all` lists them"
