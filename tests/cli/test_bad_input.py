@@ -289,6 +289,14 @@ def test_run_into_a_database_that_is_a_text_file(
     assert sorted(tmp_path.rglob("*")) == folder
 
 
+@pytest.mark.parametrize("url", ["://", "postgresql://me:secret@localhost:port/search"])
+def test_database_that_is_no_url(cli: Cli, home: Path, write_study: WriteStudy, url: str) -> None:
+    for command in (["run", write_study()], ["best"], ["doctor"]):
+        answer = cli(*command, "--database", url)
+        assert_refused(answer, home, "is not a database URL", "remedy: ")
+        assert "secret" not in answer.err
+
+
 @pytest.mark.parametrize(
     "command", [["best"], ["top"], ["studies"], ["show", "1"], ["export", "best"]]
 )

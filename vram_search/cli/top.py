@@ -53,7 +53,9 @@ def command(
     refuse_both(as_json, as_csv)
     with opened(database) as store:
         record = find_study(store, study)
-        trials = store.trials(record.id) if every else store.top_trials(record.id, min(rows, MOST_ROWS))
+        trials = (
+            store.trials(record.id) if every else store.top_trials(record.id, min(rows, MOST_ROWS))
+        )
         counts = store.outcome_counts(record.id)
     if as_json:
         print_json({**study_json(record), "trials": [trial_json(trial) for trial in trials]})

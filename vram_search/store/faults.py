@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from vram_search.errors import StoreError
 
+URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
 _ANOTHER = "or name another database with --database"
 
 # What SQLite says (sqlite3.c, sqlite3ErrStr), what it means, and the way out.
@@ -53,9 +54,26 @@ _SQLITE_FAULTS = (
 )
 
 
+def parse_url(url: URL | str) -> URL:
+    """The parts of a database URL.
+
+    Raises:
+        StoreError: it has none; user and password are left out of the message.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        shown = str(url).rpartition("@")[2]
+        raise StoreError(f"{shown!r} is not a database URL", URL_FORMS) from error
+
+
 def describe(url: URL | str) -> str:
-    """The database for an error message: a file's path, or the URL without its password."""
-    url = make_url(url)
+    """The database for an error message: a file's path, or the URL without its password.
+
+    Raises:
+        StoreError: it is no URL.
+    """
+    url = parse_url(url)
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
     return url.render_as_string(hide_password=True)
