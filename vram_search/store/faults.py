@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,10 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from vram_search.errors import StoreError
 
 URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
+_DAMAGED = (
+    "is damaged",
+    "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
+)
 _ANOTHER = "or name another database with --database"
 
 # What SQLite says (sqlite3.c, sqlite3ErrStr), what it means, and the way out.
@@ -36,11 +41,7 @@ _SQLITE_FAULTS = (
         "is not an SQLite database",
         "check the path, " + _ANOTHER,
     ),
-    (
-        "malformed",
-        "is damaged",
-        "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
-    ),
+    ("malformed", *_DAMAGED),
     (
         "unable to open",
         "cannot be opened",
@@ -90,6 +91,9 @@ def store_errors(url: URL | str) -> Iterator[None]:
     """
     try:
         yield
+    except json.JSONDecodeError as error:  # SQLite reads lost bytes of a file's end as zeros
+        meaning, remedy = _DAMAGED
+        raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
     except DatabaseError as error:
         # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
         if type(error) not in (DatabaseError, OperationalError):
