@@ -132,6 +132,7 @@ def _stop_rule(study: StudySpec, trials: int | None, deadline: float | None) -> 
 
 def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: bool) -> None:
     from vram_search.cli.live import make_view
+    from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
     from vram_search.worker.run import run_study
 
@@ -140,7 +141,7 @@ def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: b
     signal.signal(signal.SIGTERM, _interrupt)
     view = make_view(prepared.study, stop, url, quiet=as_json)
     try:
-        with view:
+        with view, search_errors(url):
             why = run_study(prepared, stop, view, accept_changes=accept_changes)
     except KeyboardInterrupt:
         click.echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)

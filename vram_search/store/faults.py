@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from vram_search.errors import StoreError
+from vram_search.errors import StoreError, VramSearchError
 
 URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
 _DAMAGED = (
@@ -50,7 +50,7 @@ _SQLITE_FAULTS = (
     (
         "disk I/O error",
         "cannot be read or written: disk I/O error",
-        f"check the disk, {_ANOTHER}",
+        f"check the disk and its free space, {_ANOTHER}",
     ),
 )
 
@@ -95,13 +95,34 @@ def store_errors(url: URL | str) -> Iterator[None]:
         meaning, remedy = _DAMAGED
         raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
     except DatabaseError as error:
-        # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
-        if type(error) not in (DatabaseError, OperationalError):
+        if not _is_of_the_world(error):
             raise
-        said = str(error.orig)
-        for fragment, meaning, remedy in _SQLITE_FAULTS:
-            if fragment in said:
-                raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
-        raise StoreError(
-            f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}"
-        ) from error
+        raise _explained(url, error) from error
+
+
+@contextmanager
+def search_errors(url: URL | str) -> Iterator[None]:
+    """As `store_errors`, for Optuna's tables: Optuna raises an error of its own from the
+    database's."""
+    try:
+        yield
+    except VramSearchError:
+        raise
+    except Exception as error:
+        fault = error if isinstance(error, DatabaseError) else error.__cause__
+        if not isinstance(fault, DatabaseError) or not _is_of_the_world(fault):
+            raise
+        raise _explained(url, fault) from error
+
+
+def _is_of_the_world(error: DatabaseError) -> bool:
+    # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
+    return type(error) in (DatabaseError, OperationalError)
+
+
+def _explained(url: URL | str, error: DatabaseError) -> StoreError:
+    said = str(error.orig)
+    for fragment, meaning, remedy in _SQLITE_FAULTS:
+        if fragment in said:
+            return StoreError(f"database {describe(url)} {meaning}", remedy)
+    return StoreError(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")
