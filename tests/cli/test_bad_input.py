@@ -223,7 +223,14 @@ def test_hours_and_time_of_day_together(cli: Cli, home: Path, write_study: Write
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--trials", "0"), ("--trials", "many"), ("--hours", "0"), ("--hours", "-1")],
+    [
+        ("--trials", "0"),
+        ("--trials", "many"),
+        ("--hours", "0"),
+        ("--hours", "-1"),
+        ("--hours", "nan"),
+        ("--hours", "inf"),
+    ],
 )
 def test_budget_that_is_none(
     cli: Cli, home: Path, write_study: WriteStudy, option: str, value: str
@@ -305,10 +312,18 @@ def test_reading_without_a_database(cli: Cli, home: Path, command: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [["frobnicate"], ["run"], ["show"], ["best", "--nosuch"], ["top", "-n", "0"]]
+    "arguments",
+    [
+        ["frobnicate"],
+        ["run"],
+        ["show"],
+        ["best", "--nosuch"],
+        ["top", "-n", "0"],
+        ["verify", "best", "--with", "llama-factory", "--tolerance", "nan"],
+    ],
 )
 def test_usage_that_click_refuses(cli: Cli, home: Path, arguments: list[str]) -> None:
-    assert_refused(cli(*arguments), home)
+    assert_refused(cli(*arguments), home, "Usage: ")
 
 
 def as_process(*arguments: object) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DIGITS_OF_A_NUMBER = 18
 """The database's integers have 64 bits; no study has trials of longer numbers."""
+
+
+class FiniteFloatRange(click.FloatRange):
+    """click compares nan with the ends of a range, and finds it inside."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def database_option(function: F) -> F:

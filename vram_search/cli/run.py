@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
 from vram_search.errors import InputError, VramSearchError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloatRange(min=0, min_open=True),
     metavar="H",
     help="Stop after H hours.",
 )
