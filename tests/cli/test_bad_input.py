@@ -112,6 +112,14 @@ def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
         ("study: a\nseed: 2024-13-45", ["not valid YAML"]),
         ("- a list", ["holds no study"]),
         ("study: " + "[" * 3000 + "]" * 3000, ["not valid YAML", "too deeply nested"]),
+        (
+            "study: a\nseed: 1\nsearch_space: {lora_rank: 4, lora_rank: 8}\nstudy: b\n",
+            [
+                "2 faults\n",
+                "study: is in line 1 and again in line 4",
+                "lora_rank: is in line 3 and again in line 3",
+            ],
+        ),
     ],
 )
 def test_malformed_study_file(

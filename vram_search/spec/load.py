@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it cannot be read, is not YAML, or holds no mapping.
+        FaultyFileError: a key stands twice in one mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -73,6 +74,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
     try:
         data = yaml.safe_load(text)
+        repeated = list(_repeated_keys(text))
     except RecursionError:
         raise InputError(f"{path}: not valid YAML: too deeply nested", _EXAMPLE) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
@@ -82,7 +84,32 @@ def load_mapping(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid YAML: {where}{problem}", _EXAMPLE) from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds no study (a mapping of keys is expected)", _EXAMPLE)
+    if repeated:
+        raise FaultyFileError(str(path), repeated)
     return data
+
+
+def _repeated_keys(text: str) -> Iterator[Fault]:
+    """Keys that stand twice in one mapping: YAML forbids them, PyYAML silently takes the last."""
+    waiting, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue  # an anchor's
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    first = lines[key.value]
+                    yield Fault(key.value, f"is in line {first} and again in line {line}; keep one")
+                lines.setdefault(key.value, line)
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
