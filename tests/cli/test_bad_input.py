@@ -141,6 +141,11 @@ def test_malformed_study_file(
         ({"search_space": {"optim": "adam"}}, ["search_space.optim[0]: ", "allowed: adamw_torch"]),
         ({"dataset": {"train": "gone.jsonl"}}, ["dataset.train: no such file", "gone.jsonl"]),
         ({"card": "rtx-1"}, ["card: no card 'rtx-1'", "allowed: a10-24gb"]),
+        ({"model": "qwen"}, ["model: is no mapping of keys (is 'qwen'); allowed: model_name_or_p"]),
+        ({"card": ["l4-24gb"]}, ["card: is no mapping of keys; allowed: a10-24gb"]),
+        ({"training": 3}, ["training: is no mapping of keys (is 3); allowed: num_train_epochs"]),
+        ({"study": "a b"}, ["study: is not of the allowed form (is 'a b'); allowed: letters"]),
+        ({"study": "a" * 5000}, [f"(is '{'a' * 199}...); allowed: letters"]),
         ({"seed": -1, "card": "rtx-1", "zzz": 1}, ["3 faults\n", "seed: ", "card: ", "zzz: "]),
     ],
 )

@@ -19,6 +19,11 @@ from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
 
 _READABLE = "give the path of a text file in UTF-8 that you may read"
+_FORMS = {
+    "study": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
+    "compute_capability": "a version such as 8.6",
+}
+"""Patterns of StudySpec and Card, for a person."""
 _EXAMPLE = "see the shipped studies/demo.yaml for an example"
 
 
@@ -160,6 +165,11 @@ def _fault(error: ErrorDetails) -> Fault:
         return Fault(path, "is required but missing")
     if kind == "too_short":
         message = "is empty: list at least one value"
+    if kind == "model_type":
+        keys = ", ".join(_fields_at(location))
+        return Fault(path, "is no mapping of keys", value, _allowed(location) or keys)
+    if kind == "string_pattern_mismatch":
+        message = "is not of the allowed form"
     return Fault(path, message, value, _allowed(location))
 
 
@@ -169,7 +179,7 @@ def _allowed(location: Sequence[int | str]) -> str:
         return ", ".join(card_names())
     if names[-1:] == ["optim"]:
         return ", ".join(OPTIMIZERS)
-    return ""
+    return _FORMS.get(names[-1], "") if names else ""
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
