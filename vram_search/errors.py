@@ -66,3 +66,7 @@ class FaultyFileError(InputError):
 
 class StoreError(InputError):
     """The database cannot be used: not ours, newer, locked, read-only or on a full disk."""
+
+
+class NothingStoredError(StoreError):
+    """The database is not there yet, or holds no study: nothing is wrong with it."""

@@ -309,6 +309,16 @@ def test_run_into_a_database_that_is_a_text_file(
     assert sorted(tmp_path.rglob("*")) == folder
 
 
+@pytest.mark.parametrize("database", ["mysql://localhost/search", "notes.txt"])
+def test_dry_run_refuses_the_database_that_a_run_would(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path, database: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("not a database, but long enough to be looked at " * 20)
+    if "://" not in database:
+        database = str(tmp_path / database)
+    assert_refused(cli("run", write_study(database=database), "--dry-run"), home, database[:8])
+
+
 @pytest.mark.parametrize("url", ["://", "postgresql://me:secret@localhost:port/search"])
 def test_database_that_is_no_url(cli: Cli, home: Path, write_study: WriteStudy, url: str) -> None:
     for command in (["run", write_study()], ["best"], ["doctor"]):

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from vram_search.errors import StoreError
+from vram_search.errors import NothingStoredError, StoreError
 from vram_search.store.faults import URL_FORMS, describe, parse_url, store_errors
 from vram_search.units import MIB, format_bytes
 
@@ -97,7 +97,7 @@ def _check_file(file: Path, create: bool) -> None:
         if file.is_dir():
             raise StoreError(f"database {file} is a folder", "name a file in it with --database")
         if not create and not file.exists():
-            raise StoreError(
+            raise NothingStoredError(
                 f"no database at {file}",
                 "run `vram-search run STUDY.yaml` first, or name one with --database",
             )
@@ -152,7 +152,7 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
     if revision == head and not create:
         return
     if revision is None and not create:
-        raise StoreError(
+        raise NothingStoredError(
             f"database {describe(engine.url)} holds no study of vram-search yet",
             "run `vram-search run STUDY.yaml` first, or name one with --database",
         )
