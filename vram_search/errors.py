@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+LONGEST_VALUE = 200
+"""Characters of a faulty value that are shown."""
+
 
 class VramSearchError(Exception):
     """Something failed that the person can understand and act on.
@@ -41,9 +44,14 @@ class Fault:
     allowed: str = ""
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" (is {self.value!r})"
+        value = "" if self.value is None else f" (is {_shortened(repr(self.value))})"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
         return f"{self.path}: {self.message}{value}{allowed}"
+
+
+def _shortened(text: str) -> str:
+    """A value that fills the screen would hide the other faults."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 class FaultyFileError(InputError):
@@ -58,3 +66,7 @@ class FaultyFileError(InputError):
 
 class StoreError(InputError):
     """The database cannot be used: not ours, newer, locked, read-only or on a full disk."""
+
+
+class NothingStoredError(StoreError):
+    """The database is not there yet, or holds no study: nothing is wrong with it."""

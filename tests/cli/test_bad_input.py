@@ -12,6 +12,7 @@ import pytest
 
 from vram_search.cli.main import main
 from vram_search.resources import shipped
+from vram_search.store import open_store, sqlite_url
 
 WriteStudy = Callable[..., Path]
 
@@ -110,6 +111,15 @@ def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
         ("study: [1\nmodel: {}", ["not valid YAML", "line 2"]),
         ("study: a\nseed: 2024-13-45", ["not valid YAML"]),
         ("- a list", ["holds no study"]),
+        ("study: " + "[" * 3000 + "]" * 3000, ["not valid YAML", "too deeply nested"]),
+        (
+            "study: a\nseed: 1\nsearch_space: {lora_rank: 4, lora_rank: 8}\nstudy: b\n",
+            [
+                "2 faults\n",
+                "study: is in line 1 and again in line 4",
+                "lora_rank: is in line 3 and again in line 3",
+            ],
+        ),
     ],
 )
 def test_malformed_study_file(
@@ -131,6 +141,11 @@ def test_malformed_study_file(
         ({"search_space": {"optim": "adam"}}, ["search_space.optim[0]: ", "allowed: adamw_torch"]),
         ({"dataset": {"train": "gone.jsonl"}}, ["dataset.train: no such file", "gone.jsonl"]),
         ({"card": "rtx-1"}, ["card: no card 'rtx-1'", "allowed: a10-24gb"]),
+        ({"model": "qwen"}, ["model: is no mapping of keys (is 'qwen'); allowed: model_name_or_p"]),
+        ({"card": ["l4-24gb"]}, ["card: is no mapping of keys; allowed: a10-24gb"]),
+        ({"training": 3}, ["training: is no mapping of keys (is 3); allowed: num_train_epochs"]),
+        ({"study": "a b"}, ["study: is not of the allowed form (is 'a b'); allowed: letters"]),
+        ({"study": "a" * 5000}, [f"(is '{'a' * 199}...); allowed: letters"]),
         ({"seed": -1, "card": "rtx-1", "zzz": 1}, ["3 faults\n", "seed: ", "card: ", "zzz: "]),
     ],
 )
@@ -148,6 +163,7 @@ def test_faulty_value_in_the_study_file(
         ('{"instruction": "a", "output": "b"}\n{"instruction": "c"}', ["row 2.output: is missing"]),
         ('{"text": "a"}', ["neither alpaca", "its fields: text", "dataset.columns"]),
         ('{"instruction": "a", "output": "b"}\n{', ["line 2: not JSON"]),
+        ("[" * 100_000, ["line 1: not JSON"]),
         ('{"instruction": "a", "output": "b"}', ["leaves no training row of 1"]),
     ],
 )
@@ -220,7 +236,14 @@ def test_hours_and_time_of_day_together(cli: Cli, home: Path, write_study: Write
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--trials", "0"), ("--trials", "many"), ("--hours", "0"), ("--hours", "-1")],
+    [
+        ("--trials", "0"),
+        ("--trials", "many"),
+        ("--hours", "0"),
+        ("--hours", "-1"),
+        ("--hours", "nan"),
+        ("--hours", "inf"),
+    ],
 )
 def test_budget_that_is_none(
     cli: Cli, home: Path, write_study: WriteStudy, option: str, value: str
@@ -234,6 +257,7 @@ def test_budget_that_is_none(
         ("seed", ["--set 'seed'", "key=value"]),
         ("seed=[", ["--set 'seed=['", "not valid YAML"]),
         ("seed=0b_", ["not valid YAML"]),
+        ("seed=" + "[" * 3000, ["not valid YAML"]),
         ("search_space.lora_rnk=8", ["search_space.lora_rnk: unknown key", "'lora_rank'"]),
     ],
 )
@@ -241,6 +265,24 @@ def test_faulty_override(
     cli: Cli, home: Path, write_study: WriteStudy, override: str, words: list[str]
 ) -> None:
     assert_refused(cli("run", write_study(), "--set", override), home, *words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80", ["cannot be read"]),
+        (b"study: [", ["not valid YAML"]),
+        (b"- a list", ["holds no study"]),
+        (b"study: " + b"[" * 3000, ["too deeply nested"]),
+    ],
+)
+def test_faulty_file_in_place_of_a_studys_name(
+    cli: Cli, home: Path, tmp_path: Path, content: bytes, words: list[str]
+) -> None:
+    database, file = tmp_path / "search.db", tmp_path / "night.yaml"
+    open_store(sqlite_url(database), create=True).close()
+    file.write_bytes(content)
+    assert_refused(cli("best", "--study", file, "--database", database), home, str(file), *words)
 
 
 @pytest.mark.parametrize("command", [["best"], ["top"], ["show", "1"], ["export", "best"]])
@@ -267,6 +309,24 @@ def test_run_into_a_database_that_is_a_text_file(
     assert sorted(tmp_path.rglob("*")) == folder
 
 
+@pytest.mark.parametrize("database", ["mysql://localhost/search", "notes.txt"])
+def test_dry_run_refuses_the_database_that_a_run_would(
+    cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path, database: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("not a database, but long enough to be looked at " * 20)
+    if "://" not in database:
+        database = str(tmp_path / database)
+    assert_refused(cli("run", write_study(database=database), "--dry-run"), home, database[:8])
+
+
+@pytest.mark.parametrize("url", ["://", "postgresql://me:secret@localhost:port/search"])
+def test_database_that_is_no_url(cli: Cli, home: Path, write_study: WriteStudy, url: str) -> None:
+    for command in (["run", write_study()], ["best"], ["doctor"]):
+        answer = cli(*command, "--database", url)
+        assert_refused(answer, home, "is not a database URL", "remedy: ")
+        assert "secret" not in answer.err
+
+
 @pytest.mark.parametrize(
     "command", [["best"], ["top"], ["studies"], ["show", "1"], ["export", "best"]]
 )
@@ -275,10 +335,18 @@ def test_reading_without_a_database(cli: Cli, home: Path, command: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [["frobnicate"], ["run"], ["show"], ["best", "--nosuch"], ["top", "-n", "0"]]
+    "arguments",
+    [
+        ["frobnicate"],
+        ["run"],
+        ["show"],
+        ["best", "--nosuch"],
+        ["top", "-n", "0"],
+        ["verify", "best", "--with", "llama-factory", "--tolerance", "nan"],
+    ],
 )
 def test_usage_that_click_refuses(cli: Cli, home: Path, arguments: list[str]) -> None:
-    assert_refused(cli(*arguments), home)
+    assert_refused(cli(*arguments), home, "Usage: ")
 
 
 def as_process(*arguments: object) -> Answer:

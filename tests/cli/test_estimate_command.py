@@ -376,7 +376,8 @@ def test_wrong_arguments_are_refused(
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x80\x81", b"study: [", b"- 1", b"", b"\x00", b"study: 1", b"a: b"]
+    "content",
+    [b"\x80\x81", b"study: [", b"- 1", b"", b"\x00", b"study: 1", b"a: b", b"[" * 3000],
 )
 def test_yaml_that_is_neither_study_nor_recipe_is_refused(
     estimate: Estimate, tmp_path: Path, content: bytes

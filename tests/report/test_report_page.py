@@ -18,6 +18,7 @@ from sqlalchemy import event
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart
 from vram_search.report.page.html import charts, render
+from vram_search.report.page.loss_charts import vram_chart
 from vram_search.report.page.night import Night, load_night
 from vram_search.store import (
     Evaluation,
@@ -214,6 +215,23 @@ def test_evaluation_of_an_unknown_step_is_no_point_of_a_learning_curve(database:
         result = TrialResult("complete", eval_loss=1.5, evaluations=[Evaluation(0, fraction, 1.5)])
         database.finish_trial(trial, result)
     assert "1 trials" in eval_curves_chart(load_night(database, study)).summary
+
+
+def test_legend_names_the_best_trial_only_where_it_is_drawn(database: Store) -> None:
+    """An imported run may be the best and have neither a step nor bytes."""
+    study = database.create_study("partial", {}, "d", {"title": "a card"}, {"name": "a model"})
+    for number, loss in enumerate((1.0, 1.5)):
+        trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
+        if number:
+            database.record_plan(trial, {}, {"required_bytes": GIB})
+        evaluations = [Evaluation(9 * number, float(number), loss)]
+        database.finish_trial(
+            trial, TrialResult("complete", eval_loss=loss, evaluations=evaluations)
+        )
+    night = load_night(database, study)
+    assert night.best is not None and night.best.number == 0
+    for chart in (eval_curves_chart(night), vram_chart(night)):
+        assert not any("(best" in words for _, words in chart.legend)
 
 
 def test_measured_parts_stand_beside_predicted_ones(night: Night) -> None:

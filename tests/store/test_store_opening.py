@@ -206,6 +206,9 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         "sqlite:///:memory:",
         "sqlite:////tmp/a.db?mode=ro",
         "nosuch+thing://x/y",
+        "://",
+        "postgresql://localhost:port/search",
+        "postgresql://localhost:99999999999999999999x/search",
     ],
 )
 def test_url_that_names_no_supported_database_is_refused(url: str) -> None:
@@ -218,6 +221,11 @@ def test_password_never_shows_in_an_error() -> None:
     with pytest.raises(StoreError) as caught:
         open_store("postgresql://me:secret@127.0.0.1:1/search", create=False)
     assert "me:***@127.0.0.1:1/search" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(
+        StoreError, match=r"'127\.0\.0\.1:port/search' is not a database URL"
+    ) as caught:
+        open_store("postgresql://me:secret@127.0.0.1:port/search", create=False)
     assert "secret" not in str(caught.value)
 
 

@@ -184,6 +184,19 @@ def test_damaged_database_is_explained(store: Store, study: StudyRecord, file: P
         open_store(sqlite_url(file), create=False).studies()
 
 
+def test_damage_that_sqlite_does_not_see_is_explained(
+    store: Store, study: StudyRecord, file: Path
+) -> None:
+    """SQLite reads the lost bytes of a truncated file's last page as zeros."""
+    marker = "the end of the file"
+    store.start_trial(study.id, 0, {"optim": marker}, seed=1, data_hash="d1")
+    store.close()
+    content = file.read_bytes()
+    file.write_bytes(content.replace(marker.encode(), b"\0" * len(marker)))
+    with pytest.raises(StoreError, match="is damaged"):
+        open_store(sqlite_url(file), create=False).trials(study.id)
+
+
 LIST_MODULES = """
 import sys
 from vram_search.store import open_store

@@ -15,7 +15,7 @@ from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.resources import shipped
 from vram_search.spec import StudySpec, load_shape
-from vram_search.store import Store, open_store, sqlite_url
+from vram_search.store import Store, StudyRecord, open_store, sqlite_url
 from vram_search.worker.opening import differences, open_study
 from vram_search.worker.prepare import Prepared
 
@@ -61,6 +61,13 @@ def prepared(folder: Path, **changes: Any) -> Prepared:
     return Prepared(study, rows, load_shape(SHAPE), str(SHAPE), tokenizer=None)
 
 
+def begun(store: Store, folder: Path) -> StudyRecord:
+    """The study with its first trial."""
+    record = open_study(store, prepared(folder), accept_changes=False)
+    store.start_trial(record.id, 0, {}, seed=1, data_hash=record.data_hash)
+    return record
+
+
 def refusal(store: Store, changed: Prepared, *, accept_changes: bool) -> InputError:
     """The error of opening a changed study, which leaves the record as it was."""
     before = store.studies()
@@ -99,7 +106,7 @@ def test_studies_of_other_names_do_not_meet(store: Store, folder: Path) -> None:
 
 
 def test_changed_search_space_is_refused_and_shown(store: Store, folder: Path) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, search_space={**SPACE, "lora_rank": [16, 32, 64]})
     error = refusal(store, changed, accept_changes=False)
     assert "search_space.lora_rank: [8, 16] -> [16, 32, 64]" in error.message
@@ -108,7 +115,7 @@ def test_changed_search_space_is_refused_and_shown(store: Store, folder: Path) -
 
 
 def test_accepted_search_space_becomes_the_next_revision(store: Store, folder: Path) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, search_space={**SPACE, "lora_rank": [16, 32, 64]})
     record = open_study(store, changed, accept_changes=True)
     assert (record.name, record.revision) == ("demo", 2)
@@ -130,7 +137,7 @@ def test_accepted_search_space_becomes_the_next_revision(store: Store, folder: P
 def test_change_that_leaves_losses_comparable_can_be_accepted(
     store: Store, folder: Path, changes: dict[str, Any], key: str
 ) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, **changes)
     assert f"{key}: " in refusal(store, changed, accept_changes=False).message
     assert open_study(store, changed, accept_changes=True).revision == 2
@@ -149,7 +156,7 @@ def test_change_that_leaves_losses_comparable_can_be_accepted(
 def test_change_of_what_a_loss_means_is_always_refused(
     store: Store, folder: Path, changes: dict[str, Any], key: str
 ) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, **changes)
     for accept_changes in (False, True):
         error = refusal(store, changed, accept_changes=accept_changes)
@@ -159,8 +166,27 @@ def test_change_of_what_a_loss_means_is_always_refused(
         assert "--accept-changes" not in error.remedy
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"weights": "random", "shape": "smollm2-360m"}},
+        {"seed": 7},
+        {"search_space": {**SPACE, "lora_rank": [4]}},
+    ],
+    ids=["model", "seed", "search space"],
+)
+def test_study_without_a_trial_may_change_in_everything(
+    store: Store, folder: Path, changes: dict[str, Any]
+) -> None:
+    """A run that fails before its first trial says what to correct: the correction must run."""
+    record = open_study(store, prepared(folder), accept_changes=False)
+    corrected = open_study(store, prepared(folder, **changes), accept_changes=False)
+    assert (corrected.id, corrected.revision) == (record.id, 2)
+    assert open_study(store, prepared(folder, **changes), accept_changes=False).revision == 2
+
+
 def test_changed_rows_are_always_refused(store: Store, folder: Path) -> None:
-    before = open_study(store, prepared(folder), accept_changes=False).data_hash
+    before = begun(store, folder).data_hash
     write_rows(folder / "rows.jsonl", "two times")
     changed = prepared(folder)
     error = refusal(store, changed, accept_changes=True)
@@ -169,7 +195,7 @@ def test_changed_rows_are_always_refused(store: Store, folder: Path) -> None:
 
 
 def test_acceptable_change_does_not_carry_another_with_it(store: Store, folder: Path) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, seed=7, search_space={**SPACE, "lora_rank": [8]})
     error = refusal(store, changed, accept_changes=True)
     assert "seed: 42 -> 7" in error.message
@@ -184,14 +210,14 @@ LONGER = {**SPACE, "cutoff_len": [256, 512, 1024]}
 def test_cutoff_that_moves_the_exam_is_refused_with_the_way_to_keep_it(
     store: Store, folder: Path
 ) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     error = refusal(store, prepared(folder, search_space=LONGER), accept_changes=True)
     assert "eval_cutoff_len: 512 -> 1024" in error.message
     assert "training.eval_cutoff_len: 512" in error.remedy
 
 
 def test_longer_cutoff_is_accepted_once_the_exam_is_kept(store: Store, folder: Path) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     training = {"max_steps": 6, "eval_cutoff_len": 512}
     kept = prepared(folder, search_space=LONGER, training=training)
     assert "--accept-changes" in refusal(store, kept, accept_changes=False).remedy
@@ -199,7 +225,7 @@ def test_longer_cutoff_is_accepted_once_the_exam_is_kept(store: Store, folder: P
 
 
 def test_cutoff_below_the_exams_can_be_accepted(store: Store, folder: Path) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, search_space={**SPACE, "cutoff_len": [128, 512]})
     assert open_study(store, changed, accept_changes=True).revision == 2
 
@@ -207,7 +233,7 @@ def test_cutoff_below_the_exams_can_be_accepted(store: Store, folder: Path) -> N
 def test_exam_of_another_cutoff_is_refused_however_it_is_written(
     store: Store, folder: Path
 ) -> None:
-    open_study(store, prepared(folder), accept_changes=False)
+    begun(store, folder)
     changed = prepared(folder, training={"max_steps": 6, "eval_cutoff_len": 1024})
     assert "eval_cutoff_len: 512 -> 1024" in refusal(store, changed, accept_changes=True).message
 

@@ -411,3 +411,31 @@ def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(
     study = store.study("tiny")
     assert study is not None
     assert [trial.outcome for trial in store.trials(study.id)] == ["complete"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
+def test_disk_that_fills_up_ends_the_run_in_one_message_and_loses_nothing(
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
+) -> None:
+    """A limit on the size of files stands in for the disk; Optuna's tables meet it first."""
+    import resource
+
+    study_file = write_study(budget={"trials": 1})
+    assert vram_search("run", study_file).returncode == 0
+    full = subprocess.run(
+        [sys.executable, "-m", "vram_search", "run", str(study_file), "--trials", "9"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
+    )
+    assert full.returncode == 2, full.stderr
+    assert "Traceback" not in full.stderr and full.stderr.count("error: ") == 1
+    assert "disk I/O error\nremedy: check the disk and its free space" in full.stderr
+
+    assert vram_search("run", study_file, "--trials", 2).returncode == 0
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    finished = [trial for trial in store.trials(study.id) if trial.outcome != "lost"]
+    assert len(finished) == 2

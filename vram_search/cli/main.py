@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from io import TextIOWrapper
 
 import click
 from click.shell_completion import CompletionItem
@@ -34,6 +35,7 @@ COMMANDS = {
 }
 MODULES = {"import": "import_runs"}
 """Where a command's module has another name: `import` is a keyword."""
+FAILED = 1
 INTERRUPTED = 130
 PROGRAM = "vram-search"
 COMPLETE_VARIABLE = "_VRAM_SEARCH_COMPLETE"
@@ -98,6 +100,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    _replace_what_cannot_be_printed()
     try:
         code = cli.main(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except click.exceptions.Abort:
@@ -115,4 +118,15 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # `| head` has read enough
         code = 0
+    except OSError as error:
+        place = error.filename or "a file or the output"
+        click.echo(f"error: {place} cannot be used: {error.strerror or error}", err=True)
+        click.echo("remedy: check its permissions and its disk's free space", err=True)
+        code = FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _replace_what_cannot_be_printed() -> None:
+    """A file that Windows redirects to takes its code page alone: better a `?` than no answer."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")

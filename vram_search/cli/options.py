@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,21 @@ from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import database_url
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+DIGITS_OF_A_NUMBER = 18
+"""The database's integers have 64 bits; no study has trials of longer numbers."""
+
+
+class FiniteFloatRange(click.FloatRange):
+    """click compares nan with the ends of a range, and finds it inside."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def database_option(function: F) -> F:
@@ -53,7 +70,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
     """The named study, or the one with the latest activity.
 
     Raises:
-        InputError: it is not in the database.
+        InputError: it is not in the database, or the file that should name it is faulty.
     """
     if name is None:
         latest = store.latest_study()
@@ -68,14 +85,17 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
 
 
 def _name_in_file(name: str) -> str:
-    """`studies/demo.yaml` names the study that the file names."""
+    """`studies/demo.yaml` names the study that the file names.
+
+    Raises:
+        InputError: the file is no YAML mapping.
+    """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         return path.stem
-    import yaml
+    from vram_search.spec.load import load_mapping
 
-    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return str(loaded.get("study", path.stem)) if isinstance(loaded, dict) else path.stem
+    return str(load_mapping(path).get("study", path.stem))
 
 
 def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
@@ -91,9 +111,9 @@ def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
                 f"study {study.name} has no complete trial yet", "see `vram-search top --all`"
             )
         return top[0]
-    if not which.isdigit():
+    if not which.isdecimal():
         raise InputError(f"{which!r} is no trial: give its number, or best")
-    trial = store.trial(study.id, int(which))
+    trial = store.trial(study.id, int(which)) if len(which) <= DIGITS_OF_A_NUMBER else None
     if trial is None:
         raise InputError(
             f"study {study.name} has no trial {which}", "`vram-search top --all` lists them"
@@ -102,4 +122,6 @@ def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
 
 
 def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Letters as they are where stdout takes every one, else as JSON's escapes."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not is_unicode, default=str))

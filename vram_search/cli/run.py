@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vram_search.cli.options import database_option, json_option, print_json
-from vram_search.errors import InputError, VramSearchError
+from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
+from vram_search.errors import InputError, NothingStoredError, VramSearchError
 
 if TYPE_CHECKING:
     from vram_search.spec import StudySpec
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloatRange(min=0, min_open=True),
     metavar="H",
     help="Stop after H hours.",
 )
@@ -94,6 +95,7 @@ def command(
 
     prepared = prepare(study, lambda text: click.echo(text, err=True))
     if dry_run:
+        _check_database(study)
         _show_dry_run(prepared, stop, as_json=as_json)
         return
     _run(prepared, stop, accept_changes=accept_changes, as_json=as_json)
@@ -132,6 +134,7 @@ def _stop_rule(study: StudySpec, trials: int | None, deadline: float | None) -> 
 
 def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: bool) -> None:
     from vram_search.cli.live import make_view
+    from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
     from vram_search.worker.run import run_study
 
@@ -140,7 +143,7 @@ def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: b
     signal.signal(signal.SIGTERM, _interrupt)
     view = make_view(prepared.study, stop, url, quiet=as_json)
     try:
-        with view:
+        with view, search_errors(url):
             why = run_study(prepared, stop, view, accept_changes=accept_changes)
     except KeyboardInterrupt:
         click.echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)
@@ -212,6 +215,19 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
         click.echo(f"no report was written: {type(error).__name__}: {error}", err=True)
         return None
     return file
+
+
+def _check_database(study: StudySpec) -> None:
+    """Refuses what a run would refuse; one that is not there yet is made then.
+
+    Raises:
+        StoreError: the database cannot be used.
+    """
+    from vram_search.store import open_store
+    from vram_search.store.location import database_url
+
+    with contextlib.suppress(NothingStoredError):
+        open_store(database_url(study.database), create=False).close()
 
 
 def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:

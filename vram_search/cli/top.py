@@ -16,6 +16,9 @@ from vram_search.cli.options import (
 from vram_search.report.trial_row import COLUMNS, trial_row
 from vram_search.report.words import study_json, trial_json
 
+MOST_ROWS = 2**31
+"""More than a study has; the database's integers end at 2**63."""
+
 
 @click.command("top", short_help="Table of the best trials, or of all.")
 @study_option
@@ -50,7 +53,9 @@ def command(
     refuse_both(as_json, as_csv)
     with opened(database) as store:
         record = find_study(store, study)
-        trials = store.trials(record.id) if every else store.top_trials(record.id, rows)
+        trials = (
+            store.trials(record.id) if every else store.top_trials(record.id, min(rows, MOST_ROWS))
+        )
         counts = store.outcome_counts(record.id)
     if as_json:
         print_json({**study_json(record), "trials": [trial_json(trial) for trial in trials]})

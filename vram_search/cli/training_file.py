@@ -22,7 +22,7 @@ def is_recipe(file: Path) -> bool:
         if not file.is_file():
             return False
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return False  # load_study says what is wrong
     required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
     # LLaMA-Factory has a `dataset` too.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vram_search.cli.options import (
+    FiniteFloatRange,
     database_option,
     find_study,
     find_trial,
@@ -47,7 +48,7 @@ differ by 0.03 and more (docs/experiments.md, 24 and 27 November 2026)."""
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteFloatRange(min=0, min_open=True),
     metavar="NATS",
     default=DEFAULT_TOLERANCE,
     show_default=True,

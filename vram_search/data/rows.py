@@ -114,12 +114,12 @@ def _read(path: Path) -> list[Any]:
                 continue
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: not JSON ({error})") from None
         return rows
     try:
         rows = json.loads(text) if text.strip() else []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: not JSON ({error})", "one object a line is JSONL: name the file .jsonl"
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
 
 _READABLE = "give the path of a text file in UTF-8 that you may read"
+_FORMS = {
+    "study": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
+    "compute_capability": "a version such as 8.6",
+}
+"""Patterns of StudySpec and Card, for a person."""
 _EXAMPLE = "see the shipped studies/demo.yaml for an example"
 
 
@@ -34,7 +39,7 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
         FaultyFileError: one or more values are wrong.
     """
     path = find_study_file(path)
-    data = _load_yaml(path)
+    data = load_mapping(path)
     for override in overrides:
         _apply_override(data, override)
     try:
@@ -61,13 +66,22 @@ def find_study_file(path: Path) -> Path:
     raise InputError(f"{path}: no such study file", f"shipped studies: {names}")
 
 
-def _load_yaml(path: Path) -> dict[str, Any]:
+def load_mapping(path: Path) -> dict[str, Any]:
+    """The keys of a study file, whatever their values.
+
+    Raises:
+        InputError: it cannot be read, is not YAML, or holds no mapping.
+        FaultyFileError: a key stands twice in one mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
     try:
         data = yaml.safe_load(text)
+        repeated = list(_repeated_keys(text))
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: too deeply nested", _EXAMPLE) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -75,7 +89,32 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not valid YAML: {where}{problem}", _EXAMPLE) from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds no study (a mapping of keys is expected)", _EXAMPLE)
+    if repeated:
+        raise FaultyFileError(str(path), repeated)
     return data
+
+
+def _repeated_keys(text: str) -> Iterator[Fault]:
+    """Keys that stand twice in one mapping: YAML forbids them, PyYAML silently takes the last."""
+    waiting, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue  # an anchor's
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    first = lines[key.value]
+                    yield Fault(key.value, f"is in line {first} and again in line {line}; keep one")
+                lines.setdefault(key.value, line)
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -88,7 +127,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         )
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(
             f"--set {override!r}: the value is not valid YAML",
             "close every bracket and quote, for example --set search_space.lora_rank=[8,16]",
@@ -126,6 +165,11 @@ def _fault(error: ErrorDetails) -> Fault:
         return Fault(path, "is required but missing")
     if kind == "too_short":
         message = "is empty: list at least one value"
+    if kind == "model_type":
+        keys = ", ".join(_fields_at(location))
+        return Fault(path, "is no mapping of keys", value, _allowed(location) or keys)
+    if kind == "string_pattern_mismatch":
+        message = "is not of the allowed form"
     return Fault(path, message, value, _allowed(location))
 
 
@@ -135,7 +179,7 @@ def _allowed(location: Sequence[int | str]) -> str:
         return ", ".join(card_names())
     if names[-1:] == ["optim"]:
         return ", ".join(OPTIMIZERS)
-    return ""
+    return _FORMS.get(names[-1], "") if names else ""
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:

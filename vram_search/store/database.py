@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from vram_search.errors import StoreError
-from vram_search.store.faults import describe, store_errors
+from vram_search.errors import NothingStoredError, StoreError
+from vram_search.store.faults import URL_FORMS, describe, parse_url, store_errors
 from vram_search.units import MIB, format_bytes
 
 VERSION_TABLE = "vram_search_alembic_version"
@@ -78,18 +78,14 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def _parse_url(url: str) -> URL:
-    forms = "write sqlite:////absolute/path.db or postgresql://user@host/name"
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StoreError(f"{url!r} is not a database URL", forms) from error
+    parsed = parse_url(url)
     backend, _, driver = parsed.drivername.partition("+")
     if backend == "postgresql":
         return parsed
     if backend != "sqlite" or driver not in ("", "pysqlite"):
-        raise StoreError(f"{describe(parsed)}: {parsed.drivername} is not supported", forms)
+        raise StoreError(f"{describe(parsed)}: {parsed.drivername} is not supported", URL_FORMS)
     if parsed.query or parsed.host or not parsed.database or parsed.database == ":memory:":
-        raise StoreError(f"{url!r} does not name a file (options are not supported)", forms)
+        raise StoreError(f"{url!r} does not name a file (options are not supported)", URL_FORMS)
     return parsed.set(database=str(Path(parsed.database).absolute()))
 
 
@@ -101,7 +97,7 @@ def _check_file(file: Path, create: bool) -> None:
         if file.is_dir():
             raise StoreError(f"database {file} is a folder", "name a file in it with --database")
         if not create and not file.exists():
-            raise StoreError(
+            raise NothingStoredError(
                 f"no database at {file}",
                 "run `vram-search run STUDY.yaml` first, or name one with --database",
             )
@@ -156,7 +152,7 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
     if revision == head and not create:
         return
     if revision is None and not create:
-        raise StoreError(
+        raise NothingStoredError(
             f"database {describe(engine.url)} holds no study of vram-search yet",
             "run `vram-search run STUDY.yaml` first, or name one with --database",
         )

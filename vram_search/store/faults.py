@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from vram_search.errors import StoreError
+from vram_search.errors import StoreError, VramSearchError
 
+URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
+_DAMAGED = (
+    "is damaged",
+    "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
+)
 _ANOTHER = "or name another database with --database"
 
 # What SQLite says (sqlite3.c, sqlite3ErrStr), what it means, and the way out.
@@ -35,11 +41,7 @@ _SQLITE_FAULTS = (
         "is not an SQLite database",
         "check the path, " + _ANOTHER,
     ),
-    (
-        "malformed",
-        "is damaged",
-        "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
-    ),
+    ("malformed", *_DAMAGED),
     (
         "unable to open",
         "cannot be opened",
@@ -48,14 +50,31 @@ _SQLITE_FAULTS = (
     (
         "disk I/O error",
         "cannot be read or written: disk I/O error",
-        f"check the disk, {_ANOTHER}",
+        f"check the disk and its free space, {_ANOTHER}",
     ),
 )
 
 
+def parse_url(url: URL | str) -> URL:
+    """The parts of a database URL.
+
+    Raises:
+        StoreError: it has none; user and password are left out of the message.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        shown = str(url).rpartition("@")[2]
+        raise StoreError(f"{shown!r} is not a database URL", URL_FORMS) from error
+
+
 def describe(url: URL | str) -> str:
-    """The database for an error message: a file's path, or the URL without its password."""
-    url = make_url(url)
+    """The database for an error message: a file's path, or the URL without its password.
+
+    Raises:
+        StoreError: it is no URL.
+    """
+    url = parse_url(url)
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
     return url.render_as_string(hide_password=True)
@@ -72,14 +91,38 @@ def store_errors(url: URL | str) -> Iterator[None]:
     """
     try:
         yield
+    except json.JSONDecodeError as error:  # SQLite reads lost bytes of a file's end as zeros
+        meaning, remedy = _DAMAGED
+        raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
     except DatabaseError as error:
-        # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
-        if type(error) not in (DatabaseError, OperationalError):
+        if not _is_of_the_world(error):
             raise
-        said = str(error.orig)
-        for fragment, meaning, remedy in _SQLITE_FAULTS:
-            if fragment in said:
-                raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
-        raise StoreError(
-            f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}"
-        ) from error
+        raise _explained(url, error) from error
+
+
+@contextmanager
+def search_errors(url: URL | str) -> Iterator[None]:
+    """As `store_errors`, for Optuna's tables: Optuna raises an error of its own from the
+    database's."""
+    try:
+        yield
+    except VramSearchError:
+        raise
+    except Exception as error:
+        fault = error if isinstance(error, DatabaseError) else error.__cause__
+        if not isinstance(fault, DatabaseError) or not _is_of_the_world(fault):
+            raise
+        raise _explained(url, fault) from error
+
+
+def _is_of_the_world(error: DatabaseError) -> bool:
+    # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
+    return type(error) in (DatabaseError, OperationalError)
+
+
+def _explained(url: URL | str, error: DatabaseError) -> StoreError:
+    said = str(error.orig)
+    for fragment, meaning, remedy in _SQLITE_FAULTS:
+        if fragment in said:
+            return StoreError(f"database {describe(url)} {meaning}", remedy)
+    return StoreError(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")

@@ -6,10 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import make_url
-
 from vram_search.resources import data_folder
 from vram_search.store.database import sqlite_url
+from vram_search.store.faults import parse_url
 
 DATABASE_VARIABLE = "VRAM_SEARCH_DATABASE"
 
@@ -48,8 +47,12 @@ class StudyFolder:
 
 
 def study_folder(url: str, study: str) -> StudyFolder:
-    """The study's folder for a database URL."""
-    parsed = make_url(url)
+    """The study's folder for a database URL.
+
+    Raises:
+        StoreError: it is no URL.
+    """
+    parsed = parse_url(url)
     is_file = parsed.get_backend_name() == "sqlite"
     root = Path(str(parsed.database)).parent if is_file else data_folder()
     return StudyFolder(root, study)

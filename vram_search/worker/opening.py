@@ -17,8 +17,8 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     """The study's record, new or continued.
 
     Raises:
-        InputError: the study file differs from the recorded one, and the difference is shown; or
-            the recorded one holds imported runs.
+        InputError: the study file differs from that of recorded trials, and the difference is
+            shown; or the recorded study holds imported runs.
     """
     study = prepared.study
     known = store.study(study.study)
@@ -42,12 +42,16 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     if not changes:
         # Its files may have moved, and its budget may be another.
         return store.refresh_study(known.id, spec)
+    if not store.trials(known.id):
+        # It failed before its first trial, for a fault of its file perhaps: no loss is there yet.
+        return store.revise_study(known.id, **parts)
     shown = "\n".join(f"  {key}: {old!r} -> {new!r}" for key, (old, new) in changes.items())
     fatal = [key for key in changes if not key.startswith(ACCEPTABLE)]
     if fatal:
+        verb = "changes" if len(fatal) == 1 else "change"
         raise InputError(
             f"study {study.study} is in the database with other settings:\n{shown}",
-            f"{', '.join(fatal)} change what a loss means: give the study another name"
+            f"{', '.join(fatal)} {verb} what a loss means: give the study another name"
             + (
                 f", or set training.eval_cutoff_len: {changes['eval_cutoff_len'][0]}"
                 if fatal == ["eval_cutoff_len"]

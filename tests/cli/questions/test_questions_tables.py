@@ -48,6 +48,26 @@ def test_best_as_json_keeps_the_best_and_adds_the_sweet_spot(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("four")
+@pytest.mark.parametrize("digits", [18, 19, 20, 5000])
+def test_numbers_beyond_the_databases_integers_name_no_trial(ask: Ask, digits: int) -> None:
+    answer = ask("show", "9" * digits)
+    assert (answer.code, answer.out) == (2, "")
+    assert "study night has no trial 9" in answer.err
+
+
+@pytest.mark.usefixtures("four")
+def test_number_that_is_none_names_no_trial(ask: Ask) -> None:
+    answer = ask("why", "\N{SUPERSCRIPT TWO}")
+    assert (answer.code, answer.out) == (2, "")
+    assert "is no trial: give its number, or best" in answer.err
+
+
+@pytest.mark.usefixtures("four")
+def test_more_rows_than_any_study_has_are_all_rows(ask: Ask) -> None:
+    assert len(ask("top", "-n", "9" * 20, "--json").json["trials"]) == 4
+
+
+@pytest.mark.usefixtures("four")
 @pytest.mark.parametrize(
     ("options", "number"),
     [

@@ -68,7 +68,7 @@ def eval_curves_chart(night: Night) -> Chart:
     legend = [
         (f"<path d='{sample}' class='curve s0'/>", "complete"),
         (f"<path d='{sample}' class='curve s7{'' if many else ' dashed'}'/>", "ended earlier"),
-        *highlight_legend(night),
+        *highlight_legend(night, [trial.number for trial, _ in curves]),
     ]
     return Chart(
         "eval-curves",

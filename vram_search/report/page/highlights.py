@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vram_search.report.page.night import Night, names_of
 from vram_search.report.page.svg import mark
 from vram_search.store import TrialRecord
 
 
-def highlight_legend(night: Night) -> list[tuple[str, str]]:
-    """Of the best trial and the sweet spot."""
+def highlight_legend(night: Night, drawn: Collection[int]) -> list[tuple[str, str]]:
+    """Of the best trial and the sweet spot, where a chart has drawn them; `drawn` are numbers."""
     spot = night.sweet_spot
     if spot is None:
         return []
@@ -21,6 +21,7 @@ def highlight_legend(night: Night) -> list[tuple[str, str]]:
             names_of(night, trial),
         )
         for trial in trials.values()
+        if trial.number in drawn
     ]
 
 

@@ -75,7 +75,7 @@ def vram_chart(night: Night) -> Chart:
     _draw_highlights(plot, night)
     there = [o for o in OUTCOMES if any(trial.outcome == o for trial, _ in sized)]
     legend: list[tuple[str, str]] = [(mark(*_legend_mark(o)), o) for o in there]
-    legend += highlight_legend(night)
+    legend += highlight_legend(night, [trial.number for trial, _ in sized])
     if len(front) > 1:
         legend.append((line(2, 8, 18, 8, "front"), "Pareto front"))
     origins = {required_bytes(trial)[1] for trial, _ in sized}
