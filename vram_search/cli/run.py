@@ -259,7 +259,8 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
         )
         return
     lines = _study_lines(prepared)
-    lines += ["", *wrapped(f"{_first_trials(study, stop)}; bytes and seconds predicted:", "", "")]
+    what = "bytes and seconds predicted for rows of cutoff_len tokens (a run counts its rows)"
+    lines += ["", *wrapped(f"{_first_trials(study, stop)}; {what}:", "", "")]
     for point, planned, fits in rows:
         verdict = "fits" if fits else "DOES NOT FIT"
         lines += wrapped(hyperparameter_words(point), "  ", "    ")
