@@ -15,6 +15,8 @@ from vram_search.spec.hyperparameters import SearchSpace
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.shape import shape_names
 
+MOST_EPOCHS, MOST_STEPS = 10_000, 10**9
+"""Beyond them a length is a slip of the pen, and no database's integer in the end."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
@@ -164,10 +166,12 @@ class DatasetSpec(Spec):
 class TrainingSpec(Spec):
     """What all trials share; names as in transformers' TrainingArguments."""
 
-    num_train_epochs: PositiveFloat | None = Field(
+    num_train_epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = Field(
         default=None, description="length of a trial; 3 where max_steps is not given either"
     )
-    max_steps: Count | None = Field(default=None, description="length in optimizer steps instead")
+    max_steps: Annotated[Count, Field(le=MOST_STEPS)] | None = Field(
+        default=None, description="length in optimizer steps instead"
+    )
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         default="cosine", description="over the full length, pruned or not"
     )
@@ -178,7 +182,9 @@ class TrainingSpec(Spec):
         default=0.0, description="AdamW's decoupled weight decay"
     )
     max_grad_norm: PositiveFloat = Field(default=1.0, description="gradients are clipped to it")
-    lora_alpha_ratio: Count = Field(default=2, description="lora_alpha = ratio x lora_rank")
+    lora_alpha_ratio: Annotated[Count, Field(le=1024)] = Field(
+        default=2, description="lora_alpha = ratio x lora_rank"
+    )
     rungs: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(1 / 9, 1 / 3, 2 / 3),
         description="shares of the run at which a trial is evaluated and may be pruned",
