@@ -12,6 +12,7 @@ from typing import Any
 import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations import liger as transformers_liger
 
@@ -78,7 +79,7 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
     )
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        base, loaded = AutoModelForCausalLM.from_pretrained(
             model_name_or_path,
             dtype=dtype,
             quantization_config=quantization,
@@ -86,15 +87,33 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
             attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the loading info then
         )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(
             f"the model {model_name_or_path} cannot be loaded: {first}",
-            "a folder with config.json and *.safetensors, or a hub name that can be reached",
+            "a folder with config.json and *.safetensors, or a hub name that can be reached; is "
+            "the download complete?",
         ) from None
+    _refuse_random_weights(model_name_or_path, loaded)
+    return base
+
+
+def _refuse_random_weights(model_name_or_path: str, loaded: dict[str, Any]) -> None:
+    """transformers fills in at random what the files lack, and a trial would train on that."""
+    lacking = sorted(loaded["missing_keys"])
+    misfits = sorted(name for name, *_ in loaded["mismatched_keys"])
+    if names := lacking or misfits:
+        fault = "are missing in its files" if lacking else "are of another size than in its files"
+        raise InputError(
+            f"the model {model_name_or_path} cannot be loaded: {len(names)} weights {fault}, "
+            f"{names[0]} for example",
+            "config.json and *.safetensors belong to one model; is the download complete?",
+        )
 
 
 def apply_liger(base: Any) -> None:

@@ -1,0 +1,61 @@
+"""Weights on disk that are not those of the model: refused before any trial."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from vram_search.errors import InputError
+from vram_search.protocol import LoadJob
+from vram_search.train import model as base_model
+
+
+@pytest.fixture
+def job(load_job: LoadJob, tiny_config: str, tmp_path: Path) -> LoadJob:
+    """Loads the tiny model's weights from a folder."""
+    folder = tmp_path / "model"
+    LlamaForCausalLM(LlamaConfig(**json.loads(tiny_config))).save_pretrained(folder)
+    changes: dict[str, Any] = {"model_name_or_path": str(folder), "random_weights": False}
+    return load_job.model_copy(update=changes)
+
+
+def weights_of(job: LoadJob) -> Path:
+    return Path(job.model_name_or_path) / "model.safetensors"
+
+
+def change_config(job: LoadJob, **changes: int) -> None:
+    file = Path(job.model_name_or_path) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_whole_weights_are_loaded(job: LoadJob) -> None:
+    """What the refusals below are measured against."""
+    assert base_model.load_base(job).config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("size", [0, 4, 1000, 100_000])
+def test_download_that_was_cut_off_is_refused(job: LoadJob, size: int) -> None:
+    weights_of(job).write_bytes(weights_of(job).read_bytes()[:size])
+    with pytest.raises(InputError, match="cannot be loaded: ") as caught:
+        base_model.load_base(job)
+    assert "is the download complete?" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": 3}, "9 weights are missing in its files, model.layers.2."),
+        ({"hidden_size": 128}, "weights are of another size than in its files, model."),
+    ],
+)
+def test_weights_of_another_model_are_refused(
+    job: LoadJob, changes: dict[str, int], words: str
+) -> None:
+    change_config(job, **changes)
+    with pytest.raises(InputError, match="cannot be loaded: ") as caught:
+        base_model.load_base(job)
+    assert words in caught.value.message
