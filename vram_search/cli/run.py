@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
-from vram_search.errors import InputError, NothingStoredError, VramSearchError
+from vram_search.errors import InputError, VramSearchError
 
 if TYPE_CHECKING:
     from vram_search.spec import StudySpec
@@ -95,7 +94,6 @@ def command(
 
     prepared = prepare(study, lambda text: click.echo(text, err=True))
     if dry_run:
-        _check_database(study)
         _show_dry_run(prepared, stop, as_json=as_json)
         return
     _run(prepared, stop, accept_changes=accept_changes, as_json=as_json)
@@ -215,19 +213,6 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
         click.echo(f"no report was written: {type(error).__name__}: {error}", err=True)
         return None
     return file
-
-
-def _check_database(study: StudySpec) -> None:
-    """Refuses what a run would refuse; one that is not there yet is made then.
-
-    Raises:
-        StoreError: the database cannot be used.
-    """
-    from vram_search.store import open_store
-    from vram_search.store.location import database_url
-
-    with contextlib.suppress(NothingStoredError):
-        open_store(database_url(study.database), create=False).close()
 
 
 def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:

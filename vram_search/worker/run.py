@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
 
-from vram_search.errors import InputError, StoreError, VramSearchError
+from vram_search.errors import InputError, NothingStoredError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.planner import Longest
@@ -321,10 +321,14 @@ def preview(
 
 
 def _earlier_trials(study: StudySpec) -> list[TrialRecord]:
-    """The study's trials so far; none where there is no database yet."""
+    """The study's trials so far; none where there is no database yet.
+
+    Raises:
+        StoreError: a run could not use the database either.
+    """
     try:
         opened = open_store(database_url(study.database), create=False)
-    except StoreError:
+    except NothingStoredError:
         return []
     with contextlib.closing(opened) as store:
         record = store.study(study.study)
