@@ -84,7 +84,7 @@ def plans(
         for checkpointing in _choices(pins.gradient_checkpointing, (False, True)):
             plan = _plan(hyperparameters, card, pins, micro_batch, checkpointing)
             workload = workload_of(shape, hyperparameters, plan, eval_cutoff_len, longest)
-            plan, estimate = _with_evaluation(
+            plan, estimate = with_evaluation(
                 plan, workload, _eval_batches(workload, pins), hardware
             )
             seconds = step_seconds(estimate.workload, pace, padded)
@@ -163,13 +163,18 @@ def _eval_batches(workload: Workload, pins: PlanPins) -> list[int]:
     """Evaluation batches to choose from, largest first: no more tokens than a micro-batch."""
     if pins.per_device_eval_batch_size is not None:
         return [pins.per_device_eval_batch_size]
-    sizes = [min(MAX_EVAL_BATCH, max(1, workload.tokens // workload.eval_cutoff_len))]
+    return halved(min(MAX_EVAL_BATCH, max(1, workload.tokens // workload.eval_cutoff_len)))
+
+
+def halved(size: int) -> list[int]:
+    """A batch and its halves, down to 1."""
+    sizes = [size]
     while sizes[-1] > 1:
         sizes.append(sizes[-1] // 2)
     return sizes
 
 
-def _with_evaluation(
+def with_evaluation(
     plan: MemoryPlan, workload: Workload, sizes: list[int], hardware: Hardware
 ) -> tuple[MemoryPlan, Estimate]:
     """The plan with the first evaluation batch that is not the peak, else with the last."""

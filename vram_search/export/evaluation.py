@@ -12,23 +12,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vram_search.estimate import Estimate, predict, workload_of
-from vram_search.estimate.hardware import Hardware
+from vram_search.estimate import workload_of
 from vram_search.estimate.limit import Limit
-from vram_search.estimate.planner import Longest
+from vram_search.estimate.planner import Longest, halved, with_evaluation
+from vram_search.estimate.workload import Workload
 from vram_search.export.trial import ExportedTrial
 from vram_search.spec import Hyperparameters, MemoryPlan, ModelShape
 from vram_search.units import format_bytes
 
 
-def trainer_estimate(
-    shape: ModelShape,
-    hyperparameters: Hyperparameters,
-    plan: MemoryPlan,
-    longest: Longest,
-    hardware: Hardware,
-) -> Estimate:
-    """Predicted peak where transformers' Trainer evaluates.
+def trainer_workload(
+    shape: ModelShape, hyperparameters: Hyperparameters, plan: MemoryPlan, longest: Longest
+) -> Workload:
+    """A training in which transformers' Trainer evaluates.
 
     Args:
         longest: of the rows as the tool cuts them.
@@ -37,10 +33,10 @@ def trainer_estimate(
         ValueError: the model lacks a LoRA module that is named.
     """
     workload = workload_of(shape, hyperparameters, plan, longest.eval, longest)
-    return predict(replace(workload, eval_loss_tokens=None), hardware)
+    return replace(workload, eval_loss_tokens=None)
 
 
-def with_evaluation(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial:
+def as_evaluated(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial:
     """The trial with the evaluation batch that a tool can take: the largest that is not the peak of
     the run, else one row; without evaluations where one row does not fit the card.
 
@@ -52,17 +48,13 @@ def with_evaluation(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTr
         return trial
     longest = Longest(trial.longest.train, min(trial.longest.eval, eval_tokens))
     limit = Limit.of(trial.card, trial.shape)
-    size = trial.plan.per_device_eval_batch_size
-    while True:
-        plan = trial.plan.model_copy(update={"per_device_eval_batch_size": size})
-        try:
-            found = trainer_estimate(trial.shape, trial.hp, plan, longest, limit.hardware)
-        except ValueError:
-            return trial  # a module that the model lacks: the tool's check names it
-        is_peak = found.moment == "evaluation"
-        if not is_peak or size == 1:
-            break
-        size //= 2
+    try:
+        workload = trainer_workload(trial.shape, trial.hp, trial.plan, longest)
+    except ValueError:
+        return trial  # a module that the model lacks: the tool's check names it
+    sizes = halved(trial.plan.per_device_eval_batch_size)
+    plan, found = with_evaluation(trial.plan, workload, sizes, limit.hardware)
+    is_peak = found.moment == "evaluation"
     return replace(
         trial,
         plan=plan,

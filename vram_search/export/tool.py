@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from vram_search.errors import Fault, FaultyFileError, InputError
-from vram_search.export.evaluation import evaluation_notes, with_evaluation
+from vram_search.export.evaluation import as_evaluated, evaluation_notes
 from vram_search.export.fields import LORA_MODULES
 from vram_search.export.launch import Launch
 from vram_search.export.provenance import provenance
@@ -58,7 +58,7 @@ def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
         FaultyFileError: the configuration would not run, or rows would be dropped.
     """
     stem = f"{trial.name}{tool.ending}"
-    trial = with_evaluation(trial, tool.eval_tokens(trial))
+    trial = as_evaluated(trial, tool.eval_tokens(trial))
     groups = tool.config(trial)
     config = {key: value for group in groups.values() for key, value in group.items()}
     if faults := tool.check(config, trial.modules):

@@ -15,9 +15,10 @@ import yaml
 from pydantic import TypeAdapter
 
 from vram_search.errors import InputError, VramSearchError
+from vram_search.estimate import predict
 from vram_search.estimate.limit import Limit
 from vram_search.estimate.planner import Longest
-from vram_search.export.evaluation import trainer_estimate
+from vram_search.export.evaluation import trainer_workload
 from vram_search.export.recorded import write_recorded
 from vram_search.export.trial import study_shape
 from vram_search.importing.history import History
@@ -167,13 +168,14 @@ def _evaluation_bytes(recorded: Recorded, config: dict[str, Any], rows: Recorded
     size = config["per_device_eval_batch_size"]
     plan = MemoryPlan.model_validate({**(trial.plan or {}), "per_device_eval_batch_size": size})
     padded = math.ceil(_longest(rows.eval) / PADDED_TO) * PADDED_TO
-    found = trainer_estimate(
+    workload = trainer_workload(
         shape,
         Hyperparameters.model_validate(trial.hyperparameters),
         plan,
         Longest(_longest(rows.train), padded),
-        Limit.of(Card.model_validate(study.spec["card"]), shape).hardware,
     )
+    card = Card.model_validate(study.spec["card"])
+    found = predict(workload, Limit.of(card, shape).hardware)
     return found.allocated_bytes if found.moment == "evaluation" else None
 
 
