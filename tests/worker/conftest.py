@@ -12,7 +12,7 @@ from vram_search.data import load_rows
 from vram_search.estimate import PlannedTrial
 from vram_search.estimate.margin import margin_for
 from vram_search.gpu import CardMemory, GpuReader, GpuSample
-from vram_search.protocol import AnyEvent
+from vram_search.protocol import AnyEvent, Ready
 from vram_search.resources import shipped
 from vram_search.search import Proposal, Search
 from vram_search.spec import StudySpec, load_shape
@@ -25,6 +25,21 @@ from vram_search.worker.room import Room
 
 CARD_BYTES = 10 * GIB
 MODEL = shipped("configs", "models", "smollm2-135m")
+
+READY = Ready(
+    device="a card",
+    has_gpu=True,
+    versions={},
+    train_rows=8,
+    eval_rows=4,
+    longest_tokens=64,
+    longest_eval_tokens=64,
+    rows_cut=0,
+    data_hash="d1",
+    allocated_bytes=1,
+    seconds=1,
+)
+"""Of a training process that a test plays."""
 
 
 class Listener:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.worker.conftest import READY
 from vram_search.errors import InputError
 from vram_search.estimate import check_card_holds_base, estimate_base_bytes
 from vram_search.estimate.calibration import Calibration, save_calibration
@@ -54,19 +55,7 @@ class Trainer:
         Trainer.loaded = job
 
     def ready(self) -> Ready:
-        return Ready(
-            device="toy",
-            has_gpu=False,
-            versions={},
-            train_rows=8,
-            eval_rows=4,
-            longest_tokens=64,
-            longest_eval_tokens=64,
-            rows_cut=0,
-            data_hash="d1",
-            allocated_bytes=None,
-            seconds=1,
-        )
+        return READY.model_copy(update={"device": "toy", "has_gpu": False, "allocated_bytes": None})
 
     def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:
         return Finished(outcome="pruned", stage="train", step=1, steps_total=1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.worker.conftest import READY
 from vram_search.protocol import Evaluated, Finished, Ready, TrialJob
 from vram_search.search import stopping
 from vram_search.spec import Hyperparameters
@@ -21,18 +22,14 @@ class Trainer:
     pid = None
 
     def ready(self) -> Ready:
-        return Ready(
-            device="CPU",
-            has_gpu=False,
-            versions={},
-            train_rows=8,
-            eval_rows=4,
-            longest_tokens=256,
-            longest_eval_tokens=256,
-            rows_cut=0,
-            data_hash="d1",
-            allocated_bytes=None,
-            seconds=1,
+        return READY.model_copy(
+            update={
+                "device": "CPU",
+                "has_gpu": False,
+                "longest_tokens": 256,
+                "longest_eval_tokens": 256,
+                "allocated_bytes": None,
+            }
         )
 
     def run(self, job: TrialJob, on_event: Callable[[object], None], prune: object) -> Finished:

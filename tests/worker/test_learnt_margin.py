@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.worker.conftest import READY
 from vram_search.estimate import Estimate, PlannedTrial
 from vram_search.estimate.margin import margin_for
 from vram_search.protocol import Finished, Ready, TrialJob
@@ -167,18 +168,13 @@ class Trainer:
         self.ooms = ooms
 
     def ready(self) -> Ready:
-        return Ready(
-            device=DEVICE,
-            has_gpu=True,
-            versions={},
-            train_rows=8,
-            eval_rows=4,
-            longest_tokens=256,
-            longest_eval_tokens=256,
-            rows_cut=0,
-            data_hash="d1",
-            allocated_bytes=GIB,
-            seconds=1,
+        return READY.model_copy(
+            update={
+                "device": DEVICE,
+                "longest_tokens": 256,
+                "longest_eval_tokens": 256,
+                "allocated_bytes": GIB,
+            }
         )
 
     def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:

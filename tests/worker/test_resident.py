@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.worker.conftest import READY
 from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
@@ -15,7 +16,6 @@ from vram_search.protocol import (
     Fault,
     Finished,
     LoadJob,
-    Ready,
     TrialJob,
 )
 from vram_search.spec import Hyperparameters, MemoryPlan
@@ -24,19 +24,6 @@ from vram_search.worker import resident
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import LATER_LOAD_ATTEMPTS, LOAD_ATTEMPTS, ResidentTrainer
 
-READY = Ready(
-    device="a card",
-    has_gpu=True,
-    versions={},
-    train_rows=8,
-    eval_rows=4,
-    longest_tokens=64,
-    longest_eval_tokens=64,
-    rows_cut=0,
-    data_hash="d1",
-    allocated_bytes=1,
-    seconds=1,
-)
 FULL = Fault(message="memory ran out while the base model was loaded", is_passing=True)
 
 

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.worker.conftest import READY
 from vram_search.gpu import SYSMEM_FALLBACK_HINT, FakeReader, GpuDevice, GpuSample
 from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Ready, Stage, Step, TrialJob
 from vram_search.search.search import MEMORY_CONSTRAINT
@@ -49,18 +50,14 @@ class Trainer:
         self.restarts = 0
 
     def ready(self) -> Ready:
-        return Ready(
-            device=DEVICE,
-            has_gpu=True,
-            versions={"torch": "2"},
-            train_rows=8,
-            eval_rows=4,
-            longest_tokens=256,
-            longest_eval_tokens=256,
-            rows_cut=0,
-            data_hash="d1",
-            allocated_bytes=GIB,
-            seconds=1,
+        return READY.model_copy(
+            update={
+                "device": DEVICE,
+                "versions": {"torch": "2"},
+                "longest_tokens": 256,
+                "longest_eval_tokens": 256,
+                "allocated_bytes": GIB,
+            }
         )
 
     def run(self, job: TrialJob, on_event: Callable[[AnyEvent], None], prune: object) -> Finished:
