@@ -36,15 +36,15 @@ wheel-check: $(VENV)/installed  ## the wheel alone, in an empty environment, run
 	$(BIN)/python tests/wheel_check.py "$(TORCH)"
 
 gpu: $(VENV)/installed  ## the tests and the bench that need a CUDA GPU
-	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m pytest -m gpu tests/on_gpu
 	$(BIN)/python -m bench.gpu_trials
 
 bench: $(VENV)/installed
-	$(BIN)/python -m bench.queries
-	$(BIN)/python -m bench.estimate_speed
+	$(BIN)/python -m bench.speed.queries
+	$(BIN)/python -m bench.speed.estimate
 
 trace-check: $(VENV)/installed  ## predicted bytes beside those of the real code on fake tensors
-	$(BIN)/python -m bench.trace_check
+	$(BIN)/python -m bench.trace.check
 
 export-check: $(VENV)/installed  ## exports of generated trials through the tools' own parsers
 	$(BIN)/python tests/export_check.py

@@ -2,8 +2,8 @@
 
     python -m bench.estimate_accuracy [--rows FILE ...] [--models FOLDER] [--json]
 
-Rows have the fields of `tests/data/vram_truth.jsonl`. Errors are of runs that finished; runs that
-died of out-of-memory count only where limits are compared.
+Rows have the fields of `tests/fixtures/vram_truth.jsonl`. Errors are of runs that finished; runs
+that died of out-of-memory count only where limits are compared.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vram_search.estimate.hardware import H200_CONTEXT
 from vram_search.estimate.margin import conformal_margin
-from vram_search.estimate.memory import Estimate, predict
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.hardware import H200_CONTEXT
+from vram_search.estimate.memory.predict import Estimate, predict
+from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.shape import parse_shape
 from vram_search.units import GIB, MIB
 
 ROOT = Path(__file__).parent.parent
-DATA = ROOT / "tests" / "data"
+DATA = ROOT / "tests" / "fixtures"
 MODELS = ROOT / "configs" / "models"
 CAP_TOLERANCE = 0.005
 

@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from textwrap import wrap
 
-from vram_search.estimate.hardware import Hardware
 from vram_search.estimate.margin import margin_for
-from vram_search.estimate.memory import Estimate
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import Estimate
 from vram_search.estimate.plausible import predict_plausible
-from vram_search.estimate.recipe import load_recipe
+from vram_search.estimate.recipes.load import load_recipe
 from vram_search.importing.table import load_table
 from vram_search.spec import load_study
 from vram_search.spec.card import Card, load_card

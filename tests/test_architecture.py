@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
     "cli": {"worker", "export", "importing", "report", "verify"} | BELOW_WORKER,
 }
-"""Room -> rooms it may import, besides itself and the version in `vram_search`."""
+"""RunContext -> rooms it may import, besides itself and the version in `vram_search`."""
 
 AT_HOME_IN = {
     "optuna": "search",

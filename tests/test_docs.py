@@ -204,7 +204,7 @@ def test_explained_report_counts_the_states_of_both_optimizers() -> None:
 def test_explained_report_shows_bytes_that_were_measured() -> None:
     (part,) = [part for part in EXPLAINED_TABLES if MEASURED.name in part.commands]
     runs = [json.loads(line) for line in MEASURED.read_text(encoding="utf-8").splitlines()]
-    truth = (ROOT / "tests" / "data" / "vram_truth.jsonl").read_text(encoding="utf-8")
+    truth = (ROOT / "tests" / "fixtures" / "vram_truth.jsonl").read_text(encoding="utf-8")
     assert all(run in [json.loads(line) for line in truth.splitlines()] for run in runs)
     header, *rows = part.table
     fields = columns(header, "measured ")

@@ -52,15 +52,15 @@ class TrialJob(Spec):
     """Where the best checkpoint's adapter goes; the parent folder exists."""
 
 
-class Verdict(Spec):
+class PruneDecision(Spec):
     """The answer to an evaluation at a rung: go on, or stop here."""
 
     do: Literal["verdict"] = "verdict"
     prune: bool
 
 
-Job = Annotated[LoadJob | TrialJob | Verdict, Field(discriminator="do")]
-JOB: TypeAdapter[LoadJob | TrialJob | Verdict] = TypeAdapter(Job)
+Job = Annotated[LoadJob | TrialJob | PruneDecision, Field(discriminator="do")]
+JOB: TypeAdapter[LoadJob | TrialJob | PruneDecision] = TypeAdapter(Job)
 
 
 class Ready(Spec):
@@ -84,7 +84,7 @@ class Ready(Spec):
     """Of `seconds`: before anything was loaded, so without memory of the card."""
 
 
-class Fault(Spec):
+class LoadFailed(Spec):
     """What was asked for cannot be done; the supervisor shows it and stops."""
 
     event: Literal["fault"] = "fault"
@@ -128,7 +128,7 @@ class Step(Spec):
 
 
 class Evaluated(Spec):
-    """An evaluation at a rung or at the end; at a rung the process waits for a Verdict."""
+    """An evaluation at a rung or at the end; at a rung the process waits for a PruneDecision."""
 
     event: Literal["evaluated"] = "evaluated"
     step: int
@@ -172,9 +172,9 @@ class Finished(Spec):
 
 
 Event = Annotated[
-    Ready | Fault | Stage | Probed | Step | Evaluated | Finished, Field(discriminator="event")
+    Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished, Field(discriminator="event")
 ]
-AnyEvent = Ready | Fault | Stage | Probed | Step | Evaluated | Finished
+AnyEvent = Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished
 EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 
@@ -187,7 +187,7 @@ def parse_event(line: str) -> AnyEvent:
     return EVENT.validate_json(line)
 
 
-def parse_job(line: str) -> LoadJob | TrialJob | Verdict:
+def parse_job(line: str) -> LoadJob | TrialJob | PruneDecision:
     """A job from its line.
 
     Raises:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.curves.rows import read_rows
 from bench.curves.table import TABLES
 from vram_search.resources import shipped
-from vram_search.search import knowledge
+from vram_search.search.gp import transfer
 from vram_search.spec import load_shape
 
 MODEL = "smollm2-135m"
@@ -48,7 +48,7 @@ def main() -> None:
         )
     text = json.dumps({"source": "python -m bench.curves.knowledge", "tasks": tasks})
     text = text.replace("], [", "],\n[")
-    Path(knowledge.__file__).with_name("knowledge.json").write_text(text + "\n", encoding="utf-8")
+    Path(transfer.__file__).with_name("knowledge.json").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

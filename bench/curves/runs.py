@@ -25,7 +25,7 @@ SHARED_CONFIGS = 60
 task knows of another is no table of the same points."""
 STEP_SECONDS, EVAL_SECONDS, SETUP_SECONDS = 0.45, 0.6, 1.5
 """Guesses for one of 16 processes on an H200, until finished runs correct them; alone, an optimizer
-step takes about 0.25 s there (`bench/data/step_times.jsonl`)."""
+step takes about 0.25 s there (`bench/step_time/step_times.jsonl`)."""
 
 Key = tuple[str, str, int]
 

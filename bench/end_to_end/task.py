@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.curves.__main__ import prepare_tasks
 from bench.curves.runs import EVAL_BATCH, load_job
 from vram_search.data import Example
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import GpuReader
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_study
@@ -94,7 +94,7 @@ def open_task(
         values["model.model_name_or_path"] = split.model_name_or_path
     overrides = tuple(f"{key}={json.dumps(value)}" for key, value in values.items())
     prepared = prepare(load_study(file, overrides), note)
-    limit = Limit.of(prepared.study.card, prepared.shape)
+    limit = MemoryBudget.of(prepared.study.card, prepared.shape)
     budget = Budget.at_start(limit, reader, note)
     device = reader.device().name if reader else "CPU"
     return Task(

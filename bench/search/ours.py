@@ -14,9 +14,9 @@ from optuna.storages import InMemoryStorage
 from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
 from vram_search.search import Proposal, Search, priors
-from vram_search.search.advisor import Fits
-from vram_search.search.knowledge import Experience, shipped, tasks
-from vram_search.search.stopping import Stopping
+from vram_search.search.global_stopping import GlobalStopping
+from vram_search.search.gp.strategy import Fits
+from vram_search.search.gp.transfer import SourceTask, shipped, tasks
 from vram_search.spec import Hyperparameters, Strategy
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
@@ -58,7 +58,7 @@ def without_rungs(replay: Replay) -> None:
 
 def without_third_kept(replay: Replay) -> None:
     """At a rung the best trial alone goes on in any case."""
-    with mock.patch("vram_search.search.advisor.KEPT_SHARE", 1e-9):
+    with mock.patch("vram_search.search.gp.strategy.KEPT_SHARE", 1e-9):
         _play(replay, Rules())
 
 
@@ -77,7 +77,7 @@ def _play(replay: Replay, rules: Rules) -> None:
     nearest = [replay.nearest(point) for point in priors(replay.table.space, ALPHA_RATIO)]
     opening = list(dict.fromkeys(config.hyperparameters for config in nearest))[: rules.opening]
     # Optuna's storage in memory: writing SQLite takes most of a replay's time.
-    with mock.patch("vram_search.search.search.RDBStorage", lambda *_, **__: InMemoryStorage()):
+    with mock.patch("vram_search.search.study.RDBStorage", lambda *_, **__: InMemoryStorage()):
         search = Search(
             "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, rules.rungs, replay.seed,
             strategy=rules.strategy, tasks=tasks(_elsewhere(known, replay), None), opening=opening,
@@ -85,7 +85,7 @@ def _play(replay: Replay, rules: Rules) -> None:
     for point in opening if rules.strategy != "gp" else ():
         search.enqueue(point)
     by_point = {config.hyperparameters: config for config in replay.table.configs}
-    stopping = Stopping()
+    stopping = GlobalStopping()
 
     def fits(point: Hyperparameters) -> bool:
         return replay.excess(by_point[point]) <= 0
@@ -112,7 +112,7 @@ def _play(replay: Replay, rules: Rules) -> None:
         search.tell(proposal.number, outcome, value, replay.excess(config))
 
 
-def _elsewhere(known: Sequence[Experience], replay: Replay) -> list[Experience]:
+def _elsewhere(known: Sequence[SourceTask], replay: Replay) -> list[SourceTask]:
     """What is known of other points than the table's: two tasks may share configurations, which no
     user's searches do."""
     replayed = {config.hyperparameters for config in replay.table.configs}

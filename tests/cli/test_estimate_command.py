@@ -16,16 +16,16 @@ from vram_search.cli.points import ShapeLoader
 from vram_search.estimate import choose_plan, plans
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.estimate.first_point import first_point
-from vram_search.estimate.hardware import H200_CONTEXT, Hardware
 from vram_search.estimate.margin import GENERIC_MARGIN, conformal_margin
-from vram_search.estimate.memory import predict
-from vram_search.estimate.point import parse_point
+from vram_search.estimate.memory.hardware import H200_CONTEXT, Hardware
+from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.recipes.jsonl_row import parse_point
 from vram_search.report.parts import WIDTH, part_differences, stacked_bar
 from vram_search.search import priors
 from vram_search.spec import Card, load_shape, load_study
 from vram_search.spec.card import load_card
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent.parent / "fixtures"
 ROW = {
     "model": "qwen2.5-0.5b",
     "lora_rank": 8,

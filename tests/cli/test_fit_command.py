@@ -17,11 +17,11 @@ from click.testing import CliRunner, Result
 
 from vram_search.cli.fit import command
 from vram_search.errors import InputError
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.largest import Cell, Fitter, last_that_fits
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.memory import predict
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.max_fit import Cell, MaxFit, last_that_fits
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.report.fit_picture import colour_of, grid_lines, grid_svg, mark
 from vram_search.resources import shipped
 from vram_search.spec.card import Card, load_card
@@ -120,14 +120,14 @@ def test_search_stops_at_the_budget(budget: int, largest: int | None) -> None:
 def test_rank_is_found_although_bytes_fall_with_it() -> None:
     """8-bit states begin at 4096 elements, so a higher rank may need fewer bytes."""
 
-    class Falling(Fitter):
+    class Falling(MaxFit):
         def required_bytes(self, *, cutoff_len: int, micro_batch: int, lora_rank: int) -> int:
             return self.limit.budget_bytes + (1 if lora_rank in (4, 512, 1024) else 0)
 
     shape = load_shape(shipped("configs", "models", "smollm2-135m"))
     workload = Workload(shape, ("q_proj",), 16, "adamw_8bit", 1, 1024)
     card = Card.model_validate(load_card("rtx-2070-8gb"))
-    limit = replace(Limit.of(card, shape), margin=0.0)
+    limit = replace(MemoryBudget.of(card, shape), margin=0.0)
     assert Falling(workload, limit).largest_rank(1024, 1).lora_rank == 256
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vram_search.estimate.allocator import Block, CachingAllocator, OutOfMemoryError
+from vram_search.estimate.memory.allocator import Block, CachingAllocator, OutOfMemoryError
 from vram_search.units import KIB, MIB
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 TRACES = ("allocator_trace_qwen2.5-0.5b.json.gz", "allocator_trace_qwen2.5-3b.json.gz")
 
 

@@ -18,7 +18,7 @@ from vram_search.estimate.calibration import (
     load_calibration,
     save_calibration,
 )
-from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.memory.hardware import Hardware
 from vram_search.spec.card import Card, card_names, load_card
 from vram_search.units import KIB, MIB
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from vram_search.estimate.changes import changes_to_fit, cheapest_changes
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.memory import predict
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.resources import shipped
 from vram_search.spec.card import Card
 from vram_search.spec.shape import load_shape
@@ -39,9 +39,9 @@ def workload(**fields: Any) -> Workload:
     return Workload(**costly | fields)
 
 
-def limit(budget_bytes: int, margin: float = 0.0, platform: str = "linux") -> Limit:
+def limit(budget_bytes: int, margin: float = 0.0, platform: str = "linux") -> MemoryBudget:
     card = Card.model_validate({"name": "c", "total_bytes": budget_bytes, "platform": platform})
-    return Limit(card, Hardware(context_bytes=0), margin, "measured")
+    return MemoryBudget(card, Hardware(context_bytes=0), margin, "measured")
 
 
 def required(asked: Workload) -> int:

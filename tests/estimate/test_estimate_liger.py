@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.memory import predict
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.planner import Longest, workload_of
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, load_shape

@@ -16,7 +16,7 @@ from vram_search.estimate import Estimate, predict
 from vram_search.resources import shipped
 from vram_search.units import GIB
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent.parent / "fixtures"
 MODELS = shipped("configs", "models")
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vram_search.estimate import Estimate, estimate_base_bytes, predict, workload_of
-from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.memory.hardware import Hardware
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, load_shape
 from vram_search.spec.optimizers import OPTIMIZERS

@@ -22,9 +22,9 @@ from vram_search.estimate import (
     smallest,
     workload_of,
 )
-from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.planner import Longest, decide_liger, liger_available
-from vram_search.estimate.seconds import Pace, Speed, step_seconds
+from vram_search.estimate.step_time import Speed, StepTimeModel, step_seconds
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import card_names, load_card
@@ -114,7 +114,7 @@ def test_candidates_are_fastest_first(found: list[PlannedTrial]) -> None:
 def test_candidates_carry_the_seconds_of_the_pace_that_is_given(
     shape: ModelShape, point: Hyperparameters, card: Card, factor: float
 ) -> None:
-    pace = Pace(Speed(300e12, 2e12), factor)
+    pace = StepTimeModel(Speed(300e12, 2e12), factor)
     found = plans(shape, point, card, PlanPins(), eval_cutoff_len=512, pace=pace)
     for candidate in found:
         assert candidate.step_seconds == step_seconds(candidate.estimate.workload, pace)
@@ -122,11 +122,11 @@ def test_candidates_carry_the_seconds_of_the_pace_that_is_given(
 
 def test_rows_of_varied_lengths_make_small_micro_batches_faster_on_a_slow_card() -> None:
     """On one that waits for the host, padding costs nothing."""
-    slow, fast = Pace(Speed(30e12, 300e9)), Pace(Speed(990e12, 4800e9))
+    slow, fast = StepTimeModel(Speed(30e12, 300e9)), StepTimeModel(Speed(990e12, 4800e9))
     pins = PlanPins(gradient_checkpointing=False)
     rows = [*range(100, 400), 1024, 1024]
 
-    def fastest(pace: Pace, row_tokens: list[int]) -> int:
+    def fastest(pace: StepTimeModel, row_tokens: list[int]) -> int:
         found = plans(
             QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, pace=pace, row_tokens=row_tokens
         )
@@ -141,12 +141,12 @@ def test_kind_that_is_slow_on_this_device_is_no_longer_the_fastest() -> None:
     speed = Speed(300e12, 2e12)
     pins = PlanPins(per_device_train_batch_size=4)
 
-    def fastest(pace: Pace) -> bool:
+    def fastest(pace: StepTimeModel) -> bool:
         found = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, pace=pace)
         return found[0].plan.gradient_checkpointing
 
-    assert not fastest(Pace(speed))
-    assert fastest(Pace(speed, kind_factors={(False, False): 2.0}))
+    assert not fastest(StepTimeModel(speed))
+    assert fastest(StepTimeModel(speed, kind_factors={(False, False): 2.0}))
 
 
 @pytest.mark.parametrize("fused", [False, True])

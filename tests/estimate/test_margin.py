@@ -23,11 +23,11 @@ from vram_search.estimate.margin import (
     conformal_margin,
     margin_for,
 )
-from vram_search.estimate.memory import predict
+from vram_search.estimate.memory.predict import predict
 from vram_search.spec import load_shape
 from vram_search.units import GIB
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parent.parent / "fixtures"
 QWEN = load_shape(DATA / "models" / "qwen2.5-3b")
 REPETITIONS = 2000
 DRAWS: dict[str, Callable[[random.Random], float]] = {

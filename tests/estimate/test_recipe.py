@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from vram_search.data import Example, Rows
 from vram_search.errors import InputError
-from vram_search.estimate.memory import predict
-from vram_search.estimate.recipe import load_recipe
-from vram_search.estimate.recipe_axolotl import UNMODELLED as AXOLOTL_UNMODELLED
-from vram_search.estimate.recipe_llamafactory import UNMODELLED as LLAMAFACTORY_UNMODELLED
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.recipes.axolotl import UNMODELLED as AXOLOTL_UNMODELLED
+from vram_search.estimate.recipes.llamafactory import UNMODELLED as LLAMAFACTORY_UNMODELLED
+from vram_search.estimate.recipes.load import load_recipe
 from vram_search.export import llamafactory_files
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_shape

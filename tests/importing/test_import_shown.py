@@ -13,7 +13,7 @@ from vram_search.cli.main import cli
 from vram_search.errors import InputError
 from vram_search.spec import load_study
 from vram_search.store import open_store, sqlite_url
-from vram_search.worker.opening import open_study
+from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import prepare
 
 

@@ -19,7 +19,7 @@ from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart
 from vram_search.report.page.html import charts, render
 from vram_search.report.page.loss_charts import vram_chart
-from vram_search.report.page.night import Night, load_night
+from vram_search.report.page.report_data import ReportData, load_report_data
 from vram_search.store import (
     Evaluation,
     Store,
@@ -67,9 +67,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def night(database: Store, studies: Make) -> Night:
+def night(database: Store, studies: Make) -> ReportData:
     study = studies(database, trials=40)
-    return load_night(database, study)
+    return load_report_data(database, study)
 
 
 def data_of(text: str) -> dict[str, Any]:
@@ -88,13 +88,13 @@ def test_report_reads_the_losses_of_many_trials_in_as_many_queries_as_of_few(
     for trials in (20, 40):
         study = studies(database, name=f"of {trials}", trials=trials)
         asked.clear()
-        night = load_night(database, study)
+        night = load_report_data(database, study)
         assert night.sweet_spot is not None
         counts.append(len([query for query in asked if "evaluations" in query]))
     assert counts == [2, 2]
 
 
-def test_report_has_every_chart_and_every_trial(night: Night) -> None:
+def test_report_has_every_chart_and_every_trial(night: ReportData) -> None:
     text = render(night, NOW)
     page = Page(text)
     keys = {str(attributes["id"]) for attributes in page.having("figure")}
@@ -113,14 +113,14 @@ def test_report_has_every_chart_and_every_trial(night: Night) -> None:
     assert len(rows) == len(data_of(text)["trials"]) == 40
 
 
-def test_report_names_best_and_sweet_spot(night: Night) -> None:
+def test_report_names_best_and_sweet_spot(night: ReportData) -> None:
     assert night.sweet_spot is not None
     text = render(night, NOW)
     assert f"{night.sweet_spot.best.eval_loss:.4f}" in text
     assert f"trial {night.sweet_spot.trial.number} (" in text
 
 
-def test_report_asks_for_nothing_from_elsewhere(night: Night) -> None:
+def test_report_asks_for_nothing_from_elsewhere(night: ReportData) -> None:
     text = render(night, NOW)
     addresses = re.findall(r"""(?:src|href)=["']([^"']*)""", text)
     assert [a for a in addresses if not a.startswith(("#", "data:,"))] == []
@@ -139,14 +139,16 @@ def test_names_from_the_database_are_text(database: Store, studies: Make) -> Non
         "complete", eval_loss=0.1, error=error, measured=measured, seconds={HOSTILE: 9.0}
     )
     database.finish_trial(trial, result)
-    text = render(load_night(database, study), NOW)
+    text = render(load_report_data(database, study), NOW)
     page = Page(text)
     assert page.having("img") == [] and page.having("b") == []
     assert len(page.having("script")) == 2
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert HOSTILE in page.text
     assert data_of(text)["study"] == HOSTILE
-    for chart in (c for section in charts(load_night(database, study)).values() for c in section):
+    for chart in (
+        c for section in charts(load_report_data(database, study)).values() for c in section
+    ):
         ET.fromstring(chart.document())
 
 
@@ -154,7 +156,7 @@ def test_study_without_trials_has_a_report(
     vram_search: Cli, database: Store, tmp_path: Path
 ) -> None:
     study = database.create_study("empty", {}, "d", {}, {})
-    Page(render(load_night(database, study), NOW))
+    Page(render(load_report_data(database, study), NOW))
     done = vram_search("report", "empty", "-o", tmp_path / "new folder" / "report.html")
     assert done.returncode == 0, done.stdout
 
@@ -166,7 +168,7 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     database.finish_trial(imported, TrialResult("complete", eval_loss=1.5))
     lossless = database.start_trial(study.id, 2, {"lora_rank": None}, seed=1, data_hash="d")
     database.finish_trial(lossless, TrialResult("complete"))
-    text = render(load_night(database, study), NOW)
+    text = render(load_report_data(database, study), NOW)
     page = Page(text)
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
     assert outcomes == ["running", "complete", "complete"]
@@ -178,7 +180,7 @@ def test_trial_that_was_begun_again_is_told_so(database: Store, studies: Make) -
     stopped = database.start_trial(study.id, 3, {}, seed=1, data_hash="d1")
     database.finish_trial(stopped, TrialResult("pruned", error={"message": "stopped at a rung"}))
     database.start_trial(study.id, 4, {}, seed=1, data_hash="d1", retry_of=3)
-    page = render(load_night(database, study), NOW)
+    page = render(load_report_data(database, study), NOW)
     assert "begun again: trial 3 was stopped too early" in page
 
 
@@ -195,7 +197,7 @@ def test_imported_runs_are_told_by_name_and_drawn_by_their_models(
     assert vram_search("import", tmp_path / "runs.csv").returncode == 0
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
     (study,) = store.studies()
-    night = load_night(store, study)
+    night = load_report_data(store, study)
     store.close()
     text = render(night, NOW)
     page = Page(text)
@@ -214,7 +216,7 @@ def test_evaluation_of_an_unknown_step_is_no_point_of_a_learning_curve(database:
         trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
         result = TrialResult("complete", eval_loss=1.5, evaluations=[Evaluation(0, fraction, 1.5)])
         database.finish_trial(trial, result)
-    assert "1 trials" in eval_curves_chart(load_night(database, study)).summary
+    assert "1 trials" in eval_curves_chart(load_report_data(database, study)).summary
 
 
 def test_legend_names_the_best_trial_only_where_it_is_drawn(database: Store) -> None:
@@ -228,13 +230,13 @@ def test_legend_names_the_best_trial_only_where_it_is_drawn(database: Store) -> 
         database.finish_trial(
             trial, TrialResult("complete", eval_loss=loss, evaluations=evaluations)
         )
-    night = load_night(database, study)
+    night = load_report_data(database, study)
     assert night.best is not None and night.best.number == 0
     for chart in (eval_curves_chart(night), vram_chart(night)):
         assert not any("(best" in words for _, words in chart.legend)
 
 
-def test_measured_parts_stand_beside_predicted_ones(night: Night) -> None:
+def test_measured_parts_stand_beside_predicted_ones(night: ReportData) -> None:
     chart = memory_chart(night)
     best = night.best
     assert best is not None
@@ -247,9 +249,9 @@ def test_measured_parts_stand_beside_predicted_ones(night: Night) -> None:
 
 def test_study_that_ran_without_a_gpu_says_so(database: Store, studies: Make) -> None:
     study = studies(database, trials=12, with_gpu=False)
-    text = render(load_night(database, study), NOW)
+    text = render(load_report_data(database, study), NOW)
     assert "No bytes were measured" in text
-    assert "measured:" not in memory_chart(load_night(database, study)).body
+    assert "measured:" not in memory_chart(load_report_data(database, study)).body
 
 
 def test_other_studies_of_the_database_are_drawn_by_model_size(
@@ -257,14 +259,14 @@ def test_other_studies_of_the_database_are_drawn_by_model_size(
 ) -> None:
     for name, parameters in (("small", 135_000_000), ("large", 7_600_000_000)):
         studies(database, name, model={"name": name, "parameters": parameters})
-    chart = charts(load_night(database, studies(database)))["results"][1]
+    chart = charts(load_report_data(database, studies(database)))["results"][1]
     for words in ("small", "large", "td-010", "7.6B parameters"):
         assert words in chart.body
 
 
 def test_model_size_of_a_single_study_is_on_the_axis(database: Store, studies: Make) -> None:
     study = studies(database, model={"name": "small", "parameters": 134_515_008})
-    assert ">135M</text>" in charts(load_night(database, study))["results"][1].body
+    assert ">135M</text>" in charts(load_report_data(database, study))["results"][1].body
 
 
 def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store) -> None:
@@ -274,7 +276,7 @@ def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store)
         trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
         database.record_plan(trial, {}, {"required_bytes": GIB + number})
         database.finish_trial(trial, TrialResult("complete", eval_loss=loss))
-    (chart, _) = charts(load_night(database, study))["results"]
+    (chart, _) = charts(load_report_data(database, study))["results"]
     (height,) = re.findall(r"<text [^>]*y='([\d.]+)'[^>]*>limit 16.00 GiB →<", chart.body)
     marks = re.findall(r"cy='([\d.]+)'", chart.body)
     assert marks and float(height) < min(float(mark) for mark in marks) - 10
@@ -285,14 +287,14 @@ def test_times_are_tabulated_for_every_phase_that_is_drawn(database: Store) -> N
     trial = database.start_trial(study.id, 0, {}, seed=1, data_hash="d")
     seconds = {"train": 60.0, "between": 2.0, "plan": 1.0}
     database.finish_trial(trial, TrialResult("complete", eval_loss=1.0, seconds=seconds))
-    night = load_night(database, study)
+    night = load_report_data(database, study)
     legend = [words for _, words in charts(night)["time"][0].legend]
     assert legend == ["plan", "train", "between"]
     headings = re.findall(r'<th scope="col"(?: class="number")?>([a-z]+)</th>', render(night, NOW))
     assert headings[:4] == ["outcome", *legend]
 
 
-def test_unknown_study_is_one_message(vram_search: Cli, night: Night) -> None:
+def test_unknown_study_is_one_message(vram_search: Cli, night: ReportData) -> None:
     done = vram_search("report", "nonsense")
     assert done.returncode == 2
     assert "no study 'nonsense'" in done.stdout and "td-010" in done.stdout
@@ -311,7 +313,7 @@ def test_study_is_named_as_in_other_commands_too(
 
 
 def test_report_that_cannot_be_written_is_one_message(
-    vram_search: Cli, night: Night, tmp_path: Path
+    vram_search: Cli, night: ReportData, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
     done = vram_search("report", "-o", tmp_path / "file" / "report.html")

@@ -15,8 +15,8 @@ import pytest
 import resvg_py
 
 from vram_search.report.page.html import charts
-from vram_search.report.page.night import Night, load_night
 from vram_search.report.page.png import ZOOM, light_style, render_png
+from vram_search.report.page.report_data import ReportData, load_report_data
 from vram_search.report.page.svg import WIDTH, Chart
 from vram_search.store import Store, StudyRecord
 
@@ -25,13 +25,13 @@ Make = Callable[..., StudyRecord]
 
 
 @pytest.fixture
-def night(database: Store, studies: Make) -> Night:
+def night(database: Store, studies: Make) -> ReportData:
     study = studies(database, trials=40)
-    return load_night(database, study)
+    return load_report_data(database, study)
 
 
 def test_plots_are_svg_documents_of_their_own(
-    vram_search: Cli, night: Night, tmp_path: Path
+    vram_search: Cli, night: ReportData, tmp_path: Path
 ) -> None:
     plots = tmp_path / "plots"
     done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--json")
@@ -44,7 +44,7 @@ def test_plots_are_svg_documents_of_their_own(
 
 
 def test_plots_are_png_files_with_colours_and_letters(
-    vram_search: Cli, night: Night, tmp_path: Path
+    vram_search: Cli, night: ReportData, tmp_path: Path
 ) -> None:
     plots = tmp_path / "plots"
     done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--plot-format=png")
@@ -62,7 +62,7 @@ def _height_of(chart: Chart) -> int:
 
 
 def test_png_has_letters_that_are_the_same_on_every_machine(
-    night: Night, monkeypatch: pytest.MonkeyPatch
+    night: ReportData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where resvg finds no font, it leaves the letters out and says nothing."""
     chart = charts(night)["results"][0]
@@ -80,7 +80,7 @@ def test_style_of_png_has_nothing_that_resvg_does_not_know() -> None:
 
 
 def test_png_without_its_packages_names_them_and_writes_nothing(
-    vram_search: Cli, night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vram_search: Cli, night: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the extra is not installed: a broken package of the name stands in its place."""
     (tmp_path / "without").mkdir()
@@ -97,7 +97,7 @@ def test_png_without_its_packages_names_them_and_writes_nothing(
 
 
 def test_format_of_plots_that_are_not_asked_for_is_refused(
-    vram_search: Cli, night: Night, tmp_path: Path
+    vram_search: Cli, night: ReportData, tmp_path: Path
 ) -> None:
     done = vram_search("report", "-o", tmp_path / "r.html", "--plot-format=png")
     assert done.returncode == 2

@@ -13,15 +13,15 @@ from pydantic import BaseModel
 from vram_search.protocol import (
     AnyEvent,
     Evaluated,
-    Fault,
     Finished,
+    LoadFailed,
     LoadJob,
     Probed,
+    PruneDecision,
     Ready,
     Stage,
     Step,
     TrialJob,
-    Verdict,
     finite,
     parse_event,
     parse_job,
@@ -88,14 +88,14 @@ READY = Ready(
 )
 EVENTS = [
     READY,
-    Fault(message="no such model", remedy="name another", is_passing=True),
+    LoadFailed(message="no such model", remedy="name another", is_passing=True),
     Stage(stage="probe", steps_total=60),
     Probed(allocated_bytes=2**33, reserved_bytes=None, seconds=3.5),
     STEP,
     EVALUATED,
     FINISHED,
 ]
-VERDICTS = [Verdict(prune=True), Verdict(prune=False)]
+VERDICTS = [PruneDecision(prune=True), PruneDecision(prune=False)]
 
 
 def load_job(folder: str) -> LoadJob:
@@ -127,7 +127,7 @@ def test_event_arrives_as_it_was_sent_on_one_line(event: AnyEvent) -> None:
 
 
 @pytest.mark.parametrize("job", [TRIAL, *VERDICTS], ids=named)
-def test_job_arrives_as_it_was_sent_on_one_line(job: TrialJob | Verdict) -> None:
+def test_job_arrives_as_it_was_sent_on_one_line(job: TrialJob | PruneDecision) -> None:
     line = job.model_dump_json()
     assert "\n" not in line
     assert parse_job(line + "\n") == job
@@ -174,7 +174,7 @@ def test_figures_and_texts_arrive_to_the_last_digit(
 ) -> None:
     evaluated = EVALUATED.model_copy(update={"eval_loss": loss, "fraction": fraction})
     assert parse_event(evaluated.model_dump_json()) == evaluated
-    fault = Fault(message=message)
+    fault = LoadFailed(message=message)
     assert parse_event(fault.model_dump_json()) == fault
 
 

@@ -8,25 +8,25 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from vram_search.search import Search
-from vram_search.search.advisor import Advisor
+from vram_search.search.gp.strategy import GpStrategy
 
 
 def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-@pytest.mark.parametrize("question", ["propose", "goes_on"])
+@pytest.mark.parametrize("question", ["propose", "should_continue"])
 def test_advice_is_computed_on_one_thread_whatever_it_was_before(
     question: str, open_search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[set[int]] = []
-    plain = getattr(Advisor, question)
+    plain = getattr(GpStrategy, question)
 
-    def noted(self: Advisor, *arguments: object) -> object:
+    def noted(self: GpStrategy, *arguments: object) -> object:
         threads.append(blas_threads())
         return plain(self, *arguments)
 
-    monkeypatch.setattr(Advisor, question, noted)
+    monkeypatch.setattr(GpStrategy, question, noted)
     with threadpool_limits(2, user_api="blas"):
         search = open_search()
         search.should_prune(search.ask().number, 1 / 9, 1.5)

@@ -15,7 +15,7 @@ from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 from vram_search.train import model as base_model
 from vram_search.train.examples import encode
-from vram_search.train.run import Corpus
+from vram_search.train.run import EncodedDataset
 from vram_search.train.tokenizer import byte_tokenizer
 
 
@@ -48,13 +48,13 @@ def base(load_job: LoadJob) -> Any:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> Corpus:
+def encoded() -> EncodedDataset:
     tokenizer = byte_tokenizer()
     rows = [
         encode(Example((("user", f"{n}?"), ("assistant", "yes " * (3 + n)))), tokenizer)
         for n in range(12)
     ]
-    return Corpus(rows[:8], rows[8:], tokenizer)
+    return EncodedDataset(rows[:8], rows[8:], tokenizer)
 
 
 @pytest.fixture

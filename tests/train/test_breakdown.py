@@ -1,6 +1,6 @@
 """The measured peak by part: replayed histories of a simulated card, and ones of a real card.
 
-Real ones are recorded on a GPU with `python -m bench.record_breakdown`.
+Real ones are recorded on a GPU with `python -m bench.record.breakdown`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
-from vram_search.estimate.allocator import Block, CachingAllocator
+from vram_search.estimate.memory.allocator import Block, CachingAllocator
 from vram_search.protocol import LoadJob
 from vram_search.spec.study import DatasetSpec
 from vram_search.train import breakdown
 from vram_search.train import model as base_model
+from vram_search.train.allocator_history import AllocatorHistory
 from vram_search.train.breakdown import (
     PeakRecorder,
     attribute_oom,
     attribute_peak,
     find_owners,
 )
-from vram_search.train.history import Replay
 from vram_search.units import KIB, MIB
 
-RECORDED = Path(__file__).parents[1] / "data"
+RECORDED = Path(__file__).parents[1] / "fixtures"
 
 Stack = list[tuple[str, str]]
 TRAINER = ("transformers/trainer.py", "training_step")
@@ -122,7 +122,7 @@ def test_replay_finds_the_bytes_that_each_block_takes(
         if count == known:
             before = card.begin_history()
             card.allocator.peak_allocated = card.allocator.allocated
-    replay = Replay(before, card.events)
+    replay = AllocatorHistory(before, card.events)
     assert replay.peak == card.allocator.peak_allocated
     assert replay.ends_as(card.snapshot())
 

@@ -22,7 +22,7 @@ from vram_search.train.faults import (
     requested_bytes,
 )
 from vram_search.train.health import Health
-from vram_search.train.run import Corpus, Trial
+from vram_search.train.run import EncodedDataset, Trial
 from vram_search.units import GIB, MIB
 
 MakeJob = Callable[..., TrialJob]
@@ -64,7 +64,7 @@ def test_requested_bytes_are_read_from_the_message() -> None:
 
 
 def run_out_of_memory(
-    base: Any, corpus: Corpus, job: TrialJob, forward_pass: int
+    base: Any, encoded: EncodedDataset, job: TrialJob, forward_pass: int
 ) -> tuple[Finished, int]:
     """The trial whose given forward pass, counted from 1, is refused memory; and how many were
     begun."""
@@ -79,7 +79,7 @@ def run_out_of_memory(
     events: list[AnyEvent] = []
     hook = base.register_forward_pre_hook(refuse)
     try:
-        return Trial(base, corpus, job, events.append, lambda: False).run(), passes
+        return Trial(base, encoded, job, events.append, lambda: False).run(), passes
     finally:
         hook.remove()
 
@@ -99,7 +99,7 @@ def run_out_of_memory(
 )
 def test_out_of_memory_tells_stage_step_and_batch(
     base: Any,
-    corpus: Corpus,
+    encoded: EncodedDataset,
     make_job: MakeJob,
     forward_pass: int,
     stage: str,
@@ -108,19 +108,19 @@ def test_out_of_memory_tells_stage_step_and_batch(
     is_longest: bool,
 ) -> None:
     job = make_job(training=TrainingSpec(max_steps=2, rungs=(0.5,)))
-    finished, passes = run_out_of_memory(base, corpus, job, forward_pass)
+    finished, passes = run_out_of_memory(base, encoded, job, forward_pass)
     assert passes == forward_pass
     assert (finished.outcome, finished.stage, finished.step) == ("oom", stage, step)
     assert finished.requested_bytes == 274 * MIB
     assert finished.batch_shape is not None and finished.batch_shape[0] == rows
-    of_stage = corpus.eval if stage == "eval" or forward_pass == 3 else corpus.train
+    of_stage = encoded.eval if stage == "eval" or forward_pass == 3 else encoded.train
     lengths = {len(cut(row, 128).input_ids) for row in of_stage}
     assert finished.batch_shape[1] in lengths
     assert not is_longest or finished.batch_shape[1] == max(lengths)
 
 
 def test_out_of_memory_names_what_was_allocated(
-    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(faults, "allocated_bytes", lambda: GIB)
     job = make_job(
@@ -131,7 +131,7 @@ def test_out_of_memory_names_what_was_allocated(
         ),
         training=TrainingSpec(max_steps=2, rungs=()),
     )
-    finished, _ = run_out_of_memory(base, corpus, job, 8)  # the second micro-batch of step 2
+    finished, _ = run_out_of_memory(base, encoded, job, 8)  # the second micro-batch of step 2
     assert {"base_weights", "adapter", "gradients", "optimizer", "other"} == set(finished.parts)
     assert sum(finished.parts.values()) == GIB
     # Rank 4 on q and v of two layers: 2 x 4 x ((64 + 64) + (64 + 32)) fp32 weights.
@@ -140,14 +140,14 @@ def test_out_of_memory_names_what_was_allocated(
 
 
 def test_out_of_memory_without_a_gpu_names_no_parts(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
-    finished, _ = run_out_of_memory(base, corpus, make_job(), 1)
+    finished, _ = run_out_of_memory(base, encoded, make_job(), 1)
     assert finished.outcome == "oom" and finished.parts == {}
 
 
 def test_out_of_memory_while_the_process_is_examined_says_so(
-    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(base: Any) -> list[int]:
         raise torch.OutOfMemoryError(CUDA)
@@ -155,7 +155,7 @@ def test_out_of_memory_while_the_process_is_examined_says_so(
     watched = Health(base)
     monkeypatch.setattr(health, "checksums", refuse)
     job = make_job(training=TrainingSpec(max_steps=1, rungs=()))
-    finished = examined(Trial(base, corpus, job, lambda event: None, lambda: False), watched)
+    finished = examined(Trial(base, encoded, job, lambda event: None, lambda: False), watched)
     assert (finished.outcome, finished.stage) == ("oom", "check")
     assert finished.requested_bytes == 274 * MIB
 

@@ -15,9 +15,9 @@ from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
 from vram_search.train import probe as probe_module
 from vram_search.train.examples import TokenRow, cut
-from vram_search.train.faults import Flight
-from vram_search.train.probe import StepClock, hardest_batches, probe, probe_plan
-from vram_search.train.run import Corpus, Trial
+from vram_search.train.faults import TrialPosition
+from vram_search.train.probe import StepClock, probe, probe_plan, worst_case_batches
+from vram_search.train.run import EncodedDataset, Trial
 
 MakeJob = Callable[..., TrialJob]
 
@@ -41,7 +41,7 @@ def test_no_batch_is_longer_or_padded_where_the_probe_is_not(
     lengths: list[int], batch_size: int, random: Any
 ) -> None:
     rows = [row(length) for length in lengths]
-    hardest = [weight(batch) for batch in hardest_batches(rows, batch_size)]
+    hardest = [weight(batch) for batch in worst_case_batches(rows, batch_size)]
     drawn = weight(random.sample(rows, min(batch_size, len(rows))))
     assert all(count == drawn[0] for count, _, _ in hardest)
     assert any(longest >= drawn[1] and padded >= drawn[2] for _, longest, padded in hardest)
@@ -51,7 +51,7 @@ def test_no_batch_is_longer_or_padded_where_the_probe_is_not(
 
 
 def test_rows_that_all_reach_the_cutoff_but_one_are_probed_padded_too() -> None:
-    plain, padded = hardest_batches([row(8), row(3), row(8), row(8)], 2)
+    plain, padded = worst_case_batches([row(8), row(3), row(8), row(8)], 2)
     assert [len(r.input_ids) for r in plain] == [8, 8]
     assert [len(r.input_ids) for r in padded] == [8, 3]
 
@@ -71,7 +71,7 @@ def test_probe_takes_two_micro_batches_of_the_plans_shape() -> None:
     assert probe_plan(plan, 100, has_gpu=False).batch_size == 1
 
 
-class Log(Flight):
+class Log(TrialPosition):
     """Keeps every batch's shape."""
 
     def __init__(self) -> None:
@@ -87,13 +87,13 @@ def as_on_a_gpu(plan: MemoryPlan, rows: int, *, has_gpu: bool) -> MemoryPlan:
 
 
 def test_every_batch_of_the_probe_is_a_longest_one(
-    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe_module, "probe_plan", as_on_a_gpu)
     job, log = make_job(), Log()
-    rows, exam = ([cut(row, 128) for row in part] for part in (corpus.train, corpus.eval))
+    rows, exam = ([cut(row, 128) for row in part] for part in (encoded.train, encoded.eval))
     model = base_model.attach_adapter(base, job)
-    probed = probe(model, job, rows, exam, corpus.tokenizer.pad_token_id, log)
+    probed = probe(model, job, rows, exam, encoded.tokenizer.pad_token_id, log)
     base_model.detach_adapter(model)
     train, test = (max(len(row.input_ids) for row in part) for part in (rows, exam))
     assert log.shapes == [(2, train)] * 4 + [(2, test)] + [(2, train)] * 2
@@ -102,16 +102,16 @@ def test_every_batch_of_the_probe_is_a_longest_one(
 
 @pytest.mark.parametrize(("own_cutoff", "eval_cutoff"), [(96, 40), (40, 96)])
 def test_probe_evaluates_at_the_longer_of_both_cutoffs(
-    base: Any, corpus: Corpus, make_job: MakeJob, own_cutoff: int, eval_cutoff: int
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, own_cutoff: int, eval_cutoff: int
 ) -> None:
     training = TrainingSpec(max_steps=1, rungs=())
     job = make_job(cutoff_len=own_cutoff, eval_cutoff_len=eval_cutoff, training=training)
-    trial, log = Trial(base, corpus, job, lambda event: None, lambda: True), Log()
-    trial.flight = log
+    trial, log = Trial(base, encoded, job, lambda event: None, lambda: True), Log()
+    trial.position = log
     trial.run()
     probed_eval = log.shapes[2]
-    assert max(len(cut(row, 999).input_ids) for row in corpus.eval) > 40
-    assert probed_eval[1] == max(len(cut(row, 96).input_ids) for row in corpus.eval)
+    assert max(len(cut(row, 999).input_ids) for row in encoded.eval) > 40
+    assert probed_eval[1] == max(len(cut(row, 96).input_ids) for row in encoded.eval)
 
 
 def test_step_seconds_scale_the_micro_batches_alone() -> None:

@@ -21,17 +21,17 @@ from vram_search.train import run as run_module
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import collate, cut
 from vram_search.train.faults import DivergedError
-from vram_search.train.run import Corpus, Trial
+from vram_search.train.run import EncodedDataset, Trial
 from vram_search.train.trainer import count_steps, rung_steps, warmup_steps
 
 MakeJob = Callable[..., TrialJob]
 
 
 def run(
-    base: Any, corpus: Corpus, job: TrialJob, prune: bool = False
+    base: Any, encoded: EncodedDataset, job: TrialJob, prune: bool = False
 ) -> tuple[Finished, list[AnyEvent]]:
     events: list[AnyEvent] = []
-    return Trial(base, corpus, job, events.append, lambda: prune).run(), events
+    return Trial(base, encoded, job, events.append, lambda: prune).run(), events
 
 
 def weights(base: Any) -> dict[str, torch.Tensor]:
@@ -39,10 +39,10 @@ def weights(base: Any) -> dict[str, torch.Tensor]:
 
 
 def test_base_is_bit_identical_and_bare_after_a_trial(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
     before = weights(base)
-    finished, _ = run(base, corpus, make_job())
+    finished, _ = run(base, encoded, make_job())
     after = weights(base)
     assert finished.outcome == "complete", finished.message
     assert before.keys() == after.keys()
@@ -51,10 +51,10 @@ def test_base_is_bit_identical_and_bare_after_a_trial(
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_adapter(
-    base: Any, corpus: Corpus, make_job: MakeJob, tmp_path: Path
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, tmp_path: Path
 ) -> None:
     finished, events = run(
-        base, corpus, make_job(training=TrainingSpec(max_steps=30, rungs=(0.1,)))
+        base, encoded, make_job(training=TrainingSpec(max_steps=30, rungs=(0.1,)))
     )
     early, late = [event for event in events if isinstance(event, Evaluated)]
     assert early.is_rung and not late.is_rung
@@ -68,9 +68,11 @@ def test_training_lowers_the_loss_and_keeps_the_best_adapter(
     assert not list(tmp_path.glob("adapter.*"))
 
 
-def test_equal_seeds_give_equal_losses(base: Any, corpus: Corpus, make_job: MakeJob) -> None:
-    _, first = run(base, corpus, make_job())
-    _, second = run(base, corpus, make_job())
+def test_equal_seeds_give_equal_losses(
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
+) -> None:
+    _, first = run(base, encoded, make_job())
+    _, second = run(base, encoded, make_job())
     losses = [
         [event.eval_loss for event in events if isinstance(event, Evaluated)]
         for events in (first, second)
@@ -78,14 +80,16 @@ def test_equal_seeds_give_equal_losses(base: Any, corpus: Corpus, make_job: Make
     assert losses[0] == losses[1]
 
 
-def test_pruned_trial_stops_at_its_rung(base: Any, corpus: Corpus, make_job: MakeJob) -> None:
-    finished, _ = run(base, corpus, make_job(), prune=True)
+def test_pruned_trial_stops_at_its_rung(
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
+) -> None:
+    finished, _ = run(base, encoded, make_job(), prune=True)
     assert finished.outcome == "pruned"
     assert finished.step == 2 and finished.steps_total == 6
 
 
 def test_phases_of_a_trial_that_diverges_after_a_rung_add_up_to_its_seconds(
-    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings = itertools.count()  # of a clock that goes on by a second when it is read
     monkeypatch.setattr(run_module, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
@@ -93,18 +97,20 @@ def test_phases_of_a_trial_that_diverges_after_a_rung_add_up_to_its_seconds(
     def diverge() -> bool:
         raise DivergedError("at the rung")
 
-    finished = Trial(base, corpus, make_job(), lambda event: None, diverge).run()
+    finished = Trial(base, encoded, make_job(), lambda event: None, diverge).run()
     assert finished.outcome == "diverged"
     assert finished.seconds["eval"] > 0
     assert sum(finished.seconds.values()) <= next(readings) - 1
 
 
-def test_eval_loss_is_the_models_own_loss_per_answer_token(base: Any, corpus: Corpus) -> None:
-    rows = [cut(row, 128) for row in corpus.eval]
-    losses = evaluate(base, rows, 3, corpus.tokenizer.pad_token_id)
+def test_eval_loss_is_the_models_own_loss_per_answer_token(
+    base: Any, encoded: EncodedDataset
+) -> None:
+    rows = [cut(row, 128) for row in encoded.eval]
+    losses = evaluate(base, rows, 3, encoded.tokenizer.pad_token_id)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         for row, loss_sum in zip(rows, losses.sums, strict=True):
-            alone = base(**collate([row], corpus.tokenizer.pad_token_id)).loss.item()
+            alone = base(**collate([row], encoded.tokenizer.pad_token_id)).loss.item()
             assert loss_sum / row.answer_tokens == pytest.approx(alone, rel=0.01)
     assert losses.mean == pytest.approx(sum(losses.sums) / sum(losses.tokens))
     assert losses.bits_per_byte([10, 10, 10, 10]) == pytest.approx(
@@ -113,7 +119,7 @@ def test_eval_loss_is_the_models_own_loss_per_answer_token(base: Any, corpus: Co
 
 
 def test_logits_of_an_evaluation_stay_in_16_bits_within_a_training(
-    base: Any, corpus: Corpus, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+    base: Any, encoded: EncodedDataset, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[torch.dtype, bool]] = []
     summed_loss = evaluation._summed_loss
@@ -123,22 +129,22 @@ def test_logits_of_an_evaluation_stay_in_16_bits_within_a_training(
         return summed_loss(logits, labels)
 
     monkeypatch.setattr(evaluation, "_summed_loss", note)
-    finished = Trial(base, corpus, make_job(), lambda event: None, lambda: False).run()
+    finished = Trial(base, encoded, make_job(), lambda event: None, lambda: False).run()
     assert finished.outcome == "complete"
     assert set(seen) == {(torch.bfloat16, False)}
 
 
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
     """On CPUs with AVX512-BF16 a forward pass in evaluation mode repacks them for inference."""
     before = weights(base)
-    rows = [cut(row, 128) for row in corpus.eval]
-    evaluate(base, rows, 2, corpus.tokenizer.pad_token_id)
+    rows = [cut(row, 128) for row in encoded.eval]
+    evaluate(base, rows, 2, encoded.tokenizer.pad_token_id)
     after = weights(base)
     assert all(torch.equal(before[name], after[name]) for name in before)
     model = base_model.attach_adapter(base, make_job())
-    loss = model(**collate(rows[:1], corpus.tokenizer.pad_token_id)).loss
+    loss = model(**collate(rows[:1], encoded.tokenizer.pad_token_id)).loss
     loss.backward()
     norms = [p.grad.norm().item() for p in model.parameters() if p.grad is not None]
     base_model.detach_adapter(model)
@@ -146,12 +152,12 @@ def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
 
 
 def test_answers_without_a_token_left_are_refused_as_a_sham(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
-    silent = Corpus(
-        [type(row)(tuple((source, ()) for source, _ in row.turns)) for row in corpus.train],
-        corpus.eval,
-        corpus.tokenizer,
+    silent = EncodedDataset(
+        [type(row)(tuple((source, ()) for source, _ in row.turns)) for row in encoded.train],
+        encoded.eval,
+        encoded.tokenizer,
     )
     finished, _ = run(base, silent, make_job())
     assert finished.outcome in ("failed", "diverged")
@@ -159,16 +165,16 @@ def test_answers_without_a_token_left_are_refused_as_a_sham(
 
 
 def test_targets_that_match_nothing_never_train(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
     with pytest.raises((VramSearchError, ValueError)):
-        run(base, corpus, make_job(target_modules=("no_such_proj",)))
+        run(base, encoded, make_job(target_modules=("no_such_proj",)))
 
 
 def test_absurd_learning_rate_ends_as_diverged_or_finite(
-    base: Any, corpus: Corpus, make_job: MakeJob
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
-    finished, events = run(base, corpus, make_job(learning_rate=1.0))
+    finished, events = run(base, encoded, make_job(learning_rate=1.0))
     losses = [event.eval_loss for event in events if isinstance(event, Evaluated)]
     assert finished.outcome in ("complete", "diverged")
     assert all(loss is None or math.isfinite(loss) for loss in losses)
@@ -183,7 +189,7 @@ def test_steps_and_rungs_are_counted_as_the_trainer_counts_them(make_job: MakeJo
 
 
 def test_evaluation_waits_for_the_device_once(
-    base: Any, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    base: Any, encoded: EncodedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[int] = []
     to_list = torch.Tensor.tolist
@@ -191,9 +197,9 @@ def test_evaluation_waits_for_the_device_once(
     monkeypatch.setattr(
         torch.Tensor, "tolist", lambda tensor: waits.append(tensor.numel()) or to_list(tensor)
     )
-    rows = [cut(row, 128) for row in corpus.eval]
+    rows = [cut(row, 128) for row in encoded.eval]
     shapes: list[tuple[int, int]] = []
-    evaluate(base, rows, 3, corpus.tokenizer.pad_token_id, shapes.append)
+    evaluate(base, rows, 3, encoded.tokenizer.pad_token_id, shapes.append)
     lengths = sorted((len(row.input_ids) for row in rows), reverse=True)
     assert waits == [len(rows)]
     assert shapes == [(3, lengths[0]), (1, lengths[3])]

@@ -19,9 +19,9 @@ from vram_search.spec import StudySpec, load_shape
 from vram_search.store import TrialRecord, open_store, sqlite_url
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget
-from vram_search.worker.opening import open_study
+from vram_search.worker.context import RunContext
+from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.room import Room
 
 CARD_BYTES = 10 * GIB
 MODEL = shipped("configs", "models", "smollm2-135m")
@@ -57,11 +57,13 @@ class Listener:
 
 
 @pytest.fixture
-def make_room(tmp_path: Path) -> Iterator[Callable[..., Room]]:
-    """`make_room(trainer, reader)`; the store and the sampler are real."""
+def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
+    """`make_context(trainer, reader)`; the store and the sampler are real."""
     opened: list[Any] = []
 
-    def make(trainer: Any, reader: GpuReader | None = None, card: CardMemory | None = None) -> Room:
+    def make(
+        trainer: Any, reader: GpuReader | None = None, card: CardMemory | None = None
+    ) -> RunContext:
         (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 12)
         written = {
             "study": "demo",
@@ -79,7 +81,7 @@ def make_room(tmp_path: Path) -> Iterator[Callable[..., Room]]:
         record = open_study(store, prepared, accept_changes=False)
         search = Search(url, "demo", 1, spec.search_space, 2, (), 1)
         opened.extend([search, store])
-        return Room(
+        return RunContext(
             prepared=prepared,
             store=store,
             record=record,

@@ -15,7 +15,7 @@ from tests.worker.conftest import READY
 from vram_search.errors import InputError
 from vram_search.estimate import check_card_holds_base, estimate_base_bytes
 from vram_search.estimate.calibration import Calibration, save_calibration
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import CardMemory, GpuDevice, GpuReader, GpuSample
 from vram_search.gpu.fake import FakeReader
 from vram_search.protocol import AnyEvent, Finished, LoadJob, Ready, TrialJob
@@ -23,9 +23,9 @@ from vram_search.search import Proposal
 from vram_search.spec import load_study
 from vram_search.store import TrialRecord, TrialResult, open_store, sqlite_url
 from vram_search.units import GIB, MIB
-from vram_search.worker import room, run
+from vram_search.worker import context, run
 from vram_search.worker.budget import NOTICED_BYTES, Budget
-from vram_search.worker.opening import open_study
+from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared, prepare
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -114,8 +114,8 @@ def test_run_and_estimate_have_one_budget_before_and_after_a_calibration(
     vram_search: Cli,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "ResidentTrainer", Trainer)
-    monkeypatch.setattr(room, "open_reader", lambda: reader)
+    monkeypatch.setattr(context, "ResidentTrainer", Trainer)
+    monkeypatch.setattr(context, "open_reader", lambda: reader)
     file = write_study(card=CARD, budget={"trials": 2})
     for trials, context_bytes in ((1, 500 * MIB), (2, 700 * MIB)):
         (plan, *_) = json.loads(vram_search("estimate", file, "--json").stdout)["plans"]
@@ -126,7 +126,7 @@ def test_run_and_estimate_have_one_budget_before_and_after_a_calibration(
 
 def budget_at_start(study: Prepared, total_bytes: int) -> Budget:
     device = replace(DEVICE, name="NVIDIA H200", total_bytes=total_bytes)
-    limit = Limit.of(study.study.card, study.shape)
+    limit = MemoryBudget.of(study.study.card, study.shape)
     reader = FakeReader(device, [GpuSample(0.0, GIB, GIB)])
     return Budget.at_start(limit, reader, lambda note: None)
 
@@ -197,8 +197,8 @@ def test_run_plans_each_trial_with_what_is_left_then(
             reader.show(reading(others=3 * GIB))
             return super().run(job, on_event, prune)
 
-    monkeypatch.setattr(room, "ResidentTrainer", Neighbour)
-    monkeypatch.setattr(room, "open_reader", lambda: reader)
+    monkeypatch.setattr(context, "ResidentTrainer", Neighbour)
+    monkeypatch.setattr(context, "open_reader", lambda: reader)
     file = write_study(card=CARD, budget={"trials": 2})
     assert budget_of_run(prepared(file), home, 2) == FIRST - 2 * GIB
 
@@ -214,7 +214,7 @@ def test_full_card_is_refused_and_the_database_is_closed(
             super().close()
 
     monkeypatch.setattr(run, "Search", Closing)
-    monkeypatch.setattr(room, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
+    monkeypatch.setattr(context, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
     with pytest.raises(InputError):
         run.run_study(prepared(write_study(card=CARD)), run.StopRule(1, None), Listener())
     assert closed == ["search"]
@@ -224,7 +224,7 @@ def test_full_card_is_refused_and_the_database_is_closed(
 def test_base_is_loaded_with_the_kernels_that_the_plans_name(
     home: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, pinned: bool
 ) -> None:
-    monkeypatch.setattr(room, "ResidentTrainer", Trainer)
+    monkeypatch.setattr(context, "ResidentTrainer", Trainer)
     file = write_study(card=CARD, budget={"trials": 1}, plan={"enable_liger_kernel": pinned})
     budget_of_run(prepared(file), home, 1)
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vram_search.errors import InputError, VramSearchError
-from vram_search.estimate.memory import predict
+from vram_search.estimate.memory.predict import predict
 from vram_search.gpu import FakeReader, GpuDevice, GpuSample
 from vram_search.protocol import TrialJob
 from vram_search.spec import Hyperparameters, MemoryPlan

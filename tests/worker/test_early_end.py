@@ -9,10 +9,10 @@ import pytest
 
 from tests.worker.conftest import READY
 from vram_search.protocol import Evaluated, Finished, Ready, TrialJob
-from vram_search.search import stopping
+from vram_search.search import global_stopping
 from vram_search.spec import Hyperparameters
 from vram_search.units import GIB
-from vram_search.worker.room import Room
+from vram_search.worker.context import RunContext
 from vram_search.worker.run import ENDLESS, _search
 
 
@@ -56,15 +56,15 @@ class Trainer:
 
 
 def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
-    make_room: Callable[..., Room], monkeypatch: pytest.MonkeyPatch
+    make_context: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "COMPLETE_BEFORE", 0)
-    monkeypatch.setattr(stopping, "IN_A_ROW", 1)
-    monkeypatch.setattr(stopping, "LEAST_GAIN", math.inf)
-    room = make_room(Trainer())
-    space = room.study.search_space
+    monkeypatch.setattr(global_stopping, "COMPLETE_BEFORE", 0)
+    monkeypatch.setattr(global_stopping, "IN_A_ROW", 1)
+    monkeypatch.setattr(global_stopping, "LEAST_GAIN", math.inf)
+    context = make_context(Trainer())
+    space = context.study.search_space
     for rate in (1e-4, 2e-4):
-        room.search.enqueue(
+        context.search.enqueue(
             Hyperparameters(
                 optim="adamw_8bit",
                 lora_target="all",
@@ -76,9 +76,9 @@ def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
             )
         )
 
-    why = _search(room, ENDLESS)
+    why = _search(context, ENDLESS)
 
     assert why.startswith("nothing better is to be expected")
-    outcomes = [trial.outcome for trial in room.store.trials(room.record.id)]
+    outcomes = [trial.outcome for trial in context.store.trials(context.record.id)]
     assert outcomes == ["complete", "complete"]
-    assert room.search.open_numbers() == [], "what it would have tried next is withdrawn"
+    assert context.search.open_numbers() == [], "what it would have tried next is withdrawn"

@@ -26,8 +26,8 @@ from vram_search.store import (
     sqlite_url,
 )
 from vram_search.units import GIB, MIB
+from vram_search.worker.context import RunContext
 from vram_search.worker.margin import LIMIT_SHARE, learnt_margin, required_ratio_above
-from vram_search.worker.room import Room
 from vram_search.worker.trial import run_trial
 
 SHAPE = load_shape(shipped("configs", "models", "smollm2-135m"))
@@ -194,24 +194,24 @@ class Trainer:
         """There is no process."""
 
 
-def fastest_that_fits(room: Room, hyperparameters: Hyperparameters) -> PlannedTrial:
-    return next(c for c in room.candidates(hyperparameters) if c.fits(BUDGET, room.margin))
+def fastest_that_fits(context: RunContext, hyperparameters: Hyperparameters) -> PlannedTrial:
+    return next(c for c in context.candidates(hyperparameters) if c.fits(BUDGET, context.margin))
 
 
 @pytest.mark.parametrize(("ooms", "outcome"), [(1, "pruned"), (3, "oom")])
 def test_trial_that_ran_out_of_memory_rules_its_plans_out(
-    make_room: Callable[..., Room], ooms: int, outcome: str
+    make_context: Callable[..., RunContext], ooms: int, outcome: str
 ) -> None:
-    room = make_room(Trainer(ooms))
-    proposal = room.search.ask()
-    first = fastest_that_fits(room, proposal.hyperparameters)
+    context = make_context(Trainer(ooms))
+    proposal = context.search.ask()
+    first = fastest_that_fits(context, proposal.hyperparameters)
 
-    trial = run_trial(room, proposal)
+    trial = run_trial(context, proposal)
 
     assert trial.outcome == outcome
     last = MemoryPlan.model_validate(trial.plan)
     assert last != first.plan
-    room.margin = learnt_margin(SHAPE, room.store.trials(room.record.id), DEVICE)
-    assert not first.fits(BUDGET, room.margin)
-    chosen = [c for c in room.candidates(proposal.hyperparameters) if c.plan == last]
-    assert chosen[0].fits(BUDGET, room.margin) is (outcome == "pruned")
+    context.margin = learnt_margin(SHAPE, context.store.trials(context.record.id), DEVICE)
+    assert not first.fits(BUDGET, context.margin)
+    chosen = [c for c in context.candidates(proposal.hyperparameters) if c.plan == last]
+    assert chosen[0].fits(BUDGET, context.margin) is (outcome == "pruned")

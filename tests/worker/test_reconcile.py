@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from vram_search.search import Proposal, Search
-from vram_search.search.search import MEMORY_CONSTRAINT
+from vram_search.search.study import MEMORY_CONSTRAINT
 from vram_search.spec import SearchSpace
 from vram_search.store import Store, StudyRecord, TrialResult, open_store, sqlite_url
 from vram_search.worker.reconcile import MAX_RETRIES, enqueue_lost, reconcile

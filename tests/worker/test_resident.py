@@ -13,8 +13,8 @@ from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
     AnyEvent,
-    Fault,
     Finished,
+    LoadFailed,
     LoadJob,
     TrialJob,
 )
@@ -24,7 +24,7 @@ from vram_search.worker import resident
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import LATER_LOAD_ATTEMPTS, LOAD_ATTEMPTS, ResidentTrainer
 
-FULL = Fault(message="memory ran out while the base model was loaded", is_passing=True)
+FULL = LoadFailed(message="memory ran out while the base model was loaded", is_passing=True)
 
 
 class Process:

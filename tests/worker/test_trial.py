@@ -14,17 +14,17 @@ from optuna.trial import FrozenTrial, TrialState
 from tests.worker.conftest import READY
 from vram_search.gpu import SYSMEM_FALLBACK_HINT, FakeReader, GpuDevice, GpuSample
 from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Ready, Stage, Step, TrialJob
-from vram_search.search.search import MEMORY_CONSTRAINT
+from vram_search.search.study import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.store import TrialRecord, sqlite_url
 from vram_search.units import GIB, MIB
+from vram_search.worker.context import RunContext
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.result import load_seconds
-from vram_search.worker.room import Room
 from vram_search.worker.trial import run_trial
 
-MakeRoom = Callable[..., Room]
+MakeRoom = Callable[..., RunContext]
 PID = 42
 CARD = 10 * GIB
 DEVICE = "NVIDIA GeForce RTX 4090"
@@ -115,8 +115,8 @@ def complete(**more: Any) -> Script:
     return [PROBE, PROBED, TRAIN, step(1), EVALUATED, finished(**more)]
 
 
-def run(room: Room) -> TrialRecord:
-    return run_trial(room, room.search.ask())
+def run(context: RunContext) -> TrialRecord:
+    return run_trial(context, context.search.ask())
 
 
 def told(tmp_path: Path) -> FrozenTrial:
@@ -136,29 +136,31 @@ def error(trial: TrialRecord) -> dict[str, Any]:
     return trial.error
 
 
-def notes(room: Room) -> str:
-    return "\n".join(room.listener.notes)  # type: ignore[attr-defined]
+def notes(context: RunContext) -> str:
+    return "\n".join(context.listener.notes)  # type: ignore[attr-defined]
 
 
-def test_run_that_outgrew_its_probe_is_recorded_and_noted_and_goes_on(make_room: MakeRoom) -> None:
-    room = make_room(Trainer(complete(allocated_bytes=round(5.1 * GIB))))
-    trial = run(room)
+def test_run_that_outgrew_its_probe_is_recorded_and_noted_and_goes_on(
+    make_context: MakeRoom,
+) -> None:
+    context = make_context(Trainer(complete(allocated_bytes=round(5.1 * GIB))))
+    trial = run(context)
     assert trial.outcome == "complete" and trial.eval_loss == 1.5
     assert measured(trial)["probe_miss"] == pytest.approx(1.02)
-    assert "1.020 times the probe's" in notes(room)
+    assert "1.020 times the probe's" in notes(context)
 
 
-def test_run_within_one_per_cent_of_its_probe_is_no_miss(make_room: MakeRoom) -> None:
-    room = make_room(Trainer(complete(allocated_bytes=round(5.05 * GIB))))
-    assert "probe_miss" not in measured(run(room))
-    assert notes(room) == ""
+def test_run_within_one_per_cent_of_its_probe_is_no_miss(make_context: MakeRoom) -> None:
+    context = make_context(Trainer(complete(allocated_bytes=round(5.05 * GIB))))
+    assert "probe_miss" not in measured(run(context))
+    assert notes(context) == ""
 
 
-def test_parts_leak_and_step_time_are_recorded(make_room: MakeRoom) -> None:
+def test_parts_leak_and_step_time_are_recorded(make_context: MakeRoom) -> None:
     survivors = ("float32 [49152, 576] 108 MiB",)
     end = finished(leaked_bytes=108 * MIB, survivors=survivors)
     steps = [step(1, 9.0), step(2, 1.25), step(3, 1.75)]
-    found = measured(run(make_room(Trainer([PROBE, PROBED, TRAIN, *steps, EVALUATED, end]))))
+    found = measured(run(make_context(Trainer([PROBE, PROBED, TRAIN, *steps, EVALUATED, end]))))
     assert found["parts"] == PARTS
     assert found["leaked_bytes"] == 108 * MIB and found["survivors"] == list(survivors)
     assert found["base_intact"] is True
@@ -166,7 +168,7 @@ def test_parts_leak_and_step_time_are_recorded(make_room: MakeRoom) -> None:
     assert found["probe_step_seconds"] == 1.0
 
 
-def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_room: MakeRoom) -> None:
+def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_context: MakeRoom) -> None:
     seen = [
         sample(CARD // 2, 4 * GIB, temperature_celsius=50, sm_clock_mhz=1980),
         sample(
@@ -180,7 +182,7 @@ def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_room: M
     ]
     reader = FakeReader(LINUX, [sample(GIB)])
     waiting: Script = [PROBE, *shown(reader, *seen), *complete()[1:]]
-    found = measured(run(make_room(Trainer(waiting), reader)))
+    found = measured(run(make_context(Trainer(waiting), reader)))
     assert found["process_bytes"] == 5 * GIB and found["process_bytes_source"] == "nvml"
     assert found["temperature_celsius"] == 70
     assert found["least_sm_clock_mhz"] == 1500 and 1500 <= found["sm_clock_mhz"] < 1980
@@ -190,9 +192,9 @@ def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_room: M
 
 
 def test_trial_that_changed_the_base_is_lost_whatever_it_scored(
-    make_room: MakeRoom, tmp_path: Path
+    make_context: MakeRoom, tmp_path: Path
 ) -> None:
-    trial = run(make_room(Trainer(complete(base_intact=False))))
+    trial = run(make_context(Trainer(complete(base_intact=False))))
     assert trial.outcome == "lost" and trial.eval_loss is None and trial.adapter_path is None
     assert measured(trial)["base_intact"] is False
     assert "base model's weights have changed" in error(trial)["message"]
@@ -201,11 +203,11 @@ def test_trial_that_changed_the_base_is_lost_whatever_it_scored(
 
 @pytest.mark.parametrize("stage", ["probe", "train", "eval"])
 def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
-    make_room: MakeRoom, tmp_path: Path, stage: str
+    make_context: MakeRoom, tmp_path: Path, stage: str
 ) -> None:
-    room = make_room(Trainer(*[[PROBE, out_of_memory(stage=stage, step=3)]] * 3))
-    before = room.margin
-    trial = run(room)
+    context = make_context(Trainer(*[[PROBE, out_of_memory(stage=stage, step=3)]] * 3))
+    before = context.margin
+    trial = run(context)
     assert trial.outcome == "oom"
     assert error(trial) == {
         "stage": stage,
@@ -218,23 +220,23 @@ def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
     assert told(tmp_path).state == TrialState.PRUNED
     assert told(tmp_path).constraints[MEMORY_CONSTRAINT] > 0
     assert told(tmp_path).user_attrs["outcome"] == "oom"
-    trials = room.store.trials(room.record.id)
-    assert learnt_margin(room.prepared.shape, trials, DEVICE) > before
+    trials = context.store.trials(context.record.id)
+    assert learnt_margin(context.prepared.shape, trials, DEVICE) > before
 
 
-def test_seconds_of_refuted_plans_are_kept_apart(make_room: MakeRoom) -> None:
-    room = make_room(Trainer([PROBE, out_of_memory(stage="probe")], complete()))
-    first = run(room)
+def test_seconds_of_refuted_plans_are_kept_apart(make_context: MakeRoom) -> None:
+    context = make_context(Trainer([PROBE, out_of_memory(stage="probe")], complete()))
+    first = run(context)
     assert first.outcome == "complete" and first.seconds is not None
     assert set(first.seconds) == {"plan", "load", "oom"}
     assert "between" not in first.seconds, "nothing ran before it"
 
 
-def test_seconds_between_trials_are_recorded(make_room: MakeRoom) -> None:
+def test_seconds_between_trials_are_recorded(make_context: MakeRoom) -> None:
     ours = {"probe": 1.0, "train": 2.0, "eval": 3.0, "save": 4.0}
-    room = make_room(Trainer(complete(seconds=ours), complete(seconds=ours)))
-    run(room)
-    seconds = run(room).seconds
+    context = make_context(Trainer(complete(seconds=ours), complete(seconds=ours)))
+    run(context)
+    seconds = run(context).seconds
     assert seconds is not None and set(seconds) == {"between", "plan", "load", *ours}
     assert 0 < seconds["between"] < 10
 
@@ -267,30 +269,30 @@ def spill(reader: FakeReader) -> Script:
 
 
 def test_spill_on_windows_is_an_out_of_memory_and_a_smaller_plan_follows(
-    make_room: MakeRoom,
+    make_context: MakeRoom,
 ) -> None:
     reader = FakeReader(WINDOWS, [sample(GIB)])
     trainer = Trainer(spill(reader), spill(reader), spill(reader))
-    room = make_room(trainer, reader)
-    trial = run(room)
+    context = make_context(trainer, reader)
+    trial = run(context)
     assert trial.outcome == "oom" and trial.steps_done == 4
     assert error(trial)["stage"] == "train" and error(trial)["step"] == 4
     assert error(trial)["remedy"] == SYSMEM_FALLBACK_HINT
     assert "9.0 s in place of 1.0 s" in error(trial)["message"]
     assert trainer.restarts == len(trainer.jobs) == 3
-    sizes = [candidate_bytes(room, trial, job.plan) for job in trainer.jobs]
+    sizes = [candidate_bytes(context, trial, job.plan) for job in trainer.jobs]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
 
 
-def candidate_bytes(room: Room, trial: TrialRecord, plan: MemoryPlan) -> int:
-    found = room.candidates(Hyperparameters.model_validate(trial.hyperparameters))
+def candidate_bytes(context: RunContext, trial: TrialRecord, plan: MemoryPlan) -> int:
+    found = context.candidates(Hyperparameters.model_validate(trial.hyperparameters))
     return next(c.estimate.required_bytes for c in found if c.plan == plan)
 
 
-def test_same_readings_on_linux_end_nothing(make_room: MakeRoom) -> None:
+def test_same_readings_on_linux_end_nothing(make_context: MakeRoom) -> None:
     reader = FakeReader(LINUX, [sample(GIB)])
     trainer = Trainer(spill(reader))
-    assert run(make_room(trainer, reader)).outcome == "complete"
+    assert run(make_context(trainer, reader)).outcome == "complete"
     assert trainer.restarts == 0
 
 
@@ -300,32 +302,32 @@ def neighbour_takes(reader: FakeReader, taken: int) -> Script:
     return [PROBE, *readings, out_of_memory(stage="train")]
 
 
-def test_memory_that_a_neighbour_took_is_said_and_teaches_no_margin(make_room: MakeRoom) -> None:
+def test_memory_that_a_neighbour_took_is_said_and_teaches_no_margin(make_context: MakeRoom) -> None:
     reader = FakeReader(LINUX, [sample(GIB)])
-    room = make_room(Trainer(neighbour_takes(reader, 6 * GIB), complete()), reader)
-    trial = run(room)
+    context = make_context(Trainer(neighbour_takes(reader, 6 * GIB), complete()), reader)
+    trial = run(context)
     assert trial.outcome == "complete"
-    assert "another program took 6.00 GiB of the card during the trial" in notes(room)
+    assert "another program took 6.00 GiB of the card during the trial" in notes(context)
     assert "required_ratio_above" not in measured(trial)
-    assert room.budget_bytes == CARD - 6 * GIB
-    chosen = candidate_bytes(room, trial, MemoryPlan.model_validate(trial.plan))
+    assert context.budget_bytes == CARD - 6 * GIB
+    chosen = candidate_bytes(context, trial, MemoryPlan.model_validate(trial.plan))
     assert chosen <= CARD - 6 * GIB, "the next plan fits what is left"
 
 
-def test_neighbour_that_did_not_move_is_not_blamed(make_room: MakeRoom) -> None:
+def test_neighbour_that_did_not_move_is_not_blamed(make_context: MakeRoom) -> None:
     reader = FakeReader(LINUX, [sample(GIB)])
-    trial = run(make_room(Trainer(neighbour_takes(reader, 0), complete()), reader))
+    trial = run(make_context(Trainer(neighbour_takes(reader, 0), complete()), reader))
     assert measured(trial)["required_ratio_above"] > 1
 
 
 def test_neighbour_on_a_large_card_that_plays_a_small_one_is_not_blamed(
-    make_room: MakeRoom,
+    make_context: MakeRoom,
 ) -> None:
     big = GpuDevice(0, "GPU-2", "NVIDIA H200", 8 * CARD, "580", "13.0", "9.0", False, False)
     reader = FakeReader(big, [sample(GIB)])
-    room = make_room(Trainer(neighbour_takes(reader, 20 * GIB), complete()), reader)
-    room.budget.emulated = "emulated 10 GB on NVIDIA H200"
-    trial = run(room)
+    context = make_context(Trainer(neighbour_takes(reader, 20 * GIB), complete()), reader)
+    context.budget.emulated = "emulated 10 GB on NVIDIA H200"
+    trial = run(context)
     assert measured(trial)["required_ratio_above"] > 1
     assert measured(trial)["emulated"] == "emulated 10 GB on NVIDIA H200"
 
@@ -338,19 +340,19 @@ def died(*, is_out_of_memory: bool) -> Script:
 
 
 def test_process_that_its_c_code_ended_for_want_of_memory_gets_a_smaller_plan(
-    make_room: MakeRoom,
+    make_context: MakeRoom,
 ) -> None:
     trainer = Trainer(died(is_out_of_memory=True), complete())
-    trial = run(make_room(trainer))
+    trial = run(make_context(trainer))
     assert trial.outcome == "complete" and trainer.restarts == 1
     assert trainer.jobs[0].plan != trainer.jobs[1].plan
 
 
 def test_process_that_died_otherwise_makes_its_trial_lost(
-    make_room: MakeRoom, tmp_path: Path
+    make_context: MakeRoom, tmp_path: Path
 ) -> None:
     trainer = Trainer(died(is_out_of_memory=False))
-    trial = run(make_room(trainer))
+    trial = run(make_context(trainer))
     assert trial.outcome == "lost" and trainer.restarts == 1
     assert error(trial) == {"stage": "train", "step": 1, "message": "it ended with code 1"}
     assert trial.device == DEVICE and trial.versions == {"torch": "2"}

@@ -14,9 +14,9 @@ import click
 from vram_search.errors import InputError
 
 if TYPE_CHECKING:
-    from vram_search.estimate.hardware import Hardware
+    from vram_search.estimate.memory.hardware import Hardware
+    from vram_search.estimate.memory.workload import Workload
     from vram_search.estimate.verdict import Verdict
-    from vram_search.estimate.workload import Workload
     from vram_search.spec import Card
 
 _TOTALS = ("allocated_bytes", "required_bytes", "process_bytes")
@@ -170,17 +170,17 @@ def _verdicts_of_options(
     model: str, card: str | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Verdict]]:
     from vram_search.cli.configuration import clean, find_card
-    from vram_search.estimate.limit import Limit
+    from vram_search.estimate.memory_budget import MemoryBudget
     from vram_search.estimate.verdict import judge
 
     found = find_card(card)
     workload = _workload_of_options(model, found, options)
-    return {"model": model}, [judge(clean(model), workload, Limit.of(found, workload.shape))]
+    return {"model": model}, [judge(clean(model), workload, MemoryBudget.of(found, workload.shape))]
 
 
 def _workload_of_options(model: str, card: Card, options: dict[str, Any]) -> Workload:
     from vram_search.cli.configuration import check_name, find_shape, lora_modules
-    from vram_search.estimate.workload import Workload
+    from vram_search.estimate.memory.workload import Workload
     from vram_search.spec.optimizers import OPTIMIZERS
 
     shape = find_shape(model)
@@ -208,14 +208,14 @@ def _workload_of_options(model: str, card: Card, options: dict[str, Any]) -> Wor
 def _verdicts_of_file(file: Path, card: str | None) -> tuple[dict[str, Any], list[Verdict]]:
     from vram_search.cli.configuration import clean, find_card
     from vram_search.cli.training_file import is_recipe, study_workloads
-    from vram_search.estimate.limit import Limit
+    from vram_search.estimate.memory_budget import MemoryBudget
     from vram_search.estimate.verdict import judge
 
     if is_recipe(file):
-        from vram_search.estimate.recipe import load_recipe
+        from vram_search.estimate.recipes.load import load_recipe
 
         recipe = load_recipe(file)
-        limit = Limit.of(find_card(card), recipe.workload.shape)
+        limit = MemoryBudget.of(find_card(card), recipe.workload.shape)
         source: dict[str, Any] = {
             "recipe": str(file),
             "source": recipe.source,
@@ -229,7 +229,7 @@ def _verdicts_of_file(file: Path, card: str | None) -> tuple[dict[str, Any], lis
         "hyperparameters": hp.model_dump(mode="json", exclude={"learning_rate"}),
     }
     verdicts = [
-        judge(name, workload, Limit.of(study.card, workload.shape))
+        judge(name, workload, MemoryBudget.of(study.card, workload.shape))
         for name, workload in workloads.items()
     ]
     return source, verdicts
@@ -283,7 +283,7 @@ def _print_points(file: Path, models: Path | None, card: str | None) -> None:
 def _hardware(card: str | None) -> Hardware:
     """Of the card; without one, of the card that the predictions were developed on."""
     if card is None:
-        from vram_search.estimate.hardware import Hardware
+        from vram_search.estimate.memory.hardware import Hardware
 
         return Hardware()
     from vram_search.cli.configuration import find_card
@@ -323,7 +323,7 @@ def _side(file: Path, models: Path | None, card: str | None) -> dict[str, Any]:
             return point
         workload = point.workload
     elif is_recipe(file):
-        from vram_search.estimate.recipe import load_recipe
+        from vram_search.estimate.recipes.load import load_recipe
 
         workload = load_recipe(file).workload
     else:

@@ -11,9 +11,9 @@ import click
 
 from vram_search.cli.configuration import check_name, clean, find_card, find_shape, lora_modules
 from vram_search.errors import InputError
-from vram_search.estimate.largest import MICRO_BATCHES, Fitter
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.max_fit import MICRO_BATCHES, MaxFit
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.report.fit_picture import grid_svg
 from vram_search.report.fit_table import FitAnswer, fit_lines
 from vram_search.spec.hyperparameters import MAX_CUTOFF_LEN, MAX_RANK
@@ -82,7 +82,7 @@ def command(
         equal_lengths=False,
         expandable_segments=card.platform == "linux",
     )
-    fitter = Fitter(workload, Limit.of(card, shape))
+    fitter = MaxFit(workload, MemoryBudget.of(card, shape))
     answer = _answer(clean(model), fitter, clean(lora_target), (cutoff_len, micro_batch))
     if svg is not None:
         budget = answer.limit.budget_bytes
@@ -97,7 +97,7 @@ def command(
 
 
 def _answer(
-    model: str, fitter: Fitter, lora_target: str, given: tuple[int | None, int | None]
+    model: str, fitter: MaxFit, lora_target: str, given: tuple[int | None, int | None]
 ) -> FitAnswer:
     places = [(1024, 1), (given[0] or 1024, given[1] or 1)]
     return FitAnswer(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.memory import Estimate
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import Estimate
 from vram_search.estimate.plausible import predict_plausible
-from vram_search.estimate.point import Point, RowError, parse_point, shown
+from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point, shown
 from vram_search.spec.shape import ModelShape, load_shape
 
 MAX_FAULTS_SHOWN = 20

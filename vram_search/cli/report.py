@@ -67,10 +67,10 @@ def command(
     if study and named and study != named:
         raise InputError(f"two studies are named: {study} and {named}", "a report is of one")
     from vram_search.report.page.html import render, write_plots
-    from vram_search.report.page.night import load_night
+    from vram_search.report.page.report_data import load_report_data
 
     with opened(database) as store:
-        night = load_night(store, find_study(store, study or named))
+        night = load_report_data(store, find_study(store, study or named))
     try:
         drawn = write_plots(night, plots, plot_format or "svg") if plots else []
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -203,10 +203,10 @@ def _export(record: StudyRecord, trial: TrialRecord, folder: Path) -> None:
 def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
     """Writes the report and returns its path; None where it failed, which is no search's end."""
     from vram_search.report.page.html import render
-    from vram_search.report.page.night import load_night
+    from vram_search.report.page.report_data import load_report_data
 
     try:
-        page = render(load_night(store, record), datetime.now(UTC))
+        page = render(load_report_data(store, record), datetime.now(UTC))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(page, encoding="utf-8")
     except Exception as error:

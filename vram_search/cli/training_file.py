@@ -9,8 +9,8 @@ import yaml
 from vram_search.cli.configuration import find_card, find_shape
 from vram_search.errors import InputError
 from vram_search.estimate.first_point import first_point, planned_workloads
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.spec import Hyperparameters, StudySpec, load_study
 
 
@@ -43,7 +43,7 @@ def study_workloads(
     shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
     hp = first_point(study)
     try:
-        workloads = planned_workloads(study, hp, shape, Limit.of(study.card, shape))
+        workloads = planned_workloads(study, hp, shape, MemoryBudget.of(study.card, shape))
     except ValueError as error:
         raise InputError(f"{file}: search_space.lora_target: {error}") from None
     return study, hp, workloads

@@ -14,8 +14,8 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
-from vram_search.report.evidence import Evidence
-from vram_search.report.why import Reason, explain
+from vram_search.report.why.evidence import Evidence
+from vram_search.report.why.explain import Reason, explain
 from vram_search.report.words import study_json, wrapped
 from vram_search.store.losses import all_evaluations
 

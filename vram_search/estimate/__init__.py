@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vram_search.estimate.memory import Estimate as Estimate
-    from vram_search.estimate.memory import estimate_base_bytes as estimate_base_bytes
-    from vram_search.estimate.memory import predict as predict
+    from vram_search.estimate.memory.predict import Estimate as Estimate
+    from vram_search.estimate.memory.predict import estimate_base_bytes as estimate_base_bytes
+    from vram_search.estimate.memory.predict import predict as predict
     from vram_search.estimate.planner import PlannedTrial as PlannedTrial
     from vram_search.estimate.planner import check_card_holds_base as check_card_holds_base
     from vram_search.estimate.planner import choose_plan as choose_plan
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from vram_search.estimate.planner import workload_of as workload_of
 else:
     _MODULES = {
-        "Estimate": "memory",
+        "Estimate": "memory.predict",
         "PlannedTrial": "planner",
         "check_card_holds_base": "planner",
         "choose_plan": "planner",
-        "estimate_base_bytes": "memory",
+        "estimate_base_bytes": "memory.predict",
         "plans": "planner",
-        "predict": "memory",
+        "predict": "memory.predict",
         "smallest": "planner",
         "workload_of": "planner",
     }

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from vram_search.errors import InputError
-from vram_search.estimate.hardware import Hardware
+from vram_search.estimate.memory.hardware import Hardware
 from vram_search.resources import data_folder
 from vram_search.spec.base import PositiveFloat, Spec
 from vram_search.spec.card import Card

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.memory import predict
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.spec.card import Card
 
 EIGHT_BIT = {
@@ -51,7 +51,7 @@ class Option(NamedTuple):
     variants: list[Variant]
 
 
-def cheapest_changes(workload: Workload, limit: Limit) -> list[Change]:
+def cheapest_changes(workload: Workload, limit: MemoryBudget) -> list[Change]:
     """The changes that save bytes, each alone and as mild as makes it fit, the cheapest first."""
     required = predict(workload, limit.hardware).required_bytes
     found = []
@@ -64,7 +64,7 @@ def cheapest_changes(workload: Workload, limit: Limit) -> list[Change]:
     return found
 
 
-def changes_to_fit(workload: Workload, limit: Limit) -> list[str] | None:
+def changes_to_fit(workload: Workload, limit: MemoryBudget) -> list[str] | None:
     """Names of changes that together make it fit, none of them idle; None where all do not."""
     taken: list[Variant] = []
     for _, variants in _options(workload, limit.card):
@@ -168,13 +168,15 @@ def _halves(value: int, least: int) -> list[int]:
     return [value // 2, *takewhile(lambda half: half >= least, (value >> p for p in powers))]
 
 
-def _first_that_fits(variants: list[Variant], workload: Workload, limit: Limit) -> int | None:
+def _first_that_fits(
+    variants: list[Variant], workload: Workload, limit: MemoryBudget
+) -> int | None:
     """Place of the mildest variant that fits; the bytes fall from each to the next."""
     place = bisect_left(variants, True, key=lambda variant: _fits([variant], workload, limit))
     return place if place < len(variants) else None
 
 
-def _fits(taken: list[Variant], workload: Workload, limit: Limit) -> bool:
+def _fits(taken: list[Variant], workload: Workload, limit: MemoryBudget) -> bool:
     return limit.fits(predict(_changed(workload, taken), limit.hardware).required_bytes)
 
 

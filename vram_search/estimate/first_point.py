@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import log
 
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import choose_plan, plans, smallest
-from vram_search.estimate.workload import Workload
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.spec.study import StudySpec
@@ -32,7 +32,7 @@ def first_point(study: StudySpec) -> Hyperparameters:
 
 
 def planned_workloads(
-    study: StudySpec, hp: Hyperparameters, shape: ModelShape, limit: Limit
+    study: StudySpec, hp: Hyperparameters, shape: ModelShape, limit: MemoryBudget
 ) -> dict[str, Workload]:
     """The workloads of the chosen plan, where one fits, and of the smallest, by name.
 

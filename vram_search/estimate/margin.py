@@ -40,9 +40,11 @@ PRIOR_RATIOS: tuple[float, ...] = (
     1.0018,
     1.0066,
 )
-"""Measured / predicted allocated bytes of the runs in `tests/data/vram_truth.jsonl` that finished
-without a limit: 20 order statistics, evenly spaced from the lowest to the highest. `predict` was
-developed with these runs in view, so errors on other cards and models may be larger."""
+"""Measured / predicted allocated bytes of the runs in `tests/fixtures/vram_truth.jsonl` that
+finished without a limit: 20 order statistics, evenly spaced from the lowest to the highest.
+
+`predict` was developed with these runs in view, so errors on other cards and models may be larger.
+"""
 
 GENERIC_MARGIN = 0.15
 """Of a family without a model of its own (`ModelShape.not_modelled`): assumed, not measured."""

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from vram_search.errors import InputError
 from vram_search.estimate.calibration import hardware_for
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.memory import Estimate, estimate_base_bytes, predict
-from vram_search.estimate.moments import LIGER_FUSED_LOSS
-from vram_search.estimate.seconds import Pace, Speed, padded_tokens, step_seconds
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.peaks import LIGER_FUSED_LOSS
+from vram_search.estimate.memory.predict import Estimate, estimate_base_bytes, predict
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.step_time import Speed, StepTimeModel, padded_tokens, step_seconds
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
@@ -57,7 +57,7 @@ def plans(
     pins: PlanPins,
     *,
     eval_cutoff_len: int,
-    pace: Pace | None = None,
+    pace: StepTimeModel | None = None,
     row_tokens: Sequence[int] = (),
     longest: Longest | None = None,
     hardware: Hardware | None = None,
@@ -74,7 +74,7 @@ def plans(
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
-    pace = pace or Pace(Speed.of(card))
+    pace = pace or StepTimeModel(Speed.of(card))
     hardware = hardware or hardware_for(card)
     cutoff_len, batch_size = hyperparameters.cutoff_len, hyperparameters.batch_size
     rows = sorted(row_tokens, reverse=True)
@@ -114,7 +114,7 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
     Raises:
         InputError: with the bytes on both sides; or the card's calibration is damaged.
     """
-    limit = Limit.of(card, shape)
+    limit = MemoryBudget.of(card, shape)
     needed = estimate_base_bytes(shape) + 2 * limit.hardware.cublas_workspace_bytes
     if needed > limit.budget_bytes:
         raise InputError(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vram_search.errors import InputError
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.memory import Estimate, predict
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import Estimate, predict
+from vram_search.estimate.memory.workload import Workload
 
 ABSURD_BYTES = 2**50
 """1 PiB. No card holds a thousandth of it."""

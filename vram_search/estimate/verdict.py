@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vram_search.estimate.changes import Change, changes_to_fit, cheapest_changes
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.memory import Estimate
+from vram_search.estimate.memory.predict import Estimate
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.plausible import predict_plausible
-from vram_search.estimate.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Verdict:
     """A configuration's estimate against a card."""
 
     name: str
-    limit: Limit
+    limit: MemoryBudget
     estimate: Estimate
     not_modelled: tuple[str, ...]
     """Reasons why the estimate is a generic one; empty where the family is modelled."""
@@ -59,7 +59,7 @@ class Verdict:
         }
 
 
-def judge(name: str, workload: Workload, limit: Limit) -> Verdict:
+def judge(name: str, workload: Workload, limit: MemoryBudget) -> Verdict:
     """A workload's estimate, and the changes that would save bytes.
 
     Raises:

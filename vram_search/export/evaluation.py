@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from vram_search.estimate import workload_of
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest, halved, with_evaluation
-from vram_search.estimate.workload import Workload
 from vram_search.export.trial import ExportedTrial
 from vram_search.spec import Hyperparameters, MemoryPlan, ModelShape
 from vram_search.units import format_bytes
@@ -47,7 +47,7 @@ def as_evaluated(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial
     if eval_tokens is None or trial.shape is None:
         return trial
     longest = Longest(trial.longest.train, min(trial.longest.eval, eval_tokens))
-    limit = Limit.of(trial.card, trial.shape)
+    limit = MemoryBudget.of(trial.card, trial.shape)
     try:
         workload = trainer_workload(trial.shape, trial.hp, trial.plan, longest)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from vram_search.estimate.largest import Cell, Grid
+from vram_search.estimate.max_fit import Cell, Grid
 from vram_search.units import GIB, format_bytes
 
 TIGHT = 0.95

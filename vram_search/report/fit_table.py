@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from vram_search.estimate.largest import Grid, Largest
-from vram_search.estimate.limit import Limit
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.max_fit import Grid, Largest
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.report.fit_picture import grid_lines
 from vram_search.report.parts import WIDTH
 from vram_search.report.verdict import budget_lines, generic_lines
@@ -21,7 +21,7 @@ class FitAnswer:
     """What was asked, and the largest values that fit."""
 
     model: str
-    limit: Limit
+    limit: MemoryBudget
     workload: Workload
     """What all answers have in common."""
     lora_target: str

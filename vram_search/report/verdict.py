@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.verdict import Verdict
 from vram_search.report.parts import WIDTH, stacked_bar
 from vram_search.units import format_bytes
@@ -41,7 +41,7 @@ def verdict_lines(verdict: Verdict, *, with_changes: bool) -> list[str]:
     return lines
 
 
-def budget_lines(limit: Limit) -> list[str]:
+def budget_lines(limit: MemoryBudget) -> list[str]:
     """The budget as a sum, and where the bytes of context and workspaces are from."""
     card = limit.card
     return [

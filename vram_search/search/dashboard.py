@@ -17,7 +17,7 @@ from optuna_dashboard import wsgi
 from sqlalchemy import create_engine, inspect
 
 from vram_search.errors import InputError
-from vram_search.search.search import patience
+from vram_search.search.study import patience
 from vram_search.store.faults import describe
 
 HOST = "127.0.0.1"

@@ -23,7 +23,7 @@ VERSION_TABLE = "vram_search_alembic_version"
 # Every revision in migrations/versions, oldest first; a test compares it with Alembic's own list.
 KNOWN_REVISIONS = ("0001", "0002")
 BUSY_SECONDS = 30.0
-# Room for the record of a long study: a trial takes about 100 KB.
+# RunContext for the record of a long study: a trial takes about 100 KB.
 MIN_FREE_BYTES = 64 * MIB
 
 _MIGRATIONS = Path(__file__).resolve().parent / "migrations"

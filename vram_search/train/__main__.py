@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
-from vram_search.protocol import Fault, Finished, LoadJob, Ready, TrialJob, Verdict
+from vram_search.protocol import Finished, LoadFailed, LoadJob, PruneDecision, Ready, TrialJob
 from vram_search.train.channel import Channel, silence_libraries
 
 if TYPE_CHECKING:
     from vram_search.train.health import Health
-    from vram_search.train.run import Corpus, Trial
+    from vram_search.train.run import EncodedDataset, Trial
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         serve(channel)
     except VramSearchError as error:
-        channel.send(Fault(message=error.message, remedy=error.remedy))
+        channel.send(LoadFailed(message=error.message, remedy=error.remedy))
     except Exception as error:
         traceback.print_exc()
         fault = explain(error)
@@ -36,7 +36,7 @@ def main() -> None:
         channel.send(fault)
 
 
-def explain(error: Exception) -> Fault | None:
+def explain(error: Exception) -> LoadFailed | None:
     """The fault in words, where the world is to blame and not our code."""
     from vram_search.train.faults import first_sentences, is_out_of_memory
     from vram_search.train.model import allocated_bytes
@@ -46,13 +46,15 @@ def explain(error: Exception) -> Fault | None:
         held = allocated_bytes()  # by the base alone; the error's traceback keeps it
         beside = f"; {format_bytes(held)} of it were loaded" if held else ""
         asked = first_sentences(str(error)) or type(error).__name__
-        return Fault(
+        return LoadFailed(
             message=f"memory ran out while the base model was loaded: {asked}{beside}",
             remedy="another program may hold the card: `vram-search doctor` shows its free memory",
             is_passing=True,
         )
     if "No space left on device" in str(error):
-        return Fault(message=f"the disk is full: {error}", remedy="free some space, then run again")
+        return LoadFailed(
+            message=f"the disk is full: {error}", remedy="free some space, then run again"
+        )
     return None
 
 
@@ -66,18 +68,18 @@ def serve(channel: Channel) -> None:
     from vram_search.train import model as base_model
     from vram_search.train.examples import encode
     from vram_search.train.health import Health
-    from vram_search.train.run import Corpus, Trial
+    from vram_search.train.run import EncodedDataset, Trial
     from vram_search.train.tokenizer import load_tokenizer
 
     import_seconds = time.perf_counter() - start
     tokenizer = load_tokenizer(job.tokenizer)
     rows = load_rows(job.dataset, job.seed)
-    corpus = Corpus(
+    encoded = EncodedDataset(
         [encode(row, tokenizer) for row in rows.train],
         [encode(row, tokenizer) for row in rows.eval],
         tokenizer,
     )
-    longest, too_long = check_lengths(corpus, max(job.cutoff_lens))
+    longest, too_long = check_lengths(encoded, max(job.cutoff_lens))
     base_model.limit_allocator(job.cap_bytes)
     base = base_model.load_base(job)
     health = Health(base)
@@ -89,7 +91,7 @@ def serve(channel: Channel) -> None:
             train_rows=len(rows.train),
             eval_rows=len(rows.eval),
             longest_tokens=longest,
-            longest_eval_tokens=max(row.length for row in corpus.eval),
+            longest_eval_tokens=max(row.length for row in encoded.eval),
             rows_cut=too_long,
             data_hash=rows.data_hash,
             allocated_bytes=base_model.allocated_bytes(),
@@ -100,13 +102,13 @@ def serve(channel: Channel) -> None:
 
     def ask_verdict() -> bool:
         verdict = channel.receive()
-        assert isinstance(verdict, Verdict), "a rung is answered with a verdict"
+        assert isinstance(verdict, PruneDecision), "a rung is answered with a verdict"
         return verdict.prune
 
     while True:
         trial = channel.receive()
         assert isinstance(trial, TrialJob), "after loading come trials"
-        finished = examined(Trial(base, corpus, trial, channel.send, ask_verdict), health)
+        finished = examined(Trial(base, encoded, trial, channel.send, ask_verdict), health)
         channel.send(finished)
         if finished.outcome == "oom":
             return
@@ -122,7 +124,7 @@ def examined(trial: Trial, health: Health) -> Finished:
 
     try:
         finished = trial.run()
-        trial.flight.stage = "check"
+        trial.position.stage = "check"
         return health.examine(finished)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -130,13 +132,13 @@ def examined(trial: Trial, health: Health) -> Finished:
         return trial.out_of_memory(error)
 
 
-def check_lengths(corpus: Corpus, largest_cutoff: int) -> tuple[int, int]:
+def check_lengths(encoded: EncodedDataset, largest_cutoff: int) -> tuple[int, int]:
     """Tokens of the longest training row, and how many rows the largest cutoff_len cuts.
 
     Raises:
         InputError: it cuts every row, or an evaluation keeps no answer.
     """
-    lengths = [row.length for row in corpus.train]
+    lengths = [row.length for row in encoded.train]
     too_long = sum(length > largest_cutoff for length in lengths)
     if too_long == len(lengths):
         raise InputError(

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import torch
 
-from vram_search.train.history import Block, Replay, Snapshot
+from vram_search.train.allocator_history import AllocatorHistory, HistoryBlock, Snapshot
 
 WORKSPACES = frozenset({32 << 20, 8320 << 10, 1 << 20})
 """cuBLAS's by card, and cuBLASLt's (torch `aten/src/ATen/cuda/CublasHandlePool.cpp`)."""
@@ -72,19 +72,19 @@ def attribute_oom(before: Snapshot, after: Snapshot, owners: Owners) -> dict[str
     return _attribute(replay.live_at(refused[-1] if refused else last), owners)
 
 
-def _replay(before: Snapshot, after: Snapshot) -> Replay | None:
+def _replay(before: Snapshot, after: Snapshot) -> AllocatorHistory | None:
     """None where the history has lost events."""
     events = after["device_traces"][0]
     if len(events) >= MAX_EVENTS:
         return None
     try:
-        replay = Replay(before, events)
+        replay = AllocatorHistory(before, events)
     except LookupError:  # the release of a block whose allocation is not known
         return None
     return replay if replay.ends_as(after) else None
 
 
-def _attribute(blocks: list[Block], owners: Owners) -> dict[str, int]:
+def _attribute(blocks: list[HistoryBlock], owners: Owners) -> dict[str, int]:
     known = _Known(owners)
     parts: Counter[str] = Counter()
     for block in blocks:
@@ -111,7 +111,7 @@ class _Known:
         """Bytes of autocast's 16-bit copies of the adapter's fp32 weights."""
         return {size // 2 for (_, size), name in self.owners.items() if name == "adapter"}
 
-    def part(self, block: Block) -> str:
+    def part(self, block: HistoryBlock) -> str:
         if owner := self.owners.get((block.address, block.requested)):
             return owner
         if name := self.logits.get(block.requested):

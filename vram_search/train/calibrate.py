@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Two layers of Qwen2.5-0.5B's shape: on an H200 its runs and those of models up to 8B had the same
-context (tests/data/vram_truth.jsonl), which the kernels of a narrower model may not have."""
+context (tests/fixtures/vram_truth.jsonl), which the kernels of a narrower model may not have."""
 CUTOFF_LEN = 512
 EQUAL = (CUTOFF_LEN,) * 4
 """Tokens of the texts."""

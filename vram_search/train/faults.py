@@ -29,7 +29,7 @@ code raises nothing: its buffers are torch's, except paged states, for which the
 
 
 @dataclass
-class Flight:
+class TrialPosition:
     """Where a trial is, kept up to date so that a failure can say where it happened."""
 
     stage: str = "probe"
@@ -57,13 +57,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def noting_parts(flight: Flight, model: Any, optimizer: Callable[[], Any]) -> Iterator[None]:
+def noting_parts(
+    position: TrialPosition, model: Any, optimizer: Callable[[], Any]
+) -> Iterator[None]:
     """Where memory runs out, notes what was allocated, unless that is known already."""
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error) and not flight.parts:
-            flight.parts = allocated_parts(model, optimizer())
+        if is_out_of_memory(error) and not position.parts:
+            position.parts = allocated_parts(model, optimizer())
         raise
 
 

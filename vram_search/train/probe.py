@@ -15,7 +15,7 @@ from vram_search.spec.plan import MemoryPlan
 from vram_search.train.breakdown import PeakRecorder
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import TokenRow
-from vram_search.train.faults import Flight
+from vram_search.train.faults import TrialPosition
 from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer
 
 STEPS = 3
@@ -31,7 +31,7 @@ def probe(
     train_rows: Sequence[TokenRow],
     eval_rows: Sequence[TokenRow],
     pad_token_id: int,
-    flight: Flight,
+    position: TrialPosition,
 ) -> Probed:
     """Two optimizer steps, an evaluation and one more step, all on the longest rows of the trial.
 
@@ -44,14 +44,14 @@ def probe(
     """
     began, has_gpu = time.perf_counter(), torch.cuda.is_available()
     plan = probe_plan(job.plan, len(train_rows), has_gpu=has_gpu)
-    batches = hardest_batches(train_rows, plan.per_device_train_batch_size)
-    exams = hardest_batches(eval_rows, plan.per_device_eval_batch_size)
+    batches = worst_case_batches(train_rows, plan.per_device_train_batch_size)
+    exams = worst_case_batches(eval_rows, plan.per_device_eval_batch_size)
 
     clock, recording = StepClock(), ExitStack()
 
     def evaluate_hardest(step: int) -> bool:
         for rows in exams:
-            evaluate(model, rows, len(rows), pad_token_id, flight.note)
+            evaluate(model, rows, len(rows), pad_token_id, position.note)
         recording.close()  # the last step is timed
         return False
 
@@ -64,7 +64,7 @@ def probe(
         horizon=count_steps(job, len(train_rows)),
         pad_token_id=pad_token_id,
         callbacks=[StepGuard(clock.report), AtStep((EVALUATION_AFTER,), evaluate_hardest), clock],
-        flight=flight,
+        position=position,
         order="sequential",
     )
     recorder = PeakRecorder(model, optimizer=lambda: trainer.optimizer)
@@ -73,7 +73,7 @@ def probe(
             recording.enter_context(recorder)
             trainer.train()
     finally:
-        flight.parts = recorder.parts_now() or flight.parts
+        position.parts = recorder.parts_now() or position.parts
     accumulation = job.plan.gradient_accumulation_steps / plan.gradient_accumulation_steps
     return Probed(
         allocated_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
@@ -100,7 +100,7 @@ def probe_plan(plan: MemoryPlan, rows: int, *, has_gpu: bool) -> MemoryPlan:
     )
 
 
-def hardest_batches(rows: Sequence[TokenRow], batch_size: int) -> list[list[TokenRow]]:
+def worst_case_batches(rows: Sequence[TokenRow], batch_size: int) -> list[list[TokenRow]]:
     """Of all batches of these rows the one of most bytes: the longest rows.
 
     Where these are all alike but another batch may be padded, also the longest padded one, second:

@@ -28,7 +28,7 @@ from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, answer_bytes, cut
 from vram_search.train.faults import (
     DivergedError,
-    Flight,
+    TrialPosition,
     first_sentences,
     is_out_of_memory,
     noting_parts,
@@ -41,7 +41,7 @@ Outcome = Literal["complete", "pruned", "oom", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
-class Corpus:
+class EncodedDataset:
     """The study's encoded rows, and the tokenizer that made them."""
 
     train: list[EncodedExample]
@@ -61,19 +61,19 @@ class Trial:
     def __init__(
         self,
         base: Any,
-        corpus: Corpus,
+        encoded: EncodedDataset,
         job: TrialJob,
         send: Callable[[AnyEvent], None],
         ask_verdict: Callable[[], bool],
     ) -> None:
-        self.base, self.corpus, self.job = base, corpus, job
+        self.base, self.encoded, self.job = base, encoded, job
         self.send, self.ask_verdict = send, ask_verdict
-        self.pad_token_id = corpus.tokenizer.pad_token_id
-        self.train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in corpus.train]
-        self.eval_rows = [cut(row, job.eval_cutoff_len) for row in corpus.eval]
-        self.eval_bytes = [answer_bytes(row, corpus.tokenizer) for row in self.eval_rows]
+        self.pad_token_id = encoded.tokenizer.pad_token_id
+        self.train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in encoded.train]
+        self.eval_rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
+        self.eval_bytes = [answer_bytes(row, encoded.tokenizer) for row in self.eval_rows]
         self.steps_total = count_steps(job, len(self.train_rows))
-        self.flight = Flight()
+        self.position = TrialPosition()
         self.best_loss = math.inf
         self.best_step: int | None = None
         self.trainable: int | None = None
@@ -107,7 +107,7 @@ class Trial:
         """The trial's end where `error` says that memory ran out (`faults.is_out_of_memory`)."""
         message = str(error) or type(error).__name__
         finished = self._finished("oom", first_sentences(message))
-        found = {"requested_bytes": requested_bytes(message), "parts": self.flight.parts}
+        found = {"requested_bytes": requested_bytes(message), "parts": self.position.parts}
         return finished.model_copy(update=found)
 
     @contextmanager
@@ -118,19 +118,19 @@ class Trial:
         try:
             if self.trainable == 0:
                 raise VramSearchError("no parameter trains: the LoRA targets match no module")
-            with noting_parts(self.flight, model, lambda: None):
+            with noting_parts(self.position, model, lambda: None):
                 yield model
         finally:
             base_model.detach_adapter(model)
 
     def _probe(self, model: Any) -> Probed:
         longest = max(self.job.eval_cutoff_len, self.job.hyperparameters.cutoff_len)
-        exam = [cut(row, longest) for row in self.corpus.eval]
-        return probe(model, self.job, self.train_rows, exam, self.pad_token_id, self.flight)
+        exam = [cut(row, longest) for row in self.encoded.eval]
+        return probe(model, self.job, self.train_rows, exam, self.pad_token_id, self.position)
 
     def _train(self, model: Any) -> tuple[Outcome, str]:
         """The full run: its outcome, and a word about it."""
-        self.flight.step, self.flight.batch_shape = 0, None
+        self.position.step, self.position.batch_shape = 0, None
         self._enter("train")
         rungs = rung_steps(self.job.training.rungs, self.steps_total)
         pruned_at: list[int] = []
@@ -151,7 +151,7 @@ class Trial:
                 horizon=self.steps_total,
                 pad_token_id=self.pad_token_id,
                 callbacks=[StepGuard(self.send), AtStep(rungs, stop_at_rung)],
-                flight=self.flight,
+                position=self.position,
             ).train()
         if pruned_at:
             return "pruned", f"stopped at a rung: step {pruned_at[0]} of {self.steps_total}"
@@ -166,7 +166,7 @@ class Trial:
         start = time.perf_counter()
         with self._timed("eval"):
             batch_size = self.job.plan.per_device_eval_batch_size
-            note = self.flight.note
+            note = self.position.note
             losses = evaluate(model, self.eval_rows, batch_size, self.pad_token_id, note)
             own = None if is_rung else self._own_cutoff_loss(model, losses)
         if math.isfinite(losses.mean) and losses.mean < self.best_loss:
@@ -190,19 +190,19 @@ class Trial:
     def _own_cutoff_loss(self, model: Any, losses: Losses) -> float:
         """The loss at the trial's own cutoff_len, which is what other tools print. Only rows that
         this cutoff changes are evaluated again."""
-        rows = [cut(row, self.job.hyperparameters.cutoff_len) for row in self.corpus.eval]
+        rows = [cut(row, self.job.hyperparameters.cutoff_len) for row in self.encoded.eval]
         changed = [i for i, row in enumerate(rows) if row != self.eval_rows[i]]
         sums, tokens = list(losses.sums), list(losses.tokens)
         if changed:
             batch_size = self.job.plan.per_device_eval_batch_size
-            note = self.flight.note
+            note = self.position.note
             again = evaluate(model, [rows[i] for i in changed], batch_size, self.pad_token_id, note)
             for i, loss_sum, count in zip(changed, again.sums, again.tokens, strict=True):
                 sums[i], tokens[i] = loss_sum, count
         return Losses(tuple(sums), tuple(tokens)).mean
 
     def _enter(self, stage: Literal["probe", "train", "eval"]) -> None:
-        self.flight.stage = stage
+        self.position.stage = stage
         self.send(Stage(stage=stage, steps_total=self.steps_total))
 
     @contextmanager
@@ -219,12 +219,12 @@ class Trial:
         has_gpu = torch.cuda.is_available()
         return Finished(
             outcome=outcome,
-            stage=self.flight.stage,
-            step=self.flight.step,
+            stage=self.position.stage,
+            step=self.position.step,
             steps_total=self.steps_total,
             message=message,
             remedy=remedy,
-            batch_shape=self.flight.batch_shape,
+            batch_shape=self.position.batch_shape,
             allocated_bytes=torch.cuda.max_memory_allocated() if has_gpu else None,
             reserved_bytes=torch.cuda.max_memory_reserved() if has_gpu else None,
             trainable_parameters=self.trainable,

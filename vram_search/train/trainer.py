@@ -19,7 +19,7 @@ from vram_search.errors import VramSearchError
 from vram_search.protocol import Step, TrialJob
 from vram_search.spec.plan import MemoryPlan
 from vram_search.train.examples import TokenRow, collate
-from vram_search.train.faults import DivergedError, Flight, noting_parts
+from vram_search.train.faults import DivergedError, TrialPosition, noting_parts
 from vram_search.train.model import allocated_bytes, compute_dtype, to_device
 
 Order = Literal["random", "sequential"]
@@ -48,14 +48,14 @@ class AdapterTrainer(Trainer):
     micro-batch instead (`model_accepts_loss_kwargs` false), the rows stay as they were drawn.
     """
 
-    def __init__(self, *, pad_token_id: int, flight: Flight, **trainer: Any) -> None:
+    def __init__(self, *, pad_token_id: int, position: TrialPosition, **trainer: Any) -> None:
         super().__init__(**trainer)
-        self.pad_token_id, self.flight = pad_token_id, flight
+        self.pad_token_id, self.position = pad_token_id, position
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with (
             steps_in_the_background(is_paged=self.args.optim.startswith("paged_")),
-            noting_parts(self.flight, self.model, lambda: self.optimizer),
+            noting_parts(self.position, self.model, lambda: self.optimizer),
         ):
             return super().train(*args, **kwargs)
 
@@ -71,8 +71,8 @@ class AdapterTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         rows, tokens = inputs["input_ids"].shape
-        self.flight.step = self.state.global_step + 1
-        self.flight.note((rows, tokens))
+        self.position.step = self.state.global_step + 1
+        self.position.note((rows, tokens))
         return super().training_step(model, inputs, *args, **kwargs)
 
 
@@ -106,13 +106,13 @@ def make_trainer(
     horizon: int,
     pad_token_id: int,
     callbacks: list[TrainerCallback],
-    flight: Flight | None = None,
+    position: TrialPosition | None = None,
     order: Order = "random",
 ) -> AdapterTrainer:
     """A Trainer for `steps` optimizer steps; the schedule's warm-up is a share of `horizon`.
 
     Args:
-        flight: kept up to date while it trains.
+        position: kept up to date while it trains.
         order: of the rows; sequential ones also stay in the micro-batches that they make.
     """
     hp, training = job.hyperparameters, job.training
@@ -147,7 +147,7 @@ def make_trainer(
     )
     return AdapterTrainer(
         pad_token_id=pad_token_id,
-        flight=flight or Flight(),
+        position=position or TrialPosition(),
         model=model,
         args=arguments,
         train_dataset=RowDataset(rows),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vram_search.data import load_rows
 from vram_search.errors import VramSearchError
-from vram_search.protocol import Fault, LoadJob
+from vram_search.protocol import LoadFailed, LoadJob
 from vram_search.spec.base import Spec
 from vram_search.train.channel import silence_libraries
 from vram_search.verify.llamafactory_rows import describe
@@ -80,13 +80,13 @@ def answer(question: Question) -> RecordedRows:
 
 
 def main(question: Path, target: Path) -> None:
-    """What the person can act on is answered as a Fault; anything else is a traceback."""
+    """What the person can act on is answered as a LoadFailed; anything else is a traceback."""
     silence_libraries()
-    found: RecordedRows | Fault
+    found: RecordedRows | LoadFailed
     try:
         found = answer(Question.model_validate_json(question.read_text(encoding="utf-8")))
     except VramSearchError as error:
-        found = Fault(message=error.message, remedy=error.remedy)
+        found = LoadFailed(message=error.message, remedy=error.remedy)
     target.write_text(found.model_dump_json(), encoding="utf-8")
 
 

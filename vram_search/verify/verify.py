@@ -16,14 +16,14 @@ from pydantic import TypeAdapter
 
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate import predict
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.export.evaluation import trainer_workload
 from vram_search.export.recorded import write_recorded
 from vram_search.export.trial import study_shape
 from vram_search.importing.history import History
 from vram_search.importing.llamafactory import parse_trainer_log
-from vram_search.protocol import Fault, LoadJob
+from vram_search.protocol import LoadFailed, LoadJob
 from vram_search.spec import Card, Hyperparameters, MemoryPlan
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
 from vram_search.verify import llamafactory_rows
@@ -54,7 +54,7 @@ _REQUIRED = ("eval_rows", "first_loss")
 _TOOL_ROWS: TypeAdapter[dict[str, tuple[RowInShort, ...]]] = TypeAdapter(
     dict[str, tuple[RowInShort, ...]]
 )
-_ANSWER: TypeAdapter[RecordedRows | Fault] = TypeAdapter(RecordedRows | Fault)
+_ANSWER: TypeAdapter[RecordedRows | LoadFailed] = TypeAdapter(RecordedRows | LoadFailed)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _evaluation_bytes(recorded: Recorded, config: dict[str, Any], rows: Recorded
         Longest(_longest(rows.train), padded),
     )
     card = Card.model_validate(study.spec["card"])
-    found = predict(workload, Limit.of(card, shape).hardware)
+    found = predict(workload, MemoryBudget.of(card, shape).hardware)
     return found.allocated_bytes if found.moment == "evaluation" else None
 
 
@@ -335,6 +335,6 @@ def _ask_ourselves(question: Question, folder: Path) -> RecordedRows:
             f"the kept adapter could not be evaluated:\n{last_lines(log)}", f"its log: {log}"
         )
     found = _ANSWER.validate_json(answer.read_bytes())
-    if isinstance(found, Fault):
+    if isinstance(found, LoadFailed):
         raise InputError(found.message, found.remedy)
     return found

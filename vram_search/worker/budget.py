@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import (
     CardMemory,
     GpuReader,
@@ -38,7 +38,9 @@ class Budget:
     """Names the study's card where a larger one plays it."""
 
     @classmethod
-    def at_start(cls, limit: Limit, reader: GpuReader | None, note: Callable[[str], None]) -> Self:
+    def at_start(
+        cls, limit: MemoryBudget, reader: GpuReader | None, note: Callable[[str], None]
+    ) -> Self:
         """To be called before the training process starts.
 
         Raises:

@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from typing import IO, Any, NamedTuple
 
 from vram_search.errors import InputError, VramSearchError
-from vram_search.estimate.allocator import CachingAllocator
 from vram_search.estimate.calibration import Calibration
-from vram_search.estimate.hardware import Hardware
-from vram_search.estimate.memory import predict
-from vram_search.estimate.workload import Workload
+from vram_search.estimate.memory.allocator import CachingAllocator
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory.workload import Workload
 from vram_search.gpu import GpuReader, GpuSample
 from vram_search.protocol import TrialJob
 from vram_search.spec.base import Spec

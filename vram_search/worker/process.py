@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from vram_search.protocol import AnyEvent, LoadJob, TrialJob, Verdict, parse_event
+from vram_search.protocol import AnyEvent, LoadJob, PruneDecision, TrialJob, parse_event
 
 STALL_SECONDS = 1800.0
 """Silence after which a training process counts as dead. The longest silence of a healthy one is an
@@ -69,7 +69,7 @@ class TrainingProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, job: LoadJob | TrialJob | Verdict) -> None:
+    def send(self, job: LoadJob | TrialJob | PruneDecision) -> None:
         """Sends a job.
 
         Raises:

@@ -13,12 +13,12 @@ from vram_search.protocol import (
     LEAK_BYTES,
     AnyEvent,
     Evaluated,
-    Fault,
     Finished,
+    LoadFailed,
     LoadJob,
+    PruneDecision,
     Ready,
     TrialJob,
-    Verdict,
 )
 from vram_search.worker.process import TrainingDiedError, TrainingProcess
 
@@ -77,7 +77,7 @@ class ResidentTrainer:
                 self._ready, self._attempts = event, LATER_LOAD_ATTEMPTS
                 return event
             self.replace()
-            assert isinstance(event, Fault), f"loading answers with ready or fault, not {event}"
+            assert isinstance(event, LoadFailed), f"loading sent {event}, not ready or failed"
             if not event.is_passing or attempt + 1 == self._attempts:
                 raise InputError(event.message, event.remedy)
             time.sleep(LOAD_RETRY_SECONDS)
@@ -116,8 +116,8 @@ class ResidentTrainer:
             event = process.receive()
             on_event(event)
             if isinstance(event, Evaluated) and event.is_rung:
-                process.send(Verdict(prune=prune(event)))
-            elif isinstance(event, Fault):
+                process.send(PruneDecision(prune=prune(event)))
+            elif isinstance(event, LoadFailed):
                 raise InputError(event.message, event.remedy)
             elif isinstance(event, Finished):
                 self._after(event, job)

@@ -10,7 +10,7 @@ from vram_search.gpu import MonitorReport, PhasePeaks
 from vram_search.protocol import Finished, Ready
 from vram_search.store import Outcome, TrialResult
 from vram_search.units import format_bytes
-from vram_search.worker.course import Course
+from vram_search.worker.trial_log import TrialLog
 
 PROBE_TOLERANCE = 1.01
 """A run's allocated peak above the probe's by more than this refutes the probe."""
@@ -19,7 +19,7 @@ PROBE_TOLERANCE = 1.01
 def trial_result(
     ready: Ready,
     finished: Finished,
-    course: Course,
+    log: TrialLog,
     report: MonitorReport | None,
     seconds: dict[str, float],
     adapter_path: str,
@@ -33,7 +33,7 @@ def trial_result(
         seconds: by phase, of the supervisor; the training process's own are added.
         adapter_path: where the best checkpoint's adapter is.
     """
-    best = course.best
+    best = log.best
     outcome: Outcome = "diverged" if finished.outcome == "failed" else finished.outcome
     if not finished.base_intact:
         outcome = "lost"
@@ -42,24 +42,24 @@ def trial_result(
         outcome=outcome,
         eval_loss=best.eval_loss if best and is_valid else None,
         eval_loss_step=best.step if best and is_valid else None,
-        last_eval_loss=course.evaluations[-1].eval_loss if course.evaluations else None,
-        own_cutoff_eval_loss=course.own_cutoff_eval_loss,
+        last_eval_loss=log.evaluations[-1].eval_loss if log.evaluations else None,
+        own_cutoff_eval_loss=log.own_cutoff_eval_loss,
         bits_per_byte=best.bits_per_byte if best and is_valid else None,
-        measured=measured(finished, course, report) if ready.has_gpu else None,
+        measured=measured(finished, log, report) if ready.has_gpu else None,
         seconds={**seconds, **finished.seconds},
-        steps_done=course.step,
-        steps_total=course.steps_total,
+        steps_done=log.step,
+        steps_total=log.steps_total,
         trainable_parameters=finished.trainable_parameters,
         versions=ready.versions,
         device=ready.device,
         error=error_of(finished) if outcome != "complete" else None,
         adapter_path=adapter_path if best and outcome == "complete" else None,
-        step_losses=course.steps,
-        evaluations=course.evaluations,
+        step_losses=log.steps,
+        evaluations=log.evaluations,
     )
 
 
-def lost(course: Course, why: str, ready: Ready | None, seconds: dict[str, float]) -> TrialResult:
+def lost(log: TrialLog, why: str, ready: Ready | None, seconds: dict[str, float]) -> TrialResult:
     """Of a training that was cut off.
 
     Args:
@@ -71,11 +71,11 @@ def lost(course: Course, why: str, ready: Ready | None, seconds: dict[str, float
         seconds=seconds,
         versions=ready.versions if ready else None,
         device=ready.device if ready else None,
-        steps_done=course.step,
-        steps_total=course.steps_total,
-        error={"stage": course.stage, "step": course.step, "message": why},
-        step_losses=course.steps,
-        evaluations=course.evaluations,
+        steps_done=log.step,
+        steps_total=log.steps_total,
+        error={"stage": log.stage, "step": log.step, "message": why},
+        step_losses=log.steps,
+        evaluations=log.evaluations,
     )
 
 
@@ -106,7 +106,7 @@ def error_of(finished: Finished) -> dict[str, Any]:
     return {key: value for key, value in error.items() if value not in (None, "", {})}
 
 
-def measured(finished: Finished, course: Course, report: MonitorReport | None) -> dict[str, Any]:
+def measured(finished: Finished, log: TrialLog, report: MonitorReport | None) -> dict[str, Any]:
     """Peaks over probe and training: torch's from inside, NVML's from outside."""
     found: dict[str, Any] = {
         "allocated_bytes": finished.allocated_bytes,
@@ -116,9 +116,9 @@ def measured(finished: Finished, course: Course, report: MonitorReport | None) -
     }
     if finished.survivors:
         found["survivors"] = list(finished.survivors)
-    if len(course.step_seconds) > 1:
-        found["step_seconds"] = median(course.step_seconds[1:])  # the first one warms up
-    if (probed := course.probed) is not None:
+    if len(log.step_seconds) > 1:
+        found["step_seconds"] = median(log.step_seconds[1:])  # the first one warms up
+    if (probed := log.probed) is not None:
         found["probe_allocated_bytes"] = probed.allocated_bytes
         found["probe_reserved_bytes"] = probed.reserved_bytes
         found["probe_step_seconds"] = probed.step_seconds

@@ -13,26 +13,26 @@ from filelock import FileLock, Timeout
 
 from vram_search.errors import InputError, NothingStoredError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
-from vram_search.estimate.limit import Limit
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
 from vram_search.search import Proposal, Search, priors
-from vram_search.search.advisor import KNOWN_FIRST
-from vram_search.search.stopping import Stopping
+from vram_search.search.global_stopping import GlobalStopping
+from vram_search.search.gp.strategy import KNOWN_FIRST
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
 from vram_search.units import format_duration
-from vram_search.worker.earlier import known_tasks
+from vram_search.worker.context import RunContext, decided_pins, make_context
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
-from vram_search.worker.opening import open_study
-from vram_search.worker.pace import approximate_row_tokens, learnt_pace
+from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.reconcile import enqueue_lost, reconcile
-from vram_search.worker.room import Room, decided_pins, make_room
+from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
+from vram_search.worker.transfer import known_tasks
 from vram_search.worker.trial import run_trial
 
 COMPLETE: Outcome = "complete"
@@ -97,11 +97,11 @@ def run_study(
             for point in published if study.strategy != "gp" else ():
                 search.enqueue(point)
             _tell_what_was_found(store, record, stop, listener)
-            room = make_room(prepared, store, record, search, folder, listener)
+            context = make_context(prepared, store, record, search, folder, listener)
             try:
-                return _search(room, stop)
+                return _search(context, stop)
             finally:
-                room.trainer.replace()
+                context.trainer.replace()
 
 
 @contextlib.contextmanager
@@ -149,91 +149,91 @@ def _tell_what_was_found(
     listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
 
 
-def _search(room: Room, stop: StopRule) -> str:
+def _search(context: RunContext, stop: StopRule) -> str:
     """Asks, plans and runs until the stop rule; returns why it ended."""
-    if why := _is_over(room, stop):
+    if why := _is_over(context, stop):
         return why
-    ready = _load(room)
-    room.row_tokens = approximate_row_tokens(room.prepared.rows, ready.longest_tokens)
-    room.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
+    ready = _load(context)
+    context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
+    context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
     infeasible = repeated = lost = 0
-    stopping = Stopping()
-    tried = {_point(trial) for trial in room.store.trials(room.record.id, FINISHED)}
+    stopping = GlobalStopping()
+    tried = {_point(trial) for trial in context.store.trials(context.record.id, FINISHED)}
     while True:
-        if why := _is_over(room, stop):
+        if why := _is_over(context, stop):
             return why
-        proposal = room.search.ask(room.fits)
-        if why := _is_hopeless(room, stopping, proposal):
-            room.search.drop(proposal.number)
+        proposal = context.search.ask(context.fits)
+        if why := _expects_no_gain(context, stopping, proposal):
+            context.search.drop(proposal.number)
             return why
         point = tuple(sorted(proposal.hyperparameters.model_dump().items()))
         if point in tried and proposal.retry_of is None:
-            room.search.drop(proposal.number)
+            context.search.drop(proposal.number)
             repeated += 1
             if repeated >= REPEATED_IN_A_ROW:
                 return "every point of the search space that the sampler proposes has been tried"
             continue
         repeated = 0
-        _learn(room, ready.device)
-        room.budget.refresh(room.trainer.pid, room.listener.note)
-        record = run_trial(room, proposal)
+        _learn(context, ready.device)
+        context.budget.refresh(context.trainer.pid, context.listener.note)
+        record = run_trial(context, proposal)
         if record.outcome in FINISHED or record.outcome == "infeasible":
             tried.add(point)
         if record.outcome != "infeasible":
             infeasible = 0
         elif not proposal.was_enqueued:
             infeasible += 1
-        if infeasible >= INFEASIBLE_IN_A_ROW[room.study.strategy]:
+        if infeasible >= INFEASIBLE_IN_A_ROW[context.study.strategy]:
             raise VramSearchError(
-                f"{infeasible} proposals in a row do not fit {room.study.card.label}",
+                f"{infeasible} proposals in a row do not fit {context.study.card.label}",
                 "widen search_space: a shorter cutoff_len, or plan.enable_liger_kernel: true",
             )
         lost = lost + 1 if record.outcome == "lost" else 0
         if lost >= LOST_IN_A_ROW:
-            tail = log_tail(room.trainer.log)
+            tail = log_tail(context.trainer.log)
             raise VramSearchError(
                 f"{lost} trials in a row were lost; the last one: "
                 f"{(record.error or {}).get('message')}; the end of the log:\n{tail}",
-                f"the whole log: {room.trainer.log}",
+                f"the whole log: {context.trainer.log}",
             )
         if record.outcome == "lost":
-            enqueue_lost(room.store, room.record, room.search)
-        _keep_best_adapters(room)
+            enqueue_lost(context.store, context.record, context.search)
+        _keep_best_adapters(context)
 
 
-def _learn(room: Room, device: str) -> None:
+def _learn(context: RunContext, device: str) -> None:
     """Margin and pace as this device's trials of the study teach them."""
-    shape, trials = room.prepared.shape, room.store.trials(room.record.id)
-    room.margin = learnt_margin(shape, trials, device)
-    room.pace = learnt_pace(shape, trials, device, room.study.card, room.row_tokens)
+    shape, trials = context.prepared.shape, context.store.trials(context.record.id)
+    context.margin = learnt_margin(shape, trials, device)
+    context.pace = learnt_step_time(shape, trials, device, context.study.card, context.row_tokens)
 
 
-def _load(room: Room) -> Ready:
+def _load(context: RunContext) -> Ready:
     """Loads the base model before the first trial, so that its faults are nobody's outcome."""
-    room.listener.note("loading the base model ...")
+    context.listener.note("loading the base model ...")
     try:
-        ready = room.trainer.ready()
+        ready = context.trainer.ready()
     except TrainingDiedError as error:
         raise VramSearchError(
-            f"the base model could not be loaded: {error}\n{log_tail(room.trainer.log)}"
+            f"the base model could not be loaded: {error}\n{log_tail(context.trainer.log)}"
         ) from None
     cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
-    room.listener.note(
+    context.listener.note(
         f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
         f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
     )
-    _leave_out_needless_cutoffs(room, ready.longest_tokens)
+    _leave_out_needless_cutoffs(context, ready.longest_tokens)
     return ready
 
 
-def _leave_out_needless_cutoffs(room: Room, longest_tokens: int) -> None:
-    cutoffs = sorted(room.study.search_space.cutoff_len)
+def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> None:
+    cutoffs = sorted(context.study.search_space.cutoff_len)
     whole = [cutoff for cutoff in cutoffs if cutoff >= longest_tokens]
     if len(whole) < 2:
         return
-    room.search.leave_out_above(whole[0])
+    context.search.leave_out_above(whole[0])
     needless = ", ".join(map(str, whole[1:]))
-    room.listener.note(
+    context.listener.note(
         f"no training row is cut at {whole[0]} tokens: cutoff_len {needless} would train the same"
     )
 
@@ -242,16 +242,16 @@ def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:
     return tuple(sorted(trial.hyperparameters.items()))
 
 
-def _is_over(room: Room, stop: StopRule) -> str:
+def _is_over(context: RunContext, stop: StopRule) -> str:
     """Why no further trial is started; empty while one is."""
     if stop.trials is not None:
-        counts = room.store.outcome_counts(room.record.id)
+        counts = context.store.outcome_counts(context.record.id)
         finished = sum(counts[outcome] for outcome in FINISHED)
         if finished >= stop.trials:
             return f"{finished} trials are finished"
     if stop.deadline is not None:
         left = stop.deadline - time.time()
-        expected = _expected_seconds(room)
+        expected = _expected_seconds(context)
         if left <= 0:
             return "the time is used up"
         if expected is not None and expected > left:
@@ -262,12 +262,12 @@ def _is_over(room: Room, stop: StopRule) -> str:
     return ""
 
 
-def _is_hopeless(room: Room, stopping: Stopping, proposal: Proposal) -> str:
+def _expects_no_gain(context: RunContext, stopping: GlobalStopping, proposal: Proposal) -> str:
     """Why the night may end before its time; empty while something better is to be expected, or
     where the proposal does not tell."""
-    if proposal.gain is None or not room.study.budget.stop_early:
+    if proposal.gain is None or not context.study.budget.stop_early:
         return ""
-    complete = room.store.outcome_counts(room.record.id)[COMPLETE]
+    complete = context.store.outcome_counts(context.record.id)[COMPLETE]
     if not stopping.is_due(complete, proposal.gain):
         return ""
     return (
@@ -276,23 +276,23 @@ def _is_hopeless(room: Room, stopping: Stopping, proposal: Proposal) -> str:
     )
 
 
-def _expected_seconds(room: Room) -> float | None:
+def _expected_seconds(context: RunContext) -> float | None:
     """Median duration of the study's complete trials."""
     durations = [
         (trial.finished_at - trial.started_at).total_seconds()
-        for trial in room.store.trials(room.record.id, (COMPLETE,))
+        for trial in context.store.trials(context.record.id, (COMPLETE,))
         if trial.finished_at is not None
     ]
     return statistics.median(durations) if durations else None
 
 
-def _keep_best_adapters(room: Room) -> None:
+def _keep_best_adapters(context: RunContext) -> None:
     """A night of adapters would fill a disk: the best ones stay."""
-    ranked = room.store.top_trials(room.record.id)
+    ranked = context.store.top_trials(context.record.id)
     for trial in ranked[ADAPTERS_KEPT:]:
         if trial.adapter_path is not None:
             shutil.rmtree(trial.adapter_path, ignore_errors=True)
-            room.store.forget_adapter(trial.id)
+            context.store.forget_adapter(trial.id)
 
 
 def preview(
@@ -302,12 +302,12 @@ def preview(
     run would choose them here, and whether they fit the study's card. The lengths of the rows in
     tokens are not known yet."""
     study, shape = prepared.study, prepared.shape
-    limit, reader = Limit.of(study.card, shape), open_reader()
+    limit, reader = MemoryBudget.of(study.card, shape), open_reader()
     earlier = _earlier_trials(study)
     device = reader.device().name if reader is not None else "CPU"
     pins = decided_pins(prepared, earlier, has_gpu=reader is not None)
     margin = learnt_margin(shape, earlier, device)
-    pace = learnt_pace(shape, earlier, device, study.card)
+    pace = learnt_step_time(shape, earlier, device, study.card)
     rows = []
     every = priors(study.search_space, study.training.lora_alpha_ratio)
     shown = published_points(study, stop) or every

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from vram_search.report.why import LOSSES_BEFORE_GIVING_UP
-from vram_search.report.why_pruned import KEPT_SHARE
-from vram_search.search import advisor
-from vram_search.search.search import PRUNED_SHARE
+from vram_search.report.why.explain import LOSSES_BEFORE_GIVING_UP
+from vram_search.report.why.pruned import KEPT_SHARE
+from vram_search.search.gp import strategy as advisor
+from vram_search.search.study import PRUNED_SHARE
 from vram_search.store import Evaluation, StepLoss
 from vram_search.units import GIB, MIB
 from vram_search.worker.reconcile import MAX_RETRIES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 
-from vram_search.report.page.night import Night, names_of
+from vram_search.report.page.report_data import ReportData, names_of
 from vram_search.report.page.scales import gib, linear
 from vram_search.report.page.svg import (
     LETTER_WIDTH,
@@ -49,14 +49,14 @@ RATIO_MARKS = {
 }
 
 
-def memory_chart(night: Night) -> Chart:
+def memory_chart(data: ReportData) -> Chart:
     """Stacked parts of the peaks of the trials that matter."""
     title = "Where the VRAM goes"
-    bars = [(names, found) for names, found in _bars(night) if found]
+    bars = [(names, found) for names, found in _bars(data) if found]
     if not bars:
         return Chart("memory", title, "", 0, "", "No trial has its bytes by part.")
     largest = max(sum(parts.values()) for _, parts in bars)
-    limit = _process_limit(night)
+    limit = _process_limit(data)
     near = limit is not None and limit <= FAR * largest
     height = len(bars) * (_BAR + _LABEL + 6) + 52
     shown = [float(largest)] + ([float(limit)] if limit and near else [])
@@ -86,16 +86,16 @@ def memory_chart(night: Night) -> Chart:
     if limit is not None and near:
         legend.append((line(10, 0, 10, 16, "limit"), f"card less reserve {format_bytes(limit)}"))
     return Chart(
-        "memory", title, f"{len(bars)} bars.", height, "".join(out), _memory_note(night), legend
+        "memory", title, f"{len(bars)} bars.", height, "".join(out), _memory_note(data), legend
     )
 
 
-def prediction_chart(night: Night) -> Chart:
+def prediction_chart(data: ReportData) -> Chart:
     """Measured over predicted bytes."""
     title = "Prediction against measurement"
     points = [
         (name, trial, predicted, measured)
-        for trial in night.trials
+        for trial in data.trials
         for name in RATIO_MARKS
         if (predicted := (trial.predicted or {}).get(name))
         and (measured := (trial.measured or {}).get(name))
@@ -126,11 +126,11 @@ def prediction_chart(night: Night) -> Chart:
     return Chart("prediction", title, f"{len(points)} pairs.", 300, plot.body, caption, legend)
 
 
-def shown_trials(night: Night) -> list[TrialRecord]:
+def shown_trials(data: ReportData) -> list[TrialRecord]:
     """The best, the sweet spot, then the rest of the Pareto front from its low-loss end."""
-    if night.sweet_spot is None:
+    if data.sweet_spot is None:
         return []
-    wanted = [night.sweet_spot.best, night.sweet_spot.trial, *reversed(night.front)]
+    wanted = [data.sweet_spot.best, data.sweet_spot.trial, *reversed(data.front)]
     by_number = {trial.number: trial for trial in wanted}
     return list(by_number.values())[:MOST_TRIALS]
 
@@ -152,10 +152,10 @@ def measured_parts(trial: TrialRecord) -> dict[str, int]:
     return parts
 
 
-def _bars(night: Night) -> list[tuple[str, dict[str, int]]]:
+def _bars(data: ReportData) -> list[tuple[str, dict[str, int]]]:
     bars = []
-    for trial in shown_trials(night):
-        name = names_of(night, trial)
+    for trial in shown_trials(data):
+        name = names_of(data, trial)
         predicted = (trial.predicted or {}).get("parts") or {}
         bars.append((f"{name}, predicted", _positive(predicted)))
         bars.append((f"{name}, measured", _positive(measured_parts(trial))))
@@ -166,17 +166,17 @@ def _positive(parts: Mapping[str, int | None]) -> dict[str, int]:
     return {str(name): int(size) for name, size in parts.items() if size and size > 0}
 
 
-def _process_limit(night: Night) -> int | None:
+def _process_limit(data: ReportData) -> int | None:
     """Total less reserve: the parts hold the context."""
-    card = night.study.card
+    card = data.study.card
     total = card.get("total_bytes")
     return int(total) - int(card.get("reserve_bytes", 0)) if total else None
 
 
-def _memory_note(night: Night) -> str:
-    limit = _process_limit(night)
+def _memory_note(data: ReportData) -> str:
+    limit = _process_limit(data)
     card = "" if limit is None else f" The card less its reserve: {format_bytes(limit)}."
-    has_measured = any(measured_parts(trial) for trial in shown_trials(night))
+    has_measured = any(measured_parts(trial) for trial in shown_trials(data))
     measured = "" if has_measured else " No measured parts are recorded for these trials."
     return f"Peak of the process by what it is for, with the CUDA context.{card}{measured}"
 

@@ -13,7 +13,7 @@ from vram_search.report.page.highlights import (
     highlight_stroke,
     is_best,
 )
-from vram_search.report.page.night import Night, names_of
+from vram_search.report.page.report_data import ReportData, names_of
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import Chart, Plot, plot_area
 from vram_search.store import StepLoss
@@ -24,16 +24,16 @@ MOST_POINTS = 240
 """Of a training curve."""
 
 
-def eval_curves_chart(night: Night) -> Chart:
+def eval_curves_chart(data: ReportData) -> Chart:
     """eval_loss at every evaluation of every trial, along the run."""
     title = "Learning curves: eval_loss"
     curves = [
         (trial, points)
-        for trial in night.trials
+        for trial in data.trials
         if (
             points := [
                 (100 * e.fraction, e.eval_loss)
-                for e in night.evaluations.get(trial.number, [])
+                for e in data.evaluations.get(trial.number, [])
                 if e.eval_loss is not None and e.fraction > 0  # 0: an import does not know it
             ]
         )
@@ -48,7 +48,7 @@ def eval_curves_chart(night: Night) -> Chart:
     across, up = plot_area(320)
     plot = Plot(linear([0, 100], *across, pad=0.02), linear([min(losses), top], *up), 320)
     plot.axes("share of the full run, %", "eval_loss")
-    highlighted = set(night.step_losses)
+    highlighted = set(data.step_losses)
     many = " many" if len(curves) > MANY else ""
     for trial, points in curves:
         if trial.number in highlighted:
@@ -59,16 +59,16 @@ def eval_curves_chart(night: Night) -> Chart:
         _draw_curve(plot, points, f"curve {style}{many}", trial.number)
     for trial, points in curves:
         if trial.number in highlighted:
-            _draw_curve(plot, points, f"curve bold {highlight_stroke(night, trial)}", trial.number)
+            _draw_curve(plot, points, f"curve bold {highlight_stroke(data, trial)}", trial.number)
             for x, y in points:
                 plot.mark(
-                    highlight_shape(night, trial), x, y, highlight_fill(night, trial), trial.number
+                    highlight_shape(data, trial), x, y, highlight_fill(data, trial), trial.number
                 )
     sample = "M2 8L18 8"
     legend = [
         (f"<path d='{sample}' class='curve s0'/>", "complete"),
         (f"<path d='{sample}' class='curve s7{'' if many else ' dashed'}'/>", "ended earlier"),
-        *highlight_legend(night, [trial.number for trial, _ in curves]),
+        *highlight_legend(data, [trial.number for trial, _ in curves]),
     ]
     return Chart(
         "eval-curves",
@@ -81,12 +81,12 @@ def eval_curves_chart(night: Night) -> Chart:
     )
 
 
-def train_curves_chart(night: Night) -> Chart:
+def train_curves_chart(data: ReportData) -> Chart:
     """Training loss of the best trial and the sweet spot, step by step."""
     title = "Learning curves: training loss"
     curves = []
-    for trial in night.trials:
-        steps = thinned(night.step_losses.get(trial.number, []))
+    for trial in data.trials:
+        steps = thinned(data.step_losses.get(trial.number, []))
         if len(steps) > 1:
             total = max(trial.steps_total, steps[-1][0], 1)
             curves.append((trial, [(100 * step / total, loss) for step, loss in steps]))
@@ -99,14 +99,14 @@ def train_curves_chart(night: Night) -> Chart:
     plot.axes("share of the full run, %", "training loss")
     legend = []
     for trial, points in curves:
-        dashed = "" if is_best(night, trial) else " dashed"
-        style = f"curve {highlight_stroke(night, trial)}{dashed}"
+        dashed = "" if is_best(data, trial) else " dashed"
+        style = f"curve {highlight_stroke(data, trial)}{dashed}"
         plot.curve(points, style, trial.number)
-        legend.append((f"<path d='M2 8L18 8' class='{style}'/>", names_of(night, trial)))
+        legend.append((f"<path d='M2 8L18 8' class='{style}'/>", names_of(data, trial)))
     return Chart(
         "train-curves",
         title,
-        "; ".join(names_of(night, trial) for trial, _ in curves),
+        "; ".join(names_of(data, trial) for trial, _ in curves),
         280,
         plot.body,
         f"As logged at each optimizer step.{above(losses, top, 'step')}",

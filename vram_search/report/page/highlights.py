@@ -4,42 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from vram_search.report.page.night import Night, names_of
+from vram_search.report.page.report_data import ReportData, names_of
 from vram_search.report.page.svg import mark
 from vram_search.store import TrialRecord
 
 
-def highlight_legend(night: Night, drawn: Collection[int]) -> list[tuple[str, str]]:
+def highlight_legend(data: ReportData, drawn: Collection[int]) -> list[tuple[str, str]]:
     """Of the best trial and the sweet spot, where a chart has drawn them; `drawn` are numbers."""
-    spot = night.sweet_spot
+    spot = data.sweet_spot
     if spot is None:
         return []
     trials = {trial.number: trial for trial in (spot.best, spot.trial)}
     return [
         (
-            mark(highlight_shape(night, trial), 10, 8, 5, highlight_fill(night, trial)),
-            names_of(night, trial),
+            mark(highlight_shape(data, trial), 10, 8, 5, highlight_fill(data, trial)),
+            names_of(data, trial),
         )
         for trial in trials.values()
         if trial.number in drawn
     ]
 
 
-def highlight_shape(night: Night, trial: TrialRecord) -> str:
+def highlight_shape(data: ReportData, trial: TrialRecord) -> str:
     """Of a highlighted trial's mark."""
-    return "star" if is_best(night, trial) else "diamond"
+    return "star" if is_best(data, trial) else "diamond"
 
 
-def highlight_fill(night: Night, trial: TrialRecord) -> str:
-    return "best" if is_best(night, trial) else "sweet"
+def highlight_fill(data: ReportData, trial: TrialRecord) -> str:
+    return "best" if is_best(data, trial) else "sweet"
 
 
-def highlight_stroke(night: Night, trial: TrialRecord) -> str:
-    return "s4" if is_best(night, trial) else "s2"
+def highlight_stroke(data: ReportData, trial: TrialRecord) -> str:
+    return "s4" if is_best(data, trial) else "s2"
 
 
-def is_best(night: Night, trial: TrialRecord) -> bool:
-    return night.best is not None and trial.number == night.best.number
+def is_best(data: ReportData, trial: TrialRecord) -> bool:
+    return data.best is not None and trial.number == data.best.number
 
 
 def above(losses: Sequence[float], top: float, what: str = "trial") -> str:

@@ -1,4 +1,4 @@
-"""Renders a night as one HTML file: Jinja escapes every name, styles and script are inlined.
+"""Renders a data as one HTML file: Jinja escapes every name, styles and script are inlined.
 
 And its charts as files of their own.
 """
@@ -15,8 +15,8 @@ from vram_search import __version__
 from vram_search.report.page.byte_charts import memory_chart, prediction_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.loss_charts import model_size_chart, vram_chart
-from vram_search.report.page.night import Night
 from vram_search.report.page.png import render_png
+from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
 from vram_search.report.page.summary import headline, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
@@ -30,21 +30,21 @@ PlotFormat = Literal["svg", "png"]
 _FOLDER = Path(__file__).parent
 
 
-def charts(night: Night) -> dict[str, list[Chart]]:
+def charts(data: ReportData) -> dict[str, list[Chart]]:
     """All charts by section."""
     return {
-        "results": [vram_chart(night), model_size_chart(night)],
-        "curves": [eval_curves_chart(night), train_curves_chart(night)],
-        "importance": [importance_chart(night)],
-        "slices": slice_charts(night),
-        "bytes": [memory_chart(night), prediction_chart(night)],
-        "time": [time_chart(night)],
+        "results": [vram_chart(data), model_size_chart(data)],
+        "curves": [eval_curves_chart(data), train_curves_chart(data)],
+        "importance": [importance_chart(data)],
+        "slices": slice_charts(data),
+        "bytes": [memory_chart(data), prediction_chart(data)],
+        "time": [time_chart(data)],
     }
 
 
-def render(night: Night, written_at: datetime) -> str:
+def render(data: ReportData, written_at: datetime) -> str:
     """The report; nothing in it is loaded from elsewhere."""
-    by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in night.trials}
+    by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in data.trials}
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -53,18 +53,18 @@ def render(night: Night, written_at: datetime) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        study=night.study,
-        headline=headline(night),
-        sweet_spot=night.sweet_spot,
-        summary=summary_rows(night),
-        sections=charts(night),
+        study=data.study,
+        headline=headline(data),
+        sweet_spot=data.sweet_spot,
+        summary=summary_rows(data),
+        sections=charts(data),
         slice_legend=LEGEND,
-        columns=IMPORTED_COLUMNS if night.study.is_imported else COLUMNS,
-        rows=[trial_row(trial, by_number.get(trial.retry_of)) for trial in night.trials],
-        outcomes=sorted({trial.outcome or "running" for trial in night.trials}),
-        studies=studies_table(night),
-        phases=_phase_table(night),
-        data={"study": night.study.name, "trials": [trial_data(t) for t in night.trials]},
+        columns=IMPORTED_COLUMNS if data.study.is_imported else COLUMNS,
+        rows=[trial_row(trial, by_number.get(trial.retry_of)) for trial in data.trials],
+        outcomes=sorted({trial.outcome or "running" for trial in data.trials}),
+        studies=studies_table(data),
+        phases=_phase_table(data),
+        data={"study": data.study.name, "trials": [trial_data(t) for t in data.trials]},
         css=_read("chart.css") + _read("report.css"),
         script=_read("report.js"),
         version=__version__,
@@ -72,7 +72,7 @@ def render(night: Night, written_at: datetime) -> str:
     )
 
 
-def write_plots(night: Night, folder: Path, plot_format: PlotFormat) -> list[Path]:
+def write_plots(data: ReportData, folder: Path, plot_format: PlotFormat) -> list[Path]:
     """Every chart that is not empty as a file; returns their paths.
 
     Raises:
@@ -81,7 +81,7 @@ def write_plots(night: Night, folder: Path, plot_format: PlotFormat) -> list[Pat
     draw = render_png if plot_format == "png" else _svg_bytes
     drawn = {
         f"{_file_stem(chart.key)}.{plot_format}": draw(chart)
-        for section in charts(night).values()
+        for section in charts(data).values()
         for chart in section
         if not chart.is_empty
     }
@@ -104,9 +104,9 @@ def _file_stem(key: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in key)
 
 
-def _phase_table(night: Night) -> list[list[str]]:
+def _phase_table(data: ReportData) -> list[list[str]]:
     """Header and rows: outcome, time of each phase."""
-    found = seconds_by_phase(night)
+    found = seconds_by_phase(data)
     names = phase_names(found)
     rows = [
         [outcome, *(format_duration(phases.get(p)) for p in names)]

@@ -10,7 +10,7 @@ from vram_search.report.page.highlights import (
     highlight_legend,
     highlight_shape,
 )
-from vram_search.report.page.night import Night, StudyBest
+from vram_search.report.page.report_data import ReportData, StudyBest
 from vram_search.report.page.scales import gib, linear, logarithmic, short_number
 from vram_search.report.page.svg import (
     LETTER_WIDTH,
@@ -43,25 +43,25 @@ _ABOVE, _STRIP = 10, 20
 """Words above the axis, and trials without a final eval_loss below them."""
 
 
-def vram_chart(night: Night) -> Chart:
+def vram_chart(data: ReportData) -> Chart:
     """eval_loss against required bytes, with the limit and the Pareto front."""
-    sized = [(trial, size) for trial in night.trials if (size := required_bytes(trial)[0])]
+    sized = [(trial, size) for trial in data.trials if (size := required_bytes(trial)[0])]
     losses = [trial.eval_loss or 0.0 for trial, _ in sized if _has_loss(trial)]
     title = "eval_loss against VRAM"
     if not losses:
         return Chart("vram", title, "", 0, "", "No complete trial has its bytes yet.")
-    limit, largest = night.limit_bytes, max(size for _, size in sized)
+    limit, largest = data.limit_bytes, max(size for _, size in sized)
     near = limit is not None and limit <= FAR * largest
     across, up = plot_area(320, top=34)
     shown = [float(size) for _, size in sized] + ([float(limit)] if limit and near else [])
     edge = _TOO_FAR * max(limit if limit and near else 0, *(s for t, s in sized if _has_loss(t)))
-    top = min(max(losses), night.loss_ceiling)
+    top = min(max(losses), data.loss_ceiling)
     plot = Plot(gib([min(s, edge) for s in shown], *across), linear([min(losses), top], *up), 320)
     plot.axes("required VRAM, GiB", "eval_loss")
     plot.parts.append(text(across[0], _ABOVE, "without a final eval_loss", "small label"))
     if limit is not None:
         _draw_limit(plot, limit, near)
-    front = [(float(required_bytes(t)[0] or 0), t.eval_loss or 0.0) for t in night.front]
+    front = [(float(required_bytes(t)[0] or 0), t.eval_loss or 0.0) for t in data.front]
     if len(front) > 1:
         plot.curve(_stairs(front), "front")
     size = 4 if len(sized) < 200 else 3
@@ -72,17 +72,17 @@ def vram_chart(night: Night) -> Chart:
         else:
             x = plot.x.pixel(needed)
             plot.parts.append(mark(shape, x, _STRIP, 3, f"{style} faint", trial.number))
-    _draw_highlights(plot, night)
+    _draw_highlights(plot, data)
     there = [o for o in OUTCOMES if any(trial.outcome == o for trial, _ in sized)]
     legend: list[tuple[str, str]] = [(mark(*_legend_mark(o)), o) for o in there]
-    legend += highlight_legend(night, [trial.number for trial, _ in sized])
+    legend += highlight_legend(data, [trial.number for trial, _ in sized])
     if len(front) > 1:
         legend.append((line(2, 8, 18, 8, "front"), "Pareto front"))
     origins = {required_bytes(trial)[1] for trial, _ in sized}
     return Chart(
         "vram",
         title,
-        f"{len(losses)} complete trials; the Pareto front has {len(night.front)}.",
+        f"{len(losses)} complete trials; the Pareto front has {len(data.front)}.",
         320,
         plot.body,
         f"Required bytes, {' or '.join(sorted(origins))}. Above the axis: trials that ended "
@@ -91,10 +91,10 @@ def vram_chart(night: Night) -> Chart:
     )
 
 
-def model_size_chart(night: Night) -> Chart:
+def model_size_chart(data: ReportData) -> Chart:
     """Best eval_loss of every study against its model's parameters."""
     title = "eval_loss against model size"
-    known = [best for best in night.bests if best.parameters]
+    known = [best for best in data.bests if best.parameters]
     if not known:
         return Chart("model-size", title, "", 0, "", "No study records its model's size.")
     across, up = plot_area(300)
@@ -106,7 +106,7 @@ def model_size_chart(night: Night) -> Chart:
     taken: list[tuple[float, float, float]] = []
     for best in sorted(known, key=lambda b: b.trial.eval_loss or 0.0):
         place = hashes.index(best.study.data_hash)
-        own = best.study.id == night.study.id
+        own = best.study.id == data.study.id
         tip = (
             f"{best.name}: {best.model}, "
             f"{short_number(float(best.parameters or 0))} parameters, "
@@ -148,17 +148,17 @@ def _draw_limit(plot: Plot, limit: int, near: bool) -> None:
         plot.parts.append(text(plot.x.end, _ABOVE, f"{words} →", "small limit-name end"))
 
 
-def _draw_highlights(plot: Plot, night: Night) -> None:
-    spot = night.sweet_spot
+def _draw_highlights(plot: Plot, data: ReportData) -> None:
+    spot = data.sweet_spot
     if spot is None:
         return
     for trial in (spot.best, spot.trial):
         if (size := required_bytes(trial)[0]) is not None:
             plot.mark(
-                highlight_shape(night, trial),
+                highlight_shape(data, trial),
                 size,
                 trial.eval_loss or 0.0,
-                highlight_fill(night, trial),
+                highlight_fill(data, trial),
                 trial.number,
                 size=7,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vram_search.report.importance import FEWEST_TRIALS, Group, Importance
-from vram_search.report.page.night import Night
+from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import Scale, linear, logarithmic, short_number, steps
 from vram_search.report.page.svg import (
     LEFT,
@@ -30,10 +30,10 @@ _WIDE_RANGE = 8
 """Numbers whose largest is so many times the smallest get a logarithmic axis."""
 
 
-def importance_chart(night: Night) -> Chart:
+def importance_chart(data: ReportData) -> Chart:
     """A bar a hyperparameter."""
     title = "Importance of the hyperparameters"
-    found = night.importances
+    found = data.importances
     if not found:
         why = f"Needs {FEWEST_TRIALS} complete trials and hyperparameters that varied."
         return Chart("importance", title, "", 0, "", why)
@@ -47,7 +47,7 @@ def importance_chart(night: Night) -> Chart:
         at = _NAMES_WIDTH + full * item.share + 6
         parts.append(text(at, y + 15, f"{item.share:.0%}", "label"))
     parts.append(line(_NAMES_WIDTH, 2, _NAMES_WIDTH, height - 4, "axis"))
-    count = len(comparable(night.trials))
+    count = len(comparable(data.trials))
     return Chart(
         "importance",
         title,
@@ -60,17 +60,17 @@ def importance_chart(night: Night) -> Chart:
     )
 
 
-def slice_charts(night: Night) -> list[Chart]:
+def slice_charts(data: ReportData) -> list[Chart]:
     """A chart a hyperparameter that varied: every complete trial, and medians of its groups."""
-    return [_slice(night, item) for item in night.importances]
+    return [_slice(data, item) for item in data.importances]
 
 
-def _slice(night: Night, item: Importance) -> Chart:
+def _slice(data: ReportData, item: Importance) -> Chart:
     height = 220
     across, up = plot_area(height)
-    trials = comparable(night.trials)
+    trials = comparable(data.trials)
     losses = [trial.eval_loss or 0.0 for trial in trials]
-    top = min(max(losses), night.loss_ceiling)
+    top = min(max(losses), data.loss_ceiling)
     values = [trial.hyperparameters.get(item.name) for trial in trials]
     x_axis, places = _value_axis(values, across)
     plot = Plot(x_axis, linear([min(losses), top], *up), height)

@@ -1,8 +1,8 @@
-"""The report's words: the headline, the night's facts, the studies of the database."""
+"""The report's words: the headline, the data's facts, the studies of the database."""
 
 from __future__ import annotations
 
-from vram_search.report.page.night import Night
+from vram_search.report.page.report_data import ReportData
 from vram_search.report.pareto import required_bytes
 from vram_search.report.words import (
     card_title,
@@ -16,39 +16,39 @@ from vram_search.units import format_bytes, format_duration
 Fact = tuple[str, str]
 
 
-def headline(night: Night) -> list[Fact]:
+def headline(data: ReportData) -> list[Fact]:
     """Figures that come first: a name and a value each."""
-    spot, counts = night.sweet_spot, _counts(night)
-    facts = [("trials", str(len(night.trials))), ("complete", str(counts.get("complete", 0)))]
+    spot, counts = data.sweet_spot, _counts(data)
+    facts = [("trials", str(len(data.trials))), ("complete", str(counts.get("complete", 0)))]
     if spot is not None:
         facts.insert(0, ("best eval_loss", f"{spot.best.eval_loss:.4f}"))
         facts.insert(1, ("sweet spot", f"{spot.trial.eval_loss:.4f}"))
         facts.insert(2, ("sweet spot's VRAM", _required(spot.trial)))
-    facts.append(("time in trials", format_duration(_busy_seconds(night))))
+    facts.append(("time in trials", format_duration(_busy_seconds(data))))
     return facts
 
 
-def summary_rows(night: Night) -> list[Fact]:
+def summary_rows(data: ReportData) -> list[Fact]:
     """What was searched, on what, and what came of it."""
-    study, counts = night.study, _counts(night)
+    study, counts = data.study, _counts(data)
     facts = [
-        ("model", _model_words(night)),
+        ("model", _model_words(data)),
         ("card", card_title(study)),
         ("trials", ", ".join(f"{count} {name}" for name, count in counts.items()) or "none yet"),
-        ("imported" if study.is_imported else "from, to", _period(night)),
+        ("imported" if study.is_imported else "from, to", _period(data)),
         (
             "ran on",
-            ", ".join(sorted({measured_on(t) for t in night.trials if t.device})) or "unknown",
+            ", ".join(sorted({measured_on(t) for t in data.trials if t.device})) or "unknown",
         ),
         ("data", study.data_hash),
     ]
-    if night.limit_bytes is not None:
-        facts.insert(2, ("limit", f"{format_bytes(night.limit_bytes)} for the allocator"))
-    if (spot := night.sweet_spot) is not None:
+    if data.limit_bytes is not None:
+        facts.insert(2, ("limit", f"{format_bytes(data.limit_bytes)} for the allocator"))
+    if (spot := data.sweet_spot) is not None:
         facts += [("best", trial_words(spot.best))]
         if spot.trial.number != spot.best.number:
             facts += [("sweet spot", trial_words(spot.trial))]
-    versions = next((t.versions for t in reversed(night.trials) if t.versions), {})
+    versions = next((t.versions for t in reversed(data.trials) if t.versions), {})
     if versions:
         facts.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     return facts
@@ -70,10 +70,10 @@ def safe_hyperparameters(trial: TrialRecord) -> str:
         return ", ".join(f"{name} {value}" for name, value in trial.hyperparameters.items())
 
 
-def studies_table(night: Night) -> list[list[str]]:
+def studies_table(data: ReportData) -> list[list[str]]:
     """All studies with a complete trial: name, model, parameters, losses, bytes, data."""
     rows = []
-    for best in night.bests:
+    for best in data.bests:
         trial, bits = best.trial, best.trial.bits_per_byte
         rows.append(
             [
@@ -89,31 +89,31 @@ def studies_table(night: Night) -> list[list[str]]:
     return rows
 
 
-def _model_words(night: Night) -> str:
-    model = night.study.model
+def _model_words(data: ReportData) -> str:
+    model = data.study.model
     parameters = model.get("parameters")
     size = f", {parameters:,} parameters" if parameters else ""
     return f"{model.get('name', 'unknown')}{size}"
 
 
-def _counts(night: Night) -> dict[str, int]:
+def _counts(data: ReportData) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for trial in night.trials:
+    for trial in data.trials:
         name = trial.outcome or "running"
         counts[name] = counts.get(name, 0) + 1
     return counts
 
 
-def _busy_seconds(night: Night) -> float:
-    return sum(sum(v or 0.0 for v in (trial.seconds or {}).values()) for trial in night.trials)
+def _busy_seconds(data: ReportData) -> float:
+    return sum(sum(v or 0.0 for v in (trial.seconds or {}).values()) for trial in data.trials)
 
 
-def _period(night: Night) -> str:
-    if not night.trials:
+def _period(data: ReportData) -> str:
+    if not data.trials:
         return "-"
-    began = min(trial.started_at for trial in night.trials).astimezone()
-    ended = max(trial.finished_at or trial.started_at for trial in night.trials).astimezone()
-    if night.study.is_imported:
+    began = min(trial.started_at for trial in data.trials).astimezone()
+    ended = max(trial.finished_at or trial.started_at for trial in data.trials).astimezone()
+    if data.study.is_imported:
         return f"{ended:%Y-%m-%d %H:%M}"
     return f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M}"
 

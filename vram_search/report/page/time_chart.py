@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vram_search.report.page.night import Night
+from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import LETTER_WIDTH, RIGHT, WIDTH, Chart, box, line, text
 from vram_search.store import OUTCOMES
@@ -15,12 +15,12 @@ _NAMES_WIDTH, _TOTALS_WIDTH, _ROW, _BAR = 76, 84, 30, 20
 _HOUR, _MINUTE = 3600.0, 60.0
 
 
-def seconds_by_phase(night: Night) -> dict[str, dict[str, float]]:
+def seconds_by_phase(data: ReportData) -> dict[str, dict[str, float]]:
     """Outcome -> phase -> seconds over all trials; outcomes and phases without any left out."""
     found: dict[str, dict[str, float]] = {}
     for outcome in OUTCOMES:
         phases: dict[str, float] = {}
-        for trial in night.trials:
+        for trial in data.trials:
             if trial.outcome == outcome:
                 for phase, seconds in (trial.seconds or {}).items():
                     phases[phase] = phases.get(phase, 0.0) + (seconds or 0.0)
@@ -36,10 +36,10 @@ def phase_names(found: dict[str, dict[str, float]]) -> list[str]:
     return [*(p for p in PHASES if p in names), *sorted(names - set(PHASES))]
 
 
-def time_chart(night: Night) -> Chart:
+def time_chart(data: ReportData) -> Chart:
     """A stacked bar an outcome."""
     title = "Time by phase"
-    found = seconds_by_phase(night)
+    found = seconds_by_phase(data)
     if not found:
         return Chart("time", title, "", 0, "", "No times are recorded.")
     longest = max(sum(phases.values()) for phases in found.values())

@@ -1,0 +1,1 @@
+"""Checks of whole trials that need a CUDA GPU."""

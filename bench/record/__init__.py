@@ -1,0 +1,1 @@
+"""Records the fixtures of the tests on a GPU."""

@@ -1,0 +1,1 @@
+"""Predicted bytes beside the real code on fake tensors."""

@@ -1,0 +1,68 @@
+"""When a search ends before its time: nothing better is to be expected."""
+
+from __future__ import annotations
+
+import math
+
+from vram_search.search.global_stopping import COMPLETE_BEFORE, IN_A_ROW, LEAST_GAIN, GlobalStopping
+from vram_search.search.gp.strategy import GpStrategy
+from vram_search.search.observations import Observation
+from vram_search.spec import Hyperparameters, SearchSpace
+
+SPACE = SearchSpace(learning_rate={"min": 1e-5, "max": 1e-2})
+
+
+def at(learning_rate: float) -> Hyperparameters:
+    return Hyperparameters(
+        optim="adamw_8bit",
+        lora_target="all",
+        lora_rank=16,
+        lora_alpha=32,
+        cutoff_len=512,
+        batch_size=8,
+        learning_rate=learning_rate,
+    )
+
+
+def fits_all(point: Hyperparameters) -> bool:
+    return True
+
+
+def due(gains: list[float], complete: int = COMPLETE_BEFORE) -> bool:
+    stopping = GlobalStopping()
+    return [stopping.is_due(complete, gain) for gain in gains][-1]
+
+
+def test_search_ends_after_so_many_hopeless_proposals_in_a_row() -> None:
+    small = LEAST_GAIN / 2
+    assert due([small] * IN_A_ROW)
+    assert not due([small] * (IN_A_ROW - 1))
+    assert not due([*[small] * (IN_A_ROW - 1), 2 * LEAST_GAIN, small])
+
+
+def test_search_goes_on_while_few_trials_are_complete() -> None:
+    assert not due([0.0] * IN_A_ROW, complete=COMPLETE_BEFORE - 1)
+
+
+def gain(seen: list[Observation], rates: list[float]) -> float:
+    advisor = GpStrategy(SPACE, (1 / 9, 1 / 3, 2 / 3), (), ())
+    found = advisor.propose(seen, [at(rate) for rate in rates], fits_all).gain
+    assert found is not None, "there is no opening"
+    return found
+
+
+def test_a_gain_is_expected_where_nothing_was_tried_and_little_beside_what_was() -> None:
+    rates = [10 ** (-5 + place / 4) for place in range(13)]
+    losses = [1.5 + 0.1 * (math.log10(rate) + 3.5) ** 2 for rate in rates]
+    seen = [
+        Observation(number, at(rate), (loss,) * 3, loss)
+        for number, (rate, loss) in enumerate(zip(rates, losses, strict=True))
+    ]
+    beside = [rate * 1.02 for rate in rates]
+    assert gain(seen[:3], [3e-4]) > 2 * gain(seen, beside)
+    assert gain(seen, [1e-5]) < LEAST_GAIN
+
+
+def test_before_the_first_loss_any_gain_is_possible_and_with_nothing_left_none() -> None:
+    assert gain([], [1e-4]) == math.inf
+    assert gain([Observation(0, at(1e-4), (1.0, 1.0, 1.0), 1.0)], []) == 0.0

@@ -1,0 +1,200 @@
+"""Peak bytes of one training, without a GPU and without torch.
+
+What stays (weights, adapter, states) is counted tensor by tensor (`static`, `loading`); what comes
+and goes, at the few moments that may be the peak (`moments`). What the allocator reserves beyond
+that is found by replaying the training's requests (`stream`), only when it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
+from vram_search.estimate.memory.allocator import SMALL_REQUEST, CachingAllocator
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.layer import BF16
+from vram_search.estimate.memory.loading import Loaded, load
+from vram_search.estimate.memory.peaks import (
+    attentions,
+    computes_eval_logits,
+    fused_chunk_bytes,
+    fuses_loss,
+    head_copy_bytes,
+    hidden_element,
+    layer_setup,
+    moments,
+)
+from vram_search.estimate.memory.persistent import (
+    adapter_blocks,
+    adapter_bytes,
+    base_bytes,
+    optimizer_blocks,
+    optimizer_bytes,
+    upcast_bytes,
+)
+from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.shape import ModelShape
+
+REQUIRED_SHARE = 0.9
+"""Of what a roomy allocator takes beyond the allocated peak, a run under a limit needs about this
+much: the rest is cache that it can give back (recorded event streams, replayed under falling
+limits; docs/experiments.md)."""
+REQUIRED_SHARE_VARIED = 0.5
+"""The same where lengths vary, of what equal lengths would reserve."""
+REQUIRED_RATIO_VARIED = 1.10
+REQUIRED_RATIO_EXPANDABLE = 1.02
+"""At least, against the allocated peak: varied lengths, and expandable segments (measured)."""
+H200 = Hardware()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Predicted bytes of one training with its evaluations."""
+
+    workload: Workload
+    hardware: Hardware
+    moment: str
+    """When the peak is: `loss`, `fused loss`, `layer backward` or `evaluation`."""
+    allocated_parts: dict[str, int]
+    """The allocated peak by what it is for."""
+
+    @cached_property
+    def allocated_bytes(self) -> int:
+        """torch's `max_memory_allocated`."""
+        return sum(self.allocated_parts.values())
+
+    @cached_property
+    def reserved_bytes(self) -> int:
+        """torch's `max_memory_reserved` on a card with room to spare."""
+        return max(self.allocated_bytes, replayed(self.workload, self.hardware).peak_reserved)
+
+    @property
+    def required_bytes(self) -> int:
+        """Smallest allocator limit under which the run completes."""
+        if self.workload.expandable_segments:
+            return round(self.allocated_bytes * REQUIRED_RATIO_EXPANDABLE)
+        slack = self.reserved_bytes - self.allocated_bytes
+        if self.workload.equal_lengths:
+            return round(self.allocated_bytes + REQUIRED_SHARE * slack)
+        least = self.allocated_bytes * REQUIRED_RATIO_VARIED
+        return round(max(least, self.allocated_bytes + REQUIRED_SHARE_VARIED * slack))
+
+    @property
+    def process_bytes(self) -> int:
+        """What NVML shows for the process on a roomy card: reserved + the card's context."""
+        return self.reserved_bytes + self.hardware.context_bytes
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """`process_bytes` by what it is for; the allocator's slack and the context included."""
+        slack = self.reserved_bytes - self.allocated_bytes
+        rest = {"allocator_slack": slack, "context": self.hardware.context_bytes}
+        return self.allocated_parts | {name: size for name, size in rest.items() if size}
+
+    @property
+    def trainable_parameters(self) -> int:
+        return self.workload.trainable_parameters
+
+    def as_dict(self) -> dict[str, object]:
+        """For the record and for JSON."""
+        return {
+            "allocated_bytes": self.allocated_bytes,
+            "reserved_bytes": self.reserved_bytes,
+            "required_bytes": self.required_bytes,
+            "process_bytes": self.process_bytes,
+            "moment": self.moment,
+            "parts": self.parts,
+        }
+
+
+def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
+    """Predicted peak of a training with its evaluations.
+
+    Args:
+        hardware: what the card and its driver add.
+    """
+    stays = {
+        **_weights(workload),
+        "adapter": adapter_bytes(workload),
+        "optimizer": optimizer_bytes(workload),
+        "workspaces": _workspaces(workload, hardware),
+    }
+    candidates = moments(workload)
+    moment = max(candidates, key=lambda name: sum(candidates[name].values()))
+    named = stays | candidates[moment]
+    parts = {name: size for name, exact in named.items() if (size := round(exact))}
+    return Estimate(workload, hardware, moment, parts)
+
+
+def estimate_base_bytes(shape: ModelShape) -> int:
+    """Bytes of the base model on the card: NF4 with double quantisation, the rest in 16 bits."""
+    return base_bytes(shape)
+
+
+def _weights(workload: Workload) -> dict[str, int]:
+    """Base weights and what their upcast adds."""
+    if workload.expandable_segments:
+        double = workload.double_quantization
+        base = base_bytes(workload.shape, workload.quantization, double=double, expandable=True)
+        return {"base_weights": base, "upcasts": upcast_bytes(workload)}
+    base = _loaded(workload, upcast=False).allocated_bytes
+    if not workload.prepare_for_kbit_training:
+        return {"base_weights": base}
+    upcast = _loaded(workload, upcast=True).allocated_bytes
+    return {"base_weights": base, "upcasts": upcast - base}
+
+
+def _loaded(workload: Workload, *, upcast: bool) -> Loaded:
+    return load(
+        workload.shape,
+        workload.quantization,
+        double=workload.double_quantization,
+        upcast=upcast,
+    )
+
+
+def _workspaces(workload: Workload, hardware: Hardware) -> int:
+    biased = any(linear.bias for linear in workload.shape.linears)
+    threads = 2 if workload.gradient_checkpointing else 1
+    return (
+        2 * hardware.cublas_workspace_bytes + biased * threads * hardware.cublaslt_workspace_bytes
+    )
+
+
+def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
+    """The allocator after two optimizer steps and an evaluation."""
+    shape = workload.shape
+    layers = shape.num_hidden_layers
+    adapter, states = adapter_blocks(workload), optimizer_blocks(workload)
+    sizes = Sizes(
+        tokens=workload.tokens,
+        layers=layers,
+        small_bytes=layers * _small_pool(adapter + states),
+        small_cached_bytes=layers * _small_pool(adapter + adapter_blocks(workload, BF16)),
+        large_adapter=_large_pool(adapter),
+        large_states=_large_pool(states),
+        workspace=hardware.cublas_workspace_bytes,
+        hidden_element=hidden_element(workload),
+        hidden_size=shape.hidden_size,
+        vocab_size=shape.vocab_size,
+        head_copy=head_copy_bytes(workload),
+        softcap=shape.final_softcap,
+        scaled_logits=shape.residual_multiplier,
+        checkpointing=workload.gradient_checkpointing,
+        fused_logits=fused_chunk_bytes(workload) if fuses_loss(workload) else 0,
+        eval_tokens=workload.eval_tokens if computes_eval_logits(workload) else 0,
+        eval_fp32_tokens=workload.eval_fp32_tokens,
+    )
+    counts = attentions(workload)
+    most = max(counts, key=lambda attention: counts[attention])
+    loaded = _loaded(workload, upcast=workload.prepare_for_kbit_training)
+    return replay(loaded, layer_events(layer_setup(workload, most)), sizes)
+
+
+def _small_pool(blocks: list[int]) -> int:
+    return sum(size for size in blocks if size <= SMALL_REQUEST)
+
+
+def _large_pool(blocks: list[int]) -> int:
+    return sum(size for size in blocks if size > SMALL_REQUEST)

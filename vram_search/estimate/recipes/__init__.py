@@ -1,0 +1,1 @@
+"""Reads configurations of other tools and JSON lines into workloads."""

@@ -1,0 +1,133 @@
+"""What a report is made of, read from the store once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from vram_search.report.importance import Importance, importances
+from vram_search.report.pareto import comparable, pareto_front
+from vram_search.report.sweet_spot import SweetSpot, find_sweet_spot
+from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
+from vram_search.store.losses import all_evaluations, best_example_losses
+
+
+@dataclass(frozen=True)
+class StudyBest:
+    """A study of the database with its best trial; of imported runs, a model's best."""
+
+    study: StudyRecord
+    trial: TrialRecord
+
+    @property
+    def name(self) -> str:
+        """Of the study, or of the imported run."""
+        return str((self.trial.provenance or {}).get("run", self.study.name))
+
+    @property
+    def model(self) -> str:
+        return str(self._model.get("name", "unknown"))
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the base model."""
+        return self._model.get("parameters")
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        own: dict[str, Any] = (self.trial.provenance or {}).get("model", self.study.model)
+        return own
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """A study with everything that its report shows.
+
+    Attributes:
+        evaluations: by trial number, without losses per example.
+        step_losses: of the highlighted trials alone, by number.
+        bests: of all studies of the database that have a complete trial; imported runs may be of
+            several models, each of which has its best.
+    """
+
+    study: StudyRecord
+    trials: Sequence[TrialRecord]
+    evaluations: dict[int, list[Evaluation]]
+    step_losses: dict[int, list[StepLoss]]
+    bests: Sequence[StudyBest]
+    sweet_spot: SweetSpot | None
+
+    @property
+    def best(self) -> TrialRecord | None:
+        return self.sweet_spot.best if self.sweet_spot else None
+
+    @cached_property
+    def front(self) -> list[TrialRecord]:
+        return pareto_front(self.trials)
+
+    @cached_property
+    def importances(self) -> list[Importance]:
+        return importances(self.trials)
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """What the allocator may take: as the last plan was judged, else by the card's record."""
+        for trial in reversed(self.trials):
+            if budget := (trial.predicted or {}).get("budget_bytes"):
+                return int(budget)
+        card = self.study.card
+        if not card.get("total_bytes"):
+            return None
+        return int(
+            card["total_bytes"] - card.get("reserve_bytes", 0) - card.get("context_bytes", 0)
+        )
+
+    @cached_property
+    def loss_ceiling(self) -> float:
+        """Losses above it are drawn at the edge: an outlier must not flatten the others."""
+        losses = sorted(trial.eval_loss or 0.0 for trial in comparable(self.trials))
+        if not losses:
+            return 1.0
+        quarter, middle = losses[len(losses) // 4], losses[len(losses) // 2]
+        upper = losses[3 * (len(losses) - 1) // 4]
+        return min(losses[-1], upper + 3 * max(upper - quarter, middle - losses[0]) + 1e-9)
+
+
+def load_report_data(store: Store, study: StudyRecord) -> ReportData:
+    """Reads a study's trials and curves, and the best trial of every other study."""
+    trials = store.trials(study.id)
+    spot = find_sweet_spot(trials, best_example_losses(store, study.id))
+    shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
+    bests = []
+    for other in store.studies():
+        if other.is_imported:
+            bests += _best_by_model(store, other)
+        elif top := store.top_trials(other.id, limit=1):
+            bests.append(StudyBest(other, top[0]))
+    return ReportData(
+        study=study,
+        trials=trials,
+        evaluations=all_evaluations(store, study.id),
+        step_losses={number: store.step_losses(t.id) for number, t in shown.items()},
+        bests=bests,
+        sweet_spot=spot,
+    )
+
+
+def _best_by_model(store: Store, study: StudyRecord) -> list[StudyBest]:
+    runs = sorted(comparable(store.trials(study.id)), key=lambda run: run.eval_loss or 0.0)
+    found: dict[str, StudyBest] = {}
+    for best in (StudyBest(study, run) for run in runs):
+        found.setdefault(best.model, best)
+    return list(found.values())
+
+
+def names_of(data: ReportData, trial: TrialRecord) -> str:
+    """ "trial 7 (best)"."""
+    roles: list[Any] = []
+    if data.sweet_spot is not None:
+        roles += ["best"] if trial.number == data.sweet_spot.best.number else []
+        roles += ["sweet spot"] if trial.number == data.sweet_spot.trial.number else []
+    return f"trial {trial.number}" + (f" ({', '.join(roles)})" if roles else "")

@@ -1,0 +1,1 @@
+"""Explains why a trial ended as it did."""

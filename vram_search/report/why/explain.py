@@ -1,0 +1,157 @@
+"""Why a trial ended as it did, in words and with the figures that decided it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vram_search.report.pareto import comparable
+from vram_search.report.why.evidence import Evidence, Facts
+from vram_search.report.why.memory import infeasible_facts, oom_facts
+from vram_search.report.why.pruned import pruned_facts
+from vram_search.report.words import repeat_words
+from vram_search.store import TrialRecord
+from vram_search.units import format_duration
+
+LOSSES_BEFORE_GIVING_UP = 3
+"""A trial lost so often in a row is not tried again (`worker/reconcile.py`, MAX_RETRIES)."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """The answer.
+
+    Attributes:
+        summary: one sentence.
+        facts: more of them, the decisive ones first.
+        figures: by name; bytes, seconds and nats per token. What is unknown is left out.
+        remedy: what would help; empty where nothing is known to.
+    """
+
+    summary: str
+    facts: tuple[str, ...]
+    figures: dict[str, Any]
+    remedy: str = ""
+
+
+def explain(evidence: Evidence) -> Reason:
+    """Why the trial ended with its outcome; that nothing ended it, where it is complete or runs."""
+    trial, error = evidence.trial, evidence.trial.error or {}
+    outcome = trial.outcome or "running"
+    facts, figures = _FACTS[outcome](evidence)
+    facts = [fact for fact in facts if fact]
+    if (message := error.get("message")) and not (outcome == "infeasible" and facts):
+        facts.insert(0, message)
+    if repeated := repeat_words(trial, evidence.repeated):
+        facts.append(repeated)
+    known = {"stage": error.get("stage"), "step": error.get("step"), **figures}
+    return Reason(
+        f"trial {trial.number} {_summary(evidence)}{_place(trial)}",
+        tuple(facts or ["the record does not say more"]),
+        {name: value for name, value in known.items() if value is not None},
+        error.get("remedy", ""),
+    )
+
+
+def _summary(evidence: Evidence) -> str:
+    outcome = evidence.trial.outcome or "running"
+    if outcome == "pruned" and evidence.strategy == "gp" and not evidence.study.is_imported:
+        return "was pruned: another configuration promised more for the time"
+    return _SUMMARIES[outcome]
+
+
+def _place(trial: TrialRecord) -> str:
+    """Where it ended, as far as that is recorded."""
+    error = trial.error or {}
+    stage, step = error.get("stage"), error.get("step")
+    if trial.outcome == "infeasible" or not stage:
+        return ""
+    if stage == "probe" or not step:
+        return f", in stage {stage}"
+    total = f" of {trial.steps_total}" if trial.steps_total else ""
+    return f", in stage {stage} at step {step}{total}"
+
+
+def _complete(evidence: Evidence) -> Facts:
+    trial = evidence.trial
+    if trial.eval_loss is None:
+        return ["it has no eval_loss: it is ranked nowhere"], {}
+    ranked = sorted(comparable(evidence.trials), key=lambda t: (t.eval_loss or 0.0, t.number))
+    rank = [other.number for other in ranked].index(trial.number) + 1
+    behind = trial.eval_loss - (ranked[0].eval_loss or 0.0)
+    facts = [f"eval_loss {trial.eval_loss:.4f}, number {rank} of {len(ranked)} complete trials"]
+    if behind > 0:
+        facts.append(f"{behind:.4f} above the best, trial {ranked[0].number}")
+    return facts, {"eval_loss": trial.eval_loss, "rank": rank, "complete_trials": len(ranked)}
+
+
+def _running(evidence: Evidence) -> Facts:
+    return [f"its stage is {evidence.trial.stage or 'plan'}"], {}
+
+
+def _diverged(evidence: Evidence) -> Facts:
+    """The last finite losses, and the learning rates of trials that went well."""
+    trial, facts = evidence.trial, []
+    figures: dict[str, Any] = {}
+    finite = [step for step in evidence.step_losses if step.loss is not None]
+    if finite:
+        last, lowest = finite[-1], min(finite, key=lambda step: step.loss or 0.0)
+        facts.append(
+            f"the last finite training loss was {last.loss:.4f} at step {last.step}, the lowest "
+            f"{lowest.loss:.4f} at step {lowest.step}"
+        )
+        figures = {"last_loss": last.loss, "last_loss_step": last.step, "lowest_loss": lowest.loss}
+    rate = trial.hyperparameters.get("learning_rate")
+    rates = [t.hyperparameters.get("learning_rate") for t in comparable(evidence.trials)]
+    known = [other for other in rates if other is not None]
+    if rate is not None:
+        figures["learning_rate"] = rate
+        facts.append(f"its learning_rate was {rate:.1e}")
+    if rate is not None and known:
+        figures["complete_learning_rates"] = [min(known), max(known)]
+        facts[-1] += f"; those of complete trials are {min(known):.1e} to {max(known):.1e}"
+    return facts, figures
+
+
+def _lost(evidence: Evidence) -> Facts:
+    """What repeats it, or why nothing does."""
+    trial, by_number = evidence.trial, {other.number: other for other in evidence.trials}
+    if trial.provenance is not None:
+        return [], {}
+    facts = []
+    lost, ancestor = 1, trial.retry_of
+    while ancestor in by_number and by_number[ancestor].outcome == "lost":
+        lost, ancestor = lost + 1, by_number[ancestor].retry_of
+    if repeats := evidence.repeats:
+        outcome = repeats[-1].outcome or "running"
+        facts.append(f"trial {repeats[-1].number} repeats it: {outcome}")
+    elif lost >= LOSSES_BEFORE_GIVING_UP:
+        facts.append(f"lost {lost} times in a row, it is not tried again")
+    else:
+        facts.append("nothing repeats it yet: the next run of the study begins with it")
+    spent = sum((trial.seconds or {}).values())
+    if spent:
+        facts.append(f"it had taken {format_duration(spent)}")
+    figures = {"lost_in_a_row": lost, "repeated_by": repeats[-1].number if repeats else None}
+    return facts, figures
+
+
+_SUMMARIES = {
+    "complete": "was not cut short: it is complete",
+    "running": "is running: nothing has ended it",
+    "pruned": "was pruned: it was behind the others",
+    "oom": "ran out of memory",
+    "infeasible": "was not run: it was predicted not to fit",
+    "diverged": "diverged",
+    "lost": "was lost: its process or machine was cut off",
+}
+_FACTS: dict[str, Callable[[Evidence], Facts]] = {
+    "complete": _complete,
+    "running": _running,
+    "pruned": pruned_facts,
+    "oom": lambda evidence: oom_facts(evidence.trial),
+    "infeasible": lambda evidence: infeasible_facts(evidence.trial),
+    "diverged": _diverged,
+    "lost": _lost,
+}

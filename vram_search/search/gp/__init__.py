@@ -1,0 +1,1 @@
+"""The `gp` strategy: a Gaussian process that also learns from earlier searches."""

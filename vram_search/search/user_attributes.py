@@ -1,0 +1,28 @@
+"""What a dashboard shows of a trial beside the sampler's numbers: Optuna's user attributes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vram_search.search.encoding import ORDERED
+from vram_search.spec.plan import MemoryPlan
+from vram_search.store import TrialRecord
+
+
+def user_attributes(record: TrialRecord) -> dict[str, Any]:
+    """Outcome, hyperparameters that the sampler knows by index, plan, bytes, and what went wrong.
+
+    What is not known is left out.
+    """
+    measured = record.measured or {}
+    found = {
+        "outcome": record.outcome,
+        **{name: record.hyperparameters[name] for name in ORDERED},
+        "plan": MemoryPlan.model_validate(record.plan).label if record.plan else None,
+        "predicted_required_bytes": record.predicted_required_bytes,
+        "measured_required_bytes": record.measured_required_bytes,
+        "measured_allocated_bytes": measured.get("allocated_bytes"),
+        "measured_reserved_bytes": measured.get("reserved_bytes"),
+        "error": (record.error or {}).get("message"),
+    }
+    return {name: value for name, value in found.items() if value is not None}

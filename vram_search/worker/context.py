@@ -1,0 +1,166 @@
+"""What the trials of one run share: the study, its record, its training process and its card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vram_search.estimate import PlannedTrial, choose_plan, plans
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.planner import Longest, decide_liger
+from vram_search.estimate.step_time import StepTimeModel
+from vram_search.gpu import open_reader
+from vram_search.protocol import LoadJob
+from vram_search.search import Search
+from vram_search.spec import Hyperparameters, StudySpec
+from vram_search.spec.plan import PlanPins
+from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.location import StudyFolder
+from vram_search.worker.budget import Budget
+from vram_search.worker.listener import RunListener
+from vram_search.worker.prepare import Prepared
+from vram_search.worker.resident import ResidentTrainer
+
+
+@dataclass
+class RunContext:
+    """What the trials of one run share."""
+
+    prepared: Prepared
+    store: Store
+    record: StudyRecord
+    search: Search
+    trainer: ResidentTrainer
+    listener: RunListener
+    budget: Budget
+    margin: float
+    """By which predicted required bytes are raised (`learnt_margin`)."""
+    adapters: Path
+    pins: PlanPins
+    """The study's, with Liger decided."""
+    pace: StepTimeModel | None = None
+    """Of the device, as its trials taught it (`learnt_step_time`)."""
+    row_tokens: Sequence[int] = ()
+    """Lengths of the training rows, about."""
+    longest: Longest | None = None
+    """Of the rows, once the training process has counted them."""
+    hardware: Hardware | None = None
+    """The card's, as the device here plays it; None: the card's own."""
+    idle_since: float | None = None
+    """Reading of the performance counter when the latest training ended."""
+    planned: dict[tuple[object, ...], list[PlannedTrial]] = field(default_factory=dict)
+    """Plans that `fits` asked for, by all of a point that decides bytes. Their seconds are
+    by the pace of that time."""
+
+    @property
+    def budget_bytes(self) -> int:
+        """What the allocator may take now."""
+        return self.budget.now_bytes
+
+    @property
+    def study(self) -> StudySpec:
+        return self.prepared.study
+
+    def candidates(self, hyperparameters: Hyperparameters) -> list[PlannedTrial]:
+        """Plans of these hyperparameters, fastest first."""
+        return plans(
+            self.prepared.shape,
+            hyperparameters,
+            self.study.card,
+            self.pins,
+            eval_cutoff_len=self.study.eval_cutoff_len,
+            pace=self.pace,
+            row_tokens=self.row_tokens,
+            longest=self.longest,
+            hardware=self.hardware,
+        )
+
+    def fits(self, hyperparameters: Hyperparameters) -> bool:
+        """Whether a plan of these hyperparameters is predicted to fit; always where the study
+        leaves that to the card."""
+        if not self.study.plan.skip_infeasible:
+            return True
+        key = tuple(hyperparameters.model_dump(exclude={"lora_alpha", "learning_rate"}).values())
+        if key not in self.planned:
+            self.planned[key] = self.candidates(hyperparameters)
+        return choose_plan(self.planned[key], self.budget_bytes, self.margin) is not None
+
+
+def make_context(
+    prepared: Prepared,
+    store: Store,
+    record: StudyRecord,
+    search: Search,
+    folder: StudyFolder,
+    listener: RunListener,
+) -> RunContext:
+    """A run's context before its first trial; the training process is not started yet.
+
+    Args:
+        folder: where log and adapters go.
+
+    Raises:
+        InputError: nothing of the card is left to train with.
+    """
+    study = prepared.study
+    remove_half_saved(folder.adapters)
+    limit = MemoryBudget.of(study.card, prepared.shape)
+    reader = open_reader()
+    budget = Budget.at_start(limit, reader, listener.note)
+    pins = decided_pins(prepared, store.trials(record.id), has_gpu=reader is not None)
+    expandable = study.plan.expandable_segments
+    trainer = ResidentTrainer(
+        LoadJob(
+            model_name_or_path=prepared.model_name_or_path,
+            random_weights=study.model.weights == "random",
+            tokenizer=prepared.tokenizer,
+            dataset=study.dataset,
+            seed=study.seed,
+            cutoff_lens=study.search_space.cutoff_len,
+            eval_cutoff_len=study.eval_cutoff_len,
+            cap_bytes=budget.first_bytes if reader is not None else None,
+            enable_liger_kernel=bool(pins.enable_liger_kernel),
+        ),
+        folder.log,
+        expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
+        gpu_uuid=reader.device().uuid if reader is not None else None,
+    )
+    return RunContext(
+        prepared=prepared,
+        store=store,
+        record=record,
+        search=search,
+        trainer=trainer,
+        listener=listener,
+        budget=budget,
+        margin=limit.margin,
+        adapters=folder.adapters,
+        pins=pins,
+        hardware=budget.as_played(limit.hardware),
+    )
+
+
+def remove_half_saved(adapters: Path) -> None:
+    """What a training that was killed left of `train.run.save_adapter`; its trial is run again."""
+    for pattern in ("*.new", "*.old"):
+        for leftover in adapters.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def decided_pins(prepared: Prepared, trials: Sequence[TrialRecord], *, has_gpu: bool) -> PlanPins:
+    """The study's pins with Liger decided, as its trials so far had it.
+
+    Args:
+        trials: of the study.
+        has_gpu: whether there is a CUDA GPU here.
+    """
+    planned = [trial.plan for trial in trials if trial.plan]
+    return decide_liger(
+        prepared.study.plan,
+        prepared.shape.model_type,
+        has_gpu=has_gpu,
+        earlier=bool(planned[-1]["enable_liger_kernel"]) if planned else None,
+    )

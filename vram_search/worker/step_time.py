@@ -1,0 +1,103 @@
+"""The device's pace: predicted seconds of a step, corrected by what the study's trials took on it.
+
+It is built from the record each time, so a study that is continued goes on at the pace it had.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from vram_search.data import Rows
+from vram_search.estimate import workload_of
+from vram_search.estimate.step_time import (
+    StepTimeModel,
+    TrialKind,
+    kind_of,
+    padded_tokens,
+    speed_here,
+    step_seconds,
+)
+from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape
+from vram_search.store import TrialRecord
+
+SHRINKAGE = 1
+"""Trials that weigh as much as the assumption that there is nothing to correct: of 0, 1 and 3 the
+best on rows held out in `bench.step_time.fit`."""
+
+
+def learnt_step_time(
+    shape: ModelShape,
+    trials: Iterable[TrialRecord],
+    device: str,
+    card: Card,
+    row_tokens: Sequence[int] = (),
+) -> StepTimeModel:
+    """The pace of this device for this study.
+
+    Args:
+        trials: of one study, in any order and of any outcome. Those of other devices are left out,
+            and those that ran out of memory: on Windows they may have been slowed down before.
+        device: the card's name as the trials record it.
+        card: the study's, whose data sheet counts where the device is not known.
+        row_tokens: lengths of the training rows, uncut (`approximate_row_tokens`).
+    """
+    pace = StepTimeModel(speed_here(device, card))
+    usable = [t for t in trials if t.device == device and t.plan and t.outcome != "oom"]
+    rows = sorted(row_tokens, reverse=True)
+    ratios = (_ratio(shape, trial, pace, rows) for trial in usable)
+    return corrected(pace, [ratio for ratio in ratios if ratio is not None])
+
+
+def corrected(pace: StepTimeModel, ratios: Sequence[tuple[TrialKind, float]]) -> StepTimeModel:
+    """The pace corrected by trials: a factor for all, and one for each kind of them.
+
+    Args:
+        ratios: kind, and measured / predicted seconds by the pace as it is.
+    """
+    if not ratios:
+        return pace
+    overall = _shrunken_median([math.log(ratio) for _, ratio in ratios])
+    left: dict[TrialKind, list[float]] = {}
+    for kind, ratio in ratios:
+        left.setdefault(kind, []).append(math.log(ratio) - overall)
+    kind_factors = {kind: math.exp(_shrunken_median(logs)) for kind, logs in left.items()}
+    return replace(pace, factor=math.exp(overall), kind_factors=kind_factors)
+
+
+def _shrunken_median(logs: Sequence[float]) -> float:
+    return statistics.median(logs) * len(logs) / (len(logs) + SHRINKAGE)
+
+
+def approximate_row_tokens(rows: Rows, longest_tokens: int) -> tuple[int, ...]:
+    """Lengths of the training rows by their characters.
+
+    Args:
+        longest_tokens: of the longest row, as the training process counted it.
+    """
+    characters = [sum(len(content) for _, content in example.messages) for example in rows.train]
+    tokens_per_character = longest_tokens / max(characters)
+    return tuple(max(1, round(count * tokens_per_character)) for count in characters)
+
+
+def _ratio(
+    shape: ModelShape, trial: TrialRecord, pace: StepTimeModel, row_tokens: Sequence[int]
+) -> tuple[TrialKind, float] | None:
+    """Returns the trial's kind and measured / predicted seconds.
+
+    The probe's seconds, of the longest rows, stand in where the training had no second step. Rows
+    come longest first.
+    """
+    measured = trial.measured or {}
+    hp = Hyperparameters.model_validate(trial.hyperparameters)
+    workload = workload_of(shape, hp, MemoryPlan.model_validate(trial.plan), hp.cutoff_len)
+    rows, micro_batch = row_tokens or [hp.cutoff_len], workload.per_device_train_batch_size
+    if seconds := measured.get("step_seconds"):
+        tokens = padded_tokens(rows, hp.cutoff_len, hp.batch_size, micro_batch)
+    elif seconds := measured.get("probe_step_seconds"):
+        tokens = min(rows[0], hp.cutoff_len)
+    else:
+        return None
+    return kind_of(workload), seconds / step_seconds(workload, pace, tokens)

@@ -1,0 +1,39 @@
+"""What earlier studies of the database, and the runs that are shipped, teach a new search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from pydantic import ValidationError
+
+from vram_search.search.gp.surrogate import Task
+from vram_search.search.gp.transfer import SourceTask, shipped, tasks
+from vram_search.spec import Hyperparameters
+from vram_search.store import Outcome, Store, StudyRecord
+from vram_search.worker.prepare import Prepared
+
+COMPLETE: tuple[Outcome, ...] = ("complete",)
+
+
+def known_tasks(store: Store, prepared: Prepared) -> list[Task]:
+    """Other studies of the database, the newest first, then the runs that are shipped. Runs of the
+    study's own name are left out: a bench that searches a shipped data set learns of the others."""
+    recorded = (_experience(store, study) for study in store.studies())
+    others = (one for one in chain(recorded, shipped()) if one.name != prepared.study.study)
+    return tasks(others, prepared.shape.hidden_size)
+
+
+def _experience(store: Store, study: StudyRecord) -> SourceTask:
+    return SourceTask(study.name, study.model.get("hidden_size"), tuple(_trials(store, study)))
+
+
+def _trials(store: Store, study: StudyRecord) -> Iterator[tuple[Hyperparameters, float]]:
+    """Complete trials whose hyperparameters are all known: of an imported run some may not be."""
+    for trial in store.trials(study.id, COMPLETE):
+        if trial.eval_loss is None:
+            continue
+        try:
+            yield Hyperparameters.model_validate(trial.hyperparameters), trial.eval_loss
+        except ValidationError:
+            continue
