@@ -1,0 +1,55 @@
+"""A database that version 0.1.0 (commit c44b158) made: it is read and its study goes on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "database_c44b158.db.gz"
+"""The tiny study of tests/conftest.py after four trials, and the four imported runs of TD-010."""
+
+VramSearch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def older_database(home: Path) -> Path:
+    home.mkdir(parents=True)
+    file = home / "vram-search.db"
+    file.write_bytes(gzip.decompress(FIXTURE.read_bytes()))
+    return file
+
+
+def trials(vram_search: VramSearch, study: str) -> list[dict[str, object]]:
+    done = vram_search("top", "--all", "--study", study, "--json")
+    assert done.returncode == 0, done.stdout
+    found = json.loads(done.stdout)
+    return list(found["trials"] if isinstance(found, dict) else found)
+
+
+@pytest.mark.parametrize(
+    "command", ["best", "top", "show 2", "why 3", "compare 1 2", "pareto", "report"]
+)
+def test_questions_about_an_older_study_are_answered(
+    older_database: Path, vram_search: VramSearch, command: str
+) -> None:
+    done = vram_search(*command.split(), "--study", "tiny")
+    assert done.returncode == 0, done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_older_study_continues_with_its_own_numbers(
+    older_database: Path, vram_search: VramSearch, write_study: Callable[..., Path]
+) -> None:
+    before = trials(vram_search, "tiny")
+    done = vram_search("run", write_study(), "--trials", "6", "--accept-changes")
+    assert done.returncode == 0, done.stdout
+    after = {trial["number"]: trial for trial in trials(vram_search, "tiny")}
+    for trial in before:
+        kept = after[trial["number"]]
+        assert {name: kept[name] for name in trial} == trial
+    assert sum(trial["outcome"] != "infeasible" for trial in after.values()) == 6
