@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from vram_search.report.figures import required_bytes
 from vram_search.report.importance import FEWEST_TRIALS, epsilon_squared, importances, mean_ranks
-from vram_search.report.pareto import pareto_front, required_bytes
+from vram_search.report.pareto import pareto_front
 from vram_search.report.sweet_spot import (
     best_loss_sums,
     find_sweet_spot,

@@ -17,8 +17,8 @@ from vram_search.cli.options import (
 )
 from vram_search.errors import InputError
 from vram_search.importing.words import provenance_lines
+from vram_search.report.figures import required_bytes, run_seconds, study_json, trial_json
 from vram_search.report.limits import Limits
-from vram_search.report.pareto import required_bytes
 from vram_search.report.sweet_spot import Contender, SweetSpot, find_sweet_spot
 from vram_search.report.trial_row import COLUMNS, trial_row
 from vram_search.report.words import (
@@ -27,9 +27,6 @@ from vram_search.report.words import (
     loss_cell,
     peak_words,
     plan_words,
-    run_seconds,
-    study_json,
-    trial_json,
     wrapped,
 )
 from vram_search.store import StudyRecord, TrialRecord

@@ -19,7 +19,8 @@ from vram_search.cli.options import (
 )
 from vram_search.errors import InputError
 from vram_search.report.compare import Comparison, Figure, LossDifference, Pair, compare
-from vram_search.report.words import known_cell, study_json, wrapped
+from vram_search.report.figures import study_json
+from vram_search.report.words import known_cell, wrapped
 from vram_search.store import StudyRecord
 from vram_search.units import MIB, format_bytes, format_duration
 

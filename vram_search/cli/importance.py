@@ -17,8 +17,8 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.errors import InputError
+from vram_search.report.figures import study_json
 from vram_search.report.importance import FEWEST_TRIALS, Importance, importances
-from vram_search.report.words import study_json
 
 COLUMNS = ("hyperparameter", "share", "group", "low", "high", "trials", "median_eval_loss")
 _BAR_WIDTH = 30

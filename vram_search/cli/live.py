@@ -15,7 +15,8 @@ from vram_search.cli.show import sparkline
 from vram_search.estimate import PlannedTrial
 from vram_search.gpu import GpuSample
 from vram_search.protocol import AnyEvent, Evaluated, Probed, Ready, Stage, Step
-from vram_search.report.words import error_words, loss_cell, peak_cell, run_seconds
+from vram_search.report.figures import run_seconds
+from vram_search.report.words import error_words, loss_cell, peak_cell
 from vram_search.search import Proposal
 from vram_search.spec import StudySpec
 from vram_search.store import TrialRecord

@@ -18,10 +18,11 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.errors import InputError
+from vram_search.report.figures import required_bytes, run_seconds, study_json
 from vram_search.report.limits import Limits
-from vram_search.report.pareto import pareto_front, required_bytes
+from vram_search.report.pareto import pareto_front
 from vram_search.report.trial_row import COLUMNS, trial_row
-from vram_search.report.words import WIDTH, hyperparameter_words, run_seconds, study_json
+from vram_search.report.words import WIDTH, hyperparameter_words
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes, format_duration
 

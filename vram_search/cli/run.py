@@ -158,8 +158,8 @@ def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> No
     from rich.console import Console
 
     from vram_search.cli.best import best_lines
+    from vram_search.report.figures import study_json, trial_json
     from vram_search.report.tables import trial_table
-    from vram_search.report.words import study_json, trial_json
     from vram_search.store import open_store
     from vram_search.store.location import study_folder
 

@@ -17,6 +17,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.importing.words import provenance_lines
+from vram_search.report.figures import run_seconds, study_json, trial_json
 from vram_search.report.trial_bytes import byte_lines, oom_lines
 from vram_search.report.words import (
     error_words,
@@ -24,9 +25,6 @@ from vram_search.report.words import (
     loss_cell,
     plan_words,
     repeat_words,
-    run_seconds,
-    study_json,
-    trial_json,
     wrapped,
 )
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord

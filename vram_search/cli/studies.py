@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from vram_search.cli.options import database_option, json_option, opened, print_json
-from vram_search.report.words import card_title, loss_cell, study_json
+from vram_search.report.figures import card_title, study_json
+from vram_search.report.words import loss_cell
 
 
 @click.command("studies", short_help="The studies in the database.")

@@ -13,8 +13,8 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.report.figures import study_json, trial_json
 from vram_search.report.trial_row import COLUMNS, trial_row
-from vram_search.report.words import study_json, trial_json
 
 MOST_ROWS = 2**31
 """More than a study has; the database's integers end at 2**63."""

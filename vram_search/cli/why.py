@@ -14,9 +14,10 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.report.figures import study_json
 from vram_search.report.why.evidence import Evidence
 from vram_search.report.why.explain import Reason, explain
-from vram_search.report.words import study_json, wrapped
+from vram_search.report.words import wrapped
 from vram_search.store.losses import all_evaluations
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vram_search.report.figures import run_seconds
 from vram_search.report.rungs import by_point, study_rungs
 from vram_search.report.sweet_spot import best_loss_sums, paired_standard_error
-from vram_search.report.words import run_seconds
 from vram_search.store import Evaluation, StudyRecord, TrialRecord
 
 BEST_CHECKPOINT = "best checkpoint"

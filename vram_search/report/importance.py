@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vram_search.report.pareto import comparable
+from vram_search.report.figures import comparable
 from vram_search.report.words import rate_cell
 from vram_search.store import TrialRecord
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vram_search.report.pareto import required_bytes
-from vram_search.report.words import run_seconds
+from vram_search.report.figures import needed_bytes, required_bytes, run_seconds
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
 
@@ -69,11 +68,3 @@ class Limits:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
-
-
-def needed_bytes(trial: TrialRecord) -> float | None:
-    """Required bytes; predicted ones with the margin that they were planned with."""
-    size, origin = required_bytes(trial)
-    if size is None or origin == "measured":
-        return size
-    return size * (1 + ((trial.predicted or {}).get("margin") or 0.0))

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vram_search.report.figures import comparable, required_bytes
 from vram_search.store import TrialRecord
-
-
-def required_bytes(trial: TrialRecord) -> tuple[int | None, str]:
-    """Smallest limit under which the trial runs, and "measured" or "predicted"."""
-    if trial.measured_required_bytes is not None:
-        return trial.measured_required_bytes, "measured"
-    return trial.predicted_required_bytes, "predicted"
-
-
-def comparable(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Trials whose eval_loss counts: complete, and the loss is finite."""
-    return [t for t in trials if t.outcome == "complete" and t.eval_loss is not None]
 
 
 def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:

@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vram_search.report.pareto import comparable, required_bytes
-from vram_search.report.words import run_seconds
+from vram_search.report.figures import comparable, required_bytes, run_seconds
 from vram_search.store import Evaluation, TrialRecord
 from vram_search.units import format_bytes
 

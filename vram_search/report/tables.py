@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from vram_search.report.words import (
-    bytes_caption,
-    known_cell,
-    loss_cell,
-    peak,
-    rate_cell,
-    run_seconds,
-)
+from vram_search.report.figures import peak, run_seconds
+from vram_search.report.words import bytes_caption, known_cell, loss_cell, rate_cell
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import GIB, format_duration
 

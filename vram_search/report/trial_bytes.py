@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vram_search.report.words import card_title, measured_on, wrapped
+from vram_search.report.figures import card_title, measured_on
+from vram_search.report.words import wrapped
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vram_search.report.pareto import required_bytes
-from vram_search.report.words import run_seconds
+from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.store import TrialRecord
 
 HYPERPARAMETERS = (

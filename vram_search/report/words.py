@@ -1,12 +1,12 @@
-"""Words and figures of a trial, the same in every table and answer. Imports nothing heavy."""
+"""Words for a trial, the same in every table and answer. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import re
 import textwrap
-from datetime import datetime
 from typing import Any
 
+from vram_search.report.figures import card_title, measured_on, peak
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes
 
@@ -33,38 +33,6 @@ def wrapped(text: str, first: str = "  ", following: str | None = None) -> list[
     return [line.replace("\xa0", " ") for line in lines]
 
 
-def trial_json(trial: TrialRecord) -> dict[str, Any]:
-    """A trial for --json: its record's fields, times in ISO 8601, without database ids."""
-    fields = dict(vars(trial))
-    for name in ("id", "study_id", "predicted_required_bytes", "measured_required_bytes"):
-        del fields[name]
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in fields.items()
-    }
-
-
-def study_json(study: StudyRecord) -> dict[str, Any]:
-    """A study for --json."""
-    return {
-        "study": study.name,
-        "revision": study.revision,
-        "created_at": study.created_at.isoformat(),
-        "updated_at": study.updated_at.isoformat(),
-        "model": study.model,
-        "card": study.card,
-        "data_hash": study.data_hash,
-    }
-
-
-def peak(trial: TrialRecord) -> tuple[int | None, str]:
-    """The trial's peak: (reserved bytes, "measured") or (required bytes, "predicted")."""
-    measured = (trial.measured or {}).get("reserved_bytes")
-    if measured is not None:
-        return measured, "measured"
-    return (trial.predicted or {}).get("required_bytes"), "predicted"
-
-
 def peak_words(trial: TrialRecord, study: StudyRecord) -> str:
     """The peak with its origin: "3.42 GiB predicted for NVIDIA GeForce RTX 5060 Ti 16 GB"."""
     size, origin = peak(trial)
@@ -73,11 +41,6 @@ def peak_words(trial: TrialRecord, study: StudyRecord) -> str:
     if origin == "measured":
         return f"{format_bytes(size)} reserved, measured: {measured_on(trial)}"
     return f"{format_bytes(size)} required, predicted for {card_title(study)}"
-
-
-def measured_on(trial: TrialRecord) -> str:
-    """The device, or the card that it played: "emulated 16 GB on NVIDIA H200"."""
-    return str((trial.measured or {}).get("emulated") or trial.device or "an unknown card")
 
 
 def bytes_caption(trials: list[TrialRecord], study: StudyRecord) -> str:
@@ -103,21 +66,8 @@ def peak_cell(trial: TrialRecord) -> str:
     return f"~{format_bytes(size)}" if origin == "predicted" else format_bytes(size)
 
 
-def card_title(study: StudyRecord) -> str:
-    return str(study.card.get("title") or study.card.get("name"))
-
-
 def loss_cell(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.4f}"
-
-
-def run_seconds(trial: TrialRecord) -> float | None:
-    """Seconds from the trial's start to its record; of an imported run what its tool says."""
-    if trial.provenance is not None:
-        return (trial.seconds or {}).get("train")
-    if trial.finished_at is None:
-        return None
-    return (trial.finished_at - trial.started_at).total_seconds()
 
 
 def hyperparameter_words(hp: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vram_search.report.figures import comparable, required_bytes
 from vram_search.report.page.highlights import (
     above,
     highlight_fill,
@@ -22,7 +23,6 @@ from vram_search.report.page.svg import (
     plot_area,
     text,
 )
-from vram_search.report.pareto import comparable, required_bytes
 from vram_search.store import OUTCOMES, TrialRecord
 from vram_search.units import format_bytes
 

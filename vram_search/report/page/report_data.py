@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from vram_search.report.figures import comparable
 from vram_search.report.importance import Importance, importances
-from vram_search.report.pareto import comparable, pareto_front
+from vram_search.report.pareto import pareto_front
 from vram_search.report.sweet_spot import SweetSpot, find_sweet_spot
 from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
 from vram_search.store.losses import all_evaluations, best_example_losses

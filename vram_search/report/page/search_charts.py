@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vram_search.report.figures import comparable
 from vram_search.report.importance import FEWEST_TRIALS, Group, Importance
 from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import Scale, linear, logarithmic, short_number, steps
@@ -20,7 +21,6 @@ from vram_search.report.page.svg import (
     plot_area,
     text,
 )
-from vram_search.report.pareto import comparable
 
 _NAMES_WIDTH = 112
 _ROW = 26

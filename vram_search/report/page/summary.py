@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
+from vram_search.report.figures import card_title, measured_on, required_bytes
 from vram_search.report.page.report_data import ReportData
-from vram_search.report.pareto import required_bytes
-from vram_search.report.words import (
-    card_title,
-    hyperparameter_words,
-    measured_on,
-    plan_words,
-)
+from vram_search.report.words import hyperparameter_words, plan_words
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.page.scales import short_number
-from vram_search.report.pareto import required_bytes
-from vram_search.report.words import error_words, loss_cell, repeat_words, run_seconds
+from vram_search.report.words import error_words, loss_cell, repeat_words
 from vram_search.store import TrialRecord
 from vram_search.units import GIB, format_duration
 

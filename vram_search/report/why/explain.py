@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vram_search.report.pareto import comparable
+from vram_search.report.figures import comparable
 from vram_search.report.why.evidence import Evidence, Facts
 from vram_search.report.why.memory import infeasible_facts, oom_facts
 from vram_search.report.why.pruned import pruned_facts
