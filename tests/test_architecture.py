@@ -46,8 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "export": {"errors", "units", "resources", "spec", "data", "store", "estimate"},
     "importing": {"errors", "units", "resources", "spec", "store"},
     "report": {"errors", "units", "spec", "store", "estimate"},
+    "answers": {"errors", "units", "resources", "spec", "store", "estimate", "report", "worker"},
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
-    "cli": {"worker", "export", "importing", "report", "verify"} | BELOW_WORKER,
+    "cli": {"worker", "export", "importing", "report", "answers", "verify"} | BELOW_WORKER,
 }
 """RunContext -> rooms it may import, besides itself and the version in `vram_search`."""
 

@@ -46,6 +46,6 @@ def test_name_that_a_room_lacks_is_an_attribute_error(room: str) -> None:
 
 def test_predicting_rows_loads_no_pydantic() -> None:
     """It takes a quarter of the time that the command may take."""
-    code = "import sys, vram_search.cli.points; print('pydantic' in sys.modules)"
+    code = "import sys, vram_search.answers.points; print('pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

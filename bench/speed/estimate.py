@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from vram_search.cli.points import ShapeLoader
+from vram_search.answers.points import ShapeLoader
 from vram_search.estimate import Estimate, choose_plan, plans, predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget

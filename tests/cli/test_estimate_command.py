@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from vram_search.answers.points import ShapeLoader
 from vram_search.cli.main import main
-from vram_search.cli.points import ShapeLoader
 from vram_search.estimate import choose_plan, plans
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.estimate.first_point import first_point

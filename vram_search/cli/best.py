@@ -6,15 +6,9 @@ from typing import Any
 
 import click
 
+from vram_search.answers.lookup import find_study, opened
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    json_option,
-    opened,
-    print_json,
-    study_option,
-)
+from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.errors import InputError
 from vram_search.importing.words import provenance_lines
 from vram_search.report.figures import required_bytes, run_seconds, study_json, trial_json
@@ -115,7 +109,7 @@ def parse_limits(card: str | None, limit: str | None, time_limit: str | None) ->
 
 def _budget(slug: str) -> tuple[str, int]:
     """A shipped card's title and what it leaves to the allocator."""
-    from vram_search.cli.configuration import find_card
+    from vram_search.answers.named import find_card
     from vram_search.estimate.calibration import hardware_for
 
     card = find_card(slug)

@@ -7,16 +7,9 @@ from typing import Any
 
 import click
 
+from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    find_trial,
-    json_option,
-    opened,
-    print_json,
-    study_option,
-)
+from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.errors import InputError
 from vram_search.report.compare import Comparison, Figure, LossDifference, Pair, compare
 from vram_search.report.figures import study_json

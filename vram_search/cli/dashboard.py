@@ -7,7 +7,8 @@ import webbrowser
 
 import click
 
-from vram_search.cli.options import database_option, opened
+from vram_search.answers.lookup import opened
+from vram_search.cli.options import database_option
 from vram_search.errors import InputError
 from vram_search.store.faults import describe
 from vram_search.store.location import database_url

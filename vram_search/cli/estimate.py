@@ -169,7 +169,7 @@ def _models_folder(models: Path | None) -> Path:
 def _verdicts_of_options(
     model: str, card: str | None, options: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Verdict]]:
-    from vram_search.cli.configuration import clean, find_card
+    from vram_search.answers.named import clean, find_card
     from vram_search.estimate.memory_budget import MemoryBudget
     from vram_search.estimate.verdict import judge
 
@@ -179,7 +179,7 @@ def _verdicts_of_options(
 
 
 def _workload_of_options(model: str, card: Card, options: dict[str, Any]) -> Workload:
-    from vram_search.cli.configuration import check_name, find_shape, lora_modules
+    from vram_search.answers.named import check_name, find_shape, lora_modules
     from vram_search.estimate.memory.workload import Workload
     from vram_search.spec.optimizers import OPTIMIZERS
 
@@ -206,8 +206,8 @@ def _workload_of_options(model: str, card: Card, options: dict[str, Any]) -> Wor
 
 
 def _verdicts_of_file(file: Path, card: str | None) -> tuple[dict[str, Any], list[Verdict]]:
-    from vram_search.cli.configuration import clean, find_card
-    from vram_search.cli.training_file import is_recipe, study_workloads
+    from vram_search.answers.named import clean, find_card
+    from vram_search.answers.training_file import is_recipe, study_workloads
     from vram_search.estimate.memory_budget import MemoryBudget
     from vram_search.estimate.verdict import judge
 
@@ -257,7 +257,7 @@ def _source_lines(source: dict[str, Any]) -> list[str]:
     """What was read, where the verdict's own name does not say it."""
     from textwrap import wrap
 
-    from vram_search.cli.configuration import clean
+    from vram_search.answers.named import clean
 
     if "recipe" in source:
         texts = [f"{source['source']} recipe", *(f"note: {note}" for note in source["notes"])]
@@ -274,7 +274,7 @@ def _source_lines(source: dict[str, Any]) -> list[str]:
 
 
 def _print_points(file: Path, models: Path | None, card: str | None) -> None:
-    from vram_search.cli.points import predict_points
+    from vram_search.answers.points import predict_points
 
     rows = predict_points(file, _models_folder(models), _hardware(card))
     click.echo("\n".join(json.dumps(row) for row in rows))
@@ -286,7 +286,7 @@ def _hardware(card: str | None) -> Hardware:
         from vram_search.estimate.memory.hardware import Hardware
 
         return Hardware()
-    from vram_search.cli.configuration import find_card
+    from vram_search.answers.named import find_card
     from vram_search.estimate.calibration import hardware_for
 
     return hardware_for(find_card(card))
@@ -295,7 +295,7 @@ def _hardware(card: str | None) -> Hardware:
 def _print_comparison(
     files: tuple[Path, Path], models: Path | None, card: str | None, as_json: bool
 ) -> None:
-    from vram_search.cli.configuration import clean
+    from vram_search.answers.named import clean
     from vram_search.report.parts import PartDifference, difference_lines, part_differences
 
     a, b = (_side(file, models, card) for file in files)
@@ -313,8 +313,8 @@ def _print_comparison(
 
 def _side(file: Path, models: Path | None, card: str | None) -> dict[str, Any]:
     """What --json prints of a JSON row, a study's chosen plan (else its smallest) or a recipe."""
-    from vram_search.cli.points import load_point
-    from vram_search.cli.training_file import is_recipe, study_workloads
+    from vram_search.answers.points import load_point
+    from vram_search.answers.training_file import is_recipe, study_workloads
     from vram_search.estimate.plausible import predict_plausible
 
     if file.suffix in (".json", ".jsonl"):

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import click
 
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    find_trial,
-    json_option,
-    opened,
-    print_json,
-    study_option,
-)
+from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.cli.options import database_option, json_option, print_json, study_option
 
 
 @click.command(

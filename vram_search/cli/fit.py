@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from vram_search.cli.configuration import check_name, clean, find_card, find_shape, lora_modules
+from vram_search.answers.named import check_name, clean, find_card, find_shape, lora_modules
 from vram_search.errors import InputError
 from vram_search.estimate.max_fit import MICRO_BATCHES, MaxFit
 from vram_search.estimate.memory.workload import Workload

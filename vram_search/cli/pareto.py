@@ -7,16 +7,10 @@ from typing import Any
 
 import click
 
+from vram_search.answers.lookup import find_study, opened
 from vram_search.cli.best import none_complete
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    json_option,
-    opened,
-    print_json,
-    study_option,
-)
+from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds, study_json
 from vram_search.report.limits import Limits

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    json_option,
-    opened,
-    print_json,
-)
+from vram_search.answers.lookup import find_study, opened
+from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,16 +6,9 @@ from typing import Any
 
 import click
 
+from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    find_trial,
-    json_option,
-    opened,
-    print_json,
-    study_option,
-)
+from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.importing.words import provenance_lines
 from vram_search.report.figures import run_seconds, study_json, trial_json
 from vram_search.report.trial_bytes import byte_lines, oom_lines

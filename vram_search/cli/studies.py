@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from vram_search.cli.options import database_option, json_option, opened, print_json
+from vram_search.answers.lookup import opened
+from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.figures import card_title, study_json
 from vram_search.report.words import loss_cell
 

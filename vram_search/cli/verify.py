@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.options import (
     FiniteFloatRange,
     database_option,
-    find_study,
-    find_trial,
     json_option,
-    opened,
     print_json,
     study_option,
 )

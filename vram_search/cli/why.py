@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import click
 
+from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
-from vram_search.cli.options import (
-    database_option,
-    find_study,
-    find_trial,
-    json_option,
-    opened,
-    print_json,
-    study_option,
-)
+from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.report.figures import study_json
 from vram_search.report.why.evidence import Evidence
 from vram_search.report.why.explain import Reason, explain

@@ -59,7 +59,7 @@ def test_numbers_beyond_the_databases_integers_name_no_trial(ask: Ask, digits: i
 def test_number_that_is_none_names_no_trial(ask: Ask) -> None:
     answer = ask("why", "\N{SUPERSCRIPT TWO}")
     assert (answer.code, answer.out) == (2, "")
-    assert "is no trial: give its number, or best" in answer.err
+    assert "is not a trial: give its number, or best" in answer.err
 
 
 @pytest.mark.usefixtures("four")

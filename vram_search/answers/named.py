@@ -1,4 +1,4 @@
-"""The model, card and modules that options name, for `estimate` and `fit`."""
+"""Finds the model, card and LoRA modules that a caller names, for `estimate` and `fit`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vram_search.spec.shape import ModelShape, load_shape, shape_names, shipped_
 
 
 def find_shape(model: str) -> ModelShape:
-    """The shape of a slug, a folder, or a hub name whose shape is shipped.
+    """Returns the shape of a slug, a folder, or a hub name whose shape is shipped.
 
     Raises:
-        InputError: there is none, or its config.json is faulty.
+        InputError: no such model exists, or its config.json is faulty.
     """
     slug = model if model in shape_names() else None
     path = Path(model)
@@ -34,10 +34,10 @@ def find_shape(model: str) -> ModelShape:
 
 
 def find_card(slug: str | None) -> Card:
-    """A shipped card.
+    """Returns a shipped card.
 
     Raises:
-        InputError: none of that name, or no name at all.
+        InputError: no card has that name, or no name is given.
     """
     if slug is None:
         raise InputError("which card is meant?", f"--card with one of: {', '.join(card_names())}")
@@ -48,10 +48,10 @@ def find_card(slug: str | None) -> Card:
 
 
 def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
-    """Names of the linear layers that a set or a comma list means.
+    """Returns the names of the linear layers that a set or a comma list selects.
 
     Raises:
-        InputError: the model lacks one, or the text is neither.
+        InputError: the model lacks a layer of that name, or the text names no set and no layers.
     """
     try:
         return tuple(shape.target_modules(parse_lora_target(lora_target)))
@@ -64,9 +64,10 @@ def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
 
 
 def check_name(what: str, name: str, known: Sequence[str]) -> None:
-    """
+    """Refuses an unknown name.
+
     Raises:
-        InputError: the name is not known; names what is close.
+        InputError: the name is not known; the remedy lists similar names.
     """
     if name not in known:
         raise unknown(what, name, known)
@@ -79,5 +80,5 @@ def unknown(what: str, name: str, known: Sequence[str], otherwise: str = "") -> 
 
 
 def clean(words: str) -> str:
-    """Without control characters, which a terminal would obey."""
+    """Replaces control characters, which a terminal would obey, by blanks."""
     return "".join(sign if sign.isprintable() else " " for sign in words)

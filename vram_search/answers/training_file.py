@@ -1,4 +1,4 @@
-"""A training YAML that somebody wrote, a study or a recipe, for `estimate`."""
+"""Reads the YAML file that `estimate` is given: a study, or a recipe of another tool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from vram_search.cli.configuration import find_card, find_shape
+from vram_search.answers.named import find_card, find_shape
 from vram_search.errors import InputError
 from vram_search.estimate.first_point import first_point, planned_workloads
 from vram_search.estimate.memory.workload import Workload
@@ -15,7 +15,7 @@ from vram_search.spec import Hyperparameters, StudySpec, load_study
 
 
 def is_recipe(file: Path) -> bool:
-    """A YAML mapping without a key that only studies have."""
+    """Tells whether a file is a YAML mapping without any key that only studies have."""
     if file.suffix not in (".yaml", ".yml"):
         return False
     try:
@@ -33,7 +33,7 @@ def is_recipe(file: Path) -> bool:
 def study_workloads(
     file: Path, card: str | None
 ) -> tuple[StudySpec, Hyperparameters, dict[str, Workload]]:
-    """The study, its first point, and the workloads of the chosen plan and the smallest.
+    """Returns the study, its first point, and the workloads of the chosen plan and the smallest.
 
     Raises:
         InputError: the file is faulty, or the card or the model is not known.
