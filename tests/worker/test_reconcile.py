@@ -20,7 +20,8 @@ from vram_search.search import Proposal, Search
 from vram_search.search.study import MEMORY_CONSTRAINT
 from vram_search.spec import SearchSpace
 from vram_search.store import Store, StudyRecord, TrialResult, open_store, sqlite_url
-from vram_search.worker.reconcile import MAX_RETRIES, enqueue_lost, reconcile
+from vram_search.store.retries import MAX_RETRIES
+from vram_search.worker.reconcile import enqueue_lost, reconcile
 
 SPACE = SearchSpace(optim=["adamw_8bit", "lion_8bit"], lora_rank=[8, 16, 32])
 DATA_HASH = "d1"

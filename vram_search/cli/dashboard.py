@@ -43,12 +43,10 @@ def command(port: int, browse: bool, database: str | None) -> None:
         )
     with opened(database):
         pass  # a database that is missing or not ours is refused as everywhere
-    from vram_search.report.dashboard_states import name_infeasible
     from vram_search.search.dashboard import HOST, dashboard_server
 
     url = database_url(database)
     with dashboard_server(url, port) as server:
-        name_infeasible(server)
         page = f"http://{HOST}:{server.server_port}/dashboard"
         click.echo(f"optuna-dashboard of {describe(url)}\n{page}\nCtrl-C ends it")
         if browse:

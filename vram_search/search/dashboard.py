@@ -1,11 +1,17 @@
-"""optuna-dashboard on our database: on this machine alone, and to look only.
+"""optuna-dashboard on our database, read-only and for this machine alone.
 
 A study deleted in the browser would be missing from the search that runs, and its pages have no
-password: requests that change something, or that name another host, are refused.
+password. Requests that would change something or that name another host are therefore refused.
+
+Optuna has no state for infeasible trials: they are reported as pruned, and optuna-dashboard 0.21
+names a trial by its state alone. Its pages show a state that they do not know as a grey label with
+that word (public/bundle.js) and leave such a trial out of their charts, since it never trained.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -24,6 +30,9 @@ HOST = "127.0.0.1"
 OWN_NAMES = (HOST, "localhost")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_STUDY_PATH = re.compile(r"/api/studies/\d+/?")
+_INFEASIBLE = {"key": "outcome", "value": "infeasible"}
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -59,8 +68,9 @@ def dashboard_server(url: str, port: int) -> WSGIServer:
         skip_compatibility_check=True,
         skip_table_creation=True,
     )
+    application = _guarded(_with_infeasible_state(wsgi(storage)))
     try:
-        return make_server(HOST, port, _guarded(wsgi(storage)), _Server, _SilentHandler)
+        return make_server(HOST, port, application, _Server, _SilentHandler)
     except OSError as error:
         raise InputError(
             f"port {port} cannot be used: {error.strerror}", "name another, or leave --port out"
@@ -68,9 +78,9 @@ def dashboard_server(url: str, port: int) -> WSGIServer:
 
 
 def _guarded(application: Application) -> Application:
-    """Lets through what reads and was meant for this machine.
+    """Refuses requests that write, and those that were sent to another host's name.
 
-    A page of the web could otherwise reach the server under a name of its own (DNS rebinding).
+    Otherwise a web page could reach the server under its own name (DNS rebinding).
     """
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -81,3 +91,30 @@ def _guarded(application: Application) -> Application:
         return [b'{"reason": "vram-search dashboard shows a study and changes nothing"}']
 
     return answer
+
+
+def _with_infeasible_state(application: Application) -> Application:
+    """Gives infeasible trials a state of their own in the studies that are sent to the pages."""
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET" or not _STUDY_PATH.fullmatch(environ["PATH_INFO"]):
+            return application(environ, start)
+        started: list[Any] = []
+        body = b"".join(application(environ, lambda *given: started.extend(given)))
+        status, headers, *_ = started
+        if status.startswith("200"):
+            body = _mark_infeasible(body)
+        others = [header for header in headers if header[0].lower() != "content-length"]
+        start(status, [*others, ("Content-Length", str(len(body)))])
+        return [body]
+
+    return answer
+
+
+def _mark_infeasible(body: bytes) -> bytes:
+    """The JSON of a study, with the state of its infeasible trials changed."""
+    study = json.loads(body)
+    for trial in study["trials"]:
+        if _INFEASIBLE in trial["user_attrs"]:
+            trial["state"] = "Infeasible"
+    return json.dumps(study).encode()

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from vram_search.search import Search
 from vram_search.spec import Hyperparameters
 from vram_search.store import Store, StudyRecord, TrialResult
-
-MAX_RETRIES = 2
-"""A trial that was lost so often is not tried again: it may be what kills the process."""
+from vram_search.store.retries import may_retry
 
 
 def reconcile(
@@ -41,16 +39,13 @@ def reconcile(
 
 def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:
     """Puts lost trials in line again where they are not yet."""
-    by_number = {r.number: r for r in store.trials(record.id)}
+    trials = store.trials(record.id)
     retried = search.enqueued_retries() | {
-        r.retry_of for r in by_number.values() if r.retry_of is not None
+        trial.retry_of for trial in trials if trial.retry_of is not None
     }
-    for trial in by_number.values():
+    for trial in trials:
         if trial.outcome != "lost" or trial.number in retried:
             continue
-        losses, ancestor = 1, trial.retry_of
-        while ancestor in by_number and by_number[ancestor].outcome == "lost":
-            losses, ancestor = losses + 1, by_number[ancestor].retry_of
         hyperparameters = Hyperparameters.model_validate(trial.hyperparameters)
-        if losses <= MAX_RETRIES and search.space.contains(hyperparameters):
+        if may_retry(trial, trials) and search.space.contains(hyperparameters):
             search.enqueue_retry(hyperparameters, trial.number)

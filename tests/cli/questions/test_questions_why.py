@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from vram_search.report.why.explain import LOSSES_BEFORE_GIVING_UP
 from vram_search.report.why.pruned import KEPT_SHARE
 from vram_search.search.gp import strategy as advisor
 from vram_search.search.study import PRUNED_SHARE
 from vram_search.store import Evaluation, StepLoss
 from vram_search.units import GIB, MIB
-from vram_search.worker.reconcile import MAX_RETRIES
 
 Ask = Any
 Search = Any
@@ -107,7 +105,6 @@ def test_stopped_trial_that_began_again_is_not_called_lost(ask: Ask, search: Sea
 def test_rule_that_is_told_is_the_pruners() -> None:
     assert PRUNED_SHARE == 50
     assert KEPT_SHARE == advisor.KEPT_SHARE
-    assert LOSSES_BEFORE_GIVING_UP == MAX_RETRIES + 1
 
 
 def test_pruned_for_a_loss_that_was_no_number(ask: Ask, search: Search) -> None:

@@ -12,10 +12,8 @@ from vram_search.report.why.memory import infeasible_facts, oom_facts
 from vram_search.report.why.pruned import pruned_facts
 from vram_search.report.words import repeat_words
 from vram_search.store import TrialRecord
+from vram_search.store.retries import MAX_RETRIES, losses_in_a_row
 from vram_search.units import format_duration
-
-LOSSES_BEFORE_GIVING_UP = 3
-"""A trial lost so often in a row is not tried again (`worker/reconcile.py`, MAX_RETRIES)."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +114,15 @@ def _diverged(evidence: Evidence) -> Facts:
 
 def _lost(evidence: Evidence) -> Facts:
     """What repeats it, or why nothing does."""
-    trial, by_number = evidence.trial, {other.number: other for other in evidence.trials}
+    trial = evidence.trial
     if trial.provenance is not None:
         return [], {}
     facts = []
-    lost, ancestor = 1, trial.retry_of
-    while ancestor in by_number and by_number[ancestor].outcome == "lost":
-        lost, ancestor = lost + 1, by_number[ancestor].retry_of
+    lost = losses_in_a_row(trial, evidence.trials)
     if repeats := evidence.repeats:
         outcome = repeats[-1].outcome or "running"
         facts.append(f"trial {repeats[-1].number} repeats it: {outcome}")
-    elif lost >= LOSSES_BEFORE_GIVING_UP:
+    elif lost > MAX_RETRIES:
         facts.append(f"lost {lost} times in a row, it is not tried again")
     else:
         facts.append("nothing repeats it yet: the next run of the study begins with it")
