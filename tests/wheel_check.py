@@ -1,4 +1,4 @@
-"""Builds the wheel, installs it into an empty environment and runs the demo study found inside it.
+"""Builds source distribution and wheel, installs the wheel alone and runs the demo study inside it.
 
 `make wheel-check` calls it with the torch requirement to install first.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
 from pathlib import Path
@@ -19,8 +20,10 @@ def main(torch: str) -> None:
     """Prints each step; ends with an error where one fails."""
     with tempfile.TemporaryDirectory(prefix="wheel-check-") as name:
         folder = Path(name)
-        run([sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT])
+        # The wheel is built from the source distribution, so that has all that the package needs.
+        run([sys.executable, "-m", "build", "--outdir", folder, ROOT])
         (wheel,) = folder.glob("*.whl")
+        check_source_distribution(next(folder.glob("*.tar.gz")))
         venv.create(folder / "env", with_pip=True)
         scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
         pip = [scripts / "python", "-m", "pip", "install", "--quiet"]
@@ -34,6 +37,18 @@ def main(torch: str) -> None:
         run(search, cwd=elsewhere, home=folder / "home")
         run([scripts / "vram-search", "best"], cwd=elsewhere, home=folder / "home")
         print(f"{wheel.name}: runs the demo study in an empty environment")
+
+
+def check_source_distribution(archive: Path) -> None:
+    """A stranger who has only the archive can run the tests and repeat the benchmarks."""
+    with tarfile.open(archive) as tar:
+        shipped = {
+            Path(name).relative_to(Path(name).parts[0]).as_posix() for name in tar.getnames()
+        }
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    wanted = {name for name in tracked.splitlines() if not name.startswith((".ci", ".gitignore"))}
+    missing = sorted(wanted - shipped)
+    assert not missing, f"{archive.name} lacks {', '.join(missing)}"
 
 
 def run(command: list[object], cwd: Path = ROOT, home: Path | None = None) -> None:
