@@ -10,6 +10,7 @@ from textwrap import wrap
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate
+from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.plausible import predict_plausible
 from vram_search.estimate.recipes.load import load_recipe
 from vram_search.importing.table import load_table
@@ -123,7 +124,7 @@ def page() -> str:
         *_paragraph(
             "*VRAM, claimed* is the report's figure; it does not name the counter. *Required, "
             f"predicted* is the smallest limit on the {card().label} under which the settings run, "
-            f"by `vram-search estimate`; the card has {format_bytes(card().budget_bytes)} for it. "
+            f"by `vram-search estimate`; the card has {format_bytes(card_memory(card()).budget_bytes)} for it. "
             "Where the settings have a dash, the prediction takes what `configs/td-010/` assumes: "
             "for TD-010v2 the research run's batch and cutoff, for the 7B run these and rank 16 on "
             "all linear layers. Trained parameters that the report does not give follow from rank "
@@ -257,7 +258,7 @@ def _variant_row(letter: str, title: str) -> list[str]:
         f"[{study.study}](../studies/td-010/{name}.yaml)",
         f"{estimate.trainable_parameters:,}",
         format_bytes(estimate.required_bytes),
-        format_bytes(card().budget_bytes - needed),
+        format_bytes(card_memory(card()).budget_bytes - needed),
     ]
 
 

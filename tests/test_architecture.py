@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "units", "resources"},
     "data": {"errors", "spec"},
     "estimate": {"errors", "units", "resources", "spec"},
-    "gpu": {"errors", "units"},
+    "gpu": {"errors", "units", "spec"},
     "store": {"errors", "units", "resources"},
     "protocol": {"spec"},
     "search": {"errors", "units", "spec", "store"},

@@ -19,6 +19,7 @@ from vram_search.estimate.first_point import first_point
 from vram_search.estimate.margin import GENERIC_MARGIN, conformal_margin
 from vram_search.estimate.memory.hardware import H200_CONTEXT, Hardware
 from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.recipes.jsonl_row import parse_point
 from vram_search.report.parts import WIDTH, part_differences, stacked_bar
 from vram_search.search import priors
@@ -292,7 +293,7 @@ def test_study_gives_chosen_and_smallest_plan(
     hp = priors(study.search_space, study.training.lora_alpha_ratio)[0]
     shape = load_shape(file.parent / "shape")
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
-    chosen = choose_plan(candidates, study.card.budget_bytes, conformal_margin([]))
+    chosen = choose_plan(candidates, card_memory(study.card).budget_bytes, conformal_margin([]))
     assert chosen is not None
     answer = json.loads(estimate(file, "--json").out)
     found = {plan["name"].split(",")[0]: plan for plan in answer["plans"]}

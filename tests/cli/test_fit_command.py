@@ -21,7 +21,7 @@ from vram_search.estimate.max_fit import Cell, MaxFit, last_that_fits
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
-from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.memory_budget import MemoryBudget, card_memory
 from vram_search.report.fit_picture import colour_of, grid_lines, grid_svg, mark
 from vram_search.resources import shipped
 from vram_search.spec.card import Card, load_card
@@ -68,7 +68,7 @@ def asker(answer: dict[str, Any]) -> Callable[[int, int, int], bool]:
             expandable_segments=card.platform == "linux",
         )
         required = predict(workload, Hardware.of(card)).required_bytes
-        return bool(required * (1 + answer["margin"]) <= card.budget_bytes)
+        return bool(required * (1 + answer["margin"]) <= card_memory(card).budget_bytes)
 
     return fits
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from vram_search.gpu import CardMemory, NvmlReader
+from vram_search.gpu import NvmlReader
 from vram_search.protocol import AnyEvent, Finished, TrialJob
+from vram_search.spec.card_memory import CardMemory
 from vram_search.units import GIB, MIB
 from vram_search.worker.budget import Budget
 from vram_search.worker.resident import ResidentTrainer

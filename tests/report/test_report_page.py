@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart
 from vram_search.report.page.html import charts, render
@@ -28,7 +29,7 @@ from vram_search.store import (
     open_store,
     sqlite_url,
 )
-from vram_search.units import GIB
+from vram_search.units import GIB, MIB
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Make = Callable[..., StudyRecord]
@@ -269,8 +270,31 @@ def test_model_size_of_a_single_study_is_on_the_axis(database: Store, studies: M
     assert ">135M</text>" in charts(load_report_data(database, study))["results"][1].body
 
 
+def test_limit_before_any_plan_is_the_one_that_the_next_plan_is_judged_by(database: Store) -> None:
+    card = {"name": "mine", "total_bytes": 16 * GIB, "reserve_bytes": GIB, "context_bytes": MIB}
+    study = database.create_study("light", {}, "d", card, {"name": "a model"})
+    assert load_report_data(database, study).limit_bytes == 15 * GIB - MIB
+    save_calibration(
+        Calibration(
+            measured_at="2026-03-01T00:00:00+00:00",
+            card_name="mine",
+            total_bytes=16 * GIB,
+            driver="580.1",
+            versions={},
+            context_bytes=700 * MIB,
+            padded_context_bytes=700 * MIB,
+            context_source="process",
+            cublas_workspace_bytes=MIB,
+            cublaslt_workspace_bytes=MIB,
+            allocator="as expected",
+            measured_over_predicted=1.0,
+        )
+    )
+    assert load_report_data(database, study).limit_bytes == 15 * GIB - 700 * MIB
+
+
 def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store) -> None:
-    card = {"total_bytes": 16 * GIB, "reserve_bytes": 0, "context_bytes": 0}
+    card = {"name": "mine", "total_bytes": 16 * GIB, "reserve_bytes": 0, "context_bytes": 0}
     study = database.create_study("light", {}, "d", card, {"name": "a model"})
     for number, loss in enumerate((1.0, 2.0)):
         trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")

@@ -262,7 +262,7 @@ def test_card_of_ones_own_takes_sizes_with_units(load_text: LoadText) -> None:
         "seed: 1", "card={name: mine, total_bytes: 16 GiB, reserve_bytes: 500MiB, context_bytes: 7}"
     ).card
     assert card.total_bytes == 16 * 2**30
-    assert card.budget_bytes == 16 * 2**30 - 500 * 2**20 - 7
+    assert (card.reserve_bytes, card.context_bytes) == (500 * 2**20, 7)
     assert card.label == "mine"
 
 

@@ -11,11 +11,12 @@ import pytest
 from vram_search.data import load_rows
 from vram_search.estimate import PlannedTrial
 from vram_search.estimate.margin import margin_for
-from vram_search.gpu import CardMemory, GpuReader, GpuSample
+from vram_search.gpu import GpuReader, GpuSample
 from vram_search.protocol import AnyEvent, Ready
 from vram_search.resources import shipped
 from vram_search.search import Proposal, Search
 from vram_search.spec import StudySpec, load_shape
+from vram_search.spec.card_memory import CardMemory
 from vram_search.store import TrialRecord, open_store, sqlite_url
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget

@@ -16,11 +16,12 @@ from vram_search.errors import InputError
 from vram_search.estimate import check_card_holds_base, estimate_base_bytes
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.gpu import CardMemory, GpuDevice, GpuReader, GpuSample
+from vram_search.gpu import GpuDevice, GpuReader, GpuSample
 from vram_search.gpu.fake import FakeReader
 from vram_search.protocol import AnyEvent, Finished, LoadJob, Ready, TrialJob
 from vram_search.search import Proposal
 from vram_search.spec import load_study
+from vram_search.spec.card_memory import CardMemory
 from vram_search.store import TrialRecord, TrialResult, open_store, sqlite_url
 from vram_search.units import GIB, MIB
 from vram_search.worker import context, run
@@ -107,7 +108,7 @@ def budget_of_run(study: Prepared, home: Path, trials: int) -> Any:
 @pytest.mark.parametrize(
     "reader", [None, FakeReader(DEVICE, [GpuSample(0.0, GIB, GIB)])], ids=["no GPU", "GPU"]
 )
-def test_run_and_estimate_have_one_budget_before_and_after_a_calibration(
+def test_run_dry_run_and_estimate_have_one_budget_before_and_after_a_calibration(
     reader: GpuReader | None,
     home: Path,
     write_study: WriteStudy,
@@ -120,6 +121,8 @@ def test_run_and_estimate_have_one_budget_before_and_after_a_calibration(
     for trials, context_bytes in ((1, 500 * MIB), (2, 700 * MIB)):
         (plan, *_) = json.loads(vram_search("estimate", file, "--json").stdout)["plans"]
         assert plan["budget_bytes"] == TOTAL - GIB - context_bytes
+        dry_run = json.loads(vram_search("run", file, "--dry-run", "--json").stdout)
+        assert dry_run["budget_bytes"] == plan["budget_bytes"]
         assert budget_of_run(prepared(file), home, trials) == plan["budget_bytes"]
         calibrate(700 * MIB)
 

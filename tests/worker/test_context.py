@@ -16,8 +16,9 @@ from vram_search.estimate.memory.hardware import (
     CUBLAS_WORKSPACE_DATACENTER,
     Hardware,
 )
-from vram_search.gpu import CardMemory, FakeReader, GpuDevice, GpuSample
+from vram_search.gpu import FakeReader, GpuDevice, GpuSample
 from vram_search.spec import Hyperparameters
+from vram_search.spec.card_memory import CardMemory
 from vram_search.store.location import StudyFolder
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget

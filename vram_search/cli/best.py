@@ -110,10 +110,10 @@ def parse_limits(card: str | None, limit: str | None, time_limit: str | None) ->
 def _budget(slug: str) -> tuple[str, int]:
     """A shipped card's title and what it leaves to the allocator."""
     from vram_search.answers.named import find_card
-    from vram_search.estimate.calibration import hardware_for
+    from vram_search.estimate.memory_budget import card_memory
 
     card = find_card(slug)
-    return card.label, card.total_bytes - card.reserve_bytes - hardware_for(card).context_bytes
+    return card.label, card_memory(card).budget_bytes
 
 
 def none_complete(study: StudyRecord, trials: list[TrialRecord], limits: Limits) -> InputError:

@@ -216,6 +216,7 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
 
 
 def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
+    from vram_search.estimate.memory_budget import card_memory
     from vram_search.report.words import hyperparameter_words, plan_words, wrapped
     from vram_search.units import format_bytes
     from vram_search.worker.run import preview
@@ -229,7 +230,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
                 "data_hash": prepared.rows.data_hash,
                 "train_rows": len(prepared.rows.train),
                 "eval_rows": len(prepared.rows.eval),
-                "budget_bytes": study.card.budget_bytes,
+                "budget_bytes": card_memory(study.card).budget_bytes,
                 "priors": [
                     {
                         "hyperparameters": point,
@@ -259,6 +260,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
 
 def _study_lines(prepared: Prepared) -> list[str]:
     """Study, data, card and search space."""
+    from vram_search.estimate.memory_budget import card_memory
     from vram_search.report.words import wrapped
     from vram_search.units import format_bytes
 
@@ -268,7 +270,7 @@ def _study_lines(prepared: Prepared) -> list[str]:
         "data": f"{len(rows.train)} training and {len(rows.eval)} evaluation rows of "
         f"{Path(study.dataset.train).name}, hash {rows.data_hash}",
         "card": f"{study.card.label}: {format_bytes(study.card.total_bytes)}, "
-        f"{format_bytes(study.card.budget_bytes)} for training",
+        f"{format_bytes(card_memory(study.card).budget_bytes)} for training",
         **{
             key: ", ".join(map(str, getattr(space, key)))
             for key in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")

@@ -1,4 +1,4 @@
-"""What a card leaves to a training, and how sure a prediction has to be."""
+"""The bytes that a card leaves to a training, and the margin that a prediction needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vram_search.estimate.calibration import hardware_for, load_calibration
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.spec.card import Card
+from vram_search.spec.card_memory import CardMemory
 from vram_search.spec.shape import ModelShape
 
 Origin = Literal["assumed", "measured", "calibrated"]
@@ -39,9 +40,14 @@ class MemoryBudget:
         return cls(card, hardware_for(card), margin_for(shape), origin)
 
     @property
+    def memory(self) -> CardMemory:
+        """The card's total and reserve, with the context as calibrated here or as in its file."""
+        return _memory(self.card, self.hardware)
+
+    @property
     def budget_bytes(self) -> int:
-        """What the allocator may take: total - reserve - context."""
-        return self.card.total_bytes - self.card.reserve_bytes - self.hardware.context_bytes
+        """Bytes that the allocator may take: total - reserve - context."""
+        return self.memory.budget_bytes
 
     def fits(self, required_bytes: int) -> bool:
         return self.needed_bytes(required_bytes) <= self.budget_bytes
@@ -53,3 +59,16 @@ class MemoryBudget:
     def spare_bytes(self, required_bytes: int) -> int:
         """What is left of the budget; below 0 where it does not fit."""
         return self.budget_bytes - math.ceil(self.needed_bytes(required_bytes))
+
+
+def card_memory(card: Card) -> CardMemory:
+    """The card's total and reserve, with the context as calibrated here or as in its file.
+
+    Raises:
+        InputError: the card's calibration is damaged.
+    """
+    return _memory(card, hardware_for(card))
+
+
+def _memory(card: Card, hardware: Hardware) -> CardMemory:
+    return CardMemory(card.total_bytes, card.reserve_bytes, hardware.context_bytes)

@@ -1,12 +1,6 @@
 """The card that is here: what NVML says of it, what of it may be used, what a run took of it."""
 
-from vram_search.gpu.budget import (
-    CardBudget,
-    CardMemory,
-    allocator_budget,
-    budget_here,
-    emulation_words,
-)
+from vram_search.gpu.budget import CardBudget, budget_here, emulation_words
 from vram_search.gpu.fake import FakeReader
 from vram_search.gpu.monitor import Monitor, MonitorReport, PhasePeaks
 from vram_search.gpu.nvml import NvmlReader, open_reader
@@ -16,7 +10,6 @@ from vram_search.gpu.spill import SYSMEM_FALLBACK_HINT, is_spilling
 __all__ = [
     "SYSMEM_FALLBACK_HINT",
     "CardBudget",
-    "CardMemory",
     "FakeReader",
     "GpuDevice",
     "GpuReadError",
@@ -27,7 +20,6 @@ __all__ = [
     "NoGpuError",
     "NvmlReader",
     "PhasePeaks",
-    "allocator_budget",
     "budget_here",
     "emulation_words",
     "is_spilling",

@@ -1,4 +1,4 @@
-"""What the allocator may take of a card, and of the device that is here."""
+"""The budget of a study's card on the device that is here."""
 
 from __future__ import annotations
 
@@ -6,20 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vram_search.errors import InputError
+from vram_search.spec.card_memory import CardMemory
 from vram_search.units import GIB, format_bytes
 
 SAME_CARD_TOLERANCE = 0.01
 """Drivers and ECC settings move a card's reported total a little; a larger *kind* of card has
 gigabytes more. Within this fraction the device counts as the study's card, not as an emulation."""
-
-
-@dataclass(frozen=True)
-class CardMemory:
-    """A study's card as far as the budget goes, in bytes."""
-
-    total_bytes: int
-    reserve_bytes: int = 0
-    context_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -31,9 +23,6 @@ class CardBudget:
     emulated: bool
     """The device is a larger card than the study's: the allocator's cap plays the smaller one."""
     limited_by: Literal["card", "device", "other processes"]
-    cap_fraction: float
-    """For `torch.cuda.set_per_process_memory_fraction`. Torch multiplies it with CUDA's total,
-    which is NVML's less the driver's share: the cap comes out below budget_bytes, never above."""
     explanation: str
 
 
@@ -46,30 +35,10 @@ def emulation_words(card_total_bytes: int, device_name: str) -> str:
     return f"emulated {size:.{0 if size >= 8 else 1}f} GB on {device_name}"
 
 
-def allocator_budget(card_total_bytes: int, reserve_bytes: int, context_bytes: int) -> int:
-    """Bytes the allocator may take of a card: total - reserve - context.
-
-    Raises:
-        InputError: nothing is left.
-    """
-    budget_bytes = card_total_bytes - reserve_bytes - context_bytes
-    if budget_bytes <= 0:
-        raise InputError(
-            f"the card's {format_bytes(card_total_bytes)} leave nothing to train with: "
-            f"{format_bytes(reserve_bytes)} are reserved, "
-            f"{format_bytes(context_bytes)} go to the CUDA context",
-            "Lower the card's reserve_bytes or context_bytes, or choose a larger card.",
-        )
-    return budget_bytes
-
-
 def budget_here(
     device_total_bytes: int, device_used_by_others_bytes: int, card: CardMemory
 ) -> CardBudget:
     """The study's budget on the device that is here: the smaller of what card and device leave.
-
-    What others use now is part of the reserve, not on top of it: a display is both. So the device
-    leaves total - max(reserve, others) - context.
 
     Args:
         device_total_bytes: `GpuDevice.total_bytes`.
@@ -79,10 +48,15 @@ def budget_here(
     Raises:
         InputError: nothing is left.
     """
-    card_bytes = allocator_budget(card.total_bytes, card.reserve_bytes, card.context_bytes)
-    kept_bytes = max(card.reserve_bytes, device_used_by_others_bytes)
-    device_bytes = device_total_bytes - kept_bytes - card.context_bytes
-    budget_bytes = min(card_bytes, device_bytes)
+    if card.budget_bytes <= 0:
+        raise InputError(
+            f"the card's {format_bytes(card.total_bytes)} leave nothing to train with: "
+            f"{format_bytes(card.reserve_bytes)} are reserved, "
+            f"{format_bytes(card.context_bytes)} go to the CUDA context",
+            "Lower the card's reserve_bytes or context_bytes, or choose a larger card.",
+        )
+    device = card.on_device(device_total_bytes, device_used_by_others_bytes)
+    budget_bytes = min(card.budget_bytes, device.budget_bytes)
     if budget_bytes <= 0:
         raise InputError(
             f"nothing is left to train with on this {format_bytes(device_total_bytes)} GPU: "
@@ -94,15 +68,14 @@ def budget_here(
         )
     emulated = device_total_bytes > card.total_bytes * (1 + SAME_CARD_TOLERANCE)
     limited_by: Literal["card", "device", "other processes"] = "card"
-    if device_bytes < card_bytes:
+    if device.budget_bytes < card.budget_bytes:
         lost_to_device = card.total_bytes - device_total_bytes
-        lost_to_others = kept_bytes - card.reserve_bytes
+        lost_to_others = device.reserve_bytes - card.reserve_bytes
         limited_by = "device" if lost_to_device >= lost_to_others else "other processes"
     return CardBudget(
         budget_bytes=budget_bytes,
         emulated=emulated,
         limited_by=limited_by,
-        cap_fraction=budget_bytes / device_total_bytes,
         explanation=_explain(
             budget_bytes,
             emulated,

@@ -45,11 +45,6 @@ class Card(Spec):
     )
 
     @property
-    def budget_bytes(self) -> int:
-        """What the allocator may take: total - reserve - context."""
-        return self.total_bytes - self.reserve_bytes - self.context_bytes
-
-    @property
     def has_bf16(self) -> bool:
         """bfloat16 arithmetic exists from compute capability 8.0 (Ampere) on."""
         return not self.compute_capability or float(self.compute_capability) >= 8.0

@@ -47,7 +47,10 @@ def to_device(batch: dict[str, torch.Tensor], here: torch.device) -> dict[str, t
 
 
 def limit_allocator(cap_bytes: int | None) -> None:
-    """Makes the allocator refuse beyond `cap_bytes`, as a smaller card would; GPU only."""
+    """Makes the allocator refuse beyond `cap_bytes`, as a smaller card would; GPU only.
+
+    torch multiplies the fraction by CUDA's total, so the fraction is of that total, not of NVML's.
+    """
     if cap_bytes is not None and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, cap_bytes / total), 0)

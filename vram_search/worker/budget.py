@@ -9,13 +9,13 @@ from typing import Self
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import (
-    CardMemory,
     GpuReader,
     GpuReadError,
     GpuSample,
     budget_here,
     emulation_words,
 )
+from vram_search.spec.card_memory import CardMemory
 from vram_search.units import MIB, format_bytes
 
 NOTICED_BYTES = 64 * MIB
@@ -47,7 +47,7 @@ class Budget:
             InputError: nothing is left to train with.
         """
         card = limit.card
-        memory = CardMemory(card.total_bytes, card.reserve_bytes, limit.hardware.context_bytes)
+        memory = limit.memory
         if reader is None:
             note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
             return cls(limit.budget_bytes, limit.budget_bytes, memory)
@@ -97,8 +97,7 @@ class Budget:
         if self.reader is None or sample is None or sample.process_bytes is None:
             return 0
         others = sample.occupied_bytes - sample.process_bytes
-        kept = max(self.memory.reserve_bytes, others)
-        left = self.reader.device().total_bytes - kept - self.memory.context_bytes
+        left = self.memory.on_device(self.reader.device().total_bytes, others).budget_bytes
         now = min(self.first_bytes, max(left, 1))  # shares of it are computed
         change = now - self.now_bytes
         if abs(change) < NOTICED_BYTES:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from vram_search.estimate.memory_budget import card_memory
 from vram_search.spec.card import Card, load_card
 from vram_search.store import Evaluation
 from vram_search.units import GIB
@@ -99,7 +100,7 @@ def test_measured_required_bytes_decide_under_a_limit(ask: Ask) -> None:
 
 
 def test_card_counts_the_margin_of_a_prediction(ask: Ask, search: Search) -> None:
-    budget = Card.model_validate(load_card("rtx-5060-ti-16gb")).budget_bytes
+    budget = card_memory(Card.model_validate(load_card("rtx-5060-ti-16gb"))).budget_bytes
     search.add(gib=budget / GIB, predicted={"margin": 0.01})
     search.add(loss=1.1, gib=budget / GIB / 1.02, predicted={"margin": 0.01})
     answer = ask("best", "--card", "rtx-5060-ti-16gb", "--json").json

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from vram_search.estimate.memory_budget import card_memory
 from vram_search.report.figures import comparable
 from vram_search.report.importance import Importance, importances
 from vram_search.report.pareto import pareto_front
 from vram_search.report.sweet_spot import SweetSpot, find_sweet_spot
+from vram_search.spec.card import Card
 from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
 from vram_search.store.losses import all_evaluations, best_example_losses
 
@@ -74,16 +76,13 @@ class ReportData:
 
     @property
     def limit_bytes(self) -> int | None:
-        """What the allocator may take: as the last plan was judged, else by the card's record."""
+        """The allocator's budget by which the last plan was judged, else that of the next plan."""
         for trial in reversed(self.trials):
             if budget := (trial.predicted or {}).get("budget_bytes"):
                 return int(budget)
-        card = self.study.card
-        if not card.get("total_bytes"):
+        if not self.study.card.get("total_bytes"):
             return None
-        return int(
-            card["total_bytes"] - card.get("reserve_bytes", 0) - card.get("context_bytes", 0)
-        )
+        return card_memory(Card.model_validate(self.study.card)).budget_bytes
 
     @cached_property
     def loss_ceiling(self) -> float:
