@@ -22,6 +22,7 @@ from bench.curves.runs import eval_points
 from vram_search.data import load_rows
 from vram_search.protocol import LoadJob, Step, TrialJob, finite
 from vram_search.train import model as base_model
+from vram_search.train.device import compute_dtype, device_name, dtype_name
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, TokenRow, cut, encode
 from vram_search.train.faults import DivergedError
@@ -154,7 +155,11 @@ def main() -> None:
     jobs = {task: LoadJob(**job) for task, job in json.loads(sys.stdin.readline()).items()}
     tasks = {task: load_task(job) for task, job in jobs.items()}
     base = base_model.load_base(next(iter(jobs.values())))
-    ready = {"device": base_model.device_name(), **base_model.versions()}
+    ready = {
+        "device": device_name(),
+        **base_model.versions(),
+        "compute_dtype": dtype_name(compute_dtype()),
+    }
     print(json.dumps(ready), file=out, flush=True)
     is_warm = False
     for line in sys.stdin:

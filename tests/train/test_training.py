@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from vram_search.errors import VramSearchError
-from vram_search.protocol import AnyEvent, Evaluated, Finished, TrialJob
+from vram_search.protocol import AnyEvent, Evaluated, Finished, LoadJob, TrialJob
 from vram_search.spec.study import TrainingSpec
+from vram_search.train import device as training_device
 from vram_search.train import evaluate as evaluation
 from vram_search.train import model as base_model
 from vram_search.train import run as run_module
+from vram_search.train.device import compute_dtype
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import collate, cut
 from vram_search.train.faults import DivergedError
@@ -108,7 +110,8 @@ def test_eval_loss_is_the_models_own_loss_per_answer_token(
 ) -> None:
     rows = [cut(row, 128) for row in encoded.eval]
     losses = evaluate(base, rows, 3, encoded.tokenizer.pad_token_id)
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    is_mixed = compute_dtype() == torch.bfloat16
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_mixed):
         for row, loss_sum in zip(rows, losses.sums, strict=True):
             alone = base(**collate([row], encoded.tokenizer.pad_token_id)).loss.item()
             assert loss_sum / row.answer_tokens == pytest.approx(alone, rel=0.01)
@@ -118,9 +121,17 @@ def test_eval_loss_is_the_models_own_loss_per_answer_token(
     )
 
 
-def test_logits_of_an_evaluation_stay_in_16_bits_within_a_training(
-    base: Any, encoded: EncodedDataset, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_logits_of_an_evaluation_stay_in_the_compute_dtype_within_a_training(
+    load_job: LoadJob,
+    encoded: EncodedDataset,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bf16: bool,
 ) -> None:
+    """A model that a Trainer has prepared returns fp32 logits otherwise."""
+    monkeypatch.setattr(training_device, "multiplies_bfloat16", lambda: has_bf16)
+    base = base_model.load_base(load_job)
     seen: list[tuple[torch.dtype, bool]] = []
     summed_loss = evaluation._summed_loss
 
@@ -131,7 +142,7 @@ def test_logits_of_an_evaluation_stay_in_16_bits_within_a_training(
     monkeypatch.setattr(evaluation, "_summed_loss", note)
     finished = Trial(base, encoded, make_job(), lambda event: None, lambda: False).run()
     assert finished.outcome == "complete"
-    assert set(seen) == {(torch.bfloat16, False)}
+    assert set(seen) == {(torch.bfloat16 if has_bf16 else torch.float32, False)}
 
 
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(

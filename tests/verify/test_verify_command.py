@@ -25,6 +25,7 @@ from vram_search.train.tokenizer import byte_tokenizer
 from vram_search.units import GIB
 from vram_search.verify import Recorded, ToolEnvironment
 from vram_search.verify import verify as verify_trial
+from vram_search.verify.verify import overrides_for
 
 pytestmark = pytest.mark.slow
 STAND_IN = Path(__file__).parent / "stand_in"
@@ -166,7 +167,7 @@ def test_a_tool_that_does_the_same_agrees(
     found = json.loads(done.stdout)
     checks = {check["name"]: check for check in found["checks"]}
     assert found["agrees"]
-    assert found["overrides"] == ["use_cpu=true"]
+    assert found["overrides"][0] == "use_cpu=true"
     assert found["versions"]["llamafactory"] == "0.9.5"
     assert (checks["train_rows"]["ours"], checks["eval_rows"]["theirs"]) == (12, 4)
     assert checks["eval_loss"]["difference"] == pytest.approx(0.005, abs=1e-4)
@@ -231,3 +232,22 @@ def test_a_missing_environment_is_wrong_input(searched: Path, tmp_path: Path) ->
     )
     assert done.returncode == 2
     assert "-m venv" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("exported", "versions", "overrides"),
+    [
+        ("bf16", {"compute_dtype": "float32"}, ["bf16=false"]),
+        ("bf16", {"compute_dtype": "bfloat16"}, []),
+        ("fp16", {"compute_dtype": "float32"}, ["fp16=false"]),
+        ("fp16", {}, ["fp16=false", "bf16=true"]),
+    ],
+)
+def test_a_tool_without_a_gpu_trains_in_the_dtype_of_the_trial(
+    searched: Path, exported: str, versions: dict[str, str], overrides: list[str]
+) -> None:
+    """The export is for the card; older records hold no dtype, and were trained in bf16."""
+    trial = replace(recorded_in(searched).trial, versions=versions)
+    config = {"bf16": exported == "bf16", "fp16": exported == "fp16"}
+    assert overrides_for(config, trial, has_gpu=False) == ["use_cpu=true", *overrides]
+    assert overrides_for(config, trial, has_gpu=True) == []

@@ -86,6 +86,7 @@ def test_search_ends_with_winner_table_and_export(
     assert best.eval_loss == min(e.eval_loss for e in evaluations if e.eval_loss is not None)
     assert len(store.step_losses(best.id)) == 6
     assert best.versions is not None and best.versions["torch"]
+    assert best.versions["compute_dtype"] in ("float32", "bfloat16")
     assert set(best.seconds or {}) >= {"plan", "probe", "train", "eval"}
     assert best.adapter_path is not None
     assert (Path(best.adapter_path) / "adapter_model.safetensors").is_file()

@@ -45,6 +45,7 @@ def command(database: str | None, as_json: bool) -> None:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "gpu": gpu,
+        "training": _training(),
         "calibration": _calibration(gpu) if gpu["found"] else None,
         "packages": {name: _version(name) for name in (*PACKAGES, *OPTIONAL)},
         "database": _database(database),
@@ -76,6 +77,12 @@ def _gpu() -> dict[str, Any]:
         "compute_capability": device.compute_capability,
         "is_wddm": device.is_wddm,
     }
+
+
+def _training() -> dict[str, str]:
+    from vram_search.worker.training_device import training_device
+
+    return training_device()
 
 
 def _calibration(gpu: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +145,8 @@ def _problems(report: dict[str, Any]) -> list[str]:
         for name in PACKAGES
         if report["packages"][name] is None
     ]
+    if report["packages"]["torch"] and "fault" in report["training"]:
+        found.append(f"torch cannot be loaded: {report['training']['fault']}")
     if report["calibration"] and report["calibration"]["fault"]:
         found.append(report["calibration"]["fault"])
     if report["database"]["fault"]:
@@ -173,6 +182,10 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
     else:
         click.echo(f"GPU       none: {gpu['reason']}")
         click.echo("          searches train on the CPU; bytes are predicted")
+    training = report["training"]
+    if "fault" not in training:
+        click.echo(f"training  {training['device']}, in {training['compute_dtype']}:")
+        click.echo(f"          {training['reason']}")
     for name, version in report["packages"].items():
         optional = " (optional)" if name in OPTIONAL else ""
         click.echo(f"{name:<18}{version or 'not installed'}{optional}")

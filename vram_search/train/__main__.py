@@ -66,6 +66,7 @@ def serve(channel: Channel) -> None:
     import torch
 
     from vram_search.train import model as base_model
+    from vram_search.train.device import compute_dtype, device_name, dtype_name
     from vram_search.train.examples import encode
     from vram_search.train.health import Health
     from vram_search.train.run import EncodedDataset, Trial
@@ -85,9 +86,12 @@ def serve(channel: Channel) -> None:
     health = Health(base)
     channel.send(
         Ready(
-            device=base_model.device_name(),
+            device=device_name(),
             has_gpu=torch.cuda.is_available(),
-            versions=base_model.versions(),
+            versions={
+                **base_model.versions(),
+                "compute_dtype": dtype_name(compute_dtype()),
+            },
             train_rows=len(rows.train),
             eval_rows=len(rows.eval),
             longest_tokens=longest,

@@ -183,11 +183,10 @@ def load_random(config: dict[str, Any], folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from vram_search.train import model as base_model
+    from vram_search.train.device import compute_dtype
 
     torch.manual_seed(1)
-    drawn = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(**config), dtype=base_model.compute_dtype()
-    )
+    drawn = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=compute_dtype())
     drawn.save_pretrained(folder)
     rows = folder / "rows.json"
     rows.write_text("[]")  # a job names its rows; loading the base reads none

@@ -11,8 +11,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from vram_search.spec.plan import EVAL_LOSS_TOKENS
+from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
-from vram_search.train.model import compute_dtype, evaluation_mode, to_device
+from vram_search.train.model import evaluation_mode, to_device
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def evaluate(
         on_batch: takes the shape of each batch before it runs: rows, tokens of the longest.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    here = next(model.parameters()).device
+    here, dtype = next(model.parameters()).device, compute_dtype()
     sums: list[torch.Tensor] = []
     with (
         evaluation_mode(model),
         torch.no_grad(),
-        torch.autocast(here.type, dtype=compute_dtype()),
+        torch.autocast(here.type, dtype=dtype, enabled=dtype != torch.float32),
     ):
         for start in range(0, len(order), batch_size):
             chosen = [rows[i] for i in order[start : start + batch_size]]

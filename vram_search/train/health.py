@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vram_search.protocol import LEAK_BYTES, Finished
-from vram_search.train.model import device
+from vram_search.train.device import device
 from vram_search.units import format_bytes
 
 SAMPLE = 16

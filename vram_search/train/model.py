@@ -19,24 +19,10 @@ from transformers.integrations import liger as transformers_liger
 from vram_search import __version__
 from vram_search.errors import InputError
 from vram_search.protocol import LoadJob, TrialJob
+from vram_search.train.device import compute_dtype, device
 
 INITIAL_STD = 0.02
 """Standard deviation of random weights; their values do not change a byte."""
-
-
-def device() -> torch.device:
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def compute_dtype() -> torch.dtype:
-    """bfloat16 where the device has it (every CPU has, in software at the least), else float16."""
-    if device().type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.float16
-    return torch.bfloat16
-
-
-def device_name() -> str:
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
 
 
 def to_device(batch: dict[str, torch.Tensor], here: torch.device) -> dict[str, torch.Tensor]:

@@ -18,9 +18,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from vram_search.errors import VramSearchError
 from vram_search.protocol import Step, TrialJob
 from vram_search.spec.plan import MemoryPlan
+from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
 from vram_search.train.faults import DivergedError, TrialPosition, noting_parts
-from vram_search.train.model import allocated_bytes, compute_dtype, to_device
+from vram_search.train.model import allocated_bytes, to_device
 
 Order = Literal["random", "sequential"]
 """Of the rows: shuffled by the job's seed, or as they are given."""

@@ -122,7 +122,7 @@ def verify(
     folder = folder.resolve()
     file = write_recorded(recorded.study, recorded.trial, folder, template=template, force=True)[0]
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    overrides = _overrides(config, tool)
+    overrides = overrides_for(config, recorded.trial, has_gpu=tool.has_gpu)
     run = _Run(tool, folder, [file.name, *overrides], _variables(recorded.trial))
 
     tell("the rows as the tool encodes them ...")
@@ -232,12 +232,15 @@ def question_of(recorded: Recorded) -> Question:
     )
 
 
-def _overrides(config: dict[str, Any], tool: ToolEnvironment) -> list[str]:
-    """What a machine without a GPU needs; trials on a CPU are trained in bf16 as well
-    (`train.model.compute_dtype`)."""
-    if tool.has_gpu:
+def overrides_for(config: dict[str, Any], trial: TrialRecord, *, has_gpu: bool) -> list[str]:
+    """Keys for a machine without a GPU: the dtype that the trial was trained in
+    (`train.device.compute_dtype`) instead of the card's."""
+    if has_gpu:
         return []
-    return ["use_cpu=true", *(["fp16=false", "bf16=true"] if config["fp16"] else [])]
+    dtype = (trial.versions or {}).get("compute_dtype", "bfloat16")
+    wanted = {"fp16": dtype == "float16", "bf16": dtype == "bfloat16"}
+    changed = [f"{key}={str(on).lower()}" for key, on in wanted.items() if config[key] != on]
+    return ["use_cpu=true", *changed]
 
 
 def _variables(trial: TrialRecord) -> dict[str, str]:
