@@ -124,7 +124,8 @@ def page() -> str:
         *_paragraph(
             "*VRAM, claimed* is the report's figure; it does not name the counter. *Required, "
             f"predicted* is the smallest limit on the {card().label} under which the settings run, "
-            f"by `vram-search estimate`; the card has {format_bytes(card_memory(card()).budget_bytes)} for it. "
+            f"by `vram-search estimate`; the card has "
+            f"{format_bytes(card_memory(card()).budget_bytes)} for it. "
             "Where the settings have a dash, the prediction takes what `configs/td-010/` assumes: "
             "for TD-010v2 the research run's batch and cutoff, for the 7B run these and rank 16 on "
             "all linear layers. Trained parameters that the report does not give follow from rank "

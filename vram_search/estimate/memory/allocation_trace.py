@@ -17,127 +17,62 @@ from vram_search.estimate.memory.allocator import (
     CachingAllocator,
     Gap,
 )
-from vram_search.estimate.memory.layer import BF16, FP32, LayerSetup, record_layer
+from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.events import Storage, forward_events, run_backward
+from vram_search.estimate.memory.layer import LayerSetup, record_layer
 from vram_search.estimate.memory.loading import Loaded
-from vram_search.estimate.memory.tape import Bytes, Tape, Tensor
+from vram_search.estimate.memory.tape import Bytes
 
-Event = tuple[bool, int]
-"""Request (True) or release of a tensor, by its index."""
+NumberedEvent = tuple[bool, int]
+"""Request (True) or release of a storage, by its index."""
+INPUT, OUTPUT, OUTPUT_GRADIENT = 0, 1, 2
+"""Indices of storages that one layer hands to the next."""
 
 
 @dataclass(frozen=True)
 class LayerEvents:
-    """Requests of one layer; index 0 is its input, 1 its output, 2 its output's gradient."""
+    """Requests and releases of one layer."""
 
     sizes: tuple[Bytes, ...]
-    forward: tuple[Event, ...]
+    """By index."""
+    forward: tuple[NumberedEvent, ...]
     """Without gradients."""
-    forward_saving: tuple[Event, ...]
-    backward: tuple[Event, ...]
-    """Ends with the gradient of the input (index 3) alone."""
+    forward_saving: tuple[NumberedEvent, ...]
+    backward: tuple[NumberedEvent, ...]
+    """Starts with the output's gradient, which is requested before, and ends with the input's."""
+    input_gradient: int
+    """Index of the input's gradient; the output's, where gradients are added up in place."""
+
+    @property
+    def shared(self) -> frozenset[int]:
+        """Storages that one layer hands to the next."""
+        return frozenset({INPUT, OUTPUT, OUTPUT_GRADIENT, self.input_gradient})
 
 
 @lru_cache(maxsize=1024)
 def layer_events(setup: LayerSetup) -> LayerEvents:
-    """The requests of one decoder layer."""
+    """The requests and releases of one decoder layer."""
     tape, hidden = record_layer(setup, input_requires_grad=True)
-    return _Events(tape, hidden).layer()
+    forward = forward_events(tape, hidden, saving=False)
+    saving = forward_events(tape, hidden, saving=True)
+    backward = run_backward(tape, hidden)
+    index: dict[int, int] = {}
+    sizes: list[Bytes] = []
 
+    def number(storage: Storage) -> int:
+        if id(storage) not in index:
+            index[id(storage)] = len(sizes)
+            sizes.append(storage.bytes)
+        return index[id(storage)]
 
-class _Events:
-    def __init__(self, tape: Tape, hidden: Tensor) -> None:
-        self.tape, self.hidden = tape, hidden
-        self.output = tape.operations[-1].output
-        self.sizes: list[Bytes] = []
-        self.index: dict[object, int] = {}
-        for key, size in (
-            (id(hidden), hidden.bytes),
-            (id(self.output), self.output.bytes),
-            (("gradient", id(self.output)), self.output.bytes),
-            (("gradient", id(hidden)), hidden.bytes),
-        ):
-            self._number(key, size)
-
-    def _number(self, key: object, size: Bytes) -> int:
-        if key not in self.index:
-            self.index[key] = len(self.sizes)
-            self.sizes.append(size)
-        return self.index[key]
-
-    def layer(self) -> LayerEvents:
-        forward = self._forward(saving=False)
-        saving = self._forward(saving=True)
-        backward = self._backward()
-        return LayerEvents(tuple(self.sizes), forward, saving, backward)
-
-    def _forward(self, *, saving: bool) -> tuple[Event, ...]:
-        kept = {id(tensor) for tensor in self.tape.saved_tensors()} if saving else set()
-        kept |= {id(tensor) for tensor in self.tape.leaks}
-        kept |= {id(self.hidden), id(self.output)}
-        last_use: dict[int, int] = {}
-        for position, operation in enumerate(self.tape.operations):
-            for tensor in operation.last_used:
-                last_use[id(tensor)] = position
-        made: set[int] = {id(self.hidden)}
-        events: list[Event] = []
-        for position, operation in enumerate(self.tape.operations):
-            temporaries = [
-                self._number(("forward", position, number), size)
-                for number, size in enumerate(operation.forward_temporaries)
-            ]
-            events += [(True, key) for key in temporaries]
-            output = id(operation.output)
-            events.append((True, self._number(output, operation.output.bytes)))
-            made.add(output)
-            events += [(False, key) for key in temporaries]
-            for tensor in operation.saves if saving else ():
-                if id(tensor) not in made:  # made inside the operation: scales, copies of weights
-                    events.append((True, self._number(id(tensor), tensor.bytes)))
-                    made.add(id(tensor))
-            for tensor in operation.last_used:
-                if last_use[id(tensor)] == position and id(tensor) not in kept:
-                    events.append((False, self._number(id(tensor), tensor.bytes)))
-        return tuple(events)
-
-    def _backward(self) -> tuple[Event, ...]:
-        readers: dict[int, int] = {}
-        for operation in self.tape.operations:
-            for tensor in operation.saves:
-                readers[id(tensor)] = readers.get(id(tensor), 0) + 1
-        for leak in self.tape.leaks:
-            readers.setdefault(id(leak), 0)
-        gradients = {id(self.output)}
-        events: list[Event] = []
-        for position in reversed(range(len(self.tape.operations))):
-            operation = self.tape.operations[position]
-            if id(operation.output) not in gradients:
-                continue
-            temporary = operation.backward_temporary
-            if temporary != Bytes():
-                key = self._number(("backward", position), temporary)
-                events.append((True, key))
-            for tensor in operation.inputs:
-                if not tensor.requires_grad:
-                    continue
-                name = self._number(("gradient", id(tensor)), tensor.bytes)
-                if id(tensor) in gradients:  # added to the first, then freed
-                    extra = self._number(("again", position, id(tensor)), tensor.bytes)
-                    events += [(True, extra), (False, extra)]
-                else:
-                    events.append((True, name))
-                    gradients.add(id(tensor))
-            if temporary != Bytes():
-                events.append((False, key))
-            gradients.discard(id(operation.output))
-            events.append((False, self.index["gradient", id(operation.output)]))
-            for tensor in operation.saves:
-                readers[id(tensor)] -= 1
-                if not readers[id(tensor)] and tensor is not self.hidden:
-                    events.append((False, self._number(id(tensor), tensor.bytes)))
-        for leak in {id(t): t for t in self.tape.leaks}.values():
-            if leak is not self.hidden and not any(leak in o.saves for o in self.tape.operations):
-                events.append((False, self._number(id(leak), leak.bytes)))
-        return tuple(events)
+    for storage in (hidden, tape.operations[-1].output, backward.first):
+        number(storage)
+    numbered = [
+        tuple((is_request, number(storage)) for is_request, storage in events)
+        for events in (forward, saving, backward.events[1:])
+    ]
+    input_gradient = number(backward.gradients[id(hidden)])
+    return LayerEvents(tuple(sizes), numbered[0], numbered[1], numbered[2], input_gradient)
 
 
 @dataclass(frozen=True)
@@ -192,21 +127,23 @@ def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocato
     return allocator
 
 
-def _large(events: tuple[Event, ...], sizes: list[int]) -> list[Event]:
-    """Without what goes to the small pool; a layer's input and output stay."""
-    return [event for event in events if event[1] < 4 or sizes[event[1]] > SMALL_REQUEST]
+def _large(
+    events: tuple[NumberedEvent, ...], sizes: list[int], shared: frozenset[int]
+) -> list[NumberedEvent]:
+    """Without storages of the small pool, unless one layer hands them to the next."""
+    return [event for event in events if event[1] in shared or sizes[event[1]] > SMALL_REQUEST]
 
 
 class _Replay:
     def __init__(self, allocator: CachingAllocator, events: LayerEvents, sizes: Sizes) -> None:
         self.allocator, self.events, self.sizes = allocator, events, sizes
         self.bytes = [round(size.of(sizes.tokens)) for size in events.sizes]
-        self.forward = _large(events.forward, self.bytes)
-        self.forward_saving = _large(events.forward_saving, self.bytes)
-        self.backward = _large(events.backward, self.bytes)
+        self.forward = _large(events.forward, self.bytes, events.shared)
+        self.forward_saving = _large(events.forward_saving, self.bytes, events.shared)
+        self.backward = _large(events.backward, self.bytes, events.shared)
         self.first = self.forward if sizes.checkpointing else self.forward_saving
 
-    def _play(self, events: list[Event], live: dict[int, Block], sizes: list[int]) -> None:
+    def _play(self, events: list[NumberedEvent], live: dict[int, Block], sizes: list[int]) -> None:
         allocate, free = self.allocator.allocate, self.allocator.free
         for request, index in events:
             if request:
@@ -216,32 +153,32 @@ class _Replay:
 
     def step(self, *, first: bool) -> None:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
-        hidden = self.bytes[0]
-        stream = allocate(hidden)
+        hidden = self.bytes[INPUT]
+        residual = allocate(hidden)
         if first:
             allocate(s.workspace)  # the rotary embedding's product is the first
         lives: list[dict[int, Block]] = []
         for _ in range(s.layers):
-            live = {0: stream}
+            live = {INPUT: residual}
             self._play(self.first, live, self.bytes)
-            stream = live.pop(1)
+            residual = live.pop(OUTPUT)
             lives.append(live)
         normed = allocate(hidden)
         wide = allocate(FP32 * s.hidden_size * s.tokens) if s.hidden_element == BF16 else None
         gradient = self._loss(normed, first=first)
         if wide:
             free(wide)
-        free(stream)
+        free(residual)
         gradients = []
         for number in reversed(range(s.layers)):
             live = lives[number]
             if self._whole(number):
                 if s.checkpointing:
                     self._play(self.forward_saving, live, self.bytes)
-                    free(live.pop(1))
-                live[2] = gradient
+                    free(live.pop(OUTPUT))
+                live[OUTPUT_GRADIENT] = gradient
                 self._play(self.backward, live, self.bytes)
-                gradient = live.pop(3) if 3 in live else allocate(hidden)
+                gradient = live.pop(self.events.input_gradient)
             if s.large_adapter:
                 gradients.append(allocate(s.large_adapter))
             for block in live.values():
@@ -312,12 +249,12 @@ class _Replay:
     def evaluation(self) -> None:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
         sizes = [round(size.of(s.eval_tokens)) for size in self.events.sizes]
-        forward = _large(self.events.forward, sizes)
-        stream = allocate(sizes[0])
+        forward = _large(self.events.forward, sizes, self.events.shared)
+        residual = allocate(sizes[INPUT])
         for _ in range(min(2, s.layers)):
-            live = {0: stream}
+            live = {INPUT: residual}
             self._play(forward, live, sizes)
-            stream = live.pop(1)
+            residual = live.pop(OUTPUT)
             for block in live.values():
                 free(block)
         entries = s.vocab_size * s.eval_tokens
@@ -327,5 +264,5 @@ class _Replay:
             free(head)
         in_fp32 = FP32 * s.vocab_size * s.eval_fp32_tokens
         wide, soft = allocate(in_fp32), allocate(in_fp32)
-        for block in (soft, wide, logits, stream):
+        for block in (soft, wide, logits, residual):
             free(block)

@@ -13,11 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vram_search.estimate.memory.tape import NOTHING, Bytes, LiveBytes, Tape, Tensor
+from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.events import (
+    LiveBytes,
+    forward_events,
+    live_bytes,
+    recompute_events,
+    run_backward,
+)
+from vram_search.estimate.memory.tape import NOTHING, Bytes, Tape, Tensor
 from vram_search.spec.shape import Linear, ModelShape
-
-BF16 = 2
-FP32 = 4
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,18 @@ def layer_bytes(setup: LayerSetup) -> LayerBytes:
     tape, hidden = record_layer(setup, input_requires_grad=True)
     first, first_hidden = record_layer(setup, input_requires_grad=False)
     leaks = {id(tensor): tensor.bytes for tensor in tape.leaks if tensor is not hidden}
+    saved = tape.saved(without=hidden)
+    gradients, recomputed = recompute_events(tape, hidden)
+    backward = run_backward(tape, hidden).events
     return LayerBytes(
-        saved=tape.saved(without=hidden),
+        saved=saved,
         saves_input=any(tensor is hidden for tensor in tape.saved_tensors()),
         saved_first=first.saved(without=first_hidden),
         saves_first_input=any(tensor is first_hidden for tensor in first.saved_tensors()),
         kept_without_gradients=tuple(leaks.values()),
-        forward=_highest(tape.forward_moments()),
-        recomputed=_highest(tape.recompute_moments()),
-        backward=_highest(tape.backward_moments(without=hidden)),
+        forward=_highest(live_bytes(forward_events(tape, hidden, saving=True))),
+        recomputed=_highest(live_bytes(recomputed, start=gradients)),
+        backward=_highest(live_bytes(backward, start=sum(saved, NOTHING))),
     )
 
 

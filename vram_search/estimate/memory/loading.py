@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vram_search.estimate.memory.allocator import Block, CachingAllocator, Gap
-from vram_search.estimate.memory.persistent import BF16, FP32, NESTED_BLOCK, NF4_BLOCK
+from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.persistent import NESTED_BLOCK, NF4_BLOCK
 from vram_search.spec.shape import Linear, ModelShape
 
 MLP = frozenset({"down_proj", "gate_proj", "up_proj", "gate_up_proj"})

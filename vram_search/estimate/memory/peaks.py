@@ -5,9 +5,11 @@ A decoder layer is followed by `tape`; the model is that layer, repeated, with t
 
 from __future__ import annotations
 
-from vram_search.estimate.memory.layer import BF16, FP32, LayerBytes, LayerSetup, layer_bytes
+from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.events import LiveBytes
+from vram_search.estimate.memory.layer import LayerBytes, LayerSetup, layer_bytes
 from vram_search.estimate.memory.persistent import adapter_bytes, fresh_block
-from vram_search.estimate.memory.tape import NOTHING, Bytes, LiveBytes
+from vram_search.estimate.memory.tape import NOTHING, Bytes
 from vram_search.estimate.memory.workload import Workload
 
 LIGER_FUSED_LOSS = frozenset(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import Linear, ModelShape
 from vram_search.units import KIB, MIB
 
-BF16 = 2
-FP32 = 4
 BLOCK = 512
 """The caching allocator rounds every request up to this (`CUDACachingAllocator.cpp`,
 `kMinBlockSize`)."""

@@ -1,8 +1,8 @@
 """Peak bytes of one training, without a GPU and without torch.
 
-What stays (weights, adapter, states) is counted tensor by tensor (`static`, `loading`); what comes
-and goes, at the few moments that may be the peak (`moments`). What the allocator reserves beyond
-that is found by replaying the training's requests (`stream`), only when it is asked for.
+`persistent` and `loading` count what stays (weights, adapter, states) tensor by tensor. `peaks`
+gives what comes and goes, at the few moments that may be the peak. `allocation_trace` replays the
+training's requests to find what the allocator reserves beyond that, only if it is asked for.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import cached_property
 
 from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
 from vram_search.estimate.memory.allocator import SMALL_REQUEST, CachingAllocator
+from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.hardware import Hardware
-from vram_search.estimate.memory.layer import BF16
 from vram_search.estimate.memory.loading import Loaded, load
 from vram_search.estimate.memory.peaks import (
     attentions,
