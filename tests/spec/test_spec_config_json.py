@@ -43,14 +43,14 @@ def without(*names: str) -> dict[str, Any]:
 def test_missing_field_is_named(field: str, model_type: str) -> None:
     config = changed(model_type=model_type)
     del config[field]
-    with pytest.raises(InputError, match=f"x: the field '{field}' is missing"):
+    with pytest.raises(InputError, match=f"x: {field}: is missing"):
         parse_shape(config, "x")
 
 
 def test_family_that_is_not_modelled_is_named_with_the_field_it_lacks() -> None:
     config = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 9}
     with pytest.raises(
-        InputError, match=r"'num_attention_heads' is missing .*'mamba' is not"
+        InputError, match=r"num_attention_heads: is missing .*'mamba' is not"
     ) as caught:
         parse_shape(config, "x")
     assert "config.json of a causal language model" in caught.value.remedy
@@ -59,14 +59,14 @@ def test_family_that_is_not_modelled_is_named_with_the_field_it_lacks() -> None:
 @pytest.mark.parametrize("field", SIZES)
 @pytest.mark.parametrize("value", [0, -4, 1.5, "32", True, float("nan"), float("inf"), [32]])
 def test_senseless_size_is_named_with_its_value(field: str, value: object) -> None:
-    with pytest.raises(InputError, match=f"x: {field} is .*not a whole number above 0") as caught:
+    with pytest.raises(InputError, match=f"x: {field}: is not a whole number from 1 to") as caught:
         parse_shape(changed(**{field: value}), "x")
     assert repr(value) in caught.value.message
 
 
 @pytest.mark.parametrize("field", [*SIZES, "head_dim", "sliding_window"])
 def test_absurd_size_is_refused(field: str) -> None:
-    with pytest.raises(InputError, match=f"{field} is 1000000000000.*: absurd"):
+    with pytest.raises(InputError, match=f"{field}: is not a whole number .*is 1000000000000"):
         parse_shape(changed(model_type="mistral", **{field: 10**15}), "x")
 
 
@@ -82,21 +82,24 @@ def test_absurd_number_of_parameters_is_refused() -> None:
         ({"num_key_value_heads": 8}, r"num_attention_heads \(4\) is not a multiple of .* \(8\)"),
         ({"hidden_size": 33}, r"hidden_size \(33\) is not a multiple of .* \(4\)"),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 entries, but .* is 2"),
-        ({"layer_types": [1, 2]}, "layer_types is .*not a list of str"),
-        ({"layer_types": "full_attention"}, "layer_types is .*not a list of str"),
-        ({"attention_bias": "no"}, "attention_bias is 'no', neither true nor false"),
-        ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1, neither true nor false"),
-        ({"final_logit_softcapping": "30"}, "final_logit_softcapping is '30', not a number"),
-        ({"attn_logit_softcapping": -1}, "attn_logit_softcapping is -1, not a number from 0"),
-        ({"final_logit_softcapping": float("nan")}, "final_logit_softcapping is nan"),
-        ({"model_type": 3}, "'model_type' is not a text: 3"),
+        ({"layer_types": [1, 2]}, "layer_types: is not a list of texts"),
+        ({"layer_types": "full_attention"}, "layer_types: is not a list of texts"),
+        ({"attention_bias": "no"}, "attention_bias: is neither true nor false .is 'no'"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings: is neither true nor false .is 1"),
+        ({"final_logit_softcapping": "30"}, "final_logit_softcapping: is not a number .is '30'"),
+        ({"attn_logit_softcapping": -1}, "attn_logit_softcapping: is out of range .is -1"),
+        (
+            {"final_logit_softcapping": float("nan")},
+            "final_logit_softcapping: .*is nan",
+        ),
+        ({"model_type": 3}, "model_type: is not a text .is 3"),
         ({"is_encoder_decoder": True}, "'llama' is not a causal decoder"),
-        ({"text_config": [1]}, r"text_config is \[1\], not a mapping"),
-        ({"text_config": {}}, "'model_type' is missing"),
-        ({"quantization_config": "gptq"}, "quantization_config is 'gptq', not a mapping"),
-        ({"quantization_config": {}}, "'quant_method' is missing"),
-        ({"num_experts": "8"}, "num_experts is '8', not a whole number"),
-        ({"num_experts": 8, "mlp_only_layers": 3}, "mlp_only_layers is 3, not a list"),
+        ({"text_config": [1]}, r"text_config: is not a mapping .is \[1\]"),
+        ({"text_config": {}}, "model_type: is missing"),
+        ({"quantization_config": "gptq"}, "quantization_config: is not a mapping .is 'gptq'"),
+        ({"quantization_config": {}}, "quant_method: is missing"),
+        ({"num_experts": "8"}, "num_experts: is not a whole number"),
+        ({"num_experts": 8, "mlp_only_layers": 3}, "mlp_only_layers: is not a list"),
     ],
 )
 def test_contradiction_or_wrong_type_is_named(changes: dict[str, Any], why: str) -> None:
@@ -117,7 +120,7 @@ def test_family_whose_code_rounds_head_dim_down_is_no_contradiction() -> None:
 
 def test_model_of_experts_alone_needs_no_other_intermediate_size() -> None:
     config = without("intermediate_size") | {"model_type": "qwen3_5_moe_text", "num_experts": 4}
-    with pytest.raises(InputError, match="'moe_intermediate_size' is missing"):
+    with pytest.raises(InputError, match="moe_intermediate_size: is missing"):
         parse_shape(config, "x")
     shape = parse_shape(config | {"moe_intermediate_size": 16, "num_experts_per_tok": 2}, "x")
     assert shape.intermediate_size == 2 * 16
@@ -278,5 +281,5 @@ def test_path_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
 
 def test_size_that_is_not_a_number_in_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(changed(hidden_size=float("nan"))))
-    with pytest.raises(InputError, match="hidden_size is nan"):
+    with pytest.raises(InputError, match=r"hidden_size: .*is nan"):
         load_shape(tmp_path)

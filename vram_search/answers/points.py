@@ -11,8 +11,9 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate
 from vram_search.estimate.plausible import predict_plausible
-from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point, shown
+from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point
 from vram_search.spec.shape import ModelShape, load_shape
+from vram_search.typed_fields import shown
 
 MAX_FAULTS_SHOWN = 20
 
@@ -82,14 +83,14 @@ def _refusal(file: Path, faults: list[_RowFault]) -> InputError:
     lines = [f"{fault.where}: {fault.field}: {fault.message}" for fault in faults]
     if len(faults) == 1:
         return InputError(lines[0], faults[0].remedy)
-    shown = "\n".join(f"  {line}" for line in lines[:MAX_FAULTS_SHOWN])
+    listed = "\n".join(f"  {line}" for line in lines[:MAX_FAULTS_SHOWN])
     more = len(lines) - MAX_FAULTS_SHOWN
     if more > 0:
-        shown += f"\n  and {more} more"
+        listed += f"\n  and {more} more"
     remedies = dict.fromkeys(
         f"{fault.field}: {fault.remedy}" for fault in faults[:MAX_FAULTS_SHOWN]
     )
-    return InputError(f"{file}: {len(faults)} faults\n{shown}", "; ".join(remedies))
+    return InputError(f"{file}: {len(faults)} faults\n{listed}", "; ".join(remedies))
 
 
 def read_text(file: Path) -> str:
@@ -117,7 +118,9 @@ def parse_json(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RowError(("(the row)", f"not JSON ({error})", "write one JSON mapping")) from None
     if not isinstance(row, dict):
-        raise RowError(("(the row)", f"not a mapping {shown(row)}", "write {...} with the fields"))
+        raise RowError(
+            ("(the row)", f"not a mapping (is {shown(row)})", "write {...} with the fields")
+        )
     return row
 
 
@@ -152,16 +155,16 @@ def _checked_parts(row: dict[str, Any]) -> dict[str, Any]:
     """
     remedy = "write it as `vram-search estimate --points` prints it"
     if not isinstance(row["parts"], dict):
-        raise RowError(("parts", f"not a mapping {shown(row['parts'])}", remedy))
+        raise RowError(("parts", f"not a mapping (is {shown(row['parts'])})", remedy))
     totals = {key: row[key] for key in ("allocated_bytes", "required_bytes") if key in row}
     faults = [
-        (name, f"not a number of bytes {shown(size)}", remedy)
+        (name, f"not a number of bytes (is {shown(size)})", remedy)
         for name, size in [*row["parts"].items(), *totals.items()]
         if type(size) is not int or size < 0
     ]
     moment = row.setdefault("moment", "not said")
     if not isinstance(moment, str):
-        faults.append(("moment", f"not a text {shown(moment)}", remedy))
+        faults.append(("moment", f"not a text (is {shown(moment)})", remedy))
     if faults:
         raise RowError(*faults)
     return row

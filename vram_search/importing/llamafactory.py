@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vram_search.errors import InputError
-from vram_search.importing.fields import Fields
+from vram_search.importing.fields import RunFields
 from vram_search.importing.files import parse_json
 from vram_search.importing.history import History
 from vram_search.store import StepLoss
@@ -37,11 +37,11 @@ def parse_trainer_log(text: str, place: str) -> tuple[History, list[str]]:
             continue
         # An evaluation or prediction alone counts its batches as steps, without an epoch.
         if "epoch" in entry:
-            _add_line(history, Fields(entry, where))
+            _add_line(history, RunFields(entry, where))
     return history, notes
 
 
-def _add_line(history: History, line: Fields) -> None:
+def _add_line(history: History, line: RunFields) -> None:
     step = line.count("current_steps") or 0
     history.last_step = max(history.last_step, step)
     history.total_steps = line.count("total_steps") or history.total_steps
@@ -54,6 +54,6 @@ def _add_line(history: History, line: Fields) -> None:
     if eval_loss is not None:
         history.evaluations[step] = (eval_loss, 0.0)
     for key, name in _MEASURED.items():
-        gib = line.number(key)
+        gib = line.number_or_none(key)
         if gib is not None:
             history.measured[name] = max(history.measured.get(name, 0), round(gib * GIB))

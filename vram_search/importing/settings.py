@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vram_search.importing.fields import MAX_COUNT, MAX_TEXT, Fields
+from vram_search.importing.fields import MAX_COUNT, RunFields
 from vram_search.resources import shipped
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.shape import ModelShape, load_shape, shipped_shape_for
+from vram_search.typed_fields import MAX_TEXT
 
 MAX_SETTING_CHARACTERS = 100
 HYPERPARAMETERS = (
@@ -97,7 +98,7 @@ def read_training_yaml(settings: Settings, values: Mapping[Any, Any], place: str
         InputError: a value has the wrong kind; names its key.
     """
     names = AXOLOTL_KEYS if tool_of(values) == "axolotl" else {}
-    fields = Fields(values, place)
+    fields = RunFields(values, place)
     for key in KEPT_SETTINGS:
         value = values.get(key)
         is_text = isinstance(value, str) and len(value) <= MAX_SETTING_CHARACTERS
@@ -110,7 +111,7 @@ def read_training_yaml(settings: Settings, values: Mapping[Any, Any], place: str
 
 
 def read_settings(
-    settings: Settings, fields: Fields, names: Mapping[str, str] | None = None
+    settings: Settings, fields: RunFields, names: Mapping[str, str] | None = None
 ) -> None:
     """Adds what fields say; `names` maps our names to theirs where they differ.
 
@@ -118,18 +119,18 @@ def read_settings(
         InputError: a value has the wrong kind; names its key.
     """
     theirs = {name: name for name in HYPERPARAMETERS} | dict(names or {})
-    settings.model = fields.text(theirs.get("model_name_or_path", "model_name_or_path"))
+    settings.model = fields.label(theirs.get("model_name_or_path", "model_name_or_path"))
     settings.seed = fields.count("seed")
-    settings.know("optim", fields.text(theirs["optim"]))
+    settings.know("optim", fields.label(theirs["optim"]))
     settings.know("lora_target", lora_target(fields, theirs["lora_target"], settings.shape()))
     for name in ("lora_rank", "lora_alpha", "cutoff_len"):
         settings.know(name, fields.count(theirs[name], least=1))
-    settings.know("learning_rate", fields.number("learning_rate"))
+    settings.know("learning_rate", fields.number_or_none("learning_rate"))
     micro = theirs.get("per_device_train_batch_size", "per_device_train_batch_size")
     settings.know("batch_size", batch_size(fields, micro))
 
 
-def batch_size(fields: Fields, micro_batch_key: str) -> int | None:
+def batch_size(fields: RunFields, micro_batch_key: str) -> int | None:
     """Sequences per optimizer step on one device, where both factors are written."""
     micro = fields.count(micro_batch_key, least=1)
     steps = fields.count("gradient_accumulation_steps", least=1)
@@ -146,17 +147,17 @@ def read_adapter_config(settings: Settings, values: dict[str, Any], place: str) 
     Raises:
         InputError: not a LoRA adapter, or a value has the wrong kind; names its key.
     """
-    fields = Fields(values, place)
-    kind = fields.text("peft_type")
+    fields = RunFields(values, place)
+    kind = fields.label("peft_type")
     if kind is not None and kind != "LORA":
         raise fields.refused("peft_type", "is not LoRA", "only LoRA trainings are imported")
-    settings.model = settings.model or fields.text("base_model_name_or_path")
+    settings.model = settings.model or fields.label("base_model_name_or_path")
     settings.know("lora_rank", fields.count("r", least=1))
     settings.know("lora_alpha", fields.count("lora_alpha", least=1))
     settings.know("lora_target", lora_target(fields, "target_modules", settings.shape()))
 
 
-def lora_target(fields: Fields, key: str, shape: ModelShape | None) -> str | None:
+def lora_target(fields: RunFields, key: str, shape: ModelShape | None) -> str | None:
     """A set's name where the modules are one of LORA_TARGET_SETS, else their names with commas.
 
     A pattern, as peft allows, is kept as it is.
@@ -164,7 +165,7 @@ def lora_target(fields: Fields, key: str, shape: ModelShape | None) -> str | Non
     Raises:
         InputError: neither a text nor a list of texts.
     """
-    value = fields.raw(key)
+    value = fields.found(key)[1]
     if value is None or value == []:
         return None
     names = value.split(",") if isinstance(value, str) else value

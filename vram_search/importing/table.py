@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
-from vram_search.importing.fields import Fields
+from vram_search.importing.fields import RunFields
 from vram_search.importing.files import read_text
 from vram_search.importing.folder import imported_trial
 from vram_search.importing.history import History
@@ -123,8 +123,8 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _trial(path: Path, line: int, cells: dict[str, str]) -> ImportedTrial:
-    fields = Fields(cells, f"{path}, line {line}")
-    name = fields.text("run")
+    fields = RunFields(cells, f"{path}, line {line}")
+    name = fields.label("run")
     if name is None:
         raise fields.refused("run", "is missing", "give the run a name")
     settings = Settings()
@@ -146,20 +146,20 @@ def _trial(path: Path, line: int, cells: dict[str, str]) -> ImportedTrial:
         settings=settings,
         history=history,
         reported=reported,
-        notes=[note for key in ("source", "note") if (note := fields.text(key))],
+        notes=[note for key in ("source", "note") if (note := fields.label(key))],
         files=[path.name],
         fingerprint=_fingerprint(cells),
     )
     return _as_written(trial, fields)
 
 
-def _as_written(trial: ImportedTrial, fields: Fields) -> ImportedTrial:
+def _as_written(trial: ImportedTrial, fields: RunFields) -> ImportedTrial:
     """The outcome and what else a person knows better than the logs."""
     outcome = _outcome(fields)
     result = trial.result
     error = None
     if outcome not in ("complete", "pruned"):
-        error = {"stage": "train", "step": result.steps_done, "message": fields.text("note") or ""}
+        error = {"stage": "train", "step": result.steps_done, "message": fields.label("note") or ""}
     return replace(
         trial,
         result=replace(
@@ -168,26 +168,26 @@ def _as_written(trial: ImportedTrial, fields: Fields) -> ImportedTrial:
             error=error,
             trainable_parameters=fields.count("trainable_parameters")
             or result.trainable_parameters,
-            device=fields.text("device"),
+            device=fields.label("device"),
         ),
     )
 
 
-def _history(fields: Fields) -> History:
+def _history(fields: RunFields) -> History:
     done, total = fields.count("steps_done") or 0, fields.count("steps_total") or 0
     eval_loss, reserved = fields.loss("eval_loss"), _bytes(fields, "reserved_bytes")
     return History(
         evaluations={} if eval_loss is None else {done: (eval_loss, 0.0)},
         last_step=done,
         total_steps=total,
-        train_runtime=fields.number("train_runtime"),
+        train_runtime=fields.number_or_none("train_runtime"),
         train_loss=fields.loss("train_loss"),
         measured={"reserved_bytes": reserved} if reserved else {},
     )
 
 
-def _outcome(fields: Fields) -> Outcome:
-    written = fields.text("outcome")
+def _outcome(fields: RunFields) -> Outcome:
+    written = fields.label("outcome")
     for outcome in OUTCOMES:
         if outcome == written:
             return outcome
@@ -195,8 +195,8 @@ def _outcome(fields: Fields) -> Outcome:
     raise fields.refused("outcome", what, f"write one of: {', '.join(OUTCOMES)}")
 
 
-def _bytes(fields: Fields, key: str) -> int | None:
-    text = fields.text(key)
+def _bytes(fields: RunFields, key: str) -> int | None:
+    text = fields.label(key)
     try:
         return None if text is None else parse_bytes(text)
     except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vram_search.errors import InputError
-from vram_search.importing.fields import Fields
+from vram_search.importing.fields import RunFields
 from vram_search.importing.history import History
 from vram_search.store import StepLoss
 
@@ -20,7 +20,7 @@ def parse_trainer_state(state: dict[str, Any], place: str) -> History:
     Raises:
         InputError: a value has the wrong kind; names it.
     """
-    fields = Fields(state, place)
+    fields = RunFields(state, place)
     history = History(
         last_step=fields.count("global_step") or 0, total_steps=fields.count("max_steps") or 0
     )
@@ -32,11 +32,11 @@ def parse_trainer_state(state: dict[str, Any], place: str) -> History:
             f"{place}: log_history: is not a list of objects", "restore the file as it was written"
         )
     for position, entry in enumerate(entries):
-        _add_entry(history, Fields(entry, f"{place}: log_history[{position}]"))
+        _add_entry(history, RunFields(entry, f"{place}: log_history[{position}]"))
     return history
 
 
-def _add_entry(history: History, entry: Fields) -> None:
+def _add_entry(history: History, entry: RunFields) -> None:
     step = entry.count("step") or 0
     history.last_step = max(history.last_step, step)
     loss, eval_loss = entry.loss("loss"), entry.loss("eval_loss")
@@ -45,12 +45,12 @@ def _add_entry(history: History, entry: Fields) -> None:
             step, loss, entry.loss("learning_rate"), entry.loss("grad_norm")
         )
     if eval_loss is not None:
-        history.evaluations[step] = (eval_loss, entry.number("eval_runtime") or 0.0)
+        history.evaluations[step] = (eval_loss, entry.number_or_none("eval_runtime") or 0.0)
     _add_end(history, entry)
 
 
-def _add_end(history: History, entry: Fields) -> None:
-    runtime = entry.number("train_runtime")
+def _add_end(history: History, entry: RunFields) -> None:
+    runtime = entry.number_or_none("train_runtime")
     if runtime is not None:
         history.ended = True
         history.train_runtime = runtime
@@ -65,8 +65,11 @@ def add_results(history: History, results: dict[str, Any], place: str) -> None:
     Raises:
         InputError: a value has the wrong kind; names it.
     """
-    fields = Fields(results, place)
+    fields = RunFields(results, place)
     _add_end(history, fields)
     eval_loss = fields.loss("eval_loss")
     if eval_loss is not None:
-        history.evaluations[history.last_step] = (eval_loss, fields.number("eval_runtime") or 0.0)
+        history.evaluations[history.last_step] = (
+            eval_loss,
+            fields.number_or_none("eval_runtime") or 0.0,
+        )

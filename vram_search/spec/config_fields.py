@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.typed_fields import FieldError, TypedFields
 
-MAX_SIZE = 2**31
 MAX_LAYERS = 10_000
 
 ALIASES = {
@@ -25,117 +26,50 @@ ALIASES = {
 """Other names of a field: `attribute_map` of transformers' `models/*/configuration_*.py`, and the
 feed-forward sizes of GPT-2 (`n_inner`), OPT and XGLM (`ffn_dim`) and Falcon (`ffn_hidden_size`)."""
 
-_CONFIG_EXPECTED = "a Hugging Face config.json of a causal language model is expected"
+CONFIG_EXPECTED = "a Hugging Face config.json of a causal language model is expected"
 
 
-class Fields:
-    """The fields of one configuration, with its family's defaults."""
+@dataclass(frozen=True)
+class ConfigFields(TypedFields):
+    """The fields of one configuration, each under any of its names, with its family's defaults."""
 
-    def __init__(
-        self, config: Mapping[str, Any], source: str, defaults: Mapping[str, Any] | None = None
-    ) -> None:
-        self.config, self.source = config, source
-        self.defaults = defaults or {}
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_defaults(self, defaults: Mapping[str, Any]) -> Fields:
-        return Fields(self.config, self.source, defaults)
+    def with_defaults(self, defaults: Mapping[str, Any]) -> ConfigFields:
+        return replace(self, defaults=defaults)
 
-    def fault(self, message: str, remedy: str = _CONFIG_EXPECTED) -> InputError:
-        return InputError(f"{self.source}: {message}", remedy)
+    def found(self, key: str) -> tuple[str, Any]:
+        for name in (key, *ALIASES.get(key, ())):
+            if name in self.values:
+                return name, self.values[name]
+        return key, self.defaults.get(key)
 
-    def _named(self, name: str) -> tuple[str, Any]:
-        """The first of the field's names that is there, and its value."""
-        for key in (name, *ALIASES.get(name, ())):
-            if key in self.config:
-                return key, self.config[key]
-        return name, self.defaults.get(name)
+    def fault(self, message: str, remedy: str = CONFIG_EXPECTED) -> InputError:
+        return InputError(f"{self.place}: {message}", remedy)
 
-    def size(self, name: str, *, largest: int = MAX_SIZE) -> int:
-        """A whole number from 1; required.
+    def refused(self, key: str, problem: str, remedy: str = CONFIG_EXPECTED) -> FieldError:
+        return super().refused(key, problem, CONFIG_EXPECTED)
 
-        Raises:
-            InputError: it is missing or anything else.
-        """
-        key, value = self._named(name)
-        if value is None and key not in self.config:
-            raise self.fault(f"the field {name!r} is missing")
-        return self._checked(key, value, largest)
-
-    def size_or_none(self, name: str) -> int | None:
-        """As `size`; None where it is null or missing and the family has no default."""
-        key, value = self._named(name)
-        return None if value is None else self._checked(key, value, MAX_SIZE)
+    def missing(self, key: str, remedy: str = CONFIG_EXPECTED) -> FieldError:
+        return super().missing(key, CONFIG_EXPECTED)
 
     def count(self, name: str) -> int:
         """A whole number from 0; 0 where it is null or missing."""
-        key, value = self._named(name)
-        return 0 if value is None or value == 0 else self._checked(key, value, MAX_SIZE)
-
-    def _checked(self, key: str, value: object, largest: int) -> int:
-        if type(value) is not int or value <= 0:
-            raise self.fault(f"{key} is {_shown(value)}, not a whole number above 0")
-        if value > largest:
-            raise self.fault(f"{key} is {_shown(value)}: absurd, above {largest:,}")
-        return value
-
-    def flag(self, name: str) -> bool:
-        """True or false; false where it is null or missing and the family has no default."""
-        key, value = self._named(name)
-        if value is not None and type(value) is not bool:
-            raise self.fault(f"{key} is {_shown(value)}, neither true nor false")
-        return bool(value)
-
-    def number(self, name: str) -> float:
-        """A number from 0; 0 where it is null or missing and the family has no default."""
-        key, value = self._named(name)
-        if value is None:
-            return 0.0
-        if type(value) not in (int, float) or not 0 <= value < MAX_SIZE:
-            raise self.fault(f"{key} is {_shown(value)}, not a number from 0")
-        return float(value)
-
-    def text(self, name: str) -> str:
-        """Text; required."""
-        key, value = self._named(name)
-        if not isinstance(value, str) or not value:
-            what = "missing" if value is None else f"not a text: {_shown(value)}"
-            raise self.fault(f"the field {key!r} is {what}")
-        return value
-
-    def section(self, name: str) -> Mapping[str, Any] | None:
-        """A mapping; None where it is null or missing."""
-        key, value = self._named(name)
-        if value is not None and not isinstance(value, dict):
-            raise self.fault(f"{key} is {_shown(value)}, not a mapping")
-        return value
+        return self.size_or_none(name, least=0) or 0
 
     def per_layer(self, name: str, layers: int, kind: type) -> list[Any] | None:
         """One value of a kind for each layer; None where it is null or missing."""
-        key, value = self._named(name)
-        if value is None:
-            return None
-        if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
-            raise self.fault(f"{key} is {_shown(value)}, not a list of {kind.__name__}")
-        if len(value) != layers:
+        values = self.list_of(kind, name)
+        if values is not None and len(values) != layers:
             raise self.fault(
-                f"{key} has {len(value)} entries, but num_hidden_layers is {layers}",
+                f"{name} has {len(values)} entries, but num_hidden_layers is {layers}",
                 "the two contradict each other: is the file from the model's publisher?",
             )
-        return value
+        return values
 
     def layer_numbers(self, name: str) -> frozenset[int]:
         """Layers by number, from 0; none where it is null or missing."""
-        key, value = self._named(name)
-        if value is None:
-            return frozenset()
-        if not isinstance(value, list) or not all(type(entry) is int for entry in value):
-            raise self.fault(f"{key} is {_shown(value)}, not a list of layer numbers")
-        return frozenset(value)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+        return frozenset(self.list_of(int, name) or ())
 
 
 def load_config(file: Path) -> dict[str, Any]:
@@ -154,7 +88,7 @@ def load_config(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{file}: not JSON ({error})", "is the download complete?") from None
     except RecursionError:
-        raise InputError(f"{file}: too deeply nested", _CONFIG_EXPECTED) from None
+        raise InputError(f"{file}: too deeply nested", CONFIG_EXPECTED) from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a config.json (it holds no mapping)")
     return config

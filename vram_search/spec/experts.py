@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vram_search.spec.config_fields import Fields
+from vram_search.spec.config_fields import ConfigFields
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Experts:
     """Intermediate features that one token passes through in a layer."""
 
 
-def read_experts(fields: Fields, hidden: int, intermediate: int, layers: int) -> Experts | None:
+def read_experts(
+    fields: ConfigFields, hidden: int, intermediate: int, layers: int
+) -> Experts | None:
     """What a config.json says of experts; None where it names fewer than two.
 
     Sources: transformers `models/mixtral/modeling_mixtral.py` (`MixtralExperts`),
@@ -49,7 +51,7 @@ def read_experts(fields: Fields, hidden: int, intermediate: int, layers: int) ->
     )
 
 
-def _layers_without_experts(fields: Fields, layers: int) -> int:
+def _layers_without_experts(fields: ConfigFields, layers: int) -> int:
     step = fields.count("decoder_sparse_step") or 1
     first = fields.count("first_k_dense_replace")
     named = fields.layer_numbers("mlp_only_layers")

@@ -11,37 +11,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from vram_search.spec.config_fields import Fields
+from vram_search.spec.config_fields import ConfigFields
 
-SlidingRule = Callable[[Fields, int], int]
+SlidingRule = Callable[[ConfigFields, int], int]
 """How many of `n` layers slide by the configuration class, where `layer_types` is not given."""
 
 
-def _every_layer(_fields: Fields, n: int) -> int:
+def _every_layer(_fields: ConfigFields, n: int) -> int:
     return n
 
 
-def _every_other_layer(_fields: Fields, n: int) -> int:
+def _every_other_layer(_fields: ConfigFields, n: int) -> int:
     return n - n // 2
 
 
-def _all_but_every_nth(fields: Fields, n: int) -> int:
+def _all_but_every_nth(fields: ConfigFields, n: int) -> int:
     return n - n // fields.size("sliding_window_pattern")
 
 
-def _all_but_every_fourth(_fields: Fields, n: int) -> int:
+def _all_but_every_fourth(_fields: ConfigFields, n: int) -> int:
     return n - n // 4
 
 
-def _all_but_every_fourth_from_first(_fields: Fields, n: int) -> int:
+def _all_but_every_fourth_from_first(_fields: ConfigFields, n: int) -> int:
     return n - -(-n // 4)
 
 
-def _upper_layers(fields: Fields, n: int) -> int:
+def _upper_layers(fields: ConfigFields, n: int) -> int:
     return max(0, n - fields.count("max_window_layers"))
 
 
-def _layers_without_rotation(fields: Fields, n: int) -> int:
+def _layers_without_rotation(fields: ConfigFields, n: int) -> int:
     if not fields.flag("use_sliding_window"):
         return 0
     rotates = fields.per_layer("no_rope_layers", n, int)
@@ -238,7 +238,7 @@ def family_of(model_type: str) -> Family:
     return MODELLED.get(model_type) or GENERIC.get(model_type) or _UNKNOWN
 
 
-def read_window(fields: Fields, family: Family, layers: int) -> tuple[int, int]:
+def read_window(fields: ConfigFields, family: Family, layers: int) -> tuple[int, int]:
     """The sliding window in tokens, and its layers; 0 and 0 where none slides."""
     types = fields.per_layer("layer_types", layers, str)
     window = fields.count("sliding_window")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vram_search.spec.config_fields import Fields
+from vram_search.spec.config_fields import ConfigFields
 from vram_search.spec.experts import Experts
 from vram_search.spec.families import GENERIC, MODELLED
 
@@ -77,7 +77,7 @@ _LAYER_KINDS = frozenset({"full_attention", "sliding_attention"})
 
 
 def reasons(
-    fields: Fields, outer: Fields, model_type: str, layers: int, experts: Experts | None
+    fields: ConfigFields, outer: ConfigFields, model_type: str, layers: int, experts: Experts | None
 ) -> tuple[str, ...]:
     """Empty where the model is modelled.
 
@@ -93,10 +93,10 @@ def reasons(
     found += [f"{name} {fields.number(name):g}" for name in _DROPOUTS if fields.number(name)]
     if fields.flag("use_post_norm"):
         found.append("use_post_norm: norms before and after")
-    if fields.config.get("use_bidirectional_attention"):  # true, or "vision"
+    if fields.values.get("use_bidirectional_attention"):  # true, or "vision"
         found.append("use_bidirectional_attention")
-    if any(outer.config.get(key) is not None for key in OTHER_MODALITIES):
-        found.append(f"{outer.config.get('model_type')}: the text model alone is counted")
+    if any(outer.values.get(key) is not None for key in OTHER_MODALITIES):
+        found.append(f"{outer.values.get('model_type')}: the text model alone is counted")
     method = _quantization(outer) or _quantization(fields)
     if method:
         found.append(f"the checkpoint is already quantised ({method})")
@@ -116,13 +116,13 @@ def _of_family(model_type: str, experts: Experts | None) -> tuple[str, ...]:
     return (f"model_type {model_type!r} is unknown: estimated as a decoder{mlp}",)
 
 
-def _quantization(fields: Fields) -> str:
+def _quantization(fields: ConfigFields) -> str:
     """The method of a checkpoint that holds quantised weights; bitsandbytes' NF4 is what this
     program uses itself."""
     section = fields.section("quantization_config")
     if section is None:
         return ""
-    quantization = Fields(section, fields.source)
+    quantization = ConfigFields(section, fields.place)
     skipped = section.get("llm_int8_skip_modules") or ["lm_head"]
     if section.get("bnb_4bit_quant_type") == "nf4" and skipped == ["lm_head"]:
         return ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.resources import shipped
-from vram_search.spec.config_fields import MAX_LAYERS, Fields, load_config
+from vram_search.spec.config_fields import MAX_LAYERS, ConfigFields, load_config
 from vram_search.spec.experts import read_experts
 from vram_search.spec.families import (
     MLP_OF_FOUR_HIDDEN,
@@ -152,9 +152,9 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
     Raises:
         InputError: not a causal decoder, or a field is missing, senseless or contradicts another.
     """
-    outer = Fields(config, source)
+    outer = ConfigFields(config, source)
     text_config = outer.section("text_config")
-    fields = outer if text_config is None else Fields(text_config, source)
+    fields = outer if text_config is None else ConfigFields(text_config, source)
     _check_decoder(outer, fields)
     model_type = fields.text("model_type")
     family = family_of(model_type)
@@ -171,17 +171,19 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
     return shape
 
 
-def _check_decoder(outer: Fields, fields: Fields) -> None:
-    is_wrapper = any(key in outer.config for key in OTHER_MODALITIES)
-    if is_wrapper and fields is outer and "hidden_size" not in outer.config:
+def _check_decoder(outer: ConfigFields, fields: ConfigFields) -> None:
+    is_wrapper = any(key in outer.values for key in OTHER_MODALITIES)
+    if is_wrapper and fields is outer and "hidden_size" not in outer.values:
         raise outer.fault("the field 'text_config' is missing")
     model_type = fields.text("model_type")
     if model_type in NOT_DECODERS or any(f.flag("is_encoder_decoder") for f in (outer, fields)):
         raise outer.fault(f"model_type {model_type!r} is not a causal decoder")
 
 
-def _shape(fields: Fields, outer: Fields, model_type: str, family: Family) -> ModelShape:
-    layers = fields.size("num_hidden_layers", largest=MAX_LAYERS)
+def _shape(
+    fields: ConfigFields, outer: ConfigFields, model_type: str, family: Family
+) -> ModelShape:
+    layers = fields.size("num_hidden_layers", most=MAX_LAYERS)
     hidden, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     intermediate = _intermediate_size(fields, model_type, hidden)
     kv_heads = fields.size_or_none("num_key_value_heads") or heads
@@ -223,7 +225,7 @@ def _shape(fields: Fields, outer: Fields, model_type: str, family: Family) -> Mo
     )
 
 
-def _head_dim(fields: Fields, model_type: str, hidden: int, heads: int) -> int:
+def _head_dim(fields: ConfigFields, model_type: str, hidden: int, heads: int) -> int:
     if hidden % heads and model_type not in HEAD_DIM_ROUNDED_DOWN:
         raise fields.fault(
             f"hidden_size ({hidden}) is not a multiple of num_attention_heads ({heads}), "
@@ -232,7 +234,7 @@ def _head_dim(fields: Fields, model_type: str, hidden: int, heads: int) -> int:
     return hidden // heads
 
 
-def _intermediate_size(fields: Fields, model_type: str, hidden: int) -> int:
+def _intermediate_size(fields: ConfigFields, model_type: str, hidden: int) -> int:
     if model_type in MLP_OF_FOUR_HIDDEN:
         return fields.size_or_none("intermediate_size") or 4 * hidden
     if fields.count("num_experts") > 1 and fields.size_or_none("intermediate_size") is None:
@@ -240,12 +242,12 @@ def _intermediate_size(fields: Fields, model_type: str, hidden: int) -> int:
     return fields.size("intermediate_size")
 
 
-def _bias(fields: Fields, bias: bool | str) -> bool:
+def _bias(fields: ConfigFields, bias: bool | str) -> bool:
     return fields.flag(bias) if isinstance(bias, str) else bias
 
 
 def _attention_linears(
-    fields: Fields, family: Family, hidden: int, q_size: int, kv_size: int
+    fields: ConfigFields, family: Family, hidden: int, q_size: int, kv_size: int
 ) -> tuple[Linear, ...]:
     qkv_bias, o_bias = _bias(fields, family.qkv_bias), _bias(fields, family.o_bias)
     o_proj = Linear("o_proj", q_size, hidden, o_bias)
@@ -260,7 +262,7 @@ def _attention_linears(
 
 
 def _mlp_linears(
-    fields: Fields, family: Family, hidden: int, intermediate: int
+    fields: ConfigFields, family: Family, hidden: int, intermediate: int
 ) -> tuple[Linear, ...]:
     bias = _bias(fields, family.mlp_bias)
     down_proj = Linear("down_proj", intermediate, hidden, bias)
@@ -273,10 +275,10 @@ def _mlp_linears(
     )
 
 
-def _is_tied(outer: Fields, fields: Fields) -> bool:
+def _is_tied(outer: ConfigFields, fields: ConfigFields) -> bool:
     """A wrapper's own switch counts where it has one."""
     key = "tie_word_embeddings"
-    return outer.flag(key) if outer.config.get(key) is not None else fields.flag(key)
+    return outer.flag(key) if outer.values.get(key) is not None else fields.flag(key)
 
 
 def load_shape(path: Path) -> ModelShape:

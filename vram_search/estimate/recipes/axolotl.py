@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.keys import (
-    Keys,
     Recipe,
+    RecipeKeys,
     modules_named,
     optimizer_named,
     shape_named,
@@ -56,7 +56,7 @@ UNMODELLED = {
 """Axolotl's keys that change bytes in a way no term of the estimate holds."""
 
 
-def read_axolotl(keys: Keys) -> Recipe:
+def read_axolotl(keys: RecipeKeys) -> Recipe:
     """The training that a file of Axolotl describes.
 
     Keys that decide: load_in_4bit, load_in_8bit, adapter, lora_r,
@@ -70,7 +70,7 @@ def read_axolotl(keys: Keys) -> Recipe:
     """
     if not keys.has("adapter"):
         raise keys.refused("adapter", "is missing: a full fine-tuning", "allowed: lora, qlora")
-    adapter = keys.choice("adapter", "", ("lora", "qlora"))
+    adapter = keys.choice("adapter", ("lora", "qlora"))
     notes = keys.unmodelled(UNMODELLED)
     if keys.values.get("bf16") is False and not keys.values.get("fp16"):
         notes.append("bf16: off, and fp16 too; what an fp32 training adds is not modelled")
@@ -83,28 +83,28 @@ def read_axolotl(keys: Keys) -> Recipe:
     checkpointing = keys.values.get("gradient_checkpointing")
     if isinstance(checkpointing, str):
         allowed = ("offload", "offload_disk", "unsloth")
-        keys.choice("gradient_checkpointing", "", allowed)
+        keys.choice("gradient_checkpointing", allowed)
         notes.append(f"gradient_checkpointing: {checkpointing} counted as on; not modelled")
     keys.flag("sdp_attention")
     keys.flag("flash_attention")
     is_eager = keys.flag("eager_attention") or keys.values.get("attn_implementation") == "eager"
-    sequence_len = keys.count("sequence_len", 512)
-    micro_batch = keys.count("micro_batch_size", 1)
-    has_eval_rows = keys.amount("val_set_size") > 0 or bool(keys.values.get("test_datasets"))
+    sequence_len = keys.size("sequence_len", 512)
+    micro_batch = keys.size("micro_batch_size", 1)
+    has_eval_rows = keys.number("val_set_size") > 0 or bool(keys.values.get("test_datasets"))
     evaluates = has_eval_rows and keys.strategy("eval_strategy", "epoch") != "no"
-    eval_batch = keys.count("eval_batch_size", micro_batch)
+    eval_batch = keys.size("eval_batch_size", micro_batch)
     model = keys.text("base_model")
     shape = shape_named(keys, "base_model", model)
     workload = Workload(
         shape=shape,
         lora_modules=_modules(keys, shape),
-        lora_rank=keys.count("lora_r", None),
+        lora_rank=keys.size("lora_r"),
         optimizer=optimizer_named(keys, "optimizer", "adamw_torch_fused"),
         per_device_train_batch_size=micro_batch,
         cutoff_len=sequence_len,
         gradient_checkpointing=isinstance(checkpointing, str)
         or keys.flag("gradient_checkpointing"),
-        gradient_accumulation_steps=keys.count("gradient_accumulation_steps", 1),
+        gradient_accumulation_steps=keys.size("gradient_accumulation_steps", 1),
         quantization=quantization,
         double_quantization=True,
         attention="eager" if is_eager else "sdpa",
@@ -119,7 +119,7 @@ def read_axolotl(keys: Keys) -> Recipe:
     return Recipe(workload, model, "axolotl", notes)
 
 
-def _quantization(keys: Keys, adapter: str) -> str:
+def _quantization(keys: RecipeKeys, adapter: str) -> str:
     in_4bit, in_8bit = keys.flag("load_in_4bit"), keys.flag("load_in_8bit")
     if in_4bit and in_8bit:
         raise keys.refused("load_in_8bit", "stands beside load_in_4bit", "keep one of them")
@@ -128,7 +128,7 @@ def _quantization(keys: Keys, adapter: str) -> str:
     return "nf4" if in_4bit else "int8" if in_8bit else "none"
 
 
-def _modules(keys: Keys, shape: ModelShape) -> tuple[str, ...]:
+def _modules(keys: RecipeKeys, shape: ModelShape) -> tuple[str, ...]:
     named = keys.values.get("lora_target_modules")
     if keys.flag("lora_target_linear") or named == "all-linear":
         return modules_named(keys, "lora_target_linear", "all", shape)
@@ -141,7 +141,7 @@ def _modules(keys: Keys, shape: ModelShape) -> tuple[str, ...]:
     return modules_named(keys, "lora_target_modules", named, shape)
 
 
-def _fused_loss(keys: Keys, notes: list[str]) -> bool:
+def _fused_loss(keys: RecipeKeys, notes: list[str]) -> bool:
     """The key acts through the plugin alone (Axolotl `integrations/liger/plugin.py`)."""
     plugins = keys.values.get("plugins") or []
     if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):

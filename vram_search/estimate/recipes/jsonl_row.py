@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vram_search.errors import InputError
@@ -13,17 +14,15 @@ from vram_search.estimate.memory.predict import Estimate
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import ModelShape
+from vram_search.typed_fields import FieldError, TypedFields, shown
 
-MAX_SIZE = 2**31
-"""No rank, length or batch is larger."""
 MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
-QUANTIZATIONS = ("nf4", "int8", "none")
-ATTENTIONS = ("sdpa", "eager")
 LENGTHS = ("full", "random", "worst_first")
 ALL_TARGETS = ("all", "all-linear")
 ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
 _REQUIRED_SIZES = ("lora_rank", "per_device_train_batch_size", "cutoff_len")
+_CHOICES = {"quantization": ("nf4", "int8", "none"), "attention": ("sdpa", "eager")}
 _FLAGS = (
     "gradient_checkpointing",
     "double_quantization",
@@ -72,128 +71,90 @@ def parse_point(row: dict[str, Any], shape_of: Callable[[str], ModelShape]) -> P
     Raises:
         RowError: with every fault of the row.
     """
-    reader = _Reader(row)
-    model = reader.model()
-    shape = reader.shape(model, shape_of)
-    note = reader.note()
-    fields: dict[str, Any] = {}
-    for name in _REQUIRED_SIZES:
-        fields[name] = reader.size(name)
-    fields["optimizer"] = reader.choice("optimizer", OPTIMIZERS)
-    for name in _FLAGS:
-        if name in row:
-            fields[name] = reader.flag(name)
-    for name, choices in (("quantization", QUANTIZATIONS), ("attention", ATTENTIONS)):
-        if name in row:
-            fields[name] = reader.choice(name, choices)
-    if "gradient_accumulation_steps" in row:
-        fields["gradient_accumulation_steps"] = reader.size("gradient_accumulation_steps")
-    if "per_device_eval_batch_size" in row:
-        fields["per_device_eval_batch_size"] = reader.size("per_device_eval_batch_size", least=0)
-        fields["eval_cutoff_len"] = fields["cutoff_len"]
-    if "lengths" in row:
-        fields["equal_lengths"] = reader.choice("lengths", LENGTHS) == "full"
-    fields["expandable_segments"] = reader.expandable_segments()
-    fields["lora_modules"] = reader.targets(shape)
-    if reader.faults:
-        raise RowError(*reader.faults)
-    assert shape is not None, "else there is a fault"
-    return Point(model, note, Workload(shape=shape, **fields))
+    fields = _RowFields(row, "row")
+    faults: list[FieldError] = []
+    read: dict[str, Any] = {}
 
-
-class _Reader:
-    """Takes fields from a row and collects what is wrong; a faulty field reads as a stand-in."""
-
-    def __init__(self, row: dict[str, Any]) -> None:
-        self._row = row
-        self.faults: list[tuple[str, str, str]] = []
-
-    def _fault(self, name: str, message: str, remedy: str) -> None:
-        if name not in self._row:
-            message = "is missing"
-        self.faults.append((name, message, remedy))
-
-    def model(self) -> str:
-        value = self._row.get("model")
-        is_name = isinstance(value, str) and MODEL_NAME.fullmatch(value) is not None
-        if not is_name or value in (".", ".."):
-            self._fault(
-                "model",
-                f"not a model's name {shown(value)}",
-                "name a folder inside --models: letters, digits, '.', '_' and '-', no path",
-            )
-            return ""
-        return str(value)
-
-    def shape(self, model: str, shape_of: Callable[[str], ModelShape]) -> ModelShape | None:
-        if not model:
-            return None
+    def add(name: str, value: Callable[[], object]) -> None:
         try:
-            return shape_of(model)
+            read[name] = value()
+        except FieldError as error:
+            faults.append(error)
+
+    add("shape", lambda: fields.shape(shape_of))
+    shape = read.get("shape")
+    add("note", lambda: fields.text_or_none("note"))
+    for name in _REQUIRED_SIZES:
+        add(name, partial(fields.size, name))
+    add("optimizer", lambda: fields.choice("optimizer", OPTIMIZERS))
+    for name in filter(row.__contains__, _FLAGS):
+        add(name, partial(fields.written_flag, name))
+    for name in filter(row.__contains__, _CHOICES):
+        add(name, partial(fields.choice, name, _CHOICES[name]))
+    if "gradient_accumulation_steps" in row:
+        add("gradient_accumulation_steps", lambda: fields.size("gradient_accumulation_steps"))
+    if "per_device_eval_batch_size" in row:
+        add(
+            "per_device_eval_batch_size", lambda: fields.size("per_device_eval_batch_size", least=0)
+        )
+        read["eval_cutoff_len"] = read.get("cutoff_len")
+    if "lengths" in row:
+        add("equal_lengths", lambda: fields.choice("lengths", LENGTHS) == "full")
+    add("expandable_segments", fields.expandable_segments)
+    add("lora_modules", lambda: fields.targets(shape))
+    if faults:
+        raise RowError(*((fault.field, fault.problem, fault.remedy) for fault in faults))
+    return Point(row["model"], read.pop("note"), Workload(**read))
+
+
+class _RowFields(TypedFields):
+    """The fields of a row that need more than their type."""
+
+    def missing(self, key: str, remedy: str) -> FieldError:
+        """A null is no value of a row; only a `note` and an `env` may be null."""
+        problem = "is null" if key in self.values else "is missing"
+        return FieldError(self.place, key, problem, remedy)
+
+    def shape(self, shape_of: Callable[[str], ModelShape]) -> ModelShape:
+        remedy = "name a folder inside --models that holds a config.json"
+        model = self.values.get("model")
+        is_name = isinstance(model, str) and MODEL_NAME.fullmatch(model) is not None
+        if not is_name or model in (".", ".."):
+            raise self.refused(
+                "model", "is not a model's name", f"{remedy}: letters, digits, '.', '_', '-'"
+            )
+        try:
+            return shape_of(str(model))
         except InputError as error:
-            remedy = "name a folder inside --models that holds a config.json"
-            self._fault("model", error.message, error.remedy or remedy)
-            return None
+            raise FieldError(self.place, "model", error.message, error.remedy or remedy) from None
 
-    def note(self) -> str | None:
-        value = self._row.get("note")
-        if value is not None and not isinstance(value, str):
-            self._fault("note", f"not a text {shown(value)}", "write a text, or leave it out")
-            return None
-        return value
-
-    def size(self, name: str, least: int = 1) -> int:
-        value = self._row.get(name)
-        if type(value) is not int or not least <= value <= MAX_SIZE:
-            allowed = f"a whole number from {least} to {MAX_SIZE}"
-            self._fault(name, f"not {allowed} {shown(value)}", f"write {allowed}")
-            return least
-        return value
-
-    def flag(self, name: str) -> bool:
-        value = self._row.get(name)
-        if not isinstance(value, bool):
-            self._fault(name, f"neither true nor false {shown(value)}", "write true or false")
-        return value is True
-
-    def choice(self, name: str, choices: Iterable[str]) -> str:
-        value = self._row.get(name)
-        if not isinstance(value, str) or value not in choices:
-            self._fault(name, f"not known {shown(value)}", f"write one of: {', '.join(choices)}")
-            return ""
-        return value
+    def written_flag(self, name: str) -> bool:
+        if self.values[name] is None:
+            raise self.missing(name, "write true or false")
+        return self.flag(name)
 
     def expandable_segments(self) -> bool:
-        env = self._row.get("env")
-        if env is None:
-            return False
-        if not isinstance(env, dict):
-            self._fault("env", f"not a mapping {shown(env)}", "write null or {name: text}")
-            return False
-        for name in ALLOCATOR_VARIABLES:
-            if not isinstance(env.get(name, ""), str):
-                self._fault("env", f"{name} is not a text {shown(env[name])}", "write a text")
-                return False
-        return any("expandable_segments:True" in env.get(name, "") for name in ALLOCATOR_VARIABLES)
+        env = TypedFields(self.section("env") or {}, self.place)
+        try:
+            settings = [env.text_or_none(name) or "" for name in ALLOCATOR_VARIABLES]
+        except FieldError as error:
+            problem = f"{error.field} {error.problem}"
+            raise FieldError(self.place, "env", problem, error.remedy) from None
+        return any("expandable_segments:True" in setting for setting in settings)
 
     def targets(self, shape: ModelShape | None) -> tuple[str, ...]:
-        value = self._row.get("lora_target")
         known = () if shape is None else tuple(linear.name for linear in shape.linears)
-        if isinstance(value, str) and value in ALL_TARGETS:
+        if self.values.get("lora_target") in ALL_TARGETS:
             return known
+        names = self.list_of(str, "lora_target")
         remedy = f"list some of: {', '.join(known)}" if known else "list names such as q_proj"
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-            self._fault("lora_target", f"not a list of module names {shown(value)}", remedy)
-            return ()
-        if len(set(value)) < len(value):
-            self._fault("lora_target", f"a module is named twice {shown(value)}", remedy)
-        missing = [name for name in value if name not in known]
+        if not names:
+            raise self.refused("lora_target", "is not a list of module names", remedy)
+        if len(set(names)) < len(names):
+            raise self.refused("lora_target", "names a module twice", remedy)
+        missing = [name for name in names if name not in known]
         if shape is not None and missing:
-            self._fault("lora_target", f"this model has no {shown(missing)}", remedy)
-        return tuple(value)
-
-
-def shown(value: object) -> str:
-    """A value for a message, cut short."""
-    text = ascii(value)
-    return f"(is {text})" if len(text) <= 80 else f"(is {text[:77]}...)"
+            raise self.refused(
+                "lora_target", f"names modules that this model lacks: {shown(missing)}", remedy
+            )
+        return tuple(names)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.keys import (
-    Keys,
     Recipe,
+    RecipeKeys,
     modules_named,
     optimizer_named,
     shape_named,
@@ -46,7 +46,7 @@ UNMODELLED = {
 """LLaMA-Factory 0.9.5's keys that change bytes in a way no term of the estimate holds."""
 
 
-def read_llamafactory(keys: Keys) -> Recipe:
+def read_llamafactory(keys: RecipeKeys) -> Recipe:
     """The training that a file of LLaMA-Factory describes.
 
     Keys that decide: quantization_bit, quantization_method, quantization_type,
@@ -58,9 +58,9 @@ def read_llamafactory(keys: Keys) -> Recipe:
     Raises:
         InputError: a value cannot be used; names its key.
     """
-    keys.choice("finetuning_type", "lora", ("lora",))
+    keys.choice("finetuning_type", ("lora",), "lora")
     notes = keys.unmodelled(UNMODELLED)
-    stage = keys.choice("stage", "sft", ("pt", "sft", "rm", "ppo", "dpo", "kto"))
+    stage = keys.choice("stage", ("pt", "sft", "rm", "ppo", "dpo", "kto"), "sft")
     if stage not in ("pt", "sft"):
         notes.append(f"stage: {stage} runs more texts or models than sft; not modelled")
     if not any(keys.values.get(key) for key in ("bf16", "fp16", "pure_bf16")):
@@ -71,24 +71,24 @@ def read_llamafactory(keys: Keys) -> Recipe:
             "prepare_for_kbit_training: off; LLaMA-Factory 0.9.5 does not call peft's "
             "prepare_model_for_kbit_training, so norms and embeddings keep 16 bits"
         )
-    attention = keys.choice("flash_attn", "auto", ("auto", "disabled", "sdpa", "fa2", "fa3"))
-    cutoff_len = keys.count("cutoff_len", 2048)
-    has_eval_rows = keys.amount("val_size") > 0 or bool(keys.values.get("eval_dataset"))
+    attention = keys.choice("flash_attn", ("auto", "disabled", "sdpa", "fa2", "fa3"), "auto")
+    cutoff_len = keys.size("cutoff_len", 2048)
+    has_eval_rows = keys.number("val_size") > 0 or bool(keys.values.get("eval_dataset"))
     strategy = keys.strategy("eval_strategy", "no")
     evaluates = has_eval_rows and (strategy != "no" or keys.flag("do_eval"))
-    eval_batch = keys.count("per_device_eval_batch_size", 8)
+    eval_batch = keys.size("per_device_eval_batch_size", 8)
     model = keys.text("model_name_or_path")
     shape = shape_named(keys, "model_name_or_path", model)
     targets = keys.values.get("lora_target") or "all"
     workload = Workload(
         shape=shape,
         lora_modules=modules_named(keys, "lora_target", targets, shape),
-        lora_rank=keys.count("lora_rank", 8),
+        lora_rank=keys.size("lora_rank", 8),
         optimizer=optimizer_named(keys, "optim", "adamw_torch"),
-        per_device_train_batch_size=keys.count("per_device_train_batch_size", 8),
+        per_device_train_batch_size=keys.size("per_device_train_batch_size", 8),
         cutoff_len=cutoff_len,
         gradient_checkpointing=not keys.flag("disable_gradient_checkpointing"),
-        gradient_accumulation_steps=keys.count("gradient_accumulation_steps", 1),
+        gradient_accumulation_steps=keys.size("gradient_accumulation_steps", 1),
         quantization=quantization,
         double_quantization=keys.flag("double_quantization", True),
         attention="eager" if attention == "disabled" else "sdpa",
@@ -103,12 +103,12 @@ def read_llamafactory(keys: Keys) -> Recipe:
     return Recipe(workload, model, "llamafactory", notes)
 
 
-def _quantization(keys: Keys) -> str:
+def _quantization(keys: RecipeKeys) -> str:
     bits = keys.values.get("quantization_bit")
-    keys.choice("quantization_type", "nf4", ("nf4", "fp4"))  # both hold 4 bits and the same scales
+    keys.choice("quantization_type", ("nf4", "fp4"), "nf4")  # both hold 4 bits and the same scales
     if bits is None or bits == "none":
         return "none"
-    keys.choice("quantization_method", "bnb", ("bnb", "bitsandbytes"))
+    keys.choice("quantization_method", ("bnb", "bitsandbytes"), "bnb")
     if type(bits) is not int or bits not in (4, 8):
         raise keys.refused("quantization_bit", "cannot be estimated", "allowed: 4, 8 or none")
     return "nf4" if bits == 4 else "int8"

@@ -9,7 +9,7 @@ import yaml
 
 from vram_search.errors import InputError
 from vram_search.estimate.recipes.axolotl import read_axolotl
-from vram_search.estimate.recipes.keys import Keys, Recipe
+from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.llamafactory import read_llamafactory
 
 
@@ -24,7 +24,7 @@ def load_recipe(path: Path) -> Recipe:
         InputError: no such file, not the YAML of either tool, a value that cannot be used, a
             method other than LoRA, or a model whose shape is not known.
     """
-    keys = Keys(path, _load_mapping(path))
+    keys = RecipeKeys(_load_mapping(path), str(path), path.parent)
     has_llamafactory = keys.has("model_name_or_path")
     has_axolotl = keys.has("base_model")
     if has_llamafactory and has_axolotl:
