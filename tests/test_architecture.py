@@ -21,6 +21,7 @@ BELOW_WORKER = {
     "errors",
     "estimate",
     "gpu",
+    "models",
     "protocol",
     "resources",
     "search",
@@ -38,15 +39,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "typed_fields": {"errors"},
     "spec": {"errors", "units", "resources", "typed_fields"},
     "data": {"errors", "spec"},
-    "estimate": {"errors", "units", "resources", "spec", "typed_fields"},
+    "models": {"errors", "resources", "spec"},
+    "estimate": {"errors", "units", "resources", "spec", "typed_fields", "models"},
     "gpu": {"errors", "units", "spec"},
     "store": {"errors", "units", "resources"},
     "protocol": {"spec"},
     "search": {"errors", "units", "spec", "store"},
     "train": {"errors", "units", "spec", "data", "protocol"},
     "worker": BELOW_WORKER,
-    "export": {"errors", "units", "resources", "spec", "data", "store", "estimate"},
-    "importing": {"errors", "units", "resources", "spec", "store", "typed_fields"},
+    "export": {"errors", "models", "units", "resources", "spec", "data", "store", "estimate"},
+    "importing": {"errors", "models", "units", "resources", "spec", "store", "typed_fields"},
     "report": {"errors", "units", "spec", "store", "estimate"},
     "answers": {
         "errors",
@@ -72,6 +74,7 @@ AT_HOME_IN = {
     "bitsandbytes": "train",
     "accelerate": "train",
     "pynvml": "gpu",
+    "huggingface_hub": "models",
 }
 """Heavy packages, and the only room that may import each, in a function's body too."""
 

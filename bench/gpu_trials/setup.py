@@ -15,10 +15,10 @@ from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import GpuReader, NoGpuError, NvmlReader
+from vram_search.models.names import shipped_name
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_study
-from vram_search.spec.shape import shipped_shape_for
 from vram_search.worker.budget import Budget
 from vram_search.worker.prepare import Prepared, prepare
 from vram_search.worker.resident import ResidentTrainer
@@ -149,9 +149,9 @@ def _words(tokens: int, drawn: random.Random) -> str:
 
 def write_shape(folder: Path, model: str, layers: int) -> Path:
     """The model's config.json with fewer layers."""
-    slug = shipped_shape_for(model)
-    assert slug is not None, "the benches name shipped shapes"
-    config = json.loads(shipped("configs", "models", slug, "config.json").read_text("utf-8"))
+    found = shipped_name(model)
+    assert found is not None, "the benches name shipped shapes"
+    config = json.loads(shipped("configs", "models", found.slug, "config.json").read_text("utf-8"))
     file = folder / "shape" / "config.json"
     file.parent.mkdir()
     file.write_text(json.dumps({**config, "num_hidden_layers": layers}), encoding="utf-8")

@@ -1,36 +1,14 @@
-"""Finds the model, card and LoRA modules that a caller names, for `estimate` and `fit`."""
+"""Finds the card and LoRA modules that a caller names, for `estimate` and `fit`."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 
 from vram_search.errors import InputError
-from vram_search.resources import shipped
 from vram_search.spec.card import Card, card_names, load_card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, parse_lora_target
-from vram_search.spec.shape import ModelShape, load_shape, shape_names, shipped_shape_for
-
-
-def find_shape(model: str) -> ModelShape:
-    """Returns the shape of a slug, a folder, or a hub name whose shape is shipped.
-
-    Raises:
-        InputError: no such model exists, or its config.json is faulty.
-    """
-    slug = model if model in shape_names() else None
-    path = Path(model)
-    try:
-        if slug is None and path.exists():
-            return load_shape(path)
-    except OSError as error:
-        raise InputError(f"model {model!r}: {error.strerror}", "give another folder") from None
-    if slug is None and not model.startswith((".", "/", "~")):  # a path that is not there
-        slug = shipped_shape_for(model)
-    if slug is None:
-        raise unknown("model", model, shape_names(), "or give a folder with a config.json")
-    return load_shape(shipped("configs", "models", slug))
+from vram_search.spec.shape import ModelShape
 
 
 def find_card(slug: str | None) -> Card:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import yaml
 
-from vram_search.answers.named import find_card, find_shape
+from vram_search.answers.named import find_card
 from vram_search.errors import InputError
 from vram_search.estimate.first_point import first_point, planned_workloads
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.models import find_shape
 from vram_search.spec import Hyperparameters, StudySpec, load_study
 
 

@@ -179,8 +179,9 @@ def _verdicts_of_options(
 
 
 def _workload_of_options(model: str, card: Card, options: dict[str, Any]) -> Workload:
-    from vram_search.answers.named import check_name, find_shape, lora_modules
+    from vram_search.answers.named import check_name, lora_modules
     from vram_search.estimate.memory.workload import Workload
+    from vram_search.models import find_shape
     from vram_search.spec.optimizers import OPTIMIZERS
 
     shape = find_shape(model)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
-from vram_search.answers.named import check_name, clean, find_card, find_shape, lora_modules
+from vram_search.answers.named import check_name, clean, find_card, lora_modules
 from vram_search.errors import InputError
 from vram_search.estimate.max_fit import MICRO_BATCHES, MaxFit
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.models import find_shape
 from vram_search.report.fit_picture import grid_svg
 from vram_search.report.fit_table import FitAnswer, fit_lines
 from vram_search.spec.hyperparameters import MAX_CUTOFF_LEN, MAX_RANK

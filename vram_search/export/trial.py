@@ -12,10 +12,11 @@ from vram_search.data import Rows
 from vram_search.errors import InputError
 from vram_search.estimate.planner import Longest
 from vram_search.export.fields import LORA_MODULES
+from vram_search.models import find_on_this_machine
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
 from vram_search.spec.plan import MemoryPlan
-from vram_search.spec.shape import ModelShape, config_of, load_shape
+from vram_search.spec.shape import ModelShape
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import StudyRecord, TrialRecord
 
@@ -157,7 +158,8 @@ def study_shape(study: StudyRecord, model: str | None) -> ModelShape | None:
     if model is None:
         return None
     with contextlib.suppress(InputError):
-        return load_shape(config_of(model, study.spec["model"]["shape"]))
+        found = find_on_this_machine(study.spec["model"]["shape"] or model)
+        return found.shape() if found else None
     return None
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vram_search.importing.fields import MAX_COUNT, RunFields
+from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
-from vram_search.spec.shape import ModelShape, load_shape, shipped_shape_for
+from vram_search.spec.shape import ModelShape, load_shape
 from vram_search.typed_fields import MAX_TEXT
 
 MAX_SETTING_CHARACTERS = 100
@@ -75,8 +76,8 @@ class Settings:
 
     def shape(self) -> ModelShape | None:
         """The shape of a model that is shipped here, by its hub name."""
-        slug = shipped_shape_for(self.model) if self.model else None
-        return load_shape(shipped("configs", "models", slug)) if slug else None
+        found = shipped_name(self.model) if self.model else None
+        return load_shape(shipped("configs", "models", found.slug)) if found else None
 
     def know(self, name: str, value: Any) -> None:
         """Fills in a hyperparameter that is not known yet."""

@@ -291,51 +291,6 @@ def load_shape(path: Path) -> ModelShape:
     return parse_shape(load_config(file), str(file))
 
 
-def config_of(name_or_path: str, shape: str | None = None) -> Path:
-    """The folder or file of a model's config.json.
-
-    Args:
-        shape: a slug, a folder or a file that counts instead.
-
-    Raises:
-        InputError: the model is not on this disk and its shape is not shipped.
-    """
-    if shape is not None:
-        return Path(shape) if Path(shape).is_absolute() else shipped("configs", "models", shape)
-    if Path(name_or_path).exists():
-        return Path(name_or_path)
-    slug = shipped_shape_for(name_or_path)
-    if slug is None:
-        raise InputError(
-            f"the shape of {name_or_path} is not known here",
-            "set model.shape to a config.json, or to one of: " + ", ".join(shape_names()),
-        )
-    return shipped("configs", "models", slug)
-
-
 def shape_names() -> list[str]:
     """Slugs of the shipped model shapes."""
     return sorted(path.parent.name for path in shipped("configs", "models").glob("*/config.json"))
-
-
-_HUB_SLUGS = {
-    "tinyllama-1.1b-chat-v1.0": "tinyllama-1.1b",
-    "mistral-7b-instruct-v0.3": "mistral-7b-v0.3",
-    "olmo-2-0425-1b": "olmo-2-1b",
-    "olmo-2-0425-1b-instruct": "olmo-2-1b",
-    "olmo-2-1124-7b": "olmo-2-7b",
-    "olmo-2-1124-7b-instruct": "olmo-2-7b",
-}
-"""Hub names whose shape has another slug here."""
-
-
-def shipped_shape_for(name: str) -> str | None:
-    """The slug whose weights a hub name means: "Qwen/Qwen2.5-3B-Instruct" -> "qwen2.5-3b"."""
-    slug = name.rsplit("/", 1)[-1].lower()
-    candidates = shape_names()
-    slug = _HUB_SLUGS.get(slug, slug)
-    for suffix in ("", "-instruct", "-it", "-chat", "-hf", "-base"):
-        stem = slug.removesuffix(suffix) if suffix else slug
-        if stem in candidates:
-            return stem
-    return None

@@ -13,9 +13,9 @@ from typing import Any
 from vram_search.data import Rows, load_rows
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.estimate import check_card_holds_base
+from vram_search.models import find_model
 from vram_search.resources import cache_folder
-from vram_search.spec import ModelShape, StudySpec, load_shape
-from vram_search.spec.shape import config_of
+from vram_search.spec import ModelShape, StudySpec
 from vram_search.spec.study import ModelSpec
 
 
@@ -50,7 +50,10 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     """
     rows = load_rows(study.dataset, study.seed)
     name_or_path, tokenizer = _locate_model(study.model, note)
-    shape = load_shape(config_of(name_or_path, study.model.shape))
+    found = find_model(study.model.shape or name_or_path)
+    if found.note:
+        note(found.note)
+    shape = found.shape()
     _check_targets(study, shape)
     check_card_holds_base(shape, study.card)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
@@ -58,7 +61,8 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
 
 def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, str | None]:
     if model.weights == "random":
-        return str(config_of(model.model_name_or_path or "", model.shape)), model.tokenizer
+        named = find_model(model.shape or model.model_name_or_path or "")
+        return str(named.config), model.tokenizer
     assert model.model_name_or_path is not None, "ModelSpec holds this"
     name_or_path = model.model_name_or_path
     if name_or_path.endswith(".gguf"):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vram_search.errors import InputError
 from vram_search.estimate.memory.workload import Workload
-from vram_search.resources import shipped
+from vram_search.models import find_model
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.shape import ModelShape, load_shape, shape_names, shipped_shape_for
+from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import TypedFields, shown
 
 OPTIMIZER_ALIASES = {"adamw_bnb_8bit": "adamw_8bit"}
@@ -53,26 +54,17 @@ class RecipeKeys(TypedFields):
 
 
 def shape_named(keys: RecipeKeys, key: str, model: str) -> ModelShape:
-    """The shape in the folder that a key names, else the shipped one of that hub name.
+    """Returns the shape of the model that a key names; a relative folder may start from the file's.
 
     Raises:
-        InputError: there is neither.
+        InputError: no such model, or the hub cannot be asked for it.
     """
-    for folder in (Path(model), keys.folder / model):
-        try:
-            is_model = (folder / "config.json").is_file()
-        except OSError:  # a text too long for a path
-            break
-        if is_model:
-            return load_shape(folder)
-    slug = shipped_shape_for(model)
-    if slug is None:
+    try:
+        return find_model(model, beside=keys.folder).shape()
+    except InputError as error:
         raise keys.refused(
-            key,
-            "names a model whose shape is not known here",
-            "give the folder with its config.json, or one of: " + ", ".join(shape_names()),
-        )
-    return load_shape(shipped("configs", "models", slug))
+            key, f"names a model that was not found: {error.message}", error.remedy
+        ) from None
 
 
 def modules_named(keys: RecipeKeys, key: str, named: object, shape: ModelShape) -> tuple[str, ...]:

@@ -1,0 +1,210 @@
+"""A model's name is resolved: folder, shipped shape, second name, local cache, hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from vram_search.errors import InputError
+from vram_search.models import find_model, find_on_this_machine
+from vram_search.models.names import hub_names, shipped_name
+from vram_search.resources import shipped
+from vram_search.spec.shape import shape_names
+
+INDEX = json.loads(shipped("configs", "models", "index.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No network and an empty cache, whatever the machine has."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_index_names_every_shape_and_no_name_twice() -> None:
+    assert sorted(INDEX) == shape_names()
+    names = [name.lower() for name in hub_names()]
+    assert len(set(names)) == len(names)
+    assert len(shape_names()) >= 150
+
+
+@pytest.mark.parametrize("slug", shape_names())
+def test_every_name_of_a_shape_finds_it(slug: str) -> None:
+    for name in (slug, *INDEX[slug]["names"]):
+        found = shipped_name(name)
+        assert found is not None and found.slug == slug
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Qwen/Qwen2.5-Coder-7B-Instruct", "qwen2.5-7b"),
+        ("Qwen/Qwen3-4B-Thinking-2507", "qwen3-4b"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "qwen2.5-7b"),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "r1-distill-qwen-1.5b"),
+        ("NousResearch/Llama-2-7b-hf", "llama-2-7b"),
+        ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", "llama-3.1-8b"),
+        ("unsloth/Qwen3-14B-unsloth-bnb-4bit", "qwen3-14b"),
+        ("google/gemma-2-9b-it", "gemma-2-9b"),
+    ],
+)
+def test_second_names_share_a_shape(name: str, slug: str) -> None:
+    found = find_model(name)
+    assert found.config.name == slug
+    assert found.origin in ("shipped", "alias")
+    assert (name in found.note) is (found.origin == "alias")
+
+
+def test_owner_counts() -> None:
+    """Unsloth's Phi-4 has Llama's layers, Microsoft's has fused ones."""
+    assert find_model("unsloth/phi-4").shape().model_type == "llama"
+    assert find_model("microsoft/phi-4").shape().model_type == "phi3"
+    assert shipped_name("somebody/Qwen2.5-3B-Instruct") is None
+
+
+def test_quantised_copy_is_named_as_such() -> None:
+    found = find_model("unsloth/Llama-3.2-3B-Instruct-bnb-4bit")
+    assert found.checkpoint == "bnb-4bit"
+    assert "quantised copy" in found.note
+
+
+def test_same_name_of_another_owner_is_used_offline_with_a_note() -> None:
+    found = find_model("somebody/Qwen2.5-3B-Instruct")
+    assert found.origin == "same name"
+    assert found.config.name == "qwen2.5-3b"
+    assert "out of reach" in found.note
+
+
+def test_unknown_name_offline_says_what_to_do_in_one_message() -> None:
+    with pytest.raises(InputError) as error:
+        find_model("somebody/unheard-of-3b")
+    assert "hub is out of reach" in error.value.message
+    assert "hf download somebody/unheard-of-3b config.json" in error.value.remedy
+
+
+def test_mistyped_name_gets_the_nearest_ones() -> None:
+    with pytest.raises(InputError, match=r"no model 'qwen2\.5-7'") as error:
+        find_model("qwen2.5-7")
+    assert "qwen2.5-7b" in error.value.remedy
+
+
+def test_model_in_the_local_cache_is_found_without_network(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--somebody--tuned" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    config = shipped("configs", "models", "qwen2.5-3b", "config.json").read_text("utf-8")
+    (snapshot / "config.json").write_text(config)
+    refs = tmp_path / "hub" / "models--somebody--tuned" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0123")
+    found = find_on_this_machine("somebody/tuned")
+    assert found is not None
+    assert found.origin == "cache" and "cache" in found.note
+    assert found.shape().model_type == "qwen2"
+
+
+def test_folder_comes_before_everything_else(tmp_path: Path) -> None:
+    config = shipped("configs", "models", "gemma-2-2b", "config.json").read_text("utf-8")
+    folder = tmp_path / "Qwen" / "Qwen2.5-3B"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config)
+    found = find_model("Qwen/Qwen2.5-3B", beside=tmp_path)
+    assert found.origin == "folder"
+    assert found.shape().model_type == "gemma2"
+
+
+def test_folder_without_config_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no config\.json"):
+        find_model("empty")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 5000, "../../etc/passwd", "a/b/c", "Qwen/\x00", "-x/y"])
+def test_names_that_are_none_are_refused(name: str) -> None:
+    with pytest.raises(InputError):
+        find_model(name)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers as the hub does: one open model, one gated one."""
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        body = shipped("configs", "models", "qwen2.5-3b", "config.json").read_bytes()
+        if self.path.startswith("/org/open/resolve/main/config.json"):
+            self.send_response(200)
+            self.send_header("ETag", '"0123"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+            return
+        gated = self.path.startswith("/org/gated/")
+        self.send_response(403 if gated else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keeps the test's output clean."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+FIND = """
+import sys
+from vram_search.errors import InputError
+from vram_search.models import find_model
+try:
+    found = find_model(sys.argv[1])
+    print(found.origin, found.shape().model_type)
+except InputError as error:
+    print(error)
+"""
+
+
+def find_on(hub: str, home: Path, name: str) -> str:
+    """The answer of a fresh process that asks this hub."""
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIND, name], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_hub_is_asked_last_and_once(hub: str, tmp_path: Path) -> None:
+    assert find_on(hub, tmp_path, "org/open") == "hub qwen2\n"
+    assert find_on(hub, tmp_path, "org/open") == "cache qwen2\n"
+
+
+def test_gated_model_is_explained(hub: str, tmp_path: Path) -> None:
+    answer = find_on(hub, tmp_path, "org/gated")
+    assert "is gated" in answer and "HF_TOKEN" in answer
+
+
+def test_model_that_the_hub_does_not_know(hub: str, tmp_path: Path) -> None:
+    assert "does not exist on the hub" in find_on(hub, tmp_path, "org/none")

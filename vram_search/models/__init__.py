@@ -1,0 +1,5 @@
+"""Finds a model by the name that people use: a folder, a shipped shape, a hub name."""
+
+from vram_search.models.find import FoundModel, find_model, find_on_this_machine, find_shape
+
+__all__ = ["FoundModel", "find_model", "find_on_this_machine", "find_shape"]

@@ -1,0 +1,139 @@
+"""Finds a model's config.json: folder, shipped shape, local Hugging Face cache, hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vram_search.errors import InputError
+from vram_search.models.names import hub_names, same_name, shipped_name
+from vram_search.resources import shipped
+from vram_search.spec.shape import ModelShape, load_shape, shape_names
+
+Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model's config.json, and where it came from.
+
+    Attributes:
+        config: the file, or the folder that holds it.
+        origin: how the name was resolved.
+        note: one sentence about the origin; empty for a folder and a shipped shape's own name.
+        checkpoint: how the named weights are stored ("bnb-4bit", "awq", "gptq", "fp8"), as far as
+            the name tells; empty otherwise.
+    """
+
+    config: Path
+    origin: Origin
+    note: str = ""
+    checkpoint: str = ""
+
+    def shape(self) -> ModelShape:
+        """Returns the model's shape.
+
+        Raises:
+            InputError: the config.json is faulty.
+        """
+        return load_shape(self.config)
+
+
+def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
+    """Finds the config.json that a name stands for; asks the hub last.
+
+    Args:
+        name: a folder or file, a shipped shape such as "qwen2.5-3b", or a hub name such as
+            "Qwen/Qwen2.5-3B-Instruct".
+        beside: folder that a relative path may also start from.
+
+    Raises:
+        InputError: the name stands for nothing, or the hub cannot be asked.
+    """
+    found = find_on_this_machine(name, beside=beside)
+    if found is not None:
+        return found
+    if not _HUB_NAME.fullmatch(name):
+        raise _unknown(name)
+    from vram_search.models.hub import download_config, is_online
+
+    guessed = same_name(name)
+    if guessed is not None and not is_online():
+        return FoundModel(
+            shipped("configs", "models", guessed.slug),
+            "same name",
+            f"{name} is not on this machine and the hub is out of reach: the shape of "
+            f"{guessed.published}, which has the same name, is used",
+        )
+    config = download_config(name)
+    return FoundModel(config, "hub", f"{name}: config.json downloaded from the hub")
+
+
+def find_on_this_machine(name: str, *, beside: Path | None = None) -> FoundModel | None:
+    """Finds the config.json that a name stands for, without network; None where it is not here.
+
+    Raises:
+        InputError: a folder cannot be read or holds no config.json.
+    """
+    found = _on_disk(name, beside) or _shipped(name)
+    if found is not None or not _HUB_NAME.fullmatch(name):
+        return found
+    from vram_search.models.hub import cached_config
+
+    cached = cached_config(name)
+    if cached is None:
+        return None
+    return FoundModel(cached, "cache", f"{name}: config.json from the Hugging Face cache")
+
+
+def find_shape(name: str) -> ModelShape:
+    """Returns the shape that a name stands for (`find_model`).
+
+    Raises:
+        InputError: the name stands for nothing, or the config.json is faulty.
+    """
+    return find_model(name).shape()
+
+
+def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
+    if name in shape_names():
+        return None
+    for path in (Path(name).expanduser(), *([beside / name] if beside else [])):
+        try:
+            if path.is_file() or (path / "config.json").is_file():
+                return FoundModel(path, "folder")
+            if path.is_dir() and "/" not in name:
+                raise InputError(
+                    f"{path}: the folder holds no config.json", "give a model's folder"
+                )
+        except OSError as error:  # for example a text that is too long for a path
+            raise InputError(f"model {name!r}: {error.strerror}", "give another folder") from None
+    return None
+
+
+def _shipped(name: str) -> FoundModel | None:
+    found = shipped_name(name)
+    if found is None:
+        return None
+    folder = shipped("configs", "models", found.slug)
+    if name.lower() == found.slug or name.lower() == found.published.lower():
+        return FoundModel(folder, "shipped")
+    note = f"{name} has the shape of {found.published}, which is shipped"
+    if found.checkpoint:
+        note += f"; its weights are a quantised copy ({found.checkpoint})"
+    return FoundModel(folder, "alias", note, found.checkpoint)
+
+
+def _unknown(name: str) -> InputError:
+    known = [*shape_names(), *hub_names()]
+    close = difflib.get_close_matches(name.lower(), [one.lower() for one in known], n=3, cutoff=0.6)
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    return InputError(
+        f"no model {name!r}",
+        f"{hint}Give a hub name such as Qwen/Qwen2.5-7B-Instruct, a folder with a config.json, or "
+        "a shipped shape (configs/models/README.md lists them)",
+    )
