@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors", "units", "spec", "store", "estimate"},
     "answers": {
         "errors",
+        "models",
         "typed_fields",
         "units",
         "resources",

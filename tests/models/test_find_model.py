@@ -125,7 +125,7 @@ def test_folder_comes_before_everything_else(tmp_path: Path) -> None:
 def test_folder_without_config_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"no config\.json"):
+    with pytest.raises(InputError, match=r"config\.json: no such file"):
         find_model("empty")
 
 

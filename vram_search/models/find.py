@@ -106,10 +106,8 @@ def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
         try:
             if path.is_file() or (path / "config.json").is_file():
                 return FoundModel(path, "folder")
-            if path.is_dir() and "/" not in name:
-                raise InputError(
-                    f"{path}: the folder holds no config.json", "give a model's folder"
-                )
+            if path.is_dir() and not _HUB_NAME.fullmatch(name):
+                raise InputError(f"{path / 'config.json'}: no such file", "give a model's folder")
         except OSError as error:  # for example a text that is too long for a path
             raise InputError(f"model {name!r}: {error.strerror}", "give another folder") from None
     return None
