@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
-from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.answers.compare import CompareAnswer, FigureAnswer, LossAnswer
+from vram_search.answers.results import Results
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
-from vram_search.errors import InputError
-from vram_search.report.compare import Comparison, Figure, LossDifference, Pair, compare
-from vram_search.report.figures import study_json
+from vram_search.report.compare import Pair
 from vram_search.report.words import known_cell, wrapped
-from vram_search.store import StudyRecord
 from vram_search.units import MIB, format_bytes, format_duration
 
 COLUMNS = ("kind", "name", "origin", "first", "second", "difference", "standard_error")
@@ -49,97 +47,62 @@ def command(
       vram-search compare best 7 --json
     """
     refuse_both(as_json, as_csv)
-    with opened(database) as store:
-        record = find_study(store, study)
-        trials = [find_trial(store, record, which) for which in (first, second)]
-        if trials[0].number == trials[1].number:
-            raise InputError(f"both are trial {trials[0].number}", "name two different trials")
-        evaluations = (store.evaluations(trials[0].id), store.evaluations(trials[1].id))
-    found = compare(record, trials[0], trials[1], evaluations)
+    with Results.open(database) as results:
+        answer = results.compare(first, second, study)
     if as_json:
-        print_json(_as_dict(record, found))
+        print_json(answer.as_dict())
     elif as_csv:
-        print_csv(COLUMNS, _rows(found))
+        print_csv(COLUMNS, _rows(answer))
     else:
-        click.echo("\n".join(_lines(record, found)))
+        click.echo("\n".join(_lines(answer)))
 
 
-def _as_dict(study: StudyRecord, found: Comparison) -> dict[str, Any]:
-    loss = found.loss
-    return {
-        **study_json(study),
-        "trials": [found.first.number, found.second.number],
-        "differs": {
-            "hyperparameters": found.hyperparameters,
-            "plan": found.plan,
-            "circumstances": found.circumstances,
-        },
-        "eval_loss": None if loss is None else {**vars(loss), "difference": loss.difference},
-        "bytes": _by_name(found.bytes),
-        "parts": _by_name(found.parts),
-        "seconds": _by_name(found.seconds),
-        "notes": found.notes,
-    }
-
-
-def _by_name(figures: Sequence[Figure]) -> dict[str, dict[str, Any]]:
-    return {
-        figure.name: {
-            "origin": figure.origin,
-            "first": figure.first,
-            "second": figure.second,
-            "difference": figure.difference,
-        }
-        for figure in figures
-    }
-
-
-def _rows(found: Comparison) -> Iterator[dict[str, Any]]:
-    """A row a setting that differs, then a row a figure."""
+def _rows(answer: CompareAnswer) -> Iterator[dict[str, Any]]:
+    """A row for each setting that differs, then a row for each figure."""
     empty = dict.fromkeys(COLUMNS)
-    for kind, pairs in _settings(found):
+    for kind, pairs in _settings(answer):
         for name, (first, second) in pairs.items():
             yield {**empty, "kind": kind, "name": name, "first": first, "second": second}
-    if (loss := found.loss) is not None:
+    if (loss := answer.eval_loss) is not None:
         row = {**empty, "kind": "loss", "name": "eval_loss", "origin": "measured"}
-        yield {**row, **vars(loss), "difference": loss.difference}
+        yield {**row, **loss.as_dict()}
     for kind, figures in (
-        ("bytes", found.bytes),
-        ("part", found.parts),
-        ("seconds", found.seconds),
+        ("bytes", answer.bytes),
+        ("part", answer.parts),
+        ("seconds", answer.seconds),
     ):
-        for name, figure in _by_name(figures).items():
-            yield {**empty, "kind": kind, "name": name, **figure}
+        for name, figure in figures.items():
+            yield {**empty, "kind": kind, "name": name, **figure.as_dict()}
 
 
-def _settings(found: Comparison) -> list[tuple[str, Mapping[str, Pair]]]:
+def _settings(answer: CompareAnswer) -> list[tuple[str, Mapping[str, Pair]]]:
     return [
-        ("hyperparameter", found.hyperparameters),
-        ("plan", found.plan),
-        ("circumstance", found.circumstances),
+        ("hyperparameter", answer.differs.hyperparameters),
+        ("plan", answer.differs.plan),
+        ("circumstance", answer.differs.circumstances),
     ]
 
 
-def _lines(study: StudyRecord, found: Comparison) -> list[str]:
-    names = [f"trial {trial.number}" for trial in (found.first, found.second)]
-    lines = [f"study {study.name}", _line("", names[0], names[1], "difference")]
-    for kind, pairs in _settings(found):
+def _lines(answer: CompareAnswer) -> list[str]:
+    names = [f"trial {number}" for number in answer.trials]
+    lines = [f"study {answer.study}", _line("", names[0], names[1], "difference")]
+    for kind, pairs in _settings(answer):
         for name, pair in pairs.items():
             lines += _setting_lines(name, pair, names)
         if not pairs and kind != "circumstance":
-            lines.append(_none_differs(kind, found))
-    lines += _loss_lines(found)
-    lines += [_figure_line(figure) for figure in (*found.bytes, *found.seconds)]
-    parts = [figure for figure in found.parts if abs(figure.difference or 0) >= MIB]
+            lines.append(_none_differs(kind, answer))
+    lines += _loss_lines(answer.eval_loss)
+    lines += [_peak_line(name, figure) for name, figure in answer.bytes.items()]
+    lines += [_time_line(name, figure) for name, figure in answer.seconds.items()]
+    parts = {n: f for n, f in answer.parts.items() if abs(f.difference or 0) >= MIB}
     if parts:
-        lines.append(f"  parts of the peak, {parts[0].origin}:")
-        lines += [_figure_line(figure, "  ") for figure in parts]
-    return [*lines, *(line for note in found.notes for line in wrapped(note))]
+        lines.append(f"  parts of the peak, {next(iter(parts.values())).origin}:")
+        lines += [_figure_line(f"  {n}", figure, format_bytes) for n, figure in parts.items()]
+    return [*lines, *(line for note in answer.notes for line in wrapped(note))]
 
 
-def _none_differs(kind: str, found: Comparison) -> str:
-    settings = {"hyperparameter": found.first.hyperparameters, "plan": found.first.plan or {}}
-    is_known = any(value is not None for value in settings[kind].values())
+def _none_differs(kind: str, answer: CompareAnswer) -> str:
+    is_known = answer.knows_plan if kind == "plan" else answer.knows_hyperparameters
     name = "plan" if kind == "plan" else "hyperparameters"
     return f"  {name}: {'the same' if is_known else 'not known'}"
 
@@ -164,8 +127,7 @@ def _setting(value: Any) -> str:
     return f"{value:.3e}" if isinstance(value, float) else known_cell(value)
 
 
-def _loss_lines(found: Comparison) -> list[str]:
-    loss = found.loss
+def _loss_lines(loss: LossAnswer | None) -> list[str]:
     if loss is None:
         return wrapped("eval_loss: there is no point at which both have one")
     lines = [_line("eval_loss", f"{loss.first:.4f}", f"{loss.second:.4f}", _signed(loss))]
@@ -173,11 +135,11 @@ def _loss_lines(found: Comparison) -> list[str]:
     return [*lines, *wrapped(f"{place}{_error_words(loss)}", "    ")]
 
 
-def _signed(loss: LossDifference) -> str:
+def _signed(loss: LossAnswer) -> str:
     return f"{loss.difference:+.4f}"
 
 
-def _error_words(loss: LossDifference) -> str:
+def _error_words(loss: LossAnswer) -> str:
     if loss.standard_error is None:
         return ""
     words = f"; paired over {loss.examples} examples, standard error {loss.standard_error:.4f}"
@@ -189,16 +151,18 @@ def _error_words(loss: LossDifference) -> str:
     return f"{words}: the difference is {times:.1f} times that"
 
 
-def _figure_line(figure: Figure, indent: str = "") -> str:
-    name = f"{indent}{figure.name.replace('_', ' ')}"
-    if figure.unit == "seconds":
-        name = f"time, {name.removesuffix(' seconds')}"
-    elif not indent:
-        name = f"{name.removesuffix(' bytes')} ({figure.origin})"
-    form = format_bytes if figure.unit == "bytes" else format_duration
+def _peak_line(name: str, figure: FigureAnswer) -> str:
+    return _figure_line(f"{name.removesuffix('_bytes')} ({figure.origin})", figure, format_bytes)
+
+
+def _time_line(name: str, figure: FigureAnswer) -> str:
+    return _figure_line(f"time, {name.removesuffix('_seconds')}", figure, format_duration)
+
+
+def _figure_line(name: str, figure: FigureAnswer, form: Callable[[float | None], str]) -> str:
     difference = figure.difference
     change = ""
     if difference is not None:
         sign = "-" if difference < 0 else "+"
         change = f"{sign}{form(abs(difference))}" if difference else "0"
-    return _line(name, form(figure.first), form(figure.second), change)
+    return _line(name.replace("_", " "), form(figure.first), form(figure.second), change)

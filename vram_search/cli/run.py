@@ -157,8 +157,8 @@ def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> No
     """The table, the winner, its export and the report."""
     from rich.console import Console
 
+    from vram_search.answers.run import run_answer
     from vram_search.cli.best import best_lines
-    from vram_search.report.figures import study_json, trial_json
     from vram_search.report.tables import trial_table
     from vram_search.store import open_store
     from vram_search.store.location import study_folder
@@ -171,17 +171,19 @@ def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> No
         trials, top = store.trials(record.id), store.top_trials(record.id, limit=1)
         folder = study_folder(url, name).exports
         report = _write_report(store, record, folder / f"{name}-report.html")
+        answer = run_answer(
+            store, record, stopped=why, report=None if report is None else str(report)
+        )
     finally:
         store.close()
     if as_json:
-        best = trial_json(top[0]) if top else None
-        print_json({**study_json(record), "stopped": why, "best": best, "report": report})
+        print_json(answer.as_dict())
         return
     console = Console(highlight=False)
     console.print()
     console.print(trial_table(trials, record, f"study {name}: stopped, {why}"))
-    if top:
-        click.echo("\n" + "\n".join(best_lines(record, top[0])) + "\n")
+    if top and answer.best is not None:
+        click.echo("\n" + "\n".join(best_lines(answer, answer.best)) + "\n")
         _export(record, top[0], folder)
     else:
         click.echo("\nno trial is complete yet: nothing to export")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.answers.results import Results
+from vram_search.answers.show import EvaluationAnswer, ShowAnswer, StepLossAnswer
+from vram_search.answers.trial import TrialAnswer
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.importing.words import provenance_lines
-from vram_search.report.figures import run_seconds, study_json, trial_json
+from vram_search.report.figures import run_seconds
 from vram_search.report.trial_bytes import byte_lines, oom_lines
 from vram_search.report.words import (
     error_words,
     hyperparameter_words,
     loss_cell,
     plan_words,
-    repeat_words,
     wrapped,
 )
-from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
 from vram_search.units import format_bytes, format_duration
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -44,25 +45,19 @@ def command(
       vram-search show best --json
     """
     refuse_both(as_json, as_csv)
-    with opened(database) as store:
-        record = find_study(store, study)
-        found = find_trial(store, record, trial)
-        earlier = None if found.retry_of is None else store.trial(record.id, found.retry_of)
-        steps, evaluations = store.step_losses(found.id), store.evaluations(found.id)
-    known = {
-        "step_losses": [vars(step) for step in steps],
-        "evaluations": [vars(evaluation) for evaluation in evaluations],
-    }
+    with Results.open(database) as results:
+        answer = results.show(trial, study)
     if as_json:
-        print_json({**study_json(record), "trial": trial_json(found), **known})
+        print_json(answer.as_dict())
         return
     if as_csv:
-        print_figures({"study": record.name, **trial_json(found), **known})
+        print_figures(_figures(answer))
         return
+    found = answer.trial
     lines = [
-        *_head(record, found, repeat_words(found, earlier)),
-        *_losses(steps, evaluations),
-        *byte_lines(record, found),
+        *_head(answer),
+        *_losses(answer.step_losses, answer.evaluations),
+        *byte_lines(answer, found),
         *_step_time(found),
         *oom_lines(found.error or {}),
         *_card(found.measured or {}),
@@ -71,11 +66,19 @@ def command(
     click.echo("\n".join(lines))
 
 
-def _head(study: StudyRecord, trial: TrialRecord, repeats: str) -> list[str]:
+def _figures(answer: ShowAnswer) -> dict[str, Any]:
+    """The trial's fields and its losses, for CSV."""
+    known = answer.as_dict()
+    losses = {name: known[name] for name in ("step_losses", "evaluations")}
+    return {"study": answer.study, **known["trial"], **losses}
+
+
+def _head(answer: ShowAnswer) -> list[str]:
+    trial = answer.trial
     outcome = trial.outcome or f"running ({trial.stage or 'plan'})"
     lines = [
-        f"trial {trial.number} of study {study.name}: {outcome}",
-        *([f"  {repeats}"] if repeats else []),
+        f"trial {trial.number} of study {answer.study}: {outcome}",
+        *([f"  {answer.repeats}"] if answer.repeats else []),
         *_field("hyperparameters", hyperparameter_words(trial.hyperparameters)),
         *provenance_lines(trial.provenance),
     ]
@@ -100,7 +103,7 @@ def _field(name: str, text: str) -> list[str]:
     return wrapped(text, f"  {name:<17}", " " * 19)
 
 
-def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
+def _losses(steps: list[StepLossAnswer], evaluations: list[EvaluationAnswer]) -> list[str]:
     lines = []
     if steps:
         losses = [step.loss for step in steps]
@@ -115,7 +118,7 @@ def _losses(steps: list[StepLoss], evaluations: list[Evaluation]) -> list[str]:
     return lines
 
 
-def _step_time(trial: TrialRecord) -> list[str]:
+def _step_time(trial: TrialAnswer) -> list[str]:
     """Seconds of an optimizer step: as the planner predicted them, and as they were."""
     seconds = [
         (trial.predicted or {}).get("step_seconds"),
@@ -129,7 +132,7 @@ def _step_time(trial: TrialRecord) -> list[str]:
     return _field("optimizer step", ", ".join(words)) if words else []
 
 
-def _card(measured: dict[str, Any]) -> list[str]:
+def _card(measured: Mapping[str, Any]) -> list[str]:
     """What NVML saw of the card, and what the trial left on it."""
     words = [
         form.format(measured[name])
@@ -149,7 +152,7 @@ def _card(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _tail(trial: TrialRecord) -> list[str]:
+def _tail(trial: TrialAnswer) -> list[str]:
     lines = []
     seconds = {phase: value for phase, value in (trial.seconds or {}).items() if value}
     if seconds:

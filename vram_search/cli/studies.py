@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from vram_search.answers.lookup import opened
+from vram_search.answers.results import Results
 from vram_search.cli.options import database_option, json_option, print_json
-from vram_search.report.figures import card_title, study_json
+from vram_search.report.figures import card_title
 from vram_search.report.words import loss_cell
 
 
@@ -21,23 +21,10 @@ def command(database: str | None, as_json: bool) -> None:
       vram-search studies
       vram-search studies --json
     """
-    with opened(database) as store:
-        rows = []
-        for study in store.studies():
-            top = store.top_trials(study.id, limit=1)
-            rows.append((study, store.outcome_counts(study.id), top[0] if top else None))
+    with Results.open(database) as results:
+        found = results.studies()
     if as_json:
-        print_json(
-            [
-                {
-                    **study_json(study),
-                    "outcomes": counts,
-                    "best_trial": best.number if best else None,
-                    "best_eval_loss": best.eval_loss if best else None,
-                }
-                for study, counts, best in rows
-            ]
-        )
+        print_json([summary.as_dict() for summary in found])
         return
     from rich.console import Console
     from rich.table import Table
@@ -45,13 +32,13 @@ def command(database: str | None, as_json: bool) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("study", "model", "card", "trials", "best eval", "last activity"):
         table.add_column(name, overflow="fold")
-    for study, counts, best in rows:
+    for summary in found:
         table.add_row(
-            study.name,
-            str(study.model.get("name", "-")),
-            card_title(study),
-            str(sum(counts.values())),
-            loss_cell(best.eval_loss if best else None),
-            study.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            summary.study,
+            str(summary.model.get("name", "-")),
+            card_title(summary),
+            str(sum(summary.outcomes.values())),
+            loss_cell(summary.best_eval_loss),
+            summary.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"),
         )
-    Console(highlight=False).print(table if rows else "no studies yet")
+    Console(highlight=False).print(table if found else "no studies yet")

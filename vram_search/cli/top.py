@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import click
 
-from vram_search.answers.lookup import find_study, opened
+from vram_search.answers.results import Results
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
-from vram_search.report.figures import study_json, trial_json
 from vram_search.report.trial_row import COLUMNS, trial_row
-
-MOST_ROWS = 2**31
-"""More than a study has; the database's integers end at 2**63."""
 
 
 @click.command("top", short_help="Table of the best trials, or of all.")
@@ -45,23 +41,19 @@ def command(
       vram-search top --all --csv > trials.csv
     """
     refuse_both(as_json, as_csv)
-    with opened(database) as store:
-        record = find_study(store, study)
-        trials = (
-            store.trials(record.id) if every else store.top_trials(record.id, min(rows, MOST_ROWS))
-        )
-        counts = store.outcome_counts(record.id)
+    with Results.open(database) as results:
+        answer = results.trials(study) if every else results.top(study, rows=rows)
     if as_json:
-        print_json({**study_json(record), "trials": [trial_json(trial) for trial in trials]})
+        print_json(answer.as_dict())
         return
     if as_csv:
-        print_csv(COLUMNS, map(trial_row, trials))
+        print_csv(COLUMNS, map(trial_row, answer.trials))
         return
     from rich.console import Console
 
     from vram_search.report.tables import trial_table
 
-    said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    kind = " (imported runs)" if record.is_imported else ""
-    title = f"study {record.name}{kind}: {said or 'no trials yet'}"
-    Console(highlight=False).print(trial_table(trials, record, title))
+    said = ", ".join(f"{count} {outcome}" for outcome, count in answer.outcomes.items() if count)
+    kind = " (imported runs)" if answer.is_imported else ""
+    title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
+    Console(highlight=False).print(trial_table(answer.trials, answer, title))

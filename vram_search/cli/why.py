@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import click
 
-from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.answers.results import Results
+from vram_search.answers.why import WhyAnswer
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
-from vram_search.report.figures import study_json
-from vram_search.report.why.evidence import Evidence
-from vram_search.report.why.explain import Reason, explain
 from vram_search.report.words import wrapped
-from vram_search.store.losses import all_evaluations
 
 
 @click.command("why", short_help="Why a trial ended as it did, with the figures.")
@@ -34,31 +31,19 @@ def command(
       vram-search why 7 --json
     """
     refuse_both(as_json, as_csv)
-    with opened(database) as store:
-        record = find_study(store, study)
-        found = find_trial(store, record, trial)
-        reason = explain(
-            Evidence(
-                record,
-                found,
-                store.trials(record.id),
-                all_evaluations(store, record.id),
-                store.step_losses(found.id),
-            )
-        )
-    outcome = found.outcome or "running"
+    with Results.open(database) as results:
+        answer = results.why(trial, study)
     if as_json:
-        answer = {"trial": found.number, "outcome": outcome, **vars(reason)}
-        print_json({**study_json(record), **answer})
+        print_json(answer.as_dict())
     elif as_csv:
-        print_figures({"outcome": outcome, **reason.figures})
+        print_figures({"outcome": answer.outcome, **answer.figures})
     else:
-        click.echo("\n".join(_lines(reason)))
+        click.echo("\n".join(_lines(answer)))
 
 
-def _lines(reason: Reason) -> list[str]:
-    lines = wrapped(reason.summary, "", "  ")
-    lines += [line for fact in reason.facts for line in wrapped(fact, "  - ", "    ")]
-    if reason.remedy:
-        lines += wrapped(f"remedy: {reason.remedy}", "  ", "    ")
+def _lines(answer: WhyAnswer) -> list[str]:
+    lines = wrapped(answer.summary, "", "  ")
+    lines += [line for fact in answer.facts for line in wrapped(fact, "  - ", "    ")]
+    if answer.remedy:
+        lines += wrapped(f"remedy: {answer.remedy}", "  ", "    ")
     return lines

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from vram_search.report.figures import peak, run_seconds
+from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.report.words import bytes_caption, known_cell, loss_cell, rate_cell
-from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
@@ -23,13 +23,13 @@ OUTCOME_STYLES = {
 
 
 def trial_table(
-    trials: Sequence[TrialRecord], study: StudyRecord, title: str | None = None
+    trials: Sequence[TrialFields], study: StudyFields, title: str | None = None
 ) -> Table:
     """One row a trial, with the run's name where it was imported; the caption says where the bytes
     come from. Names are printed as they are, whatever brackets they hold."""
     table = Table(
         title=Text(title) if title else None,
-        caption=Text("\n".join([bytes_caption(list(trials), study), *_begun_again(trials)])),
+        caption=Text("\n".join([bytes_caption(trials, study), *_begun_again(trials)])),
         box=None,
         padding=(0, 1, 0, 0),
         pad_edge=False,
@@ -70,14 +70,14 @@ def trial_table(
     return table
 
 
-def _begun_again(trials: Sequence[TrialRecord]) -> list[str]:
+def _begun_again(trials: Sequence[TrialFields]) -> list[str]:
     """Says of rows that are alike which was stopped; a lost trial's outcome says it already."""
     stopped = {trial.number for trial in trials if trial.outcome == "pruned"}
     pairs = [f"{t.retry_of} as {t.number}" for t in trials if t.retry_of in stopped]
     return [f"stopped too early and begun again: {', '.join(pairs)}"] if pairs else []
 
 
-def _gib(trial: TrialRecord) -> str:
+def _gib(trial: TrialFields) -> str:
     """The trial's peak; ~ marks a prediction."""
     size, origin = peak(trial)
     if size is None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vram_search.report.figures import card_title, measured_on
+from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.report.words import wrapped
-from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes
 
 _OUTSIDE = ("allocator_slack", "context")
@@ -15,7 +15,7 @@ _OUTSIDE = ("allocator_slack", "context")
 _Sums = dict[str, int | None]
 
 
-def byte_lines(study: StudyRecord, trial: TrialRecord) -> list[str]:
+def byte_lines(study: StudyFields, trial: TrialFields) -> list[str]:
     """The table of parts and sums, and what they say together; nothing without a prediction."""
     predicted, measured = trial.predicted or {}, trial.measured or {}
     if not predicted:
@@ -115,7 +115,7 @@ def _peaks(measured: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _origin(study: StudyRecord, trial: TrialRecord) -> list[str]:
+def _origin(study: StudyFields, trial: TrialFields) -> list[str]:
     text = f"predicted for {card_title(study)}"
     if trial.measured:
         text += f"; measured: {measured_on(trial)}"

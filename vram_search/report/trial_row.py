@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vram_search.report.figures import required_bytes, run_seconds
-from vram_search.store import TrialRecord
+from vram_search.report.trial_fields import TrialFields
 
 HYPERPARAMETERS = (
     "optim",
@@ -44,7 +44,7 @@ COLUMNS = (
 is measured, `run` and `model` name an imported run."""
 
 
-def trial_row(trial: TrialRecord) -> dict[str, Any]:
+def trial_row(trial: TrialFields) -> dict[str, Any]:
     """The trial under COLUMNS; what is unknown is None."""
     size, origin = required_bytes(trial)
     provenance = trial.provenance or {}

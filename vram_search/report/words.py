@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from vram_search.report.figures import card_title, measured_on, peak
-from vram_search.store import StudyRecord, TrialRecord
+from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.units import format_bytes
 
 WIDTH = 80
@@ -33,7 +34,7 @@ def wrapped(text: str, first: str = "  ", following: str | None = None) -> list[
     return [line.replace("\xa0", " ") for line in lines]
 
 
-def peak_words(trial: TrialRecord, study: StudyRecord) -> str:
+def peak_words(trial: TrialFields, study: StudyFields) -> str:
     """The peak with its origin: "3.42 GiB predicted for NVIDIA GeForce RTX 5060 Ti 16 GB"."""
     size, origin = peak(trial)
     if size is None:
@@ -43,7 +44,7 @@ def peak_words(trial: TrialRecord, study: StudyRecord) -> str:
     return f"{format_bytes(size)} required, predicted for {card_title(study)}"
 
 
-def bytes_caption(trials: list[TrialRecord], study: StudyRecord) -> str:
+def bytes_caption(trials: Sequence[TrialFields], study: StudyFields) -> str:
     """Says of a table's GiB column where its figures come from."""
     origins = {peak(trial)[1] for trial in trials if peak(trial)[0] is not None}
     card = card_title(study)
@@ -58,7 +59,7 @@ def bytes_caption(trials: list[TrialRecord], study: StudyRecord) -> str:
     return f"{caption}; with ~ required bytes, predicted for {card}"
 
 
-def peak_cell(trial: TrialRecord) -> str:
+def peak_cell(trial: TrialFields) -> str:
     """For a narrow column; ~ marks a prediction."""
     size, origin = peak(trial)
     if size is None:
@@ -106,7 +107,7 @@ def plan_words(plan: dict[str, Any] | None) -> str:
     return ", ".join(words)
 
 
-def repeat_words(trial: TrialRecord, earlier: TrialRecord | None) -> str:
+def repeat_words(trial: TrialFields, earlier: TrialFields | None) -> str:
     """What a trial with the point of an earlier one repeats; empty where it repeats none."""
     if trial.retry_of is None:
         return ""
@@ -117,7 +118,7 @@ def repeat_words(trial: TrialRecord, earlier: TrialRecord | None) -> str:
     return f"begun again: trial {earlier.number} was stopped too early"
 
 
-def error_words(trial: TrialRecord) -> str:
+def error_words(trial: TrialFields) -> str:
     """What went wrong, in one line; empty where nothing did."""
     if not trial.error:
         return ""

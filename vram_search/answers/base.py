@@ -1,0 +1,38 @@
+"""The base classes of all answers: immutable, versioned, the same as JSON for every caller."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+Number = int | float
+"""A whole number stays one: bytes are printed without a decimal point."""
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+    Field(json_schema_extra={"format": "date-time"}),
+]
+"""UTC; ISO 8601 in JSON."""
+
+
+class AnswerPart(BaseModel):
+    """One object inside an answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `--json`, as plain dicts, lists, numbers and texts."""
+        return self.model_dump(mode="json", warnings=False)
+
+
+class Answer(AnswerPart):
+    """A whole answer; `docs/schema/` holds the JSON schema of each."""
+
+    schema_version: Literal[1] = Field(
+        1,
+        description="Version of this answer's schema. New keys keep the version; it is raised when "
+        "a key is removed or changes its meaning.",
+    )

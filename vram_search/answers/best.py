@@ -1,0 +1,141 @@
+"""Answers `best`: the complete trial with the lowest eval_loss, and the sweet spot."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from vram_search.answers.base import AnswerPart, Number
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.errors import InputError
+from vram_search.report.figures import required_bytes, run_seconds
+from vram_search.report.limits import Limits
+from vram_search.report.sweet_spot import Contender, find_sweet_spot
+from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.losses import best_example_losses
+from vram_search.units import parse_bytes, parse_duration
+
+
+class LimitsAnswer(AnswerPart):
+    """The limits that were asked for; null sets no limit."""
+
+    required_bytes: int | None = Field(description="Most bytes that a trial may require.")
+    card: str | None = Field(description="Title of the card that the trial must fit.")
+    budget_bytes: int | None = Field(description="Bytes that this card leaves to the allocator.")
+    seconds: Number | None = Field(description="Most seconds that a trial may take.")
+
+
+class ContenderAnswer(AnswerPart):
+    """A trial within one standard error of the best."""
+
+    number: int
+    eval_loss: float | None = Field(description="Nats per token.")
+    difference: float = Field(description="Nats per token above the best, at least 0.")
+    standard_error: float | None = Field(
+        description="Of the difference, paired per evaluation row; null if the losses per row are "
+        "not recorded."
+    )
+    required_bytes: int | None
+    required_bytes_origin: Literal["measured", "predicted"] | None
+    seconds: Number | None
+
+
+class SweetSpotAnswer(AnswerPart):
+    """The smallest trial within one standard error of the best."""
+
+    trial: TrialAnswer
+    why: str = Field(description="The reason, in one sentence.")
+    within: list[ContenderAnswer] = Field(
+        description="All trials within one standard error of the best, lowest eval_loss first."
+    )
+
+
+class BestAnswer(StudyAnswer):
+    """The best trial of a study within the limits, and the sweet spot."""
+
+    limits: LimitsAnswer
+    trial: TrialAnswer
+    sweet_spot: SweetSpotAnswer
+
+
+def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
+    """Finds the best trial and the sweet spot among the complete trials within the limits.
+
+    Raises:
+        InputError: no complete trial is within the limits.
+    """
+    trials = store.top_trials(study.id)
+    sums = best_example_losses(store, study.id)
+    spot = find_sweet_spot((trial for trial in trials if limits.admits(trial)), sums)
+    if spot is None:
+        raise none_complete(study, trials, limits)
+    return BestAnswer(
+        **study_fields(study),
+        limits=LimitsAnswer(**vars(limits)),
+        trial=trial_answer(spot.best),
+        sweet_spot=SweetSpotAnswer(
+            trial=trial_answer(spot.trial),
+            why=spot.why,
+            within=[_contender(item) for item in spot.within],
+        ),
+    )
+
+
+def parse_limits(
+    card: str | None = None,
+    limit: str | int | None = None,
+    time_limit: str | float | None = None,
+) -> Limits:
+    """Reads the limits that a caller sets.
+
+    Args:
+        card: slug of a card in configs/cards.
+        limit: bytes, or a size such as "12 GiB".
+        time_limit: seconds, or a duration such as "1h30m".
+
+    Raises:
+        InputError: a size or duration cannot be read, or the card is unknown.
+    """
+    title, budget_bytes = _budget(card) if card is not None else (None, None)
+    try:
+        size = parse_bytes(limit) if isinstance(limit, str) else limit
+    except ValueError as error:
+        raise InputError(f"--limit: {error}") from None
+    try:
+        seconds = parse_duration(time_limit) if isinstance(time_limit, str) else time_limit
+    except ValueError as error:
+        raise InputError(f"--time-limit: {error}") from None
+    return Limits(size, title, budget_bytes, seconds)
+
+
+def none_complete(study: StudyRecord, trials: list[TrialRecord], limits: Limits) -> InputError:
+    """Builds the error for a study without a complete trial within the limits."""
+    within = f" {limits.words}" if limits.words else ""
+    remedy = "`vram-search top --all` lists what was tried"
+    if limits.words and (least := limits.least_words(trials)):
+        remedy = f"its complete trials need at least {least}"
+    return InputError(f"study {study.name} has no complete trial{within} yet", remedy)
+
+
+def _budget(slug: str) -> tuple[str, int]:
+    """A shipped card's title, and the bytes that it leaves to the allocator."""
+    from vram_search.answers.named import find_card
+    from vram_search.estimate.memory_budget import card_memory
+
+    card = find_card(slug)
+    return card.label, card_memory(card).budget_bytes
+
+
+def _contender(item: Contender) -> ContenderAnswer:
+    size, origin = required_bytes(item.trial)
+    return ContenderAnswer(
+        number=item.trial.number,
+        eval_loss=item.trial.eval_loss,
+        difference=item.difference,
+        standard_error=item.standard_error,
+        required_bytes=size,
+        required_bytes_origin=None if size is None else origin,
+        seconds=run_seconds(item.trial),
+    )

@@ -1,0 +1,78 @@
+"""Answers `importance`: the share of the spread of eval_loss that each hyperparameter explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from vram_search.answers.base import AnswerPart
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.errors import InputError
+from vram_search.report.importance import FEWEST_TRIALS, Group, importances
+from vram_search.store import Store, StudyRecord
+
+
+class GroupAnswer(AnswerPart):
+    """Trials that share a value, or a range of values, of one hyperparameter."""
+
+    group: str = Field(description="The value or the range, for a label.")
+    low: Any = Field(description="Smallest value.")
+    high: Any = Field(description="Largest value.")
+    trials: int = Field(description="How many trials.")
+    median_eval_loss: float = Field(description="Nats per token.")
+
+
+class ImportanceItem(AnswerPart):
+    """One hyperparameter."""
+
+    hyperparameter: str
+    share: float = Field(description="Epsilon squared on the ranks of eval_loss, 0 to 1.")
+    groups: list[GroupAnswer] = Field(description="In the order of the values.")
+
+
+class ImportanceAnswer(StudyAnswer):
+    """Main effects of the hyperparameters that varied, the largest first."""
+
+    trials: int = Field(description="Complete trials that were counted.")
+    importances: list[ImportanceItem]
+
+
+def importance(store: Store, study: StudyRecord) -> ImportanceAnswer:
+    """Computes how much of the spread of eval_loss each hyperparameter explains by itself.
+
+    Raises:
+        InputError: too few trials are complete, or no hyperparameter differs between them.
+    """
+    trials = store.top_trials(study.id)
+    if len(trials) < FEWEST_TRIALS:
+        raise InputError(
+            f"study {study.name} has {len(trials)} complete trials with an eval_loss: too few "
+            "to say what mattered",
+            f"it takes {FEWEST_TRIALS}; `vram-search compare` tells two trials apart",
+        )
+    found = importances(trials)
+    if not found:
+        raise InputError(
+            f"no hyperparameter differs between the complete trials of study {study.name}",
+            "give its search_space more than one value",
+        )
+    items = [
+        ImportanceItem(
+            hyperparameter=item.name,
+            share=item.share,
+            groups=[_group(group) for group in item.groups],
+        )
+        for item in found
+    ]
+    return ImportanceAnswer(**study_fields(study), trials=len(trials), importances=items)
+
+
+def _group(group: Group) -> GroupAnswer:
+    return GroupAnswer(
+        group=group.label,
+        low=group.low,
+        high=group.high,
+        trials=len(group.losses),
+        median_eval_loss=group.median_loss,
+    )

@@ -1,0 +1,92 @@
+"""Answers `pareto`: eval_loss against required bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from vram_search.answers.base import AnswerPart, Number
+from vram_search.answers.best import none_complete
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.errors import InputError
+from vram_search.report.figures import required_bytes
+from vram_search.report.limits import Limits
+from vram_search.report.pareto import pareto_front
+from vram_search.report.trial_row import trial_row
+from vram_search.store import Store, StudyRecord, TrialRecord
+
+
+class ParetoTrial(AnswerPart):
+    """A complete trial as one flat row; its hyperparameters and its plan are further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    number: int
+    outcome: str
+    eval_loss: float | None = Field(description="Nats per token.")
+    bits_per_byte: float | None
+    required_bytes: int
+    required_bytes_origin: Literal["measured", "predicted"]
+    reserved_bytes: int | None = Field(description="Measured peak of the allocator, in bytes.")
+    seconds: Number | None = Field(description="Seconds from start to record.")
+    steps_done: int
+    steps_total: int
+    run: str | None = Field(description="Name of an imported run.")
+    model: str | None = Field(description="Model of an imported run.")
+    on_front: bool = Field(
+        description="True if no trial with fewer or equal bytes has a lower eval_loss."
+    )
+    beaten_by: int | None = Field(
+        description="The trial with the lowest eval_loss among those that need no more bytes."
+    )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Hyperparameters and memory plan, by name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class ParetoAnswer(StudyAnswer):
+    """All complete trials whose required bytes are known, fewest bytes first."""
+
+    trials: list[ParetoTrial]
+
+
+def pareto(store: Store, study: StudyRecord) -> ParetoAnswer:
+    """Finds the trials that no other beats in both eval_loss and required bytes.
+
+    Raises:
+        InputError: no trial is complete, or the required bytes of none are known.
+    """
+    trials = store.top_trials(study.id)
+    if not trials:
+        raise none_complete(study, trials, Limits())
+    front = pareto_front(trials)
+    if not front:
+        raise InputError(
+            f"the required bytes of study {study.name}'s trials are not known",
+            "`vram-search top` lists their losses",
+        )
+    rows = [_row(trial, front) for trial in _by_size(trials)]
+    return ParetoAnswer(**study_fields(study), trials=rows)
+
+
+def _by_size(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    sized = [trial for trial in trials if required_bytes(trial)[0] is not None]
+    return sorted(sized, key=lambda t: (required_bytes(t)[0] or 0, t.eval_loss or 0.0, t.number))
+
+
+def _row(trial: TrialRecord, front: Sequence[TrialRecord]) -> ParetoTrial:
+    winner = _beaten_by(trial, front)
+    return ParetoTrial(**trial_row(trial), on_front=winner is None, beaten_by=winner)
+
+
+def _beaten_by(trial: TrialRecord, front: Sequence[TrialRecord]) -> int | None:
+    """The trial of the front with the lowest loss among those that need no more bytes; None for a
+    trial of the front itself."""
+    size = required_bytes(trial)[0]
+    assert size is not None
+    better = [other for other in front if (required_bytes(other)[0] or 0) <= size]
+    return None if better[-1].number == trial.number else better[-1].number

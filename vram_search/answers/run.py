@@ -1,0 +1,29 @@
+"""Answers `run`: the end of a search, and the best trial that it found."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.store import Store, StudyRecord
+
+
+class RunAnswer(StudyAnswer):
+    """The end of a search."""
+
+    stopped: str = Field(description="The reason why no further trial was started.")
+    best: TrialAnswer | None = Field(description="null if no trial is complete.")
+    report: str | None = Field(description="Path of the HTML report; null if none was written.")
+
+
+def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | None) -> RunAnswer:
+    """Builds the answer after a search has ended.
+
+    Args:
+        stopped: the reason, as `worker.run.run_study` returns it.
+        report: path of the HTML report, if one was written.
+    """
+    top = store.top_trials(study.id, limit=1)
+    best = trial_answer(top[0]) if top else None
+    return RunAnswer(**study_fields(study), stopped=stopped, best=best, report=report)

@@ -1,0 +1,34 @@
+"""Answers `studies`: the studies of a database."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.store import Store
+
+
+class StudySummary(StudyAnswer):
+    """One study with the number of its trials by outcome, and its best loss."""
+
+    outcomes: dict[str, int] = Field(
+        description="Trials by outcome, 0 included; `running` counts those without one."
+    )
+    best_trial: int | None = Field(description="Number of the trial with the lowest eval_loss.")
+    best_eval_loss: float | None = Field(description="Nats per token.")
+
+
+def studies(store: Store) -> list[StudySummary]:
+    """Lists all studies, newest activity first."""
+    found = []
+    for study in store.studies():
+        top = store.top_trials(study.id, limit=1)
+        found.append(
+            StudySummary(
+                **study_fields(study),
+                outcomes=store.outcome_counts(study.id),
+                best_trial=top[0].number if top else None,
+                best_eval_loss=top[0].eval_loss if top else None,
+            )
+        )
+    return found

@@ -1,0 +1,45 @@
+"""Answers `top`: the best trials of a study, or all of them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.store import Store, StudyRecord
+
+MOST_ROWS = 2**31
+"""More trials than a study has; the database's integers end at 2**63."""
+
+
+class TopAnswer(StudyAnswer):
+    """Trials of a study."""
+
+    trials: list[TrialAnswer]
+    outcomes: dict[str, int] = Field(
+        description="Trials of the study by outcome, 0 included; `running` counts those without "
+        "one."
+    )
+
+
+def top(store: Store, study: StudyRecord, *, rows: int) -> TopAnswer:
+    """Lists the complete trials with the lowest eval_loss, best first.
+
+    Args:
+        rows: how many at most.
+    """
+    trials = store.top_trials(study.id, min(rows, MOST_ROWS))
+    return TopAnswer(
+        **study_fields(study),
+        trials=[trial_answer(trial) for trial in trials],
+        outcomes=store.outcome_counts(study.id),
+    )
+
+
+def every_trial(store: Store, study: StudyRecord) -> TopAnswer:
+    """Lists all trials in the order of their numbers."""
+    return TopAnswer(
+        **study_fields(study),
+        trials=[trial_answer(trial) for trial in store.trials(study.id)],
+        outcomes=store.outcome_counts(study.id),
+    )

@@ -1,0 +1,134 @@
+"""One trial inside an answer: everything that is recorded about it, without database ids."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, SkipValidation
+from typing_extensions import TypedDict
+
+from vram_search.answers.base import AnswerPart, Number, Timestamp
+from vram_search.report.figures import required_bytes, run_seconds
+from vram_search.store import Outcome, TrialRecord
+
+_NOT_SHOWN = ("id", "study_id", "predicted_required_bytes", "measured_required_bytes")
+"""Columns for the database alone; the last two are copies out of `predicted` and `measured`."""
+
+Bytes = Annotated[int, Field(description="Bytes.")]
+Parts = Annotated[dict[str, int], Field(description="Bytes by part.")]
+
+
+class Predicted(TypedDict, total=False):
+    """Predicted bytes of the plan, and the limits that it was judged by."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    allocated_bytes: Bytes
+    reserved_bytes: Bytes
+    required_bytes: Bytes
+    process_bytes: Bytes
+    moment: Annotated[str, Field(description="The moment of the peak.")]
+    parts: Parts
+    budget_bytes: Annotated[int, Field(description="Bytes that the allocator could use then.")]
+    margin: Annotated[float, Field(description="Share added to the required bytes; 0.02 is 2 %.")]
+    excess: Annotated[
+        float, Field(description="Share of the budget that was missing; at most 0 if it fitted.")
+    ]
+    step_seconds: Annotated[float, Field(description="Seconds of an optimizer step.")]
+
+
+class Measured(TypedDict, total=False):
+    """Measured figures of probe and training; absent keys were not measured."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    allocated_bytes: Bytes
+    reserved_bytes: Bytes
+    required_bytes: Bytes
+    process_bytes: Bytes
+    device_bytes: Bytes
+    parts: Parts
+    step_seconds: Annotated[float, Field(description="Median seconds of an optimizer step.")]
+
+
+class TrialError(TypedDict, total=False):
+    """The reason why a trial ended early."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    stage: str
+    step: int
+    message: str
+    remedy: str
+    requested_bytes: Bytes
+    batch_shape: Annotated[list[int], Field(description="Rows and tokens of the batch.")]
+    others_took_bytes: Bytes
+    parts: Parts
+
+
+class TrialAnswer(AnswerPart):
+    """A trial as recorded. Losses are nats per answer token of the study's evaluation rows."""
+
+    number: int = Field(description="Optuna's number of the trial, from 0.")
+    outcome: Outcome | None = Field(description="null while the trial runs.")
+    stage: str | None = Field(description="The stage of a running trial: plan, probe, train.")
+    hyperparameters: SkipValidation[dict[str, Any]] = Field(
+        description="Sampled values, named as in a study file; null if unknown (imported runs)."
+    )
+    plan: SkipValidation[dict[str, Any] | None] = Field(
+        description="Memory plan, named as in transformers' TrainingArguments."
+    )
+    seed: int
+    data_hash: str = Field(description="Hash of the rows that the trial was trained on.")
+    retry_of: int | None = Field(description="Number of the trial that this one repeats.")
+    eval_loss: float | None = Field(description="Of the best evaluated checkpoint.")
+    eval_loss_step: int | None = Field(description="Optimizer step of that checkpoint.")
+    last_eval_loss: float | None = Field(description="Of the last evaluation.")
+    own_cutoff_eval_loss: float | None = Field(
+        description="Of the last evaluation, at the trial's own cutoff_len."
+    )
+    bits_per_byte: float | None = Field(description="Comparable between tokenizers.")
+    predicted: SkipValidation[Predicted | None]
+    measured: SkipValidation[Measured | None]
+    seconds: SkipValidation[dict[str, Number] | None] = Field(description="Seconds by phase.")
+    steps_done: int = Field(description="Optimizer steps.")
+    steps_total: int = Field(description="Optimizer steps of a whole run.")
+    trainable_parameters: int | None
+    versions: SkipValidation[dict[str, str] | None] = Field(description="Versions by package.")
+    device: str | None = Field(description="Name of the device that trained.")
+    error: SkipValidation[TrialError | None]
+    adapter_path: str | None = Field(description="Folder of the adapter that was kept.")
+    started_at: Timestamp
+    finished_at: Timestamp | None
+    fingerprint: str | None = Field(description="SHA-256 of an imported run's files.")
+    provenance: SkipValidation[dict[str, Any] | None] = Field(
+        description="Origin of an imported run; null for a trial of a search."
+    )
+    required_bytes: int | None = Field(
+        description="Smallest allocator limit under which the trial runs, in bytes."
+    )
+    required_bytes_origin: Literal["measured", "predicted"] | None = Field(
+        description="null if the bytes are unknown."
+    )
+    total_seconds: Number | None = Field(
+        description="Seconds from start to record; for an imported run, what its tool reports."
+    )
+
+    @property
+    def predicted_required_bytes(self) -> int | None:
+        """Bytes, as in `predicted`."""
+        return (self.predicted or {}).get("required_bytes")
+
+    @property
+    def measured_required_bytes(self) -> int | None:
+        """Bytes, as in `measured`."""
+        return (self.measured or {}).get("required_bytes")
+
+
+def trial_answer(trial: TrialRecord) -> TrialAnswer:
+    """Builds a TrialAnswer from a trial's record."""
+    recorded = {name: value for name, value in vars(trial).items() if name not in _NOT_SHOWN}
+    size, origin = required_bytes(trial)
+    return TrialAnswer(
+        **recorded,
+        required_bytes=size,
+        required_bytes_origin=None if size is None else origin,
+        total_seconds=run_seconds(trial),
+    )

@@ -1,0 +1,49 @@
+"""Answers `why`: the reason why a trial ended as it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.report.why.evidence import Evidence
+from vram_search.report.why.explain import explain
+from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.losses import all_evaluations
+
+
+class WhyAnswer(StudyAnswer):
+    """Sentences, and the figures that decided."""
+
+    trial: int = Field(description="Number of the trial.")
+    outcome: str = Field(description="The trial's outcome, or `running`.")
+    summary: str = Field(description="One sentence.")
+    facts: list[str] = Field(description="More sentences, the decisive ones first.")
+    figures: dict[str, Any] = Field(
+        description="Figures of those sentences by name; units are bytes, seconds and nats per "
+        "token. Unknown ones are left out."
+    )
+    remedy: str = Field(description="A change that would help; empty if none is known.")
+
+
+def why(store: Store, study: StudyRecord, trial: TrialRecord) -> WhyAnswer:
+    """Explains why a trial ended as it did."""
+    reason = explain(
+        Evidence(
+            study,
+            trial,
+            store.trials(study.id),
+            all_evaluations(store, study.id),
+            store.step_losses(trial.id),
+        )
+    )
+    return WhyAnswer(
+        **study_fields(study),
+        trial=trial.number,
+        outcome=trial.outcome or "running",
+        summary=reason.summary,
+        facts=list(reason.facts),
+        figures=reason.figures,
+        remedy=reason.remedy,
+    )
