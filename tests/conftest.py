@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
+
+from tests.fake_trainer import COMMAND as FAKE_TRAINER
+from vram_search.cli.main import main
+from vram_search.worker import process
 
 # A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -92,26 +96,61 @@ def write_study(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def start_cli(*arguments: object) -> subprocess.Popen[str]:
-    """`vram-search ...` as a process of its own group, as from a terminal."""
+REAL_CLI = (sys.executable, "-m", "vram_search")
+
+
+def start_cli(
+    *arguments: object, command: Sequence[str] = REAL_CLI, **options: Any
+) -> subprocess.Popen[str]:
+    """Starts `vram-search ...` in a process group of its own, as from a terminal.
+
+    Args:
+        options: of `subprocess.Popen`. Standard error is part of standard output.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "vram_search", *(str(argument) for argument in arguments)],
+        [*command, *(str(argument) for argument in arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         start_new_session=os.name != "nt",
+        **options,
     )
+
+
+def run_cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`start_cli`, to its end."""
+    process = start_cli(*arguments, **options)
+    output, _ = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, "")
 
 
 @pytest.fixture
 def vram_search(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the command line to its end; stderr is part of stdout."""
+    return run_cli
+
+
+@pytest.fixture
+def vram_search_without_training(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in this process, which saves its imports, and trains with
+    tests/fake_trainer.py; stderr follows stdout."""
+    monkeypatch.setattr(process, "COMMAND", FAKE_TRAINER)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        process = start_cli(*arguments)
-        output, _ = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(process.args, process.returncode, output, "")
+        command = ["vram-search", *(str(argument) for argument in arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        terminate = signal.getsignal(signal.SIGTERM)  # `run` sets its own
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            signal.signal(signal.SIGTERM, terminate)
+        assert isinstance(ended.value.code, int)
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(command, ended.value.code, printed.out + printed.err)
 
     return run
 

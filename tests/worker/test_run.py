@@ -1,4 +1,7 @@
-"""A whole search on a tiny real model: real subprocesses, real SQLite, real losses."""
+"""A whole search from the command line: real subprocesses and real SQLite.
+
+Two tests train a tiny real model. In the others tests/fake_trainer.py stands for the training.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import FAKE_TRAINER, run_cli, start_cli
 from vram_search.estimate.margin import conformal_margin
 from vram_search.search import Search
 from vram_search.spec import Hyperparameters
@@ -24,6 +28,7 @@ from vram_search.store.location import database_url
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WriteStudy = Callable[..., Path]
+Hold = Callable[..., None]
 
 
 @pytest.fixture
@@ -40,15 +45,28 @@ def opened(home: Path) -> Iterator[Callable[[], Store]]:
         store.close()
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "vram_search", *(str(argument) for argument in arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
+@pytest.fixture
+def vram_search(vram_search_without_training: Cli) -> Cli:
+    """Most tests here are about the search, and train nothing."""
+    return vram_search_without_training
+
+
+@pytest.fixture
+def vram_search_that_trains(home: Path) -> Cli:
+    return run_cli
+
+
+start = partial(start_cli, command=FAKE_TRAINER)
+
+
+@pytest.fixture
+def hold(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`hold(0, 1)`: these trials never end by themselves; see tests/fake_trainer.py."""
+
+    def hold_(*numbers: int) -> None:
+        monkeypatch.setenv("HELD_TRIALS", ",".join(map(str, numbers)))
+
+    return hold_
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -68,9 +86,9 @@ def children(pid: int) -> list[int]:
 
 
 def test_search_ends_with_winner_table_and_export(
-    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+    vram_search_that_trains: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
 ) -> None:
-    done = vram_search("run", write_study())
+    done = vram_search_that_trains("run", write_study())
 
     assert done.returncode == 0, done.stdout
     store = opened()
@@ -82,6 +100,8 @@ def test_search_ends_with_winner_table_and_export(
     assert f"best of study tiny: trial {best.number}" in done.stdout
     assert "predicted for NVIDIA GeForce RTX 5060 Ti 16 GB" in done.stdout
     assert best.measured is None and best.predicted is not None
+    assert 20 < best.predicted["longest_tokens"] < 200
+    assert 20 < best.predicted["longest_eval_tokens"] < 200
     evaluations = store.evaluations(best.id)
     assert best.eval_loss == min(e.eval_loss for e in evaluations if e.eval_loss is not None)
     assert len(store.step_losses(best.id)) == 6
@@ -110,8 +130,9 @@ def test_finished_study_is_continued_without_running_anything_twice(
 
 
 def test_ctrl_c_records_the_trial_as_lost_and_the_next_run_repeats_it(
-    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path, hold: Hold
 ) -> None:
+    hold(0, 1)
     study_file = write_study(training={"max_steps": 2000, "rungs": [0.5]}, budget={"trials": 1})
     process = start("run", study_file)
     read_until(process, "probe passed")
@@ -137,8 +158,9 @@ def test_ctrl_c_records_the_trial_as_lost_and_the_next_run_repeats_it(
 
 
 def test_killed_training_process_costs_one_retry_and_no_finished_trial(
-    write_study: WriteStudy, opened: Callable[[], Store], home: Path
+    write_study: WriteStudy, opened: Callable[[], Store], home: Path, hold: Hold
 ) -> None:
+    hold(1)
     process = start(
         "run", write_study(training={"max_steps": 60, "rungs": []}, budget={"trials": 2})
     )
@@ -161,8 +183,9 @@ def test_killed_training_process_costs_one_retry_and_no_finished_trial(
 
 
 def test_killed_run_leaves_no_orphan_and_is_reconciled(
-    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path, hold: Hold
 ) -> None:
+    hold(1)
     study_file = write_study(training={"max_steps": 60, "rungs": []}, budget={"trials": 2})
     process = start("run", study_file)
     read_until(process, "trial 0: complete")
@@ -207,7 +230,7 @@ def test_out_of_memory_is_pruned_and_the_search_goes_on_in_a_new_process(
     )
     config = json.loads((tmp_path / "shape" / "config.json").read_text())
     (tmp_path / "shape" / "config.json").write_text(json.dumps({**config, "vocab_size": 32768}))
-    process = start("run", study_file)
+    process = start_cli("run", study_file)
     read_until(process, "trial 0: complete")
     (trainer,) = children(process.pid)
     used = int(Path(f"/proc/{trainer}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -244,7 +267,10 @@ def test_strategy_on_the_command_line_beats_the_study_file_and_a_wrong_one_is_re
     assert study is not None and study.strategy_of(0) == "tpe"
 
 
-def test_second_run_of_the_same_study_is_refused(vram_search: Cli, write_study: WriteStudy) -> None:
+def test_second_run_of_the_same_study_is_refused(
+    vram_search: Cli, write_study: WriteStudy, hold: Hold
+) -> None:
+    hold(0)
     study_file = write_study(training={"max_steps": 2000, "rungs": [0.5]})
     first = start("run", study_file)
     read_until(first, "no GPU here")
@@ -423,16 +449,14 @@ def test_disk_that_fills_up_ends_the_run_in_one_message_and_loses_nothing(
 
     study_file = write_study(budget={"trials": 1})
     assert vram_search("run", study_file).returncode == 0
-    full = subprocess.run(
-        [sys.executable, "-m", "vram_search", "run", str(study_file), "--trials", "9"],
-        capture_output=True,
-        text=True,
-        timeout=240,
+    full = run_cli(
+        *("run", study_file, "--trials", "9"),
+        command=FAKE_TRAINER,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
     )
-    assert full.returncode == 2, full.stderr
-    assert "Traceback" not in full.stderr and full.stderr.count("error: ") == 1
-    assert "disk I/O error\nremedy: check the disk and its free space" in full.stderr
+    assert full.returncode == 2, full.stdout
+    assert "Traceback" not in full.stdout and full.stdout.count("error: ") == 1
+    assert "disk I/O error\nremedy: check the disk and its free space" in full.stdout
 
     assert vram_search("run", study_file, "--trials", 2).returncode == 0
     store = opened()

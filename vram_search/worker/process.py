@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vram_search.protocol import AnyEvent, LoadJob, PruneDecision, TrialJob, parse_event
 
+COMMAND = (sys.executable, "-m", "vram_search.train")
 STALL_SECONDS = 1800.0
 """Silence after which a training process counts as dead. The longest silence of a healthy one is an
 evaluation or a download, minutes at most."""
@@ -47,7 +48,7 @@ class TrainingProcess:
         with log.open("ab") as errors:
             self._log_start = errors.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "vram_search.train"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

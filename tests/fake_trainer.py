@@ -1,0 +1,165 @@
+"""A training process that trains nothing, for tests whose subject is the search around it.
+
+    python -P tests/fake_trainer.py run study.yaml ...    the command line, with this process
+    python -P tests/fake_trainer.py                       the process itself
+
+The real process is the same but for `serve`: it reads jobs from the same channel, ignores Ctrl-C,
+ends with its supervisor and reports what ends it. It loads nothing (a real one needs ten seconds of
+CPU time for its imports), and its losses are a formula of the hyperparameters.
+
+The environment variable HELD_TRIALS ("0,1") names trials that never get past their probe, so that a
+test can end the process or its supervisor in the middle of one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vram_search.data import Example, load_rows
+from vram_search.protocol import (
+    Evaluated,
+    Finished,
+    LoadJob,
+    Probed,
+    PruneDecision,
+    Ready,
+    Stage,
+    Step,
+    TrialJob,
+)
+from vram_search.train import __main__ as training
+from vram_search.train.channel import Channel
+from vram_search.worker import process
+
+COMMAND = (sys.executable, "-P", __file__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Stands for an encoded row; a character is a token."""
+
+    example: Example
+
+    @property
+    def length(self) -> int:
+        return sum(len(text) for _, text in self.example.turns)
+
+
+class Encoded(NamedTuple):
+    """Stands for `train.run.EncodedDataset`."""
+
+    train: list[Row]
+    eval: list[Row]
+
+
+def serve(channel: Channel) -> None:
+    """The counterpart of `vram_search.train.__main__.serve`."""
+    job = channel.receive()
+    assert isinstance(job, LoadJob), "the first job loads the model"
+    rows = load_rows(job.dataset, job.seed)
+    encoded: Any = Encoded(
+        *([Row(example) for example in part] for part in (rows.train, rows.eval))
+    )
+    longest, too_long = training.check_lengths(encoded, max(job.cutoff_lens))
+    channel.send(
+        Ready(
+            device="CPU",
+            has_gpu=False,
+            versions={"fake_trainer": "1", "compute_dtype": "float32"},
+            train_rows=len(rows.train),
+            eval_rows=len(rows.eval),
+            longest_tokens=longest,
+            longest_eval_tokens=max(row.length for row in encoded.eval),
+            rows_cut=too_long,
+            data_hash=rows.data_hash,
+            allocated_bytes=None,
+            seconds=0.0,
+        )
+    )
+    while True:
+        trial = channel.receive()
+        assert isinstance(trial, TrialJob), "after loading come trials"
+        train(channel, trial, len(rows.train), len(rows.eval))
+
+
+def train(channel: Channel, job: TrialJob, train_rows: int, eval_rows: int) -> None:
+    """The events of a trial that learns."""
+    steps_total = count_steps(job, train_rows)
+    channel.send(Stage(stage="probe", steps_total=steps_total))
+    channel.send(Probed(allocated_bytes=None, reserved_bytes=None, seconds=0.0))
+    channel.send(Stage(stage="train", steps_total=steps_total))
+    if str(job.number) in os.environ.get("HELD_TRIALS", "").split(","):
+        channel.receive()  # nothing is sent: this ends with the process
+    rungs = {round(rung * steps_total) for rung in job.training.rungs} - {0, steps_total}
+    for step in range(1, steps_total + 1):
+        rate, train_loss = job.hyperparameters.learning_rate, loss_after(job, step)
+        channel.send(Step(step=step, loss=train_loss, learning_rate=rate, grad_norm=1, seconds=0))
+        if step in rungs:
+            evaluate(channel, job, step, steps_total, eval_rows)
+            verdict = channel.receive()
+            assert isinstance(verdict, PruneDecision), "a rung is answered with a verdict"
+            if verdict.prune:
+                channel.send(finished("pruned", step, steps_total))
+                return
+    evaluate(channel, job, steps_total, steps_total, eval_rows)
+    save_adapter(Path(job.adapter_folder))
+    channel.send(finished("complete", steps_total, steps_total))
+
+
+def count_steps(job: TrialJob, rows: int) -> int:
+    if job.training.max_steps is not None:
+        return job.training.max_steps
+    return math.ceil(job.training.epochs * rows / job.hyperparameters.batch_size)
+
+
+def loss_after(job: TrialJob, step: int) -> float:
+    """Falls with every step, faster at a learning rate of 1e-3 than at others."""
+    distance = abs(math.log10(job.hyperparameters.learning_rate) + 3)
+    return 2 + distance / 10 + 1 / (1 + step)
+
+
+def evaluate(channel: Channel, job: TrialJob, step: int, steps_total: int, eval_rows: int) -> None:
+    loss, is_rung = loss_after(job, step), step < steps_total
+    channel.send(
+        Evaluated(
+            step=step,
+            fraction=step / steps_total,
+            is_rung=is_rung,
+            eval_loss=loss,
+            own_cutoff_eval_loss=None if is_rung else loss,
+            bits_per_byte=loss,
+            example_loss_sums=(10 * loss,) * eval_rows,
+            seconds=0.0,
+        )
+    )
+
+
+def save_adapter(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+
+
+def finished(outcome: str, step: int, steps_total: int) -> Finished:
+    figures = {"stage": "train", "step": step, "steps_total": steps_total, "best_step": step}
+    return Finished.model_validate({"outcome": outcome, **figures})
+
+
+def main() -> None:
+    if sys.argv[1:]:
+        from vram_search.cli.main import main as command_line
+
+        process.COMMAND = COMMAND
+        command_line()
+    else:
+        training.serve = serve
+        training.main()
+
+
+if __name__ == "__main__":
+    main()
