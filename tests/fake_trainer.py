@@ -47,7 +47,7 @@ class Row:
 
     @property
     def length(self) -> int:
-        return sum(len(text) for _, text in self.example.turns)
+        return sum(len(turn["content"]) for turn in self.example.turns)
 
 
 class Encoded(NamedTuple):
