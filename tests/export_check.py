@@ -22,10 +22,8 @@ from typing import Any
 import yaml
 
 from vram_search.data import Example, Rows
-from vram_search.export import TOOLS, Template, Tool, parse_export, write_export
+from vram_search.export import TOOLS, Tool, parse_export, write_export
 from vram_search.export.fields import LORA_MODULES
-from vram_search.export.llamafactory import llamafactory
-from vram_search.export.write import LLAMA_FACTORY
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
@@ -33,12 +31,11 @@ from vram_search.store import StudyRecord, TrialRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIALS = 240
-ALL_TOOLS: dict[str, Tool] = {LLAMA_FACTORY: llamafactory(Template("")), **TOOLS}
 
 TORCH = "torch==2.13.0"  # asked for by name, since a range may pull CUDA's gigabytes
 ENVIRONMENTS: dict[str, tuple[tuple[str, ...], ...]] = {
     # Each a `pip install`; --no-deps leaves out what compiles or brings CUDA and no parser imports.
-    LLAMA_FACTORY: (
+    "llama-factory": (
         (TORCH,),
         (
             *("transformers==5.6.0", "datasets==4.0.0", "accelerate==1.11.0", "peft==0.18.1"),
@@ -109,7 +106,7 @@ def main(environments: Path) -> int:
     print("| format | generated | accepted | wrong values | the parser refuses | ours refuses |")
     print("| --- | --- | --- | --- | --- | --- |")
     failures = []
-    for name, tool in ALL_TOOLS.items():
+    for name, tool in TOOLS.items():
         with tempfile.TemporaryDirectory(prefix="export-check-") as folder:
             target = Path(folder)
             generated = generate(name, target)
@@ -141,7 +138,7 @@ def generate(name: str, target: Path) -> list[Path]:
     files = []
     for study, trial, rows in trials(target):
         paths = write_export(study, trial, rows, target, to=name)
-        back = parse_export(ALL_TOOLS[name], paths[0].read_text(encoding="utf-8"))
+        back = parse_export(TOOLS[name], paths[0].read_text(encoding="utf-8"))
         assert trial.plan is not None
         size = back["plan"]["per_device_eval_batch_size"]  # smaller where the tool's would not fit
         assert size <= trial.plan["per_device_eval_batch_size"], paths[0]

@@ -20,7 +20,7 @@ from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.axolotl import UNMODELLED as AXOLOTL_UNMODELLED
 from vram_search.estimate.recipes.llamafactory import UNMODELLED as LLAMAFACTORY_UNMODELLED
 from vram_search.estimate.recipes.load import load_recipe
-from vram_search.export import llamafactory_files
+from vram_search.export import TOOLS, export_files, exported_trial
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_shape
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS
@@ -401,7 +401,8 @@ def test_an_export_of_ours_reads_back_as_the_workload_of_its_trial(
     )
     trial = replace(trial, hyperparameters=hp.model_dump(mode="json"), plan=plan.model_dump())
     file = tmp_path / "demo-trial-7.yaml"
-    file.write_text(llamafactory_files(study, trial, rows)[file.name], encoding="utf-8")
+    files = export_files(TOOLS["llama-factory"], exported_trial(study, trial, rows))
+    file.write_text(files[file.name], encoding="utf-8")
     recipe = load_recipe(file)
     assert recipe.workload == Workload(
         shape=SHAPE,

@@ -11,17 +11,14 @@ import yaml
 
 from tests.export.conftest import MakeStudy
 from vram_search.data import Rows
-from vram_search.export import TOOLS, Template, export_files, exported_trial, parse_export
+from vram_search.export import TOOLS, export_files, exported_trial, parse_export
 from vram_search.export.fields import LORA_MODULES
-from vram_search.export.llamafactory import llamafactory
 from vram_search.resources import shipped
 from vram_search.spec import load_shape
 from vram_search.spec.card import Card, load_card
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import GIB
 
-LLAMA_FACTORY = llamafactory(Template("qwen"))
-EVERY = {"llama-factory": LLAMA_FACTORY, **TOOLS}
 IN_FP32 = ["llama-factory", "axolotl", "peft"]
 """Tools that turn a whole batch's logits into fp32."""
 SHAPE = load_shape(shipped("configs", "models", "qwen2.5-3b"))
@@ -55,9 +52,9 @@ def exported(
     """Its keys, those of all parts of a script's file together, and its text."""
     ready = exported_trial(study, trial, rows, shape=SHAPE)
     ready = replace(ready, eval_cutoff_len=eval_cutoff_len)
-    text = next(iter(export_files(EVERY[tool], ready).values()))
+    text = next(iter(export_files(TOOLS[tool], ready).values()))
     config = yaml.safe_load(text)
-    assert EVERY[tool].check(config, LORA_MODULES) == []
+    assert TOOLS[tool].check(config, LORA_MODULES) == []
     return config | config.get("training", {}), text
 
 
@@ -103,7 +100,7 @@ def test_where_not_even_one_row_fits_the_card_nothing_is_evaluated_and_all_check
     assert trial.eval_loss_step is not None
     assert trial.eval_loss_step % config["save_steps"] == 0
     assert f"The trial's best step was {trial.eval_loss_step}." in text
-    assert parse_export(EVERY[tool], text)["plan"]["per_device_train_batch_size"] == 4
+    assert parse_export(TOOLS[tool], text)["plan"]["per_device_train_batch_size"] == 4
 
 
 @pytest.mark.parametrize("tool", ["trl", "unsloth"])
@@ -152,4 +149,4 @@ def test_evaluation_keys_that_exclude_each_other_are_refused(
 ) -> None:
     config, _ = exported("llama-factory", study, trial, rows, 256)
     odd = {key: value for key, value in (config | changes).items() if value is not None}
-    assert LLAMA_FACTORY.check(odd, LORA_MODULES)
+    assert TOOLS["llama-factory"].check(odd, LORA_MODULES)

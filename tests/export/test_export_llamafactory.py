@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -12,12 +13,8 @@ from hypothesis import strategies as st
 
 from vram_search.data import Example, Rows
 from vram_search.errors import FaultyFileError, InputError
-from vram_search.export import (
-    Template,
-    check_llamafactory,
-    llamafactory_files,
-    parse_llamafactory,
-)
+from vram_search.export import TOOLS, Template, export_files, exported_trial, parse_export
+from vram_search.export.llamafactory_schema import check_llamafactory
 from vram_search.export.trial import MOST_EVALUATIONS, eval_interval
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
@@ -26,6 +23,19 @@ from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.store import StudyRecord, TrialRecord
 
 PHI_3 = load_shape(shipped("configs", "models", "phi-3-mini-4k"))
+
+
+def llamafactory_files(
+    study: StudyRecord,
+    trial: TrialRecord,
+    rows: Rows,
+    *,
+    template: Template | None = None,
+    **options: Any,
+) -> dict[str, str]:
+    exported = exported_trial(study, trial, rows, **options)
+    return export_files(TOOLS["llama-factory"], replace(exported, template=template))
+
 
 targets = st.one_of(
     st.sampled_from(sorted(LORA_TARGET_SETS)),
@@ -79,7 +89,7 @@ def test_hyperparameters_and_plan_survive_the_way_there_and_back(
     )
     files = llamafactory_files(study, recorded, rows)
     assert check_llamafactory(config_of(files)) == []
-    assert parse_llamafactory(files["demo-trial-7.yaml"]) == {
+    assert parse_export(TOOLS["llama-factory"], files["demo-trial-7.yaml"]) == {
         "hyperparameters": recorded.hyperparameters,
         "plan": recorded.plan,
         "seed": recorded.seed,
@@ -316,4 +326,4 @@ def test_a_target_that_the_model_lacks_is_refused(
 @pytest.mark.parametrize("text", ["a: [", "- 1", "lora_rank: 8\n"])
 def test_what_no_export_wrote_is_refused(text: str) -> None:
     with pytest.raises(InputError):
-        parse_llamafactory(text)
+        parse_export(TOOLS["llama-factory"], text)

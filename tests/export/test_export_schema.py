@@ -8,13 +8,15 @@ import pytest
 import yaml
 
 from vram_search.data import Rows
-from vram_search.export import check_llamafactory, llamafactory_files
+from vram_search.export import TOOLS, export_files, exported_trial
+from vram_search.export.llamafactory_schema import check_llamafactory
 from vram_search.store import StudyRecord, TrialRecord
 
 
 @pytest.fixture
 def config(study: StudyRecord, trial: TrialRecord, rows: Rows) -> dict[str, Any]:
-    loaded = yaml.safe_load(llamafactory_files(study, trial, rows)["demo-trial-7.yaml"])
+    files = export_files(TOOLS["llama-factory"], exported_trial(study, trial, rows))
+    loaded = yaml.safe_load(files["demo-trial-7.yaml"])
     assert isinstance(loaded, dict)
     return loaded
 

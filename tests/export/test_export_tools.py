@@ -24,6 +24,7 @@ from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.store import StudyRecord, TrialRecord
+from vram_search.tools import EXPORTED
 
 PHI_3 = load_shape(shipped("configs", "models", "phi-3-mini-4k"))
 SCRIPTED = ["peft", "unsloth"]
@@ -70,7 +71,7 @@ def files_of(
 
 
 def yaml_of(tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows) -> str:
-    return files_of(tool, study, trial, rows)[f"demo-trial-7.{tool}.yaml"]
+    return files_of(tool, study, trial, rows)[f"demo-trial-7{TOOLS[tool].ending}.yaml"]
 
 
 def with_plan(trial: TrialRecord, **changes: Any) -> TrialRecord:
@@ -182,7 +183,8 @@ def test_every_linear_layer_has_the_tools_own_word(
 ) -> None:
     everywhere = replace(trial, hyperparameters=trial.hyperparameters | {"lora_target": "all"})
     text = yaml_of(tool, study, everywhere, rows)
-    assert ("lora_target_linear: true" if tool == "axolotl" else "all-linear") in text
+    words = {"axolotl": "lora_target_linear: true", "llama-factory": "lora_target: all"}
+    assert words.get(tool, "all-linear") in text
 
 
 def test_one_module_alone_is_a_regular_expression_for_trl(
@@ -202,7 +204,7 @@ def test_scripts_start_the_yaml_with_the_allocators_setting_on_bash_alone(
     tool: str, expandable: bool, study: StudyRecord, trial: TrialRecord, rows: Rows
 ) -> None:
     files = files_of(tool, study, with_plan(trial, expandable_segments=expandable), rows)
-    stem = f"demo-trial-7.{tool}"
+    stem = f"demo-trial-7{TOOLS[tool].ending}"
     bash, powershell = files[f"{stem}.sh"], files[f"{stem}.ps1"]
     first = files[f"{stem}.yaml"].splitlines()[0]
     assert f"{stem}.yaml" in first
@@ -375,8 +377,7 @@ def test_exports_to_all_tools_share_a_folder(
     study: StudyRecord, trial: TrialRecord, rows: Rows, tmp_path: Path
 ) -> None:
     first = [write_export(study, trial, rows, tmp_path / "out", to=tool)[0] for tool in TOOLS]
-    first += write_export(study, trial, rows, tmp_path / "out")[:1]
-    assert len(set(first)) == len(TOOLS) + 1
+    assert len(set(first)) == len(TOOLS)
     assert all(path.suffix == ".yaml" and path.is_file() for path in first)
 
 
@@ -387,10 +388,14 @@ def test_a_template_by_name_is_for_llama_factory_alone(
         write_export(study, trial, rows, tmp_path, to="trl", template="qwen")
 
 
+def test_every_tool_has_its_keys_in_the_table_that_the_command_reads() -> None:
+    assert {name: tool.keys for name, tool in TOOLS.items()} == EXPORTED
+
+
 def test_the_command_offers_every_tool() -> None:
     command = cli.get_command(None, "export")  # type: ignore[arg-type]
     assert command is not None
     (option,) = [parameter for parameter in command.params if parameter.name == "to"]
-    assert set(option.type.choices) == {"llama-factory", *TOOLS}  # type: ignore[attr-defined]
+    assert set(option.type.choices) == set(TOOLS)  # type: ignore[attr-defined]
     result = CliRunner().invoke(cli, ["export", "best", "--to", "word"])
     assert result.exit_code == 2

@@ -8,17 +8,16 @@ import click
 
 from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.tools import EXPORTED
 
 
-@click.command(
-    "export", short_help="Write a trial for LLaMA-Factory, Axolotl, TRL, Unsloth or peft."
-)
+@click.command("export", short_help=f"Write a trial for {', '.join(EXPORTED)}.")
 @click.argument("trial", metavar="N|best")
 @study_option
 @click.option(
     "--to",
-    type=click.Choice(["llama-factory", "axolotl", "trl", "unsloth", "peft"]),
-    default="llama-factory",
+    type=click.Choice(list(EXPORTED)),
+    default=next(iter(EXPORTED)),
     show_default=True,
     help="Tool that trains it.",
 )

@@ -1,7 +1,5 @@
 """A trial as files for the tools that train it: LLaMA-Factory, Axolotl, TRL, Unsloth, peft."""
 
-from vram_search.export.llamafactory import llamafactory_files, parse_llamafactory
-from vram_search.export.llamafactory_schema import check_llamafactory
 from vram_search.export.template import Template, named_template, template_by_name
 from vram_search.export.tool import Tool, export_files, parse_export
 from vram_search.export.trial import ExportedTrial, exported_trial
@@ -12,13 +10,10 @@ __all__ = [
     "ExportedTrial",
     "Template",
     "Tool",
-    "check_llamafactory",
     "export_files",
     "exported_trial",
-    "llamafactory_files",
     "named_template",
     "parse_export",
-    "parse_llamafactory",
     "template_by_name",
     "write_export",
 ]

@@ -67,28 +67,6 @@ class NonReentrant(Spec):
     use_reentrant: Literal[False]
 
 
-def check_agreement(config: Any) -> None:
-    """Faults between the keys that transformers' TrainingArguments and Axolotl name alike.
-
-    Raises:
-        ValueError: two of them exclude each other.
-    """
-    if config.bf16 == config.fp16:
-        raise ValueError("one of bf16 and fp16 is expected, and not both")
-    if config.warmup_steps > config.max_steps:
-        raise ValueError("warmup_steps is above max_steps")
-    if (config.eval_strategy == "no") != (config.eval_steps is None):
-        raise ValueError("eval_steps is expected with eval_strategy: steps alone")
-    if config.eval_steps is None:
-        if config.load_best_model_at_end:
-            raise ValueError("load_best_model_at_end needs evaluations")
-        return
-    if config.eval_steps > config.max_steps:
-        raise ValueError("eval_steps is above max_steps: nothing would be evaluated")
-    if config.load_best_model_at_end and config.save_steps % config.eval_steps:
-        raise ValueError("load_best_model_at_end needs save_steps as a multiple of eval_steps")
-
-
 def schema_faults(schema: type[Spec], config: Mapping[str, Any]) -> list[Fault]:
     """Everything that a schema refuses in a configuration."""
     try:

@@ -1,79 +1,26 @@
-"""A trial for LLaMA-Factory 0.9.5: its keys, its rows and their description."""
+"""A trial for LLaMA-Factory: its keys, its rows and their description."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from vram_search.data import Rows
 from vram_search.export.dataset import EVAL, TRAIN, check_turns, dataset_info, message_files
 from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.launch import Launch
 from vram_search.export.llamafactory_schema import check_llamafactory
 from vram_search.export.template import Template, template_by_name
-from vram_search.export.tool import Groups, Tool, export_files, parse_export
-from vram_search.export.trial import ExportedTrial, exported_trial
-from vram_search.spec.shape import ModelShape
-from vram_search.store import StudyRecord, TrialRecord
+from vram_search.export.template_choice import choose_template
+from vram_search.export.tool import Groups, Tool
+from vram_search.export.training_keys import training_values
+from vram_search.export.trial import ExportedTrial
+from vram_search.tools import llamafactory as keys
 
 
-def llamafactory(template: Template) -> Tool:
-    """LLaMA-Factory, which renders rows by a template of its own."""
-    return Tool(
-        title="LLaMA-Factory 0.9.5",
-        ending="",
-        launch=Launch("llamafactory-cli train {file}"),
-        config=partial(_config, template),
-        notes=_notes,
-        chat_template=f"{template.name}: {template.note or 'not compared'}",
-        data_files=_data_files,
-        eval_tokens=lambda trial: trial.hp.cutoff_len,
-        check=lambda config, modules: check_llamafactory(config, modules=modules),
-        parse=_parse,
-    )
-
-
-def llamafactory_files(
-    study: StudyRecord,
-    trial: TrialRecord,
-    rows: Rows,
-    *,
-    template: Template | None = None,
-    model_name_or_path: str | None = None,
-    shape: ModelShape | None = None,
-) -> dict[str, str]:
-    """File name -> text: `<study>-trial-<N>.yaml`, `dataset_info.json`, `train.json`, `eval.json`
-    and the scripts that start `llamafactory-cli train`.
-
-    Args:
-        template: LLaMA-Factory's template; default: by the model's name.
-        model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
-        shape: the model's; what is not known is not checked.
-
-    Raises:
-        InputError: as `exported_trial`, or no template is known.
-        FaultyFileError: the configuration would not run, or rows would be dropped.
-    """
-    exported = exported_trial(
-        study, trial, rows, model_name_or_path=model_name_or_path, shape=shape
-    )
-    if template is None:
-        template = template_by_name(
-            exported.model, study.model.get("model_type"), trial.finished_at or trial.started_at
-        )
-    return export_files(llamafactory(template), exported)
-
-
-def parse_llamafactory(text: str) -> dict[str, Any]:
-    """As `parse_export`."""
-    return parse_export(llamafactory(Template("")), text)
-
-
-def _config(template: Template, trial: ExportedTrial) -> Groups:
+def _config(trial: ExportedTrial) -> Groups:
     """Keys and values by section, the sections of LLaMA-Factory's own examples."""
-    hp, plan, training = trial.hp, trial.plan, trial.training
+    hp, plan, template = trial.hp, trial.plan, _template(trial)
     system = {} if template.default_system is None else {"default_system": template.default_system}
     return {
         "model": {
@@ -107,21 +54,7 @@ def _config(template: Template, trial: ExportedTrial) -> Groups:
             "train_on_prompt": False,
             "overwrite_cache": True,
         },
-        "train": {
-            "per_device_train_batch_size": plan.per_device_train_batch_size,
-            "gradient_accumulation_steps": plan.gradient_accumulation_steps,
-            "learning_rate": hp.learning_rate,
-            "max_steps": trial.steps,
-            "lr_scheduler_type": training.lr_scheduler_type,
-            "warmup_steps": trial.warmup_steps,
-            "weight_decay": training.weight_decay,
-            "max_grad_norm": training.max_grad_norm,
-            "optim": hp.optim,
-            "bf16": trial.dtype == "bfloat16",
-            "fp16": trial.dtype == "float16",
-            "seed": trial.seed,
-            "data_seed": trial.seed,
-        },
+        "train": training_values(trial),
         "eval": {
             "per_device_eval_batch_size": plan.per_device_eval_batch_size,
             **evaluation_keys(trial),
@@ -163,3 +96,32 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
         "lora_target": config["lora_target"].split(","),
         "gradient_checkpointing": not config["disable_gradient_checkpointing"],
     }
+
+
+def _template(trial: ExportedTrial) -> Template:
+    """By the model's name, where nobody chose one."""
+    return trial.template or template_by_name(
+        trial.model,
+        trial.study.model.get("model_type"),
+        trial.record.finished_at or trial.record.started_at,
+    )
+
+
+def _template_words(trial: ExportedTrial) -> str:
+    template = _template(trial)
+    return f"{template.name}: {template.note or 'not compared'}"
+
+
+LLAMA_FACTORY = Tool(
+    keys=keys.LLAMA_FACTORY,
+    ending="",
+    launch=Launch("llamafactory-cli train {file}"),
+    config=_config,
+    notes=_notes,
+    chat_template=_template_words,
+    choose_template=choose_template,
+    data_files=_data_files,
+    eval_tokens=lambda trial: trial.hp.cutoff_len,
+    check=check_llamafactory,
+    parse=_parse,
+)

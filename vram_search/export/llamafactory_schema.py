@@ -15,21 +15,13 @@ from vram_search.errors import Fault
 from vram_search.export.fields import (
     LORA_MODULES,
     Dropout,
-    GradNorm,
-    Optim,
-    OutputFolder,
-    Rate,
-    Scheduler,
-    Seed,
-    Share,
-    Steps,
     Text,
-    check_agreement,
     schema_faults,
     target_faults,
 )
 from vram_search.export.template_names import TEMPLATE_NAMES
-from vram_search.spec.base import Count, Flag, Spec
+from vram_search.export.training_keys import TrainingKeys
+from vram_search.spec.base import Count, Flag
 from vram_search.spec.hyperparameters import CutoffLen, Rank
 
 
@@ -39,7 +31,7 @@ def _known_template(value: object) -> object:
     return value
 
 
-class LlamaFactoryConfig(Spec):
+class LlamaFactoryConfig(TrainingKeys):
     """Keys of LLaMA-Factory 0.9.5 that an export uses, and the values that make sense."""
 
     model_name_or_path: Text
@@ -71,45 +63,17 @@ class LlamaFactoryConfig(Spec):
     train_on_prompt: Literal[False]
     overwrite_cache: Flag = False
 
-    per_device_train_batch_size: Count
-    gradient_accumulation_steps: Count
-    learning_rate: Rate
-    max_steps: Count
-    lr_scheduler_type: Scheduler
-    warmup_steps: Steps
-    weight_decay: Share
-    max_grad_norm: GradNorm
-    optim: Optim
-    bf16: Flag = False
-    fp16: Flag = False
-    seed: Seed
-    data_seed: Seed
-
-    per_device_eval_batch_size: Count
-    eval_strategy: Literal["steps", "no"]
-    eval_steps: Count | None = None
-    load_best_model_at_end: Flag = False
-    metric_for_best_model: Literal["eval_loss"] | None = None
-    greater_is_better: Literal[False] | None = None
-
-    output_dir: OutputFolder
     overwrite_output_dir: Flag
-    save_strategy: Literal["steps"]
-    save_steps: Count
-    save_total_limit: Count | None = None
-    logging_steps: Count
-    report_to: Literal["none"]
 
     @model_validator(mode="after")
-    def _agree(self) -> LlamaFactoryConfig:
-        check_agreement(self)
+    def _data_sets_differ(self) -> LlamaFactoryConfig:
         if self.dataset == self.eval_dataset:
             raise ValueError("dataset and eval_dataset are the same: the exam would be learnt")
         return self
 
 
 def check_llamafactory(
-    config: Mapping[str, Any], *, modules: Collection[str] = LORA_MODULES
+    config: Mapping[str, Any], modules: Collection[str] = LORA_MODULES
 ) -> list[Fault]:
     """Everything wrong in a configuration; empty where it can be written and run.
 

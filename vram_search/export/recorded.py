@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from vram_search.data import load_rows
 from vram_search.errors import InputError
-from vram_search.export.write import LLAMA_FACTORY, write_export
+from vram_search.export.write import DEFAULT_TOOL, write_export
 from vram_search.spec.study import DatasetSpec
 from vram_search.store import StudyRecord, TrialRecord
 
@@ -18,7 +18,7 @@ def write_recorded(
     trial: TrialRecord,
     folder: Path,
     *,
-    to: str = LLAMA_FACTORY,
+    to: str = DEFAULT_TOOL,
     template: str | None = None,
     force: bool = False,
 ) -> list[Path]:

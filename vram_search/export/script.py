@@ -8,20 +8,20 @@ Unsloth's own YAML (`unsloth train --config`) knows no optimizer, schedule or ev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from vram_search.errors import Fault
 from vram_search.export.dataset import message_files
 from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
-from vram_search.export.fields import schema_faults, target_faults
 from vram_search.export.launch import Launch
-from vram_search.export.script_schema import PeftConfig, UnslothConfig
-from vram_search.export.tool import Groups, Tool
+from vram_search.export.script_schema import PeftConfig, UnslothConfig, check_script
+from vram_search.export.tool import Groups, Tool, tokenizers_own
+from vram_search.export.training_keys import training_values
 from vram_search.export.trial import ExportedTrial
 from vram_search.resources import shipped
 from vram_search.spec.base import Spec
+from vram_search.tools import ToolKeys, training_arguments
 
 SCRIPT = "train_trial.py"
 
@@ -110,22 +110,9 @@ def _rows(trial: ExportedTrial) -> Groups:
 
 
 def _training(trial: ExportedTrial, loader: str) -> dict[str, Any]:
-    hp, plan, training = trial.hp, trial.plan, trial.training
     return {
-        "per_device_train_batch_size": plan.per_device_train_batch_size,
-        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
-        "learning_rate": hp.learning_rate,
-        "max_steps": trial.steps,
-        "lr_scheduler_type": training.lr_scheduler_type,
-        "warmup_steps": trial.warmup_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "optim": hp.optim,
-        "bf16": trial.dtype == "bfloat16",
-        "fp16": trial.dtype == "float16",
-        "seed": trial.seed,
-        "data_seed": trial.seed,
-        "per_device_eval_batch_size": plan.per_device_eval_batch_size,
+        **training_values(trial),
+        "per_device_eval_batch_size": trial.plan.per_device_eval_batch_size,
         **evaluation_keys(trial),
         "output_dir": f"saves/{trial.name}.{loader}",
         **checkpoint_keys(trial),
@@ -148,15 +135,6 @@ def _unsloth_notes(trial: ExportedTrial) -> list[str]:
         "the bytes above do not hold. A part of the plan has no key, as its loss is always fused:",
         f"enable_liger_kernel: {str(trial.plan.enable_liger_kernel).lower()}",
     ]
-
-
-def _check(schema: type[Spec], config: Mapping[str, Any], modules: Collection[str]) -> list[Fault]:
-    faults = schema_faults(schema, config)
-    lora = config.get("lora")
-    names = lora.get("target_modules") if isinstance(lora, dict) else None
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        faults += target_faults("lora.target_modules", names, modules)
-    return faults
 
 
 def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
@@ -184,7 +162,7 @@ def _data_files(trial: ExportedTrial) -> dict[str, str]:
 
 
 def _tool(
-    title: str,
+    keys: ToolKeys,
     ending: str,
     config: Callable[[ExportedTrial], Groups],
     notes: Callable[[ExportedTrial], list[str]],
@@ -192,21 +170,21 @@ def _tool(
     eval_tokens: Callable[[ExportedTrial], int | None],
 ) -> Tool:
     return Tool(
-        title=title,
+        keys=keys,
         ending=ending,
         launch=Launch(f"python {SCRIPT} {{file}}"),
         config=config,
         notes=notes,
-        chat_template="the tokenizer's own chat template",
+        chat_template=tokenizers_own,
         data_files=_data_files,
         eval_tokens=eval_tokens,
-        check=partial(_check, schema),
+        check=partial(check_script, schema),
         parse=_parse,
     )
 
 
 PEFT = _tool(
-    "peft and transformers 5",
+    training_arguments.PEFT,
     ".peft",
     _peft_config,
     _peft_notes,
@@ -214,7 +192,7 @@ PEFT = _tool(
     eval_tokens=lambda trial: trial.eval_cutoff_len,
 )
 UNSLOTH = _tool(
-    "Unsloth 2026.10",
+    training_arguments.UNSLOTH,
     ".unsloth",
     _unsloth_config,
     _unsloth_notes,

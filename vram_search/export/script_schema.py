@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
-from pydantic import model_validator
-
+from vram_search.errors import Fault
 from vram_search.export.fields import (
     Dropout,
-    GradNorm,
     NonReentrant,
-    Optim,
-    OutputFolder,
-    Rate,
-    Scheduler,
     Seed,
-    Share,
-    Steps,
     Text,
-    check_agreement,
+    schema_faults,
+    target_faults,
 )
+from vram_search.export.training_keys import TrainingKeys
 from vram_search.spec.base import Count, Flag, Spec
 from vram_search.spec.hyperparameters import CutoffLen, Rank
 
@@ -56,40 +51,7 @@ class _UnslothLora(_Lora):
     random_state: Seed
 
 
-class _Training(Spec):
-    per_device_train_batch_size: Count
-    gradient_accumulation_steps: Count
-    learning_rate: Rate
-    max_steps: Count
-    lr_scheduler_type: Scheduler
-    warmup_steps: Steps
-    weight_decay: Share
-    max_grad_norm: GradNorm
-    optim: Optim
-    bf16: Flag
-    fp16: Flag
-    seed: Seed
-    data_seed: Seed
-    per_device_eval_batch_size: Count
-    eval_strategy: Literal["steps", "no"]
-    eval_steps: Count | None = None
-    load_best_model_at_end: Flag = False
-    metric_for_best_model: Literal["eval_loss"] | None = None
-    greater_is_better: Literal[False] | None = None
-    output_dir: OutputFolder
-    save_strategy: Literal["steps"]
-    save_steps: Count
-    save_total_limit: Count | None = None
-    logging_steps: Count
-    report_to: Literal["none"]
-
-    @model_validator(mode="after")
-    def _agree(self) -> _Training:
-        check_agreement(self)
-        return self
-
-
-class _PeftTraining(_Training):
+class _PeftTraining(TrainingKeys):
     gradient_checkpointing: Flag
     gradient_checkpointing_kwargs: NonReentrant
     use_liger_kernel: Flag
@@ -129,4 +91,16 @@ class UnslothConfig(Spec):
     model: _UnslothModel
     lora: _UnslothLora
     rows: _Rows
-    training: _Training
+    training: TrainingKeys
+
+
+def check_script(
+    schema: type[Spec], config: Mapping[str, Any], modules: Collection[str]
+) -> list[Fault]:
+    """Everything wrong in a configuration, given the model's linear layers."""
+    faults = schema_faults(schema, config)
+    lora = config.get("lora")
+    names = lora.get("target_modules") if isinstance(lora, dict) else None
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        faults += target_faults("lora.target_modules", names, modules)
+    return faults

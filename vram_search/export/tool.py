@@ -14,9 +14,11 @@ from vram_search.export.evaluation import as_evaluated, evaluation_notes
 from vram_search.export.fields import LORA_MODULES
 from vram_search.export.launch import Launch
 from vram_search.export.provenance import provenance
+from vram_search.export.template import Template
 from vram_search.export.trial import ExportedTrial
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
 from vram_search.spec.plan import MemoryPlan
+from vram_search.tools import ToolKeys
 
 Groups = dict[str, dict[str, Any]]
 """Keys and values of a configuration under the headings they are written below."""
@@ -27,11 +29,13 @@ class Tool:
     """A tool that trains an exported trial.
 
     Attributes:
-        title: name and version whose parser accepts the exports.
+        keys: the tool's version and how it spells its keys.
         ending: of its files' names, before `.yaml`, `.sh` and `.ps1`.
         config: the trial under the tool's own keys.
         notes: what has no key there, or is done differently whatever the keys say.
         chat_template: how the rows become text, for the provenance.
+        choose_template: the template that the tool renders a trial's rows with, given the name that
+            a person asks for; None where it reads the tokenizer's own chat template.
         data_files: name -> text of the rows and their description.
         eval_tokens: at which the tool cuts evaluation rows; None where it never has the logits of a
             whole batch in fp32.
@@ -39,16 +43,22 @@ class Tool:
         parse: a checked configuration and its whole text as (hyperparameters, plan, seed).
     """
 
-    title: str
+    keys: ToolKeys
     ending: str
     launch: Launch
     config: Callable[[ExportedTrial], Groups]
     notes: Callable[[ExportedTrial], list[str]]
-    chat_template: str
+    chat_template: Callable[[ExportedTrial], str]
     data_files: Callable[[ExportedTrial], dict[str, str]]
     eval_tokens: Callable[[ExportedTrial], int | None]
     check: Callable[[Mapping[str, Any], Collection[str]], list[Fault]]
     parse: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    choose_template: Callable[[ExportedTrial, str | None], Template] | None = None
+
+    @property
+    def title(self) -> str:
+        """Name and version whose parser accepts the exports."""
+        return self.keys.label
 
 
 def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
@@ -71,11 +81,16 @@ def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
     }
 
 
+def tokenizers_own(_: ExportedTrial) -> str:
+    """How most tools turn rows into text."""
+    return "the tokenizer's own chat template"
+
+
 def _yaml_text(tool: Tool, trial: ExportedTrial, stem: str, groups: Groups) -> str:
     comments = [
         *tool.launch.lines(tool.title, stem, trial.plan),
         "",
-        *provenance(trial, tool.chat_template),
+        *provenance(trial, tool.chat_template(trial)),
         "",
         *evaluation_notes(trial, tool.title),
         *tool.notes(trial),

@@ -12,6 +12,7 @@ from vram_search.data import Rows
 from vram_search.errors import InputError
 from vram_search.estimate.planner import Longest
 from vram_search.export.fields import LORA_MODULES
+from vram_search.export.template import Template
 from vram_search.models import find_on_this_machine
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
@@ -39,6 +40,7 @@ class ExportedTrial:
         eval_cutoff_len: tokens at which the study's evaluation texts were cut.
         longest: of the rows as the trial cut them; its cutoffs where it did not record that.
         evaluates: whether the tool is to evaluate while it trains.
+        template: that the tool renders the rows with; None where it reads the tokenizer's own.
         evaluation_bytes: allocated bytes predicted for the tool's evaluation where it is the peak
             of the run.
     """
@@ -58,6 +60,7 @@ class ExportedTrial:
     longest: Longest
     evaluates: bool = True
     evaluation_bytes: int | None = None
+    template: Template | None = None
 
     @property
     def modules(self) -> Collection[str]:

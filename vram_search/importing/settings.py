@@ -11,6 +11,7 @@ from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.shape import ModelShape, load_shape
+from vram_search.tools import AXOLOTL, LLAMA_FACTORY
 from vram_search.typed_fields import MAX_TEXT
 
 MAX_SETTING_CHARACTERS = 100
@@ -23,23 +24,12 @@ HYPERPARAMETERS = (
     "batch_size",
     "learning_rate",
 )
-MODEL_KEYS = {"llamafactory": "model_name_or_path", "axolotl": "base_model"}
-"""Tool -> the key by which its YAML is known."""
-AXOLOTL_KEYS = {
-    "model_name_or_path": "base_model",
-    "optim": "optimizer",
-    "lora_target": "lora_target_modules",
-    "lora_rank": "lora_r",
-    "cutoff_len": "sequence_len",
-    "per_device_train_batch_size": "micro_batch_size",
-}
-"""Our key -> Axolotl's, where they differ (Axolotl `utils/schemas/*.py`)."""
+TOOLS = {"llamafactory": LLAMA_FACTORY, "axolotl": AXOLOTL}
+"""Name of a run's source -> the tool whose YAML is read."""
 KEPT_SETTINGS = (
     "per_device_train_batch_size",
-    "micro_batch_size",
     "gradient_accumulation_steps",
     "per_device_eval_batch_size",
-    "eval_batch_size",
     "quantization_bit",
     "load_in_4bit",
     "load_in_8bit",
@@ -47,20 +37,18 @@ KEPT_SETTINGS = (
     "gradient_checkpointing",
     "enable_liger_kernel",
     "num_train_epochs",
-    "num_epochs",
     "max_steps",
     "lr_scheduler_type",
-    "lr_scheduler",
     "warmup_ratio",
     "warmup_steps",
     "val_size",
-    "val_set_size",
     "lora_dropout",
     "template",
     "bf16",
     "fp16",
 )
-"""Keys of the tool whose plain values are kept as they are; a YAML may hold secrets too."""
+"""Names of settings whose plain values are kept under the tool's own keys; a YAML may hold secrets
+too."""
 
 
 @dataclass
@@ -87,7 +75,8 @@ class Settings:
 
 def tool_of(values: Mapping[Any, Any]) -> str | None:
     """`llamafactory`, `axolotl`, or None for the YAML of something else."""
-    found = [tool for tool, key in MODEL_KEYS.items() if isinstance(values.get(key), str)]
+    keys = {name: tool.key("model_name_or_path") for name, tool in TOOLS.items()}
+    found = [name for name, key in keys.items() if isinstance(values.get(key), str)]
     return found[0] if len(found) == 1 else None
 
 
@@ -98,15 +87,15 @@ def read_training_yaml(settings: Settings, values: Mapping[Any, Any], place: str
     Raises:
         InputError: a value has the wrong kind; names its key.
     """
-    names = AXOLOTL_KEYS if tool_of(values) == "axolotl" else {}
+    tool = TOOLS[tool_of(values) or "llamafactory"]
     fields = RunFields(values, place)
-    for key in KEPT_SETTINGS:
+    for key in map(tool.key, KEPT_SETTINGS):
         value = values.get(key)
         is_text = isinstance(value, str) and len(value) <= MAX_SETTING_CHARACTERS
         is_number = isinstance(value, (bool, int, float)) and abs(value) <= MAX_COUNT
         if is_text or is_number:
             settings.kept[key] = value
-    read_settings(settings, fields, names)
+    read_settings(settings, fields, tool.names)
     if values.get("lora_target_linear") is True:
         settings.know("lora_target", "all")
 

@@ -1,0 +1,48 @@
+"""Chooses LLaMA-Factory's template for a trial."""
+
+from __future__ import annotations
+
+import contextlib
+from itertools import chain, islice
+from pathlib import Path
+
+from vram_search.errors import InputError
+from vram_search.export.chat_template import count_differing, load_chat_template, match_template
+from vram_search.export.template import Template, named_template, template_by_name
+from vram_search.export.trial import ExportedTrial
+
+ROWS_COMPARED = 200
+"""Rows of each split whose text is compared with the model's own chat template."""
+
+
+def choose_template(trial: ExportedTrial, named: str | None) -> Template:
+    """The template named; else the one that gives the rows the same text as the model's own chat
+    template; else the one known for the model's name.
+
+    Raises:
+        InputError: LLaMA-Factory has no template of that name, or none is known for the model.
+    """
+    when = trial.record.finished_at or trial.record.started_at
+    chosen = named_template(named) if named else None
+    folder = Path(trial.tokenizer or trial.model)
+    chat = load_chat_template(folder) if folder.is_dir() else None
+    if chat is None:
+        return chosen or template_by_name(trial.model, _model_type(trial), when)
+    rows = trial.rows
+    compared = list(chain(islice(rows.train, ROWS_COMPARED), islice(rows.eval, ROWS_COMPARED)))
+    if chosen is None:
+        known = None
+        with contextlib.suppress(InputError):
+            known = template_by_name(trial.model, _model_type(trial), when)
+        if matched := match_template(chat, compared, known.name if known else None, when):
+            return matched
+        chosen = known or template_by_name(trial.model, _model_type(trial), when)  # or raises
+    differing = count_differing(chosen, chat, compared, when)
+    if differing is None:
+        return chosen
+    note = f"other text than the model's own chat template in {differing} of {len(compared)} rows"
+    return Template(chosen.name, chosen.default_system, note)
+
+
+def _model_type(trial: ExportedTrial) -> str | None:
+    return trial.study.model.get("model_type")
