@@ -21,13 +21,14 @@ from transformers import PrinterCallback
 from bench.curves.runs import eval_points
 from vram_search.data import load_rows
 from vram_search.protocol import LoadJob, Step, TrialJob, finite
+from vram_search.spec.steps import count_steps
 from vram_search.train import model as base_model
 from vram_search.train.device import compute_dtype, device_name, dtype_name
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, TokenRow, cut, encode
 from vram_search.train.faults import DivergedError
 from vram_search.train.tokenizer import load_tokenizer
-from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer
+from vram_search.train.trainer import AtStep, StepGuard, make_trainer
 
 WARM_UP_STEPS = 2
 """The first steps of a process load kernels and create handles."""
@@ -60,7 +61,7 @@ class Curve:
     def run(self) -> dict[str, Any]:
         """Trains to the end, or until it diverges; what was measured, named as in a row."""
         train_rows = [cut(row, self.job.hyperparameters.cutoff_len) for row in self.rows.train]
-        steps = count_steps(self.job, len(train_rows))
+        steps = count_steps(self.job.training, self.job.plan, len(train_rows))
         points = eval_points(steps)
         reset_peak()
         self.evaluate(0)

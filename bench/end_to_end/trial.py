@@ -17,10 +17,11 @@ from typing import Any
 
 from bench.curves.worker import Curve, load_task
 from vram_search.protocol import LoadJob, TrialJob
+from vram_search.spec.steps import count_steps
 from vram_search.train import model as base_model
 from vram_search.train.examples import cut
 from vram_search.train.faults import DivergedError, is_out_of_memory
-from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer, rung_steps
+from vram_search.train.trainer import AtStep, StepGuard, make_trainer, rung_steps
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def train(load: LoadJob, job: TrialJob) -> float | None:
     model = base_model.attach_adapter(base_model.load_base(load), job)
     curve = Curve(model, job, rows)
     train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in rows.train]
-    steps = count_steps(job, len(train_rows))
+    steps = count_steps(job.training, job.plan, len(train_rows))
     points = (*rung_steps(job.training.rungs, steps), steps)
     make_trainer(
         model,

@@ -47,6 +47,9 @@ class Collector:
     def note(self, text: str) -> None:
         progress(text)
 
+    def run_started(self, finished: int) -> None:
+        pass
+
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         pass
 

@@ -13,11 +13,12 @@ from optuna.storages import InMemoryStorage
 
 from bench.search.replay import Replay, Trial
 from bench.search.table import ALPHA_RATIO, Config
-from vram_search.search import Proposal, Search, priors
+from vram_search.search import Proposal, Search
 from vram_search.search.global_stopping import GlobalStopping
 from vram_search.search.gp.strategy import Fits
 from vram_search.search.gp.transfer import SourceTask, shipped, tasks
 from vram_search.spec import Hyperparameters, Strategy
+from vram_search.spec.initial_points import initial_points
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
 from vram_search.worker.run import PRIORS_OF_GP
@@ -74,7 +75,7 @@ def with_tpe(replay: Replay) -> None:
 
 def _play(replay: Replay, rules: Rules) -> None:
     known = [one for one in shipped() if rules.knows_others and one.name != replay.table.task]
-    nearest = [replay.nearest(point) for point in priors(replay.table.space, ALPHA_RATIO)]
+    nearest = [replay.nearest(point) for point in initial_points(replay.table.space, ALPHA_RATIO)]
     opening = list(dict.fromkeys(config.hyperparameters for config in nearest))[: rules.opening]
     # Optuna's storage in memory: writing SQLite takes most of a replay's time.
     with mock.patch("vram_search.search.study.RDBStorage", lambda *_, **__: InMemoryStorage()):

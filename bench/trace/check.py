@@ -26,9 +26,10 @@ from typing import Any
 
 from vram_search.estimate.memory.allocator import Block, CachingAllocator
 from vram_search.estimate.memory.hardware import Hardware
-from vram_search.estimate.memory.persistent import base_bytes, block
+from vram_search.estimate.memory.persistent import base_bytes
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.allocator_sizes import block_size
 from vram_search.spec.shape import parse_shape
 from vram_search.units import MIB
 
@@ -177,7 +178,7 @@ def replayed(events: list[tuple[int, int]], ready: int) -> CachingAllocator:
     for size, key in events[:ready]:
         if size < 0:
             del sizes[key]
-    allocator.allocate(sum(block(size) for size in sizes.values()))
+    allocator.allocate(sum(block_size(size) for size in sizes.values()))
     live: dict[int, Block] = {}
     for size, key in events[ready:]:
         if size >= 0:

@@ -15,16 +15,15 @@ from vram_search.answers.points import ShapeLoader
 from vram_search.cli.main import main
 from vram_search.estimate import choose_plan, plans
 from vram_search.estimate.calibration import Calibration, save_calibration
-from vram_search.estimate.first_point import first_point
 from vram_search.estimate.margin import GENERIC_MARGIN, conformal_margin
 from vram_search.estimate.memory.hardware import H200_CONTEXT, Hardware
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.recipes.jsonl_row import parse_point
 from vram_search.report.parts import WIDTH, part_differences, stacked_bar
-from vram_search.search import priors
 from vram_search.spec import Card, load_shape, load_study
 from vram_search.spec.card import load_card
+from vram_search.spec.initial_points import initial_points
 
 DATA = Path(__file__).parent.parent / "fixtures"
 ROW = {
@@ -293,7 +292,7 @@ def test_study_gives_chosen_and_smallest_plan(
 ) -> None:
     file = write_study()
     study = load_study(file)
-    hp = priors(study.search_space, study.training.lora_alpha_ratio)[0]
+    hp = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
     shape = load_shape(file.parent / "shape")
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
     chosen = choose_plan(candidates, card_memory(study.card).budget_bytes, conformal_margin([]))
@@ -308,13 +307,18 @@ def test_study_gives_chosen_and_smallest_plan(
 
 
 @pytest.mark.parametrize("space", [{}, {"lora_rank": [8, 64], "lora_target": ["qv"]}])
-def test_first_point_is_the_first_prior_of_a_search(
-    write_study: Callable[..., Path], space: dict[str, Any]
+def test_study_is_estimated_at_a_published_configuration(
+    estimate: Estimate, write_study: Callable[..., Path], space: dict[str, Any]
 ) -> None:
-    study = load_study(write_study(search_space=space))
-    prior = priors(study.search_space, study.training.lora_alpha_ratio)[0]
-    same = {"learning_rate"}  # it changes no bytes
-    assert first_point(study).model_dump(exclude=same) == prior.model_dump(exclude=same)
+    """It is not called the first trial: `gp` starts with points of earlier searches."""
+    file = write_study(search_space=space)
+    study = load_study(file)
+    point = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
+    shown = json.loads(estimate(file, "--json").out)["hyperparameters"]
+    assert shown == point.model_dump(mode="json", exclude={"learning_rate"})
+    words = " ".join(estimate(file).out.split())
+    assert "; published configuration: " in words
+    assert "first" not in words
 
 
 def test_comparison_of_rows_has_the_largest_difference_first(

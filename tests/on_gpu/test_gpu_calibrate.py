@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from vram_search.estimate.calibration import load_calibration, save_calibration
-from vram_search.estimate.memory.hardware import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_DATACENTER
 from vram_search.gpu import NvmlReader
+from vram_search.spec.allocator_sizes import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_DATACENTER
 from vram_search.worker.calibrate import COMMAND, calibrate, context_bytes, short_run
 
 pytestmark = pytest.mark.gpu

@@ -17,12 +17,12 @@ from vram_search.spec import MemoryPlan
 from vram_search.train import model as base_model
 from vram_search.train import trainer as trainer_module
 from vram_search.train.examples import TokenRow
+from vram_search.train.patches import steps_in_the_background
 from vram_search.train.trainer import (
     AdapterTrainer,
     StepGuard,
     by_length,
     make_trainer,
-    steps_in_the_background,
 )
 
 MakeJob = Callable[..., TrialJob]

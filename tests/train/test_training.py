@@ -14,6 +14,7 @@ import torch
 
 from vram_search.errors import VramSearchError
 from vram_search.protocol import AnyEvent, Evaluated, Finished, LoadJob, TrialJob
+from vram_search.spec.steps import count_steps
 from vram_search.spec.study import TrainingSpec
 from vram_search.train import device as training_device
 from vram_search.train import evaluate as evaluation
@@ -24,7 +25,7 @@ from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import collate, cut
 from vram_search.train.faults import DivergedError
 from vram_search.train.run import EncodedDataset, Trial
-from vram_search.train.trainer import count_steps, rung_steps, warmup_steps
+from vram_search.train.trainer import rung_steps, warmup_steps
 
 MakeJob = Callable[..., TrialJob]
 
@@ -193,7 +194,9 @@ def test_absurd_learning_rate_ends_as_diverged_or_finite(
 
 def test_steps_and_rungs_are_counted_as_the_trainer_counts_them(make_job: MakeJob) -> None:
     job = make_job(training=TrainingSpec(num_train_epochs=2))
-    assert count_steps(job, rows=9) == 2 * 3  # 5 micro-batches of 2 make 3 steps an epoch
+    assert (
+        count_steps(job.training, job.plan, rows=9) == 2 * 3
+    )  # 5 micro-batches of 2 make 3 steps an epoch
     assert rung_steps((1 / 9, 1 / 3, 2 / 3), 9) == (1, 3, 6)
     assert rung_steps((0.1, 0.5), 2) == (1,)
     assert warmup_steps(0.1, 14) == 2

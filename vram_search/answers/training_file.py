@@ -8,11 +8,12 @@ import yaml
 
 from vram_search.answers.named import find_card
 from vram_search.errors import InputError
-from vram_search.estimate.first_point import first_point, planned_workloads
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.planned_workloads import planned_workloads
 from vram_search.models import find_shape
 from vram_search.spec import Hyperparameters, StudySpec, load_study
+from vram_search.spec.initial_points import initial_points
 
 
 def is_recipe(file: Path) -> bool:
@@ -34,7 +35,7 @@ def is_recipe(file: Path) -> bool:
 def study_workloads(
     file: Path, card: str | None
 ) -> tuple[StudySpec, Hyperparameters, dict[str, Workload]]:
-    """Returns the study, its first point, and the workloads of the chosen plan and the smallest.
+    """Returns the study, its first published point, and workloads of the chosen and smallest plan.
 
     Raises:
         InputError: the file is faulty, or the card or the model is not known.
@@ -42,7 +43,7 @@ def study_workloads(
     overrides = [] if card is None else [f"card={find_card(card).name}"]
     study = load_study(file, overrides)
     shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
-    hp = first_point(study)
+    hp = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
     try:
         workloads = planned_workloads(study, hp, shape, MemoryBudget.of(study.card, shape))
     except ValueError as error:

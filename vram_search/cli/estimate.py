@@ -264,7 +264,7 @@ def _source_lines(source: dict[str, Any]) -> list[str]:
         texts = [f"{source['source']} recipe", *(f"note: {note}" for note in source["notes"])]
     elif "study" in source:
         values = ", ".join(f"{name} {value}" for name, value in source["hyperparameters"].items())
-        texts = [f"study {source['study']}, {source['model']}; its first point:", values]
+        texts = [f"study {source['study']}, {source['model']}; published configuration:", values]
     else:
         texts = []
     return [

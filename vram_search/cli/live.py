@@ -30,11 +30,12 @@ STEP_LINE_SECONDS = 30.0
 
 
 class Progress:
-    """The state of a run, kept from what the run tells; what both views share."""
+    """The state of a run, from its events; the views share it."""
 
     def __init__(self, study: StudySpec, stop: StopRule, url: str) -> None:
         self.study, self.stop, self.url = study, stop, url
         self.began = time.time()
+        self.finished_before = 0
         self.ended: list[TrialRecord] = []
         self.proposal: Proposal | None = None
         self.planned: PlannedTrial | None = None
@@ -43,6 +44,9 @@ class Progress:
         self.losses: list[float | None] = []
         self.allocated_bytes: int | None = None
         self.sample: GpuSample | None = None
+
+    def run_started(self, finished: int) -> None:
+        self.finished_before = finished
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         self.proposal, self.planned = proposal, planned
@@ -82,18 +86,15 @@ class Progress:
         return "-"
 
     def time_left(self) -> str:
-        """Until the deadline, or until the trials are done at the pace so far."""
+        """Time until the deadline, or until the trials are done if each takes as long as so far."""
         if self.stop.deadline is not None:
             return format_duration(max(0.0, self.stop.deadline - time.time()))
         finished = [t for t in self.ended if t.outcome in FINISHED]
         if not finished or self.stop.trials is None:
             return "unknown until a trial is finished"
-        pace = (time.time() - self.began) / len(finished)
-        left = max(0, self.stop.trials - self._found - len(finished))
-        return f"about {format_duration(pace * left)}"
-
-    _found = 0
-    """Finished trials of earlier runs, for the time left."""
+        seconds_per_trial = (time.time() - self.began) / len(finished)
+        left = max(0, self.stop.trials - self.finished_before - len(finished))
+        return f"about {format_duration(seconds_per_trial * left)}"
 
 
 class PlainView(Progress):

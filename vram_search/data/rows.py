@@ -8,12 +8,11 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.spec.study import Columns, DatasetSpec
 
-Format = Literal["alpaca", "messages"]
 _ROLES = ("system", "user", "assistant")
 _FAULTS_SHOWN = 10
 _HALF_A_CHARACTER = "holds half a character (a lone surrogate such as \\ud83d)"

@@ -11,14 +11,8 @@ from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.spec.card import Card
+from vram_search.spec.optimizers import OPTIMIZERS
 
-EIGHT_BIT = {
-    "adamw_torch": "adamw_8bit",
-    "adamw_torch_fused": "adamw_8bit",
-    "lion_32bit": "lion_8bit",
-    "paged_adamw_32bit": "paged_adamw_8bit",
-}
-"""Each optimizer's 8-bit form."""
 SHORTEST_CUTOFF_LEN = 256
 SMALLEST_RANK = 4
 """No shorter text and no smaller rank is proposed, unless one halving leads there."""
@@ -108,8 +102,8 @@ def _options(workload: Workload, card: Card) -> list[Option]:
         "per_device_eval_batch_size 1",
         per_device_eval_batch_size=1,
     )
-    optimizer = EIGHT_BIT.get(workload.optimizer, "")
-    offer(bool(optimizer), "8-bit states", f"optim {optimizer}", optimizer=optimizer)
+    eight_bit = OPTIMIZERS[workload.optimizer].eight_bit_form
+    offer(eight_bit is not None, "8-bit states", f"optim {eight_bit}", optimizer=eight_bit)
     if workload.per_device_train_batch_size > 1:
         options.append(Option("a little time", _smaller_batches(workload)))
     offer(

@@ -18,6 +18,7 @@ from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.shape import ModelShape
+from vram_search.spec.steps import count_steps
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import StudyRecord, TrialRecord
 
@@ -131,7 +132,7 @@ def exported_trial(
     training = TrainingSpec.model_validate(study.spec["training"])
     eval_cutoff_len = training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"])
     predicted = trial.predicted or {}
-    steps = trial.steps_total or _count_steps(training, plan, len(rows.train))
+    steps = trial.steps_total or count_steps(training, plan, len(rows.train))
     return ExportedTrial(
         name=export_name(study, trial),
         study=study,
@@ -194,14 +195,6 @@ def _model(study: StudyRecord, instead: str | None) -> str:
             "name the folder that was made from it as the model",
         )
     return name
-
-
-def _count_steps(training: TrainingSpec, plan: MemoryPlan, rows: int) -> int:
-    """Optimizer steps of a trial that never counted them, as transformers' Trainer counts them."""
-    if training.max_steps is not None:
-        return training.max_steps
-    micro_batches = math.ceil(rows / plan.per_device_train_batch_size)
-    return math.ceil(training.epochs * math.ceil(micro_batches / plan.gradient_accumulation_steps))
 
 
 def eval_interval(best_step: int, first_rung: Sequence[float], steps_total: int) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -14,11 +13,8 @@ from vram_search.store.records import (
     UNKNOWN_DATA,
     UNKNOWN_SEED,
     ImportedTrial,
-    TrialResult,
 )
 from vram_search.store.tables import evaluations, step_losses, studies, trials
-
-_RESULT_COLUMNS = {field.name for field in fields(TrialResult)} - {"step_losses", "evaluations"}
 
 
 def import_trials(connection: Connection, study: str, runs: Sequence[ImportedTrial]) -> list[int]:
@@ -71,15 +67,13 @@ def _study(connection: Connection, name: str) -> int:
 
 def _insert(connection: Connection, study_id: int, number: int, run: ImportedTrial) -> None:
     result = run.result
-    values: dict[str, Any] = {name: getattr(result, name) for name in _RESULT_COLUMNS}
     row = insert(trials).values(
-        **values,
+        **result.columns(),
         study_id=study_id,
         number=number,
         hyperparameters=run.hyperparameters,
         seed=UNKNOWN_SEED if run.seed is None else run.seed,
         data_hash=UNKNOWN_DATA,
-        measured_required_bytes=(result.measured or {}).get("required_bytes"),
         started_at=datetime.now(UTC),
         fingerprint=run.fingerprint,
         provenance=run.provenance,

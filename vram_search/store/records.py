@@ -7,7 +7,7 @@ A loss that was nan or inf comes back as None.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -175,6 +175,12 @@ class TrialResult:
     adapter_path: str | None = None
     step_losses: Sequence[StepLoss] = ()
     evaluations: Sequence[Evaluation] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Values of the table `trials`; step losses and evaluations have tables of their own."""
+        names = {field.name for field in fields(self)} - {"step_losses", "evaluations"}
+        values = {name: getattr(self, name) for name in names}
+        return values | {"measured_required_bytes": (self.measured or {}).get("required_bytes")}
 
 
 @dataclass(frozen=True)

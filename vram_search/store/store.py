@@ -12,7 +12,7 @@ or damaged; those that change a row raise RuntimeError when it is missing or fin
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -36,7 +36,6 @@ from vram_search.store.tables import evaluations, step_losses, studies, trials
 
 _T = TypeVar("_T")
 _NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
-_RESULT_COLUMNS = {field.name for field in fields(TrialResult)} - {"step_losses", "evaluations"}
 
 
 class Store:
@@ -180,15 +179,13 @@ class Store:
             RuntimeError: the trial is finished already.
             sqlalchemy.exc.IntegrityError: an unknown outcome, or two losses of one step.
         """
-        values = {name: getattr(result, name) for name in _RESULT_COLUMNS}
         losses = [{"trial_id": trial_id, **asdict(loss)} for loss in result.step_losses]
         evaluated = [{"trial_id": trial_id, **asdict(item)} for item in result.evaluations]
         with writing(self.engine) as connection:
             study_id = _change_running(
                 connection,
                 trial_id,
-                **values,
-                measured_required_bytes=(result.measured or {}).get("required_bytes"),
+                **result.columns(),
                 finished_at=datetime.now(UTC),
             )
             # An empty list would insert one row of defaults.

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-MIN_BLOCK = 512
-SMALL_REQUEST = 1 << 20
-"""torch `c10/cuda/CUDACachingAllocator.cpp`, `kMinBlockSize` and `kSmallSize`."""
+from vram_search.spec.allocator_sizes import SMALL_REQUEST, block_size
 
 Snapshot = dict[str, Any]
-"""As `torch.cuda.memory._snapshot` gives it."""
+"""As `patches.memory_snapshot` returns it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +80,7 @@ class AllocatorHistory:
             self._remove_end(address + event["size"])
 
     def _block_size(self, address: int, requested: int) -> int:
-        rounded = -(-requested // MIN_BLOCK) * MIN_BLOCK
+        rounded = block_size(requested)
         if self.expandable or rounded <= SMALL_REQUEST:
             return rounded
         free = self._ends[bisect_right(self._ends, address)] - address

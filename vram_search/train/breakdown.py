@@ -18,10 +18,19 @@ from typing import Any, Self
 
 import torch
 
+from vram_search.spec.allocator_sizes import (
+    CUBLAS_WORKSPACE,
+    CUBLAS_WORKSPACE_DATACENTER,
+    CUBLASLT_WORKSPACE,
+)
 from vram_search.train.allocator_history import AllocatorHistory, HistoryBlock, Snapshot
+from vram_search.train.patches import (
+    memory_snapshot,
+    record_memory_history,
+    stop_memory_history,
+)
 
-WORKSPACES = frozenset({32 << 20, 8320 << 10, 1 << 20})
-"""cuBLAS's by card, and cuBLASLt's (torch `aten/src/ATen/cuda/CublasHandlePool.cpp`)."""
+WORKSPACES = frozenset({CUBLAS_WORKSPACE_DATACENTER, CUBLAS_WORKSPACE, CUBLASLT_WORKSPACE})
 DEQUANTISED_EVENTS = 12
 """Within so many events of its allocation bitsandbytes frees a dequantised weight, whose stack is
 also that of the product it is for (`backends/cuda/ops.py`, `_dequant_linear_fallback`)."""
@@ -189,7 +198,7 @@ class PeakRecorder:
         recording, what they were when an error ended it."""
         if not self._hooks:
             return dict(self._last)
-        return attribute_oom(self._before, torch.cuda.memory._snapshot(), self._owners())
+        return attribute_oom(self._before, memory_snapshot(), self._owners())
 
     def __enter__(self) -> Self:
         if torch.cuda.is_available():
@@ -211,7 +220,7 @@ class PeakRecorder:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        torch.cuda.memory._record_memory_history(None)
+        stop_memory_history()
 
     def _watch(self) -> list[Any]:
         """Hooks at each forward pass, and on what is gone when the pass is over."""
@@ -230,15 +239,13 @@ class PeakRecorder:
     def _begin(self) -> None:
         self._noted = {}
         self._peak = torch.cuda.max_memory_allocated()
-        torch.cuda.memory._record_memory_history(
-            "all", context="alloc", stacks="python", max_entries=MAX_EVENTS, clear_history=True
-        )
-        self._before = torch.cuda.memory._snapshot()
+        record_memory_history(MAX_EVENTS)
+        self._before = memory_snapshot()
 
     def _look(self) -> None:
         peak = torch.cuda.max_memory_allocated()
         if peak > self._peak:
-            after = torch.cuda.memory._snapshot()
+            after = memory_snapshot()
             parts = attribute_peak(self._before, after, self._owners())
             self._parts = parts if sum(parts.values()) == peak else {}
 

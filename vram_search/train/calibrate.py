@@ -24,6 +24,7 @@ from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.study import DatasetSpec, TrainingSpec
 from vram_search.train.channel import silence_libraries
+from vram_search.train.patches import clear_cublas_workspaces
 from vram_search.units import KIB, MIB
 
 CONFIG: dict[str, Any] = {
@@ -112,7 +113,7 @@ def workspaces() -> dict[str, int]:
     after_product = torch.cuda.memory_allocated()
     torch.nn.functional.linear(matrix, matrix, bias)
     after_bias = torch.cuda.memory_allocated()
-    torch._C._cuda_clearCublasWorkspaces()
+    clear_cublas_workspaces()
     return {
         "cublas_workspace_bytes": after_product - before,
         "cublaslt_workspace_bytes": after_bias - after_product,

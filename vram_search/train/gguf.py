@@ -18,14 +18,14 @@ def convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from vram_search.train.patches import forget_quantization
+
     parts = target.with_name(f"{target.name}.{os.getpid()}.part")
     shutil.rmtree(parts, ignore_errors=True)
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, trust_remote_code=False
     )
-    # It holds plain weights now; as long as it calls itself quantised it refuses to be saved.
-    del model.config.quantization_config
-    model.hf_quantizer = None
+    forget_quantization(model)
     model.save_pretrained(parts, safe_serialization=True)
     AutoTokenizer.from_pretrained(
         gguf.parent, gguf_file=gguf.name, trust_remote_code=False

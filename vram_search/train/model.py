@@ -20,6 +20,11 @@ from vram_search import __version__
 from vram_search.errors import InputError
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.train.device import compute_dtype, device
+from vram_search.train.patches import (
+    clear_cublas_workspaces,
+    logits_in_their_own_dtype,
+    mark_as_4bit,
+)
 
 INITIAL_STD = 0.02
 """Standard deviation of random weights; their values do not change a byte."""
@@ -156,8 +161,7 @@ def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
             parameter.data = values * scale if scale else torch.ones_like(values)
     model.tie_weights()
     model.to(here)
-    # What transformers' bitsandbytes quantizer sets; peft dispatches on it.
-    model.is_loaded_in_4bit = True
+    mark_as_4bit(model)
     return model
 
 
@@ -225,10 +229,7 @@ def trainable_parameters(model: Any) -> int:
 
 @contextlib.contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode for all but the quantised layers, and logits in the dtype they come in.
-
-    A model that a Trainer has prepared returns fp32 logits otherwise: three times the bytes while
-    they are converted (accelerate `accelerator.py`, `Accelerator.prepare_model`).
+    """Evaluation mode for all but the quantised layers, and logits in their own dtype.
 
     On CPUs with AVX512-BF16 the first forward pass of a `Linear4bit` in evaluation mode repacks its
     weight for inference, and training through it gives gradients of 0 afterwards (bitsandbytes
@@ -239,14 +240,10 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.training = True
-    prepared, plain = model.__dict__.get("forward"), model.__dict__.get("_original_forward")
-    if plain is not None:
-        model.forward = plain
     try:
-        yield
+        with logits_in_their_own_dtype(model):
+            yield
     finally:
-        if plain is not None:
-            model.forward = prepared
         model.train(was_training)
 
 
@@ -255,11 +252,10 @@ def allocated_bytes() -> int | None:
 
 
 def free_caches() -> None:
-    """Gives back what nobody refers to any more, and cuBLAS's workspaces (65 MiB on an H200), which
-    the first matrix product makes anew."""
+    """Frees what nobody refers to any more, and cuBLAS's workspaces (65 MiB on an H200)."""
     gc.collect()
     if torch.cuda.is_available():
-        torch._C._cuda_clearCublasWorkspaces()
+        clear_cublas_workspaces()
         torch.cuda.empty_cache()
 
 

@@ -12,11 +12,12 @@ from transformers import TrainerCallback
 
 from vram_search.protocol import Probed, Step, TrialJob
 from vram_search.spec.plan import MemoryPlan
+from vram_search.spec.steps import count_steps
 from vram_search.train.breakdown import PeakRecorder
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import TokenRow
 from vram_search.train.faults import TrialPosition
-from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer
+from vram_search.train.trainer import AtStep, StepGuard, make_trainer
 
 STEPS = 3
 """Optimizer steps: the states exist from the second on, the third comes after an evaluation."""
@@ -61,7 +62,7 @@ def probe(
         plan,
         repeated(batches, STEPS * plan.gradient_accumulation_steps),
         steps=STEPS,
-        horizon=count_steps(job, len(train_rows)),
+        horizon=count_steps(job.training, job.plan, len(train_rows)),
         pad_token_id=pad_token_id,
         callbacks=[StepGuard(clock.report), AtStep((EVALUATION_AFTER,), evaluate_hardest), clock],
         position=position,

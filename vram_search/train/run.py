@@ -23,6 +23,7 @@ from vram_search.protocol import (
     TrialJob,
     finite,
 )
+from vram_search.spec.steps import count_steps
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, answer_bytes, cut
@@ -35,7 +36,7 @@ from vram_search.train.faults import (
     requested_bytes,
 )
 from vram_search.train.probe import probe
-from vram_search.train.trainer import AtStep, StepGuard, count_steps, make_trainer, rung_steps
+from vram_search.train.trainer import AtStep, StepGuard, make_trainer, rung_steps
 
 Outcome = Literal["complete", "pruned", "oom", "diverged", "failed"]
 
@@ -72,7 +73,7 @@ class Trial:
         self.train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in encoded.train]
         self.eval_rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
         self.eval_bytes = [answer_bytes(row, encoded.tokenizer) for row in self.eval_rows]
-        self.steps_total = count_steps(job, len(self.train_rows))
+        self.steps_total = count_steps(job.training, job.plan, len(self.train_rows))
         self.position = TrialPosition()
         self.best_loss = math.inf
         self.best_step: int | None = None

@@ -10,7 +10,6 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-BYTE_VOCABULARY = 258
 
 
 def load_tokenizer(name_or_path: str | None) -> Any:

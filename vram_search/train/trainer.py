@@ -7,21 +7,21 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from bitsandbytes.optim import optimizer as bnb_optimizer
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from vram_search.errors import VramSearchError
 from vram_search.protocol import Step, TrialJob
+from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.plan import MemoryPlan
 from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
 from vram_search.train.faults import DivergedError, TrialPosition, noting_parts
 from vram_search.train.model import allocated_bytes, to_device
+from vram_search.train.patches import steps_in_the_background
 
 Order = Literal["random", "sequential"]
 """Of the rows: shuffled by the job's seed, or as they are given."""
@@ -55,7 +55,7 @@ class AdapterTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with (
-            steps_in_the_background(is_paged=self.args.optim.startswith("paged_")),
+            steps_in_the_background(is_paged=OPTIMIZERS[self.args.optim.value].paged),
             noting_parts(self.position, self.model, lambda: self.optimizer),
         ):
             return super().train(*args, **kwargs)
@@ -81,20 +81,6 @@ def by_length(drawn: Sequence[Sequence[TokenRow]]) -> list[list[TokenRow]]:
     """The same rows in as many micro-batches of the same sizes, longest rows first."""
     rows = iter(sorted(itertools.chain(*drawn), key=lambda row: -len(row.input_ids)))
     return [list(itertools.islice(rows, len(batch))) for batch in drawn]
-
-
-@contextmanager
-def steps_in_the_background(is_paged: bool) -> Iterator[None]:
-    """bitsandbytes' optimizers without their wait for the card after every tensor, 504 times a step
-    with LoRA on every linear layer of a 3B model (`optim/optimizer.py`, `Optimizer8bit.step`).
-    Their kernels run in torch's stream, in order; only paged states need the wait."""
-    wait = bnb_optimizer.sync_gpu
-    if not is_paged:
-        bnb_optimizer.sync_gpu = lambda tensor: None
-    try:
-        yield
-    finally:
-        bnb_optimizer.sync_gpu = wait
 
 
 def make_trainer(
@@ -213,16 +199,6 @@ class StepGuard(TrainerCallback):
                 allocated_bytes=allocated_bytes(),
             )
         )
-
-
-def count_steps(job: TrialJob, rows: int) -> int:
-    """Optimizer steps of the full horizon, counted as transformers' Trainer counts them
-    (`Trainer.set_initial_training_values`)."""
-    if job.training.max_steps is not None:
-        return job.training.max_steps
-    micro_batches = math.ceil(rows / job.plan.per_device_train_batch_size)
-    per_epoch = math.ceil(micro_batches / job.plan.gradient_accumulation_steps)
-    return math.ceil(job.training.epochs * per_epoch)
 
 
 def rung_steps(rungs: Sequence[float], steps_total: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: the live table, plain lines or a test."""
+"""The events of a run, for its listener: the live table, plain lines or a test."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ class RunListener(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line."""
 
+    def run_started(self, finished: int) -> None:
+        """A run starts or continues; `finished` trials of earlier runs count against its budget."""
+
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         """A trial's training begins."""
 
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
-        """The training process said something; `sample` is NVML's latest."""
+        """The training process sent an event; `sample` is NVML's latest."""
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial is recorded, infeasible and lost ones too."""

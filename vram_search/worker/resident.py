@@ -20,6 +20,7 @@ from vram_search.protocol import (
     Ready,
     TrialJob,
 )
+from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.worker.process import TrainingDiedError, TrainingProcess
 
 LOAD_ATTEMPTS = 3
@@ -153,7 +154,7 @@ class ResidentTrainer:
     def _after(self, finished: Finished, job: TrialJob) -> None:
         """An out-of-memory, a leak, a changed base, or states that a library never frees: not
         trusted any more (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
-        is_paged = job.hyperparameters.optim.startswith("paged_")
+        is_paged = OPTIMIZERS[job.hyperparameters.optim].paged
         leaks = finished.leaked_bytes > LEAK_BYTES
         if finished.outcome == "oom" or leaks or is_paged or not finished.base_intact:
             self.restart()

@@ -17,10 +17,11 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
-from vram_search.search import Proposal, Search, priors
+from vram_search.search import Proposal, Search
 from vram_search.search.global_stopping import GlobalStopping
 from vram_search.search.gp.strategy import KNOWN_FIRST
 from vram_search.spec import Hyperparameters, StudySpec
+from vram_search.spec.initial_points import initial_points
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import StudyFolder, database_url, study_folder
 from vram_search.units import format_duration
@@ -127,7 +128,7 @@ def published_points(study: StudySpec, stop: StopRule) -> list[Hyperparameters]:
     what earlier searches recommend."""
     if not study.enqueue_priors:
         return []
-    points = priors(study.search_space, study.training.lora_alpha_ratio)
+    points = initial_points(study.search_space, study.training.lora_alpha_ratio)
     half = max(1, stop.trials // 2) if stop.trials is not None else len(points)
     if study.strategy != "gp":
         return points[:half]
@@ -138,14 +139,14 @@ def _tell_what_was_found(
     store: Store, record: StudyRecord, stop: StopRule, listener: RunListener
 ) -> None:
     counts = store.outcome_counts(record.id)
-    total = sum(counts.values())
+    total, finished = sum(counts.values()), sum(counts[outcome] for outcome in FINISHED)
+    listener.run_started(finished)
     if not total:
         return
     found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     goal = ""
     if stop.trials is not None:
-        left = max(0, stop.trials - sum(counts[outcome] for outcome in FINISHED))
-        goal = f"; {left} to go"
+        goal = f"; {max(0, stop.trials - finished)} to go"
     listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
 
 
@@ -309,7 +310,7 @@ def preview(
     margin = learnt_margin(shape, earlier, device)
     pace = learnt_step_time(shape, earlier, device, study.card)
     rows = []
-    every = priors(study.search_space, study.training.lora_alpha_ratio)
+    every = initial_points(study.search_space, study.training.lora_alpha_ratio)
     shown = published_points(study, stop) or every
     for point in shown:
         candidates = plans(

@@ -10,18 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vram_search.estimate.memory.allocator import (
-    SMALL_REQUEST,
-    SMALL_SEGMENT,
-    Block,
-    CachingAllocator,
-    Gap,
-)
+from vram_search.estimate.memory.allocator import Block, CachingAllocator, Gap
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.events import Storage, forward_events, run_backward
 from vram_search.estimate.memory.layer import LayerSetup, record_layer
 from vram_search.estimate.memory.loading import Loaded
 from vram_search.estimate.memory.tape import Bytes
+from vram_search.spec.allocator_sizes import SMALL_REQUEST, SMALL_SEGMENT
 
 NumberedEvent = tuple[bool, int]
 """Request (True) or release of a storage, by its index."""

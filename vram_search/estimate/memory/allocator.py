@@ -12,14 +12,15 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vram_search.units import MIB
-
-MIN_BLOCK = 512
-SMALL_REQUEST = MIB
-SMALL_SEGMENT = 2 * MIB
-MEDIUM_SEGMENT = 20 * MIB
-MIN_LARGE_REQUEST = 10 * MIB
-ROUND_LARGE = 2 * MIB
+from vram_search.spec.allocator_sizes import (
+    MEDIUM_SEGMENT,
+    MIN_BLOCK,
+    MIN_LARGE_REQUEST,
+    ROUND_LARGE,
+    SMALL_REQUEST,
+    SMALL_SEGMENT,
+    block_size,
+)
 
 
 class OutOfMemoryError(Exception):
@@ -87,7 +88,7 @@ class CachingAllocator:
         Raises:
             OutOfMemoryError: not even an emptied cache leaves room below the limit.
         """
-        size = -(-size // MIN_BLOCK) * MIN_BLOCK or MIN_BLOCK
+        size = block_size(size) or MIN_BLOCK
         small = size <= SMALL_REQUEST
         pool = self._free[small]
         index = bisect_left(pool, (size, -1))

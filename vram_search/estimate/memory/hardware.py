@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from vram_search.units import KIB, MIB
+from vram_search.spec.allocator_sizes import (
+    CUBLAS_WORKSPACE,
+    CUBLAS_WORKSPACE_DATACENTER,
+    CUBLASLT_WORKSPACE,
+)
 
 if TYPE_CHECKING:
     from vram_search.spec.card import Card
 
-CUBLAS_WORKSPACE_DATACENTER = 32 * MIB
-CUBLAS_WORKSPACE = 8320 * KIB
-"""torch `aten/src/ATen/cuda/CublasHandlePool.cpp` (`parseChosenWorkspaceSize`): 32 MiB on Hopper
-and data-centre Blackwell, `:4096:2:16:8` elsewhere."""
-CUBLASLT_WORKSPACE = MIB
-"""Of a product with a bias (`getCUDABlasLtWorkspaceSize`, same file)."""
 H200_CONTEXT = 794_820_608
 """Of one process on the H200 that the predictions were developed on (driver 580, CUDA 13)."""
 

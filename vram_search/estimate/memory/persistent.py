@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.allocator_sizes import (
+    MIN_LARGE_REQUEST,
+    ROUND_LARGE,
+    SMALL_REQUEST,
+    block_size,
+)
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import Linear, ModelShape
-from vram_search.units import KIB, MIB
+from vram_search.units import KIB
 
-BLOCK = 512
-"""The caching allocator rounds every request up to this (`CUDACachingAllocator.cpp`,
-`kMinBlockSize`)."""
-SMALL = MIB
-"""Requests above this come from the large pool, where a remainder up to this size is not split off
-(`kSmallSize`, `should_split`)."""
-LARGE = 10 * MIB
-"""Requests from this on get a segment of their own (`kMinLargeAlloc`) ..."""
-ROUND_LARGE = 2 * MIB
-"""... rounded up to this (`kRoundLarge`)."""
 NF4_BLOCK = 64
 """Weights that share one absmax (bitsandbytes `Params4bit`, default blocksize)."""
 NESTED_BLOCK = 256
@@ -31,32 +27,30 @@ MIN_PAGED_SIZE = 100_000
 """Smaller states are not paged (bitsandbytes `Optimizer8bit.get_state_buffer`)."""
 
 
-def block(size: int) -> int:
-    """Bytes the allocator books for a request."""
-    return -(-size // BLOCK) * BLOCK
-
-
 def fresh_block(size: int, *, expandable: bool = False) -> int:
-    """The same for a segment of its own, where a small remainder stays with the block."""
-    if size < LARGE or expandable:
-        return block(size)
+    """Bytes of a block in a segment of its own, where a small remainder stays with the block."""
+    block = block_size(size)
+    if size < MIN_LARGE_REQUEST or expandable:
+        return block
     segment = -(-size // ROUND_LARGE) * ROUND_LARGE
-    return segment if segment - block(size) <= SMALL else block(size)
+    return segment if segment - block <= SMALL_REQUEST else block
 
 
 def linear_bytes(linear: Linear, quantization: str, *, double: bool) -> int:
     """Weights of one linear layer with its quantisation statistics; biases excluded."""
     weights = linear.parameters
     if quantization == "none":
-        return block(weights * BF16)
+        return block_size(weights * BF16)
     if quantization == "int8":
-        return block(weights) + block(linear.out_features * FP32)
+        return block_size(weights) + block_size(linear.out_features * FP32)
     blocks = -(-weights // NF4_BLOCK)
-    packed = block(weights // 2) + block(16 * FP32)
+    packed = block_size(weights // 2) + block_size(16 * FP32)
     if not double:
-        return packed + block(blocks * FP32)
-    nested = block(-(-blocks // NESTED_BLOCK) * FP32) + block(256 * FP32) + block(FP32)
-    return packed + block(blocks) + nested
+        return packed + block_size(blocks * FP32)
+    nested = (
+        block_size(-(-blocks // NESTED_BLOCK) * FP32) + block_size(256 * FP32) + block_size(FP32)
+    )
+    return packed + block_size(blocks) + nested
 
 
 def base_bytes(
@@ -88,11 +82,13 @@ def upcast_bytes(workload: Workload) -> int:
 def _kept_bytes(shape: ModelShape, element: int, *, expandable: bool) -> int:
     tables = 1 if shape.tie_word_embeddings else 2
     table = fresh_block(shape.vocab_size * shape.hidden_size * element, expandable=expandable)
-    biases = sum(block(linear.out_features * element) for linear in shape.linears if linear.bias)
+    biases = sum(
+        block_size(linear.out_features * element) for linear in shape.linears if linear.bias
+    )
     return (
         tables * table
         + shape.num_hidden_layers * biases
-        + block((shape.norm_parameters + shape.expert_parameters) * element)
+        + block_size((shape.norm_parameters + shape.expert_parameters) * element)
     )
 
 
@@ -110,7 +106,7 @@ def _lora_tensors(workload: Workload) -> list[int]:
 
 def adapter_blocks(workload: Workload, element: int = FP32) -> list[int]:
     """A and B of every target of one layer; fp32, or autocast's 16-bit copies."""
-    return [block(size * element) for size in _lora_tensors(workload)]
+    return [block_size(size * element) for size in _lora_tensors(workload)]
 
 
 def adapter_bytes(workload: Workload, element: int = FP32) -> int:
@@ -126,16 +122,16 @@ def optimizer_blocks(workload: Workload) -> list[int]:
     for size in _lora_tensors(workload):
         paged = optimizer.paged and size >= MIN_PAGED_SIZE
         if not optimizer.eight_bit or size < MIN_8BIT_SIZE:
-            state = block(size * FP32)
+            state = block_size(size * FP32)
         else:
-            state = block(size)
-            blocks += optimizer.states * [block(-(-size // STATE_BLOCK) * FP32)]
-        blocks += [] if paged else optimizer.states * [state]
+            state = block_size(size)
+            blocks += optimizer.states_per_parameter * [block_size(-(-size // STATE_BLOCK) * FP32)]
+        blocks += [] if paged else optimizer.states_per_parameter * [state]
     return blocks
 
 
 def optimizer_bytes(workload: Workload) -> int:
     """States of all layers, and the tables of 8-bit codes."""
     optimizer = OPTIMIZERS[workload.optimizer]
-    tables = optimizer.states * KIB if optimizer.eight_bit else 0
+    tables = optimizer.states_per_parameter * KIB if optimizer.eight_bit else 0
     return workload.shape.num_hidden_layers * sum(optimizer_blocks(workload)) + tables

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
-from vram_search.estimate.memory.allocator import SMALL_REQUEST, CachingAllocator
+from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.loading import Loaded, load
@@ -34,6 +34,7 @@ from vram_search.estimate.memory.persistent import (
     upcast_bytes,
 )
 from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.allocator_sizes import SMALL_REQUEST
 from vram_search.spec.shape import ModelShape
 
 REQUIRED_SHARE = 0.9

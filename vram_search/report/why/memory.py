@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vram_search.report.why.evidence import Facts
 from vram_search.report.words import plan_words
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
 
 _LARGEST = 3
-Facts = tuple[list[str], dict[str, Any]]
 
 
 def infeasible_facts(trial: TrialRecord) -> Facts:

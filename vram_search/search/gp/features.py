@@ -33,14 +33,15 @@ def features(
 
 
 def _row(point: Hyperparameters, longest_cutoff: int, learning_rate_factor: float) -> list[float]:
+    optimizer = OPTIMIZERS[point.optim]
     return [
         math.log10(point.learning_rate * learning_rate_factor / 2e-4),
         math.log2(point.lora_rank / 16) / 2,
         _module_share(point.lora_target),
         math.log2(point.cutoff_len / longest_cutoff) / 2,
         math.log2(point.batch_size / 8),
-        float("lion" in point.optim),
-        float(OPTIMIZERS[point.optim].eight_bit),
+        float(optimizer.is_lion),
+        float(optimizer.eight_bit),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Configurations that did well elsewhere, tried first.
+"""Published configurations that did well elsewhere; a search tries them first.
 
 Best first trials over many tasks and models in published LoRA sweeps (arXiv 2508.02932 and
 2407.13906): (rank, learning rate, batch size), on all linear layers.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.hyperparameters import Hyperparameters, SearchSpace
 
 PUBLISHED = (
     (16, 2e-4, 16),
@@ -22,8 +22,8 @@ PUBLISHED = (
 )
 
 
-def priors(space: SearchSpace, alpha_ratio: int) -> list[Hyperparameters]:
-    """The published points, each moved to the nearest point of the space; no two alike."""
+def initial_points(space: SearchSpace, alpha_ratio: int) -> list[Hyperparameters]:
+    """The published points, each moved to the nearest point of the space, without duplicates."""
     target = "all" if "all" in space.lora_target else space.lora_target[-1]
     found: list[Hyperparameters] = []
     for rank, learning_rate, batch_size in PUBLISHED:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vram_search.search import priors
-from vram_search.search.initial_points import PUBLISHED
 from vram_search.spec import SearchSpace
+from vram_search.spec.initial_points import PUBLISHED, initial_points
 
 
 @st.composite
@@ -26,7 +25,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
 
 @given(spaces(), st.integers(1, 4))
 def test_priors_lie_in_the_space_and_no_two_are_alike(space: SearchSpace, ratio: int) -> None:
-    points = priors(space, ratio)
+    points = initial_points(space, ratio)
     assert points
     assert all(space.contains(point) for point in points)
     assert all(point.lora_alpha == ratio * point.lora_rank for point in points)
@@ -34,7 +33,7 @@ def test_priors_lie_in_the_space_and_no_two_are_alike(space: SearchSpace, ratio:
 
 
 def test_published_points_of_the_default_space_stay_as_published() -> None:
-    points = priors(SearchSpace(), 2)
+    points = initial_points(SearchSpace(), 2)
     found = [(point.lora_rank, point.learning_rate, point.batch_size) for point in points]
     assert found == list(PUBLISHED)
     assert {point.lora_target for point in points} == {"all"}
@@ -48,7 +47,7 @@ def test_prior_moves_to_the_nearest_values_of_the_space() -> None:
         batch_size=[3, 64],
         learning_rate={"min": 3e-4, "max": 6e-4},
     )
-    first, second, third, *_ = priors(space, 2)
+    first, second, third, *_ = initial_points(space, 2)
     assert (first.lora_rank, first.learning_rate, first.batch_size) == (24, 3e-4, 64)
     assert (second.lora_rank, second.learning_rate, second.batch_size) == (24, 5e-4, 64)
     assert (third.lora_rank, third.learning_rate, third.batch_size) == (24, 6e-4, 64)
@@ -64,4 +63,4 @@ def test_space_of_one_point_has_one_prior() -> None:
         batch_size=4,
         learning_rate=1e-4,
     )
-    assert len(priors(space, 2)) == 1
+    assert len(initial_points(space, 2)) == 1
