@@ -9,9 +9,8 @@ from textwrap import wrap
 
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.hardware import Hardware
-from vram_search.estimate.memory.predict import Estimate
+from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.memory_budget import card_memory
-from vram_search.estimate.plausible import predict_plausible
 from vram_search.estimate.recipes.load import load_recipe
 from vram_search.importing.table import load_table
 from vram_search.spec import load_study

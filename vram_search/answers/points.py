@@ -9,8 +9,7 @@ from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.estimate.memory.hardware import Hardware
-from vram_search.estimate.memory.predict import Estimate
-from vram_search.estimate.plausible import predict_plausible
+from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point
 from vram_search.spec.shape import ModelShape, load_shape
 from vram_search.typed_fields import shown

@@ -316,7 +316,7 @@ def _side(file: Path, models: Path | None, card: str | None) -> dict[str, Any]:
     """What --json prints of a JSON row, a study's chosen plan (else its smallest) or a recipe."""
     from vram_search.answers.points import load_point
     from vram_search.answers.training_file import is_recipe, study_workloads
-    from vram_search.estimate.plausible import predict_plausible
+    from vram_search.estimate.memory.predict import predict_plausible
 
     if file.suffix in (".json", ".jsonl"):
         point = load_point(file, _models_folder(models))

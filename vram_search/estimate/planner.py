@@ -10,12 +10,12 @@ from typing import NamedTuple
 from vram_search.errors import InputError
 from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory.hardware import Hardware
-from vram_search.estimate.memory.peaks import LIGER_FUSED_LOSS
 from vram_search.estimate.memory.predict import Estimate, estimate_base_bytes, predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.step_time import Speed, StepTimeModel, padded_tokens, step_seconds
 from vram_search.spec.card import Card
+from vram_search.spec.families import family_of
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
 from vram_search.spec.shape import ModelShape
@@ -143,7 +143,7 @@ def decide_liger(
 def liger_available(model_type: str) -> bool:
     """Whether liger-kernel is installed and fuses this family's loss. Imports nothing."""
     installed = all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
-    return installed and model_type in LIGER_FUSED_LOSS
+    return installed and family_of(model_type).liger_fuses_loss
 
 
 def _plan(

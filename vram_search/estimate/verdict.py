@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vram_search.estimate.changes import Change, changes_to_fit, cheapest_changes
-from vram_search.estimate.memory.predict import Estimate
+from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.plausible import predict_plausible
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,11 @@ class Family:
     qk_norm: Literal["", "head", "projection"] = ""
     """RMSNorm of q and k: over each head, or over the whole projection."""
     residual_multiplier: bool = False
+    norm_keeps_dtype: bool = False
+    """A norm's output has the dtype of its input, whatever that of its weight (`.type_as(x)`).
+    Liger does not write the gradient of such a norm over the gradient of its output."""
+    liger_fuses_loss: bool = False
+    """liger-kernel fuses head and loss by default (liger_kernel `transformers/monkey_patch.py`)."""
     slides: SlidingRule | None = None
     """None: the code knows no window, whatever config.json says."""
     reads_layer_types: bool = True
@@ -72,10 +77,12 @@ class Family:
     """Of the configuration class, where they are not None or False."""
 
 
-_LLAMA = Family()
+_LLAMA = Family(liger_fuses_loss=True)
 _UNKNOWN = Family(slides=_every_layer)
 _NO_BIAS = Family(qkv_bias=False, o_bias=False, mlp_bias=False)
 _ALL_SLIDE = replace(_NO_BIAS, slides=_every_layer, reads_layer_types=False)
+_GEMMA_FAMILY = Family(mlp_bias=False, norm_keeps_dtype=True, liger_fuses_loss=True)
+_LATER_GEMMA = replace(_UNKNOWN, norm_keeps_dtype=True)
 _MISTRAL = {"num_key_value_heads": 8, "sliding_window": 4096}
 _QWEN = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
 _GEMMA = {"head_dim": 256, "tie_word_embeddings": True}
@@ -90,7 +97,7 @@ MODELLED: dict[str, Family] = {
         mlp_bias="bias",
         defaults={"num_key_value_heads": 2, "head_dim": 128},
     ),
-    "mistral": replace(_ALL_SLIDE, defaults=_MISTRAL),
+    "mistral": replace(_ALL_SLIDE, liger_fuses_loss=True, defaults=_MISTRAL),
     "ministral": replace(_NO_BIAS, slides=_every_layer, defaults=_MISTRAL),
     "ministral3": replace(_ALL_SLIDE, defaults={"num_key_value_heads": 8, "head_dim": 128}),
     "cwm": replace(
@@ -99,6 +106,7 @@ MODELLED: dict[str, Family] = {
         defaults={"num_key_value_heads": 8, "head_dim": 128, "sliding_window": 8192},
     ),
     "qwen2": Family(
+        liger_fuses_loss=True,
         qkv_bias=True,
         o_bias=False,
         mlp_bias=False,
@@ -107,6 +115,7 @@ MODELLED: dict[str, Family] = {
         defaults=_QWEN,
     ),
     "qwen3": Family(
+        liger_fuses_loss=True,
         mlp_bias=False,
         qk_norm="head",
         slides=_upper_layers,
@@ -124,6 +133,7 @@ MODELLED: dict[str, Family] = {
         },
     ),
     "smollm3": Family(
+        liger_fuses_loss=True,
         slides=_layers_without_rotation,
         defaults={
             "num_key_value_heads": 4,
@@ -131,15 +141,15 @@ MODELLED: dict[str, Family] = {
             "no_rope_layer_interval": 4,
         },
     ),
-    "gemma": Family(mlp_bias=False, defaults={**_GEMMA, "num_key_value_heads": 16}),
-    "gemma2": Family(
-        mlp_bias=False,
+    "gemma": replace(_GEMMA_FAMILY, defaults={**_GEMMA, "num_key_value_heads": 16}),
+    "gemma2": replace(
+        _GEMMA_FAMILY,
         post_norm=True,
         slides=_every_other_layer,
         defaults={**_GEMMA2, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     ),
-    "gemma3_text": Family(
-        mlp_bias=False,
+    "gemma3_text": replace(
+        _GEMMA_FAMILY,
         post_norm=True,
         qk_norm="head",
         slides=_all_but_every_nth,
@@ -147,7 +157,13 @@ MODELLED: dict[str, Family] = {
     ),
     "granite": Family(residual_multiplier=True),
     "hyperclovax": Family(residual_multiplier=True, defaults={"use_post_norm": True}),
-    "olmo2": Family(mlp_bias=False, pre_norm=False, post_norm=True, qk_norm="projection"),
+    "olmo2": Family(
+        mlp_bias=False,
+        pre_norm=False,
+        post_norm=True,
+        qk_norm="projection",
+        liger_fuses_loss=True,
+    ),
     "olmo3": Family(
         mlp_bias=False,
         pre_norm=False,
@@ -168,7 +184,7 @@ MODELLED: dict[str, Family] = {
             "sliding_window_pattern": 4,
         },
     ),
-    "phi3": replace(_ALL_SLIDE, fused_projections=True),
+    "phi3": replace(_ALL_SLIDE, fused_projections=True, liger_fuses_loss=True),
 }
 """Families whose decoder layer the estimate follows operation by operation."""
 
@@ -179,6 +195,8 @@ GENERIC: dict[str, Family] = {
         slides=_upper_layers,
         defaults={"sliding_window": 4096, "max_window_layers": 62, "num_key_value_heads": 32},
     ),
+    "gemma3n_text": _LATER_GEMMA,
+    "gemma4_text": _LATER_GEMMA,
     "glm4_moe": Family(o_bias=False, mlp_bias=False, defaults={"num_key_value_heads": 8}),
     "gpt_oss": Family(
         slides=_every_other_layer,

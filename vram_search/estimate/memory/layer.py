@@ -22,6 +22,7 @@ from vram_search.estimate.memory.events import (
     run_backward,
 )
 from vram_search.estimate.memory.tape import NOTHING, Bytes, Tape, Tensor
+from vram_search.spec.families import family_of
 from vram_search.spec.shape import Linear, ModelShape
 
 
@@ -144,13 +145,13 @@ class _Runner:
         size = features or x.features
         weight = FP32 if self.setup.upcast else BF16
         out_element = max(weight, x.element_bytes)
-        if self.setup.shape.model_type.startswith("gemma"):
-            out_element = x.element_bytes  # `.type_as(x)` at the end
+        keeps_dtype = family_of(self.setup.shape.model_type).norm_keeps_dtype
+        if keeps_dtype:
+            out_element = x.element_bytes
         if self.setup.fused:
             scale = Tensor(size / self.setup.shape.hidden_size, FP32)
-            in_place = not self.setup.shape.model_type.startswith("gemma")
             return self.tape.run(
-                (x,), size, x.element_bytes, saves=(x, scale), passes_gradient=in_place
+                (x,), size, x.element_bytes, saves=(x, scale), passes_gradient=not keeps_dtype
             )
         wide = x
         if x.element_bytes == BF16:

@@ -11,22 +11,7 @@ from vram_search.estimate.memory.layer import LayerBytes, LayerSetup, layer_byte
 from vram_search.estimate.memory.persistent import adapter_bytes, fresh_block
 from vram_search.estimate.memory.tape import NOTHING, Bytes
 from vram_search.estimate.memory.workload import Workload
-
-LIGER_FUSED_LOSS = frozenset(
-    {
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "llama",
-        "mistral",
-        "olmo2",
-        "phi3",
-        "qwen2",
-        "qwen3",
-        "smollm3",
-    }
-)
-"""Families whose loss liger fuses by default (liger_kernel `transformers/monkey_patch.py`)."""
+from vram_search.spec.families import family_of
 
 Parts = dict[str, float]
 """Bytes by their name."""
@@ -34,7 +19,8 @@ Parts = dict[str, float]
 
 def fuses_loss(workload: Workload) -> bool:
     """Liger computes the loss chunk by chunk, so that there are no logits."""
-    return workload.fused_linear_cross_entropy and workload.shape.model_type in LIGER_FUSED_LOSS
+    family = family_of(workload.shape.model_type)
+    return workload.fused_linear_cross_entropy and family.liger_fuses_loss
 
 
 def computes_eval_logits(workload: Workload) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from vram_search.errors import InputError
 from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
 from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.estimate.memory.elements import BF16
@@ -46,6 +47,8 @@ REQUIRED_SHARE_VARIED = 0.5
 REQUIRED_RATIO_VARIED = 1.10
 REQUIRED_RATIO_EXPANDABLE = 1.02
 """At least, against the allocated peak: varied lengths, and expandable segments (measured)."""
+ABSURD_BYTES = 2**50
+"""1 PiB; no card holds a thousandth of it."""
 H200 = Hardware()
 
 
@@ -126,6 +129,26 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
     named = stays | candidates[moment]
     parts = {name: size for name, exact in named.items() if (size := round(exact))}
     return Estimate(workload, hardware, moment, parts)
+
+
+def predict_plausible(workload: Workload, hardware: Hardware) -> Estimate:
+    """The estimate of a workload that some machine might hold.
+
+    Raises:
+        InputError: the sizes multiply to more than ABSURD_BYTES.
+    """
+    try:
+        estimate = predict(workload, hardware)
+    except OverflowError:
+        estimate = None
+    if estimate is None or estimate.required_bytes > ABSURD_BYTES:
+        raise InputError(
+            f"absurd sizes: micro-batch {workload.per_device_train_batch_size} x cutoff_len "
+            f"{workload.cutoff_len} at lora_rank {workload.lora_rank} would need more than a "
+            "million GiB on this model",
+            "correct the largest of them, or the model's config.json",
+        )
+    return estimate
 
 
 def estimate_base_bytes(shape: ModelShape) -> int:
