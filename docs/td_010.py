@@ -199,7 +199,7 @@ def _sweet_spot(runs: list[Experiment]) -> list[str]:
         "learning rates, lora_alpha and accumulated batches are not given. A 3B model with all "
         "linear layers was not tried.",
         "Whether the losses may be compared at all: TD-010v2's cutoff_len is not given, and a "
-        "shorter one makes another exam.",
+        "shorter one makes other evaluation rows.",
         "TD-010v2's bytes, for the same reason; its batch is not given either.",
         "The peak on the card: one reading, of an unnamed counter, for one run.",
     )

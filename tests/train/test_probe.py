@@ -91,11 +91,11 @@ def test_every_batch_of_the_probe_is_a_longest_one(
 ) -> None:
     monkeypatch.setattr(probe_module, "probe_plan", as_on_a_gpu)
     job, log = make_job(), Log()
-    rows, exam = ([cut(row, 128) for row in part] for part in (encoded.train, encoded.eval))
+    rows, eval_rows = ([cut(row, 128) for row in part] for part in (encoded.train, encoded.eval))
     model = base_model.attach_adapter(base, job)
-    probed = probe(model, job, rows, exam, encoded.tokenizer.pad_token_id, log)
+    probed = probe(model, job, rows, eval_rows, encoded.tokenizer.pad_token_id, log)
     base_model.detach_adapter(model)
-    train, test = (max(len(row.input_ids) for row in part) for part in (rows, exam))
+    train, test = (max(len(row.input_ids) for row in part) for part in (rows, eval_rows))
     assert log.shapes == [(2, train)] * 4 + [(2, test)] + [(2, train)] * 2
     assert (probed.allocated_bytes, probed.step_seconds, probed.parts) == (None, None, {})
 

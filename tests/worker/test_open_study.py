@@ -246,7 +246,7 @@ def test_exam_of_another_cutoff_is_refused_however_it_is_written(
         {"database": "elsewhere.db"},
         {"training": {"max_steps": 6, "eval_cutoff_len": 512}},
     ],
-    ids=["hours", "trials", "database", "the exam's cutoff, spelt out"],
+    ids=["hours", "trials", "database", "the evaluation cutoff, spelt out"],
 )
 def test_budget_and_the_like_are_no_change(
     store: Store, folder: Path, changes: dict[str, Any]

@@ -82,7 +82,9 @@ class AxolotlConfig(SharedKeys):
     @model_validator(mode="after")
     def _axolotl_keys_agree(self) -> AxolotlConfig:
         if self.datasets == self.test_datasets:
-            raise ValueError("datasets and test_datasets are the same: the exam would be learnt")
+            raise ValueError(
+                "datasets and test_datasets are the same: the model would be trained on its evaluation rows"
+            )
         if (self.lora_target_linear is None) == (not self.lora_target_modules):
             raise ValueError("one of lora_target_linear and lora_target_modules is expected")
         kernels = [getattr(self, name) for name in LIGER_KERNELS]

@@ -68,7 +68,9 @@ class LlamaFactoryConfig(TrainingKeys):
     @model_validator(mode="after")
     def _data_sets_differ(self) -> LlamaFactoryConfig:
         if self.dataset == self.eval_dataset:
-            raise ValueError("dataset and eval_dataset are the same: the exam would be learnt")
+            raise ValueError(
+                "dataset and eval_dataset are the same: the model would be trained on its evaluation rows"
+            )
         return self
 
 

@@ -190,7 +190,8 @@ class TrainingSpec(Spec):
         description="shares of the run at which a trial is evaluated and may be pruned",
     )
     eval_cutoff_len: Annotated[int, Field(strict=True, ge=16)] | None = Field(
-        default=None, description="the exam's cutoff, equal for all; default: largest cutoff_len"
+        default=None,
+        description="token limit of evaluation rows, the same for every trial; default: largest cutoff_len",
     )
 
     @field_validator("rungs")

@@ -46,12 +46,12 @@ def probe(
     began, has_gpu = time.perf_counter(), torch.cuda.is_available()
     plan = probe_plan(job.plan, len(train_rows), has_gpu=has_gpu)
     batches = worst_case_batches(train_rows, plan.per_device_train_batch_size)
-    exams = worst_case_batches(eval_rows, plan.per_device_eval_batch_size)
+    eval_batches = worst_case_batches(eval_rows, plan.per_device_eval_batch_size)
 
     clock, recording = StepClock(), ExitStack()
 
     def evaluate_hardest(step: int) -> bool:
-        for rows in exams:
+        for rows in eval_batches:
             evaluate(model, rows, len(rows), pad_token_id, position.note)
         recording.close()  # the last step is timed
         return False
@@ -87,16 +87,16 @@ def probe(
 
 def probe_plan(plan: MemoryPlan, rows: int, *, has_gpu: bool) -> MemoryPlan:
     """The plan's shape as far as the probe needs it; no micro-batch holds more than all `rows`."""
-    batch = accumulation = exam = 1
+    batch = accumulation = eval_batch = 1
     if has_gpu:
         batch = min(plan.per_device_train_batch_size, rows)
         accumulation = min(plan.gradient_accumulation_steps, MOST_ACCUMULATION)
-        exam = plan.per_device_eval_batch_size
+        eval_batch = plan.per_device_eval_batch_size
     return plan.model_copy(
         update={
             "per_device_train_batch_size": batch,
             "gradient_accumulation_steps": accumulation,
-            "per_device_eval_batch_size": exam,
+            "per_device_eval_batch_size": eval_batch,
         }
     )
 

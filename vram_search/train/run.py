@@ -126,8 +126,8 @@ class Trial:
 
     def _probe(self, model: Any) -> Probed:
         longest = max(self.job.eval_cutoff_len, self.job.hyperparameters.cutoff_len)
-        exam = [cut(row, longest) for row in self.encoded.eval]
-        return probe(model, self.job, self.train_rows, exam, self.pad_token_id, self.position)
+        eval_rows = [cut(row, longest) for row in self.encoded.eval]
+        return probe(model, self.job, self.train_rows, eval_rows, self.pad_token_id, self.position)
 
     def _train(self, model: Any) -> tuple[Outcome, str]:
         """The full run: its outcome, and a word about it."""

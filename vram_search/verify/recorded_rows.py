@@ -61,11 +61,13 @@ def answer(question: Question) -> RecordedRows:
     load, cutoff_len = question.load, question.cutoff_len
     tokenizer = load_tokenizer(load.tokenizer)
     rows = load_rows(load.dataset, load.seed)
-    exam = [encode(row, tokenizer) for row in rows.eval]
-    cut_exam = [cut(row, cutoff_len) for row in exam]
+    eval_rows = [encode(row, tokenizer) for row in rows.eval]
+    cut_eval_rows = [cut(row, cutoff_len) for row in eval_rows]
     base = base_model.load_base(load)
     base.load_adapter(question.adapter_path)
-    losses = evaluate(base, cut_exam, question.per_device_eval_batch_size, tokenizer.pad_token_id)
+    losses = evaluate(
+        base, cut_eval_rows, question.per_device_eval_batch_size, tokenizer.pad_token_id
+    )
 
     def short(row: TokenRow) -> RowInShort:
         digest, tokens, answer_tokens = describe(row.input_ids, row.labels)
@@ -73,8 +75,8 @@ def answer(question: Question) -> RecordedRows:
 
     return RecordedRows(
         train=tuple(short(cut(encode(row, tokenizer), cutoff_len)) for row in rows.train),
-        eval=tuple(map(short, cut_exam)),
-        eval_at_study_cutoff=tuple(short(cut(row, load.eval_cutoff_len)) for row in exam),
+        eval=tuple(map(short, cut_eval_rows)),
+        eval_at_study_cutoff=tuple(short(cut(row, load.eval_cutoff_len)) for row in eval_rows),
         eval_loss_sums=losses.sums,
     )
 
