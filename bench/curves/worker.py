@@ -36,10 +36,10 @@ WARM_UP_STEPS = 2
 
 @dataclass(frozen=True)
 class Rows:
-    """A task's rows; the exam is cut once, since it is the same for every run."""
+    """A task's rows; evaluation rows are cut once, since they are the same for every run."""
 
     train: list[EncodedExample]
-    exam: list[TokenRow]
+    eval: list[TokenRow]
     pad_token_id: int
 
 
@@ -92,7 +92,7 @@ class Curve:
         self.note_peak()
         began = time.perf_counter()
         batch_size = self.job.plan.per_device_eval_batch_size
-        self.losses[step] = evaluate(self.model, self.rows.exam, batch_size, self.rows.pad_token_id)
+        self.losses[step] = evaluate(self.model, self.rows.eval, batch_size, self.rows.pad_token_id)
         self.eval_seconds += time.perf_counter() - began
         reset_peak()
         return False
@@ -145,8 +145,8 @@ def measure(base: Any, job: TrialJob, rows: Rows) -> dict[str, Any]:
 
 def load_task(job: LoadJob) -> Rows:
     tokenizer, rows = load_tokenizer(job.tokenizer), load_rows(job.dataset, job.seed)
-    exam = [cut(encode(row, tokenizer), job.eval_cutoff_len) for row in rows.eval]
-    return Rows([encode(row, tokenizer) for row in rows.train], exam, tokenizer.pad_token_id)
+    eval_rows = [cut(encode(row, tokenizer), job.eval_cutoff_len) for row in rows.eval]
+    return Rows([encode(row, tokenizer) for row in rows.train], eval_rows, tokenizer.pad_token_id)
 
 
 def main() -> None:

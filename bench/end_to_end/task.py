@@ -1,4 +1,4 @@
-"""A study as both arms run it: one split and one set of evaluation rows, whatever the seed of a search."""
+"""A study as both arms run it: one split of the rows, whatever the seed of a search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Task:
     Attributes:
         file: the study.
         overrides: of the study file, as `--set` takes them: its rows as they were split with the
-            study's own seed, so that a search's seed changes no evaluation row, and its converted model.
+            study's own seed, so that a search's seed changes no evaluation row; and
+            its converted model.
         cap_bytes: that an allocator may take, as the product caps it; None without a GPU.
         device: in words, and the card that it plays.
     """

@@ -1,8 +1,8 @@
 """One trial as people run it today: a fresh process that loads the base, trains once and ends.
 
 Standard input: {"load": LoadJob, "trial": TrialJob}. Standard output: one line, the outcome and the
-loss of the best evaluated checkpoint. The exam is taken where the product takes it, at the study's
-rungs and at the end, so that both choose among equally many checkpoints.
+loss of the best evaluated checkpoint. The model is evaluated where the product evaluates it, at the
+study's rungs and at the end, so that both choose among equally many checkpoints.
 
 Some of it is better than people's own scripts: the Trainer is the product's, evaluation batches are
 large, and no adapter is saved.

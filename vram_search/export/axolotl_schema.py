@@ -83,7 +83,8 @@ class AxolotlConfig(SharedKeys):
     def _axolotl_keys_agree(self) -> AxolotlConfig:
         if self.datasets == self.test_datasets:
             raise ValueError(
-                "datasets and test_datasets are the same: the model would be trained on its evaluation rows"
+                "datasets and test_datasets are the same: the model would be trained on its "
+                "evaluation rows"
             )
         if (self.lora_target_linear is None) == (not self.lora_target_modules):
             raise ValueError("one of lora_target_linear and lora_target_modules is expected")

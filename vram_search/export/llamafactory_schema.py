@@ -69,7 +69,8 @@ class LlamaFactoryConfig(TrainingKeys):
     def _data_sets_differ(self) -> LlamaFactoryConfig:
         if self.dataset == self.eval_dataset:
             raise ValueError(
-                "dataset and eval_dataset are the same: the model would be trained on its evaluation rows"
+                "dataset and eval_dataset are the same: the model would be trained on its "
+                "evaluation rows"
             )
         return self
 

@@ -191,7 +191,8 @@ class TrainingSpec(Spec):
     )
     eval_cutoff_len: Annotated[int, Field(strict=True, ge=16)] | None = Field(
         default=None,
-        description="token limit of evaluation rows, the same for every trial; default: largest cutoff_len",
+        description="token limit of evaluation rows, the same for every trial; default: largest "
+        "cutoff_len",
     )
 
     @field_validator("rungs")
