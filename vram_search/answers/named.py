@@ -6,23 +6,29 @@ import difflib
 from collections.abc import Sequence
 
 from vram_search.errors import InputError
-from vram_search.spec.card import Card, card_names, load_card
+from vram_search.gpu.this_card import card_here
+from vram_search.spec import card_names as cards
+from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import LORA_TARGET_SETS, parse_lora_target
 from vram_search.spec.shape import ModelShape
 
 
-def find_card(slug: str | None) -> Card:
-    """Returns a shipped card.
+def find_card(name: str | None) -> Card:
+    """Returns the card of a name as people write it; "auto" is the GPU in this machine.
 
     Raises:
-        InputError: no card has that name, or no name is given.
+        InputError: no card or several have that name, or no name is given.
     """
-    if slug is None:
-        raise InputError("which card is meant?", f"--card with one of: {', '.join(card_names())}")
+    if name is None:
+        raise InputError(
+            "which card is meant?",
+            "--card with a name ('RTX 4060 Ti 16GB'), a size (16GB), or auto for the one here",
+        )
     try:
-        return Card.model_validate(load_card(slug))
-    except ValueError:
-        raise unknown("card", slug, card_names()) from None
+        return Card.model_validate(cards.find_card(name, card_here))
+    except ValueError as error:
+        what, _, remedy = str(error).partition("; ")
+        raise InputError(f"--card: {what}", remedy) from None
 
 
 def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:

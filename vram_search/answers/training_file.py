@@ -11,6 +11,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planned_workloads import planned_workloads
+from vram_search.gpu.this_card import card_here
 from vram_search.models import find_shape
 from vram_search.spec import Hyperparameters, StudySpec, load_study
 from vram_search.spec.initial_points import initial_points
@@ -28,7 +29,7 @@ def is_recipe(file: Path) -> bool:
         return False  # load_study says what is wrong
     required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
     # LLaMA-Factory has a `dataset` too.
-    of_studies = (required - {"dataset"}) | {"search_space"}
+    of_studies = (required - {"dataset"}) | {"search_space", "card"}
     return isinstance(data, dict) and bool(data) and not of_studies & set(data)
 
 
@@ -41,7 +42,7 @@ def study_workloads(
         InputError: the file is faulty, or the card or the model is not known.
     """
     overrides = [] if card is None else [f"card={find_card(card).name}"]
-    study = load_study(file, overrides)
+    study = load_study(file, overrides, card_here=card_here)
     shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
     hp = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
     try:

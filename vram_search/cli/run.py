@@ -80,12 +80,13 @@ def command(
     """
     # The surrogate's matrices are small: BLAS threads would wait for each other and the training's.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from vram_search.gpu.this_card import card_here
     from vram_search.spec import load_study
 
     deadline = _deadline(hours, until)
     if strategy is not None:
         overrides = (*overrides, f"strategy={strategy}")
-    study = load_study(study_file, overrides)
+    study = load_study(study_file, overrides, card_here=card_here)
     if database is not None:
         study = study.model_copy(update={"database": database})
     stop = _stop_rule(study, trials, deadline)

@@ -20,7 +20,7 @@ from vram_search.units import MIB
 SAME_TOTAL = 0.02
 """Drivers and ECC settings move a card's reported total by so much; a larger kind has more."""
 
-_VENDOR_WORDS = frozenset({"nvidia", "geforce", "tesla", "gpu", "pcie"})
+_VENDOR_WORDS = frozenset({"nvidia", "geforce", "tesla", "gpu", "pcie", "generation", "blackwell"})
 _PACKAGING = re.compile(r"(sxm|hbm)\d*e?")
 
 Measured = Annotated[int, Field(strict=True, ge=0)]

@@ -112,15 +112,16 @@ def speed_here(device: str, card: Card) -> Speed:
     """
     if card_words(device) == card_words(card.label):
         return Speed.of(card)
-    return _shipped_speeds().get(card_words(device), Speed.of(card))
+    shipped_speed = _shipped_speed(card_words(device))
+    return Speed.of(card) if shipped_speed is None else shipped_speed
 
 
-@lru_cache(maxsize=1)
-def _shipped_speeds() -> dict[tuple[str, ...], Speed]:
+@lru_cache(maxsize=16)
+def _shipped_speed(words: tuple[str, ...]) -> Speed | None:
     from vram_search.spec.card import Card, card_names, load_card
 
-    cards = [Card.model_validate(load_card(slug)) for slug in card_names()]
-    return {card_words(card.label): Speed.of(card) for card in cards}
+    slug = next((slug for slug in card_names() if card_words(slug) == words), None)
+    return None if slug is None else Speed.of(Card.model_validate(load_card(slug)))
 
 
 def step_seconds(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from pydantic_core import ErrorDetails
 
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.resources import shipped
-from vram_search.spec.card import card_names
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
 
@@ -27,12 +26,19 @@ _FORMS = {
 _EXAMPLE = "see the shipped studies/demo.yaml for an example"
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+def load_study(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    card_here: Callable[[], dict[str, Any]] | None = None,
+) -> StudySpec:
     """Reads and validates a study file.
 
     Args:
         path: the file; "demo" alone means the shipped `studies/demo.yaml`.
         overrides: "key.inner=value" texts as of `--set`; values are YAML.
+        card_here: returns the fields of the GPU in this machine, for `card: auto`
+            (`vram_search.gpu.this_card.card_here`).
 
     Raises:
         InputError: no such file, or not YAML.
@@ -43,7 +49,9 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     for override in overrides:
         _apply_override(data, override)
     try:
-        return StudySpec.model_validate(data, context={"folder": path.resolve().parent})
+        return StudySpec.model_validate(
+            data, context={"folder": path.resolve().parent, "card_here": card_here}
+        )
     except ValidationError as error:
         raise FaultyFileError(str(path), [_fault(e) for e in _distinct(error)]) from None
 
@@ -175,8 +183,6 @@ def _fault(error: ErrorDetails) -> Fault:
 
 def _allowed(location: Sequence[int | str]) -> str:
     names = [part for part in location if isinstance(part, str)]
-    if names[-1:] == ["card"]:
-        return ", ".join(card_names())
     if names[-1:] == ["optim"]:
         return ", ".join(OPTIMIZERS)
     return _FORMS.get(names[-1], "") if names else ""

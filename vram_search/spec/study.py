@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
-from vram_search.spec.card import Card, load_card
+from vram_search.spec.card import Card
+from vram_search.spec.card_names import find_card
 from vram_search.spec.hyperparameters import SearchSpace
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.shape import shape_names
@@ -227,8 +228,10 @@ class BudgetSpec(Spec):
     )
 
 
-def _card(value: object) -> object:
-    return load_card(value) if isinstance(value, str) else value
+def _card(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, str):
+        return value
+    return find_card(value, (info.context or {}).get("card_here"))
 
 
 class StudySpec(Spec):
@@ -239,7 +242,9 @@ class StudySpec(Spec):
     )
     model: ModelSpec
     dataset: DatasetSpec
-    card: Annotated[Card, BeforeValidator(_card)]
+    card: Annotated[Card, BeforeValidator(_card)] = Field(
+        default="auto", validate_default=True, description="auto: the GPU in this machine"
+    )
     search_space: SearchSpace = SearchSpace()
     training: TrainingSpec = TrainingSpec()
     plan: PlanPins = PlanPins()

@@ -1,0 +1,109 @@
+"""Cards as people write them, and the card in this machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vram_search.errors import InputError
+from vram_search.gpu import FakeReader, GpuDevice
+from vram_search.gpu import this_card as module
+from vram_search.spec import Card
+from vram_search.spec.card import card_names, load_card
+from vram_search.spec.card_names import card_of_device, find_card, matching_cards
+from vram_search.spec.load import load_study
+from vram_search.units import MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "slug"),
+    [
+        ("RTX 4060 Ti 16GB", "rtx-4060-ti-16gb"),
+        ("NVIDIA GeForce RTX 5060 Ti 16 GB", "rtx-5060-ti-16gb"),
+        ("3090", "rtx-3090-24gb"),
+        ("RTX4090", "rtx-4090-24gb"),
+        ("RTX 4090 D", "rtx-4090-d-24gb"),
+        ("rtx-3090-ti", "rtx-3090-ti-24gb"),
+        ("2080ti", "rtx-2080-ti-11gb"),
+        ("4070ti super", "rtx-4070-ti-super-16gb"),
+        ("4090 laptop", "rtx-4090-laptop-16gb"),
+        ("Titan RTX", "titan-rtx-24gb"),
+        ("L40S", "l40s-48gb"),
+        ("tesla t4", "t4-16gb"),
+        ("A100-SXM4-80GB", "a100-80gb"),
+        ("A100-PCIE-40GB", "a100-40gb"),
+        ("H100", "h100-80gb"),
+        ("H100 PCIe", "h100-80gb"),
+        ("RTX A6000", "rtx-a6000-48gb"),
+        ("RTX 6000 Ada", "rtx-6000-ada-48gb"),
+    ],
+)
+def test_card_is_found_by_the_name_that_people_write(text: str, slug: str) -> None:
+    assert find_card(text)["name"] == slug
+
+
+@pytest.mark.parametrize("slug", card_names())
+def test_every_card_is_found_by_its_title_and_slug(slug: str) -> None:
+    assert find_card(slug)["name"] == slug
+    assert matching_cards(load_card(slug)["title"]) == [slug]
+
+
+def test_size_alone_promises_no_more_than_any_card_of_that_size() -> None:
+    card = Card.model_validate(find_card("16GB"))
+    of_size = [load_card(slug) for slug in card_names() if slug.endswith("-16gb")]
+    assert card.total_bytes <= min(one["total_bytes"] for one in of_size) + 2**30
+    assert card.total_bytes - card.reserve_bytes == min(
+        one["total_bytes"] - one["reserve_bytes"] for one in of_size
+    )
+
+
+def test_name_of_several_cards_lists_them() -> None:
+    with pytest.raises(ValueError, match="several cards: rtx-3060-12gb, rtx-3060-8gb"):
+        find_card("RTX 3060")
+    with pytest.raises(ValueError, match="did you mean quadro-rtx-6000-24gb, rtx-6000-ada-48gb"):
+        find_card("RTX 6000")
+
+
+@pytest.mark.parametrize("text", ["", "rtx 9999", "7GB", "../../etc/passwd", "a" * 5000])
+def test_name_that_is_no_card_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no card"):
+        find_card(text)
+
+
+def device(name: str, mib: int, *, wddm: bool = False) -> GpuDevice:
+    return GpuDevice(0, "GPU-1", name, mib * MIB, "580", "13.0", "8.9", wddm, True)
+
+
+def test_auto_is_the_card_in_this_machine(
+    monkeypatch: pytest.MonkeyPatch, write_study: object, tmp_path: Path
+) -> None:
+    here = device("NVIDIA GeForce RTX 4090", 24564, wddm=True)
+    monkeypatch.setattr(module, "open_reader", lambda: FakeReader(here, []))
+    card = Card.model_validate(module.card_here())
+    assert card.name == "rtx-4090-24gb"
+    assert card.platform == "windows"
+    study = load_study(write_study(card="auto"), card_here=module.card_here)  # type: ignore[operator]
+    assert study.card == card
+
+
+def test_unknown_device_is_described_by_its_own_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = device("NVIDIA Something New", 20000)
+    monkeypatch.setattr(module, "open_reader", lambda: FakeReader(here, []))
+    card = Card.model_validate(module.card_here())
+    assert card.total_bytes == 20000 * MIB
+    assert card.title == "NVIDIA Something New"
+    assert card.assumed
+
+
+def test_auto_without_a_gpu_says_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, write_study: object
+) -> None:
+    monkeypatch.setattr(module, "open_reader", lambda: None)
+    with pytest.raises(InputError, match=re.escape("card: auto found no NVIDIA GPU")):
+        load_study(write_study(card="auto"), card_here=module.card_here)  # type: ignore[operator]
+
+
+def test_device_of_another_size_is_not_the_shipped_card() -> None:
+    assert card_of_device("NVIDIA GeForce RTX 4090", 12000 * MIB) is None

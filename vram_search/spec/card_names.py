@@ -1,0 +1,128 @@
+"""Finds a shipped card by the name that people write: "RTX 4060 Ti 16GB", "3090", "24GB"."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vram_search.spec.card import card_names, load_card
+from vram_search.units import format_bytes
+
+_DROPPED = frozenset(
+    {
+        *("nvidia", "geforce", "tesla", "gpu", "pcie", "rtx", "gtx", "generation", "blackwell"),
+        *(
+            "workstation",
+            "server",
+            "edition",
+            "desktop",
+            "graphics",
+            "card",
+            "founders",
+            "max",
+            "q",
+        ),
+    }
+)
+_PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
+_SIZE = re.compile(r"(?<![a-z0-9])(\d{1,3}) ?(?:gb|gib|g)\b")
+_GLUED = re.compile(r"(?<=\d)(?=(?:ti|super|laptop)\b)|(?<=tx)(?=\d{4})|(?<=\d)(?=tis?uper\b)")
+_SAME_TOTAL = 0.02
+"""Two cards of one name are the same if their total bytes differ by less."""
+
+
+def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Returns the fields of the card that a text names.
+
+    Args:
+        text: a slug, a card's name with or without vendor and size, a size alone, or "auto".
+        here: returns the fields of the GPU in this machine, for "auto".
+
+    Raises:
+        ValueError: no card has that name, several have, or "auto" finds no GPU.
+    """
+    if text.strip().lower() == "auto":
+        if here is None:
+            raise ValueError("auto stands for the GPU in this machine; name a card here")
+        return here()
+    if text in card_names():
+        return load_card(text)
+    slugs = matching_cards(text)
+    if len(slugs) == 1:
+        return load_card(slugs[0])
+    if slugs:
+        raise ValueError(f"{text!r} is the name of several cards: {', '.join(slugs)}")
+    size = _SIZE.fullmatch(text.strip().lower())
+    if size is not None and (generic := _of_size(int(size[1]))) is not None:
+        return generic
+    raise ValueError(f"no card {text!r}; {_similar(text)}")
+
+
+def matching_cards(text: str) -> list[str]:
+    """Returns the slugs of the shipped cards with this name; with its size, where it has one."""
+    size = _SIZE.search(text.lower())
+    words = _words(text)
+    slugs = [slug for slug in card_names() if words and _words(slug) == words]
+    if size is not None:
+        slugs = [slug for slug in slugs if slug.endswith(f"-{size[1]}gb")]
+    return slugs
+
+
+def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
+    """Returns the fields of the shipped card that a device is; None where none is shipped.
+
+    Args:
+        name: as NVML names the device.
+        total_bytes: as NVML reports them.
+    """
+    for slug in matching_cards(_SIZE.sub("", name.lower())):
+        fields = load_card(slug)
+        if abs(fields["total_bytes"] / total_bytes - 1) <= _SAME_TOTAL:
+            return fields
+    return None
+
+
+def _words(text: str) -> frozenset[str]:
+    """The words that tell cards apart: no vendor, size, memory kind or slot."""
+    spaced = _GLUED.sub(" ", _SIZE.sub("", text.lower().replace("_", " ")))
+    words = re.findall(r"[a-z0-9]+", spaced)
+    words = ["laptop" if word in ("mobile", "notebook") else word for word in words]
+    return frozenset(w for w in words if w not in _DROPPED and not _PACKAGING.fullmatch(w))
+
+
+def _of_size(gigabytes: int) -> dict[str, Any] | None:
+    """A card of this size that promises no more than any shipped one does."""
+    of_size = [load_card(slug) for slug in card_names() if slug.endswith(f"-{gigabytes}gb")]
+    if not of_size:
+        return None
+    smallest = min(of_size, key=lambda fields: fields["total_bytes"] - fields["reserve_bytes"])
+    return {
+        "name": f"{gigabytes}gb",
+        "title": f"a card with {gigabytes} GB",
+        "total_bytes": smallest["total_bytes"],
+        "reserve_bytes": smallest["reserve_bytes"],
+        "context_bytes": smallest["context_bytes"],
+        "assumed": True,
+    }
+
+
+def _similar(text: str) -> str:
+    words = _words(text)
+    sharing = [slug for slug in card_names() if words and words < _words(slug)]
+    close = sharing or difflib.get_close_matches(_slug_like(text), card_names(), n=5, cutoff=0.6)
+    if close:
+        return f"did you mean {_listed(close)}?"
+    return (
+        "write a name such as 'RTX 4060 Ti 16GB', a size such as 16GB, or a mapping with "
+        f"total_bytes ({format_bytes(16 * 2**30)}); configs/cards/README.md lists the known cards"
+    )
+
+
+def _slug_like(text: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", _GLUED.sub(" ", text.lower())))
+
+
+def _listed(slugs: Sequence[str]) -> str:
+    return ", ".join(slugs[:6])
