@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "store",
         "typed_fields",
     },
-    "report": {"errors", "units", "spec", "store", "estimate"},
+    "report": {"errors", "units", "spec", "store", "estimate", "search"},
     "answers": {
         "errors",
         "gpu",

@@ -12,7 +12,7 @@ import pytest
 
 import vram_search
 
-ROOMS = ["spec", "estimate"]
+ROOMS = ["spec", "estimate", "search"]
 PACKAGE = Path(vram_search.__file__).parent
 
 

@@ -16,7 +16,7 @@ from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.planner import workload_of
 from vram_search.gpu import GpuSample
 from vram_search.protocol import AnyEvent, Finished, Probed
-from vram_search.search import Proposal, Search
+from vram_search.search import STRATEGIES, Problem, Proposal, Search, open_storage
 from vram_search.spec import Hyperparameters, MemoryPlan, SearchSpace
 from vram_search.store import TrialRecord, open_store
 from vram_search.store.location import database_url
@@ -99,18 +99,14 @@ def run_with_planner(
     study = bench.study
     url = database_url(study.database)
     open_store(url, create=True).close()
-    search = Search(
-        url,
-        study.study,
-        1,
-        study.search_space,
-        study.training.lora_alpha_ratio,
-        study.training.rungs,
-        study.seed,
+    problem = Problem(
+        study.search_space, study.training.lora_alpha_ratio, rungs=study.training.rungs
     )
-    for point in points:
-        search.enqueue(point)
-    search.close()
+    with open_storage(url) as storage:
+        strategy = STRATEGIES[study.strategy]
+        search = Search(storage, study.study, 1, problem, strategy, study.seed)
+        for point in points:
+            search.enqueue(point)
     with contextlib.suppress(EnoughError):
         run_study(bench.prepared, StopRule(None, None), Collector(len(points), deadline, keep))
 

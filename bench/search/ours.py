@@ -1,4 +1,4 @@
-"""The search that `vram-search run` makes (`vram_search/worker/run.py`), on a replayed GPU.
+"""The search that `vram-search run` makes, with its own loop and strategies, on a replayed GPU.
 
 What the package knows of the replayed task itself is left out.
 """
@@ -6,33 +6,34 @@ What the package knows of the replayed task itself is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from unittest import mock
+from dataclasses import dataclass, field, replace
 
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 
-from bench.search.replay import Replay, Trial
+from bench.search.optuna_peers import TableSampler
+from bench.search.replay import Replay
 from bench.search.table import ALPHA_RATIO, Config
-from vram_search.search import Proposal, Search
-from vram_search.search.global_stopping import GlobalStopping
-from vram_search.search.gp.strategy import Fits
-from vram_search.search.gp.transfer import SourceTask, shipped, tasks
-from vram_search.spec import Hyperparameters, Strategy
+from vram_search.search import Problem, Proposal, Search, Strategy
+from vram_search.search.gp.rules import GpRules
+from vram_search.search.gp.strategy import GpStrategy
+from vram_search.search.gp.transfer import SourceTask, shipped
+from vram_search.search.loop import run_trials
+from vram_search.search.observations import Observation
+from vram_search.search.optuna_strategies import TpeStrategy
+from vram_search.spec import Hyperparameters
 from vram_search.spec.initial_points import initial_points
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Outcome
-from vram_search.worker.run import PRIORS_OF_GP
-
-RUNGS = TrainingSpec().rungs
 
 
 @dataclass(frozen=True)
 class Rules:
     """The search's rules; their defaults are the product's."""
 
-    strategy: Strategy = "gp"
-    opening: int | None = PRIORS_OF_GP
-    rungs: tuple[float, ...] = RUNGS
+    strategy: Strategy = field(default_factory=GpStrategy)
+    rungs: tuple[float, ...] = TrainingSpec().rungs
     knows_others: bool = True
     stops_early: bool = True
 
@@ -49,7 +50,7 @@ def without_transfer(replay: Replay) -> None:
 
 def without_priors(replay: Replay) -> None:
     """No published configurations."""
-    _play(replay, Rules(opening=0))
+    _play(replay, Rules(GpStrategy(GpRules(published_first=0))))
 
 
 def without_rungs(replay: Replay) -> None:
@@ -58,59 +59,54 @@ def without_rungs(replay: Replay) -> None:
 
 
 def without_third_kept(replay: Replay) -> None:
-    """At a rung the best trial alone goes on in any case."""
-    with mock.patch("vram_search.search.gp.strategy.KEPT_SHARE", 1e-9):
-        _play(replay, Rules())
+    """At a rung only the best trial always continues."""
+    _play(replay, Rules(GpStrategy(GpRules(kept_share=1e-9))))
 
 
 def all_night(replay: Replay) -> None:
-    """Goes on although nothing better is to be expected."""
+    """Runs on although no further improvement is expected."""
     _play(replay, Rules(stops_early=False))
+
+
+@dataclass(frozen=True)
+class _OnTable(TpeStrategy):
+    """`tpe`, whose proposals are moved to the nearest configuration left of the table."""
+
+    replay: Replay = field(kw_only=True)
+
+    def open(self, problem: Problem, seed: int) -> tuple[BaseSampler, BasePruner]:
+        sampler, pruner = super().open(problem, seed)
+        return TableSampler(sampler, self.replay), pruner
 
 
 def with_tpe(replay: Replay) -> None:
     """`strategy: tpe`: all published configurations, Optuna's sampler and its pruner."""
-    _play(replay, Rules(strategy="tpe", opening=None))
+    _play(replay, Rules(_OnTable(replay=replay)))
 
 
 def _play(replay: Replay, rules: Rules) -> None:
     known = [one for one in shipped() if rules.knows_others and one.name != replay.table.task]
     nearest = [replay.nearest(point) for point in initial_points(replay.table.space, ALPHA_RATIO)]
-    opening = list(dict.fromkeys(config.hyperparameters for config in nearest))[: rules.opening]
+    published = list(dict.fromkeys(config.hyperparameters for config in nearest))
+    runner = _ReplayedTrials(replay)
+    problem = Problem(
+        replay.table.space,
+        ALPHA_RATIO,
+        rules.rungs,
+        initial_points=rules.strategy.initial_points(published, None),
+        source_tasks=_elsewhere(known, replay),
+        is_feasible=runner.is_feasible,
+        candidates=runner.candidates,
+    )
     # Optuna's storage in memory: writing SQLite takes most of a replay's time.
-    with mock.patch("vram_search.search.study.RDBStorage", lambda *_, **__: InMemoryStorage()):
-        search = Search(
-            "sqlite://", "bench", 1, replay.table.space, ALPHA_RATIO, rules.rungs, replay.seed,
-            strategy=rules.strategy, tasks=tasks(_elsewhere(known, replay), None), opening=opening,
-        )  # fmt: skip
-    for point in opening if rules.strategy != "gp" else ():
-        search.enqueue(point)
-    by_point = {config.hyperparameters: config for config in replay.table.configs}
-    stopping = GlobalStopping()
-
-    def fits(point: Hyperparameters) -> bool:
-        return replay.excess(by_point[point]) <= 0
-
-    while replay.clock < replay.night:
-        left = _left(replay)
-        complete = sum(trial.outcome == "complete" for trial in replay.trials)
-        proposal = search.ask(fits, left)
-        gain = proposal.gain if rules.stops_early else None
-        if gain is not None and stopping.is_due(complete, gain):
-            return
-        if proposal.retry_of is None and not left:
-            return
-        config = by_point.get(proposal.hyperparameters)
-        if config is None:
-            config = replay.nearest(proposal.hyperparameters)
-            search.drop(proposal.number)
-            # Not `enqueue`, which compares with every trial so far: half of a replay's time.
-            search.enqueue_retry(config.hyperparameters, proposal.number)
-            proposal = search.ask()
-        trial = _run(search, replay, proposal, config, fits)
-        outcome: Outcome = trial.outcome
-        value = trial.value if outcome == "complete" else None
-        search.tell(proposal.number, outcome, value, replay.excess(config))
+    search = Search(InMemoryStorage(), "bench", 1, problem, rules.strategy, replay.seed)
+    search.enqueue_initial_points()
+    run_trials(
+        search,
+        lambda proposal: runner.run(search, proposal),
+        runner.is_over,
+        stop_early=rules.stops_early,
+    )
 
 
 def _elsewhere(known: Sequence[SourceTask], replay: Replay) -> list[SourceTask]:
@@ -122,15 +118,33 @@ def _elsewhere(known: Sequence[SourceTask], replay: Replay) -> list[SourceTask]:
     ]
 
 
-def _left(replay: Replay) -> list[Hyperparameters]:
-    return [config.hyperparameters for config in replay.remaining]
+class _ReplayedTrials:
+    """Runs proposals on the table; the counterpart of the worker's `TrialRunner`."""
 
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
+        self._by_point: dict[Hyperparameters, Config] = {
+            config.hyperparameters: config for config in replay.table.configs
+        }
 
-def _run(search: Search, replay: Replay, proposal: Proposal, config: Config, fits: Fits) -> Trial:
-    def prunes(share: float, loss: float | None) -> bool:
-        # The run's end is no rung: the worker asks only on the way.
-        if share >= 1:
-            return False
-        return search.should_prune(proposal.number, share, loss, fits, _left(replay))
+    def is_feasible(self, point: Hyperparameters) -> bool:
+        return self._replay.excess(self._by_point[point]) <= 0
 
-    return replay.run(config, prunes)
+    def candidates(self, seen: Sequence[Observation]) -> list[Hyperparameters]:
+        return [config.hyperparameters for config in self._replay.remaining]
+
+    def is_over(self) -> str:
+        return "" if self._replay.is_open else "time or table are used up"
+
+    def run(self, search: Search, proposal: Proposal) -> Outcome:
+        """Trains the configuration of a proposal."""
+        config = self._by_point[proposal.hyperparameters]
+
+        def prunes(share: float, loss: float | None) -> bool:
+            # The end of a run is no rung: the worker asks only on the way.
+            return share < 1 and search.should_prune(proposal.number, share, loss)
+
+        trial = self._replay.run(config, prunes)
+        value = trial.value if trial.outcome == "complete" else None
+        search.tell(proposal.number, trial.outcome, value, self._replay.excess(config))
+        return trial.outcome

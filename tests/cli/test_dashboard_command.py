@@ -8,17 +8,25 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import start_cli
 from vram_search.cli.main import main
-from vram_search.search import Search
+from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import SearchSpace
 from vram_search.store import TrialResult, open_store, sqlite_url
 from vram_search.store.records import Outcome
+
+
+@contextmanager
+def opened_search(file: Path) -> Iterator[Search]:
+    with open_storage(sqlite_url(file)) as storage:
+        problem = Problem(SearchSpace(), rungs=(0.5,))
+        yield Search(storage, "demo", 1, problem, STRATEGIES["gp"], 7)
 
 
 @pytest.fixture
@@ -26,7 +34,8 @@ def database(home: Path) -> Path:
     """A database with a search in it."""
     file = home / "vram-search.db"
     open_store(sqlite_url(file), create=True).close()
-    Search(sqlite_url(file), "demo", 1, SearchSpace(), 2, (0.5,), 7).close()
+    with opened_search(file):
+        pass
     return file
 
 
@@ -79,7 +88,7 @@ def end_trials(database: Path, outcomes: tuple[Outcome, ...]) -> None:
     """Trials of the study in `database` that ended so."""
     store = open_store(sqlite_url(database), create=False)
     study = store.create_study("demo", {}, "d1", {}, {})
-    with closing(Search(sqlite_url(database), "demo", 1, SearchSpace(), 2, (0.5,), 7)) as search:
+    with opened_search(database) as search:
         for outcome in outcomes:
             proposal = search.ask()
             point = proposal.hyperparameters.model_dump(mode="json")

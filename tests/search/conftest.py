@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from vram_search.search import Search
-from vram_search.spec import SearchSpace, Strategy
+from vram_search.search import STRATEGIES, Problem, Search, open_storage
+from vram_search.spec import SearchSpace
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
 
 RUNGS = (1 / 9, 1 / 3, 2 / 3)
@@ -38,22 +39,25 @@ def study(store: Store) -> StudyRecord:
 
 
 @pytest.fixture
-def open_search(url: str, store: Store) -> OpenSearch:
+def open_search(url: str, store: Store) -> Iterator[OpenSearch]:
     """Opens the search of study "demo" as a process does at its start."""
+    with ExitStack() as storages:
 
-    def open_(
-        space: SearchSpace | None = None,
-        *,
-        revision: int = 1,
-        rungs: Sequence[float] = RUNGS,
-        seed: int = 7,
-        strategy: Strategy = "gp",
-        **more: Any,
-    ) -> Search:
-        space = space or SearchSpace()
-        return Search(url, "demo", revision, space, 2, rungs, seed, strategy=strategy, **more)
+        def open_(
+            space: SearchSpace | None = None,
+            *,
+            study: str = "demo",
+            revision: int = 1,
+            rungs: Sequence[float] = RUNGS,
+            seed: int = 7,
+            strategy: str = "gp",
+            **known: Any,
+        ) -> Search:
+            storage = storages.enter_context(open_storage(url))
+            problem = Problem(space or SearchSpace(), rungs=rungs, **known)
+            return Search(storage, study, revision, problem, STRATEGIES[strategy], seed)
 
-    return open_
+        yield open_
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from vram_search.search import Search
-from vram_search.search.study import MEMORY_CONSTRAINT
+from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.store import Evaluation, Store, StudyRecord, TrialRecord, TrialResult
 
@@ -48,7 +48,7 @@ def test_continued_study_draws_other_random_points(open_search: OpenSearch) -> N
 
 def test_cutoffs_that_cut_no_row_are_not_drawn(open_search: OpenSearch) -> None:
     search = open_search(SearchSpace(cutoff_len=[256, 512, 1024, 4096]))
-    search.leave_out_above(512)
+    search.problem.largest_cutoff_len = 512
     drawn = {search.ask().hyperparameters.cutoff_len for _ in range(12)}
     assert drawn == {256, 512}
 

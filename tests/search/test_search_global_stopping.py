@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 
-from vram_search.search.global_stopping import COMPLETE_BEFORE, IN_A_ROW, LEAST_GAIN, GlobalStopping
-from vram_search.search.gp.strategy import GpStrategy
+from vram_search.search.global_stopping import (
+    COMPLETE_BEFORE_STOPPING,
+    LEAST_GAIN,
+    PROPOSALS_WITHOUT_GAIN,
+    GlobalStopping,
+)
+from vram_search.search.gp.acquisition import Acquisition
+from vram_search.search.gp.rules import GpRules
 from vram_search.search.observations import Observation
+from vram_search.search.problem import Problem
 from vram_search.spec import Hyperparameters, SearchSpace
 
 SPACE = SearchSpace(learning_rate={"min": 1e-5, "max": 1e-2})
@@ -24,29 +31,25 @@ def at(learning_rate: float) -> Hyperparameters:
     )
 
 
-def fits_all(point: Hyperparameters) -> bool:
-    return True
-
-
-def due(gains: list[float], complete: int = COMPLETE_BEFORE) -> bool:
+def due(gains: list[float], complete: int = COMPLETE_BEFORE_STOPPING) -> bool:
     stopping = GlobalStopping()
     return [stopping.is_due(complete, gain) for gain in gains][-1]
 
 
-def test_search_ends_after_so_many_hopeless_proposals_in_a_row() -> None:
+def test_search_ends_after_so_many_proposals_without_gain_in_a_row() -> None:
     small = LEAST_GAIN / 2
-    assert due([small] * IN_A_ROW)
-    assert not due([small] * (IN_A_ROW - 1))
-    assert not due([*[small] * (IN_A_ROW - 1), 2 * LEAST_GAIN, small])
+    assert due([small] * PROPOSALS_WITHOUT_GAIN)
+    assert not due([small] * (PROPOSALS_WITHOUT_GAIN - 1))
+    assert not due([*[small] * (PROPOSALS_WITHOUT_GAIN - 1), 2 * LEAST_GAIN, small])
 
 
 def test_search_goes_on_while_few_trials_are_complete() -> None:
-    assert not due([0.0] * IN_A_ROW, complete=COMPLETE_BEFORE - 1)
+    assert not due([0.0] * PROPOSALS_WITHOUT_GAIN, complete=COMPLETE_BEFORE_STOPPING - 1)
 
 
 def gain(seen: list[Observation], rates: list[float]) -> float:
-    advisor = GpStrategy(SPACE, (1 / 9, 1 / 3, 2 / 3), (), ())
-    found = advisor.propose(seen, [at(rate) for rate in rates], fits_all).gain
+    acquisition = Acquisition(Problem(SPACE, rungs=(1 / 9, 1 / 3, 2 / 3)), GpRules())
+    found = acquisition.propose(seen, [at(rate) for rate in rates]).gain
     assert found is not None, "there is no opening"
     return found
 

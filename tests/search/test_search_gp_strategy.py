@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import FrozenTrial
 
 from vram_search.search import Search
+from vram_search.search.gp.acquisition import Acquisition
 from vram_search.search.gp.candidates import NEAR_CANDIDATES, candidates
-from vram_search.search.gp.strategy import GpStrategy
-from vram_search.search.gp.surrogate import Surrogate, Task
-from vram_search.search.gp.transfer import SourceTask, tasks
-from vram_search.search.observations import Observation, merge_observations
+from vram_search.search.gp.rules import GpRules
+from vram_search.search.gp.surrogate import Surrogate
+from vram_search.search.gp.transfer import SourceTask
+from vram_search.search.observations import Observation, merge_observations, observe
+from vram_search.search.problem import Problem, always_feasible
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.store import Store, StudyRecord, TrialResult
@@ -33,7 +36,9 @@ SPACE = SearchSpace(
 )
 RATES = [round(10 ** (-5 + place / 10), 9) for place in range(31)]
 
+Fits = Callable[[Hyperparameters], bool]
 OpenSearch = Callable[..., Search]
+OptunaTrials = Callable[..., list[FrozenTrial]]
 
 
 def at(learning_rate: float) -> Hyperparameters:
@@ -55,24 +60,24 @@ def loss(rate: float, best: float) -> float:
     return 1.0 + 0.1 * abs(math.log10(rate / best))
 
 
-def earlier(best: float) -> list[Task]:
+def earlier(best: float) -> list[SourceTask]:
     """A search of the same model that was best at this learning rate."""
     trials = tuple((at(rate * 1.01), loss(rate, best)) for rate in RATES)
-    return tasks([SourceTask("earlier", None, trials)], None)
+    return [SourceTask("earlier", None, trials)]
 
 
-def advisor(
-    known: Sequence[Task] = (), opening: Sequence[float] = (), space: SearchSpace = SPACE
-) -> GpStrategy:
-    return GpStrategy(space, RUNGS, known, [at(rate) for rate in opening])
+def acquisition(
+    known: Sequence[SourceTask] = (), opening: Sequence[float] = (), fits: Fits = always_feasible
+) -> Acquisition:
+    points = [at(rate) for rate in opening]
+    problem = Problem(
+        SPACE, rungs=RUNGS, initial_points=points, source_tasks=known, is_feasible=fits
+    )
+    return Acquisition(problem, GpRules())
 
 
 def complete(number: int, rate: float, *losses: float) -> Observation:
     return Observation(number, at(rate), losses, min(losses))
-
-
-def fits_all(point: Hyperparameters) -> bool:
-    return True
 
 
 def fits_none(point: Hyperparameters) -> bool:
@@ -86,37 +91,37 @@ def rate_of(advice: Hyperparameters | Observation | None) -> float:
 
 @pytest.mark.parametrize("best", [1e-4, 2e-3])
 def test_first_proposal_is_where_an_earlier_search_was_best(best: float) -> None:
-    advice = advisor(earlier(best), opening=[1e-2]).propose([], LINE, fits_all).choice
+    advice = acquisition(earlier(best), opening=[1e-2]).propose([], LINE).choice
     assert 0.5 < rate_of(advice) / best < 2
 
 
 def test_without_knowledge_the_opening_comes_first_and_then_the_surrogate() -> None:
-    one = advisor(opening=[3e-5, 6e-3])
+    one = acquisition(opening=[3e-5, 6e-3])
     seen: list[Observation] = []
-    assert rate_of(one.propose(seen, LINE, fits_all).choice) == 3e-5
+    assert rate_of(one.propose(seen, LINE).choice) == 3e-5
     seen.append(complete(0, 3e-5, 2.0, 1.5))
-    assert rate_of(one.propose(seen, LINE, fits_all).choice) == 6e-3
+    assert rate_of(one.propose(seen, LINE).choice) == 6e-3
     seen.append(complete(1, 6e-3, 2.0, 1.5))
-    assert one.propose(seen, LINE, fits_all).choice in LINE
+    assert one.propose(seen, LINE).choice in LINE
 
 
 def test_with_knowledge_the_opening_comes_after_two_points() -> None:
-    one = advisor(earlier(1e-3), opening=[1e-5])
+    one = acquisition(earlier(1e-3), opening=[1e-5])
     seen = [complete(0, 1e-3, 1.2, 1.0)]
-    assert rate_of(one.propose(seen, LINE, fits_all).choice) != 1e-5
+    assert rate_of(one.propose(seen, LINE).choice) != 1e-5
     seen.append(complete(1, 1.5e-3, 1.2, 1.1))
-    assert rate_of(one.propose(seen, LINE, fits_all).choice) == 1e-5
+    assert rate_of(one.propose(seen, LINE).choice) == 1e-5
 
 
 def test_point_of_the_opening_that_does_not_fit_is_passed_over() -> None:
-    one = advisor(opening=[3e-5, 6e-3])
-    assert rate_of(one.propose([], LINE, lambda point: point.learning_rate > 1e-3).choice) == 6e-3
+    one = acquisition(opening=[3e-5, 6e-3], fits=lambda point: point.learning_rate > 1e-3)
+    assert rate_of(one.propose([], LINE).choice) == 6e-3
 
 
 def test_own_trials_draw_the_proposals_to_the_best() -> None:
     seen = [complete(n, rate, loss(rate, 3e-4)) for n, rate in enumerate(RATES[::5])]
     left = [point for point in LINE if point not in {trial.hyperparameters for trial in seen}]
-    assert 0.4 < rate_of(advisor().propose(seen, left, fits_all).choice) / 3e-4 < 2.5
+    assert 0.4 < rate_of(acquisition().propose(seen, left).choice) / 3e-4 < 2.5
 
 
 def told(finals: int = 4) -> list[Observation]:
@@ -135,55 +140,56 @@ def running(first_loss: float, rate: float = 5e-5) -> Observation:
 def test_best_third_at_a_rung_goes_on_whatever_else_there_is() -> None:
     seen = [*told(finals=5), Observation(7, at(5e-3), (3.0,))]
     first_losses = sorted(trial.losses[0] for trial in seen)
-    one = advisor(earlier(3e-4))
+    one = acquisition(earlier(3e-4))
     second_best = running(first_losses[1] - 1e-6, rate=9e-3)
-    assert one.should_continue([*seen, second_best], 99, LINE, fits_all)
+    assert one.should_continue([*seen, second_best], 99, LINE)
 
 
 def test_hopeless_trial_is_stopped_at_its_first_rung() -> None:
-    assert not advisor().should_continue([*told(), running(4.0)], 99, LINE, fits_all)
+    assert not acquisition().should_continue([*told(), running(4.0)], 99, LINE)
 
 
 def test_trial_goes_on_while_none_is_there_to_compare_with() -> None:
-    assert advisor().should_continue([running(4.0)], 99, LINE, fits_all)
+    assert acquisition().should_continue([running(4.0)], 99, LINE)
 
 
 def test_trial_is_not_stopped_for_points_that_do_not_fit() -> None:
     seen = [*told(), running(4.0)]
-    assert advisor().should_continue(seen, 99, LINE, fits_none)
-    assert advisor().should_continue(seen, 99, [], fits_all)
+    assert acquisition(fits=fits_none).should_continue(seen, 99, LINE)
+    assert acquisition().should_continue(seen, 99, [])
 
 
 def test_stopped_trial_is_proposed_again_when_its_forecast_is_the_best_use() -> None:
     promising = Observation(8, at(3e-4), (1.2,))
     beside_a_bad_one = [at(1.7e-3)]
     seen = [*told(finals=5), promising]
-    assert advisor().propose(seen, beside_a_bad_one, fits_all).choice is promising
+    assert acquisition().propose(seen, beside_a_bad_one).choice is promising
     without_gain = Observation(8, at(5e-3), (4.0,))
-    assert advisor().propose([*told(), without_gain], LINE, fits_all).choice is not without_gain
+    assert acquisition().propose([*told(), without_gain], LINE).choice is not without_gain
 
 
 @pytest.mark.parametrize("flaw", [{"diverged": True}, {"fits": False}])
 def test_trial_that_diverged_or_did_not_fit_is_never_proposed_again(flaw: dict[str, bool]) -> None:
     stopped = Observation(8, at(3e-4), (1.2,), **flaw)
-    assert advisor().propose([*told(), stopped], [], fits_all).choice is None
-    assert advisor().propose([*told(), stopped], [at(1e-2)], fits_all).choice == at(1e-2)
+    assert acquisition().propose([*told(), stopped], []).choice is None
+    assert acquisition().propose([*told(), stopped], [at(1e-2)]).choice == at(1e-2)
 
 
 def test_only_candidate_that_fits_is_proposed_however_bad_it_is() -> None:
     worst = at(1e-2)
-    one = advisor(earlier(1e-4))
-    assert one.propose(told(), LINE, lambda point: point == worst).choice == worst
+    one = acquisition(earlier(1e-4), fits=lambda point: point == worst)
+    assert one.propose(told(), LINE).choice == worst
 
 
 def test_where_none_fits_a_stopped_trial_is_proposed_or_else_what_does_not_fit() -> None:
     without_gain = Observation(8, at(5e-3), (4.0,))
-    assert advisor().propose([*told(), without_gain], LINE, fits_none).choice is without_gain
-    assert advisor().propose(told(), LINE, fits_none).choice in LINE
+    one = acquisition(fits=fits_none)
+    assert one.propose([*told(), without_gain], LINE).choice is without_gain
+    assert one.propose(told(), LINE).choice in LINE
 
 
 def test_nothing_is_proposed_where_nothing_is_left() -> None:
-    assert advisor().propose(told(), [], fits_all).choice is None
+    assert acquisition().propose(told(), []).choice is None
 
 
 def choices(values: Sequence[object]) -> st.SearchStrategy[list[object]]:
@@ -249,11 +255,11 @@ def test_merged_trial_knows_what_each_of_its_attempts_showed() -> None:
     ]
     done = Observation(6, at(1e-4), (2.0, 1.5, 1.2), 1.1)
     (one,) = merge_observations([stopped, done])
-    assert (one.final, one.is_open) == (1.1, False)
+    assert (one.final, one.is_stopped) == (1.1, False)
     (one,) = merge_observations([stopped, Observation(6, at(1e-4), diverged=True)])
-    assert one.diverged and not one.is_open
+    assert one.diverged and not one.is_stopped
     (one,) = merge_observations([stopped, Observation(6, at(1e-4), fits=False)])
-    assert not one.is_open
+    assert not one.is_stopped
 
 
 # Through `Search`, with its database
@@ -275,34 +281,37 @@ def test_stopped_trial_runs_again_as_a_retry_of_itself(
     open_search: OpenSearch, outcome: str, is_again: bool
 ) -> None:
     search = open_search(SPACE)
-    first = search.ask(points=[at(3e-4)])
+    search.problem.candidates = lambda seen: [at(3e-4)]
+    first = search.ask()
     search.should_prune(first.number, RUNGS[0], 1.2)
     search.tell(first.number, outcome, 1.2 if outcome == "complete" else None, -0.1)
-    again = search.ask(points=[])
+    search.problem.candidates = lambda seen: []
+    again = search.ask()
     assert (again.retry_of == first.number) is is_again
     assert (again.hyperparameters == first.hyperparameters) is is_again
 
 
 def test_trial_that_runs_again_is_not_stopped_where_it_was_before(open_search: OpenSearch) -> None:
-    search = open_search(SPACE, opening=[at(2e-4), at(5e-5)])
+    search = open_search(SPACE, initial_points=[at(2e-4), at(5e-5)])
     tell(search, [1.5, 1.2, 1.1], "complete")
     stopped = search.ask()
     assert search.should_prune(stopped.number, RUNGS[0], 4.0)
     search.tell(stopped.number, "pruned", None, -0.1)
-    again = search.ask(points=[])
+    search.problem.candidates = lambda seen: []
+    again = search.ask()
     assert again.retry_of == stopped.number
+    search.problem.candidates = None
     assert not search.should_prune(again.number, RUNGS[0], 4.0)
     assert search.should_prune(again.number, RUNGS[1], 4.0)
 
 
 def test_search_proposes_no_point_that_does_not_fit(open_search: OpenSearch) -> None:
-    search = open_search(SearchSpace())
-
     def fits(point: Hyperparameters) -> bool:
         return point.lora_target == "qv" and point.lora_rank == 4
 
+    search = open_search(SearchSpace(), is_feasible=fits)
     for _ in range(4):
-        proposal = search.ask(fits)
+        proposal = search.ask()
         assert fits(proposal.hyperparameters)
         search.tell(proposal.number, "complete", 1.0 + proposal.number, -0.1)
 
@@ -311,22 +320,22 @@ def test_proposal_with_its_gain_takes_one_fit_and_an_enqueued_point_takes_none(
     open_search: OpenSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted, asked = Mock(wraps=Surrogate), Mock(return_value=True)
-    monkeypatch.setattr("vram_search.search.gp.strategy.Surrogate", fitted)
-    search = open_search(SPACE)
+    monkeypatch.setattr("vram_search.search.gp.acquisition.Surrogate", fitted)
+    search = open_search(SPACE, is_feasible=asked)
     search.enqueue(at(1e-4))
-    waited = search.ask(asked)
+    waited = search.ask()
     search.tell(waited.number, "complete", 1.0, -0.1)
     assert (waited.was_enqueued, waited.gain) == (True, None)
     assert (fitted.call_count, asked.call_count) == (0, 0)
-    gain = search.ask(asked).gain
+    gain = search.ask().gain
     assert gain is not None and math.isfinite(gain)
     assert (fitted.call_count, asked.call_count) == (1, 1)
 
 
 def test_one_of_the_best_goes_on_without_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = Mock(wraps=Surrogate)
-    monkeypatch.setattr("vram_search.search.gp.strategy.Surrogate", fitted)
-    assert advisor().should_continue([*told(), running(0.5)], 99, LINE, fits_all)
+    monkeypatch.setattr("vram_search.search.gp.acquisition.Surrogate", fitted)
+    assert acquisition().should_continue([*told(), running(0.5)], 99, LINE)
     assert fitted.call_count == 0
 
 
@@ -335,7 +344,7 @@ def test_one_of_the_best_goes_on_without_a_fit(monkeypatch: pytest.MonkeyPatch) 
 def test_search_lives_with_equal_and_extreme_losses(
     open_search: OpenSearch, losses: list[float], rungs: Sequence[float]
 ) -> None:
-    search = open_search(SearchSpace(), rungs=rungs, tasks=earlier(3e-4))
+    search = open_search(SearchSpace(), rungs=rungs, source_tasks=earlier(3e-4))
     proposed = []
     for number, value in enumerate(losses):
         proposal = search.ask()
@@ -359,26 +368,25 @@ def test_space_of_one_point_is_proposed_and_then_repeated(open_search: OpenSearc
     assert search.ask().hyperparameters == at(1e-4)
 
 
-def test_two_searches_of_one_seed_propose_the_same(url: str, store: Store) -> None:
+def test_two_searches_of_one_seed_propose_the_same(open_search: OpenSearch) -> None:
     proposed = []
     for name in ("one", "other"):
-        search = Search(url, name, 1, SearchSpace(), 2, RUNGS, 3, tasks=earlier(3e-4))
+        search = open_search(study=name, seed=3, source_tasks=earlier(3e-4))
         for number in range(4):
             proposal = search.ask()
             proposed.append(proposal.hyperparameters)
             search.tell(proposal.number, "complete", 1.0 + number, -0.1)
-        search.close()
     assert proposed[:4] == proposed[4:]
     assert len(set(proposed)) == 4
 
 
 def test_losses_told_after_a_change_of_the_space_know_what_diverged(
-    open_search: OpenSearch, store: Store, study: StudyRecord
+    open_search: OpenSearch, optuna_trials: OptunaTrials, store: Store, study: StudyRecord
 ) -> None:
     trial = store.start_trial(study.id, 0, at(1e-3).model_dump(), 1, "d")
     store.finish_trial(trial, TrialResult("diverged"))
     search = open_search(SPACE, revision=2)
     search.learn(store.trials(study.id))
-    (shown,) = search._shown()
-    assert shown.diverged
+    (known,) = observe(optuna_trials(2), search.problem)
+    assert known.diverged
     assert np.isfinite(rate_of(search.ask().hyperparameters))

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from vram_search.search import Search
-from vram_search.search.study import MEMORY_CONSTRAINT
+from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, SearchSpace
 
 ASKS, LAST = 40, 15

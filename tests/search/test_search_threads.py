@@ -8,7 +8,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from vram_search.search import Search
-from vram_search.search.gp.strategy import GpStrategy
+from vram_search.search.gp.acquisition import Acquisition
 
 
 def blas_threads() -> set[int]:
@@ -20,13 +20,13 @@ def test_advice_is_computed_on_one_thread_whatever_it_was_before(
     question: str, open_search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[set[int]] = []
-    plain = getattr(GpStrategy, question)
+    plain = getattr(Acquisition, question)
 
-    def noted(self: GpStrategy, *arguments: object) -> object:
+    def noted(self: Acquisition, *arguments: object) -> object:
         threads.append(blas_threads())
         return plain(self, *arguments)
 
-    monkeypatch.setattr(GpStrategy, question, noted)
+    monkeypatch.setattr(Acquisition, question, noted)
     with threadpool_limits(2, user_api="blas"):
         search = open_search()
         search.should_prune(search.ask().number, 1 / 9, 1.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vram_search.estimate.margin import margin_for
 from vram_search.gpu import GpuReader, GpuSample
 from vram_search.protocol import AnyEvent, Ready
 from vram_search.resources import shipped
-from vram_search.search import Proposal, Search
+from vram_search.search import STRATEGIES, Problem, Proposal, Search, Strategy, open_storage
 from vram_search.spec import StudySpec, load_shape
 from vram_search.spec.card_memory import CardMemory
 from vram_search.store import TrialRecord, open_store, sqlite_url
@@ -61,10 +62,13 @@ class Listener:
 @pytest.fixture
 def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
     """`make_context(trainer, reader)`; the store and the sampler are real."""
-    opened: list[Any] = []
+    opened = ExitStack()
 
     def make(
-        trainer: Any, reader: GpuReader | None = None, card: CardMemory | None = None
+        trainer: Any,
+        reader: GpuReader | None = None,
+        card: CardMemory | None = None,
+        strategy: Strategy = STRATEGIES["gp"],
     ) -> RunContext:
         (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n' * 12)
         written = {
@@ -81,8 +85,9 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
         url = sqlite_url(tmp_path / "search.db")
         store = open_store(url, create=True)
         record = open_study(store, prepared, accept_changes=False)
-        search = Search(url, "demo", 1, spec.search_space, 2, (), 1)
-        opened.extend([search, store])
+        opened.enter_context(closing(store))
+        storage = opened.enter_context(open_storage(url))
+        search = Search(storage, "demo", 1, Problem(spec.search_space), strategy, 1)
         return RunContext(
             prepared=prepared,
             store=store,
@@ -96,6 +101,5 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
             pins=spec.plan,
         )
 
-    yield make
-    for one in opened:
-        one.close()
+    with opened:
+        yield make

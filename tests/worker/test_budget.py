@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
 
 from tests.worker.conftest import READY
 from vram_search.errors import InputError
@@ -212,16 +213,11 @@ def test_full_card_is_refused_and_the_database_is_closed(
 ) -> None:
     closed: list[str] = []
 
-    class Closing(run.Search):
-        def close(self) -> None:
-            closed.append("search")
-            super().close()
-
-    monkeypatch.setattr(run, "Search", Closing)
+    monkeypatch.setattr(RDBStorage, "remove_session", lambda self: closed.append("storage"))
     monkeypatch.setattr(context, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
     with pytest.raises(InputError):
         run.run_study(prepared(write_study(card=CARD)), run.StopRule(1, None), Listener())
-    assert closed == ["search"]
+    assert closed == ["storage"]
 
 
 @pytest.mark.parametrize("pinned", [True, False])

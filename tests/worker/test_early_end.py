@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import pytest
-
 from tests.worker.conftest import READY
 from vram_search.protocol import Evaluated, Finished, Ready, TrialJob
-from vram_search.search import global_stopping
+from vram_search.search.global_stopping import GlobalStopping
+from vram_search.search.gp.strategy import GpStrategy
 from vram_search.spec import Hyperparameters
 from vram_search.units import GIB
 from vram_search.worker.context import RunContext
@@ -56,12 +55,10 @@ class Trainer:
 
 
 def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
-    make_context: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
+    make_context: Callable[..., RunContext],
 ) -> None:
-    monkeypatch.setattr(global_stopping, "COMPLETE_BEFORE", 0)
-    monkeypatch.setattr(global_stopping, "IN_A_ROW", 1)
-    monkeypatch.setattr(global_stopping, "LEAST_GAIN", math.inf)
-    context = make_context(Trainer())
+    at_once = GlobalStopping(complete_before=0, least_gain=math.inf, in_a_row=1)
+    context = make_context(Trainer(), strategy=GpStrategy(stopping=at_once))
     space = context.study.search_space
     for rate in (1e-4, 2e-4):
         context.search.enqueue(

@@ -9,15 +9,15 @@ from __future__ import annotations
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from vram_search.search import Proposal, Search
-from vram_search.search.study import MEMORY_CONSTRAINT
+from vram_search.search import STRATEGIES, Problem, Proposal, Search, open_storage
+from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import SearchSpace
 from vram_search.store import Store, StudyRecord, TrialResult, open_store, sqlite_url
 from vram_search.store.retries import MAX_RETRIES
@@ -45,13 +45,16 @@ def study(store: Store) -> StudyRecord:
 
 
 @pytest.fixture
-def open_search(file: Path, study: StudyRecord) -> Callable[..., Search]:
+def open_search(file: Path, study: StudyRecord) -> Iterator[Callable[..., Search]]:
     """The search as the next process opens it."""
+    with ExitStack() as storages:
 
-    def open_(space: SearchSpace = SPACE, revision: int = 1) -> Search:
-        return Search(sqlite_url(file), "demo", revision, space, 2, (0.5,), 7)
+        def open_(space: SearchSpace = SPACE, revision: int = 1) -> Search:
+            storage = storages.enter_context(open_storage(sqlite_url(file)))
+            problem = Problem(space, rungs=(0.5,))
+            return Search(storage, "demo", revision, problem, STRATEGIES["gp"], 7)
 
-    return open_
+        yield open_
 
 
 OpenSearch = Callable[..., Search]

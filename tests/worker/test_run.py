@@ -20,7 +20,7 @@ import pytest
 
 from tests.conftest import FAKE_TRAINER, run_cli, start_cli
 from vram_search.estimate.margin import conformal_margin
-from vram_search.search import Search
+from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters
 from vram_search.spec.load import load_study
 from vram_search.store import Store, open_store, sqlite_url
@@ -407,11 +407,11 @@ def test_points_that_wait_in_line_and_do_not_fit_do_not_end_the_search(
     study = load_study(study_file)
     url = database_url(study.database)
     open_store(url, create=True).close()
-    rungs = study.training.rungs
-    search = Search(url, study.study, 1, study.search_space, 2, rungs, study.seed)
-    for learning_rate in (1e-4, 2e-4, 3e-4, 4e-4):
-        search.enqueue(too_large(learning_rate))
-    search.close()
+    problem = Problem(study.search_space, rungs=study.training.rungs)
+    with open_storage(url) as storage:
+        search = Search(storage, study.study, 1, problem, STRATEGIES["gp"], study.seed)
+        for learning_rate in (1e-4, 2e-4, 3e-4, 4e-4):
+            search.enqueue(too_large(learning_rate))
 
     done = vram_search("run", study_file)
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from vram_search.search.gp.strategy import GpStrategy
-from vram_search.search.gp.transfer import shipped
+from vram_search.search.gp.acquisition import Acquisition
+from vram_search.search.gp.rules import GpRules
+from vram_search.search.gp.surrogate import Task
+from vram_search.search.gp.transfer import shipped, tasks
+from vram_search.search.problem import Problem
 from vram_search.spec import Hyperparameters, SearchSpace
-from vram_search.store import ImportedTrial, TrialResult
+from vram_search.store import ImportedTrial, Store, TrialResult
 from vram_search.worker.context import RunContext
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.transfer import known_tasks
+from vram_search.worker.transfer import source_tasks
 
 MakeRoom = Callable[..., RunContext]
 POINT: dict[str, Any] = {
@@ -51,6 +54,10 @@ def imported(fingerprint: str, loss: float, **changes: Any) -> ImportedTrial:
     provenance = {"source": "csv", "path": "/x", "run": "r", "model": {"name": "m"}, "notes": []}
     result = TrialResult("complete", loss)
     return ImportedTrial(fingerprint * 64, provenance, {**POINT, **changes}, result)
+
+
+def known_tasks(store: Store, prepared: Prepared) -> list[Task]:
+    return tasks(source_tasks(store, prepared), prepared.shape.hidden_size)
 
 
 def sizes(context: RunContext) -> list[int]:
@@ -130,11 +137,11 @@ def test_search_starts_where_another_study_was_best(context: RunContext) -> None
         point = Hyperparameters(**{**POINT, "lora_rank": rank, "lora_alpha": 2 * rank})
         trial = context.store.start_trial(study, number, point.model_dump(), 1, "d")
         context.store.finish_trial(trial, TrialResult("complete", 2.0 - rank / 100))
-    tasks = known_tasks(context.store, context.prepared)[:1]
+    earlier = next(source_tasks(context.store, context.prepared))
     space = SearchSpace(lora_rank=[4, 16, 64])
     points = [
         Hyperparameters(**{**POINT, "lora_rank": rank, "lora_alpha": 2 * rank})
         for rank in space.lora_rank
     ]
-    advice = GpStrategy(space, (), tasks, []).propose([], points, lambda point: True).choice
-    assert advice == points[-1]
+    acquisition = Acquisition(Problem(space, source_tasks=[earlier]), GpRules())
+    assert acquisition.propose([], points).choice == points[-1]

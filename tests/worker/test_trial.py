@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tests.worker.conftest import READY
 from vram_search.gpu import SYSMEM_FALLBACK_HINT, FakeReader, GpuDevice, GpuSample
 from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Ready, Stage, Step, TrialJob
-from vram_search.search.study import MEMORY_CONSTRAINT
+from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.store import TrialRecord, sqlite_url
 from vram_search.units import GIB, MIB

@@ -15,6 +15,7 @@ import click
 
 from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
 from vram_search.errors import InputError, VramSearchError
+from vram_search.spec.strategy_name import STRATEGY_NAMES
 
 if TYPE_CHECKING:
     from vram_search.spec import StudySpec
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")
 @click.option(
     "--strategy",
-    type=click.Choice(["gp", "tpe", "random"]),
+    type=click.Choice(STRATEGY_NAMES),
     help="Who proposes: gp learns from earlier searches too; tpe and random are Optuna's.",
 )
 @click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
@@ -288,12 +289,11 @@ def _study_lines(prepared: Prepared) -> list[str]:
 
 def _first_trials(study: StudySpec, stop: StopRule) -> str:
     """What the listed configurations are to the search."""
+    from vram_search.search.strategies import STRATEGIES
     from vram_search.worker.run import published_points
 
     if study.enqueue_priors and not published_points(study, stop):
         return "published configurations, not tried first: few trials, all from earlier searches"
     if not study.enqueue_priors:
         return "published configurations, not tried first (enqueue_priors: false)"
-    if study.strategy == "gp":
-        return "first two configurations that earlier searches recommend, then these published ones"
-    return "first trials, published configurations"
+    return STRATEGIES[study.strategy].initial_points_summary

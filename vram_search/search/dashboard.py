@@ -23,7 +23,7 @@ from optuna_dashboard import wsgi
 from sqlalchemy import create_engine, inspect
 
 from vram_search.errors import InputError
-from vram_search.search.study import patience
+from vram_search.search.storage import engine_arguments
 from vram_search.store.faults import describe
 
 HOST = "127.0.0.1"
@@ -64,7 +64,7 @@ def dashboard_server(url: str, port: int) -> WSGIServer:
         )
     storage = RDBStorage(
         url,
-        engine_kwargs=patience(url),
+        engine_kwargs=engine_arguments(url),
         skip_compatibility_check=True,
         skip_table_creation=True,
     )

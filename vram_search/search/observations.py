@@ -1,23 +1,35 @@
-"""What the trials of a search have shown so far."""
+"""Observations: the results of a search's trials so far, one for each point."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from optuna.trial import FrozenTrial, TrialState
+
+from vram_search.search.encoding import decode, distributions
+from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
+from vram_search.search.problem import Problem
 from vram_search.spec import Hyperparameters
+
+DIVERGED = "diverged"
+"""User attribute of trials whose loss was not finite."""
+OBSERVED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+"""States of trials that tell something of their point; a failed one tells nothing."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """All that is known of one point.
+    """The results at one point.
 
     Attributes:
         number: of its last trial.
         losses: eval_loss at the rungs reached, in their order.
         final: eval_loss of the complete trial.
-        diverged: no better is to be expected of it.
-        fits: it is not known to need more memory than there is.
+        diverged: its loss was not finite.
+        fits: it is not known to need more memory than the card has.
+        is_running: its last trial has not ended.
     """
 
     number: int
@@ -26,15 +38,50 @@ class Observation:
     final: float | None = None
     diverged: bool = False
     fits: bool = True
+    is_running: bool = False
 
     @property
-    def is_open(self) -> bool:
-        """It was stopped at a rung and could be trained to its end."""
+    def is_unfinished(self) -> bool:
+        """It reached a rung and could be trained to its end."""
         return bool(self.losses) and self.final is None and self.fits and not self.diverged
+
+    @property
+    def is_stopped(self) -> bool:
+        """It was stopped at a rung and could be trained again, to its end."""
+        return self.is_unfinished and not self.is_running
+
+    @property
+    def is_pending(self) -> bool:
+        """It is running and has no loss yet."""
+        return self.is_running and not self.losses and self.final is None and not self.diverged
+
+
+def observe(trials: Iterable[FrozenTrial], problem: Problem) -> list[Observation]:
+    """One observation for each trial of Optuna that tells something of its point."""
+    names = distributions(problem.space).keys()
+    return [
+        _observation(trial, problem)
+        for trial in trials
+        # A trial that another process is asking for has no parameters yet.
+        if trial.state in OBSERVED and trial.params.keys() >= names
+    ]
+
+
+def _observation(trial: FrozenTrial, problem: Problem) -> Observation:
+    losses = [trial.intermediate_values.get(rung) for rung in range(len(problem.rungs))]
+    return Observation(
+        trial.number,
+        decode(trial.params, problem.space, problem.alpha_ratio),
+        tuple(loss for loss in losses if loss is not None and math.isfinite(loss)),
+        trial.value if trial.state == TrialState.COMPLETE else None,
+        diverged=DIVERGED in trial.user_attrs,
+        fits=trial.constraints.get(MEMORY_CONSTRAINT, 0.0) <= 0,
+        is_running=trial.state == TrialState.RUNNING,
+    )
 
 
 def merge_observations(trials: Iterable[Observation]) -> list[Observation]:
-    """One entry a point: a trial that began anew adds to what its first one showed."""
+    """One observation for each point: a repeated trial adds to the results of the earlier one."""
     found: dict[Hyperparameters, Observation] = {}
     for trial in trials:
         earlier = found.get(trial.hyperparameters)

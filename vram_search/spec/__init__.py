@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vram_search.spec.plan import PlanPins as PlanPins
     from vram_search.spec.shape import ModelShape as ModelShape
     from vram_search.spec.shape import load_shape as load_shape
-    from vram_search.spec.study import Strategy as Strategy
+    from vram_search.spec.strategy_name import StrategyName as StrategyName
     from vram_search.spec.study import StudySpec as StudySpec
 else:
     _MODULES = {
@@ -27,7 +27,7 @@ else:
         "ModelShape": "shape",
         "PlanPins": "plan",
         "SearchSpace": "hyperparameters",
-        "Strategy": "study",
+        "StrategyName": "strategy_name",
         "StudySpec": "study",
         "find_study_file": "load",
         "load_shape": "shape",

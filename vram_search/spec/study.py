@@ -15,6 +15,7 @@ from vram_search.spec.card_names import find_card
 from vram_search.spec.hyperparameters import SearchSpace
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.shape import shape_names
+from vram_search.spec.strategy_name import StrategyName
 
 MOST_EPOCHS, MOST_STEPS = 10_000, 10**9
 """Beyond them a length is a slip of the pen, and no database's integer in the end."""
@@ -215,9 +216,6 @@ class TrainingSpec(Spec):
         return self.num_train_epochs or 3.0
 
 
-Strategy = Literal["gp", "tpe", "random"]
-
-
 class BudgetSpec(Spec):
     """When the search stops; a command-line option overrides it."""
 
@@ -258,7 +256,7 @@ class StudySpec(Spec):
         description="try published configurations first; "
         "gp: three, after two that earlier searches recommend",
     )
-    strategy: Strategy = Field(
+    strategy: StrategyName = Field(
         default="gp",
         description="gp learns from earlier searches too; tpe and random are Optuna's",
     )

@@ -47,5 +47,5 @@ def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:
         if trial.outcome != "lost" or trial.number in retried:
             continue
         hyperparameters = Hyperparameters.model_validate(trial.hyperparameters)
-        if may_retry(trial, trials) and search.space.contains(hyperparameters):
+        if may_retry(trial, trials) and search.problem.space.contains(hyperparameters):
             search.enqueue_retry(hyperparameters, trial.number)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
@@ -17,9 +16,8 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.protocol import Ready
-from vram_search.search import Proposal, Search
-from vram_search.search.global_stopping import GlobalStopping
-from vram_search.search.gp.strategy import KNOWN_FIRST
+from vram_search.search import STRATEGIES, Problem, Search, open_storage
+from vram_search.search.loop import run_trials
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.initial_points import initial_points
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
@@ -31,22 +29,14 @@ from vram_search.worker.margin import learnt_margin
 from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
-from vram_search.worker.reconcile import enqueue_lost, reconcile
+from vram_search.worker.reconcile import reconcile
+from vram_search.worker.runner import TrialRunner
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
-from vram_search.worker.transfer import known_tasks
-from vram_search.worker.trial import run_trial
+from vram_search.worker.transfer import source_tasks
 
 COMPLETE: Outcome = "complete"
 FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
 """Outcomes that count against a budget of trials."""
-ADAPTERS_KEPT = 5
-"""Adapters of the best trials that stay on disk."""
-PRIORS_OF_GP = 3
-"""Published points that `gp` begins with (replayed with 0, 1, 3 and 7: docs/experiments.md)."""
-INFEASIBLE_IN_A_ROW = {"gp": 3, "tpe": 100, "random": 100}
-"""By strategy: `gp` proposes what does not fit only where none of hundreds of points did."""
-REPEATED_IN_A_ROW = 50
-LOST_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -80,25 +70,22 @@ def run_study(
     folder = study_folder(url, study.study)
     with contextlib.closing(open_store(url, create=True)) as store, _locked(folder):
         record = open_study(store, prepared, accept_changes=accept_changes)
-        published = published_points(study, stop)
-        search = Search(
-            url,
-            study.study,
-            record.revision,
+        problem = Problem(
             study.search_space,
             study.training.lora_alpha_ratio,
             study.training.rungs,
-            study.seed,
-            strategy=study.strategy,
-            tasks=known_tasks(store, prepared),
-            opening=published if study.strategy == "gp" else (),
+            initial_points=published_points(study, stop),
+            source_tasks=source_tasks(store, prepared),
+            hidden_size=prepared.shape.hidden_size,
         )
-        with contextlib.closing(search):
+        with open_storage(url) as storage:
+            strategy = STRATEGIES[study.strategy]
+            search = Search(storage, study.study, record.revision, problem, strategy, study.seed)
             reconcile(store, record, search, listener.note)
-            for point in published if study.strategy != "gp" else ():
-                search.enqueue(point)
+            search.enqueue_initial_points()
             _tell_what_was_found(store, record, stop, listener)
             context = make_context(prepared, store, record, search, folder, listener)
+            problem.is_feasible = context.fits
             try:
                 return _search(context, stop)
             finally:
@@ -123,16 +110,12 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
         lock.release()
 
 
-def published_points(study: StudySpec, stop: StopRule) -> list[Hyperparameters]:
-    """Those to begin with; half of a small budget is left for the search. `gp` needs few, after
-    what earlier searches recommend."""
+def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparameters]:
+    """The published points that a search begins with, as its strategy uses them."""
     if not study.enqueue_priors:
-        return []
+        return ()
     points = initial_points(study.search_space, study.training.lora_alpha_ratio)
-    half = max(1, stop.trials // 2) if stop.trials is not None else len(points)
-    if study.strategy != "gp":
-        return points[:half]
-    return points[: max(0, min(PRIORS_OF_GP, half - KNOWN_FIRST))]
+    return STRATEGIES[study.strategy].initial_points(points, stop.trials)
 
 
 def _tell_what_was_found(
@@ -151,62 +134,24 @@ def _tell_what_was_found(
 
 
 def _search(context: RunContext, stop: StopRule) -> str:
-    """Asks, plans and runs until the stop rule; returns why it ended."""
+    """Loads the base model and runs trials until the search ends; returns why it ended."""
     if why := _is_over(context, stop):
         return why
     ready = _load(context)
     context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
     context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
-    infeasible = repeated = lost = 0
-    stopping = GlobalStopping()
-    tried = {_point(trial) for trial in context.store.trials(context.record.id, FINISHED)}
-    while True:
-        if why := _is_over(context, stop):
-            return why
-        proposal = context.search.ask(context.fits)
-        if why := _expects_no_gain(context, stopping, proposal):
-            context.search.drop(proposal.number)
-            return why
-        point = tuple(sorted(proposal.hyperparameters.model_dump().items()))
-        if point in tried and proposal.retry_of is None:
-            context.search.drop(proposal.number)
-            repeated += 1
-            if repeated >= REPEATED_IN_A_ROW:
-                return "every point of the search space that the sampler proposes has been tried"
-            continue
-        repeated = 0
-        _learn(context, ready.device)
-        context.budget.refresh(context.trainer.pid, context.listener.note)
-        record = run_trial(context, proposal)
-        if record.outcome in FINISHED or record.outcome == "infeasible":
-            tried.add(point)
-        if record.outcome != "infeasible":
-            infeasible = 0
-        elif not proposal.was_enqueued:
-            infeasible += 1
-        if infeasible >= INFEASIBLE_IN_A_ROW[context.study.strategy]:
-            raise VramSearchError(
-                f"{infeasible} proposals in a row do not fit {context.study.card.label}",
-                "widen search_space: a shorter cutoff_len, or plan.enable_liger_kernel: true",
-            )
-        lost = lost + 1 if record.outcome == "lost" else 0
-        if lost >= LOST_IN_A_ROW:
-            tail = log_tail(context.trainer.log)
-            raise VramSearchError(
-                f"{lost} trials in a row were lost; the last one: "
-                f"{(record.error or {}).get('message')}; the end of the log:\n{tail}",
-                f"the whole log: {context.trainer.log}",
-            )
-        if record.outcome == "lost":
-            enqueue_lost(context.store, context.record, context.search)
-        _keep_best_adapters(context)
-
-
-def _learn(context: RunContext, device: str) -> None:
-    """Margin and pace as this device's trials of the study teach them."""
-    shape, trials = context.prepared.shape, context.store.trials(context.record.id)
-    context.margin = learnt_margin(shape, trials, device)
-    context.pace = learnt_step_time(shape, trials, device, context.study.card, context.row_tokens)
+    store, study_id = context.store, context.record.id
+    return run_trials(
+        context.search,
+        TrialRunner(context, ready.device),
+        lambda: _is_over(context, stop),
+        tried=[
+            Hyperparameters.model_validate(trial.hyperparameters)
+            for trial in store.trials(study_id, FINISHED)
+        ],
+        complete=store.outcome_counts(study_id)[COMPLETE],
+        stop_early=context.study.budget.stop_early,
+    )
 
 
 def _load(context: RunContext) -> Ready:
@@ -232,15 +177,11 @@ def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> Non
     whole = [cutoff for cutoff in cutoffs if cutoff >= longest_tokens]
     if len(whole) < 2:
         return
-    context.search.leave_out_above(whole[0])
+    context.search.problem.largest_cutoff_len = whole[0]
     needless = ", ".join(map(str, whole[1:]))
     context.listener.note(
         f"no training row is cut at {whole[0]} tokens: cutoff_len {needless} would train the same"
     )
-
-
-def _point(trial: TrialRecord) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(trial.hyperparameters.items()))
 
 
 def _is_over(context: RunContext, stop: StopRule) -> str:
@@ -263,20 +204,6 @@ def _is_over(context: RunContext, stop: StopRule) -> str:
     return ""
 
 
-def _expects_no_gain(context: RunContext, stopping: GlobalStopping, proposal: Proposal) -> str:
-    """Why the night may end before its time; empty while something better is to be expected, or
-    where the proposal does not tell."""
-    if proposal.gain is None or not context.study.budget.stop_early:
-        return ""
-    complete = context.store.outcome_counts(context.record.id)[COMPLETE]
-    if not stopping.is_due(complete, proposal.gain):
-        return ""
-    return (
-        f"nothing better is to be expected: one more run promises to lower the best eval_loss by "
-        f"{proposal.gain:.3%} (budget.stop_early: false goes on)"
-    )
-
-
 def _expected_seconds(context: RunContext) -> float | None:
     """Median duration of the study's complete trials."""
     durations = [
@@ -285,15 +212,6 @@ def _expected_seconds(context: RunContext) -> float | None:
         if trial.finished_at is not None
     ]
     return statistics.median(durations) if durations else None
-
-
-def _keep_best_adapters(context: RunContext) -> None:
-    """A night of adapters would fill a disk: the best ones stay."""
-    ranked = context.store.top_trials(context.record.id)
-    for trial in ranked[ADAPTERS_KEPT:]:
-        if trial.adapter_path is not None:
-            shutil.rmtree(trial.adapter_path, ignore_errors=True)
-            context.store.forget_adapter(trial.id)
 
 
 def preview(

@@ -1,4 +1,4 @@
-"""What earlier studies of the database, and the runs that are shipped, teach a new search."""
+"""Earlier searches that a new one learns from: other studies of the database, shipped runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from itertools import chain
 
 from pydantic import ValidationError
 
-from vram_search.search.gp.surrogate import Task
-from vram_search.search.gp.transfer import SourceTask, shipped, tasks
+from vram_search.search.gp.transfer import SourceTask, shipped
 from vram_search.spec import Hyperparameters
 from vram_search.store import Outcome, Store, StudyRecord
 from vram_search.worker.prepare import Prepared
@@ -16,15 +15,17 @@ from vram_search.worker.prepare import Prepared
 COMPLETE: tuple[Outcome, ...] = ("complete",)
 
 
-def known_tasks(store: Store, prepared: Prepared) -> list[Task]:
-    """Other studies of the database, the newest first, then the runs that are shipped. Runs of the
-    study's own name are left out: a bench that searches a shipped data set learns of the others."""
-    recorded = (_experience(store, study) for study in store.studies())
-    others = (one for one in chain(recorded, shipped()) if one.name != prepared.study.study)
-    return tasks(others, prepared.shape.hidden_size)
+def source_tasks(store: Store, prepared: Prepared) -> Iterator[SourceTask]:
+    """Other studies of the database, the newest first, then the runs that are shipped.
+
+    Runs of the study's own name are left out: a bench that searches a shipped data set learns from
+    the others.
+    """
+    recorded = (_source_task(store, study) for study in store.studies())
+    return (one for one in chain(recorded, shipped()) if one.name != prepared.study.study)
 
 
-def _experience(store: Store, study: StudyRecord) -> SourceTask:
+def _source_task(store: Store, study: StudyRecord) -> SourceTask:
     return SourceTask(study.name, study.model.get("hidden_size"), tuple(_trials(store, study)))
 
 

@@ -117,9 +117,7 @@ def _train(
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
 
     def prune(event: Evaluated) -> bool:
-        return context.search.should_prune(
-            proposal.number, event.fraction, event.eval_loss, context.fits
-        )
+        return context.search.should_prune(proposal.number, event.fraction, event.eval_loss)
 
     began, ready = time.perf_counter(), None
     try:

@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-from vram_search.report.why.pruned import KEPT_SHARE
-from vram_search.search.gp import strategy as advisor
-from vram_search.search.study import PRUNED_SHARE
 from vram_search.store import Evaluation, StepLoss
 from vram_search.units import GIB, MIB
 
@@ -100,11 +97,6 @@ def test_stopped_trial_that_began_again_is_not_called_lost(ask: Ask, search: Sea
     assert ask("why", 2, "--json").json["figures"]["lost_in_a_row"] == 1
     assert "stopped too early and begun again: 0 as 1, 0 as 2" in ask("top", "--all").words
     assert "begun again" not in ask("top").words, "the stopped one is not in the table"
-
-
-def test_rule_that_is_told_is_the_pruners() -> None:
-    assert PRUNED_SHARE == 50
-    assert KEPT_SHARE == advisor.KEPT_SHARE
 
 
 def test_pruned_for_a_loss_that_was_no_number(ask: Ask, search: Search) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vram_search.search.strategies import STRATEGIES
+from vram_search.search.strategy import Strategy
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
 
 Facts = tuple[list[str], dict[str, Any]]
@@ -29,9 +31,11 @@ class Evidence:
     step_losses: Sequence[StepLoss] = ()
 
     @property
-    def strategy(self) -> str:
-        """Which decided at the trial's rungs."""
-        return self.study.strategy_of(self.trial.number)
+    def strategy(self) -> Strategy | None:
+        """The strategy that decided at the trial's rungs; None for imported runs."""
+        if self.study.is_imported:
+            return None
+        return STRATEGIES[self.study.strategy_of(self.trial.number)]
 
     @property
     def repeated(self) -> TrialRecord | None:

@@ -54,8 +54,8 @@ def explain(evidence: Evidence) -> Reason:
 
 def _summary(evidence: Evidence) -> str:
     outcome = evidence.trial.outcome or "running"
-    if outcome == "pruned" and evidence.strategy == "gp" and not evidence.study.is_imported:
-        return "was pruned: another configuration promised more for the time"
+    if outcome == "pruned" and evidence.strategy is not None:
+        return f"was pruned: {evidence.strategy.pruned_summary}"
     return _SUMMARIES[outcome]
 
 

@@ -1,0 +1,186 @@
+"""Chooses what to train next, and whether to continue, by expected improvement per share of a run.
+
+Expected improvement per cost as in Snoek, Larochelle and Adams, Practical Bayesian Optimization
+(2012), section 3.2; trials that run without a loss yet count with the mean that is predicted for
+them (Ginsbourger, Le Riche and Carraro, Kriging Is Well-Suited to Parallelize Optimization, 2010:
+"kriging believer").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vram_search.search.gp.features import SCALES, features
+from vram_search.search.gp.forecast import FINAL_VARIANCE, forecast, log_loss
+from vram_search.search.gp.rules import GpRules
+from vram_search.search.gp.surrogate import Array, Surrogate, log_expected_improvement
+from vram_search.search.gp.transfer import tasks, without_tail
+from vram_search.search.observations import Observation
+from vram_search.search.problem import Problem
+from vram_search.spec import Hyperparameters
+
+OUTLIERS_FROM = 5
+"""Losses from which on the worst of them are limited."""
+FIRST_REFERENCE_SD = 0.3
+"""Before a trial is complete, this many standard deviations above the lowest forecast are to be
+improved on."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What to train next.
+
+    Attributes:
+        choice: a new point, or one that was stopped and deserves to be trained again, to its end;
+            None where neither is left.
+        gain: share by which one more run, of a candidate or of a stopped trial, is expected to
+            lower the best eval_loss at most; infinite before the first loss, None for an initial
+            point.
+    """
+
+    choice: Hyperparameters | Observation | None
+    gain: float | None
+
+
+class Acquisition:
+    """Ranks new points and stopped trials by the use that they make of the time."""
+
+    def __init__(self, problem: Problem, rules: GpRules) -> None:
+        self._problem, self._rules = problem, rules
+        self._tasks = tasks(problem.source_tasks, problem.hidden_size)
+        self._longest = max(problem.space.cutoff_len)
+
+    def propose(
+        self, seen: Sequence[Observation], candidates: Sequence[Hyperparameters]
+    ) -> Suggestion:
+        """The best use of the time.
+
+        Args:
+            candidates: points not seen yet; the first is proposed where none is feasible.
+        """
+        if len(seen) >= self._rules.recommended_first or not self._tasks:
+            known = {trial.hyperparameters for trial in seen}
+            for point in self._problem.initial_points:
+                if point not in known and self._problem.is_feasible(point):
+                    return Suggestion(point, None)
+        view = self._view(seen)
+        rates = self._rates_of_stopped(view, seen, None)
+        again = max(rates, key=lambda place: rates[place], default=None)
+        new = self._best_new(view, candidates)
+        gain = self._gain(view, rates.values(), new)
+        if again is not None and (new is None or rates[again] > new[1]):
+            return Suggestion(seen[again], gain)
+        return Suggestion(new[0] if new is not None else next(iter(candidates), None), gain)
+
+    def should_continue(
+        self, seen: Sequence[Observation], number: int, candidates: Sequence[Hyperparameters]
+    ) -> bool:
+        """Whether the running trial is the best use of the time to its next rung and beyond."""
+        running = (i for i, one in enumerate(seen) if one.number == number and one.is_unfinished)
+        current = next(running, None)
+        if current is None or self._is_always_kept(seen[current], seen):
+            return True
+        view = self._view(seen)
+        rates = self._rates_of_stopped(view, seen, number)
+        own = rates.pop(current) + self._rules.running_trial_bonus
+        new = self._best_new(view, candidates)
+        return own >= max([*rates.values(), *([new[1]] if new else [])], default=-math.inf)
+
+    def _is_always_kept(self, trial: Observation, seen: Sequence[Observation]) -> bool:
+        rung = len(trial.losses) - 1
+        losses = [one.losses[rung] for one in seen if len(one.losses) > rung]
+        return trial.losses[rung] <= self._rules.kept_up_to(losses)
+
+    def _best_new(
+        self, view: _View, candidates: Sequence[Hyperparameters]
+    ) -> tuple[Hyperparameters, float] | None:
+        """The feasible candidate with the highest rate, and its rate."""
+        if not candidates:
+            return None
+        means, deviations = view.surrogate.predict(self._features(candidates))
+        if view.reference is None:
+            rates = -means
+        else:
+            gains = log_expected_improvement(means, deviations, view.reference)
+            rates = gains - math.log(self._rules.new_trial_share)
+        ranked = np.argsort(-rates, kind="stable")
+        place = next((i for i in ranked if self._problem.is_feasible(candidates[i])), None)
+        return (candidates[place], float(rates[place])) if place is not None else None
+
+    def _rates_of_stopped(
+        self, view: _View, seen: Sequence[Observation], running: int | None
+    ) -> dict[int, float]:
+        """Rates by place of the stopped trials, which would start again, and of the running one,
+        which goes on from where it is."""
+        places = [
+            place
+            for place, trial in enumerate(seen)
+            if trial.is_stopped or (trial.is_unfinished and trial.number == running)
+        ]
+        if not places or view.reference is None:
+            return {}
+        means, deviations = view.surrogate.predict(
+            self._features([seen[place].hyperparameters for place in places])
+        )
+        gains = log_expected_improvement(means, deviations, view.reference)
+        return {
+            place: float(gain) - math.log(self._share_left(seen[place], running))
+            for place, gain in zip(places, gains, strict=True)
+        }
+
+    def _share_left(self, trial: Observation, running: int | None) -> float:
+        """Share of a run that the trial still takes."""
+        if trial.number != running:
+            return 1.0
+        rungs = self._problem.rungs
+        return 1.0 - rungs[min(len(trial.losses), len(rungs)) - 1]
+
+    def _gain(
+        self, view: _View, stopped: Iterable[float], new: tuple[Hyperparameters, float] | None
+    ) -> float:
+        """`Suggestion.gain` from the rates of stopped trials and of the best new point."""
+        if view.reference is None:
+            return math.inf
+        best_new = [new[1] + math.log(self._rules.new_trial_share)] if new else []
+        return math.exp(max([*stopped, *best_new], default=-math.inf))
+
+    def _view(self, seen: Sequence[Observation]) -> _View:
+        """The surrogate after all that was observed, with running trials at their prediction."""
+        known = [t for t in seen if t.losses or t.final is not None or t.diverged]
+        expected = forecast(known, self._problem.rungs)
+        points = self._features([trial.hyperparameters for trial in known])
+        losses = expected.losses
+        limited = without_tail(losses) if len(losses) >= OUTLIERS_FROM else losses
+        surrogate = Surrogate(points, limited, expected.variances, self._tasks, SCALES)
+        reference = min((log_loss(t.final) for t in known if t.final is not None), default=None)
+        if reference is None and any(trial.losses for trial in known):
+            means, deviations = surrogate.predict(points)
+            reference = float((means + FIRST_REFERENCE_SD * deviations).min())
+        pending = [trial.hyperparameters for trial in seen if trial.is_pending]
+        if not pending:
+            return _View(surrogate, reference)
+        running = self._features(pending)
+        believed, _ = surrogate.predict(running)
+        with_pending = Surrogate(
+            np.vstack([points, running]),
+            np.concatenate([limited, believed]),
+            np.concatenate([expected.variances, np.full(len(pending), FINAL_VARIANCE)]),
+            self._tasks,
+            SCALES,
+        )
+        return _View(with_pending, float(believed.min()) if reference is None else reference)
+
+    def _features(self, points: Sequence[Hyperparameters]) -> Array:
+        return features(points, self._longest)
+
+
+@dataclass(frozen=True)
+class _View:
+    """The surrogate, and the loss to be improved on; None before the first loss."""
+
+    surrogate: Surrogate
+    reference: float | None

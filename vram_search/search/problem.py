@@ -1,0 +1,63 @@
+"""A search problem: the space, its rungs, and what is known before the first trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vram_search.spec import Hyperparameters, SearchSpace
+
+if TYPE_CHECKING:
+    from vram_search.search.gp.transfer import SourceTask
+    from vram_search.search.observations import Observation
+
+Candidates = Callable[["Sequence[Observation]"], "Sequence[Hyperparameters]"]
+
+
+def always_feasible(point: Hyperparameters) -> bool:
+    """Every point fits the card."""
+    return True
+
+
+@dataclass
+class Problem:
+    """The problem that a strategy solves.
+
+    A sampler reads it at every proposal: `is_feasible`, `largest_cutoff_len` and `candidates` may
+    be set while the search runs.
+
+    Attributes:
+        alpha_ratio: lora_alpha / lora_rank.
+        rungs: shares of a run at which trials are evaluated and may be pruned, ascending, the end
+            left out. A trial reports its loss with the place of the rung as Optuna's `step`.
+        initial_points: points to try first.
+        source_tasks: earlier searches, the most relevant first; read once.
+        hidden_size: of the model; learning rates of earlier searches are scaled to it.
+        is_feasible: whether a point is predicted to fit the card.
+        largest_cutoff_len: no training row is longer, so larger values would train the same.
+        candidates: gives the points to choose from, by what was observed so far; None: points are
+            drawn from the space.
+    """
+
+    space: SearchSpace
+    alpha_ratio: int = 2
+    rungs: Sequence[float] = ()
+    initial_points: Sequence[Hyperparameters] = ()
+    source_tasks: Iterable[SourceTask] = ()
+    hidden_size: int | None = None
+    is_feasible: Callable[[Hyperparameters], bool] = always_feasible
+    largest_cutoff_len: int | None = None
+    candidates: Candidates | None = None
+
+    @property
+    def distinct_space(self) -> SearchSpace:
+        """The space without values of cutoff_len that would train the same as a smaller one."""
+        if self.largest_cutoff_len is None:
+            return self.space
+        kept = tuple(c for c in self.space.cutoff_len if c <= self.largest_cutoff_len)
+        return self.space.model_copy(update={"cutoff_len": kept})
+
+    def rung(self, fraction: float) -> int:
+        """Place of the rung that is nearest to this share of a run."""
+        return min(range(len(self.rungs)), key=lambda place: abs(self.rungs[place] - fraction))

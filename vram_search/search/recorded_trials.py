@@ -1,0 +1,61 @@
+"""Recorded trials as trials of an Optuna study: after a change of the space, or a lost table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from vram_search.search.encoding import distributions, encode
+from vram_search.search.memory_constraint import (
+    DASHBOARD_CONSTRAINTS,
+    MEMORY_CONSTRAINT,
+    constraint_of,
+)
+from vram_search.search.observations import DIVERGED
+from vram_search.search.problem import Problem
+from vram_search.search.user_attributes import user_attributes
+from vram_search.spec import Hyperparameters
+from vram_search.store import Evaluation, TrialRecord
+
+
+def frozen_trial(
+    record: TrialRecord | None, evaluations: Sequence[Evaluation], problem: Problem
+) -> FrozenTrial:
+    """A recorded trial for Optuna; a failed one, which teaches nothing, where it is not known
+    (None), was lost, or lies outside the space.
+
+    Args:
+        evaluations: of the trial.
+    """
+    unknown: FrozenTrial = optuna.trial.create_trial(state=TrialState.FAIL)
+    if record is None or record.outcome in (None, "lost"):
+        return unknown
+    hyperparameters = Hyperparameters.model_validate(record.hyperparameters)
+    if not problem.space.contains(hyperparameters):
+        return unknown
+    assert record.outcome is not None
+    complete = record.outcome == "complete" and record.eval_loss is not None
+    constraint = constraint_of(record.outcome, (record.predicted or {}).get("excess", 0.0))
+    diverged = {DIVERGED: True} if record.outcome == "diverged" else {}
+    trial: FrozenTrial = optuna.trial.create_trial(
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+        value=record.eval_loss if complete else None,
+        params=encode(hyperparameters, problem.space),
+        distributions=distributions(problem.space),
+        user_attrs={**user_attributes(record), **diverged},
+        system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
+        intermediate_values=_losses_by_rung(evaluations, problem),
+    )
+    trial.set_constraint(MEMORY_CONSTRAINT, constraint)
+    return trial
+
+
+def _losses_by_rung(evaluations: Sequence[Evaluation], problem: Problem) -> dict[int, float]:
+    """Losses by the place of their rung; the end of a run is no rung."""
+    return {
+        problem.rung(one.fraction): one.eval_loss
+        for one in evaluations
+        if one.eval_loss is not None and one.fraction < 1 and problem.rungs
+    }

@@ -1,0 +1,93 @@
+"""Runs the proposals of a search on the card of this machine, one after the other."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+from vram_search.errors import VramSearchError
+from vram_search.search import Proposal
+from vram_search.store import Outcome, TrialRecord
+from vram_search.worker.context import RunContext
+from vram_search.worker.margin import learnt_margin
+from vram_search.worker.process import log_tail
+from vram_search.worker.reconcile import enqueue_lost
+from vram_search.worker.step_time import learnt_step_time
+from vram_search.worker.trial import run_trial
+
+ADAPTERS_KEPT = 5
+"""Adapters of the best trials that stay on disk."""
+LOST_IN_A_ROW = 3
+
+
+@dataclass
+class TrialRunner:
+    """Runs one proposal after the other, and gives up where they keep failing.
+
+    Attributes:
+        device: name of the card, or CPU.
+        infeasible: proposals of the sampler in a row that did not fit.
+        lost: trials in a row that were lost.
+    """
+
+    context: RunContext
+    device: str
+    infeasible: int = 0
+    lost: int = 0
+
+    def __call__(self, proposal: Proposal) -> Outcome:
+        """Runs a proposal, records and tells its outcome.
+
+        Raises:
+            VramSearchError: too many trials in a row did not fit or were lost.
+            KeyboardInterrupt: after the trial was recorded as lost.
+        """
+        context = self.context
+        self._learn()
+        context.budget.refresh(context.trainer.pid, context.listener.note)
+        record = run_trial(context, proposal)
+        assert record.outcome is not None, "run_trial finishes the record"
+        self._count_infeasible(proposal, record)
+        self._count_lost(record)
+        if record.outcome == "lost":
+            enqueue_lost(context.store, context.record, context.search)
+        self._keep_best_adapters()
+        return record.outcome
+
+    def _learn(self) -> None:
+        """Margin and step times as this device's trials of the study teach them."""
+        context, shape = self.context, self.context.prepared.shape
+        trials = context.store.trials(context.record.id)
+        context.margin = learnt_margin(shape, trials, self.device)
+        context.pace = learnt_step_time(
+            shape, trials, self.device, context.study.card, context.row_tokens
+        )
+
+    def _count_infeasible(self, proposal: Proposal, record: TrialRecord) -> None:
+        if record.outcome != "infeasible":
+            self.infeasible = 0
+        elif not proposal.was_enqueued:
+            self.infeasible += 1
+        if self.infeasible >= self.context.search.strategy.infeasible_in_a_row:
+            raise VramSearchError(
+                f"{self.infeasible} proposals in a row do not fit {self.context.study.card.label}",
+                "widen search_space: a shorter cutoff_len, or plan.enable_liger_kernel: true",
+            )
+
+    def _count_lost(self, record: TrialRecord) -> None:
+        self.lost = self.lost + 1 if record.outcome == "lost" else 0
+        if self.lost >= LOST_IN_A_ROW:
+            log = self.context.trainer.log
+            raise VramSearchError(
+                f"{self.lost} trials in a row were lost; the last one: "
+                f"{(record.error or {}).get('message')}; the end of the log:\n{log_tail(log)}",
+                f"the whole log: {log}",
+            )
+
+    def _keep_best_adapters(self) -> None:
+        """Deletes the adapters of all but the best trials: they would fill the disk."""
+        store = self.context.store
+        for trial in store.top_trials(self.context.record.id)[ADAPTERS_KEPT:]:
+            if trial.adapter_path is not None:
+                shutil.rmtree(trial.adapter_path, ignore_errors=True)
+                store.forget_adapter(trial.id)
