@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "typed_fields": {"errors"},
     "tools": set(),
     "spec": {"errors", "units", "resources", "typed_fields"},
-    "data": {"errors", "spec"},
+    "data": {"errors", "resources", "spec"},
     "models": {"errors", "resources", "spec"},
     "estimate": {"errors", "units", "resources", "spec", "typed_fields", "tools", "models"},
     "gpu": {"errors", "units", "spec"},

@@ -55,12 +55,18 @@ def _shortened(text: str) -> str:
 
 
 class FaultyFileError(InputError):
-    """A file with one or more faults, all of them reported together."""
+    """A file with one or more faults, all of them reported together.
 
-    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+    Args:
+        headline: instead of their number.
+    """
+
+    def __init__(
+        self, source: str, faults: Sequence[Fault], headline: str = "", remedy: str = ""
+    ) -> None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in faults)
-        super().__init__(f"{source}: {count}\n{lines}")
+        super().__init__(f"{source}: {headline or count}\n{lines}", remedy)
         self.faults = list(faults)
 
 

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from vram_search.spec.base import Spec
+from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.study import TrainingSpec
 
 LEAK_BYTES = 16 * 2**20
 """Allocated bytes after a trial may exceed those before it by so much; more is a leak."""
@@ -82,6 +83,8 @@ class Ready(Spec):
     seconds: float
     import_seconds: float = 0.0
     """Of `seconds`: before anything was loaded, so without memory of the card."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the rows as the chat template writes them."""
 
 
 class LoadFailed(Spec):

@@ -45,7 +45,8 @@ from vram_search.protocol import AnyEvent, LoadJob, Step, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import load_card
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import ResidentTrainer
 from vram_search.worker.step_time import approximate_row_tokens

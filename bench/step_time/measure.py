@@ -24,7 +24,8 @@ from torch.profiler import profile as torch_profile
 from vram_search.protocol import LoadJob, Step, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
 from vram_search.train.examples import TokenRow
 from vram_search.train.trainer import StepGuard, make_trainer

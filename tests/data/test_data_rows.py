@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vram_search.data import Example, Rows, load_rows
 from vram_search.errors import FaultyFileError, InputError
-from vram_search.spec.study import DatasetSpec
+from vram_search.spec.dataset import DatasetSpec
 
 Load = Callable[..., Rows]
 
@@ -100,38 +100,60 @@ def test_only_line_breaks_separate_jsonl_rows(load: Load) -> None:
 
 
 def test_rows_of_no_known_form_name_their_fields(load: Load) -> None:
-    with pytest.raises(InputError, match="row 1: neither alpaca") as caught:
-        load([{"question": "a", "answer": "b"}])
-    assert "its fields: answer, question" in caught.value.message
-    assert "dataset.columns" in caught.value.remedy
+    with pytest.raises(InputError, match="row 1: has none of messages") as caught:
+        load([{"id": 1, "translation": {"en": "a", "de": "b"}}])
+    assert "its fields: id, translation.de, translation.en" in caught.value.message
+    assert "dataset.columns={prompt: translation.en" in caught.value.remedy
 
 
-def test_first_ten_faulty_rows_are_named_and_the_others_counted(load: Load) -> None:
-    rows: list[Any] = [*alpaca(2), *({"instruction": "no answer"} for _ in range(13))]
+def broken(count: int) -> list[Any]:
+    return [{"instruction": "no answer"} for _ in range(count)]
+
+
+def test_first_three_bad_rows_are_named_and_the_others_counted(load: Load) -> None:
     with pytest.raises(FaultyFileError) as caught:
-        load(rows)
+        load([*alpaca(2), *broken(13)])
     assert [fault.path for fault in caught.value.faults] == [
-        *(f"row {number}.output" for number in range(3, 13)),
+        *(f"row {number}.output" for number in range(3, 6)),
         "...",
     ]
-    assert caught.value.faults[0].message == "is missing"
-    assert caught.value.faults[-1].message == "and 3 more rows"
+    assert caught.value.faults[0].message == "is missing; its fields: instruction"
+    assert caught.value.faults[-1].message == "and 10 more rows"
+    assert "13 of 15 rows cannot be used" in caught.value.message
+    assert "dataset.on_bad_row=skip" in caught.value.remedy
 
 
-def test_ten_faulty_rows_are_all_named(load: Load) -> None:
-    with pytest.raises(FaultyFileError) as caught:
-        load([*alpaca(1), *({"instruction": 5, "output": "b"} for _ in range(10))])
-    assert len(caught.value.faults) == 10
-    assert {fault.message for fault in caught.value.faults} == {"is not text"}
+def test_one_bad_row_in_a_hundred_is_skipped_and_named(load: Load) -> None:
+    rows = load([*alpaca(99), *broken(1)], val_size=9)
+    assert (len(rows.train), len(rows.eval), rows.bad) == (90, 9, 1)
+    (note,) = rows.notes
+    assert note == (
+        "rows.jsonl: 1 of 100 rows cannot be used and are skipped: row 100.output: is missing; "
+        "its fields: instruction"
+    )
+    with pytest.raises(FaultyFileError, match="2 of 100 rows cannot be used"):
+        load([*alpaca(98), *broken(2)])
+
+
+def test_study_chooses_to_skip_all_bad_rows_or_none(load: Load) -> None:
+    rows = load([*alpaca(4), *broken(6)], on_bad_row="skip", val_size=1)
+    assert (len(rows.train), rows.bad) == (3, 6)
+    assert rows.data_hash == load(alpaca(4), val_size=1).data_hash
+    with pytest.raises(FaultyFileError, match="1 of 1000 rows"):
+        load([*alpaca(999), *broken(1)], on_bad_row="fail")
+    with pytest.raises(FaultyFileError, match="2 of 2 rows"):
+        load(broken(2), on_bad_row="skip")
 
 
 @pytest.mark.parametrize(
     ("row", "path", "message"),
     [
         ({"output": "b"}, "row 2.instruction", "is missing"),
-        ({"instruction": "a", "output": None}, "row 2.output", "is not text"),
+        ({"instruction": "a", "output": None}, "row 2.output", "is empty"),
+        ({"instruction": "a", "output": {"b": 1}}, "row 2.output", "is not text"),
+        ({"instruction": "a", "output": True}, "row 2.output", "is not text"),
         ({"instruction": " ", "output": "b"}, "row 2.instruction", "is empty"),
-        ({"instruction": "a", "input": 3, "output": "b"}, "row 2.input", "is not text"),
+        ({"instruction": "a", "input": {}, "output": "b"}, "row 2.input", "is not text"),
         ({"instruction": "a", "output": "half \ud83d"}, "row 2.output", "half a character"),
         ("text", "row 2", "is not an object"),
         (None, "row 2", "is not an object"),
@@ -151,13 +173,17 @@ def test_faulty_alpaca_row_is_named_with_its_field(
     ("messages", "path", "message"),
     [
         ([], "row 2.messages", "not a list of messages"),
-        ("hi", "row 2.messages", "not a list of messages"),
+        ("hi", "row 2.messages", "is text, but not JSON"),
         (["hi"], "row 2.messages[0]", "is not an object"),
-        ([{"role": "bot", "content": "x"}], "row 2.messages[0].role", "unknown role"),
+        ([{"role": "narrator", "content": "x"}], "row 2.messages[0].role", "unknown role"),
         ([{"role": ["user"], "content": "x"}], "row 2.messages[0].role", "unknown role"),
         ([{"role": "assistant"}], "row 2.messages[0].content", "is not text, or empty"),
         ([{"role": "user", "content": "\udc00"}], "row 2.messages[0].content", "half a character"),
-        ([{"role": "user", "content": "x"}], "row 2.messages", "does not end with the assistant"),
+        (
+            [{"role": "user", "content": "x"}],
+            "row 2.messages",
+            "does not hold an answer of the assistant",
+        ),
     ],
 )
 def test_faulty_messages_row_is_named_with_its_turn(
@@ -184,19 +210,24 @@ def test_empty_list_is_refused(load: Load) -> None:
 
 
 def test_broken_json_is_reported_with_its_line(load: Load) -> None:
-    with pytest.raises(InputError, match=r"rows\.jsonl, line 3: not JSON"):
-        load(as_jsonl(alpaca(2)) + "\n{'instruction': 1}")
+    with pytest.raises(InputError, match=r"row 3: line 4 is not JSON"):
+        load(as_jsonl(alpaca(2)) + "\n\n{'instruction': 1}")
 
 
-def test_jsonl_in_a_json_file_is_explained(load: Load) -> None:
-    with pytest.raises(InputError, match="not JSON") as caught:
-        load(as_jsonl(alpaca(2)), name="rows.json")
-    assert "name the file .jsonl" in caught.value.remedy
+def test_json_lines_in_a_json_file_are_read(load: Load) -> None:
+    lines = load(as_jsonl(alpaca(4)), name="rows.json", val_size=1)
+    assert lines == load(alpaca(4), val_size=1)
+
+
+def test_text_that_is_not_json_is_refused(load: Load) -> None:
+    with pytest.raises(InputError, match="not JSON"):
+        load("[{'instruction': 1},\n{'instruction': 2}]", name="rows.json")
 
 
 def test_json_mapping_is_no_data_set(load: Load) -> None:
-    with pytest.raises(InputError, match="is a list of rows"):
-        load('{"rows": []}', name="rows.json")
+    with pytest.raises(InputError, match="is a list of rows") as caught:
+        load(json.dumps({"version": 1, "data": alpaca(2)}), name="rows.json")
+    assert "under the key 'data'" in caught.value.remedy
 
 
 def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
@@ -230,10 +261,10 @@ def test_single_row_cannot_be_split(load: Load) -> None:
 
 def test_evaluation_file_takes_the_place_of_a_split(load: Load, tmp_path: Path) -> None:
     examination = tmp_path / "eval.jsonl"
-    examination.write_text(as_jsonl([{"instruction": "exam", "output": "mark"}]))
+    examination.write_text(as_jsonl([{"instruction": "evaluated", "output": "mark"}]))
     rows = load(alpaca(5), eval=str(examination))
     assert (len(rows.train), len(rows.eval)) == (5, 1)
-    assert rows.eval[0].messages[0] == ("user", "exam")
+    assert rows.eval[0].messages[0] == ("user", "evaluated")
 
 
 def test_max_samples_takes_the_first_rows(load: Load) -> None:
@@ -331,4 +362,4 @@ def test_any_json_rows_are_loaded_or_refused_with_an_input_error(
     except InputError as error:
         assert str(file) in error.message
         return
-    assert len(loaded.train) + len(loaded.eval) == len(rows)
+    assert len(loaded.train) + len(loaded.eval) + loaded.bad == len(rows)

@@ -10,7 +10,7 @@ import pytest
 
 from vram_search.data import load_rows
 from vram_search.resources import shipped
-from vram_search.spec.study import DatasetSpec
+from vram_search.spec.dataset import DatasetSpec
 
 FILE = shipped("studies", "data", "triz_en.jsonl")
 

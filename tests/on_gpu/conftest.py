@@ -11,7 +11,8 @@ import pytest
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 from vram_search.units import GIB
 from vram_search.worker.resident import ResidentTrainer
 

@@ -16,7 +16,8 @@ import torch
 from vram_search.data import Example
 from vram_search.protocol import AnyEvent, Finished, LoadJob, Stage, TrialJob
 from vram_search.spec import MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 from vram_search.train import calibrate
 from vram_search.train import model as base_model
 from vram_search.train.__main__ import explain

@@ -27,7 +27,8 @@ from vram_search.protocol import (
     parse_job,
 )
 from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 
 NAN, INF = float("nan"), float("inf")
 POINT = Hyperparameters(

@@ -142,11 +142,30 @@ def test_data_files_are_found_from_the_study_file(
     assert load_text("seed: 1", f"database={url}").database == url
 
 
-def test_missing_and_foreign_data_files_are_faults(faults_of: FaultsOf, tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_text("a,b")
-    found = faults_of("seed: 1", "dataset={train: gone.jsonl, eval: rows.csv}")
+def test_missing_data_files_are_faults(faults_of: FaultsOf, tmp_path: Path) -> None:
+    found = faults_of("seed: 1", "dataset={train: gone.jsonl, eval: [parts/*.csv]}")
     assert str(tmp_path / "gone.jsonl") in found["dataset.train"].message
-    assert ".json or .jsonl" in found["dataset.eval"].message
+    assert "no file matches" in found["dataset.eval"].message
+
+
+def test_hub_name_of_a_data_set_stays_and_a_file_of_that_name_wins(
+    load_text: LoadText, tmp_path: Path
+) -> None:
+    assert load_text("seed: 1", "dataset.train=org/rows").dataset.train == "org/rows"
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "rows").write_text("{}")
+    assert load_text("seed: 1", "dataset.train=org/rows").dataset.train == str(
+        tmp_path / "org" / "rows"
+    )
+
+
+def test_identity_holds_several_files_by_their_names(load_text: LoadText, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+    study = load_text("seed: 1", "dataset.train=[a.jsonl, {path: a.jsonl, type: alpaca}]")
+    assert study.identity()["dataset.train"] == [
+        "a.jsonl",
+        {"path": "a.jsonl", "type": "alpaca"},
+    ]
 
 
 def differing(a: StudySpec, b: StudySpec) -> set[str]:

@@ -12,7 +12,8 @@ import torch
 from vram_search.data import Example
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
 from vram_search.train.examples import encode
 from vram_search.train.run import EncodedDataset

@@ -21,7 +21,7 @@ from peft import LoraConfig, get_peft_model
 
 from vram_search.estimate.memory.allocator import Block, CachingAllocator
 from vram_search.protocol import LoadJob
-from vram_search.spec.study import DatasetSpec
+from vram_search.spec.dataset import DatasetSpec
 from vram_search.train import breakdown
 from vram_search.train import model as base_model
 from vram_search.train.allocator_history import AllocatorHistory

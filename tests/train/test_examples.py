@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vram_search.data import Example
-from vram_search.errors import InputError
 from vram_search.train.examples import (
     IGNORED,
     EncodedExample,
@@ -46,16 +45,6 @@ def test_bits_per_byte_count_the_answer_without_special_tokens() -> None:
     tokenizer = byte_tokenizer()
     row = cut(encode(QUESTION, tokenizer), 500)
     assert answer_bytes(row, tokenizer) == len("Because.\n")
-
-
-def test_template_that_rewrites_earlier_turns_is_refused() -> None:
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = (
-        "{{ messages|length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    )
-    talk = Example((("user", "a"), ("assistant", "one")))
-    with pytest.raises(InputError, match="rewrites earlier turns"):
-        encode(talk, tokenizer)
 
 
 # LLaMA-Factory 0.9.5's infer_seqlen, worked out by hand from its three cases.

@@ -19,7 +19,8 @@ from vram_search.protocol import (
     TrialJob,
 )
 from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.spec.study import DatasetSpec, TrainingSpec
+from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.study import TrainingSpec
 from vram_search.worker import resident
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import LATER_LOAD_ATTEMPTS, LOAD_ATTEMPTS, ResidentTrainer

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from vram_search.data import Rows
-from vram_search.data.rows import Example
+from vram_search.data import Example, Rows
 from vram_search.estimate import plans
 from vram_search.estimate.step_time import StepTimeModel, speed_here
 from vram_search.resources import shipped

@@ -272,7 +272,7 @@ def _study_lines(prepared: Prepared) -> list[str]:
     space, rates = study.search_space, study.search_space.learning_rate
     fields = {
         "data": f"{len(rows.train)} training and {len(rows.eval)} evaluation rows of "
-        f"{Path(study.dataset.train).name}, hash {rows.data_hash}",
+        f"{study.dataset.label}, hash {rows.data_hash}",
         "card": f"{study.card.label}: {format_bytes(study.card.total_bytes)}, "
         f"{format_bytes(card_memory(study.card).budget_bytes)} for training",
         **{

@@ -1,42 +1,43 @@
-"""Reads JSON and JSONL rows in alpaca or messages form, checks them, and splits them for good."""
+"""The rows of a study: read, checked, split for good, and hashed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+from vram_search.data.example import Example
+from vram_search.data.findings import Findings, rows_word
+from vram_search.data.forms import PREFERENCES, TELL_COLUMNS, UNKNOWN_FORM
+from vram_search.data.source import Source
+from vram_search.data.sources import read_source, sources_of
+from vram_search.data.templates import template_text
 from vram_search.errors import Fault, FaultyFileError, InputError
-from vram_search.spec.study import Columns, DatasetSpec
+from vram_search.spec.dataset import PUBLISHED_DATE, DatasetSpec, short_name
 
-_ROLES = ("system", "user", "assistant")
-_FAULTS_SHOWN = 10
-_HALF_A_CHARACTER = "holds half a character (a lone surrogate such as \\ud83d)"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A conversation whose last turn is the assistant's: (role, content) pairs."""
-
-    messages: tuple[tuple[str, str], ...]
-
-    @property
-    def turns(self) -> list[dict[str, str]]:
-        """As `apply_chat_template` takes them."""
-        return [{"role": role, "content": content} for role, content in self.messages]
+FAULTS_SHOWN = 3
+BAD_SHARE = 0.01
+"""Of the rows may be bad and skipped where the study does not say what to do with them."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Training and evaluation examples of a study, in file order, and their hash."""
+    """Training and evaluation examples of a study, in file order, and their hash.
+
+    Attributes:
+        notes: what a person should know of the files, a sentence each.
+        forms: rows by the fields that hold their texts.
+        bad: rows that are skipped.
+    """
 
     train: tuple[Example, ...]
     eval: tuple[Example, ...]
     data_hash: str
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    forms: dict[str, int] = field(default_factory=dict, compare=False)
+    bad: int = field(default=0, compare=False)
 
 
 def load_rows(dataset: DatasetSpec, seed: int) -> Rows:
@@ -44,14 +45,29 @@ def load_rows(dataset: DatasetSpec, seed: int) -> Rows:
 
     Raises:
         InputError: a file is empty or cannot be read, or the split leaves nothing.
-        FaultyFileError: rows lack a field or hold the wrong type; the first ten are named.
+        FaultyFileError: more rows are bad than the study allows; the first three are named.
     """
-    examples = _load_examples(Path(dataset.train), dataset)
+    findings: list[tuple[str, Findings]] = []
+    notes: list[str] = []
+    examples = _load_examples(dataset, findings, notes, evaluation=False)
     if dataset.eval is not None:
-        train, evaluation = examples, _load_examples(Path(dataset.eval), dataset)
+        train = examples
+        evaluation = _load_examples(dataset, findings, notes, evaluation=True)
     else:
         train, evaluation = _split(examples, dataset, seed)
-    return Rows(tuple(train), tuple(evaluation), _hash(train, evaluation))
+    forms: dict[str, int] = {}
+    for name, found in findings:
+        notes += [f"{short_name(name)}: {said}" for said in found.notes()]
+        for form, count in found.forms.items():
+            forms[form] = forms.get(form, 0) + count
+    return Rows(
+        tuple(train),
+        tuple(evaluation),
+        _hash(train, evaluation, dataset),
+        tuple(notes),
+        forms,
+        sum(len(found.faults) for _, found in findings),
+    )
 
 
 def _split(
@@ -61,7 +77,7 @@ def _split(
     count = max(1, round(size * len(examples))) if size < 1 else int(size)
     if count >= len(examples):
         raise InputError(
-            f"{dataset.train}: val_size {size:g} leaves no training row of {len(examples)}",
+            f"{dataset.label}: val_size {size:g} leaves no training row of {len(examples)}",
             "set dataset.val_size lower, or name dataset.eval",
         )
     chosen = set(random.Random(seed).sample(range(len(examples)), count))
@@ -71,126 +87,99 @@ def _split(
     )
 
 
-def _hash(train: Sequence[Example], evaluation: Sequence[Example]) -> str:
-    """Of what is learnt and examined; file names and layout do not count."""
+def _hash(train: Sequence[Example], evaluation: Sequence[Example], dataset: DatasetSpec) -> str:
+    """Of what is learnt and evaluated; file names and layout do not count. A template or a date
+    that the study names counts, since it stands in every prompt."""
     digest = hashlib.sha256()
     for part in (train, evaluation):
         for example in part:
-            digest.update(json.dumps(example.messages, ensure_ascii=False).encode())
+            digest.update(example.hashed())
         digest.update(b"\0")
+    if dataset.template is not None:
+        digest.update(json.dumps(["template", template_text(dataset.template)]).encode())
+    if dataset.date != PUBLISHED_DATE:
+        digest.update(json.dumps(["date", dataset.date]).encode())
     return digest.hexdigest()[:16]
 
 
-def _load_examples(path: Path, dataset: DatasetSpec) -> list[Example]:
-    rows = _read(path)
-    if not rows:
-        raise InputError(f"{path}: the data set is empty", "it needs rows to train on")
-    parse = _row_parser(dataset.format, rows[0], dataset.columns, path)
-    examples, faults = [], []
-    for number, row in enumerate(rows[: dataset.max_samples], start=1):
-        parsed = parse(row, f"row {number}")
-        if isinstance(parsed, Example):
-            examples.append(parsed)
-        else:
-            faults.append(parsed)
-    if faults:
-        shown = faults[:_FAULTS_SHOWN]
-        if len(faults) > len(shown):
-            shown.append(Fault("...", f"and {len(faults) - len(shown)} more rows"))
-        raise FaultyFileError(str(path), shown)
+def _load_examples(
+    dataset: DatasetSpec,
+    findings: list[tuple[str, Findings]],
+    notes: list[str],
+    *,
+    evaluation: bool,
+) -> list[Example]:
+    examples: list[Example] = []
+    for source in sources_of(dataset, evaluation=evaluation):
+        notes += [f"{short_name(source.location)}: {note}" for note in source.notes]
+        for name, rows in read_source(source):
+            found = Findings()
+            examples += _examples(source, short_name(name), rows, found, dataset.max_samples)
+            if not found.rows:
+                raise InputError(f"{name}: the data set is empty", "it needs rows to train on")
+            _judge(name, found, dataset, notes)
+            findings.append((name, found))
     return examples
 
 
-def _read(path: Path) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    if path.suffix == ".jsonl":
-        rows = []
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error})") from None
-        return rows
-    try:
-        rows = json.loads(text) if text.strip() else []
-    except (ValueError, RecursionError) as error:
+def _examples(
+    source: Source, name: str, rows: list[object], found: Findings, max_samples: int | None
+) -> list[Example]:
+    limits = [limit for limit in (source.limit, max_samples) if limit is not None]
+    examples = []
+    for number, row in enumerate(rows[: min(limits)] if limits else rows, start=1):
+        example = source.reader.read(row, f"row {number}", found)
+        if example is not None:
+            examples.append(replace(example, place=f"{name}, row {number}"))
+    return examples
+
+
+def _judge(name: str, found: Findings, dataset: DatasetSpec, notes: list[str]) -> None:
+    """Skips or refuses bad rows, as the study says.
+
+    Raises:
+        FaultyFileError: they are refused.
+    """
+    bad = len(found.faults)
+    if not bad:
+        return
+    if bad == found.rows and not found.forms:
+        _refuse_form(name, found.faults[0])
+    shown = found.faults[:FAULTS_SHOWN]
+    allowed = {"skip": found.rows - 1, "fail": 0, None: int(BAD_SHARE * found.rows)}
+    if bad > allowed[dataset.on_bad_row]:
+        if bad > len(shown):
+            more = bad - len(shown)
+            shown.append(Fault("...", f"and {more} more {rows_word(more)}"))
+        raise FaultyFileError(
+            name,
+            shown,
+            f"{bad} of {found.rows} rows cannot be used",
+            _remedy(found, dataset),
+        )
+    listed = "; ".join(map(str, shown))
+    notes.append(
+        f"{short_name(name)}: {bad} of {found.rows} rows cannot be used and are skipped: {listed}"
+        + ("; ..." if bad > len(shown) else "")
+    )
+
+
+def _refuse_form(name: str, first: Fault) -> None:
+    """
+    Raises:
+        InputError: no row has a form that is known here, and the first one shows why.
+    """
+    if first.message.startswith(PREFERENCES):
         raise InputError(
-            f"{path}: not JSON ({error})", "one object a line is JSONL: name the file .jsonl"
-        ) from None
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: a JSON data set is a list of rows")
-    return rows
+            f"{name}: every row {first.message}",
+            "to train on the chosen answers alone: --set "
+            "'dataset.columns={prompt: prompt, response: chosen}'",
+        )
+    if first.message.startswith(UNKNOWN_FORM):
+        raise InputError(f"{name}, {first}", TELL_COLUMNS)
 
 
-def _row_parser(
-    form: str, first: Any, columns: Columns, path: Path
-) -> Callable[[Any, str], Example | Fault]:
-    if form == "auto":
-        keys = set(first) if isinstance(first, dict) else set()
-        if columns.messages in keys:
-            form = "messages"
-        elif {columns.prompt, columns.response} <= keys:
-            form = "alpaca"
-        else:
-            raise InputError(
-                f"{path}, row 1: neither alpaca ({columns.prompt!r}, {columns.response!r}) nor "
-                f"messages ({columns.messages!r}); its fields: {', '.join(sorted(keys)) or '-'}",
-                "name the fields under dataset.columns",
-            )
-    if form == "alpaca":
-        return lambda row, place: _parse_alpaca(row, columns, place)
-    return lambda row, place: _parse_messages(row, columns, place)
-
-
-def _is_encodable(text: str) -> bool:
-    """JSON can escape half of a surrogate pair; no tokenizer and no UTF-8 file takes it."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _parse_alpaca(row: Any, columns: Columns, place: str) -> Example | Fault:
-    """Instruction and input joined by a line break, as LLaMA-Factory's AlpacaDatasetConverter."""
-    if not isinstance(row, dict):
-        return Fault(place, "is not an object", row)
-    texts = []
-    for name, needed in ((columns.prompt, True), (columns.query, False), (columns.response, True)):
-        value = row.get(name)
-        if value is None and not needed:
-            value = ""
-        if not isinstance(value, str):
-            return Fault(f"{place}.{name}", "is missing" if name not in row else "is not text")
-        if needed and not value.strip():
-            return Fault(f"{place}.{name}", "is empty")
-        if not _is_encodable(value):
-            return Fault(f"{place}.{name}", _HALF_A_CHARACTER)
-        texts.append(value)
-    prompt, query, response = texts
-    question = f"{prompt}\n{query}" if query else prompt
-    return Example((("user", question), ("assistant", response)))
-
-
-def _parse_messages(row: Any, columns: Columns, place: str) -> Example | Fault:
-    name = columns.messages
-    messages = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(messages, list) or not messages:
-        return Fault(f"{place}.{name}", "is not a list of messages")
-    pairs: list[tuple[str, str]] = []
-    for index, message in enumerate(messages):
-        at = f"{place}.{name}[{index}]"
-        if not isinstance(message, dict):
-            return Fault(at, "is not an object")
-        role, content = message.get("role"), message.get("content")
-        if role not in _ROLES:
-            return Fault(f"{at}.role", "unknown role", role, ", ".join(_ROLES))
-        if not isinstance(content, str) or not content.strip():
-            return Fault(f"{at}.content", "is not text, or empty")
-        if not _is_encodable(content):
-            return Fault(f"{at}.content", _HALF_A_CHARACTER)
-        pairs.append((role, content))
-    if pairs[-1][0] != "assistant":
-        return Fault(f"{place}.{name}", "does not end with the assistant's answer")
-    return Example(tuple(pairs))
+def _remedy(found: Findings, dataset: DatasetSpec) -> str:
+    if len(found.faults) < found.rows:
+        return "mend the rows, or leave them out: --set dataset.on_bad_row=skip"
+    return TELL_COLUMNS

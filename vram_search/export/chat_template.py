@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from vram_search.data import Example
+from vram_search.data.chat import ChatTurns
+from vram_search.data.chat_abilities import ChatTemplateError
+from vram_search.data.chat_render import template_renderer
 from vram_search.export.slots import (
     SLOTS,
-    Turns,
     find_default_system,
     with_tokens,
     write_turns,
 )
 from vram_search.export.template import Template
-
-Render = Callable[[list[dict[str, str]], bool], str]
-"""Messages as text; the flag adds the generation prompt."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,7 @@ class ChatTemplate:
     text: str
     bos_token: str
     eos_token: str
-
-
-class UnrenderableError(Exception):
-    """The chat template refuses a row, rewrites earlier turns, or cannot be run here."""
+    special_tokens: tuple[str, ...] = ()
 
 
 def load_chat_template(folder: Path) -> ChatTemplate | None:
@@ -47,7 +43,9 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
         return None
     if not isinstance(text, str):
         return None
-    return ChatTemplate(text, _token(config, "bos_token"), _token(config, "eos_token"))
+    added = config.get("added_tokens_decoder") or {}
+    tokens = tuple(str(token.get("content", "")) for token in added.values())
+    return ChatTemplate(text, _token(config, "bos_token"), _token(config, "eos_token"), tokens)
 
 
 def _token(config: dict[str, Any], name: str) -> str:
@@ -56,7 +54,7 @@ def _token(config: dict[str, Any], name: str) -> str:
 
 
 def match_template(
-    chat: ChatTemplate, examples: Sequence[Example], preferred: str | None, when: datetime
+    chat: ChatTemplate, examples: Sequence[Example], preferred: str | None, when: date
 ) -> Template | None:
     """The LLaMA-Factory template that gives these rows the same text as the model's own one.
 
@@ -68,10 +66,10 @@ def match_template(
         when: the day of the trial, for chat templates that tell the date.
     """
     try:
-        render = _renderer(chat, when)
-        own = [own_turns(render, example) for example in examples]
-        source = own_turns(render, Example((("user", "Q"), ("assistant", "A"))))[0][0]
-    except UnrenderableError:
+        split = chat_turns(chat, when).split
+        own = [split(example) for example in examples]
+        source = split(Example((("user", "Q"), ("assistant", "A"))))[0][0]
+    except ChatTemplateError:
         return None
     note = f"same text as the model's own chat template in {len(own)} rows compared"
     best: tuple[float, Template] | None = None
@@ -90,7 +88,7 @@ def match_template(
 
 
 def count_differing(
-    template: Template, chat: ChatTemplate, examples: Iterable[Example], when: datetime
+    template: Template, chat: ChatTemplate, examples: Iterable[Example], when: date
 ) -> int | None:
     """How many rows read differently than by the model's own template; None: cannot be told."""
     if template.name not in SLOTS:
@@ -98,64 +96,17 @@ def count_differing(
     slots = with_tokens(SLOTS[template.name], chat.bos_token, chat.eos_token)
     system = slots.default_system if template.default_system is None else template.default_system
     try:
-        render = _renderer(chat, when)
-        return sum(
-            write_turns(slots, system, example) != own_turns(render, example)
-            for example in examples
-        )
-    except UnrenderableError:
+        split = chat_turns(chat, when).split
+        return sum(write_turns(slots, system, example) != split(example) for example in examples)
+    except ChatTemplateError:
         return None
 
 
-def own_turns(render: Render, example: Example) -> Turns:
-    """The row as `train.examples.encode` takes it from the tokenizer's chat template.
+def chat_turns(chat: ChatTemplate, when: date) -> ChatTurns:
+    """Splits rows as `train.examples.Encoder` does, without a tokenizer.
 
     Raises:
-        UnrenderableError: the template refuses the row or rewrites earlier turns.
+        ChatTemplateError: the template is not valid.
     """
-    turns: Turns = []
-    done, messages = "", example.turns
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = render(messages[:index], True)
-        after = render(messages[: index + 1], False)
-        if not before.startswith(done) or not after.startswith(before):
-            raise UnrenderableError
-        turns.append((before[len(done) :], after[len(before) :]))
-        done = after
-    return turns
-
-
-def _renderer(chat: ChatTemplate, when: datetime) -> Render:
-    """As transformers renders chat templates (`utils/chat_template_utils.py`)."""
-    from jinja2 import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = when.strftime
-    try:
-        compiled = environment.from_string(chat.text)
-    except TemplateError:
-        raise UnrenderableError from None
-
-    def render(messages: list[dict[str, str]], add_generation_prompt: bool) -> str:
-        try:
-            return compiled.render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=chat.bos_token,
-                eos_token=chat.eos_token,
-                tools=None,
-                documents=None,
-            )
-        except (TemplateError, TypeError, AttributeError):
-            raise UnrenderableError from None
-
-    return render
+    tokens = {"bos_token": chat.bos_token, "eos_token": chat.eos_token}
+    return ChatTurns(template_renderer(chat.text, tokens, when), chat.special_tokens)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vram_search.export.dataset import EVAL, TRAIN, check_turns, dataset_info, message_files
+from vram_search.export.dataset import EVAL, TRAIN, check_turns, dataset_info, text_files
 from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.launch import Launch
 from vram_search.export.llamafactory_schema import check_llamafactory
@@ -72,7 +72,7 @@ def _config(trial: ExportedTrial) -> Groups:
 def _data_files(trial: ExportedTrial) -> dict[str, str]:
     check_turns(trial.rows.train, "training")
     check_turns(trial.rows.eval, "evaluation")
-    return {"dataset_info.json": dataset_info(), **message_files(trial.rows)}
+    return {"dataset_info.json": dataset_info(trial.rows), **text_files(trial.rows)}
 
 
 def _notes(trial: ExportedTrial) -> list[str]:
@@ -103,7 +103,7 @@ def _template(trial: ExportedTrial) -> Template:
     return trial.template or template_by_name(
         trial.model,
         trial.study.model.get("model_type"),
-        trial.record.finished_at or trial.record.started_at,
+        trial.prompt_date,
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.export.write import DEFAULT_TOOL, write_export
-from vram_search.spec.study import DatasetSpec
+from vram_search.spec.dataset import DatasetSpec
 from vram_search.store import StudyRecord, TrialRecord
 
 
@@ -44,7 +44,7 @@ def write_recorded(
     rows = load_rows(dataset, study.spec["seed"])
     if rows.data_hash != trial.data_hash:
         raise InputError(
-            f"{dataset.train} has changed since trial {trial.number} was trained on it",
+            f"{dataset.label} has changed since trial {trial.number} was trained on it",
             "restore the rows; the record holds their hash " + trial.data_hash,
         )
     return write_export(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from vram_search.export.dataset import message_files
+from vram_search.errors import InputError
+from vram_search.export.dataset import has_tools, message_files
 from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.launch import Launch
 from vram_search.export.script_schema import PeftConfig, UnslothConfig, check_script
@@ -157,6 +158,11 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _data_files(trial: ExportedTrial) -> dict[str, str]:
+    if any(map(has_tools, (*trial.rows.train, *trial.rows.eval))):
+        raise InputError(
+            f"{SCRIPT} knows no tools: rows with tool calls cannot be exported for it",
+            "export to axolotl, trl or llama-factory",
+        )
     script = shipped("configs", "export", SCRIPT).read_text(encoding="utf-8")
     return {SCRIPT: script, **message_files(trial.rows)}
 

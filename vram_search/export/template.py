@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 
 from vram_search.errors import InputError
 from vram_search.export.template_names import TEMPLATE_NAMES
@@ -78,7 +78,7 @@ def named_template(name: str) -> Template:
     )
 
 
-def template_by_name(model: str, model_type: str | None, when: datetime) -> Template:
+def template_by_name(model: str, model_type: str | None, when: date) -> Template:
     """The template of a model that is known by its name or its family alone.
 
     Args:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
+from vram_search.data.templates import template_text
 from vram_search.errors import InputError
-from vram_search.export.chat_template import count_differing, load_chat_template, match_template
+from vram_search.export.chat_template import (
+    ChatTemplate,
+    count_differing,
+    load_chat_template,
+    match_template,
+)
 from vram_search.export.template import Template, named_template, template_by_name
 from vram_search.export.trial import ExportedTrial
 
@@ -22,10 +29,13 @@ def choose_template(trial: ExportedTrial, named: str | None) -> Template:
     Raises:
         InputError: LLaMA-Factory has no template of that name, or none is known for the model.
     """
-    when = trial.record.finished_at or trial.record.started_at
+    when = trial.prompt_date
     chosen = named_template(named) if named else None
     folder = Path(trial.tokenizer or trial.model)
     chat = load_chat_template(folder) if folder.is_dir() else None
+    own = trial.study.spec["dataset"].get("template")
+    if own is not None:
+        chat = replace(chat or ChatTemplate("", "", ""), text=template_text(own))
     if chat is None:
         return chosen or template_by_name(trial.model, _model_type(trial), when)
     rows = trial.rows

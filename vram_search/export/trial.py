@@ -7,10 +7,12 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from vram_search.data import Rows
 from vram_search.errors import InputError
 from vram_search.estimate.planner import Longest
+from vram_search.export.dataset import check_exportable
 from vram_search.export.fields import LORA_MODULES
 from vram_search.export.template import Template
 from vram_search.models import find_on_this_machine
@@ -74,6 +76,15 @@ class ExportedTrial:
         return self.record.seed
 
     @property
+    def prompt_date(self) -> date:
+        """The date in the trial's prompts: the study's, or the day of a trial from before there
+        was one."""
+        own = self.study.spec["dataset"].get("date")
+        if own is not None:
+            return date.fromisoformat(own)
+        return self.record.finished_at or self.record.started_at
+
+    @property
     def tokenizer(self) -> str | None:
         """Where it is not the model's own."""
         name: str | None = self.study.spec["model"]["tokenizer"]
@@ -115,7 +126,7 @@ def exported_trial(
 
     Raises:
         InputError: the trial has no plan, the model is none that other tools read, or the rows are
-            not the trial's.
+            not the trial's or have what no tool takes.
     """
     if trial.plan is None:
         raise InputError(
@@ -128,6 +139,7 @@ def exported_trial(
             f"the trial's is {trial.data_hash})",
             "bring back the data set as it was",
         )
+    check_exportable(rows)
     plan = MemoryPlan.model_validate(trial.plan)
     training = TrainingSpec.model_validate(study.spec["training"])
     eval_cutoff_len = training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"])

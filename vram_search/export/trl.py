@@ -90,9 +90,14 @@ def _data_files(trial: ExportedTrial) -> dict[str, str]:
 
     def lines(examples: Sequence[Example]) -> str:
         rows = (
-            {"prompt": example.turns[:-1], "completion": example.turns[-1:]}
-            if answers_once
-            else {"messages": example.turns}
+            {
+                **(
+                    {"prompt": example.turns[:-1], "completion": example.turns[-1:]}
+                    if answers_once
+                    else {"messages": example.turns}
+                ),
+                **({"tools": example.tool_list} if example.tools else {}),
+            }
             for example in examples
         )
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -60,6 +60,12 @@ def write_export(
             f"{to} has no templates by name: it reads the tokenizer's own",
             "leave out --template, or export to llama-factory",
         )
+    own = study.spec["dataset"].get("template")
+    if own is not None and tool.choose_template is None:
+        raise InputError(
+            f"the study's chat template is {Path(own).name}, and {to} reads the tokenizer's own",
+            "export to llama-factory, or write the template into the tokenizer's folder",
+        )
     exported = exported_trial(
         study, trial, rows, model_name_or_path=model_name_or_path, shape=shape
     )

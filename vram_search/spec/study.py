@@ -12,34 +12,16 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
+from vram_search.spec.dataset import DatasetSpec, short_name
 from vram_search.spec.hyperparameters import SearchSpace
+from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.shape import shape_names
 from vram_search.spec.strategy_name import StrategyName
 
 MOST_EPOCHS, MOST_STEPS = 10_000, 10**9
 """Beyond them a length is a slip of the pen, and no database's integer in the end."""
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
-
-
-def _folder(info: ValidationInfo) -> Path:
-    """The folder that relative paths of the study file start from."""
-    return Path((info.context or {}).get("folder", "."))
-
-
-def _absolute(value: str, info: ValidationInfo) -> Path:
-    """The path that a study file means, there or not.
-
-    Raises:
-        ValueError: it cannot be looked at: no permission, too long a name, `~nobody`.
-    """
-    try:
-        path = (_folder(info) / Path(value).expanduser()).resolve()
-        path.exists()
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"cannot be looked at ({error})") from None
-    return path
 
 
 class ModelSpec(Spec):
@@ -75,7 +57,7 @@ class ModelSpec(Spec):
             if not file.is_file():
                 raise ValueError(f"the package {match[1]} holds no {match[2]}")
             return str(file)
-        path = _absolute(value, info)
+        path = absolute_path(value, info)
         if path.exists():
             return str(path)
         if HUB_NAME.fullmatch(value):
@@ -100,7 +82,7 @@ class ModelSpec(Spec):
     def _known_shape(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or value in shape_names():
             return value
-        path = _absolute(value, info)
+        path = absolute_path(value, info)
         if path.exists():
             return str(path)
         raise ValueError(f"neither a shipped shape nor a file; shipped: {', '.join(shape_names())}")
@@ -127,42 +109,6 @@ class ModelSpec(Spec):
         name = self.model_name_or_path or self.shape or "?"
         label = Path(name).name if Path(name).exists() else name
         return f"{label} (random weights)" if self.weights == "random" else label
-
-
-class Columns(Spec):
-    """The fields of a row, keyed as LLaMA-Factory's dataset_info.json keys them."""
-
-    prompt: str = Field(default="instruction", description="alpaca: the question")
-    query: str = Field(default="input", description="alpaca: added to the question, may lack")
-    response: str = Field(default="output", description="alpaca: the answer")
-    messages: str = Field(default="messages", description="list of {role, content}")
-
-
-class DatasetSpec(Spec):
-    """Training and evaluation rows: JSON or JSONL, alpaca or messages form."""
-
-    train: str = Field(description="JSON or JSONL file")
-    eval: str | None = Field(default=None, description="evaluation file; default: a fixed split")
-    val_size: PositiveFloat = Field(
-        default=0.1, description="evaluation rows split off: a share below 1, else a count"
-    )
-    format: Literal["auto", "alpaca", "messages"] = Field(
-        default="auto", description="auto: told by the first row's fields"
-    )
-    columns: Columns = Columns()
-    max_samples: Count | None = Field(default=None, description="use at most so many rows")
-
-    @field_validator("train", "eval")
-    @classmethod
-    def _exists(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        path = _absolute(value, info)
-        if not path.is_file():
-            raise ValueError(f"no such file ({path})")
-        if path.suffix not in (".json", ".jsonl"):
-            raise ValueError("a data set is a .json or .jsonl file")
-        return str(path)
 
 
 class TrainingSpec(Spec):
@@ -266,7 +212,7 @@ class StudySpec(Spec):
     def _from_study_folder(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None or "://" in value:
             return value
-        return str(_absolute(value, info))
+        return str(absolute_path(value, info))
 
     @model_validator(mode="after")
     def _pins_divide(self) -> StudySpec:
@@ -292,14 +238,21 @@ class StudySpec(Spec):
         """
         dumped = self.model_dump(mode="json", exclude={"budget", "database", "strategy", "study"})
         for part, keys in (
-            ("dataset", ("train", "eval")),
+            ("dataset", ("train", "eval", "dataset_dir", "template")),
             ("model", ("model_name_or_path", "tokenizer", "shape")),
         ):
             for key in keys:
-                value = dumped[part][key]
-                if value and Path(value).is_absolute():
-                    dumped[part][key] = Path(value).name
+                dumped[part][key] = _without_folders(dumped[part][key])
         return {**dict(_flatten(dumped, "")), "eval_cutoff_len": self.eval_cutoff_len}
+
+
+def _without_folders(value: Any) -> Any:
+    """Absolute paths by their name alone, in a list of files or entries too."""
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    return short_name(value) if isinstance(value, str) and value else value
 
 
 def _flatten(value: Any, prefix: str) -> list[tuple[str, Any]]:

@@ -67,20 +67,21 @@ def serve(channel: Channel) -> None:
 
     from vram_search.train import model as base_model
     from vram_search.train.device import compute_dtype, device_name, dtype_name
-    from vram_search.train.examples import encode
+    from vram_search.train.examples import Encoder
     from vram_search.train.health import Health
     from vram_search.train.run import EncodedDataset, Trial
     from vram_search.train.tokenizer import load_tokenizer
 
     import_seconds = time.perf_counter() - start
-    tokenizer = load_tokenizer(job.tokenizer)
+    tokenizer = load_tokenizer(job.tokenizer, job.dataset.template)
     rows = load_rows(job.dataset, job.seed)
+    encoder = Encoder(tokenizer, job.dataset.date)
     encoded = EncodedDataset(
-        [encode(row, tokenizer) for row in rows.train],
-        [encode(row, tokenizer) for row in rows.eval],
-        tokenizer,
+        encoder.encode_all(rows.train), encoder.encode_all(rows.eval), tokenizer
     )
-    longest, too_long = check_lengths(encoded, max(job.cutoff_lens))
+    check_answers(encoded, max(job.cutoff_lens), job.eval_cutoff_len)
+    lengths = [row.length for row in encoded.train]
+    too_long = sum(length > max(job.cutoff_lens) for length in lengths)
     base_model.limit_allocator(job.cap_bytes)
     base = base_model.load_base(job)
     health = Health(base)
@@ -94,13 +95,14 @@ def serve(channel: Channel) -> None:
             },
             train_rows=len(rows.train),
             eval_rows=len(rows.eval),
-            longest_tokens=longest,
+            longest_tokens=max(lengths),
             longest_eval_tokens=max(row.length for row in encoded.eval),
             rows_cut=too_long,
             data_hash=rows.data_hash,
             allocated_bytes=base_model.allocated_bytes(),
             seconds=time.perf_counter() - start,
             import_seconds=import_seconds,
+            notes=tuple(encoder.notes),
         )
     )
 
@@ -136,21 +138,23 @@ def examined(trial: Trial, health: Health) -> Finished:
         return trial.out_of_memory(error)
 
 
-def check_lengths(encoded: EncodedDataset, largest_cutoff: int) -> tuple[int, int]:
-    """Tokens of the longest training row, and how many rows the largest cutoff_len cuts.
-
-    Raises:
-        InputError: it cuts every row, or an evaluation keeps no answer.
+def check_answers(encoded: EncodedDataset, cutoff_len: int, eval_cutoff_len: int) -> None:
     """
-    lengths = [row.length for row in encoded.train]
-    too_long = sum(length > largest_cutoff for length in lengths)
-    if too_long == len(lengths):
-        raise InputError(
-            f"every training row is longer than every cutoff_len (the shortest has {min(lengths)} "
-            f"tokens, the largest cutoff_len is {largest_cutoff})",
-            f"set search_space.cutoff_len to {max(lengths)}, or shorten the rows",
-        )
-    return max(lengths), too_long
+    Raises:
+        InputError: a cutoff cuts away every answer, so that there is nothing to learn or evaluate.
+    """
+    from vram_search.train.examples import cut
+
+    for name, rows, cutoff in (
+        ("training", encoded.train, cutoff_len),
+        ("evaluation", encoded.eval, eval_cutoff_len),
+    ):
+        if not any(cut(row, cutoff).answer_tokens for row in rows):
+            raise InputError(
+                f"no {name} row keeps a token of its answer within {cutoff} tokens (the shortest "
+                f"row has {min(row.length for row in rows)})",
+                "set search_space.cutoff_len higher, or shorten the questions",
+            )
 
 
 if __name__ == "__main__":

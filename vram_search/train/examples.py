@@ -10,7 +10,12 @@ from typing import Any
 import torch
 
 from vram_search.data import Example
+from vram_search.data.chat import ChatTurns
+from vram_search.data.chat_abilities import ChatTemplateError
+from vram_search.data.findings import rows_word
 from vram_search.errors import InputError
+from vram_search.spec.dataset import PUBLISHED_DATE
+from vram_search.train.tokenizer import chat_renderer
 
 IGNORED = -100
 """Label of tokens without loss (torch `cross_entropy`, ignore_index)."""
@@ -41,37 +46,74 @@ class TokenRow:
         return sum(label != IGNORED for label in self.labels[1:])
 
 
-def encode(example: Example, tokenizer: Any) -> EncodedExample:
-    """The row through the tokenizer's chat template.
+class Encoder:
+    """Rows as token ids, by a tokenizer and its chat template.
 
-    Source and target are tokenised apart, as LLaMA-Factory's `Template.encode_multiturn` does, so
-    that no token spans the border of the loss.
-
-    Raises:
-        InputError: the template rewrites earlier turns, so that no border can be found.
+    Args:
+        date: for templates that put today's into the prompt.
     """
-    turns, done = [], ""
-    messages = example.turns
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = tokenizer.apply_chat_template(
-            messages[:index], tokenize=False, add_generation_prompt=True
-        )
-        after = tokenizer.apply_chat_template(messages[: index + 1], tokenize=False)
-        if not before.startswith(done) or not after.startswith(before):
+
+    def __init__(self, tokenizer: Any, date: str = PUBLISHED_DATE) -> None:
+        self.tokenizer = tokenizer
+        self.turns = ChatTurns(chat_renderer(tokenizer, date), tokenizer.all_special_tokens)
+
+    def encode(self, example: Example) -> EncodedExample:
+        """One row.
+
+        Source and target are tokenised apart, as LLaMA-Factory's `Template.encode_multiturn` does,
+        so that no token spans the border of the loss. All of a plain text is learnt, and the end
+        of it, as TRL's and Axolotl's trainers do.
+
+        Raises:
+            InputError: there is no chat template, it refuses the row, or it hides the answers.
+        """
+        if example.is_text:
+            return EncodedExample((((), self._text_ids(example.messages[0][1])),))
+        if self.tokenizer.chat_template is None:
             raise InputError(
-                "the tokenizer's chat template rewrites earlier turns; the loss on the answer "
-                "alone cannot be told apart",
-                "use rows of one question and one answer, or another model.tokenizer",
+                f"the tokenizer {self.tokenizer.name_or_path} has no chat template",
+                "name one: --set dataset.template=chatml (a base model), or an instruction-tuned "
+                "model's tokenizer under model.tokenizer",
             )
-        turns.append((_ids(tokenizer, before[len(done) :]), _ids(tokenizer, after[len(before) :])))
-        done = after
-    return EncodedExample(tuple(turns))
+        try:
+            turns = self.turns.split(example)
+        except ChatTemplateError as error:
+            raise InputError(
+                f"{row_words(example)}: the chat template refuses it: {error}",
+                "mend or leave out rows of this kind, or name another dataset.template",
+            ) from None
+        return EncodedExample(
+            tuple((self._ids(source), self._ids(target)) for source, target in turns)
+        )
+
+    def encode_all(self, examples: Iterable[Example]) -> list[EncodedExample]:
+        """Rows in their order."""
+        return [self.encode(example) for example in examples]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the rows encoded so far."""
+        return [f"{count} {rows_word(count)} {what}" for what, count in self.turns.notes.items()]
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _text_ids(self, text: str) -> tuple[int, ...]:
+        ids = tuple(self.tokenizer(text)["input_ids"])
+        end = self.tokenizer.eos_token_id
+        return ids if end is None or ids[-1:] == (end,) else (*ids, end)
 
 
-def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+def encode(example: Example, tokenizer: Any) -> EncodedExample:
+    """One row, as `Encoder.encode`."""
+    return Encoder(tokenizer).encode(example)
+
+
+def row_words(example: Example) -> str:
+    """Which row, for a message: its place in its file, and its first words."""
+    first = next((content for role, content in example.messages if role != "system"), "")
+    begins = " ".join(first.split())[:40]
+    return f"{example.place or 'a row'} (it begins {begins!r})"
 
 
 def cut(example: EncodedExample, cutoff_len: int) -> TokenRow:

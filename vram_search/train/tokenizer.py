@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date as Date  # noqa: N812
 from typing import Any
 
+from vram_search.data.chat_abilities import Messages, Render
+from vram_search.data.chat_render import template_renderer
+from vram_search.data.templates import template_text
 from vram_search.errors import InputError
 
 CHATML = (
@@ -12,34 +16,62 @@ CHATML = (
 )
 
 
-def load_tokenizer(name_or_path: str | None) -> Any:
-    """A fast tokenizer with a chat template and a padding token.
+def load_tokenizer(
+    name_or_path: str | None, template: str | None = None, *, is_local: bool = False
+) -> Any:
+    """A fast tokenizer with a padding token, and a chat template where it has one.
 
     Args:
         name_or_path: folder or hub name; None gives the byte tokenizer.
+        template: instead of its own: a name of `data.templates`, or a file.
+        is_local: download nothing.
 
     Raises:
-        InputError: it cannot be loaded, or has no chat template.
+        InputError: it cannot be loaded, or there is no such template.
     """
+    tokenizer = _load(name_or_path, is_local=is_local)
+    if template is not None:
+        tokenizer.chat_template = template_text(template)
+    return tokenizer
+
+
+def _load(name_or_path: str | None, *, is_local: bool) -> Any:
     if name_or_path is None:
         return byte_tokenizer()
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name_or_path, trust_remote_code=False, local_files_only=is_local
+        )
     except (OSError, ValueError) as error:
         raise InputError(
             f"no tokenizer could be loaded from {name_or_path}: {_first_line(error)}",
             "name one under model.tokenizer",
         ) from None
-    if tokenizer.chat_template is None:
-        raise InputError(
-            f"the tokenizer of {name_or_path} has no chat template",
-            "use the instruction-tuned model, or name its tokenizer under model.tokenizer",
-        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def chat_renderer(tokenizer: Any, date: str) -> Render:
+    """The tokenizer's chat template as a function.
+
+    Args:
+        date: for templates that ask for today's: the same in every run of a study.
+    """
+    renderers: dict[str, Render] = {}
+
+    def render(
+        messages: Messages, tools: list[dict[str, Any]] | None, add_generation_prompt: bool
+    ) -> str:
+        text = tokenizer.get_chat_template(tools=tools)  # some have another one for tools
+        if text not in renderers:
+            today = Date.fromisoformat(date)
+            renderers[text] = template_renderer(text, tokenizer.special_tokens_map, today)
+        return renderers[text](messages, tools, add_generation_prompt)
+
+    return render
 
 
 def byte_tokenizer() -> Any:

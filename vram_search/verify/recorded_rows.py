@@ -55,13 +55,14 @@ def answer(question: Question) -> RecordedRows:
     """
     from vram_search.train import model as base_model
     from vram_search.train.evaluate import evaluate
-    from vram_search.train.examples import TokenRow, cut, encode
+    from vram_search.train.examples import Encoder, TokenRow, cut
     from vram_search.train.tokenizer import load_tokenizer
 
     load, cutoff_len = question.load, question.cutoff_len
-    tokenizer = load_tokenizer(load.tokenizer)
+    tokenizer = load_tokenizer(load.tokenizer, load.dataset.template)
+    encoder = Encoder(tokenizer, load.dataset.date)
     rows = load_rows(load.dataset, load.seed)
-    eval_rows = [encode(row, tokenizer) for row in rows.eval]
+    eval_rows = encoder.encode_all(rows.eval)
     cut_eval_rows = [cut(row, cutoff_len) for row in eval_rows]
     base = base_model.load_base(load)
     base.load_adapter(question.adapter_path)
@@ -74,7 +75,7 @@ def answer(question: Question) -> RecordedRows:
         return digest, tokens, answer_tokens
 
     return RecordedRows(
-        train=tuple(short(cut(encode(row, tokenizer), cutoff_len)) for row in rows.train),
+        train=tuple(short(cut(row, cutoff_len)) for row in encoder.encode_all(rows.train)),
         eval=tuple(map(short, cut_eval_rows)),
         eval_at_study_cutoff=tuple(short(cut(row, load.eval_cutoff_len)) for row in eval_rows),
         eval_loss_sums=losses.sums,

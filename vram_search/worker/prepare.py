@@ -49,6 +49,8 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
         InputError: rows, model, targets or card cannot be used as written.
     """
     rows = load_rows(study.dataset, study.seed)
+    for text in rows.notes:
+        note(f"note: {text}")
     name_or_path, tokenizer = _locate_model(study.model, note)
     found = find_model(study.model.shape or name_or_path)
     if found.note:

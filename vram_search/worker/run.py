@@ -163,7 +163,12 @@ def _load(context: RunContext) -> Ready:
         raise VramSearchError(
             f"the base model could not be loaded: {error}\n{log_tail(context.trainer.log)}"
         ) from None
+    for note in ready.notes:
+        context.listener.note(note)
     cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
+    if ready.rows_cut == ready.train_rows:
+        largest = max(context.study.search_space.cutoff_len)
+        cut = f", all of which are cut in every trial (the largest cutoff_len is {largest})"
     context.listener.note(
         f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
         f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"

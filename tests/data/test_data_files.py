@@ -1,0 +1,206 @@
+"""Files of every kind, several of them, folders, and the descriptions of other tools."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.data import Rows, load_rows
+from vram_search.errors import FaultyFileError, InputError
+from vram_search.spec.dataset import DatasetSpec
+
+ROWS = [{"instruction": f"ask {n}", "input": "", "output": f"answer {n}"} for n in range(6)]
+LINES = "\n".join(json.dumps(row) for row in ROWS)
+Load = Callable[..., Rows]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads names of `tmp_path`, two rows for evaluation."""
+
+    def loaded(train: Any, **dataset: Any) -> Rows:
+        given = {"train": train, "val_size": 2, **dataset}
+        return load_rows(DatasetSpec.model_validate(given, context={"folder": tmp_path}), 42)
+
+    return loaded
+
+
+@pytest.fixture
+def plain(tmp_path: Path, load: Load) -> Rows:
+    (tmp_path / "plain.jsonl").write_text(LINES)
+    return load("plain.jsonl")
+
+
+def csv_text(delimiter: str) -> str:
+    lines = [("instruction", "input", "output")]
+    lines += [(row["instruction"], "", f'"{row["output"]}"') for row in ROWS]
+    return "\n".join(delimiter.join(line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rows.json", json.dumps(ROWS).encode()),
+        ("rows.json", LINES.encode()),
+        ("rows.data", LINES.encode()),
+        ("rows.jsonl", LINES.encode("utf-16")),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
+        ("rows.json.bz2", bz2.compress(json.dumps(ROWS).encode())),
+        ("rows.csv", csv_text(",").encode()),
+        ("rows.csv", csv_text(";").encode()),
+        ("rows.tsv", csv_text("\t").encode()),
+        ("rows.csv.gz", gzip.compress(csv_text(",").encode("utf-8-sig"))),
+    ],
+)
+def test_rows_are_the_same_from_every_kind_of_file(
+    tmp_path: Path, load: Load, plain: Rows, name: str, data: bytes
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert load(name) == plain
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
+def test_rows_are_the_same_from_parquet_and_arrow(
+    tmp_path: Path, load: Load, plain: Rows, kind: str
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import ipc, parquet
+
+    table, file = pyarrow.Table.from_pylist(ROWS), tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        parquet.write_table(table, file)
+    else:
+        make = ipc.new_file if kind == "arrow" else ipc.new_stream
+        with make(str(file), table.schema) as writer:
+            writer.write_table(table)
+    assert load(file.name) == plain
+
+
+def test_folder_saved_by_datasets_is_read(tmp_path: Path, load: Load, plain: Rows) -> None:
+    datasets = pytest.importorskip("datasets")
+    saved = datasets.Dataset.from_list(ROWS)
+    saved.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": saved, "test": saved.select([0])}).save_to_disk(
+        str(tmp_path / "both")
+    )
+    assert load("one") == plain
+    rows = load("both", eval=[{"path": "both", "split": "test"}])
+    assert (len(rows.train), len(rows.eval)) == (6, 1)
+    with pytest.raises(InputError, match="has no split dev; it has train, test"):
+        load([{"path": "both", "split": "dev"}])
+
+
+def test_hub_name_without_network_is_one_sentence(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(InputError) as caught:
+        load("nobody/nothing-here")
+    assert "\n" not in caught.value.message
+    assert "nobody/nothing-here" in caught.value.message
+    assert "save_to_disk" in caught.value.remedy
+
+
+def test_several_files_patterns_and_folders_are_read_in_order(
+    tmp_path: Path, load: Load, plain: Rows
+) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for part in range(3):
+        lines = [json.dumps(row) for row in ROWS[2 * part : 2 * part + 2]]
+        (folder / f"part-{part}.jsonl").write_text("\n".join(lines))
+    (folder / "README.md").write_text("no rows")
+    names = [f"parts/part-{part}.jsonl" for part in range(3)]
+    assert load(names) == load("parts/*.jsonl") == load("parts") == plain
+    rows = load(names, max_samples=1)
+    assert [e.messages[0][1] for e in (*rows.train, *rows.eval)] == ["ask 2", "ask 0", "ask 4"]
+
+
+def test_bad_rows_name_their_own_file(tmp_path: Path, load: Load, plain: Rows) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"instruction": "a"}\n{"instruction": "b"}')
+    with pytest.raises(FaultyFileError, match=r"bad\.jsonl: 2 of 2 rows"):
+        load(["plain.jsonl", "bad.jsonl"])
+
+
+def write_info(folder: Path, **entries: Any) -> None:
+    (folder / "dataset_info.json").write_text(json.dumps(entries))
+
+
+def test_data_sets_of_llama_factory_are_found_by_their_names(
+    tmp_path: Path, load: Load, plain: Rows
+) -> None:
+    talk = [
+        {
+            "talk": [
+                {"who": "me", "says": row["instruction"]},
+                {"who": "you", "says": row["output"]},
+            ]
+        }
+        for row in ROWS
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    (tmp_path / "lines.jsonl").write_text('{"body": "one"}\n{"body": "two"}')
+    write_info(
+        tmp_path,
+        plain={"file_name": "plain.jsonl"},
+        talk={
+            "file_name": "talk.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "talk"},
+            "tags": {
+                "role_tag": "who",
+                "content_tag": "says",
+                "user_tag": "me",
+                "assistant_tag": "you",
+            },
+        },
+        lines={"file_name": "lines.jsonl", "columns": {"prompt": "body"}},
+        pairs={"file_name": "plain.jsonl", "ranking": True},
+        odd={"file_name": "plain.jsonl", "colums": {}},
+    )
+    assert load("plain", dataset_dir=".") == load("talk", dataset_dir=".") == plain
+    assert len(load("plain, talk", dataset_dir=".").train) == 10
+    assert load("lines", dataset_dir=".", val_size=1).train[0].is_text
+    with pytest.raises(InputError, match="has no data set 'plane'") as caught:
+        load("plane", dataset_dir=".")
+    assert "plain" in caught.value.remedy
+    with pytest.raises(InputError, match=r"ranking: true.*preference training"):
+        load("pairs", dataset_dir=".")
+    with pytest.raises(FaultyFileError, match=r"odd\.colums"):
+        load("odd", dataset_dir=".")
+
+
+def test_entries_of_axolotl_are_read(tmp_path: Path, load: Load, plain: Rows) -> None:
+    talk = [
+        {"turns": [{"by": "customer", "what": r["instruction"]}, {"by": "us", "what": r["output"]}]}
+        for r in ROWS
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(talk))
+    entry = {
+        "path": "talk.json",
+        "ds_type": "json",
+        "type": "chat_template",
+        "field_messages": "turns",
+        "message_property_mappings": {"role": "by", "content": "what"},
+        "roles": {"user": ["customer"], "assistant": ["us"]},
+    }
+    own = {"field_instruction": "instruction", "field_output": "output"}
+    assert load([entry]) == plain
+    assert load([{"path": "plain.jsonl", "type": "alpaca"}]) == plain
+    assert load([{"path": "plain.jsonl", "type": own}]) == plain
+    (tmp_path / "text.jsonl").write_text('{"body": "one"}\n{"body": "two"}')
+    text = load([{"path": "text.jsonl", "type": "completion", "field": "body"}], val_size=1)
+    assert text.train[0].is_text
+    with pytest.raises(InputError, match="preference training"):
+        load([{"path": "plain.jsonl", "type": "chatml.intel"}])
+    with pytest.raises(InputError, match="type 'input_output' is not read"):
+        load([{"path": "plain.jsonl", "type": "input_output"}])
+    with pytest.raises(FaultyFileError, match="feild_messages"):
+        load([{"path": "plain.jsonl", "feild_messages": "x"}])

@@ -1,0 +1,233 @@
+"""Every usual form of a row becomes the conversation that it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.data import Example, Rows, load_rows
+from vram_search.errors import FaultyFileError, InputError
+from vram_search.spec.dataset import DatasetSpec
+
+Load = Callable[..., Rows]
+TALK = (("user", "Sky?"), ("assistant", "Blue."))
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"q": "x"}'}}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads the rows twice over, so that they can be split."""
+
+    def write_and_load(*rows: Any, **dataset: Any) -> Rows:
+        file = tmp_path / "rows.jsonl"
+        file.write_text("\n".join(json.dumps(row) for row in rows * 2), encoding="utf-8")
+        return load_rows(DatasetSpec(train=str(file), val_size=len(rows), **dataset), 42)
+
+    return write_and_load
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Blue."}]},
+        {"messages": [{"from": "USER", "value": "Sky?"}, {"from": "Bot", "value": "Blue."}]},
+        {"conversation": [{"role": "human", "text": "Sky?"}, {"role": "model", "text": "Blue."}]},
+        {"messages": '[{"role":"user","content":"Sky?"},{"role":"assistant","content":"Blue."}]'},
+        {"prompt": "Sky?", "completion": "Blue."},
+        {
+            "prompt": [{"role": "user", "content": "Sky?"}],
+            "completion": [{"role": "assistant", "content": "Blue."}],
+        },
+        {"question": "Sky?", "answer": "Blue."},
+        {"instruction": "Sky?", "context": "", "response": "Blue."},
+        {"instruction": None, "input": "Sky?", "output": "Blue."},
+        {"input": "Sky?", "output": "Blue."},
+        {
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "user", "content": [{"type": "text", "text": "Sky?"}]},
+                {"role": "assistant", "content": [{"type": "text", "value": "Blue."}]},
+            ]
+        },
+    ],
+    ids=lambda row: "-".join(row),
+)
+def test_question_and_answer_are_found_in_every_form(load: Load, row: dict[str, Any]) -> None:
+    rows = load(row)
+    assert rows.train[0].messages == TALK
+    assert rows.train[0].is_plain
+    assert rows.data_hash == load({"instruction": "Sky?", "output": "Blue."}).data_hash
+
+
+def test_forms_may_differ_from_row_to_row(load: Load) -> None:
+    rows = load(
+        {"instruction": "Sky?", "output": "Blue."}, {"prompt": "Sky?", "completion": "Blue."}
+    )
+    assert {example.messages for example in rows.train} == {TALK}
+    assert rows.forms == {"instruction, output": 2, "prompt, completion": 2}
+
+
+def test_history_and_system_of_alpaca_rows_are_turns_and_change_the_hash(load: Load) -> None:
+    plain = {"instruction": "Sky?", "output": "Blue."}
+    row = {**plain, "system": "Be brief.", "history": [["Hi", "Ho"]]}
+    rows = load(row)
+    assert rows.train[0].messages == (
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("assistant", "Ho"),
+        *TALK,
+    )
+    hashes = {load(row).data_hash, load(plain).data_hash, load({**row, "history": []}).data_hash}
+    assert len(hashes) == 3
+    assert load({**plain, "system": "", "history": []}).data_hash == load(plain).data_hash
+
+
+def test_system_column_and_developer_turn_are_system_messages(load: Load) -> None:
+    talk = [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}]
+    column = load({"messages": talk, "system": "Be brief."}).train[0]
+    developer = load({"messages": [{"role": "developer", "content": "Be brief."}, *talk]}).train[0]
+    assert column.messages == developer.messages == (("system", "Be brief."), *TALK)
+
+
+def test_tool_calls_results_and_tools_are_kept(load: Load) -> None:
+    tool = {"name": "look", "parameters": {}}
+    openai = {
+        "messages": [
+            {"role": "user", "content": "Sky?"},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": {"colour": "blue"}},
+            {"role": "assistant", "content": "Blue."},
+        ],
+        "tools": [{"type": "function", "function": tool}],
+    }
+    example = load(openai).train[0]
+    turns = example.turns
+    assert [turn["role"] for turn in turns] == ["user", "assistant", "tool", "assistant"]
+    assert turns[1]["tool_calls"][0]["function"] == {"name": "look", "arguments": {"q": "x"}}
+    assert turns[2]["content"] == '{"colour": "blue"}'
+    assert example.tool_list == openai["tools"]
+
+    sharegpt = {
+        "conversations": [
+            {"from": "human", "value": "Sky?"},
+            {"from": "function_call", "value": '{"name": "look", "arguments": {"q": "x"}}'},
+            {"from": "observation", "value": '{"colour": "blue"}'},
+            {"from": "gpt", "value": "Blue."},
+        ],
+        "tools": json.dumps([tool]),
+    }
+    other = load(sharegpt).train[0]
+    assert other.messages == example.messages
+    assert other.tool_list == example.tool_list
+    without = {**openai, "tools": []}
+    assert load(openai).data_hash != load(without).data_hash
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": "4", "reasoning_content": "2 and 2"},
+        {"content": "4", "thinking": "2 and 2"},
+        {"content": [{"type": "reasoning", "value": "2 and 2"}, {"type": "text", "value": "4"}]},
+    ],
+)
+def test_reasoning_is_kept_beside_the_answer(load: Load, answer: dict[str, Any]) -> None:
+    talk = [{"role": "user", "content": "2+2?"}, {"role": "assistant", **answer}]
+    turn = load({"messages": talk}).train[0].turns[-1]
+    assert turn == {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}
+
+
+@pytest.mark.parametrize("key", ["weight", "loss_weight", "train"])
+def test_answer_of_weight_nought_has_no_loss(load: Load, key: str) -> None:
+    talk = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "bad", key: 0},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "good", key: 1},
+    ]
+    assert load({"messages": talk}).train[0].untrained == (1,)
+    with pytest.raises(FaultyFileError, match="no answer that is to be trained"):
+        load({"messages": talk[:2]})
+
+
+def test_plain_text_is_one_text(load: Load) -> None:
+    example = load({"text": "Once upon a time"}).train[0]
+    assert example == Example((("text", "Once upon a time"),))
+    assert example.is_text
+
+
+def test_numbers_are_taken_as_text_and_counted(load: Load) -> None:
+    rows = load({"instruction": "Is it?", "output": 0})
+    assert rows.train[0].messages[-1] == ("assistant", "0")
+    assert "2 rows have numbers, which are taken as text" in rows.notes[0]
+
+
+def test_turns_after_the_last_answer_are_left_out_and_counted(load: Load) -> None:
+    talk = [{"from": "human", "value": "Sky?"}, {"from": "gpt", "value": "Blue."}]
+    rows = load({"conversations": [*talk, {"from": "human", "value": "Thanks"}]})
+    assert rows.train[0].messages == TALK
+    assert "2 rows end without an answer" in rows.notes[0]
+
+
+def test_nested_fields_are_named_with_a_dot(load: Load) -> None:
+    row = {"translation": {"en": "Sky?", "de": "Blue."}}
+    columns = {"prompt": "translation.en", "response": "translation.de"}
+    assert load(row, columns=columns).train[0].messages == TALK
+
+
+def test_part_that_is_no_text_makes_a_bad_row(load: Load) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "x"}}
+    with pytest.raises(FaultyFileError, match="part of the type 'image_url'; text alone"):
+        load({"messages": [{"role": "user", "content": [picture]}]})
+
+
+def test_columns_that_are_not_used_are_named_once(load: Load) -> None:
+    row = {"instruction": "Sky?", "output": "Blue.", "id": 3, "source": "x", "images": ["a.png"]}
+    assert load(row).notes == (
+        "rows.jsonl: columns that are not used: id, images, source",
+        "rows.jsonl: images, sounds and videos are not trained: the text alone is",
+    )
+
+
+def test_preference_pairs_are_refused_with_the_reason(load: Load) -> None:
+    for row in (
+        {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Red."},
+        {
+            "conversations": [{"from": "human", "value": "Sky?"}],
+            "chosen": {"from": "gpt", "value": "Blue."},
+            "rejected": {"from": "gpt", "value": "Red."},
+        },
+    ):
+        with pytest.raises(InputError, match=r"preference training .* is not done here"):
+            load(row)
+    chosen = load(
+        {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Red."},
+        columns={"prompt": "prompt", "response": "chosen"},
+    )
+    assert chosen.train[0].messages == TALK
+    assert "preference training" in chosen.notes[-1]
+
+
+def test_bad_answers_of_kto_are_counted(load: Load) -> None:
+    talk = [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Red."}]
+    rows = load({"messages": talk, "label": False}, {"messages": talk, "label": True})
+    assert "2 rows with label false are trained as good answers" in rows.notes[-1]
+
+
+def test_template_and_date_of_the_study_change_the_hash(load: Load, tmp_path: Path) -> None:
+    row = {"instruction": "Sky?", "output": "Blue."}
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ messages[-1]['content'] }}")
+    hashes = [
+        load(row).data_hash,
+        load(row, template="chatml").data_hash,
+        load(row, template=str(own)).data_hash,
+        load(row, date="2026-01-31").data_hash,
+    ]
+    assert len(set(hashes)) == 4
+    own.write_text("{{ messages[0]['content'] }}")
+    assert load(row, template=str(own)).data_hash != hashes[2]

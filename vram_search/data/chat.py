@@ -1,0 +1,141 @@
+"""Where the answers stand in a conversation that a chat template has rendered.
+
+The conversation is rendered once, whole. An answer is found in it by its turns so far, where the
+template writes them the same each time, and else by a mark that is written in the answer's place:
+so templates that rewrite earlier turns (Qwen3, Mistral with a system message), that begin an
+answer for the model (DeepSeek-R1) or end the last one otherwise (gpt-oss) work too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from vram_search.data.chat_abilities import MARK, Abilities, ChatTemplateError, Messages, Render
+from vram_search.data.chat_messages import Prepared, prepare_messages
+from vram_search.data.example import Example
+
+Turns = list[tuple[str, str]]
+"""(what is read, what is learnt), turn by turn."""
+_Span = tuple[int, int]
+
+HIDDEN = "its answers cannot be found in the text that the chat template makes"
+
+
+class ChatTurns:
+    """Splits conversations into what is read and what is learnt.
+
+    Args:
+        render: the chat template; raises ChatTemplateError.
+        special_tokens: of the tokenizer, such as <|im_end|>; the border of a loss divides none.
+    """
+
+    def __init__(self, render: Render, special_tokens: Iterable[str] = ()) -> None:
+        self.render = render
+        self.special_tokens = sorted({*special_tokens} - {""}, key=len, reverse=True)
+        self.abilities = Abilities(render)
+        self.notes: Counter[str] = Counter()
+        """Rows by a sentence about them."""
+
+    def split(self, example: Example) -> Turns:
+        """The row's turns. An answer without a loss belongs to what is read.
+
+        Raises:
+            ChatTemplateError: the template refuses the row, or hides its answers.
+        """
+        row = prepare_messages(example, self.abilities, self.notes)
+        whole = self._render_whole(row)
+        turns: Turns = []
+        done = cursor = 0
+        for index, is_trained in row.answers:
+            start, cursor = self._span(row, whole, index, cursor)
+            if is_trained:
+                turns.append((whole[done:start], whole[start:cursor]))
+                done = cursor
+        return turns
+
+    def _render_whole(self, row: Prepared) -> str:
+        if not row.last_thoughts:
+            return self.render(row.messages, row.tools, False)
+        text = self.render(_marked(row.messages, len(row.messages) - 1), row.tools, False)
+        if text.count(MARK) != 1:
+            raise ChatTemplateError(HIDDEN)
+        return text.replace(MARK, row.last_thoughts)
+
+    def _span(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span:
+        """Start and end of an answer, its end-of-turn token included."""
+        for find in (self._by_prefix, self._by_mark, self._by_common_prefix):
+            try:
+                span = find(row, whole, index, cursor)
+            except ChatTemplateError:
+                continue  # some templates refuse a part of a conversation
+            if span is not None and cursor <= span[0] < span[1]:
+                return span
+        raise ChatTemplateError(HIDDEN)
+
+    def _by_prefix(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span | None:
+        """The turns up to the answer are written as in the whole conversation."""
+        before = self.render(row.messages[:index], row.tools, True)
+        if not whole.startswith(before):
+            return None
+        is_last = index + 1 == len(row.messages)
+        after = whole if is_last else self.render(row.messages[: index + 1], row.tools, False)
+        if not (whole.startswith(after) and after.startswith(before)):
+            return None
+        return len(before), len(after)
+
+    def _by_mark(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span | None:
+        """The text before and after a mark that is written instead of the answer."""
+        text = self.render(_marked(row.messages, index), row.tools, False)
+        if text.count(MARK) != 1:
+            return None
+        head, tail = text.split(MARK)
+        if not whole.endswith(tail):
+            return None
+        end = len(whole) - len(tail)
+        start = min(same_length(whole, head), self._header_end(head, cursor))
+        if index + 1 == len(row.messages):
+            return start, len(whole)
+        return start, end + self._closing_length(tail)
+
+    def _header_end(self, head: str, cursor: int) -> int:
+        """Where the model begins to write: after the generation prompt, as far as it is there."""
+        prompt = self.abilities.generation_prompt
+        if not prompt or head.endswith(prompt):
+            return len(head)
+        at = head.rfind(prompt, cursor)
+        return len(head) if at < 0 else at + len(prompt)
+
+    def _closing_length(self, tail: str) -> int:
+        """Characters of `tail` that end the answer and do not begin the next turn."""
+        last, between = self.abilities.closings
+        if last and tail.startswith(last) and between.startswith(last):
+            return len(last)
+        return len(self._special_token_at(tail))
+
+    def _special_token_at(self, text: str) -> str:
+        return next((token for token in self.special_tokens if text.startswith(token)), "")
+
+    def _by_common_prefix(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span | None:
+        """As `_by_prefix`, where the last turn ends with a token of its own (gpt-oss)."""
+        before = self.render(row.messages[:index], row.tools, True)
+        after = self.render(row.messages[: index + 1], row.tools, False)
+        if not (whole.startswith(before) and after.startswith(before)):
+            return None
+        same = same_length(whole, after)
+        for token in self.special_tokens:
+            at = len(after) - len(token)
+            if after.endswith(token) and at <= same:
+                return len(before), at + len(self._special_token_at(whole[at:]))
+        return None
+
+
+def _marked(messages: Messages, index: int) -> Messages:
+    marked = {"role": "assistant", "content": MARK}
+    return [*messages[:index], marked, *messages[index + 1 :]]
+
+
+def same_length(one: str, other: str) -> int:
+    """Characters that two texts have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,0 +1,118 @@
+"""What a chat template can write, found by rendering small conversations with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+Messages = list[dict[str, Any]]
+Render = Callable[[Messages, list[dict[str, Any]] | None, bool], str]
+"""Messages, tools and whether to add the generation prompt -> text."""
+
+MARK = "Zq7Xw"
+"""Letters and digits: no template strips or escapes them, and no conversation holds them."""
+_OTHER, _THIRD = "Kj9Vp", "Hb4Ym"
+
+
+class ChatTemplateError(Exception):
+    """The template refuses a conversation, or its answers cannot be found in the text."""
+
+
+class Abilities:
+    """Answers are found once and kept."""
+
+    def __init__(self, render: Render) -> None:
+        self.render = render
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether a system message is written, and not refused or left out."""
+        messages = [_system(MARK), _user(_OTHER), _assistant(_THIRD)]
+        return MARK in self._try(messages)
+
+    @cached_property
+    def generation_prompt(self) -> str:
+        """What is written for the model before it answers; empty where it cannot be told."""
+        asked = [_user(_OTHER)]
+        without, with_prompt = self._try(asked), self._try(asked, add_generation_prompt=True)
+        return with_prompt[len(without) :] if with_prompt.startswith(without) else ""
+
+    @cached_property
+    def closings(self) -> tuple[str, str]:
+        """Text after the last answer, and between an earlier one and the next question."""
+        messages = [_user("a"), _assistant(MARK), _user(_OTHER), _assistant(_THIRD)]
+        text = self._try(messages)
+        if not all(text.count(mark) == 1 for mark in (MARK, _OTHER, _THIRD)):
+            return "", ""
+        between = text[text.index(MARK) + len(MARK) : text.index(_OTHER)]
+        return text[text.index(_THIRD) + len(_THIRD) :], between
+
+    @cached_property
+    def tool_arguments(self) -> str | None:
+        """How a tool call's arguments are taken: "object" or "text"; None: tools are not."""
+        for style in ("object", "text"):
+            for content in (None, ""):
+                arguments: Any = {"q": 1} if style == "object" else json.dumps({"q": 1})
+                call = {"name": MARK, "arguments": arguments}
+                called = {**_assistant(""), "content": content}
+                called["tool_calls"] = [{"id": "a1b2c3d4e", "type": "function", "function": call}]
+                result = {"role": "tool", "name": MARK, "tool_call_id": "a1b2c3d4e"}
+                messages = [_user("a"), called, {**result, "content": _OTHER}, _assistant(_THIRD)]
+                text = self._try(messages, [_tool(MARK)])
+                if MARK in text and _OTHER in text and "None" not in text:
+                    return style
+        return None
+
+    @cached_property
+    def writes_tool_list(self) -> bool:
+        """Whether the functions that may be called are written."""
+        return MARK in self._try([_user("a"), _assistant("b")], [_tool(MARK)])
+
+    @cached_property
+    def takes_reasoning(self) -> bool:
+        """Whether the reasoning of the last answer is written from a field of its own."""
+        fields = {"reasoning_content": MARK, "thinking": MARK}
+        return MARK in self._try([_user("a"), {**_assistant("b"), **fields}])
+
+    @cached_property
+    def keeps_thoughts(self) -> bool:
+        """Whether <think> tags in the text of the last answer are written as they stand."""
+        return MARK in self._try([_user("a"), _assistant(with_thoughts(MARK, "b"))])
+
+    def _try(
+        self,
+        messages: Messages,
+        tools: list[dict[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The text, empty where the template refuses."""
+        try:
+            return self.render(messages, tools, add_generation_prompt)
+        except ChatTemplateError:
+            return ""
+
+
+def with_thoughts(reasoning: str, answer: str) -> str:
+    """Reasoning and answer in one text, as DeepSeek-R1 and Qwen3 write it."""
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{answer}"
+
+
+def _system(content: str) -> dict[str, Any]:
+    return {"role": "system", "content": content}
+
+
+def _user(content: str) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": content}
+
+
+def _tool(name: str) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"q": {"type": "integer", "description": "a number"}}}
+    function = {"name": name, "description": "looks up", "parameters": schema}
+    return {"type": "function", "function": function}

@@ -1,0 +1,110 @@
+"""Which fields of a row hold what: the study's names, or the usual ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vram_search.spec.dataset import Columns
+
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
+PAIRS = (
+    ("instruction", "input", "output"),
+    ("instruction", "context", "response"),  # dolly
+    ("instruction", "input", "response"),
+    ("prompt", "", "completion"),  # TRL
+    ("prompt", "", "response"),
+    ("question", "", "answer"),  # gsm8k
+    ("question", "", "response"),  # OpenOrca
+    ("query", "", "response"),
+    ("query", "", "answer"),
+    ("problem", "", "solution"),
+    ("input", "", "output"),
+    ("inputs", "", "targets"),
+    ("user", "", "assistant"),
+)
+"""(question, added to it, answer), in order of preference."""
+SYSTEMS = ("system", "system_prompt")
+TOOLS = ("tools", "functions")
+_DEFAULT = Columns()
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Names of the fields in which a row of a question and an answer has its texts."""
+
+    prompt: str
+    query: str
+    response: str
+
+
+def lookup(row: dict[str, Any], name: str) -> Any:
+    """The value of a field; `translation.en` looks into the object `translation`."""
+    if name in row or "." not in name:
+        return row.get(name)
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(part)
+    return value
+
+
+def has(row: dict[str, Any], name: str) -> bool:
+    """Whether a row has a field, empty or not."""
+    return name in row or ("." in name and lookup(row, name) is not None)
+
+
+def conversation_field(row: dict[str, Any], columns: Columns) -> str | None:
+    """The field that holds a conversation; None where there is none."""
+    if has(row, columns.messages):
+        return columns.messages
+    if columns.messages != _DEFAULT.messages:
+        return None
+    return next((name for name in CONVERSATIONS if _is_conversation(row.get(name))), None)
+
+
+def _is_conversation(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lstrip().startswith("[{")
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
+    """The fields of question and answer: the study's, or the first usual ones that are there."""
+    if has(row, columns.prompt) and has(row, columns.response):
+        return Fields(columns.prompt, columns.query, columns.response)
+    if (columns.prompt, columns.response) != (_DEFAULT.prompt, _DEFAULT.response):
+        return None
+    for prompt, query, response in PAIRS:
+        if prompt in row and response in row:
+            return Fields(prompt, query, response)
+    return None
+
+
+def system_field(row: dict[str, Any], columns: Columns) -> str:
+    """The field of the system message, there or not."""
+    return _first_there(row, columns.system, SYSTEMS, _DEFAULT.system)
+
+
+def tools_field(row: dict[str, Any], columns: Columns) -> str:
+    """The field of the functions that may be called, there or not."""
+    return _first_there(row, columns.tools, TOOLS, _DEFAULT.tools)
+
+
+def _first_there(row: dict[str, Any], own: str, usual: tuple[str, ...], default: str) -> str:
+    names = usual if own == default else (own,)
+    return next((name for name in names if has(row, name)), own)
+
+
+def field_names(row: Any) -> Iterator[str]:
+    """A row's fields for a message; those of inner objects as `translation.en`."""
+    if not isinstance(row, dict):
+        return
+    for key in sorted(map(str, row)):
+        inner = row.get(key)
+        if isinstance(inner, dict):
+            yield from (f"{key}.{name}" for name in sorted(map(str, inner)))
+        else:
+            yield key

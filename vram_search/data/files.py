@@ -1,0 +1,159 @@
+"""Rows of a file: JSON, JSON lines, CSV, TSV, text lines, Parquet or Arrow, packed or not."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import json
+import lzma
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vram_search.errors import InputError
+from vram_search.spec.dataset import PACKED, SUFFIXES
+
+EXTRA = 'pip install "vram-search[data]"'
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".bz2": bz2.decompress,
+    ".xz": lzma.decompress,
+}
+_BINARY = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+"""First bytes of a file -> its kind; the last is an Arrow stream's, as `datasets` writes it."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a row that could not be read."""
+
+    message: str
+
+
+def read_file(path: Path) -> list[Any]:
+    """The file's rows; a broken line of JSON lines becomes an Unreadable.
+
+    The contents decide between JSON and JSON lines, and the suffix between other kinds.
+
+    Raises:
+        InputError: the file cannot be read, or its kind is not known.
+    """
+    data, name = _unpacked(path)
+    kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), "")
+    if kind or name.endswith((".parquet", ".arrow", ".feather")):
+        return _read_table(path, data, kind or "arrow")
+    text = _decoded(path, data)
+    if name.endswith((".csv", ".tsv")):
+        return _read_csv(path, text, "\t" if name.endswith(".tsv") else None)
+    if name.endswith(".txt") and not text.lstrip().startswith(("{", "[{")):
+        return [{"text": line} for line in text.split("\n") if line.strip()]
+    return _read_json(path, text, is_lines=name.endswith((".jsonl", ".ndjson")))
+
+
+def _unpacked(path: Path) -> tuple[bytes, str]:
+    """Contents and name, without a packed file's ending."""
+    name = path.name.lower()
+    try:
+        data = path.read_bytes()
+        ending = next((ending for ending in PACKED if name.endswith(ending)), "")
+        if ending:
+            return _UNPACK[ending](data), name.removesuffix(ending)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    return data, name
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error})",
+            f"data sets are text in UTF-8, or {', '.join(SUFFIXES)}, packed or not "
+            f"({', '.join(PACKED)})",
+        ) from None
+
+
+def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
+    start = text.lstrip()
+    if not start:
+        return []
+    if not is_lines and not start.startswith(("[", "{")):
+        raise InputError(
+            f"{path}: not JSON", f"a data set is a file of the kinds {', '.join(SUFFIXES)}"
+        )
+    if not is_lines:
+        try:
+            return _as_rows(path, json.loads(text))
+        except RecursionError:
+            raise InputError(f"{path}: not JSON (too deeply nested)") from None
+        except ValueError as error:
+            lines = _read_lines(text)
+            if all(isinstance(line, Unreadable) for line in lines[:2]):
+                raise InputError(
+                    f"{path}: not JSON ({error})", "mend the file, or write one object a line"
+                ) from None
+            return lines
+    return _read_lines(text)
+
+
+def _as_rows(path: Path, value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    keys = sorted(key for key, rows in value.items() if isinstance(rows, list) and rows)
+    rows = next((key for key in keys if isinstance(value[key][0], dict)), "")
+    raise InputError(
+        f"{path}: a JSON data set is a list of rows; this is one object",
+        f"its rows seem to stand under the key {rows!r}: write that list alone" if rows else "",
+    )
+
+
+def _read_lines(text: str) -> list[Any]:
+    """Only line breaks separate rows: JSON may hold U+2028 and its like."""
+    rows: list[Any] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            what = str(error) or "too deeply nested"
+            rows.append(Unreadable(f"line {number} is not JSON ({what})"))
+    return rows
+
+
+def _read_csv(path: Path, text: str, delimiter: str | None) -> list[Any]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    header = text.lstrip("\n").split("\n", 1)[0]
+    if delimiter is None:
+        delimiter = max(",;\t|", key=lambda mark: (header.count(mark), mark == ","))
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+
+
+def _read_table(path: Path, data: bytes, kind: str) -> list[Any]:
+    try:
+        import pyarrow
+        from pyarrow import ipc, parquet
+    except ImportError:
+        raise InputError(f"{path}: reading this kind of file needs pyarrow", EXTRA) from None
+    source = pyarrow.BufferReader(data)
+    try:
+        if kind == "parquet":
+            table = parquet.read_table(source)
+        elif data.startswith(b"ARROW1"):
+            table = ipc.open_file(source).read_all()
+        else:
+            table = ipc.open_stream(source).read_all()
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    rows: list[Any] = table.to_pylist()
+    return rows

@@ -1,0 +1,207 @@
+"""A row in any of the usual forms, as an Example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vram_search.data.columns import (
+    Fields,
+    conversation_field,
+    field_names,
+    has,
+    lookup,
+    pair_fields,
+    system_field,
+    tools_field,
+)
+from vram_search.data.conversation import (
+    MessageNames,
+    RowFaultError,
+    checked_text,
+    parse_conversation,
+    parsed_json,
+    question_and_answer,
+    tool_list,
+)
+from vram_search.data.example import TEXT, Example
+from vram_search.data.files import Unreadable
+from vram_search.data.findings import NOT_PREFERENCES, PREFERENCE_COLUMNS, Findings
+from vram_search.errors import Fault
+from vram_search.spec.dataset import Columns, Form
+
+UNKNOWN_FORM = (
+    "has none of messages, conversations, instruction and output, prompt and completion, question "
+    "and answer, text"
+)
+PREFERENCES = "has chosen and rejected answers"
+TELL_COLUMNS = (
+    "name the fields under dataset.columns, for example --set "
+    "'dataset.columns={prompt: translation.en, response: translation.de}'"
+)
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads the rows of one file or data set.
+
+    Attributes:
+        label: the field of a KTO label.
+    """
+
+    form: Form = "auto"
+    columns: Columns = field(default_factory=Columns)
+    names: MessageNames = field(default_factory=MessageNames)
+    label: str = "label"
+
+    def read(self, row: Any, place: str, findings: Findings) -> Example | None:
+        """The row's example; None for a bad row, which is noted in the findings."""
+        findings.rows += 1
+        try:
+            if isinstance(row, Unreadable):
+                raise RowFaultError(Fault(place, row.message))
+            if not isinstance(row, dict):
+                raise RowFaultError(Fault(place, "is not an object", row))
+            return self._parse(row, place, findings)
+        except RowFaultError as error:
+            findings.faults.append(error.fault)
+            return None
+
+    def _parse(self, row: dict[str, Any], place: str, findings: Findings) -> Example:
+        columns = self.columns
+        talk = conversation_field(row, columns)
+        pair = pair_fields(row, columns)
+        if self.form in ("messages", "sharegpt"):
+            talk, pair = talk or columns.messages, None
+        elif self.form == "alpaca":
+            talk, pair = None, pair or Fields(columns.prompt, columns.query, columns.response)
+        elif self.form == "text":
+            talk = pair = None
+        if self.form == "auto" and _is_preference(row, talk, pair, columns):
+            raise RowFaultError(Fault(place, f"has chosen and rejected answers; {NOT_PREFERENCES}"))
+        if talk is not None:
+            findings.forms[talk] += 1
+            used = self._used(row, findings, {talk})
+            return parse_conversation(
+                lookup(row, talk),
+                f"{place}.{talk}",
+                self.names,
+                findings,
+                system=self._system(row, place, findings),
+                tools=self._tools(row, place, used),
+            )
+        if pair is not None:
+            findings.forms[f"{pair.prompt}, {pair.response}"] += 1
+            return self._question_and_answer(row, pair, place, findings)
+        if has(row, columns.text):
+            findings.forms[columns.text] += 1
+            self._used(row, findings, {columns.text})
+            text = checked_text(lookup(row, columns.text), f"{place}.{columns.text}", findings)
+            if not text.strip():
+                raise RowFaultError(Fault(f"{place}.{columns.text}", "is empty"))
+            return Example(((TEXT, text),))
+        if self.form == "text":
+            raise RowFaultError(Fault(f"{place}.{columns.text}", "is missing"))
+        names = ", ".join(field_names(row)) or "-"
+        there = [has(row, columns.prompt), has(row, columns.response)]
+        if any(there):
+            missing = columns.response if there[0] else columns.prompt
+            raise RowFaultError(Fault(f"{place}.{missing}", f"is missing; its fields: {names}"))
+        raise RowFaultError(Fault(place, f"{UNKNOWN_FORM}; its fields: {names}"))
+
+    def _used(self, row: dict[str, Any], findings: Findings, used: set[str]) -> set[str]:
+        """Notes the fields that are not used, and returns those that are."""
+        used = {*used, system_field(row, self.columns), tools_field(row, self.columns)}
+        tops = {name.split(".")[0] for name in used} | used
+        for key, value in row.items():
+            if key not in tops and value not in (None, "", []):
+                findings.unused[str(key)] += 1
+        if row.get(self.label) is False:
+            findings.bad_answers += 1
+        return used
+
+    def _system(self, row: dict[str, Any], place: str, findings: Findings) -> str:
+        name = system_field(row, self.columns)
+        system = checked_text(lookup(row, name), f"{place}.{name}", findings)
+        return system if system.strip() else ""
+
+    def _tools(self, row: dict[str, Any], place: str, used: set[str]) -> list[Any]:
+        name = tools_field(row, self.columns)
+        return tool_list(lookup(row, name), f"{place}.{name}")
+
+    def _question_and_answer(
+        self, row: dict[str, Any], names: Fields, place: str, findings: Findings
+    ) -> Example:
+        """Instruction and input joined by a line break, as LLaMA-Factory's AlpacaDatasetConverter;
+        a prompt and a completion of messages as one conversation, as TRL's."""
+        columns = self.columns
+        used = {names.prompt, names.query, names.response, columns.history}
+        used = self._used(row, findings, used)
+        prompt, answer = lookup(row, names.prompt), lookup(row, names.response)
+        system = self._system(row, place, findings)
+        tools = self._tools(row, place, used)
+        if isinstance(prompt, list) or isinstance(answer, list):
+            return parse_conversation(
+                _as_messages(prompt, "user") + _as_messages(answer, "assistant"),
+                f"{place}.{names.prompt}",
+                self.names,
+                findings,
+                system=system,
+                tools=tools,
+            )
+        for name, value in ((names.prompt, prompt), (names.response, answer)):
+            if value is None and not has(row, name):
+                raise RowFaultError(Fault(f"{place}.{name}", "is missing"))
+        texts = [
+            checked_text(value, f"{place}.{name}", findings)
+            for name, value in (
+                (names.prompt, prompt),
+                (names.query, lookup(row, names.query)),
+            )
+        ]
+        question = "\n".join(text for text in texts if text)
+        if not question.strip():
+            raise RowFaultError(Fault(f"{place}.{names.prompt}", "is empty"))
+        response = checked_text(answer, f"{place}.{names.response}", findings)
+        if not response.strip():
+            raise RowFaultError(Fault(f"{place}.{names.response}", "is empty"))
+        pairs = [("system", system)] if system else []
+        pairs += self._history(row, place, findings)
+        pairs += [("user", question), ("assistant", response)]
+        return question_and_answer(pairs, tools)
+
+    def _history(
+        self, row: dict[str, Any], place: str, findings: Findings
+    ) -> list[tuple[str, str]]:
+        name = self.columns.history
+        history, at = lookup(row, name), f"{place}.{name}"
+        if isinstance(history, str):
+            history = parsed_json(history, at) if history.strip() else None
+        turns: list[tuple[str, str]] = []
+        for pair in history or []:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise RowFaultError(Fault(at, "is not a list of [question, answer] pairs"))
+            question, answer = (checked_text(text, at, findings) for text in pair)
+            if not question.strip() or not answer.strip():
+                raise RowFaultError(Fault(at, "holds an empty question or answer"))
+            turns += [("user", question), ("assistant", answer)]
+        return turns
+
+
+def _as_messages(value: Any, role: str) -> list[Any]:
+    return value if isinstance(value, list) else [{"role": role, "content": value}]
+
+
+def _is_preference(
+    row: dict[str, Any], talk: str | None, pair: Fields | None, columns: Columns
+) -> bool:
+    """Whether the answers of a row are a chosen and a rejected one, and no other."""
+    if columns.response in PREFERENCE_COLUMNS or not all(row.get(k) for k in PREFERENCE_COLUMNS):
+        return False
+    if pair is not None:
+        return False
+    messages = row.get(talk) if talk else None
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
+        return True
+    last = messages[-1].get("role") or messages[-1].get("from")
+    return last not in ("assistant", "gpt")
