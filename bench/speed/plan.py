@@ -154,7 +154,7 @@ def settings_of(model: str, card: Card, dataset: DatasetSpec, folder: Path) -> l
 
 
 def plan_of(
-    setting: Setting, card: Card, pace: StepTimeModel, row_tokens: Sequence[int]
+    setting: Setting, card: Card, step_time: StepTimeModel, row_tokens: Sequence[int]
 ) -> MemoryPlan:
     """LLaMA-Factory's, or the fastest that fits.
 
@@ -170,7 +170,7 @@ def plan_of(
         card,
         setting.pins,
         eval_cutoff_len=CUTOFF_LEN,
-        pace=pace,
+        step_time=step_time,
         row_tokens=row_tokens,
     )
     chosen = choose_plan(candidates, limit.budget_bytes, limit.margin)
@@ -187,8 +187,8 @@ def measure(setting: Setting, card: Card, dataset: DatasetSpec, steps: int, fold
     """
     ready = setting.trainer.ready()
     rows = approximate_row_tokens(load_rows(dataset, SEED), ready.longest_tokens)
-    pace = StepTimeModel(speed_here(ready.device, card))
-    plan = plan_of(setting, card, pace, rows)
+    step_time = StepTimeModel(speed_here(ready.device, card))
+    plan = plan_of(setting, card, step_time, rows)
     ends: list[float] = []
 
     def on_event(event: AnyEvent) -> None:
@@ -211,13 +211,13 @@ def measure(setting: Setting, card: Card, dataset: DatasetSpec, steps: int, fold
         raise VramSearchError(f"{what}: {finished.outcome} in {finished.stage}: {finished.message}")
     # The median: Triton compiles for kinds of lengths that it meets first, once on a machine.
     seconds = statistics.median(end - start for start, end in pairwise(ends))
-    return result_of(setting, plan, pace, rows, seconds, finished.allocated_bytes or 0)
+    return result_of(setting, plan, step_time, rows, seconds, finished.allocated_bytes or 0)
 
 
 def result_of(
     setting: Setting,
     plan: MemoryPlan,
-    pace: StepTimeModel,
+    step_time: StepTimeModel,
     row_tokens: Sequence[int],
     seconds: float,
     allocated_bytes: int,
@@ -233,9 +233,9 @@ def result_of(
         setting=setting.name,
         plan=plan.label,
         step_seconds=seconds,
-        predicted_step_seconds=step_seconds(workload, pace, padded),
+        predicted_step_seconds=step_seconds(workload, step_time, padded),
         tokens_per_second=plan.batch_size * mean_tokens / seconds,
-        peak_share=flops / seconds / pace.speed.flops_per_second,
+        peak_share=flops / seconds / step_time.speed.flops_per_second,
         allocated_bytes=allocated_bytes,
     )
 

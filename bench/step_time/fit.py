@@ -84,14 +84,14 @@ def measured(row: dict[str, Any]) -> Measured:
     return Measured(row["model"], workload, row["step_seconds"])
 
 
-def fit(rows: Sequence[Measured], pace: StepTimeModel) -> Coefficients:
+def fit(rows: Sequence[Measured], step_time: StepTimeModel) -> Coefficients:
     """Levenberg-Marquardt on the coefficients' logarithms, with weights that turn squares into
     absolute values."""
     guess = np.log(np.array(astuple(FIRST_GUESS)))
 
     def residuals(logs: np.ndarray) -> np.ndarray:
         coefficients = Coefficients(*np.exp(logs).tolist())
-        predicted = [step_seconds(row.workload, pace, fit=coefficients) for row in rows]
+        predicted = [step_seconds(row.workload, step_time, fit=coefficients) for row in rows]
         return np.log(np.array(predicted) / np.array([row.seconds for row in rows]))
 
     def cost(logs: np.ndarray) -> float:
@@ -114,36 +114,40 @@ def fit(rows: Sequence[Measured], pace: StepTimeModel) -> Coefficients:
 
 
 def errors(
-    rows: Sequence[Measured], pace: StepTimeModel, coefficients: Coefficients
+    rows: Sequence[Measured], step_time: StepTimeModel, coefficients: Coefficients
 ) -> list[float]:
     """|predicted / measured - 1| of each row."""
     return [
-        abs(step_seconds(row.workload, pace, fit=coefficients) / row.seconds - 1) for row in rows
+        abs(step_seconds(row.workload, step_time, fit=coefficients) / row.seconds - 1)
+        for row in rows
     ]
 
 
 def held_out(
-    rows: Sequence[Measured], pace: StepTimeModel, slower: float
+    rows: Sequence[Measured], step_time: StepTimeModel, slower: float
 ) -> tuple[list[float], list[float]]:
     """Errors on each model by what was fitted to the others: before, and after some of its own rows
-    have corrected the pace as the trials of a study do.
+    have corrected the model as the trials of a study do.
 
     Args:
         slower: by which all measured seconds are multiplied: another device's.
     """
     before, after = [], []
     for model in sorted({row.model for row in rows}):
-        coefficients = fit([row for row in rows if row.model != model], pace)
+        coefficients = fit([row for row in rows if row.model != model], step_time)
         own = [replace(row, seconds=slower * row.seconds) for row in rows if row.model == model]
         for seed in range(SHUFFLES):
             shuffled = random.Random(seed).sample(own, len(own))
             ratios = [
-                (kind_of(r.workload), r.seconds / step_seconds(r.workload, pace, fit=coefficients))
+                (
+                    kind_of(r.workload),
+                    r.seconds / step_seconds(r.workload, step_time, fit=coefficients),
+                )
                 for r in shuffled[:TRIALS_SEEN]
             ]
             unseen = shuffled[TRIALS_SEEN:]
-            before += errors(unseen, pace, coefficients)
-            after += errors(unseen, corrected(pace, ratios), coefficients)
+            before += errors(unseen, step_time, coefficients)
+            after += errors(unseen, corrected(step_time, ratios), coefficients)
     return before, after
 
 
@@ -154,14 +158,14 @@ def h200() -> StepTimeModel:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path, nargs="?", default=ROWS)
-    rows, pace = read(parser.parse_args().rows), h200()
-    found = fit(rows, pace)
+    rows, step_time = read(parser.parse_args().rows), h200()
+    found = fit(rows, step_time)
     for field in fields(found):
         value, stored = getattr(found, field.name), getattr(H200_FIT, field.name)
         print(f"{field.name:<18} {value:<10g} stored {stored:g}")
-    show(f"{len(rows)} rows, all fitted", errors(rows, pace, found))
+    show(f"{len(rows)} rows, all fitted", errors(rows, step_time, found))
     for slower in (1.0, 1.5):
-        before, after = held_out(rows, pace, slower)
+        before, after = held_out(rows, step_time, slower)
         where = f"a device {slower:g} x as slow" if slower != 1 else "the same device"
         show(f"each model by the fit to the others, {where}", before)
         show(f"  corrected by {TRIALS_SEEN} rows of its own", after)

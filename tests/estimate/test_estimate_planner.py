@@ -114,10 +114,10 @@ def test_candidates_are_fastest_first(found: list[PlannedTrial]) -> None:
 def test_candidates_carry_the_seconds_of_the_pace_that_is_given(
     shape: ModelShape, point: Hyperparameters, card: Card, factor: float
 ) -> None:
-    pace = StepTimeModel(Speed(300e12, 2e12), factor)
-    found = plans(shape, point, card, PlanPins(), eval_cutoff_len=512, pace=pace)
+    step_time = StepTimeModel(Speed(300e12, 2e12), factor)
+    found = plans(shape, point, card, PlanPins(), eval_cutoff_len=512, step_time=step_time)
     for candidate in found:
-        assert candidate.step_seconds == step_seconds(candidate.estimate.workload, pace)
+        assert candidate.step_seconds == step_seconds(candidate.estimate.workload, step_time)
 
 
 def test_rows_of_varied_lengths_make_small_micro_batches_faster_on_a_slow_card() -> None:
@@ -126,9 +126,15 @@ def test_rows_of_varied_lengths_make_small_micro_batches_faster_on_a_slow_card()
     pins = PlanPins(gradient_checkpointing=False)
     rows = [*range(100, 400), 1024, 1024]
 
-    def fastest(pace: StepTimeModel, row_tokens: list[int]) -> int:
+    def fastest(step_time: StepTimeModel, row_tokens: list[int]) -> int:
         found = plans(
-            QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, pace=pace, row_tokens=row_tokens
+            QWEN_3B,
+            POINT,
+            LINUX,
+            pins,
+            eval_cutoff_len=1024,
+            step_time=step_time,
+            row_tokens=row_tokens,
         )
         return found[0].plan.per_device_train_batch_size
 
@@ -141,8 +147,8 @@ def test_kind_that_is_slow_on_this_device_is_no_longer_the_fastest() -> None:
     speed = Speed(300e12, 2e12)
     pins = PlanPins(per_device_train_batch_size=4)
 
-    def fastest(pace: StepTimeModel) -> bool:
-        found = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, pace=pace)
+    def fastest(step_time: StepTimeModel) -> bool:
+        found = plans(QWEN_3B, POINT, LINUX, pins, eval_cutoff_len=1024, step_time=step_time)
         return found[0].plan.gradient_checkpointing
 
     assert not fastest(StepTimeModel(speed))

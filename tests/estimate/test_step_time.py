@@ -73,10 +73,10 @@ def test_step_of_a_3b_model_takes_as_long_at_batch_1_and_2_where_the_host_is_the
     )
 
 
-@pytest.mark.parametrize("pace", [H200, DESKTOP], ids=["H200", "desktop"])
-def test_recomputing_activations_costs_a_third_to_a_half_more(pace: StepTimeModel) -> None:
-    ratio = step_seconds(workload(), pace) / step_seconds(
-        workload(gradient_checkpointing=False), pace
+@pytest.mark.parametrize("step_time", [H200, DESKTOP], ids=["H200", "desktop"])
+def test_recomputing_activations_costs_a_third_to_a_half_more(step_time: StepTimeModel) -> None:
+    ratio = step_seconds(workload(), step_time) / step_seconds(
+        workload(gradient_checkpointing=False), step_time
     )
     assert 1.3 < ratio < 1.55
 
@@ -114,10 +114,10 @@ def test_no_faster_card_and_no_shorter_row_ever_takes_longer(
 def test_pace_multiplies_by_its_factor_and_its_kinds() -> None:
     kind = kind_of(workload())
     assert kind == (True, False)
-    pace = StepTimeModel(H200.speed, factor=2.0, kind_factors={kind: 1.5})
-    assert step_seconds(workload(), pace) == 3 * step_seconds(workload(), H200)
+    step_time = StepTimeModel(H200.speed, factor=2.0, kind_factors={kind: 1.5})
+    assert step_seconds(workload(), step_time) == 3 * step_seconds(workload(), H200)
     other = workload(gradient_checkpointing=False)
-    assert step_seconds(other, pace) == 2 * step_seconds(other, H200)
+    assert step_seconds(other, step_time) == 2 * step_seconds(other, H200)
 
 
 def test_rows_of_one_length_need_no_padding() -> None:

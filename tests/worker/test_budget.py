@@ -255,7 +255,7 @@ def test_dry_run_plans_with_the_kernels_that_a_run_here_would_have(
 @pytest.mark.parametrize(
     ("measured", "slower", "fits"),
     [({"step_seconds": 1e3}, True, True), ({"required_ratio_above": 1e9}, False, False)],
-    ids=["pace", "margin"],
+    ids=["step_time", "margin"],
 )
 def test_dry_run_has_learnt_from_the_studys_trials(
     home: Path,

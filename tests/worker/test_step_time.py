@@ -1,4 +1,4 @@
-"""The pace follows what this device's trials took, and comes back with the record."""
+"""The step-time model follows what this device's trials took, and comes back with the record."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ def pace_of(store: Store, study: StudyRecord) -> StepTimeModel:
     return learnt_step_time(SHAPE, store.trials(study.id), DEVICE, CARD, ROW_TOKENS)
 
 
-def predicted(plan: MemoryPlan, pace: StepTimeModel = PLAIN) -> float:
+def predicted(plan: MemoryPlan, step_time: StepTimeModel = PLAIN) -> float:
     """Seconds of a step as the planner predicts them."""
     pins = PlanPins(
         per_device_train_batch_size=plan.per_device_train_batch_size,
         gradient_checkpointing=plan.gradient_checkpointing,
     )
     (planned,) = plans(
-        SHAPE, POINT, CARD, pins, eval_cutoff_len=512, pace=pace, row_tokens=ROW_TOKENS
+        SHAPE, POINT, CARD, pins, eval_cutoff_len=512, step_time=step_time, row_tokens=ROW_TOKENS
     )
     return planned.step_seconds
 
@@ -108,9 +108,9 @@ def test_kind_that_is_slower_than_the_others_is_learnt_as_such(
     for _ in range(6):
         record({"step_seconds": predicted(CHECKPOINTED)})
         record({"step_seconds": 2 * predicted(PLAIN_PLAN)}, PLAIN_PLAN)
-    pace = pace_of(store, study)
+    step_time = pace_of(store, study)
     assert predicted(PLAIN_PLAN) < predicted(CHECKPOINTED)
-    assert predicted(PLAIN_PLAN, pace) > predicted(CHECKPOINTED, pace)
+    assert predicted(PLAIN_PLAN, step_time) > predicted(CHECKPOINTED, step_time)
 
 
 def test_one_trial_that_was_disturbed_changes_little() -> None:

@@ -57,7 +57,7 @@ def plans(
     pins: PlanPins,
     *,
     eval_cutoff_len: int,
-    pace: StepTimeModel | None = None,
+    step_time: StepTimeModel | None = None,
     row_tokens: Sequence[int] = (),
     longest: Longest | None = None,
     hardware: Hardware | None = None,
@@ -65,7 +65,7 @@ def plans(
     """Every plan that the pins allow, fastest first.
 
     Args:
-        pace: of the device that trains; None: the card's data sheet.
+        step_time: of the device that trains; None: by the card's data sheet.
         row_tokens: lengths of the training rows, uncut, in any order; without them seconds are
             those of rows that reach the cutoff.
         longest: without it bytes are those of rows that reach the cutoffs.
@@ -74,7 +74,7 @@ def plans(
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
-    pace = pace or StepTimeModel(Speed.of(card))
+    step_time = step_time or StepTimeModel(Speed.of(card))
     hardware = hardware or hardware_for(card)
     cutoff_len, batch_size = hyperparameters.cutoff_len, hyperparameters.batch_size
     rows = sorted(row_tokens, reverse=True)
@@ -87,7 +87,7 @@ def plans(
             plan, estimate = with_evaluation(
                 plan, workload, _eval_batches(workload, pins), hardware
             )
-            seconds = step_seconds(estimate.workload, pace, padded)
+            seconds = step_seconds(estimate.workload, step_time, padded)
             found.append(PlannedTrial(plan, estimate, seconds))
     return sorted(found, key=lambda p: (p.step_seconds, p.estimate.allocated_bytes))
 

@@ -82,7 +82,7 @@ class Speed:
 
 
 TrialKind = tuple[bool, bool]
-"""Of a trial, as far as its pace goes: (gradient_checkpointing, fused cross entropy)."""
+"""What of a trial decides its correction: (gradient_checkpointing, fused cross entropy)."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _shipped_speed(words: tuple[str, ...]) -> Speed | None:
 
 def step_seconds(
     workload: Workload,
-    pace: StepTimeModel,
+    step_time: StepTimeModel,
     tokens_per_row: float | None = None,
     fit: Coefficients = H200_FIT,
 ) -> float:
@@ -137,9 +137,9 @@ def step_seconds(
     """
     tokens = tokens_per_row or workload.cutoff_len
     host = _launch_seconds(workload, fit)
-    card = _card_seconds(workload, pace.speed, tokens, fit)
+    card = _card_seconds(workload, step_time.speed, tokens, fit)
     micro_batches = workload.gradient_accumulation_steps * max(host, card)
-    return pace.factor_of(workload) * (micro_batches + _optimizer_seconds(workload, fit))
+    return step_time.factor_of(workload) * (micro_batches + _optimizer_seconds(workload, fit))
 
 
 def padded_tokens(

@@ -1,4 +1,4 @@
-"""A card: a GPU as far as memory and pace go."""
+"""A card: a GPU as far as memory and speed go."""
 
 from __future__ import annotations
 

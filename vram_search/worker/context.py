@@ -41,7 +41,7 @@ class RunContext:
     adapters: Path
     pins: PlanPins
     """The study's, with Liger decided."""
-    pace: StepTimeModel | None = None
+    step_time: StepTimeModel | None = None
     """Of the device, as its trials taught it (`learnt_step_time`)."""
     row_tokens: Sequence[int] = ()
     """Lengths of the training rows, about."""
@@ -53,7 +53,7 @@ class RunContext:
     """Reading of the performance counter when the latest training ended."""
     planned: dict[tuple[object, ...], list[PlannedTrial]] = field(default_factory=dict)
     """Plans that `fits` asked for, by all of a point that decides bytes. Their seconds are
-    by the pace of that time."""
+    by the step-time model of that time."""
 
     @property
     def budget_bytes(self) -> int:
@@ -72,7 +72,7 @@ class RunContext:
             self.study.card,
             self.pins,
             eval_cutoff_len=self.study.eval_cutoff_len,
-            pace=self.pace,
+            step_time=self.step_time,
             row_tokens=self.row_tokens,
             longest=self.longest,
             hardware=self.hardware,

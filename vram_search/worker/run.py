@@ -231,13 +231,18 @@ def preview(
     device = reader.device().name if reader is not None else "CPU"
     pins = decided_pins(prepared, earlier, has_gpu=reader is not None)
     margin = learnt_margin(shape, earlier, device)
-    pace = learnt_step_time(shape, earlier, device, study.card)
+    step_time = learnt_step_time(shape, earlier, device, study.card)
     rows = []
     every = initial_points(study.search_space, study.training.lora_alpha_ratio)
     shown = published_points(study, stop) or every
     for point in shown:
         candidates = plans(
-            shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len, pace=pace
+            shape,
+            point,
+            study.card,
+            pins,
+            eval_cutoff_len=study.eval_cutoff_len,
+            step_time=step_time,
         )
         chosen = choose_plan(candidates, limit.budget_bytes, margin)
         rows.append((point.model_dump(), chosen or smallest(candidates), chosen is not None))

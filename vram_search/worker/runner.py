@@ -59,7 +59,7 @@ class TrialRunner:
         context, shape = self.context, self.context.prepared.shape
         trials = context.store.trials(context.record.id)
         context.margin = learnt_margin(shape, trials, self.device)
-        context.pace = learnt_step_time(
+        context.step_time = learnt_step_time(
             shape, trials, self.device, context.study.card, context.row_tokens
         )
 

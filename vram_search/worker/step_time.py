@@ -1,6 +1,6 @@
-"""The device's pace: predicted seconds of a step, corrected by what the study's trials took on it.
+"""The step times of a device: predicted, and corrected by those of the study's trials on it.
 
-It is built from the record each time, so a study that is continued goes on at the pace it had.
+They are built from the record each time, so a continued study keeps its correction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def learnt_step_time(
     card: Card,
     row_tokens: Sequence[int] = (),
 ) -> StepTimeModel:
-    """The pace of this device for this study.
+    """The step-time model of this device for this study.
 
     Args:
         trials: of one study, in any order and of any outcome. Those of other devices are left out,
@@ -44,27 +44,27 @@ def learnt_step_time(
         card: the study's, whose data sheet counts where the device is not known.
         row_tokens: lengths of the training rows, uncut (`approximate_row_tokens`).
     """
-    pace = StepTimeModel(speed_here(device, card))
+    step_time = StepTimeModel(speed_here(device, card))
     usable = [t for t in trials if t.device == device and t.plan and t.outcome != "oom"]
     rows = sorted(row_tokens, reverse=True)
-    ratios = (_ratio(shape, trial, pace, rows) for trial in usable)
-    return corrected(pace, [ratio for ratio in ratios if ratio is not None])
+    ratios = (_ratio(shape, trial, step_time, rows) for trial in usable)
+    return corrected(step_time, [ratio for ratio in ratios if ratio is not None])
 
 
-def corrected(pace: StepTimeModel, ratios: Sequence[tuple[TrialKind, float]]) -> StepTimeModel:
-    """The pace corrected by trials: a factor for all, and one for each kind of them.
+def corrected(step_time: StepTimeModel, ratios: Sequence[tuple[TrialKind, float]]) -> StepTimeModel:
+    """The model corrected by trials: a factor for all, and one for each kind of them.
 
     Args:
-        ratios: kind, and measured / predicted seconds by the pace as it is.
+        ratios: kind, and measured / predicted seconds by the model as it is.
     """
     if not ratios:
-        return pace
+        return step_time
     overall = _shrunken_median([math.log(ratio) for _, ratio in ratios])
     left: dict[TrialKind, list[float]] = {}
     for kind, ratio in ratios:
         left.setdefault(kind, []).append(math.log(ratio) - overall)
     kind_factors = {kind: math.exp(_shrunken_median(logs)) for kind, logs in left.items()}
-    return replace(pace, factor=math.exp(overall), kind_factors=kind_factors)
+    return replace(step_time, factor=math.exp(overall), kind_factors=kind_factors)
 
 
 def _shrunken_median(logs: Sequence[float]) -> float:
@@ -83,7 +83,7 @@ def approximate_row_tokens(rows: Rows, longest_tokens: int) -> tuple[int, ...]:
 
 
 def _ratio(
-    shape: ModelShape, trial: TrialRecord, pace: StepTimeModel, row_tokens: Sequence[int]
+    shape: ModelShape, trial: TrialRecord, step_time: StepTimeModel, row_tokens: Sequence[int]
 ) -> tuple[TrialKind, float] | None:
     """Returns the trial's kind and measured / predicted seconds.
 
@@ -100,4 +100,4 @@ def _ratio(
         tokens = min(rows[0], hp.cutoff_len)
     else:
         return None
-    return kind_of(workload), seconds / step_seconds(workload, pace, tokens)
+    return kind_of(workload), seconds / step_seconds(workload, step_time, tokens)
