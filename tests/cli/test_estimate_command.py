@@ -362,7 +362,7 @@ def test_comparison_of_a_study_with_itself_is_zero(
         ([*FIT, "--lora-rank", "99999999999"], ["--lora-rank", "not in the range"]),
         ([*FIT, "--batch", str(2**31), "--cutoff-len", str(2**31)], ["absurd sizes"]),
         ([*FIT, "--points", "rows.jsonl"], ["--model and --points"]),
-        ([*FIT, "--lora-target", "wo"], ["--lora-target 'wo'", "has no wo"]),
+        ([*FIT, "--lora-target", "wo"], ["lora_target 'wo'", "has no wo"]),
         ([*FIT, "--batch", "0"], ["--batch"]),
         (["nosuch.yaml"], ["nosuch.yaml", "no such study file"]),
         (["--points", "nosuch.jsonl"], ["nosuch.jsonl", "cannot be read"]),

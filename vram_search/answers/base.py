@@ -32,7 +32,7 @@ class Answer(AnswerPart):
     """A whole answer; `docs/schema/` holds the JSON schema of each."""
 
     schema_version: Literal[1] = Field(
-        1,
+        default=1,
         description="Version of this answer's schema. New keys keep the version; it is raised when "
         "a key is removed or changes its meaning.",
     )

@@ -42,7 +42,7 @@ def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
     except ValueError as error:
         names = ", ".join(linear.name for linear in shape.linears)
         raise InputError(
-            f"--lora-target {lora_target!r}: {error}",
+            f"lora_target {lora_target!r}: {error}",
             f"give {', '.join(LORA_TARGET_SETS)} or names with commas out of {names}",
         ) from None
 
@@ -55,6 +55,18 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
     """
     if name not in known:
         raise unknown(what, name, known)
+
+
+def check_number(name: str, value: int | None, highest: int, *, lowest: int = 1) -> None:
+    """Refuses a number out of range; None passes.
+
+    Raises:
+        InputError: with the range.
+    """
+    if value is not None and not lowest <= value <= highest:
+        raise InputError(
+            f"{name} {value} is out of range", f"give a number from {lowest} to {highest}"
+        )
 
 
 def unknown(what: str, name: str, known: Sequence[str], otherwise: str = "") -> InputError:

@@ -14,12 +14,9 @@ import click
 from vram_search.errors import InputError
 
 if TYPE_CHECKING:
+    from vram_search.answers.estimate import EstimateAnswer
     from vram_search.estimate.memory.hardware import Hardware
-    from vram_search.estimate.memory.workload import Workload
-    from vram_search.estimate.verdict import Verdict
-    from vram_search.spec import Card
 
-_TOTALS = ("allocated_bytes", "required_bytes", "process_bytes")
 _SIZE = click.IntRange(1, 2**31)
 _MODEL_OPTIONS = {
     "lora_rank": "--lora-rank",
@@ -126,11 +123,11 @@ def command(
     elif compare is not None:
         _print_comparison(compare, models, card, as_json)
     elif file is not None:
-        _print_verdicts(*_verdicts_of_file(file, card), as_json=as_json, with_changes=changes)
+        _print_answer(_estimate_file(file, card), as_json=as_json, with_changes=changes)
     else:
         assert model is not None, "_check_mode holds this"
-        source, verdicts = _verdicts_of_options(model, card, ctx.params)
-        _print_verdicts(source, verdicts, as_json=as_json, with_changes=changes)
+        answer = _estimate_model(model, card, ctx.params)
+        _print_answer(answer, as_json=as_json, with_changes=changes)
 
 
 def _check_mode(ctx: click.Context) -> None:
@@ -166,112 +163,43 @@ def _models_folder(models: Path | None) -> Path:
     return shipped("configs", "models") if models is None else models
 
 
-def _verdicts_of_options(
-    model: str, card: str | None, options: dict[str, Any]
-) -> tuple[dict[str, Any], list[Verdict]]:
-    from vram_search.answers.named import clean, find_card
-    from vram_search.estimate.memory_budget import MemoryBudget
-    from vram_search.estimate.verdict import judge
+def _estimate_model(model: str, card: str | None, options: dict[str, Any]) -> EstimateAnswer:
+    from vram_search.answers.estimate import estimate_model
 
-    found = find_card(card)
-    workload = _workload_of_options(model, found, options)
-    return {"model": model}, [judge(clean(model), workload, MemoryBudget.of(found, workload.shape))]
-
-
-def _workload_of_options(model: str, card: Card, options: dict[str, Any]) -> Workload:
-    from vram_search.answers.named import check_name, lora_modules
-    from vram_search.estimate.memory.workload import Workload
-    from vram_search.models import find_shape
-    from vram_search.spec.optimizers import OPTIMIZERS
-
-    shape = find_shape(model)
-    check_name("optimizer", options["optim"], list(OPTIMIZERS))
-    return Workload(
-        shape=shape,
-        lora_modules=lora_modules(shape, options["lora_target"]),
-        lora_rank=options["lora_rank"],
-        optimizer=options["optim"],
-        per_device_train_batch_size=options["batch"],
-        cutoff_len=options["cutoff_len"],
-        gradient_checkpointing=not options["no_checkpointing"],
-        gradient_accumulation_steps=options["accumulate"],
-        quantization=options["quantization"],
-        attention="eager" if options["eager"] else "sdpa",
-        prepare_for_kbit_training=options["prepare_kbit"],
-        fused_linear_cross_entropy=options["liger"],
-        per_device_eval_batch_size=options["eval_batch"],
-        eval_cutoff_len=options["cutoff_len"],
-        equal_lengths=False,
-        expandable_segments=card.platform == "linux",
+    same = ("lora_rank", "lora_target", "cutoff_len", "batch", "accumulate", "optim", "liger")
+    return estimate_model(
+        model,
+        card,
+        **{name: options[name] for name in (*same, "eager", "quantization", "eval_batch")},
+        checkpointing=not options["no_checkpointing"],
+        prepare_kbit=options["prepare_kbit"],
     )
 
 
-def _verdicts_of_file(file: Path, card: str | None) -> tuple[dict[str, Any], list[Verdict]]:
-    from vram_search.answers.named import clean, find_card
-    from vram_search.answers.training_file import is_recipe, study_workloads
-    from vram_search.estimate.memory_budget import MemoryBudget
-    from vram_search.estimate.verdict import judge
+def _estimate_file(file: Path, card: str | None) -> EstimateAnswer:
+    from vram_search.answers.estimate import estimate_file
 
-    if is_recipe(file):
-        from vram_search.estimate.recipes.load import load_recipe
-
-        recipe = load_recipe(file)
-        limit = MemoryBudget.of(find_card(card), recipe.workload.shape)
-        source: dict[str, Any] = {
-            "recipe": str(file),
-            "source": recipe.source,
-            "notes": recipe.notes,
-        }
-        return source, [judge(clean(file.name), recipe.workload, limit)]
-    study, hp, workloads = study_workloads(file, card)
-    source = {
-        "study": study.study,
-        "model": study.model.label,
-        "hyperparameters": hp.model_dump(mode="json", exclude={"learning_rate"}),
-    }
-    verdicts = [
-        judge(name, workload, MemoryBudget.of(study.card, workload.shape))
-        for name, workload in workloads.items()
-    ]
-    return source, verdicts
+    return estimate_file(file, card)
 
 
-def _print_verdicts(
-    source: dict[str, Any], verdicts: list[Verdict], *, as_json: bool, with_changes: bool
-) -> None:
+def _print_answer(answer: EstimateAnswer, *, as_json: bool, with_changes: bool) -> None:
     if as_json:
-        plans = [verdict.as_dict() for verdict in verdicts]
-        click.echo(json.dumps({**source, "plans": plans}, indent=2))
+        click.echo(json.dumps(answer.as_dict(), indent=2))
         return
-    from vram_search.report.verdict import budget_lines, verdict_line, verdict_lines
+    from vram_search.cli.estimate_words import (
+        budget_lines,
+        source_lines,
+        verdict_line,
+        verdict_lines,
+    )
 
-    subject = [*_source_lines(source), *budget_lines(verdicts[0].limit)]
+    subject = [*source_lines(answer), *budget_lines(answer.plan)]
     texts = []
-    for verdict in verdicts:
-        details = verdict_lines(verdict, with_changes=with_changes)
-        texts.append("\n".join([verdict_line(verdict), *subject, *details]))
+    for plan in answer.plans:
+        details = verdict_lines(plan, with_changes=with_changes)
+        texts.append("\n".join([verdict_line(plan), *subject, *details]))
         subject = []
     click.echo("\n\n".join(texts))
-
-
-def _source_lines(source: dict[str, Any]) -> list[str]:
-    """What was read, where the verdict's own name does not say it."""
-    from textwrap import wrap
-
-    from vram_search.answers.named import clean
-
-    if "recipe" in source:
-        texts = [f"{source['source']} recipe", *(f"note: {note}" for note in source["notes"])]
-    elif "study" in source:
-        values = ", ".join(f"{name} {value}" for name, value in source["hyperparameters"].items())
-        texts = [f"study {source['study']}, {source['model']}; published configuration:", values]
-    else:
-        texts = []
-    return [
-        line
-        for text in texts
-        for line in wrap(clean(text), 80, initial_indent="  ", subsequent_indent="    ")
-    ]
 
 
 def _print_points(file: Path, models: Path | None, card: str | None) -> None:
@@ -296,37 +224,19 @@ def _hardware(card: str | None) -> Hardware:
 def _print_comparison(
     files: tuple[Path, Path], models: Path | None, card: str | None, as_json: bool
 ) -> None:
+    from vram_search.answers.estimate_comparison import compare_estimates
     from vram_search.answers.named import clean
-    from vram_search.report.parts import PartDifference, difference_lines, part_differences
+    from vram_search.report.parts import PartDifference, difference_lines
 
-    a, b = (_side(file, models, card) for file in files)
-    parts = part_differences(a["parts"], b["parts"])
-    totals = [PartDifference(name, a[name], b[name]) for name in _TOTALS if name in a and name in b]
+    answer = compare_estimates(files, _models_folder(models), _hardware(card), card)
     if as_json:
-        sides = {"a": str(files[0]), "b": str(files[1])}
-        rows = {"parts": [p.as_dict() for p in parts], "totals": [t.as_dict() for t in totals]}
-        click.echo(json.dumps({**sides, **rows}, indent=2))
+        click.echo(json.dumps(answer.as_dict(), indent=2))
         return
-    for name, file, side in zip("AB", files, (a, b), strict=True):
-        click.echo(clean(f"{name}: {file}, peak ({side['moment']})"))
+    sides = ((answer.a, answer.a_moment), (answer.b, answer.b_moment))
+    for name, (file, moment) in zip("AB", sides, strict=True):
+        click.echo(clean(f"{name}: {file}, peak ({moment})"))
+    parts, totals = (
+        [PartDifference(part.name, part.a_bytes, part.b_bytes) for part in rows]
+        for rows in (answer.parts, answer.totals)
+    )
     click.echo("\n".join([*difference_lines(parts), *difference_lines(totals)[1:]]))
-
-
-def _side(file: Path, models: Path | None, card: str | None) -> dict[str, Any]:
-    """What --json prints of a JSON row, a study's chosen plan (else its smallest) or a recipe."""
-    from vram_search.answers.points import load_point
-    from vram_search.answers.training_file import is_recipe, study_workloads
-    from vram_search.estimate.memory.predict import predict_plausible
-
-    if file.suffix in (".json", ".jsonl"):
-        point = load_point(file, _models_folder(models))
-        if isinstance(point, dict):
-            return point
-        workload = point.workload
-    elif is_recipe(file):
-        from vram_search.estimate.recipes.load import load_recipe
-
-        workload = load_recipe(file).workload
-    else:
-        workload = next(iter(study_workloads(file, card)[2].values()))
-    return predict_plausible(workload, _hardware(card)).as_dict()

@@ -31,17 +31,6 @@ class Largest:
     at_limit: bool
     """Nothing larger was tried."""
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "cutoff_len": self.cutoff_len,
-            "per_device_train_batch_size": self.micro_batch,
-            "lora_rank": self.lora_rank,
-            "required_bytes": self.required_bytes,
-            "fits": self.fits,
-            "at_limit": self.at_limit,
-        }
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -38,25 +38,6 @@ class Verdict:
         budget = self.limit.budget_bytes
         return round(100 * self.spare_bytes / budget, 2) if budget > 0 else None
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "name": self.name,
-            "card": self.limit.card.name,
-            "fits": self.fits,
-            "budget_bytes": self.limit.budget_bytes,
-            "context_bytes": self.limit.hardware.context_bytes,
-            "context_origin": self.limit.origin,
-            "margin": round(self.limit.margin, 9),
-            "not_modelled": list(self.not_modelled),
-            "spare_bytes": self.spare_bytes,
-            "spare_percent": self.spare_percent,
-            **self.estimate.as_dict(),
-            "trainable_parameters": self.estimate.trainable_parameters,
-            "changes": [vars(change) for change in self.changes],
-            "changes_to_fit": self.changes_to_fit,
-        }
-
 
 def judge(name: str, workload: Workload, limit: MemoryBudget) -> Verdict:
     """A workload's estimate, and the changes that would save bytes.

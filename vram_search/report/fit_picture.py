@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from typing import Protocol
 
-from vram_search.estimate.max_fit import Cell, Grid
 from vram_search.units import GIB, format_bytes
 
 TIGHT = 0.95
@@ -27,6 +28,25 @@ _WIDTH, _HEIGHT, _LEFT, _TOP = 84, 34, 110, 92
 _LEGEND_WIDTH = 204
 _TITLE_LETTERS, _SUBTITLE_LETTERS = 58, 90
 """What the picture's width holds at their sizes."""
+
+
+class Cell(Protocol):
+    """One cutoff_len with one micro-batch."""
+
+    @property
+    def cutoff_len(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def required_bytes(self) -> int: ...
+    @property
+    def share(self) -> float: ...
+    @property
+    def fits(self) -> bool: ...
+
+
+Grid = Sequence[Sequence[Cell]]
+"""Rows of cells; a row has one cutoff_len, a column one micro-batch."""
 
 
 def mark(cell: Cell) -> str:

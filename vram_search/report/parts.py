@@ -63,15 +63,6 @@ class PartDifference:
     def difference_bytes(self) -> int:
         return self.b_bytes - self.a_bytes
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "name": self.name,
-            "a_bytes": self.a_bytes,
-            "b_bytes": self.b_bytes,
-            "difference_bytes": self.difference_bytes,
-        }
-
 
 def part_differences(a: Mapping[str, int], b: Mapping[str, int]) -> list[PartDifference]:
     """Every part of either side, the largest difference first."""

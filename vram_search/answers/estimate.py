@@ -1,0 +1,254 @@
+"""Answers `estimate`: predicted bytes of a configuration against a card. Imports no SQLAlchemy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from vram_search.answers.base import Answer, AnswerPart
+from vram_search.answers.named import (
+    check_name,
+    check_number,
+    clean,
+    find_card,
+    lora_modules,
+)
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.memory_budget import MemoryBudget, Origin
+from vram_search.estimate.verdict import Verdict, judge
+from vram_search.models import find_shape
+from vram_search.spec.optimizers import OPTIMIZERS
+
+MAX_SIZE = 2**31
+OUTSIDE_TORCH = ("allocator_slack", "context")
+"""Parts of the process that are not allocated."""
+
+
+class ChangeAnswer(AnswerPart):
+    """A change that saves bytes, made alone."""
+
+    name: str = Field(description="Keys and values as LLaMA-Factory spells them.")
+    cost: str = Field(description="The price of the change, in a few words.")
+    saved_bytes: int = Field(description="Of the required bytes.")
+    fits: bool = Field(description="True if the configuration fits with this change alone.")
+
+
+class PlanAnswer(AnswerPart):
+    """Predicted bytes of one memory plan, and whether it fits the card."""
+
+    name: str
+    card: str = Field(description="Slug of configs/cards.")
+    fits: bool
+    budget_bytes: int = Field(description="Bytes that the allocator may take on the card.")
+    context_bytes: int = Field(description="Taken by CUDA's context.")
+    context_origin: Origin = Field(
+        description="Source of the context's bytes: assumed, measured (the card's file), or "
+        "calibrated on this machine."
+    )
+    margin: float = Field(description="Share added to required bytes; 0.02 is 2 %.")
+    not_modelled: list[str] = Field(
+        description="Reasons why the estimate is a generic one; empty if the family is modelled."
+    )
+    spare_bytes: int = Field(
+        description="Budget minus required bytes and margin; below 0 if it does not fit."
+    )
+    spare_percent: float | None = Field(description="Of the budget; null if the card has none.")
+    allocated_bytes: int = Field(description="torch's max_memory_allocated.")
+    reserved_bytes: int = Field(description="torch's max_memory_reserved on a roomy card.")
+    required_bytes: int = Field(
+        description="Smallest allocator limit under which the run completes."
+    )
+    process_bytes: int = Field(description="Bytes that NVML shows for the process.")
+    moment: str = Field(description="The moment of the peak.")
+    parts: dict[str, int] = Field(description="Bytes of the process by part.")
+    trainable_parameters: int
+    changes: list[ChangeAnswer] = Field(description="The cheapest first.")
+    changes_to_fit: list[str] | None = Field(
+        description="Changes that make it fit together: empty if it fits, null if all of them are "
+        "not enough."
+    )
+    card_title: str
+    total_bytes: int = Field(description="Of the card.")
+    reserve_bytes: int = Field(description="Left on the card for the display and other programs.")
+    needed_bytes: float = Field(description="Required bytes with their margin.")
+
+    @property
+    def allocated_parts(self) -> dict[str, int]:
+        """Bytes of the allocated peak by part."""
+        return {name: size for name, size in self.parts.items() if name not in OUTSIDE_TORCH}
+
+
+class EstimateAnswer(Answer):
+    """Predicted bytes; `fits`, `required_bytes` and `parts` are those of the first plan."""
+
+    plans: list[PlanAnswer] = Field(
+        description="One plan; for a study the chosen plan, if one fits, and the smallest."
+    )
+
+    @property
+    def plan(self) -> PlanAnswer:
+        """The first plan."""
+        return self.plans[0]
+
+    @property
+    def fits(self) -> bool:
+        """Whether required bytes and margin are within the card's budget."""
+        return self.plan.fits
+
+    @property
+    def required_bytes(self) -> int:
+        """Smallest allocator limit under which the run completes."""
+        return self.plan.required_bytes
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes of the process by part."""
+        return self.plan.parts
+
+    @property
+    def spare_bytes(self) -> int:
+        """Budget minus required bytes and margin; below 0 if it does not fit."""
+        return self.plan.spare_bytes
+
+
+class ModelEstimate(EstimateAnswer):
+    """Of a model with options."""
+
+    model: str
+
+
+class RecipeEstimate(EstimateAnswer):
+    """Of a recipe of LLaMA-Factory or Axolotl."""
+
+    recipe: str = Field(description="Path of the file.")
+    source: str = Field(description="The tool that the recipe is for.")
+    notes: list[str] = Field(description="Sentences on keys that the estimate reads otherwise.")
+
+
+class StudyEstimate(EstimateAnswer):
+    """Of a published configuration in a study's search space."""
+
+    study: str
+    model: str
+    hyperparameters: dict[str, Any] = Field(description="Named as in a study file.")
+
+
+def estimate_model(
+    model: str,
+    card: str | None,
+    *,
+    lora_rank: int = 8,
+    lora_target: str = "all",
+    cutoff_len: int = 1024,
+    batch: int = 1,
+    accumulate: int = 1,
+    optim: str = "adamw_8bit",
+    checkpointing: bool = True,
+    liger: bool = False,
+    eager: bool = False,
+    quantization: str = "nf4",
+    eval_batch: int = 0,
+    prepare_kbit: bool = False,
+) -> ModelEstimate:
+    """Predicts the peak bytes of a model's QLoRA training on a card; arguments as in `estimate`.
+
+    Raises:
+        InputError: a name is not known, or a number is out of range.
+    """
+    sizes = {
+        "lora_rank": lora_rank,
+        "cutoff_len": cutoff_len,
+        "batch": batch,
+        "accumulate": accumulate,
+    }
+    for name, value in sizes.items():
+        check_number(name, value, MAX_SIZE)
+    check_number("eval_batch", eval_batch, MAX_SIZE, lowest=0)
+    found_card, shape = find_card(card), find_shape(model)
+    check_name("optimizer", optim, list(OPTIMIZERS))
+    check_name("quantization", quantization, ("nf4", "int8", "none"))
+    workload = Workload(
+        shape=shape,
+        lora_modules=lora_modules(shape, lora_target),
+        lora_rank=lora_rank,
+        optimizer=optim,
+        per_device_train_batch_size=batch,
+        cutoff_len=cutoff_len,
+        gradient_checkpointing=checkpointing,
+        gradient_accumulation_steps=accumulate,
+        quantization=quantization,
+        attention="eager" if eager else "sdpa",
+        prepare_for_kbit_training=prepare_kbit,
+        fused_linear_cross_entropy=liger,
+        per_device_eval_batch_size=eval_batch,
+        eval_cutoff_len=cutoff_len,
+        equal_lengths=False,
+        expandable_segments=found_card.platform == "linux",
+    )
+    verdict = judge(clean(model), workload, MemoryBudget.of(found_card, shape))
+    return ModelEstimate(model=model, plans=[_plan(verdict)])
+
+
+def estimate_file(file: Path, card: str | None = None) -> StudyEstimate | RecipeEstimate:
+    """Predicts the peak bytes of a study's published configuration, or of a recipe.
+
+    Args:
+        file: a study, or a YAML file of LLaMA-Factory or Axolotl.
+        card: slug of a card; a study names its own.
+
+    Raises:
+        InputError: the file cannot be used, or the card is not known.
+    """
+    from vram_search.answers.training_file import is_recipe, study_workloads
+
+    if is_recipe(file):
+        from vram_search.estimate.recipes.load import load_recipe
+
+        recipe = load_recipe(file)
+        limit = MemoryBudget.of(find_card(card), recipe.workload.shape)
+        verdict = judge(clean(file.name), recipe.workload, limit)
+        return RecipeEstimate(
+            recipe=str(file), source=recipe.source, notes=list(recipe.notes), plans=[_plan(verdict)]
+        )
+    study, hp, workloads = study_workloads(file, card)
+    verdicts = [
+        judge(name, workload, MemoryBudget.of(study.card, workload.shape))
+        for name, workload in workloads.items()
+    ]
+    return StudyEstimate(
+        study=study.study,
+        model=study.model.label,
+        hyperparameters=hp.model_dump(mode="json", exclude={"learning_rate"}),
+        plans=[_plan(verdict) for verdict in verdicts],
+    )
+
+
+def _plan(verdict: Verdict) -> PlanAnswer:
+    limit, estimate = verdict.limit, verdict.estimate
+    return PlanAnswer(
+        name=verdict.name,
+        card=limit.card.name,
+        fits=verdict.fits,
+        budget_bytes=limit.budget_bytes,
+        context_bytes=limit.hardware.context_bytes,
+        context_origin=limit.origin,
+        margin=round(limit.margin, 9),
+        not_modelled=list(verdict.not_modelled),
+        spare_bytes=verdict.spare_bytes,
+        spare_percent=verdict.spare_percent,
+        allocated_bytes=estimate.allocated_bytes,
+        reserved_bytes=estimate.reserved_bytes,
+        required_bytes=estimate.required_bytes,
+        process_bytes=estimate.process_bytes,
+        moment=estimate.moment,
+        parts=estimate.parts,
+        trainable_parameters=estimate.trainable_parameters,
+        changes=[ChangeAnswer(**vars(change)) for change in verdict.changes],
+        changes_to_fit=verdict.changes_to_fit,
+        card_title=limit.card.label,
+        total_bytes=limit.card.total_bytes,
+        reserve_bytes=limit.card.reserve_bytes,
+        needed_bytes=limit.needed_bytes(estimate.required_bytes),
+    )

@@ -1,0 +1,98 @@
+"""Prints the answer of `estimate` for a terminal of 80 columns: fits or not, parts, changes."""
+
+from __future__ import annotations
+
+import textwrap
+
+from vram_search.answers.estimate import EstimateAnswer, PlanAnswer, RecipeEstimate, StudyEstimate
+from vram_search.answers.memory_budget import CardAnswer
+from vram_search.answers.named import clean
+from vram_search.report.parts import WIDTH, stacked_bar
+from vram_search.units import format_bytes
+
+_NAME_WIDTH = 34
+
+
+def verdict_line(plan: PlanAnswer) -> str:
+    """The answer in one line: "fits NVIDIA L4: 3.10 GiB to spare"."""
+    word, what = ("fits", "to spare") if plan.fits else ("does not fit", "too much")
+    return f"{word} {plan.card_title}: {format_bytes(abs(plan.spare_bytes))} {what}"
+
+
+def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
+    """What stands below the answer's line; `with_changes` also where it fits."""
+    needed = format_bytes(plan.needed_bytes)
+    words = (
+        f"{plan.name}: {format_bytes(plan.required_bytes)} required, {needed} with a "
+        f"margin of {100 * plan.margin:.1f} %"
+    )
+    lines = [
+        *_wrapped(words),
+        *_wrapped(
+            f"peak ({plan.moment}): {format_bytes(plan.allocated_bytes)} allocated; "
+            f"{plan.trainable_parameters:,} parameters are trained"
+        ),
+        *generic_lines(plan.not_modelled, plan.margin),
+        "",
+        *stacked_bar(plan.allocated_parts, plan.required_bytes, plan.budget_bytes),
+    ]
+    if with_changes or not plan.fits:
+        lines += ["", *_change_lines(plan)]
+    return lines
+
+
+def source_lines(answer: EstimateAnswer) -> list[str]:
+    """The file that was read, if the plan's own name does not say it."""
+    if isinstance(answer, RecipeEstimate):
+        texts = [f"{answer.source} recipe", *(f"note: {note}" for note in answer.notes)]
+    elif isinstance(answer, StudyEstimate):
+        values = ", ".join(f"{name} {value}" for name, value in answer.hyperparameters.items())
+        texts = [f"study {answer.study}, {answer.model}; published configuration:", values]
+    else:
+        texts = []
+    return [line for text in texts for line in _wrapped(clean(text))]
+
+
+def budget_lines(card: CardAnswer | PlanAnswer) -> list[str]:
+    """The budget as a sum, and where the bytes of context and workspaces are from."""
+    return [
+        f"  budget {format_bytes(card.budget_bytes)} = {format_bytes(card.total_bytes)} of the "
+        f"card - {format_bytes(card.reserve_bytes)} reserve - "
+        f"{format_bytes(card.context_bytes)} context",
+        f"  context and workspaces: {card.context_origin}",
+    ]
+
+
+def generic_lines(not_modelled: list[str], margin: float) -> list[str]:
+    """The warning of a generic estimate; nothing for a family that is modelled."""
+    if not not_modelled:
+        return []
+    words = (
+        f"generic estimate, not modelled: {'; '.join(not_modelled)}; allow ±{100 * margin:.0f} %"
+    )
+    return _wrapped(words)
+
+
+def _wrapped(words: str) -> list[str]:
+    return textwrap.wrap(words, WIDTH, initial_indent="  ", subsequent_indent="    ")
+
+
+def _change_lines(plan: PlanAnswer) -> list[str]:
+    if not plan.changes:
+        return ["no change that is tried here saves bytes"]
+    head, alone = "changes, the cheapest first", "" if plan.fits else "alone"
+    lines = [f"{head:<{_NAME_WIDTH}}  {'saves':>10}  {alone:<5}  costs"]
+    for change in plan.changes:
+        name, *more = change.name.split(", ")
+        fits = "fits" if change.fits and not plan.fits else ""
+        saved = format_bytes(change.saved_bytes)
+        lines.append(f"  {name:<{_NAME_WIDTH - 2}}  {saved:>10}  {fits:<5}  {change.cost}")
+        lines += [f"    {name}" for name in more]
+    if plan.fits:
+        return lines
+    if plan.changes_to_fit is None:
+        return [*lines, "all of them together are not enough"]
+    if len(plan.changes_to_fit) > 1:
+        words = f"fits with: {'; '.join(plan.changes_to_fit)}"
+        lines += textwrap.wrap(words, WIDTH, subsequent_indent="  ")
+    return lines
