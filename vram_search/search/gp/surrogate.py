@@ -3,6 +3,19 @@
 Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), chapters 2 and 5; several
 tasks as in Bonilla, Chai and Williams, Multi-task Gaussian Process Prediction (2008), with one
 correlation between this search and every other.
+
+Notation (Rasmussen and Williams, algorithm 2.1; Optuna's `_gp/gp.py` uses the same letters):
+
+    X [n, d]       points of this search and of the others
+    y [n]          their standardized losses
+    k(x, x')       Matern kernel with smoothness 5/2, times the correlation of the two searches
+    Lambda [n]     noise variances
+    K = k(X, X) + diag(Lambda)    `covariance`
+    L L^T = K      Cholesky factor, `factor`
+    alpha = K^-1 y = L^-T L^-1 y  `weights`
+    log p(y | X) = -y^T alpha / 2 - sum_i log L_ii + constant
+    k_* = k(x_*, X),  v = L^-1 k_*
+    mean = k_*^T alpha,  variance = k(x_*, x_*) - v^T v
 """
 
 from __future__ import annotations
@@ -10,22 +23,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Factor = NDArray[np.floating[Any]]
+"""A lower triangular matrix, as numpy types the result of `cholesky`."""
 
 CORRELATIONS = (0.0, 0.6, 0.9)
 """Between this search and earlier ones; the likeliest is taken."""
 STRETCHES = (0.7, 1.2)
-"""Of the length scales, likewise."""
+"""Factors of the length scales; the likeliest is taken."""
 FIRST_SPREAD = 0.1
-"""Deviation of a search's losses while there is one (logarithms)."""
-FAR = -20.0
-"""Standard deviations above the reference."""
+"""Standard deviation of a search's losses (logarithms) while there is only one."""
+ASYMPTOTIC_BELOW = -20.0
+"""Standardized improvement z from which on expected improvement is computed by its asymptote."""
 OWN_NOISE, TASK_NOISE = 0.01, 0.05
-"""Variances, where a task's own is 1."""
+"""Noise variances of this search's and of other searches' losses, standardized."""
+BLOCK = 64
+"""Rows that a triangular system is solved by at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +55,9 @@ class Task:
 
 
 class Surrogate:
-    """What losses are expected where.
+    """The Gaussian process, fitted to this search's losses and to other searches.
+
+    Of a grid of length scales and correlations the most likely one is taken.
 
     Args:
         points: [n, d] of this search's trials.
@@ -68,7 +88,7 @@ class Surrogate:
                 variances[: len(losses)] += noise / spread**2
                 covariance += np.diag(variances)
                 factor = np.linalg.cholesky(covariance)
-                weights = np.linalg.solve(covariance, targets)
+                weights = solve_cholesky(factor, targets)
                 likelihood = (
                     -0.5 * float(targets @ weights)
                     - float(np.log(np.diag(factor)).sum())
@@ -81,20 +101,21 @@ class Surrogate:
                     self._factor, self._weights = factor, weights
 
     def _expected_by_others(self, covariance: Array, others: Array) -> Array:
-        """[n] of this search's points, on the other tasks' scale."""
+        """The other tasks' predictions [n] at this search's points, on their scale."""
         own = self._is_own
         if not len(others):
             return np.zeros(int(own.sum()))
         among = covariance[np.ix_(~own, ~own)] + TASK_NOISE * np.eye(len(others))
-        expected: Array = covariance[np.ix_(own, ~own)] @ np.linalg.solve(among, others)
+        weights = solve_cholesky(np.linalg.cholesky(among), others)
+        expected: Array = covariance[np.ix_(own, ~own)] @ weights
         return expected
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Means and standard deviations [m] at points [m, d], on the losses' scale."""
         shared = np.where(self._is_own, 1.0, self.correlation)
         kernel = matern(points, self._points, self._scales) * shared
-        half = np.linalg.solve(self._factor, kernel.T)
-        variance = np.maximum(1.0 - (half**2).sum(axis=0), 1e-9)
+        v = solve_lower(self._factor, kernel.T)
+        variance = np.maximum(1.0 - (v**2).sum(axis=0), 1e-9)
         return self._center + self._spread * (kernel @ self._weights), self._spread * np.sqrt(
             variance
         )
@@ -114,6 +135,24 @@ def _scale(losses: Array, expected: Array) -> tuple[float, float]:
     return float((losses - spread * expected).mean()), spread
 
 
+def solve_lower(factor: Factor, values: Array) -> Array:
+    """Solves L x = b for a lower triangular L [n, n] and b [n] or [n, m], by forward substitution
+    in blocks. (scipy.linalg.solve_triangular would need scipy.)"""
+    solution = np.empty_like(values)
+    for start in range(0, len(factor), BLOCK):
+        rows = slice(start, start + BLOCK)
+        left = values[rows] - factor[rows, :start] @ solution[:start]
+        solution[rows] = np.linalg.solve(factor[rows, rows], left)
+    return solution
+
+
+def solve_cholesky(factor: Factor, values: Array) -> Array:
+    """Solves L L^T x = b for the Cholesky factor L [n, n] and b [n] or [n, m]."""
+    # L^T with rows and columns reversed is lower triangular.
+    half = solve_lower(factor, values)
+    return solve_lower(factor.T[::-1, ::-1], half[::-1])[::-1]
+
+
 def matern(one: Array, other: Array, scales: Array) -> Array:
     """Matern kernel with smoothness 5/2, [n, m] of points [n, d] and [m, d]."""
     squares = np.zeros((len(one), len(other)))
@@ -125,14 +164,15 @@ def matern(one: Array, other: Array, scales: Array) -> Array:
 
 
 def log_expected_improvement(means: Array, deviations: Array, reference: float) -> Array:
-    """Logarithm of by how much losses are expected to fall below the reference, [n].
+    """Logarithm [n] of the expected improvement on the reference, of losses with these means and
+    standard deviations [n].
 
-    Far above the reference, where the difference of its two terms is lost to rounding, by the first
-    term of its asymptotic series.
+    Far above the reference, where the difference of its two terms is lost to rounding, it is the
+    first term of its asymptotic series.
     """
     z = (reference - means) / deviations
     density = -z * z / 2 - math.log(math.sqrt(2 * math.pi))
-    far = z < FAR
+    far = z < ASYMPTOTIC_BELOW
     near = np.where(far, 0.0, z)
     share = np.where(far, 1.0, near * normal_cdf(near) + np.exp(np.where(far, 0.0, density)))
     logarithm: Array = np.log(deviations) + np.where(
@@ -142,5 +182,5 @@ def log_expected_improvement(means: Array, deviations: Array, reference: float) 
 
 
 def normal_cdf(z: Array) -> Array:
-    """Of the standard normal distribution, exact in its lower tail too."""
+    """Distribution function of the standard normal distribution, exact in its lower tail too."""
     return 0.5 * np.array([math.erfc(-one / math.sqrt(2)) for one in z])
