@@ -236,7 +236,8 @@ TRAINING = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
     [
         ("vram_search.cli.main", {*TRAINING, "optuna", "alembic", "rich", "sqlalchemy"}),
         ("vram_search.cli.best", {*TRAINING, "optuna", "alembic", "rich"}),
-        ("vram_search.search", TRAINING),
+        ("vram_search.search.study", TRAINING),
+        ("vram_search.report.why.explain", {*TRAINING, "optuna", "alembic", "numpy"}),
         ("vram_search.worker.run", TRAINING),
         ("vram_search.export", {*TRAINING, "optuna", "alembic"}),
     ],

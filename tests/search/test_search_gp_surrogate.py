@@ -6,14 +6,21 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern
 
+from vram_search.search.gp import surrogate
 from vram_search.search.gp.surrogate import (
+    BLOCK,
+    OWN_NOISE,
     Array,
     Surrogate,
     Task,
     log_expected_improvement,
     matern,
     normal_cdf,
+    solve_cholesky,
+    solve_lower,
 )
 
 ONE_DIMENSION = np.array([1.0])
@@ -44,6 +51,37 @@ def test_expectation_goes_through_the_data_and_is_sure_of_it() -> None:
     assert means == pytest.approx(valley(points), abs=0.15)
     _, between = fitted(points, valley(points)).predict(line(1.5))
     assert (deviations < between).all()
+
+
+def test_predictions_equal_those_of_scikit_learn_with_the_same_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(surrogate, "STRETCHES", (1.0,))
+    draw = np.random.default_rng(0)
+    points, new = draw.normal(size=(80, 3)), draw.normal(size=(40, 3))
+    losses = np.sin(points).sum(axis=1) + draw.normal(scale=0.1, size=80)
+    noise, scales = draw.uniform(1e-6, 0.1, size=80), np.array([0.6, 1.5, 3.0])
+    means, deviations = Surrogate(points, losses, noise, (), scales).predict(new)
+
+    center, spread = losses.mean(), losses.std()
+    regressor = GaussianProcessRegressor(
+        Matern(length_scale=scales, nu=2.5), alpha=OWN_NOISE + noise / spread**2, optimizer=None
+    )
+    regressor.fit(points, (losses - center) / spread)
+    expected_means, expected_deviations = regressor.predict(new, return_std=True)
+    np.testing.assert_allclose(means, center + spread * expected_means, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(deviations, spread * expected_deviations, rtol=1e-7)
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5])
+@pytest.mark.parametrize("columns", [(), (7,)])
+def test_triangular_systems_are_solved(size: int, columns: tuple[int, ...]) -> None:
+    draw = np.random.default_rng(size)
+    root, values = draw.normal(size=(size, size)), draw.normal(size=(size, *columns))
+    matrix = root @ root.T + size * np.eye(size)
+    factor = np.linalg.cholesky(matrix)
+    np.testing.assert_allclose(factor @ solve_lower(factor, values), values, atol=1e-9)
+    np.testing.assert_allclose(matrix @ solve_cholesky(factor, values), values, atol=1e-9)
 
 
 def test_far_from_the_data_the_mean_and_the_losses_deviation_are_expected() -> None:

@@ -126,8 +126,11 @@ class GpPruner(BasePruner):
         self._sampler = sampler
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial at the last rung that it reported."""
-        trials = observe(study.get_trials(deepcopy=False), self._sampler.problem)
+        """Whether to stop the trial at the rung that it reported last; never at its end."""
+        problem = self._sampler.problem
+        if trial.last_step is None or trial.last_step >= len(problem.rungs):
+            return False
+        trials = observe(study.get_trials(deepcopy=False), problem)
         current = next((one for one in trials if one.number == trial.number), None)
         if current is None:
             return False  # not all of the space's hyperparameters were suggested
