@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors", "units", "spec", "store", "estimate", "search"},
     "answers": {
         "errors",
+        "data",
         "gpu",
         "models",
         "typed_fields",

@@ -21,6 +21,7 @@ COMMANDS = {
     "pareto": "What each GiB buys: eval_loss against required VRAM.",
     "importance": "What mattered: the hyperparameters' share of the spread.",
     "why": "Why a trial ended as it did, with the figures.",
+    "data": "What would be trained: forms, tokens, cutoffs, rows as text.",
     "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
     "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
     "calibrate": "Measure this card's context and workspaces.",

@@ -96,9 +96,30 @@ def command(
 
     prepared = prepare(study, lambda text: click.echo(text, err=True))
     if dry_run:
+        _check_template(prepared)
         _show_dry_run(prepared, stop, as_json=as_json)
         return
     _run(prepared, stop, accept_changes=accept_changes, as_json=as_json)
+
+
+def _check_template(prepared: Prepared) -> None:
+    """Encodes the rows where the tokenizer is here, as a run would before it loads the model.
+
+    Raises:
+        InputError: the chat template refuses a row.
+    """
+    from vram_search.data.rows_report import RowsQuestion
+    from vram_search.worker.count_rows import count_rows
+
+    study = prepared.study
+    question = RowsQuestion(
+        dataset=study.dataset, seed=study.seed, tokenizer=prepared.tokenizer, is_local=True
+    )
+    counted = count_rows(question)
+    for note in counted.notes:
+        click.echo(f"note: {note}", err=True)
+    if not counted.has_tokenizer:
+        click.echo("note: the tokenizer is not here: the chat template is not checked", err=True)
 
 
 def _deadline(hours: float | None, until: str | None) -> float | None:

@@ -1,0 +1,100 @@
+"""`vram-search data` shows what would be trained; `run --dry-run` finds what would be refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vram_search.answers.data import histogram, percentile, suggested_cutoff
+from vram_search.train.tokenizer import byte_tokenizer
+
+ALTERNATING = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def vram_search(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vram_search", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def talk(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Rows, one of them bad and one repeated, and a tokenizer whose template is strict."""
+    rows = [talk(("user", f"ask {n}"), ("assistant", "yes " * n)) for n in range(1, 19)]
+    rows += [rows[3], talk(("user", "only asked"))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = ALTERNATING
+    tokenizer.save_pretrained(tmp_path / "tok")
+    return tmp_path
+
+
+def test_rows_are_shown_with_their_tokens_and_the_learnt_part_marked(folder: Path) -> None:
+    done = vram_search("data", "rows.jsonl", "--model", "tok", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "17 training, 2 evaluation; 1 cannot be used" in done.stdout
+    assert "messages: 20" in done.stdout
+    assert "<user>ask 1</><assistant>\n>>>yes </><<<" in done.stdout
+    assert "cutoff_len" in done.stdout and "suggested cutoff_len: 128" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_json_counts_what_repeats(folder: Path) -> None:
+    done = vram_search("data", "rows.jsonl", "--json", "--eval", "rows.jsonl", folder=folder)
+    answer = json.loads(done.stdout)
+    assert (answer["train_rows"], answer["duplicates"], answer["overlap"]) == (19, 1, 19)
+    assert answer["lengths"]["unit"] == "characters"
+    assert answer["suggested_cutoff_len"] is None
+
+
+def test_missing_file_is_one_message(folder: Path) -> None:
+    done = vram_search("data", "gone.jsonl", folder=folder)
+    assert done.returncode == 2
+    assert "no such file" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_dry_run_finds_a_row_that_the_template_refuses(folder: Path) -> None:
+    shape = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 512}
+    (folder / "config.json").write_text(json.dumps(shape))
+    rows = [talk(("user", "a"), ("user", "b"), ("assistant", "c"))] * 4
+    (folder / "odd.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    study = {
+        "study": "odd",
+        "model": {"weights": "random", "shape": "config.json", "tokenizer": "tok"},
+        "dataset": {"train": "odd.jsonl"},
+        "card": "rtx-4090-24gb",
+        "search_space": {"lora_target": ["qv"], "cutoff_len": [64], "batch_size": [2]},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    done = vram_search("run", "study.yaml", "--dry-run", folder=folder)
+    assert done.returncode == 2
+    assert "(it begins 'a'): the chat template refuses it: roles must alternate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_lengths_are_summed_up() -> None:
+    lengths = [*range(1, 100), 1000]
+    assert [percentile(lengths, share) for share in (0, 50, 99, 100)] == [1, 50, 99, 1000]
+    assert sum(rows for _, _, rows in histogram(lengths)) == 100
+    assert histogram([5, 5]) == [(5, 5, 2)]
+    assert [suggested_cutoff([size]) for size in (9, 200, 257, 1024)] == [16, 256, 512, 1024]

@@ -1,0 +1,166 @@
+"""`vram-search data FILE`: what would be trained, before any training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vram_search.cli.options import json_option, print_json
+from vram_search.errors import InputError
+
+if TYPE_CHECKING:
+    from vram_search.answers.data import DataAnswer
+    from vram_search.spec import StudySpec
+    from vram_search.spec.dataset import DatasetSpec
+
+_BAR_WIDTH = 40
+_LONGEST_TEXT = 600
+"""Characters of a row's piece that are shown."""
+_SEED = 42
+
+
+@click.command("data", short_help="What would be trained: forms, tokens, cutoffs, rows as text.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--model", metavar="NAME", help="Folder or hub name whose tokenizer counts.")
+@click.option("--eval", "evaluation", metavar="FILE", help="Evaluation rows; default: a split.")
+@click.option("--template", metavar="NAME", help="Chat template by name, or a .jinja file.")
+@click.option(
+    "--dataset-dir", metavar="FOLDER", help="Folder of a dataset_info.json (LLaMA-Factory)."
+)
+@click.option("--rows", "shown", type=click.IntRange(0, 100), default=3, help="Rows to show (3).")
+@json_option
+def command(
+    files: tuple[str, ...],
+    model: str | None,
+    evaluation: str | None,
+    template: str | None,
+    dataset_dir: str | None,
+    shown: int,
+    as_json: bool,
+) -> None:
+    """Reads rows as a search would, and shows what it would train.
+
+    FILE is a data file, a folder, a hub name, or a study file, whose model then counts. The text
+    between >>> and <<< is what is learnt.
+
+    \b
+    Examples:
+      vram-search data rows.jsonl
+      vram-search data rows.csv --model Qwen/Qwen3-4B
+      vram-search data my-study.yaml --json
+    """
+    from vram_search.answers.data import data_answer
+
+    study = _study(files)
+    if study is not None:
+        dataset, seed, cutoffs = study.dataset, study.seed, study.search_space.cutoff_len
+        tokenizer = model or study.model.tokenizer or study.model.model_name_or_path
+    else:
+        dataset, seed, cutoffs = _dataset(files, evaluation, template, dataset_dir), _SEED, ()
+        tokenizer = model
+    if tokenizer is not None and Path(tokenizer).expanduser().is_dir():
+        tokenizer = str(Path(tokenizer).expanduser().resolve())
+    answer = data_answer(dataset, seed, tokenizer, cutoffs, shown, _show_progress)
+    if sys.stderr.isatty():
+        click.echo("\r" + " " * _BAR_WIDTH + "\r", nl=False, err=True)
+    if as_json:
+        print_json(answer.as_dict())
+    else:
+        click.echo("\n".join(_lines(answer)))
+
+
+def _show_progress(rows: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{rows:,} rows are counted", nl=False, err=True)
+
+
+def _study(files: tuple[str, ...]) -> StudySpec | None:
+    if len(files) != 1 or not files[0].endswith((".yaml", ".yml")):
+        return None
+    from vram_search.gpu.this_card import card_here
+    from vram_search.spec import load_study
+
+    return load_study(Path(files[0]), card_here=card_here)
+
+
+def _dataset(
+    files: tuple[str, ...], evaluation: str | None, template: str | None, dataset_dir: str | None
+) -> DatasetSpec:
+    from pydantic import ValidationError
+
+    from vram_search.spec.dataset import DatasetSpec
+
+    given: dict[str, Any] = {
+        "train": files[0] if len(files) == 1 else list(files),
+        "eval": evaluation,
+        "template": template,
+        "dataset_dir": dataset_dir,
+    }
+    try:
+        return DatasetSpec.model_validate(given, context={"folder": Path.cwd()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{first['input']}: {first['msg'].removeprefix('Value error, ')}",
+            "name a data file, a folder, a hub name like org/name, or a study file",
+        ) from None
+
+
+def _lines(answer: DataAnswer) -> Iterator[str]:
+    from vram_search.report.words import wrapped
+
+    def field(name: str, text: str) -> list[str]:
+        return wrapped(text, f"  {name:<12}", " " * 14)
+
+    yield from wrapped(f"data {answer.name}, hash {answer.data_hash}", "")
+    bad = f"; {answer.bad_rows} cannot be used" if answer.bad_rows else ""
+    yield from field(
+        "rows", f"{answer.train_rows:,} training, {answer.eval_rows:,} evaluation{bad}"
+    )
+    yield from field("form", "; ".join(f"{form}: {n:,}" for form, n in answer.forms.items()))
+    yield from field("turns", ", ".join(f"{role} {n:,}" for role, n in answer.roles.items()))
+    yield from field(
+        "repeated",
+        f"{answer.duplicates:,} training rows repeat another; "
+        f"{answer.overlap:,} evaluation rows are training rows too",
+    )
+    for note in answer.notes:
+        yield from field("note", note)
+    yield ""
+    yield from _length_lines(answer)
+    for number, row in enumerate(answer.shown, start=1):
+        yield from ("", f"row {number}, learnt between >>> and <<<:")
+        for piece in row:
+            text = piece.text
+            if len(text) > _LONGEST_TEXT:
+                text = f"{text[: _LONGEST_TEXT // 2]} [...] {text[-_LONGEST_TEXT // 2 :]}"
+            yield f">>>{text}<<<" if piece.is_learnt else text.rstrip("\n")
+
+
+def _length_lines(answer: DataAnswer) -> Iterator[str]:
+    from vram_search.report.words import wrapped
+
+    lengths = answer.lengths
+    shares = ", ".join(
+        f"{share} %: {length:,}" for share, length in lengths.percentiles.items() if share
+    )
+    yield from wrapped(f"{lengths.unit} of a training row, at most: {shares}", "", "  ")
+    most = max(rows for _, _, rows in lengths.histogram)
+    for low, high, rows in lengths.histogram:
+        bar = "#" * round(rows / most * _BAR_WIDTH)
+        yield f"  {low:>9,} to {high:>9,}  {bar or ('.' if rows else '')} {rows:,}".rstrip()
+    if answer.answer_tokens is None:
+        yield from wrapped("name --model to count tokens and to see the chat template", "  ")
+        return
+    yield f"  {answer.answer_tokens:,} tokens are learnt"
+    for cut in answer.cutoffs:
+        share = cut.rows_cut / answer.train_rows
+        yield (
+            f"  cutoff_len {cut.cutoff_len:>6,} cuts {cut.rows_cut:,} rows ({share:.1%}), "
+            f"{cut.tokens_cut:,} tokens"
+        )
+    yield f"  suggested cutoff_len: {answer.suggested_cutoff_len:,}"
