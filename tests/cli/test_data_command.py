@@ -53,7 +53,7 @@ def test_rows_are_shown_with_their_tokens_and_the_learnt_part_marked(folder: Pat
     assert done.returncode == 0, done.stderr
     assert "17 training, 2 evaluation; 1 cannot be used" in done.stdout
     assert "messages: 20" in done.stdout
-    assert "<user>ask 1</><assistant>\n>>>yes </><<<" in done.stdout
+    assert "<user>ask 5</><assistant>\n>>>yes yes yes yes yes </><<<" in done.stdout
     assert "cutoff_len" in done.stdout and "suggested cutoff_len: 128" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
