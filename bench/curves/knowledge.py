@@ -15,10 +15,10 @@ from bench.curves.table import TABLES
 from vram_search.resources import shipped
 from vram_search.search.gp import transfer
 from vram_search.spec import load_shape
+from vram_search.spec.hyperparameters import DEFAULT_ALPHA, DIMENSIONS, MAIN
 
 MODEL = "smollm2-135m"
-ALPHA_RATIO = 2
-FIELDS = ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size", "learning_rate")
+FIELDS = [dimension.name for dimension in DIMENSIONS if dimension in MAIN]
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         for runs in by_config.values():
             losses = [min(x for x in run["eval_loss"] if x is not None) for run in runs]  # type: ignore[attr-defined]
             first = runs[0]
-            alpha = ALPHA_RATIO * int(str(first["lora_rank"]))
+            alpha = DEFAULT_ALPHA.of(int(str(first["lora_rank"])))
             rows.append(
                 [*(first[name] for name in FIELDS), alpha, round(statistics.fmean(losses), 5)]
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vram_search.protocol import LoadJob, TrialJob
+from vram_search.search.gp.candidates import random_point
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec
 from vram_search.worker.prepare import Prepared
 
@@ -80,23 +81,7 @@ def configurations(study: StudySpec, count: int) -> list[Hyperparameters]:
 
 
 def _drawn(study: StudySpec, drawn: random.Random, count: int) -> list[Hyperparameters]:
-    space = study.search_space
-    low, high = (math.log(rate) for rate in (space.learning_rate.min, space.learning_rate.max))
-    found = []
-    for _ in range(count):
-        rank = drawn.choice(space.lora_rank)
-        found.append(
-            Hyperparameters(
-                optim=drawn.choice(space.optim),
-                lora_target=drawn.choice(space.lora_target),
-                lora_rank=rank,
-                lora_alpha=study.training.lora_alpha_ratio * rank,
-                cutoff_len=drawn.choice(space.cutoff_len),
-                batch_size=drawn.choice(space.batch_size),
-                learning_rate=float(f"{math.exp(drawn.uniform(low, high)):.3g}"),
-            )
-        )
-    return found
+    return [random_point(study.space, drawn) for _ in range(count)]
 
 
 def task_runs(prepared: Prepared, configs: int, repeated: int) -> list[Run]:

@@ -26,10 +26,11 @@ from bench.end_to_end.records import Record
 from bench.end_to_end.task import Task
 from vram_search.errors import StoreError, VramSearchError
 from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
+from vram_search.spec.hyperparameters import DIMENSIONS, MAIN
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.worker.process import log_tail
 
-CATEGORIES = ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
+CATEGORIES = [one.name for one in DIMENSIONS if one in MAIN and one.kind != "log"]
 TRIAL_COMMAND = (sys.executable, "-m", "bench.end_to_end.trial")
 DEATHS_IN_A_ROW = 3
 """Trial processes that end without an answer: then the bench is at fault."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from vram_search.estimate.planner import workload_of
 from vram_search.gpu import GpuSample
 from vram_search.protocol import AnyEvent, Finished, Probed
 from vram_search.search import STRATEGIES, Problem, Proposal, Search, open_storage
+from vram_search.search.gp.candidates import random_point
 from vram_search.spec import Hyperparameters, MemoryPlan, SearchSpace
 from vram_search.store import TrialRecord, open_store
 from vram_search.store.location import database_url
@@ -69,19 +69,9 @@ def random_points(space: SearchSpace, count: int, seed: int) -> list[Hyperparame
     """Points drawn evenly from the space, those of more than STEP_TOKENS a step left out unless
     their cutoff is TOO_LONG."""
     drawn = random.Random(seed)
-    low, high = math.log(space.learning_rate.min), math.log(space.learning_rate.max)
     points: list[Hyperparameters] = []
     while len(points) < count:
-        rank = drawn.choice(space.lora_rank)
-        point = Hyperparameters(
-            optim=drawn.choice(space.optim),
-            lora_target=drawn.choice(space.lora_target),
-            lora_rank=rank,
-            lora_alpha=2 * rank,
-            cutoff_len=drawn.choice(space.cutoff_len),
-            batch_size=drawn.choice(space.batch_size),
-            learning_rate=math.exp(drawn.uniform(low, high)),
-        )
+        point = random_point(space, drawn)
         if point.cutoff_len == TOO_LONG or point.batch_size * point.cutoff_len <= STEP_TOKENS:
             points.append(point)
     return points
@@ -99,9 +89,7 @@ def run_with_planner(
     study = bench.study
     url = database_url(study.database)
     open_store(url, create=True).close()
-    problem = Problem(
-        study.search_space, study.training.lora_alpha_ratio, rungs=study.training.rungs
-    )
+    problem = Problem(study.space, study.training.rungs)
     with open_storage(url) as storage:
         strategy = STRATEGIES[study.strategy]
         search = Search(storage, study.study, 1, problem, strategy, study.seed)

@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.search.replay import Replay
-from bench.search.table import ALPHA_RATIO
 from vram_search.search.encoding import decode, distributions, encode
 
 LARGEST_RESOURCE = 9
@@ -66,7 +65,7 @@ class TableSampler(BaseSampler):
             if name not in found:
                 found[name] = inner.sample_independent(study, trial, name, distribution)
         space = self.replay.table.space
-        config = self.replay.nearest(decode(found, space, ALPHA_RATIO))
+        config = self.replay.nearest(decode(found, space))
         return encode(config.hyperparameters, space)
 
     def sample_independent(
@@ -111,7 +110,7 @@ def _optimize(
         space = replay.table.space
         while replay.is_open:
             trial = study.ask(distributions(space))
-            config = replay.nearest(decode(trial.params, space, ALPHA_RATIO))
+            config = replay.nearest(decode(trial.params, space))
 
             def prunes(share: float, loss: float | None, trial: optuna.Trial = trial) -> bool:
                 trial.report(math.nan if loss is None else loss, round(share * LARGEST_RESOURCE))

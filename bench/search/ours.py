@@ -14,7 +14,7 @@ from optuna.storages import InMemoryStorage
 
 from bench.search.optuna_peers import TableSampler
 from bench.search.replay import Replay
-from bench.search.table import ALPHA_RATIO, Config
+from bench.search.table import Config
 from vram_search.search import Problem, Proposal, Search, Strategy
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.strategy import GpStrategy
@@ -86,12 +86,11 @@ def with_tpe(replay: Replay) -> None:
 
 def _play(replay: Replay, rules: Rules) -> None:
     known = [one for one in shipped() if rules.knows_others and one.name != replay.table.task]
-    nearest = [replay.nearest(point) for point in initial_points(replay.table.space, ALPHA_RATIO)]
+    nearest = [replay.nearest(point) for point in initial_points(replay.table.space)]
     published = list(dict.fromkeys(config.hyperparameters for config in nearest))
     runner = _ReplayedTrials(replay)
     problem = Problem(
         replay.table.space,
-        ALPHA_RATIO,
         rules.rungs,
         initial_points=rules.strategy.initial_points(published, None),
         source_tasks=_elsewhere(known, replay),

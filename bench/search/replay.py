@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 from bench.search.table import Config, Row, Table
 from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.hyperparameters import MAIN
 
 Outcome = Literal["complete", "pruned", "oom", "infeasible", "diverged"]
 OnEvaluation = Callable[[float, float | None], bool]
 """Called with the share of the run and the eval_loss; true ends the trial."""
 
-LOGARITHMIC = ("learning_rate", "lora_rank", "cutoff_len", "batch_size")
-CATEGORIES = ("optim", "lora_target")
+CATEGORIES = [dimension.name for dimension in MAIN if dimension.kind == "categorical"]
+LOGARITHMIC = [dimension.name for dimension in MAIN if dimension.kind != "categorical"]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from syne_tune.optimizer.baselines import ASHA, BOTorch
 from syne_tune.optimizer.scheduler import SchedulerDecision
 
 from bench.search.replay import Replay
-from bench.search.table import ALPHA_RATIO, Config
-from vram_search.spec import Hyperparameters, SearchSpace
+from bench.search.table import Config
+from vram_search.spec import SearchSpace
+from vram_search.spec.hyperparameters import DIMENSIONS
+from vram_search.spec.search_space import NumberRange
 
 LARGEST_RESOURCE = 9
 """A run's end, in ninths."""
@@ -35,7 +37,7 @@ def asha(replay: Replay) -> None:
     )
     number = 0
     while replay.is_open:
-        config = replay.nearest(_point(scheduler.suggest().config, replay.table.space))
+        config = replay.nearest(replay.table.space.point(scheduler.suggest().config))
         trial = Trial(number, _values(config, space), BEGAN)
         scheduler.on_trial_add(trial)
 
@@ -61,7 +63,7 @@ def botorch(replay: Replay) -> None:
     # Its searcher keeps the proposals by number; the nearest configuration takes their place.
     proposals: dict[int, dict[str, Any]] = scheduler.searcher.trial_configs
     while replay.is_open:
-        config = replay.nearest(_point(scheduler.suggest().config, replay.table.space))
+        config = replay.nearest(replay.table.space.point(scheduler.suggest().config))
         number = len(proposals) - 1
         trial = Trial(number, _values(config, space), BEGAN)
         proposals[number] = trial.config
@@ -81,29 +83,16 @@ def _seed(seed: int) -> None:
 
 
 def _config_space(space: SearchSpace) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        name: choice(list(getattr(space, name)))
-        for name in ("optim", "lora_target")
-        if len(getattr(space, name)) > 1
-    }
-    for name in ("lora_rank", "cutoff_len", "batch_size"):
-        if len(getattr(space, name)) > 1:
-            found[name] = ordinal(list(getattr(space, name)), kind="equal")
-    if not space.is_learning_rate_pinned:
-        found["learning_rate"] = loguniform(space.learning_rate.min, space.learning_rate.max)
+    found: dict[str, Any] = {}
+    for dimension in filter(space.is_searched, DIMENSIONS):
+        options = space.options(dimension)
+        if isinstance(options, NumberRange):
+            found[dimension.name] = loguniform(options.min, options.max)
+        elif dimension.kind == "categorical":
+            found[dimension.name] = choice(list(options))
+        else:
+            found[dimension.name] = ordinal(list(options), kind="equal")
     return found
-
-
-def _point(config: dict[str, Any], space: SearchSpace) -> Hyperparameters:
-    values = {
-        name: config.get(name, getattr(space, name)[0])
-        for name in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
-    }
-    return Hyperparameters(
-        lora_alpha=ALPHA_RATIO * values["lora_rank"],
-        learning_rate=config.get("learning_rate", space.learning_rate.min),
-        **values,
-    )
 
 
 def _values(config: Config, space: dict[str, Any]) -> dict[str, Any]:

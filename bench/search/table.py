@@ -31,17 +31,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.base import Count, Number
-from vram_search.spec.hyperparameters import CutoffLen, LearningRate, Optim, Rank
+from vram_search.spec.hyperparameters import DEFAULT_ALPHA, MAIN
+from vram_search.spec.search_space import CutoffLen, LearningRate, Optim, Rank
 
-ALPHA_RATIO = 2
-"""The study's default lora_alpha_ratio; a table has no lora_alpha."""
 FAULTS_SHOWN = 10
 
 Target = Literal["qv", "qkvo", "qkvo_gu", "all"]
@@ -89,15 +88,9 @@ class Row(BaseModel):
 
     @property
     def hyperparameters(self) -> Hyperparameters:
-        return Hyperparameters(
-            optim=self.optim,
-            lora_target=self.lora_target,
-            lora_rank=self.lora_rank,
-            lora_alpha=ALPHA_RATIO * self.lora_rank,
-            cutoff_len=self.cutoff_len,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-        )
+        """A table has no lora_alpha: it is the default's multiple of the rank."""
+        recorded = {one.name: getattr(self, one.name) for one in MAIN}
+        return Hyperparameters(lora_alpha=DEFAULT_ALPHA.of(self.lora_rank), **recorded)
 
     def points_at(self, shares: Sequence[float] | None) -> list[int]:
         """Places in eval_steps nearest to shares of the run, and its end; None means all."""
@@ -157,17 +150,13 @@ class Table:
     def space(self) -> SearchSpace:
         """The smallest space that holds every configuration."""
         points = [config.hyperparameters for config in self.configs]
-        rates = [point.learning_rate for point in points]
-        targets = {point.lora_target for point in points}
+        found: dict[str, Any] = {
+            one.name: sorted({getattr(point, one.name) for point in points}) for one in MAIN
+        }
+        found["lora_target"].sort(key=get_args(Target).index)
+        rates = found["learning_rate"]
         return SearchSpace.model_validate(
-            {
-                "optim": sorted({point.optim for point in points}),
-                "lora_target": [target for target in get_args(Target) if target in targets],
-                "lora_rank": sorted({point.lora_rank for point in points}),
-                "cutoff_len": sorted({point.cutoff_len for point in points}),
-                "batch_size": sorted({point.batch_size for point in points}),
-                "learning_rate": {"min": min(rates), "max": max(rates)},
-            }
+            {**found, "learning_rate": {"min": rates[0], "max": rates[-1]}}
         )
 
     def limit_bytes(self, infeasible_share: float) -> int:

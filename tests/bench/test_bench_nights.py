@@ -18,7 +18,7 @@ from bench.search.picture import curves, loss_at
 from bench.search.replay import Costs, Replay
 from bench.search.strategies import LEVERS, STRATEGIES, our_rules
 from bench.search.synthetic import synthetic_rows
-from bench.search.table import ALPHA_RATIO, Table, read_tables
+from bench.search.table import Table, read_tables
 from vram_search.spec.initial_points import initial_points
 
 EVERY = STRATEGIES | LEVERS
@@ -93,7 +93,7 @@ def test_without_knowledge_ours_begins_with_what_is_nearest_to_a_published_point
     synthetic: Table,
 ) -> None:
     ours = played(synthetic, "no transfer")
-    published = initial_points(synthetic.space, ALPHA_RATIO)
+    published = initial_points(synthetic.space)
     everything = Replay(synthetic, ours.limit_bytes, ours.night, our_rules(), seed=1)
     nearest = [everything.nearest(point) for point in published]
     assert ours.trials[0].config is next(c for c in nearest if everything.excess(c) <= 0)

@@ -292,7 +292,7 @@ def test_study_gives_chosen_and_smallest_plan(
 ) -> None:
     file = write_study()
     study = load_study(file)
-    hp = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
+    hp = initial_points(study.space)[0]
     shape = load_shape(file.parent / "shape")
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
     chosen = choose_plan(candidates, card_memory(study.card).budget_bytes, conformal_margin([]))
@@ -313,7 +313,7 @@ def test_study_is_estimated_at_a_published_configuration(
     """It is not called the first trial: `gp` starts with points of earlier searches."""
     file = write_study(search_space=space)
     study = load_study(file)
-    point = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
+    point = initial_points(study.space)[0]
     shown = json.loads(estimate(file, "--json").out)["hyperparameters"]
     assert shown == point.model_dump(mode="json", exclude={"learning_rate"})
     words = " ".join(estimate(file).out.split())

@@ -115,6 +115,7 @@ def test_bytes_and_plan_are_user_attributes(
     assert told.user_attrs == {
         "outcome": "complete",
         "lora_rank": point.lora_rank,
+        "lora_alpha": point.lora_alpha,
         "cutoff_len": point.cutoff_len,
         "batch_size": point.batch_size,
         "plan": "4x2 ckpt",

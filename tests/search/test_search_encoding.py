@@ -18,9 +18,11 @@ from optuna.distributions import (
 from vram_search.search import Search
 from vram_search.search.encoding import decode, distributions, encode
 from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.search_space import NumberRange
 
-ALPHA_RATIO = 2
+ALPHAS = (None, {"ratio": [1, 2, 4]}, {"ratio": 3}, [8, 64], 16)
 TARGETS = ("qv", "qkvo", "qkvo_gu", "all", "k_proj,v_proj")
 PINNED = {
     "optim": "adamw_8bit",
@@ -47,23 +49,21 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
         cutoff_len=draw(some(st.integers(16, 100_000))),
         batch_size=draw(some(st.integers(1, 512))),
         learning_rate=draw(st.sampled_from(({"min": low, "max": high}, low))),
+        lora_alpha=draw(st.sampled_from(ALPHAS)),
     )
 
 
 @st.composite
 def points(draw: st.DrawFn) -> tuple[SearchSpace, Hyperparameters]:
     space = draw(spaces())
-    rank = draw(st.sampled_from(space.lora_rank))
-    point = Hyperparameters(
-        optim=draw(st.sampled_from(space.optim)),
-        lora_target=draw(st.sampled_from(space.lora_target)),
-        lora_rank=rank,
-        lora_alpha=ALPHA_RATIO * rank,
-        cutoff_len=draw(st.sampled_from(space.cutoff_len)),
-        batch_size=draw(st.sampled_from(space.batch_size)),
-        learning_rate=draw(st.floats(space.learning_rate.min, space.learning_rate.max)),
-    )
-    return space, point
+    chosen: dict[str, object] = {}
+    for dimension in DIMENSIONS:
+        options = space.options(dimension)
+        if isinstance(options, NumberRange):
+            chosen[dimension.name] = draw(st.floats(options.min, options.max))
+        else:
+            chosen[dimension.name] = draw(st.sampled_from(options))
+    return space, space.point(chosen)
 
 
 def values_of(distribution: BaseDistribution) -> st.SearchStrategy[object]:
@@ -78,7 +78,7 @@ def values_of(distribution: BaseDistribution) -> st.SearchStrategy[object]:
 @given(points())
 def test_every_point_survives_encoding(drawn: tuple[SearchSpace, Hyperparameters]) -> None:
     space, point = drawn
-    assert decode(encode(point, space), space, ALPHA_RATIO) == point
+    assert decode(encode(point, space), space) == point
 
 
 @given(points())
@@ -98,7 +98,7 @@ def test_all_that_the_sampler_can_propose_is_in_the_space_and_survives_decoding(
 ) -> None:
     shown = distributions(space)
     params = {name: data.draw(values_of(shown[name]), name) for name in shown}
-    point = decode(params, space, ALPHA_RATIO)
+    point = decode(params, space)
     assert space.contains(point)
     assert encode(point, space) == params
 
@@ -110,14 +110,14 @@ def test_pinned_hyperparameter_is_hidden_from_optuna(name: str) -> None:
     hidden["batch_size"] = "batch_size_index"
     everything = set(distributions(SearchSpace()))
     assert everything - set(distributions(space)) == {hidden.get(name, name)}
-    point = decode({}, space, ALPHA_RATIO)
+    point = decode({}, space)
     assert getattr(point, name) == PINNED[name]
 
 
 def test_space_without_a_choice_shows_optuna_nothing_and_still_has_a_point() -> None:
     space = SearchSpace(**PINNED)
     assert distributions(space) == {}
-    assert decode({}, space, ALPHA_RATIO) == Hyperparameters(lora_alpha=32, **PINNED)
+    assert decode({}, space) == Hyperparameters(lora_alpha=32, **PINNED)
 
 
 def test_powers_of_two_and_learning_rate_are_searched_on_a_logarithmic_scale() -> None:
@@ -125,15 +125,25 @@ def test_powers_of_two_and_learning_rate_are_searched_on_a_logarithmic_scale() -
     assert shown["lora_rank_index"] == IntDistribution(0, 2)
     assert shown["learning_rate"] == FloatDistribution(2e-5, 1e-3, log=True)
     ranks = [
-        decode({"lora_rank_index": i}, SearchSpace(lora_rank=[64, 4, 16]), 2).lora_rank
+        decode({"lora_rank_index": i}, SearchSpace(lora_rank=[64, 4, 16])).lora_rank
         for i in range(3)
     ]
     assert ranks == [4, 16, 64]
 
 
-def test_lora_alpha_follows_the_rank() -> None:
-    space = SearchSpace(lora_rank=[4, 32])
-    assert decode({"lora_rank_index": 1}, space, 3).lora_alpha == 96
+def test_lora_alpha_is_searched_as_a_multiple_of_the_rank_or_as_fixed_values() -> None:
+    ratios = SearchSpace(lora_rank=[4, 32], lora_alpha={"ratio": [1, 4]})
+    assert distributions(ratios)["lora_alpha_index"] == IntDistribution(0, 1)
+    found = decode({"lora_rank_index": 1, "lora_alpha_index": 1}, ratios)
+    assert (found.lora_rank, found.lora_alpha) == (32, 128)
+    fixed = SearchSpace(lora_rank=[4, 32], lora_alpha=[16, 64])
+    found = decode({"lora_rank_index": 1, "lora_alpha_index": 1}, fixed)
+    assert (found.lora_rank, found.lora_alpha) == (32, 64)
+
+
+def test_pinned_lora_alpha_follows_the_rank() -> None:
+    space = SearchSpace(lora_rank=[4, 32], lora_alpha={"ratio": 3})
+    assert decode({"lora_rank_index": 1}, space).lora_alpha == 96
 
 
 @pytest.mark.parametrize(

@@ -208,22 +208,21 @@ SPACES = st.builds(
     lora_rank=choices([1, 4, 16, 1024]),
     cutoff_len=choices([16, 512, 100_000]),
     batch_size=choices([1, 8, 512]),
+    lora_alpha=st.sampled_from([None, {"ratio": [1, 2]}, {"ratio": 3}, [8, 64], 16]),
 )
 
 
 @settings(max_examples=30)
-@given(SPACES, st.integers(1, 4), st.integers(0, 99))
+@given(SPACES, st.integers(0, 99))
 def test_candidates_lie_in_any_space_and_are_new_and_distinct(
-    space: SearchSpace, alpha_ratio: int, seed: int
+    space: SearchSpace, seed: int
 ) -> None:
     draw = random.Random(seed)
     seen = [
-        Observation(n, point, (1.0 + n,))
-        for n, point in enumerate(candidates(space, alpha_ratio, [], draw)[:3])
+        Observation(n, point, (1.0 + n,)) for n, point in enumerate(candidates(space, [], draw)[:3])
     ]
-    found = candidates(space, alpha_ratio, seen, draw)
+    found = candidates(space, seen, draw)
     assert all(space.contains(point) for point in found)
-    assert all(point.lora_alpha == alpha_ratio * point.lora_rank for point in found)
     assert len(set(found)) == len(found)
     assert not set(found) & {trial.hyperparameters for trial in seen}
     assert all(Hyperparameters.model_validate(point.model_dump()) == point for point in found)
@@ -232,7 +231,7 @@ def test_candidates_lie_in_any_space_and_are_new_and_distinct(
 def test_candidates_lie_near_the_best_trials() -> None:
     space = SearchSpace(learning_rate={"min": 1e-7, "max": 1.0})
     best = Observation(0, at(1e-4), (1.0,), 1.0)
-    found = candidates(space, 2, [best], random.Random(0))
+    found = candidates(space, [best], random.Random(0))
     near = [p for p in found if 0.2 < p.learning_rate / 1e-4 < 5 and p.lora_target == "all"]
     assert len(near) > NEAR_CANDIDATES / 2
 
@@ -241,10 +240,10 @@ def test_single_point_is_a_candidate_until_it_is_seen() -> None:
     space = SPACE.model_copy(
         update={"learning_rate": SearchSpace(learning_rate=1e-4).learning_rate}
     )
-    assert candidates(space, 2, [], random.Random(0)) == [at(1e-4)]
-    assert candidates(space, 2, [Observation(0, at(1e-4))], random.Random(0)) == []
+    assert candidates(space, [], random.Random(0)) == [at(1e-4)]
+    assert candidates(space, [Observation(0, at(1e-4))], random.Random(0)) == []
     longer = at(1e-4).model_copy(update={"cutoff_len": 2048})  # of a larger space
-    assert candidates(space, 2, [Observation(0, longer, (1.5,), 1.4)], random.Random(0)) == []
+    assert candidates(space, [Observation(0, longer, (1.5,), 1.4)], random.Random(0)) == []
 
 
 def test_merged_trial_knows_what_each_of_its_attempts_showed() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.curves import knowledge as written
 from vram_search.search.gp import transfer
-from vram_search.search.gp.features import SCALES, features
+from vram_search.search.gp.features import features, scales
 from vram_search.search.gp.transfer import (
     FEWEST_TRIALS,
     LEARNING_RATE_EXPONENT,
@@ -23,8 +23,9 @@ from vram_search.search.gp.transfer import (
     without_tail,
 )
 from vram_search.spec import Hyperparameters
-from vram_search.spec.hyperparameters import LORA_TARGET_SETS
+from vram_search.spec.hyperparameters import MAIN, Frame
 from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.search_space import LORA_TARGET_SETS
 
 LONGEST = 4096
 
@@ -63,7 +64,7 @@ def experience(
 def test_one_coordinate_grows_with_the_value_and_the_others_stay(
     name: str, values: list[object]
 ) -> None:
-    steps = np.diff(features([point(**{name: value}) for value in values], LONGEST), axis=0)
+    steps = np.diff(features([point(**{name: value}) for value in values], Frame(LONGEST)), axis=0)
     moved = (steps != 0).any(axis=0)
     assert moved.sum() == 1
     assert (steps[:, moved] > 0).all()
@@ -82,8 +83,8 @@ POINTS = st.builds(
 
 @given(st.lists(POINTS, max_size=5))
 def test_any_points_have_coordinates_of_a_few_scales(points: list[Hyperparameters]) -> None:
-    coordinates = features(points, LONGEST)
-    assert coordinates.shape == (len(points), len(SCALES))
+    coordinates = features(points, Frame(LONGEST))
+    assert coordinates.shape == (len(points), len(scales(MAIN)))
     assert (np.abs(coordinates) <= 7).all()
     assert ((coordinates[:, [2, 5, 6]] >= 0) & (coordinates[:, [2, 5, 6]] <= 1)).all()
     assert (coordinates[:, 3] <= 0).all()
@@ -160,7 +161,7 @@ def test_many_trials_are_thinned_and_the_best_and_the_worst_stay() -> None:
     losses = [1.0 + 0.001 * place for place in range(400)]
     two = tasks([experience(losses), experience(losses)], 576)
     assert [len(task.losses) for task in two] == [MOST_TRIALS // 2] * 2
-    best = features([point(learning_rate=1e-4)], 512)
+    best = features([point(learning_rate=1e-4)], Frame(512))
     assert two[0].points[0] == pytest.approx(best[0])
     assert len(np.unique(two[0].points[:, 0])) == MOST_TRIALS // 2
     few = tasks([experience(losses[:100])] * 2, 576)

@@ -23,17 +23,20 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     )
 
 
-@given(spaces(), st.integers(1, 4))
-def test_priors_lie_in_the_space_and_no_two_are_alike(space: SearchSpace, ratio: int) -> None:
-    points = initial_points(space, ratio)
+ALPHAS = st.sampled_from([None, {"ratio": [1, 2]}, {"ratio": 3}, [8, 64], 16])
+
+
+@given(spaces(), ALPHAS)
+def test_priors_lie_in_the_space_and_no_two_are_alike(space: SearchSpace, alpha: object) -> None:
+    space = SearchSpace(**{**space.model_dump(), "lora_alpha": alpha})
+    points = initial_points(space)
     assert points
     assert all(space.contains(point) for point in points)
-    assert all(point.lora_alpha == ratio * point.lora_rank for point in points)
     assert not any(point in points[:index] for index, point in enumerate(points))
 
 
 def test_published_points_of_the_default_space_stay_as_published() -> None:
-    points = initial_points(SearchSpace(), 2)
+    points = initial_points(SearchSpace())
     found = [(point.lora_rank, point.learning_rate, point.batch_size) for point in points]
     assert found == list(PUBLISHED)
     assert {point.lora_target for point in points} == {"all"}
@@ -47,7 +50,7 @@ def test_prior_moves_to_the_nearest_values_of_the_space() -> None:
         batch_size=[3, 64],
         learning_rate={"min": 3e-4, "max": 6e-4},
     )
-    first, second, third, *_ = initial_points(space, 2)
+    first, second, third, *_ = initial_points(space)
     assert (first.lora_rank, first.learning_rate, first.batch_size) == (24, 3e-4, 64)
     assert (second.lora_rank, second.learning_rate, second.batch_size) == (24, 5e-4, 64)
     assert (third.lora_rank, third.learning_rate, third.batch_size) == (24, 6e-4, 64)
@@ -63,4 +66,4 @@ def test_space_of_one_point_has_one_prior() -> None:
         batch_size=4,
         learning_rate=1e-4,
     )
-    assert len(initial_points(space, 2)) == 1
+    assert len(initial_points(space)) == 1

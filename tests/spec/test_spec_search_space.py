@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from vram_search.errors import Fault
 from vram_search.spec import SearchSpace, StudySpec
-from vram_search.spec.hyperparameters import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.search_space import LORA_TARGET_SETS, parse_lora_target
 
 LoadText = Callable[..., StudySpec]
 FaultsOf = Callable[..., dict[str, Fault]]

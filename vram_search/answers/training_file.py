@@ -44,7 +44,7 @@ def study_workloads(
     overrides = [] if card is None else [f"card={find_card(card).name}"]
     study = load_study(file, overrides, card_here=card_here)
     shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
-    hp = initial_points(study.search_space, study.training.lora_alpha_ratio)[0]
+    hp = initial_points(study.space)[0]
     try:
         workloads = planned_workloads(study, hp, shape, MemoryBudget.of(study.card, shape))
     except ValueError as error:

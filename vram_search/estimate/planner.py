@@ -16,8 +16,8 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.step_time import Speed, StepTimeModel, padded_tokens, step_seconds
 from vram_search.spec.card import Card
 from vram_search.spec.families import family_of
-from vram_search.spec.hyperparameters import Hyperparameters
 from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
+from vram_search.spec.search_space import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.units import format_bytes
 

@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 
 from vram_search.errors import Fault
 from vram_search.spec.base import PositiveFloat, Spec
-from vram_search.spec.hyperparameters import LearningRate
 from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.search_space import LearningRate
 
 LORA_MODULES = frozenset(
     [

@@ -16,8 +16,8 @@ from vram_search.export.launch import Launch
 from vram_search.export.provenance import provenance
 from vram_search.export.template import Template
 from vram_search.export.trial import ExportedTrial
-from vram_search.spec.hyperparameters import LORA_TARGET_SETS, Hyperparameters
 from vram_search.spec.plan import MemoryPlan
+from vram_search.spec.search_space import LORA_TARGET_SETS, Hyperparameters
 from vram_search.tools import ToolKeys
 
 Groups = dict[str, dict[str, Any]]

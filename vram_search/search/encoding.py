@@ -1,50 +1,72 @@
 """Hyperparameters as numbers for the sampler, and back.
 
-Rank, cutoff and batch size become their index in the ascending list of values (for powers of two
-that is their logarithm), the learning rate its logarithm, optimizer and targets stay categories. A
-pinned hyperparameter is not shown to the sampler.
+A list of numbers becomes the index in that list (for powers of two that is their logarithm), a
+range its numbers, and names stay categories. A hyperparameter with one value is not shown to the
+sampler.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.hyperparameters import DIMENSIONS, Dimension
+from vram_search.spec.search_space import NumberRange
 
-ORDERED = ("lora_rank", "cutoff_len", "batch_size")
-CATEGORIES = ("optim", "lora_target")
+
+@dataclass(frozen=True)
+class _Parameter:
+    """A searched hyperparameter as Optuna sees it."""
+
+    dimension: Dimension
+    options: tuple[Any, ...] | NumberRange
+
+    @property
+    def indexed(self) -> tuple[Any, ...] | None:
+        """The options where Optuna sees their index."""
+        is_range = isinstance(self.options, NumberRange)
+        return None if is_range or self.dimension.kind == "categorical" else tuple(self.options)
+
+    @property
+    def name(self) -> str:
+        return self.dimension.name if self.indexed is None else f"{self.dimension.name}_index"
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        if isinstance(self.options, NumberRange):
+            is_log = self.dimension.kind == "log"
+            return FloatDistribution(self.options.min, self.options.max, log=is_log)
+        if self.indexed is None:
+            return CategoricalDistribution(self.options)
+        return IntDistribution(0, len(self.options) - 1)
+
+
+def _parameters(space: SearchSpace) -> list[_Parameter]:
+    searched = filter(space.is_searched, DIMENSIONS)
+    return [_Parameter(dimension, space.options(dimension)) for dimension in searched]
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Optuna's view of the space: everything that is not pinned."""
-    found: dict[str, BaseDistribution] = {}
-    for name in CATEGORIES:
-        values = getattr(space, name)
-        if len(values) > 1:
-            found[name] = optuna.distributions.CategoricalDistribution(values)
-    for name in ORDERED:
-        values = getattr(space, name)
-        if len(values) > 1:
-            found[f"{name}_index"] = optuna.distributions.IntDistribution(0, len(values) - 1)
-    if not space.is_learning_rate_pinned:
-        found["learning_rate"] = optuna.distributions.FloatDistribution(
-            space.learning_rate.min, space.learning_rate.max, log=True
-        )
-    return found
+    """Optuna's view of the space: everything that is searched."""
+    return {one.name: one.distribution for one in _parameters(space)}
 
 
-def decode(params: dict[str, Any], space: SearchSpace, alpha_ratio: int) -> Hyperparameters:
-    """Hyperparameters of Optuna's parameters; pinned ones come from the space."""
-    values: dict[str, Any] = {
-        name: params.get(name, getattr(space, name)[0]) for name in CATEGORIES
-    }
-    for name in ORDERED:
-        values[name] = getattr(space, name)[params.get(f"{name}_index", 0)]
-    values["learning_rate"] = params.get("learning_rate", space.learning_rate.min)
-    return Hyperparameters(lora_alpha=alpha_ratio * values["lora_rank"], **values)
+def decode(params: dict[str, Any], space: SearchSpace) -> Hyperparameters:
+    """Hyperparameters of Optuna's parameters; what is not searched comes from the space."""
+    chosen: dict[str, Any] = {}
+    for one in _parameters(space):
+        if one.name in params:
+            value = params[one.name]
+            chosen[one.dimension.name] = one.indexed[value] if one.indexed else value
+    return space.point(chosen)
 
 
 def encode(hyperparameters: Hyperparameters, space: SearchSpace) -> dict[str, Any]:
@@ -56,13 +78,7 @@ def encode(hyperparameters: Hyperparameters, space: SearchSpace) -> dict[str, An
     if not space.contains(hyperparameters):
         raise ValueError(f"{hyperparameters} is not in the search space")
     params: dict[str, Any] = {}
-    for name in distributions(space):
-        if name.endswith("_index"):
-            plain = name.removesuffix("_index")
-            params[name] = getattr(space, plain).index(getattr(hyperparameters, plain))
-        else:
-            params[name] = getattr(hyperparameters, name)
-    if "learning_rate" in params:
-        low, high = space.learning_rate.min, space.learning_rate.max
-        params["learning_rate"] = min(max(params["learning_rate"], low), high)
+    for one in _parameters(space):
+        option = space.option_of(hyperparameters, one.dimension)
+        params[one.name] = one.indexed.index(option) if one.indexed else option
     return params

@@ -71,7 +71,7 @@ def _observation(trial: FrozenTrial, problem: Problem) -> Observation:
     losses = [trial.intermediate_values.get(rung) for rung in range(len(problem.rungs))]
     return Observation(
         trial.number,
-        decode(trial.params, problem.space, problem.alpha_ratio),
+        decode(trial.params, problem.space),
         tuple(loss for loss in losses if loss is not None and math.isfinite(loss)),
         trial.value if trial.state == TrialState.COMPLETE else None,
         diverged=DIVERGED in trial.user_attrs,

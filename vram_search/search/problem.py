@@ -28,7 +28,6 @@ class Problem:
     be set while the search runs.
 
     Attributes:
-        alpha_ratio: lora_alpha / lora_rank.
         rungs: shares of a run at which trials are evaluated and may be pruned, ascending, the end
             left out. A trial reports its loss with the place of the rung as Optuna's `step`.
         initial_points: points to try first.
@@ -41,7 +40,6 @@ class Problem:
     """
 
     space: SearchSpace
-    alpha_ratio: int = 2
     rungs: Sequence[float] = ()
     initial_points: Sequence[Hyperparameters] = ()
     source_tasks: Iterable[SourceTask] = ()

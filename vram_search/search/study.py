@@ -84,7 +84,7 @@ class Search:
         stored = trial.storage.get_trial(trial._trial_id)
         return Proposal(
             trial.number,
-            decode(stored.params, self.problem.space, self.problem.alpha_ratio),
+            decode(stored.params, self.problem.space),
             stored.user_attrs.get(RETRY_OF),
             "fixed_params" in stored.system_attrs,
             stored.system_attrs.get(EXPECTED_GAIN),

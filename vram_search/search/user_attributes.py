@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vram_search.search.encoding import ORDERED
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.plan import MemoryPlan
 from vram_search.store import TrialRecord
 
@@ -17,7 +17,11 @@ def user_attributes(record: TrialRecord) -> dict[str, Any]:
     measured = record.measured or {}
     found = {
         "outcome": record.outcome,
-        **{name: record.hyperparameters[name] for name in ORDERED},
+        **{
+            dimension.name: dimension.value_in(record.hyperparameters)
+            for dimension in DIMENSIONS
+            if dimension.kind in ("ordered", "float")
+        },
         "plan": MemoryPlan.model_validate(record.plan).label if record.plan else None,
         "predicted_required_bytes": record.predicted_required_bytes,
         "measured_required_bytes": record.measured_required_bytes,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vram_search.spec.card import Card as Card
-    from vram_search.spec.hyperparameters import Hyperparameters as Hyperparameters
-    from vram_search.spec.hyperparameters import SearchSpace as SearchSpace
     from vram_search.spec.load import find_study_file as find_study_file
     from vram_search.spec.load import load_study as load_study
     from vram_search.spec.plan import MemoryPlan as MemoryPlan
     from vram_search.spec.plan import PlanPins as PlanPins
+    from vram_search.spec.search_space import Hyperparameters as Hyperparameters
+    from vram_search.spec.search_space import SearchSpace as SearchSpace
     from vram_search.spec.shape import ModelShape as ModelShape
     from vram_search.spec.shape import load_shape as load_shape
     from vram_search.spec.strategy_name import StrategyName as StrategyName
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "Card": "card",
-        "Hyperparameters": "hyperparameters",
+        "Hyperparameters": "search_space",
         "MemoryPlan": "plan",
         "ModelShape": "shape",
         "PlanPins": "plan",
-        "SearchSpace": "hyperparameters",
+        "SearchSpace": "search_space",
         "StrategyName": "strategy_name",
         "StudySpec": "study",
         "find_study_file": "load",

@@ -1,154 +1,263 @@
-"""Hyperparameters (what changes the loss) and the space they are searched in."""
+"""The table of hyperparameters: what the search, report, import and export loop over.
+
+A new one is a row of DIMENSIONS, its two fields in `spec.search_space`, and its effect on a
+training and its bytes. Loads no pydantic, so that questions about a study are answered fast.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
-
-from vram_search.spec.base import Count, Number, Spec
-from vram_search.spec.lora_targets import LORA_TARGET_SETS as LORA_TARGET_SETS
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 
-MAX_RANK = 1024
-MAX_CUTOFF_LEN = 1_048_576
+if TYPE_CHECKING:
+    from vram_search.spec.search_space import Hyperparameters
+
+MODULES = 7
+"""Linear layers of a transformer block: q, k, v, o, gate, up, down."""
+
+Kind = Literal["categorical", "ordered", "log", "float"]
+"""A name, a whole number, a number by its logarithm, a number by itself."""
 
 
-def parse_lora_target(value: object) -> str:
-    """One LoRA target as text: a set's name, or module names joined by commas.
+@dataclass(frozen=True)
+class Ratio:
+    """A value as a multiple of the hyperparameter that it follows."""
 
-    Raises:
-        ValueError: the value is neither.
+    times: int
+
+    def of(self, value: int) -> int:
+        return self.times * value
+
+
+DEFAULT_ALPHA = Ratio(2)
+"""lora_alpha of a study that says nothing of it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What positions are relative to.
+
+    Attributes:
+        longest_cutoff: the largest cutoff_len of the search that a point belongs to.
+        learning_rate_factor: brings learning rates to those of the model that is searched for.
     """
-    if isinstance(value, (list, tuple)):
-        if not value or not all(isinstance(name, str) for name in value):
-            raise ValueError("a list of LoRA modules holds one or more module names")
-        value = ",".join(value)
-    if not isinstance(value, str):
-        raise ValueError("a LoRA target is a set's name or a list of module names")
-    names = [name.strip() for name in value.split(",")]
-    if not all(name.isidentifier() for name in names):
-        raise ValueError("a LoRA module is a name such as q_proj")
-    if len(set(names)) != len(names):
-        raise ValueError("a LoRA module is named twice")
-    if len(names) > 1 and any(name in LORA_TARGET_SETS for name in names):
-        raise ValueError("a set's name stands alone, not in a list of modules")
-    return ",".join(names)
+
+    longest_cutoff: int
+    learning_rate_factor: float = 1.0
 
 
-def _parse_optim(value: object) -> object:
-    if isinstance(value, str) and value not in OPTIMIZERS:
-        raise ValueError("not an optimizer that is searched here")
-    return value
+@dataclass(frozen=True)
+class Coordinate:
+    """A hyperparameter in the surrogate's space.
+
+    Attributes:
+        scale: the distance over which losses change.
+        position: equal distances change losses about equally.
+    """
+
+    scale: float
+    position: Callable[[Hyperparameters, Frame], float]
 
 
-Optim = Annotated[str, Field(strict=True), BeforeValidator(_parse_optim)]
-LoraTarget = Annotated[str, BeforeValidator(parse_lora_target)]
-Rank = Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)]
-CutoffLen = Annotated[int, Field(strict=True, ge=16, le=MAX_CUTOFF_LEN)]
-LearningRate = Annotated[Number, Field(gt=0, le=1)]
+@dataclass(frozen=True)
+class Dimension:
+    """One hyperparameter.
 
+    Attributes:
+        name: key in study files, records and answers, as LLaMA-Factory, peft and transformers
+            spell it.
+        group: `adapter` where it is a setting of the LoRA adapter (an argument of peft's
+            LoraConfig), `training` otherwise.
+        heading: of a column in the report.
+        short: of a column in a terminal of 80 columns.
+        words: its place in a sentence, `r{}` for r16.
+        meaning: what a person writes for it, for a table of columns.
+        changes_bytes: two values may need different bytes.
+        coordinates: none where losses do not depend on it.
+        column: its place among the columns of a table; None: a last column, where trials differ.
+        form: how a value is printed.
+        default: where a study does not search it, and where an older record does not hold it; None
+            where every study and every record holds it.
+        follows: the hyperparameter that a Ratio multiplies.
+        keys: tool -> its key, where that is not the name.
+        always_exported: written into an export although it has its default, since the tools'
+            defaults differ.
+    """
 
-class Hyperparameters(Spec):
-    """One point of the space; names as LLaMA-Factory and transformers spell them."""
-
-    optim: Optim
-    lora_target: LoraTarget
-    lora_rank: Rank
-    lora_alpha: Count
-    cutoff_len: CutoffLen
-    batch_size: Count = Field(description="effective: sequences per optimizer step")
-    learning_rate: LearningRate
-
-
-class LearningRateRange(Spec):
-    """Learning rates from `min` to `max`, searched on a logarithmic scale; or one number."""
-
-    min: LearningRate = Field(description="lowest that is tried")
-    max: LearningRate = Field(description="highest that is tried")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> LearningRateRange:
-        if self.min > self.max:
-            raise ValueError("min is above max: the range is empty")
-        return self
-
-
-def _one_or_many(value: object) -> object:
-    """A pinned value is a space of one."""
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _lora_targets(value: object) -> object:
-    """`[q_proj, v_proj]` alone is a faulty way to write one list; say so instead of guessing."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        loose = [v for v in value if v not in LORA_TARGET_SETS and "," not in v]
-        if len(loose) == len(value) and len(value) > 1:
-            raise ValueError(
-                "module names of one choice need brackets of their own: "
-                f"[[{', '.join(loose)}]], or a comma list: ['{','.join(loose)}']"
-            )
-    return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _learning_rate_space(value: object) -> object:
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, (list, tuple)):
-        raise ValueError("write a number, or a range {min: 2.0e-5, max: 1.0e-3}")
-    return {"min": value, "max": value}
-
-
-class SearchSpace(Spec):
-    """What is searched. A single value pins a hyperparameter."""
-
-    optim: Annotated[tuple[Optim, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = Field(
-        default=("adamw_torch_fused", "adamw_8bit"),
-        description="optimizers, as transformers names them",
-    )
-    lora_target: Annotated[
-        tuple[LoraTarget, ...], Field(min_length=1), BeforeValidator(_lora_targets)
-    ] = Field(
-        default=("qv", "qkvo", "qkvo_gu", "all"), description="layers that get an adapter, by set"
-    )
-    lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
-        Field(default=(4, 8, 16, 32, 64), description="of the adapter's matrices")
-    )
-    cutoff_len: Annotated[
-        tuple[CutoffLen, ...], Field(min_length=1), BeforeValidator(_one_or_many)
-    ] = Field(default=(512, 1024), description="tokens at which training texts are cut")
-    batch_size: Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(_one_or_many)] = (
-        Field(
-            default=(4, 8, 16, 32),
-            description="sequences an optimizer step; micro-batches are planned",
-        )
-    )
-    learning_rate: Annotated[LearningRateRange, BeforeValidator(_learning_rate_space)] = (
-        LearningRateRange(min=2e-5, max=1e-3)
-    )
-
-    @field_validator("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
-    @classmethod
-    def _no_duplicates(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) != len(values):
-            raise ValueError("a value is listed twice")
-        return tuple(sorted(values)) if isinstance(values[0], int) else values
+    name: str
+    kind: Kind
+    group: Literal["adapter", "training"]
+    heading: str
+    short: str
+    words: str
+    meaning: str
+    changes_bytes: bool
+    coordinates: tuple[Coordinate, ...]
+    column: int | None = None
+    form: str = "{}"
+    default: Any = None
+    follows: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+    always_exported: bool = False
 
     @property
-    def is_learning_rate_pinned(self) -> bool:
-        return self.learning_rate.min == self.learning_rate.max
+    def is_optional(self) -> bool:
+        """A record may lack it."""
+        return self.default is not None and not isinstance(self.default, Ratio)
 
-    def contains(self, hp: Hyperparameters) -> bool:
-        """Whether this is a point of the space; alpha is derived, not searched."""
-        low, high = self.learning_rate.min, self.learning_rate.max
-        slack = 1e-9  # a float that went through a logarithm and JSON
-        return (
-            hp.optim in self.optim
-            and hp.lora_target in self.lora_target
-            and hp.lora_rank in self.lora_rank
-            and hp.cutoff_len in self.cutoff_len
-            and hp.batch_size in self.batch_size
-            and low * (1 - slack) <= hp.learning_rate <= high * (1 + slack)
-        )
+    def value_in(self, hyperparameters: Mapping[str, Any]) -> Any:
+        """The value in a record; None where it is unknown."""
+        default = self.default if self.is_optional else None
+        return hyperparameters.get(self.name, default)
+
+    def shown(self, value: Any) -> str:
+        """A value for a table; ? where it is unknown."""
+        return "?" if value is None else self.form.format(value)
+
+    def in_words(self, value: Any) -> str:
+        """A value for a sentence."""
+        return self.words.format(self.shown(value))
+
+    def key(self, tool: str) -> str:
+        """Its key in a tool's configuration."""
+        return self.keys.get(tool, self.name)
+
+
+def _module_share(target: str) -> float:
+    """0 where two modules are trained, 1 where all are."""
+    if target == "all":
+        return 1.0
+    modules = LORA_TARGET_SETS.get(target) or target.split(",")
+    return min(1.0, max(0.0, (len(modules) - 2) / (MODULES - 2)))
+
+
+DIMENSIONS = (
+    Dimension(
+        name="optim",
+        kind="categorical",
+        group="training",
+        heading="optim",
+        short="optim",
+        words="{}",
+        meaning="transformers' name, e.g. adamw_8bit",
+        changes_bytes=True,
+        coordinates=(
+            Coordinate(1.0, lambda point, frame: float(OPTIMIZERS[point.optim].is_lion)),
+            Coordinate(3.0, lambda point, frame: float(OPTIMIZERS[point.optim].eight_bit)),
+        ),
+        column=5,
+        keys={"axolotl": "optimizer"},
+    ),
+    Dimension(
+        name="lora_target",
+        kind="categorical",
+        group="adapter",
+        heading="target",
+        short="target",
+        words="{}",
+        meaning="qv, qkvo, qkvo_gu, all, or module names with commas",
+        changes_bytes=True,
+        coordinates=(Coordinate(1.2, lambda point, frame: _module_share(point.lora_target)),),
+        column=2,
+        keys={
+            "axolotl": "lora_target_modules",
+            "trl": "lora_target_modules",
+            "peft": "target_modules",
+        },
+    ),
+    Dimension(
+        name="lora_rank",
+        kind="ordered",
+        group="adapter",
+        heading="rank",
+        short="r",
+        words="r{}",
+        meaning="whole number",
+        changes_bytes=True,
+        coordinates=(Coordinate(2.0, lambda point, frame: math.log2(point.lora_rank / 16) / 2),),
+        column=1,
+        keys={"axolotl": "lora_r", "trl": "lora_r", "peft": "r"},
+    ),
+    Dimension(
+        name="lora_alpha",
+        kind="ordered",
+        group="adapter",
+        heading="alpha",
+        short="a",
+        words="a{}",
+        meaning="whole number",
+        changes_bytes=False,
+        # As a learning rate, whose 0.6 decades are 2 doublings; the tables hold one ratio alone.
+        coordinates=(
+            Coordinate(2.0, lambda point, frame: math.log2(point.lora_alpha / point.lora_rank)),
+        ),
+        default=DEFAULT_ALPHA,
+        follows="lora_rank",
+    ),
+    Dimension(
+        name="cutoff_len",
+        kind="ordered",
+        group="training",
+        heading="cutoff",
+        short="cut",
+        words="cutoff {}",
+        meaning="tokens",
+        changes_bytes=True,
+        coordinates=(
+            Coordinate(
+                1.5, lambda point, frame: math.log2(point.cutoff_len / frame.longest_cutoff) / 2
+            ),
+        ),
+        column=3,
+        keys={"axolotl": "sequence_len", "trl": "max_length"},
+    ),
+    Dimension(
+        name="batch_size",
+        kind="ordered",
+        group="training",
+        heading="batch",
+        short="bs",
+        words="batch {}",
+        meaning="rows a step, where micro-batch and accumulation are unknown",
+        changes_bytes=True,
+        coordinates=(Coordinate(1.8, lambda point, frame: math.log2(point.batch_size / 8)),),
+        column=4,
+    ),
+    Dimension(
+        name="learning_rate",
+        kind="log",
+        group="training",
+        heading="lr",
+        short="lr",
+        words="lr {}",
+        meaning="peak of the schedule",
+        changes_bytes=False,
+        coordinates=(
+            Coordinate(
+                0.6,
+                lambda point, frame: math.log10(
+                    point.learning_rate * frame.learning_rate_factor / 2e-4
+                ),
+            ),
+        ),
+        column=0,
+        form="{:.1e}",
+    ),
+)
+"""In the order of records. Scales are from the curves in bench/curves/tables: the learning rate
+decides most, a state's bits least."""
+
+BY_NAME = {dimension.name: dimension for dimension in DIMENSIONS}
+OPTIONAL = tuple(dimension for dimension in DIMENSIONS if dimension.is_optional)
+MAIN = tuple(sorted((d for d in DIMENSIONS if d.column is not None), key=lambda d: d.column or 0))
+"""What every table of trials shows and every surrogate knows, in the order of columns."""
+OTHERS = tuple(dimension for dimension in DIMENSIONS if dimension.column is None)
+"""Shown where trials differ in it, known where it is searched."""
+_LEADERS = {dimension.follows for dimension in DIMENSIONS}
+LEADERS_FIRST = tuple(sorted(DIMENSIONS, key=lambda dimension: dimension.name not in _LEADERS))
+"""What another hyperparameter follows comes before it."""

@@ -6,10 +6,7 @@ Best first trials over many tasks and models in published LoRA sweeps (arXiv 250
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
-from vram_search.spec.hyperparameters import Hyperparameters, SearchSpace
+from vram_search.spec.search_space import Hyperparameters, SearchSpace
 
 PUBLISHED = (
     (16, 2e-4, 16),
@@ -22,25 +19,18 @@ PUBLISHED = (
 )
 
 
-def initial_points(space: SearchSpace, alpha_ratio: int) -> list[Hyperparameters]:
+def initial_points(space: SearchSpace) -> list[Hyperparameters]:
     """The published points, each moved to the nearest point of the space, without duplicates."""
-    target = "all" if "all" in space.lora_target else space.lora_target[-1]
-    found: list[Hyperparameters] = []
-    for rank, learning_rate, batch_size in PUBLISHED:
-        nearest_rank = _nearest(space.lora_rank, rank)
-        point = Hyperparameters(
-            optim=space.optim[0],
-            lora_target=target,
-            lora_rank=nearest_rank,
-            lora_alpha=alpha_ratio * nearest_rank,
-            cutoff_len=max(space.cutoff_len),
-            batch_size=_nearest(space.batch_size, batch_size),
-            learning_rate=min(max(learning_rate, space.learning_rate.min), space.learning_rate.max),
+    points = (
+        space.nearest(
+            {
+                "lora_target": "all",
+                "lora_rank": rank,
+                "cutoff_len": max(space.cutoff_len),
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+            }
         )
-        if point not in found:
-            found.append(point)
-    return found
-
-
-def _nearest(values: Sequence[int], wanted: int) -> int:
-    return min(values, key=lambda value: abs(math.log(value / wanted)))
+        for rank, learning_rate, batch_size in PUBLISHED
+    )
+    return list(dict.fromkeys(points))

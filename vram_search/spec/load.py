@@ -157,7 +157,8 @@ def _distinct(error: ValidationError) -> list[ErrorDetails]:
 
 def _fault(error: ErrorDetails) -> Fault:
     """Pydantic's error in our words."""
-    location = [part for part in error["loc"]]
+    # "<list>" and "<mapping>" are forms of a value, not keys (`spec.search_space`).
+    location = [part for part in error["loc"] if not str(part).startswith("<")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     path = path.lstrip(".") or "(the file)"
     value = error["input"] if not isinstance(error["input"], (dict, list)) else None
@@ -194,8 +195,15 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
     for part in location:
         field = model.model_fields.get(str(part))
         if field is not None:
-            models = [field.annotation, *typing.get_args(field.annotation)]
+            models = _types_in(field.annotation)
             model = next(
                 (m for m in models if isinstance(m, type) and issubclass(m, BaseModel)), model
             )
     return list(model.model_fields)
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """A field's type, and those that it is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _types_in(part)

@@ -13,9 +13,9 @@ from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
 from vram_search.spec.dataset import DatasetSpec, short_name
-from vram_search.spec.hyperparameters import SearchSpace
 from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
+from vram_search.spec.search_space import MAX_ALPHA_RATIO, AlphaRatios, SearchSpace
 from vram_search.spec.shape import shape_names
 from vram_search.spec.strategy_name import StrategyName
 
@@ -130,8 +130,9 @@ class TrainingSpec(Spec):
         default=0.0, description="AdamW's decoupled weight decay"
     )
     max_grad_norm: PositiveFloat = Field(default=1.0, description="gradients are clipped to it")
-    lora_alpha_ratio: Annotated[Count, Field(le=1024)] = Field(
-        default=2, description="lora_alpha = ratio x lora_rank"
+    lora_alpha_ratio: Annotated[Count, Field(le=MAX_ALPHA_RATIO)] = Field(
+        default=2,
+        description="lora_alpha = ratio x lora_rank, where search_space.lora_alpha is not given",
     )
     rungs: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(1 / 9, 1 / 3, 2 / 3),
@@ -229,6 +230,14 @@ class StudySpec(Spec):
     def eval_cutoff_len(self) -> int:
         """Tokens at which evaluation texts are cut, the same for every trial."""
         return self.training.eval_cutoff_len or max(self.search_space.cutoff_len)
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space with lora_alpha by `training.lora_alpha_ratio` where it has none."""
+        if self.search_space.lora_alpha is not None:
+            return self.search_space
+        pinned = AlphaRatios(ratio=(self.training.lora_alpha_ratio,))
+        return self.search_space.model_copy(update={"lora_alpha": pinned})
 
     def identity(self) -> dict[str, Any]:
         """What makes this search what it is, flat: "search_space.lora_rank" -> [8, 16].

@@ -16,6 +16,7 @@ from vram_search.gpu import open_reader
 from vram_search.protocol import LoadJob
 from vram_search.search import Search
 from vram_search.spec import Hyperparameters, StudySpec
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.plan import PlanPins
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.location import StudyFolder
@@ -83,7 +84,7 @@ class RunContext:
         leaves that to the card."""
         if not self.study.plan.skip_infeasible:
             return True
-        key = tuple(hyperparameters.model_dump(exclude={"lora_alpha", "learning_rate"}).values())
+        key = tuple(getattr(hyperparameters, d.name) for d in DIMENSIONS if d.changes_bytes)
         if key not in self.planned:
             self.planned[key] = self.candidates(hyperparameters)
         return choose_plan(self.planned[key], self.budget_bytes, self.margin) is not None

@@ -79,10 +79,15 @@ def _strategies(store: Store, known: StudyRecord | None, study: StudySpec) -> li
 
 def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[str, tuple[Any, Any]]:
     """Changed settings: key -> (recorded, now). Settings that the record does not know are new in
-    this version and count as unchanged."""
+    this version and count as unchanged, but for what is searched now and was not."""
     now = study.identity()
     before = known.spec.get("identity", {})
     changes = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
+    changes |= {
+        key: (None, value)
+        for key, value in now.items()
+        if key.startswith("search_space.") and key not in before and value is not None and before
+    }
     # The cutoff that counts is `eval_cutoff_len`: spelling out what it was is no change.
     changes.pop("training.eval_cutoff_len", None)
     if known.data_hash != data_hash:

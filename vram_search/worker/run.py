@@ -71,8 +71,7 @@ def run_study(
     with contextlib.closing(open_store(url, create=True)) as store, _locked(folder):
         record = open_study(store, prepared, accept_changes=accept_changes)
         problem = Problem(
-            study.search_space,
-            study.training.lora_alpha_ratio,
+            study.space,
             study.training.rungs,
             initial_points=published_points(study, stop),
             source_tasks=source_tasks(store, prepared),
@@ -114,7 +113,7 @@ def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparamete
     """The published points that a search begins with, as its strategy uses them."""
     if not study.enqueue_priors:
         return ()
-    points = initial_points(study.search_space, study.training.lora_alpha_ratio)
+    points = initial_points(study.space)
     return STRATEGIES[study.strategy].initial_points(points, stop.trials)
 
 
@@ -233,7 +232,7 @@ def preview(
     margin = learnt_margin(shape, earlier, device)
     step_time = learnt_step_time(shape, earlier, device, study.card)
     rows = []
-    every = initial_points(study.search_space, study.training.lora_alpha_ratio)
+    every = initial_points(study.space)
     shown = published_points(study, stop) or every
     for point in shown:
         candidates = plans(

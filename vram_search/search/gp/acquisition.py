@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vram_search.search.gp.features import SCALES, features
+from vram_search.search.gp.features import features, scales, surrogate_dimensions
 from vram_search.search.gp.forecast import FINAL_VARIANCE, forecast, log_loss
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.surrogate import Array, Surrogate, log_expected_improvement
@@ -22,6 +22,7 @@ from vram_search.search.gp.transfer import tasks, without_tail
 from vram_search.search.observations import Observation
 from vram_search.search.problem import Problem
 from vram_search.spec import Hyperparameters
+from vram_search.spec.hyperparameters import Frame
 
 OUTLIERS_FROM = 5
 """Losses from which on the worst of them are limited."""
@@ -51,8 +52,10 @@ class Acquisition:
 
     def __init__(self, problem: Problem, rules: GpRules) -> None:
         self._problem, self._rules = problem, rules
-        self._tasks = tasks(problem.source_tasks, problem.hidden_size)
-        self._longest = max(problem.space.cutoff_len)
+        self._dimensions = surrogate_dimensions(problem.space)
+        self._scales = scales(self._dimensions)
+        self._frame = Frame(max(problem.space.cutoff_len))
+        self._tasks = tasks(problem.source_tasks, problem.hidden_size, self._dimensions)
 
     def propose(
         self, seen: Sequence[Observation], candidates: Sequence[Hyperparameters]
@@ -155,7 +158,7 @@ class Acquisition:
         points = self._features([trial.hyperparameters for trial in known])
         losses = expected.losses
         limited = without_tail(losses) if len(losses) >= OUTLIERS_FROM else losses
-        surrogate = Surrogate(points, limited, expected.variances, self._tasks, SCALES)
+        surrogate = Surrogate(points, limited, expected.variances, self._tasks, self._scales)
         reference = min((log_loss(t.final) for t in known if t.final is not None), default=None)
         if reference is None and any(trial.losses for trial in known):
             means, deviations = surrogate.predict(points)
@@ -170,12 +173,12 @@ class Acquisition:
             np.concatenate([limited, believed]),
             np.concatenate([expected.variances, np.full(len(pending), FINAL_VARIANCE)]),
             self._tasks,
-            SCALES,
+            self._scales,
         )
         return _View(with_pending, float(believed.min()) if reference is None else reference)
 
     def _features(self, points: Sequence[Hyperparameters]) -> Array:
-        return features(points, self._longest)
+        return features(points, self._frame, self._dimensions)
 
 
 @dataclass(frozen=True)

@@ -99,8 +99,7 @@ class GpSampler(BaseSampler):
         """Points to choose from: the problem's own, or drawn from its space."""
         if self.problem.candidates is not None:
             return self.problem.candidates(seen)
-        space, alpha_ratio = self.problem.distinct_space, self.problem.alpha_ratio
-        return candidates(space, alpha_ratio, seen, self._random)
+        return candidates(self.problem.distinct_space, seen, self._random)
 
     def suggest(self, trial: optuna.Trial) -> Hyperparameters:
         """The hyperparameters of a trial, for use in an objective function."""
@@ -112,7 +111,7 @@ class GpSampler(BaseSampler):
             elif isinstance(distribution, optuna.distributions.FloatDistribution):
                 low, high = distribution.low, distribution.high
                 trial.suggest_float(name, low, high, log=distribution.log)
-        return decode(trial.params, self.problem.space, self.problem.alpha_ratio)
+        return decode(trial.params, self.problem.space)
 
 
 class GpPruner(BasePruner):

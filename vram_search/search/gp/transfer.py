@@ -19,6 +19,7 @@ import numpy as np
 from vram_search.search.gp.features import features
 from vram_search.search.gp.surrogate import Array, Task
 from vram_search.spec import Hyperparameters
+from vram_search.spec.hyperparameters import MAIN, Dimension, Frame
 
 LEARNING_RATE_EXPONENT = 0.43
 """Between the two that are published."""
@@ -62,8 +63,16 @@ def shipped() -> tuple[SourceTask, ...]:
     )
 
 
-def tasks(experiences: Iterable[SourceTask], hidden_size: int | None) -> list[Task]:
-    """The surrogate's tasks, for a model with this hidden size; the first ones are kept."""
+def tasks(
+    experiences: Iterable[SourceTask],
+    hidden_size: int | None,
+    dimensions: Sequence[Dimension] = MAIN,
+) -> list[Task]:
+    """The surrogate's tasks, for a model with this hidden size; the first ones are kept.
+
+    Args:
+        dimensions: of the search that learns from them (`surrogate_dimensions`).
+    """
     found: list[Task] = []
     for experience in experiences:
         if len(found) == MOST_TASKS:
@@ -75,11 +84,11 @@ def tasks(experiences: Iterable[SourceTask], hidden_size: int | None) -> list[Ta
         factor = 1.0
         if hidden_size and experience.hidden_size:
             factor = (experience.hidden_size / hidden_size) ** LEARNING_RATE_EXPONENT
-        longest = max(point.cutoff_len for point in points)
+        frame = Frame(max(point.cutoff_len for point in points), factor)
         losses = without_tail(np.log([loss for _, loss in known]))
         if losses.std() > 0:
             standard = (losses - losses.mean()) / losses.std()
-            found.append(Task(features(points, longest, factor), standard))
+            found.append(Task(features(points, frame, dimensions), standard))
     return [_thinned(task, MOST_TRIALS // len(found)) for task in found]
 
 
