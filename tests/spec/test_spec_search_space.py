@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from vram_search.errors import Fault
 from vram_search.spec import SearchSpace, StudySpec
+from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
 from vram_search.spec.search_space import LORA_TARGET_SETS, parse_lora_target
 
 LoadText = Callable[..., StudySpec]
@@ -30,7 +31,6 @@ def test_learning_rate_without_a_decimal_point_is_a_number(load_text: LoadText) 
     assert yaml.safe_load("2e-4") == "2e-4", "YAML 1.1 reads text"
     pinned = load_text("search_space: {learning_rate: 2e-4}").search_space
     assert (pinned.learning_rate.min, pinned.learning_rate.max) == (2e-4, 2e-4)
-    assert pinned.is_learning_rate_pinned
     ranged = load_text("search_space: {learning_rate: {min: 2e-5, max: 1e-3}}").search_space
     assert (ranged.learning_rate.min, ranged.learning_rate.max) == (2e-5, 1e-3)
 
@@ -49,7 +49,7 @@ def test_single_values_pin_a_hyperparameter(load_text: LoadText) -> None:
                        batch_size: 4, learning_rate: 1.0e-4}
         """
     ).search_space
-    assert space.is_learning_rate_pinned
+    assert not any(space.is_searched(dimension) for dimension in DIMENSIONS)
     assert (space.optim, space.lora_target) == (("adamw_8bit",), ("qv",))
     assert (space.lora_rank, space.cutoff_len, space.batch_size) == ((8,), (256,), (4,))
 
@@ -158,3 +158,38 @@ def test_any_yaml_value_makes_a_valid_space_or_a_reported_fault(data: dict[str, 
         return
     assert SearchSpace.model_validate(space.model_dump(mode="json")) == space
     assert all(type(rank) is int and rank >= 1 for rank in space.lora_rank)
+
+
+def test_alpha_is_a_list_of_values_or_of_multiples_of_the_rank(load_text: LoadText) -> None:
+    ratios = load_text("search_space: {lora_alpha: {ratio: [2, 1]}}").search_space
+    assert ratios.options(BY_NAME["lora_alpha"]) == (Ratio(1), Ratio(2))
+    fixed = load_text("search_space: {lora_alpha: [32, 16]}").search_space
+    assert fixed.options(BY_NAME["lora_alpha"]) == (16, 32)
+
+
+def test_alpha_ratio_of_the_training_is_used_where_alpha_is_not_searched(
+    load_text: LoadText,
+) -> None:
+    pinned = load_text("training: {lora_alpha_ratio: 3}").space
+    assert pinned.options(BY_NAME["lora_alpha"]) == (Ratio(3),)
+    both = "training: {lora_alpha_ratio: 3}\nsearch_space: {lora_alpha: {ratio: 1}}"
+    assert load_text(both).space.options(BY_NAME["lora_alpha"]) == (Ratio(1),)
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "why"),
+    [
+        ("{ratio: []}", "lora_alpha.ratio", "is empty"),
+        ("{ratio: [0]}", "lora_alpha.ratio[0]", "greater than or equal to 1"),
+        ("{ratio: [1, 1]}", "lora_alpha.ratio", "listed twice"),
+        ("{times: 2}", "lora_alpha.times", "unknown key"),
+        ("[0]", "lora_alpha[0]", "greater than or equal to 1"),
+        ("[16, 16]", "lora_alpha", "listed twice"),
+        ("sixteen", "lora_alpha[0]", "valid integer"),
+    ],
+)
+def test_faulty_alpha_is_refused_at_its_key(
+    faults_of: FaultsOf, value: str, path: str, why: str
+) -> None:
+    found = faults_of(f"search_space: {{lora_alpha: {value}}}")
+    assert why in found[f"search_space.{path}"].message
