@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "gpu",
         "models",
+        "tools",
         "typed_fields",
         "units",
         "resources",

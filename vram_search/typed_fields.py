@@ -57,7 +57,7 @@ class TypedFields:
         return FieldError(self.place, name, problem + is_value, remedy)
 
     def missing(self, key: str, remedy: str) -> FieldError:
-        return FieldError(self.place, key, "is missing", remedy)
+        return FieldError(self.place, self.found(key)[0], "is missing", remedy)
 
     def size(
         self, key: str, default: int | None = None, *, least: int = 1, most: int = MAX_SIZE

@@ -443,6 +443,40 @@ def test_llamafactory_recipe_is_told_from_a_study(estimate: Estimate, tmp_path: 
     file.write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in recipe.items()))
     answer = estimate(file, "--card", "rtx-5060-ti-16gb")
     assert (answer.code, answer.err) == (0, "")
-    assert "llamafactory recipe" in answer.out and "RTX 5060 Ti" in answer.out
-    compared = estimate("--compare", file, file)
+    assert "a recipe of LLaMA-Factory" in answer.out and "RTX 5060 Ti" in answer.out
+    as_json = tmp_path / "recipe.json"
+    as_json.write_text(json.dumps(recipe))
+    compared = estimate("--compare", file, as_json)
     assert compared.code == 0 and "base_weights" in compared.out
+
+
+@pytest.mark.parametrize(
+    ("cutoff_len", "changes", "answer"),
+    [
+        (1024, {}, True),
+        (1024, {"stage": "dpo"}, None),
+        (65536, {"stage": "dpo"}, False),
+        (1024, {"deepspeed": "ds.json"}, True),
+        (65536, {"deepspeed": "ds.json"}, None),
+    ],
+)
+def test_what_is_not_modelled_leaves_the_answer_open_where_it_may_turn_it(
+    estimate: Estimate,
+    tmp_path: Path,
+    cutoff_len: int,
+    changes: dict[str, Any],
+    answer: bool | None,
+) -> None:
+    keys = {"model_name_or_path": "Qwen/Qwen2.5-3B-Instruct", "per_device_train_batch_size": 2}
+    keys |= {"quantization_bit": 4, "bf16": True, "cutoff_len": cutoff_len, **changes}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(json.dumps(keys))
+    (plan,) = json.loads(estimate(file, "--card", "rtx-5060-ti-16gb", "--json").out)["plans"]
+    assert plan["fits"] is answer
+    first = estimate(file, "--card", "rtx-5060-ti-16gb").out.splitlines()[0]
+    words = {True: "fits ", False: "does not fit ", None: "not known whether it fits "}
+    assert first.startswith(words[answer])
+    assert ("at least" in first, "at most" in first) == (
+        answer is None and "stage" in changes,
+        answer is None and "deepspeed" in changes,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,9 +18,9 @@ from vram_search.data import Example, Rows
 from vram_search.errors import InputError
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
-from vram_search.estimate.recipes.axolotl import UNMODELLED as AXOLOTL_UNMODELLED
-from vram_search.estimate.recipes.llamafactory import UNMODELLED as LLAMAFACTORY_UNMODELLED
+from vram_search.estimate.recipes import axolotl, llamafactory, trl
 from vram_search.estimate.recipes.load import load_recipe
+from vram_search.estimate.recipes.optimizers import NEAREST, SAME
 from vram_search.export import TOOLS, export_files, exported_trial
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_shape
@@ -38,6 +39,16 @@ AXOLOTL: dict[str, Any] = {
     "lora_r": 16,
     "lora_target_linear": True,
 }
+
+TRL: dict[str, Any] = {
+    "model_name_or_path": MODEL,
+    "use_peft": True,
+    "load_in_4bit": True,
+    "lora_r": 16,
+    "lora_target_modules": ["q_proj", "v_proj"],
+    "max_length": 512,
+}
+READ = [(LLAMAFACTORY, llamafactory), (AXOLOTL, axolotl), (TRL, trl)]
 
 Write = Callable[..., Path]
 
@@ -65,6 +76,7 @@ def test_llamafactory_has_its_own_defaults(write: Write) -> None:
         per_device_train_batch_size=8,
         cutoff_len=2048,
         quantization="none",
+        reentrant_checkpointing=True,
         prediction_loss_only=False,
         equal_lengths=False,
     )
@@ -82,7 +94,7 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         per_device_train_batch_size=1,
         cutoff_len=512,
         gradient_checkpointing=False,
-        prepare_for_kbit_training=True,
+        reentrant_checkpointing=True,
         prediction_loss_only=False,
         equal_lengths=False,
     )
@@ -137,7 +149,7 @@ LORA = {"adapter": "lora", "load_in_4bit": False}
         (LORA, "quantization", "none"),
         (LORA, "prepare_for_kbit_training", False),
         (LORA | {"load_in_8bit": True}, "quantization", "int8"),
-        (LORA | {"load_in_8bit": True}, "prepare_for_kbit_training", True),
+        (LORA | {"load_in_8bit": True}, "prepare_for_kbit_training", False),
         ({"lora_r": 32}, "lora_rank", 32),
         ({"lora_target_modules": ["q_proj"]}, "lora_modules", ALL),
         (
@@ -178,8 +190,7 @@ def test_an_axolotl_key_sets_its_field(
 
 @pytest.mark.parametrize(
     ("base", "key"),
-    [(LLAMAFACTORY, key) for key in LLAMAFACTORY_UNMODELLED]
-    + [(AXOLOTL, key) for key in AXOLOTL_UNMODELLED],
+    [(base, key) for base, tool in READ for key in tool.UNMODELLED],
 )
 def test_what_is_not_modelled_is_noted_where_it_is_switched_on(
     write: Write, base: dict[str, Any], key: str
@@ -196,11 +207,19 @@ def test_what_is_not_modelled_is_noted_where_it_is_switched_on(
     ("base", "keys", "note"),
     [
         (LLAMAFACTORY, {"quantization_bit": 4}, "prepare_for_kbit_training: off"),
-        (LLAMAFACTORY, {"stage": "dpo"}, "stage: dpo"),
         (LLAMAFACTORY, {}, "bf16: off"),
-        (AXOLOTL, {}, "prepare_for_kbit_training: on"),
+        (
+            LLAMAFACTORY,
+            {"lora_ranks": 64},
+            "lora_ranks: unknown key, LLaMA-Factory stops at it; did",
+        ),
+        (LLAMAFACTORY, {"evaluation_strategy": "steps"}, "evaluation_strategy: former name of"),
+        (LLAMAFACTORY, {"optim": "sgd"}, "optim: sgd is counted as lion_8bit"),
+        (LLAMAFACTORY, {"lora_target": "q_proj,qkv_proj"}, "lora_target: qkv_proj is no linear"),
+        (AXOLOTL, {"optimizer": "came_pytorch"}, "optimizer: came_pytorch is counted as"),
+        (AXOLOTL, {"sequence_length": 9}, "sequence_length: unknown key, Axolotl ignores it"),
+        (AXOLOTL, {"cut_cross_entropy": True}, "cut_cross_entropy: without effect"),
         (AXOLOTL, {"bf16": False}, "bf16: off"),
-        (AXOLOTL, {"gradient_checkpointing": "offload"}, "gradient_checkpointing: offload"),
         (AXOLOTL, FUSED, "liger_fused_linear_cross_entropy: without effect"),
         (AXOLOTL, LIGER, "plugins: liger"),
     ],
@@ -247,8 +266,7 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base", "key", "value"),
     [
-        (LLAMAFACTORY, "finetuning_type", "full"),
-        (LLAMAFACTORY, "finetuning_type", "freeze"),
+        (LLAMAFACTORY, "finetuning_type", "most"),
         (LLAMAFACTORY, "stage", "other"),
         (LLAMAFACTORY, "model_name_or_path", 7),
         (LLAMAFACTORY, "model_name_or_path", ""),
@@ -262,11 +280,13 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (LLAMAFACTORY | {"quantization_bit": 4}, "quantization_method", "hqq"),
         (LLAMAFACTORY, "quantization_type", "int4"),
         (LLAMAFACTORY, "double_quantization", "yes"),
-        (LLAMAFACTORY, "lora_target", "q_proj,qkv_proj"),
+        (LLAMAFACTORY, "lora_target", "qkv_proj"),
+        (LLAMAFACTORY, "lora_target", "model.(.*"),
+        (LLAMAFACTORY, "lora_target", r"encoder\..*"),
         (LLAMAFACTORY, "lora_target", "qv"),
         (LLAMAFACTORY, "lora_target", 5),
         (LLAMAFACTORY, "lora_target", [5]),
-        (LLAMAFACTORY, "optim", "sgd"),
+        (LLAMAFACTORY, "optim", "adam_of_the_moon"),
         (LLAMAFACTORY, "optim", 1),
         (LLAMAFACTORY, "flash_attn", "fast"),
         (LLAMAFACTORY, "val_size", -0.1),
@@ -274,15 +294,13 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (LLAMAFACTORY, "val_size", "0.1"),
         (LLAMAFACTORY, "eval_strategy", "sometimes"),
         (LLAMAFACTORY, "packing", 1),
-        (AXOLOTL, "adapter", None),
         (AXOLOTL, "adapter", "llama-adapter"),
         (AXOLOTL, "load_in_4bit", False),
         (AXOLOTL, "load_in_8bit", True),
         (AXOLOTL, "lora_r", None),
         (AXOLOTL, "base_model", "nobody/unknown-3b"),
-        (AXOLOTL | {"lora_target_linear": False}, "lora_target_modules", None),
         (AXOLOTL | {"lora_target_linear": False}, "lora_target_modules", ["qkv_proj"]),
-        (AXOLOTL, "optimizer", "came_pytorch"),
+        (AXOLOTL, "optimizer", "came"),
         (AXOLOTL, "gradient_checkpointing", "sometimes"),
         (AXOLOTL, "gradient_checkpointing", 1),
         (AXOLOTL, "plugins", "liger"),
@@ -302,7 +320,7 @@ def test_a_value_that_cannot_be_used_is_refused_with_file_key_and_remedy(
 
 def test_remedies_say_what_is_there(write: Write) -> None:
     for key, value, remedy in (
-        ("optim", "sgd", "adamw_torch, .*paged_lion_8bit, adamw_bnb_8bit"),
+        ("optim", "sgdd", "adamw_torch, .*paged_lion_8bit, adamw_bnb_8bit"),
         ("lora_target", "qkv_proj", "it has q_proj, .*down_proj"),
         ("model_name_or_path", "nobody/unknown", r"folder with its config\.json"),
     ):
@@ -319,7 +337,10 @@ def test_remedies_say_what_is_there(write: Write) -> None:
         (b"[" * 5000, "not valid YAML"),
         (b"- model_name_or_path", "no mapping"),
         (b"", "no mapping"),
-        (b"lora_rank: 8", "neither LLaMA-Factory nor Axolotl"),
+        (
+            b"lora_rank: 8",
+            "no training file that is known; supported are LLaMA-Factory, Axolotl, TRL",
+        ),
         (b"\xff\xfe\xff", "cannot be read"),
     ],
 )
@@ -350,6 +371,155 @@ def test_a_folder_with_a_config_gives_the_shape(
     (folder / "config.json").write_text(tiny_config)
     name = folder.name if relative else str(folder)
     assert load_recipe(write(base, **{key: name})).workload.shape.hidden_size == 64
+
+
+@pytest.mark.parametrize(
+    ("base", "more", "less"),
+    [
+        (LLAMAFACTORY, {"stage": "dpo"}, {}),
+        (LLAMAFACTORY, {"stage": "rm"}, {}),
+        (LLAMAFACTORY, {"finetuning_type": "full"}, {}),
+        (LLAMAFACTORY, {"finetuning_type": "freeze"}, {}),
+        (LLAMAFACTORY, {"additional_target": "embed_tokens,lm_head"}, {}),
+        (LLAMAFACTORY, {}, {"deepspeed": "ds.json"}),
+        (AXOLOTL, {"adapter": None}, {}),
+        (AXOLOTL, {"rl": "orpo"}, {}),
+        (AXOLOTL, {"lora_modules_to_save": ["lm_head"]}, {}),
+        (AXOLOTL, {}, {"gradient_checkpointing": "offload"}),
+        (AXOLOTL, {}, {"quantize_moe_experts": True}),
+        (TRL, {"use_peft": False}, {}),
+        (TRL, {"beta": 0.1}, {}),
+        (TRL, {}, {"activation_offloading": True}),
+    ],
+)
+def test_what_turns_the_answer_is_a_reason_and_no_note(
+    write: Write, base: dict[str, Any], more: dict[str, Any], less: dict[str, Any]
+) -> None:
+    recipe = load_recipe(write(base, **more, **less))
+    assert [reason.split(":")[0] for reason in recipe.needs_more] == list(more)
+    assert [reason.split(":")[0] for reason in recipe.needs_less] == list(less)
+
+
+@pytest.mark.parametrize(("base", "tool"), READ)
+def test_every_key_that_adds_or_saves_bytes_is_a_reason(
+    write: Write, base: dict[str, Any], tool: Any
+) -> None:
+    for key in tool.NEEDS_MORE:
+        assert load_recipe(write(base, **{key: "x"})).needs_more, key
+    for key in tool.NEEDS_LESS:
+        assert load_recipe(write(base, **{key: True})).needs_less, key
+
+
+@pytest.mark.parametrize("cuts", [{}, {"cut_cross_entropy": False}])
+def test_the_plugin_alone_switches_cut_cross_entropy_on(
+    write: Write, cuts: dict[str, bool]
+) -> None:
+    plugin = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+    keys = {"sequence_len": 4096, "val_set_size": 0.1, "gradient_checkpointing": True}
+    workload = load_recipe(write(AXOLOTL, plugins=[plugin], **keys, **cuts)).workload
+    assert workload.cut_cross_entropy is not bool(cuts)
+    plain = load_recipe(write(AXOLOTL, **keys)).workload
+    saved = predict(plain).required_bytes - predict(workload).required_bytes
+    whole_logits = 4 * SHAPE.vocab_size * 4096
+    assert saved == 0 if cuts else saved > whole_logits
+
+
+def test_reentrant_checkpoints_keep_no_int8_inputs(write: Write) -> None:
+    keys = {"quantization_bit": 8, "cutoff_len": 1024, "per_device_train_batch_size": 2}
+    reentrant = predict(load_recipe(write(LLAMAFACTORY, **keys)).workload)
+    other = predict(load_recipe(write(LLAMAFACTORY, **keys, use_reentrant_gc=False)).workload)
+    nf4 = predict(load_recipe(write(LLAMAFACTORY, **keys | {"quantization_bit": 4})).workload)
+    kept = reentrant.parts["saved_activations"]
+    assert kept == nf4.parts["saved_activations"]
+    assert other.parts["saved_activations"] > 4 * kept
+
+
+def test_every_optimizer_of_transformers_is_answered(write: Write) -> None:
+    from transformers.training_args import OptimizerNames
+
+    for optimizer in OptimizerNames:
+        assert load_recipe(write(LLAMAFACTORY, optim=optimizer.value)).workload.optimizer
+    assert {*SAME.values(), *NEAREST.values()} <= set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize(
+    ("target", "modules"),
+    [
+        (r"model\.layers\.\d+\.self_attn\.[qv]_proj", ("q_proj", "v_proj")),
+        (
+            r"model.language_model.layers.[\d]+.(mlp|cross_attn).(up|down)_proj",
+            ("up_proj", "down_proj"),
+        ),
+        (["self_attn.q_proj", "shared.k_proj_of_another", "q_proj"], ("q_proj",)),
+        ("all-linear", ALL),
+    ],
+)
+def test_modules_are_found_as_peft_finds_them(
+    write: Write, target: object, modules: tuple[str, ...]
+) -> None:
+    keys = {"lora_target_linear": False, "lora_target_modules": target}
+    assert set(load_recipe(write(AXOLOTL, **keys)).workload.lora_modules) == set(modules)
+
+
+@pytest.mark.parametrize(("method", "counted"), [("awq", "nf4"), ("gptq", "nf4"), ("fp8", "int8")])
+def test_a_checkpoint_that_is_quantised_stays_so(
+    write: Write, tmp_path: Path, tiny_config: str, method: str, counted: str
+) -> None:
+    config = json.loads(tiny_config) | {"quantization_config": {"quant_method": method}}
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "stored" / "config.json").write_text(json.dumps(config))
+    recipe = load_recipe(write(LLAMAFACTORY, model_name_or_path="stored"))
+    assert recipe.workload.quantization == counted
+    assert [note for note in recipe.notes if method in note]
+
+
+def test_a_file_of_trl_is_not_taken_for_llamafactorys(write: Write) -> None:
+    recipe = load_recipe(write(TRL, torch_dtype="bfloat16", max_seq_length=None))
+    assert recipe.source == "trl"
+    assert (recipe.workload.quantization, recipe.workload.lora_rank) == ("nf4", 16)
+    assert recipe.workload.cutoff_len == 512
+    assert not recipe.workload.double_quantization
+    old = {key: value for key, value in TRL.items() if key != "max_length"}
+    assert load_recipe(write(old, max_seq_length=256)).workload.cutoff_len == 256
+
+
+def test_llamafactorys_json_reads_as_its_yaml(write: Write, tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    file.write_text("{\n\t" + json.dumps(LLAMAFACTORY | {"lora_rank": 4})[1:])
+    assert load_recipe(file) == load_recipe(write(LLAMAFACTORY, lora_rank=4))
+
+
+def test_llamafactorys_v1_file_is_read_by_its_sections(write: Write) -> None:
+    keys: dict[str, Any] = {
+        "model": MODEL,
+        "peft_config": {"name": "lora", "r": 4, "target_modules": "all"},
+        "quant_config": {"name": "bnb", "quantization_bit": 4},
+        "micro_batch_size": 2,
+        "global_batch_size": 8,
+        "cutoff_len": 256,
+    }
+    recipe = load_recipe(write(keys))
+    workload = recipe.workload
+    assert recipe.source == "llamafactory v1"
+    assert (workload.quantization, workload.lora_rank, workload.cutoff_len) == ("nf4", 4, 256)
+    assert (workload.per_device_train_batch_size, workload.gradient_accumulation_steps) == (2, 4)
+    assert load_recipe(write(keys, peft_config=None)).needs_more
+
+
+@pytest.mark.parametrize(
+    ("values", "title"),
+    [
+        ({"model": "m", "training": {"training_type": "lora"}, "lora": {}}, "Unsloth Studio"),
+        ({"model": {"_component_": "torchtune.models.x"}, "batch_size": 4}, "torchtune"),
+        ({"task": "llm-sft", "base_model": "m", "params": {"lr": 1}}, "AutoTrain"),
+        ({"model": "m", "tuner_type": "lora", "torch_dtype": "bfloat16"}, "ms-swift"),
+        ({"output_dir": "o", "learning_rate": 1e-4, "optim": "sgd"}, "TrainingArguments"),
+    ],
+)
+def test_a_file_of_another_tool_is_named(write: Write, values: dict[str, Any], title: str) -> None:
+    with pytest.raises(InputError, match=f"this is a file of .*{title}; supported are") as caught:
+        load_recipe(write(values))
+    assert "--model" in caught.value.remedy
 
 
 def _recorded(tmp_path: Path) -> tuple[StudyRecord, TrialRecord, Rows]:
@@ -421,6 +591,42 @@ def test_an_export_of_ours_reads_back_as_the_workload_of_its_trial(
     )
     assert [note.split(":")[0] for note in recipe.notes] == ["prepare_for_kbit_training"]
     assert predict(recipe.workload).required_bytes > 0
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("lora_target", ["all", "qv", "down_proj"])
+def test_every_export_of_ours_is_read_as_its_own_tools(
+    tmp_path: Path, tool: str, lora_target: str
+) -> None:
+    study, trial, rows = _recorded(tmp_path)
+    plan = MemoryPlan(
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        gradient_checkpointing=True,
+        enable_liger_kernel=False,
+        per_device_eval_batch_size=3,
+    )
+    hp = Hyperparameters(
+        optim="lion_8bit",
+        lora_target=lora_target,
+        lora_rank=32,
+        lora_alpha=32,
+        cutoff_len=256,
+        batch_size=plan.batch_size,
+        learning_rate=2e-4,
+    )
+    trial = replace(trial, hyperparameters=hp.model_dump(mode="json"), plan=plan.model_dump())
+    name, text = next(iter(export_files(TOOLS[tool], exported_trial(study, trial, rows)).items()))
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    recipe = load_recipe(tmp_path / name)
+    workload = recipe.workload
+    assert recipe.source == tool.replace("-", "")
+    assert workload.lora_modules == tuple(SHAPE.target_modules(lora_target))
+    assert (workload.lora_rank, workload.optimizer, workload.cutoff_len) == (32, "lion_8bit", 256)
+    assert (workload.per_device_train_batch_size, workload.gradient_accumulation_steps) == (2, 4)
+    assert (workload.quantization, workload.double_quantization) == ("nf4", True)
+    assert workload.gradient_checkpointing and not workload.reentrant_checkpointing
+    assert not [note for note in recipe.notes if "unknown key" in note]
 
 
 values = st.recursive(

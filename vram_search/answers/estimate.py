@@ -40,7 +40,9 @@ class PlanAnswer(AnswerPart):
 
     name: str
     card: str = Field(description="Slug of configs/cards.")
-    fits: bool
+    fits: bool | None = Field(
+        description="Null if something that is not modelled can turn the answer."
+    )
     budget_bytes: int = Field(description="Bytes that the allocator may take on the card.")
     context_bytes: int = Field(description="Taken by CUDA's context.")
     context_origin: Origin = Field(
@@ -51,6 +53,10 @@ class PlanAnswer(AnswerPart):
     not_modelled: list[str] = Field(
         description="Reasons why the estimate is a generic one; empty if the family is modelled."
     )
+    needs_more: list[str] = Field(
+        description="Reasons why the training needs more by an amount that is not known."
+    )
+    needs_less: list[str] = Field(description="Reasons why the training may need less.")
     spare_bytes: int = Field(
         description="Budget minus required bytes and margin; below 0 if it does not fit."
     )
@@ -93,8 +99,9 @@ class EstimateAnswer(Answer):
         return self.plans[0]
 
     @property
-    def fits(self) -> bool:
-        """Whether required bytes and margin are within the card's budget."""
+    def fits(self) -> bool | None:
+        """Whether required bytes and margin are within the card's budget; None if that is not known
+        because something is not modelled."""
         return self.plan.fits
 
     @property
@@ -120,7 +127,7 @@ class ModelEstimate(EstimateAnswer):
 
 
 class RecipeEstimate(EstimateAnswer):
-    """Of a recipe of LLaMA-Factory or Axolotl."""
+    """Of a recipe of another tool."""
 
     recipe: str = Field(description="Path of the file.")
     source: str = Field(description="The tool that the recipe is for.")
@@ -195,7 +202,7 @@ def estimate_file(file: Path, card: str | None = None) -> StudyEstimate | Recipe
     """Predicts the peak bytes of a study's published configuration, or of a recipe.
 
     Args:
-        file: a study, or a YAML file of LLaMA-Factory or Axolotl.
+        file: a study, or a recipe: a file of LLaMA-Factory, Axolotl or TRL, or an export.
         card: slug of a card; a study names its own.
 
     Raises:
@@ -208,7 +215,13 @@ def estimate_file(file: Path, card: str | None = None) -> StudyEstimate | Recipe
 
         recipe = load_recipe(file)
         limit = MemoryBudget.of(find_card(card), recipe.workload.shape)
-        verdict = judge(clean(file.name), recipe.workload, limit)
+        verdict = judge(
+            clean(file.name),
+            recipe.workload,
+            limit,
+            needs_more=recipe.needs_more,
+            needs_less=recipe.needs_less,
+        )
         return RecipeEstimate(
             recipe=str(file), source=recipe.source, notes=list(recipe.notes), plans=[_plan(verdict)]
         )
@@ -230,12 +243,14 @@ def _plan(verdict: Verdict) -> PlanAnswer:
     return PlanAnswer(
         name=verdict.name,
         card=limit.card.name,
-        fits=verdict.fits,
+        fits=verdict.fits if verdict.is_known else None,
         budget_bytes=limit.budget_bytes,
         context_bytes=limit.hardware.context_bytes,
         context_origin=limit.origin,
         margin=round(limit.margin, 9),
         not_modelled=list(verdict.not_modelled),
+        needs_more=[clean(reason) for reason in verdict.needs_more],
+        needs_less=[clean(reason) for reason in verdict.needs_less],
         spare_bytes=verdict.spare_bytes,
         spare_percent=verdict.spare_percent,
         allocated_bytes=estimate.allocated_bytes,

@@ -72,7 +72,7 @@ def _part(part: PartDifference) -> PartDifferenceAnswer:
 
 def _side(file: Path, models: Path, hardware: Hardware, card: str | None) -> dict[str, Any]:
     """The prediction of a JSON row, a recipe, or a study's chosen plan (else its smallest)."""
-    if file.suffix in (".json", ".jsonl"):
+    if file.suffix in (".json", ".jsonl") and not is_recipe(file):
         point = load_point(file, models)
         if isinstance(point, dict):
             return point

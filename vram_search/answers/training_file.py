@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from vram_search.answers.named import find_card
 from vram_search.errors import InputError
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planned_workloads import planned_workloads
+from vram_search.estimate.recipes.load import load_mapping
 from vram_search.gpu.this_card import card_here
 from vram_search.models import find_shape
 from vram_search.spec import Hyperparameters, StudySpec, load_study
 from vram_search.spec.initial_points import initial_points
+from vram_search.tools.detect import tool_of
 
 
 def is_recipe(file: Path) -> bool:
-    """Tells whether a file is a YAML mapping without any key that only studies have."""
-    if file.suffix not in (".yaml", ".yml"):
+    """Tells whether a file is another tool's, or no study by its keys. A study is never JSON."""
+    if file.suffix not in (".yaml", ".yml", ".json"):
         return False
     try:
         if not file.is_file():
             return False
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        data = load_mapping(file)
+    except (OSError, InputError):
         return False  # load_study says what is wrong
+    if "study" in data:
+        return False
+    if tool_of(data) is not None or file.suffix == ".json":
+        return tool_of(data) is not None
     required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
     # LLaMA-Factory has a `dataset` too.
     of_studies = (required - {"dataset"}) | {"search_space", "card"}
-    return isinstance(data, dict) and bool(data) and not of_studies & set(data)
+    return bool(data) and not of_studies & set(data)
 
 
 def study_workloads(

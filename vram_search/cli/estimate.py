@@ -108,7 +108,8 @@ def command(
 ) -> None:
     """Predicted peak bytes of a study, a recipe, options or rows, and what would make it fit.
 
-    A recipe is a YAML file of LLaMA-Factory or Axolotl. Exit code 0 whether it fits or not.
+    A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, or an export.
+    Exit code 0 whether it fits or not.
 
     \b
     Examples:

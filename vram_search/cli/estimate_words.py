@@ -8,6 +8,7 @@ from vram_search.answers.estimate import EstimateAnswer, PlanAnswer, RecipeEstim
 from vram_search.answers.memory_budget import CardAnswer
 from vram_search.answers.named import clean
 from vram_search.report.parts import WIDTH, stacked_bar
+from vram_search.tools.detect import TITLES
 from vram_search.units import format_bytes
 
 _NAME_WIDTH = 34
@@ -15,19 +16,24 @@ _NAME_WIDTH = 34
 
 def verdict_line(plan: PlanAnswer) -> str:
     """The answer in one line: "fits NVIDIA L4: 3.10 GiB to spare"."""
+    if plan.fits is None:
+        bound = "at least" if plan.spare_bytes >= 0 else "at most"
+        needed = format_bytes(plan.required_bytes)
+        return f"not known whether it fits {plan.card_title}: {bound} {needed} required"
     word, what = ("fits", "to spare") if plan.fits else ("does not fit", "too much")
     return f"{word} {plan.card_title}: {format_bytes(abs(plan.spare_bytes))} {what}"
 
 
 def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
     """What stands below the answer's line; `with_changes` also where it fits."""
-    needed = format_bytes(plan.needed_bytes)
-    words = (
-        f"{plan.name}: {format_bytes(plan.required_bytes)} required, {needed} with a "
-        f"margin of {100 * plan.margin:.1f} %"
-    )
+    required, needed = format_bytes(plan.required_bytes), format_bytes(plan.needed_bytes)
+    words = f"{required} required, {needed} with a margin of {100 * plan.margin:.1f} %"
+    if plan.fits is None:
+        words = f"{required} required by what is modelled"
     lines = [
-        *_wrapped(words),
+        *_wrapped(f"{plan.name}: {words}"),
+        *(line for reason in plan.needs_more for line in _wrapped(f"needs more: {reason}")),
+        *(line for reason in plan.needs_less for line in _wrapped(f"may need less: {reason}")),
         *_wrapped(
             f"peak ({plan.moment}): {format_bytes(plan.allocated_bytes)} allocated; "
             f"{plan.trainable_parameters:,} parameters are trained"
@@ -44,7 +50,10 @@ def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
 def source_lines(answer: EstimateAnswer) -> list[str]:
     """The file that was read, if the plan's own name does not say it."""
     if isinstance(answer, RecipeEstimate):
-        texts = [f"{answer.source} recipe", *(f"note: {note}" for note in answer.notes)]
+        texts = [
+            f"a recipe of {TITLES[answer.source]}",
+            *(f"note: {note}" for note in answer.notes),
+        ]
     elif isinstance(answer, StudyEstimate):
         values = ", ".join(f"{name} {value}" for name, value in answer.hyperparameters.items())
         texts = [f"study {answer.study}, {answer.model}; published configuration:", values]

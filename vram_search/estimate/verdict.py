@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vram_search.estimate.changes import Change, changes_to_fit, cheapest_changes
@@ -22,10 +23,20 @@ class Verdict:
     changes: list[Change]
     changes_to_fit: list[str] | None
     """Names of changes that make it fit together: none where it fits, None where all do not."""
+    needs_more: tuple[str, ...] = ()
+    """Why it needs more than the estimate by an amount that is not known."""
+    needs_less: tuple[str, ...] = ()
+    """Why it may need less than the estimate."""
 
     @property
     def fits(self) -> bool:
+        """By the estimate alone."""
         return self.limit.fits(self.estimate.required_bytes)
+
+    @property
+    def is_known(self) -> bool:
+        """Nothing that is not modelled can turn the answer."""
+        return not (self.needs_more if self.fits else self.needs_less)
 
     @property
     def spare_bytes(self) -> int:
@@ -39,8 +50,19 @@ class Verdict:
         return round(100 * self.spare_bytes / budget, 2) if budget > 0 else None
 
 
-def judge(name: str, workload: Workload, limit: MemoryBudget) -> Verdict:
+def judge(
+    name: str,
+    workload: Workload,
+    limit: MemoryBudget,
+    *,
+    needs_more: Sequence[str] = (),
+    needs_less: Sequence[str] = (),
+) -> Verdict:
     """A workload's estimate, and the changes that would save bytes.
+
+    Args:
+        needs_more: why the training needs more than the workload by an amount that is not known.
+        needs_less: why it may need less.
 
     Raises:
         InputError: the sizes are absurd.
@@ -52,4 +74,6 @@ def judge(name: str, workload: Workload, limit: MemoryBudget) -> Verdict:
         not_modelled=workload.shape.not_modelled,
         changes=cheapest_changes(workload, limit),
         changes_to_fit=changes_to_fit(workload, limit),
+        needs_more=tuple(needs_more),
+        needs_less=tuple(needs_less),
     )

@@ -11,7 +11,7 @@ from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.shape import ModelShape, load_shape
-from vram_search.tools import AXOLOTL, LLAMA_FACTORY
+from vram_search.tools import AXOLOTL, LLAMA_FACTORY, TRL, detect
 from vram_search.typed_fields import MAX_TEXT
 
 MAX_SETTING_CHARACTERS = 100
@@ -24,7 +24,7 @@ HYPERPARAMETERS = (
     "batch_size",
     "learning_rate",
 )
-TOOLS = {"llamafactory": LLAMA_FACTORY, "axolotl": AXOLOTL}
+TOOLS = {"llamafactory": LLAMA_FACTORY, "axolotl": AXOLOTL, "trl": TRL}
 """Name of a run's source -> the tool whose YAML is read."""
 KEPT_SETTINGS = (
     "per_device_train_batch_size",
@@ -74,10 +74,10 @@ class Settings:
 
 
 def tool_of(values: Mapping[Any, Any]) -> str | None:
-    """`llamafactory`, `axolotl`, or None for the YAML of something else."""
-    keys = {name: tool.key("model_name_or_path") for name, tool in TOOLS.items()}
-    found = [name for name, key in keys.items() if isinstance(values.get(key), str)]
-    return found[0] if len(found) == 1 else None
+    """A key of TOOLS, or None for the YAML of something else."""
+    tool = detect.tool_of(values)
+    is_read = tool in TOOLS and isinstance(values.get(TOOLS[tool].key("model_name_or_path")), str)
+    return tool if is_read else None
 
 
 def read_training_yaml(settings: Settings, values: Mapping[Any, Any], place: str) -> None:

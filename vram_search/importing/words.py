@@ -11,6 +11,7 @@ WIDTH = 79
 _SOURCES = {
     "llamafactory": "LLaMA-Factory",
     "axolotl": "Axolotl",
+    "trl": "TRL",
     "trainer": "transformers' Trainer",
     "csv": "a table by hand",
 }

@@ -91,7 +91,7 @@ OWN = key_set(
 
 OF_PLUGINS = key_set(
     """
-    cut_cross_entropy dense_mixer diffusion dsv4_bf16_all dsv4_fp4_grouped_mode
+    cut_cross_entropy debug dense_mixer diffusion dsv4_bf16_all dsv4_fp4_grouped_mode
     dsv4_fp8_lora_kernel dsv4_fp8_nonexpert_mode dsv4_shared_mlp_lora_kernel expert_backend
     expert_parallel_backend expert_parallel_fallback_on_unsupported
     expert_parallel_num_nvl_bytes expert_parallel_num_rdma_bytes expert_parallel_size
@@ -106,11 +106,25 @@ OF_PLUGINS = key_set(
     nemo_gym_dir nemo_gym_enabled nemo_gym_head_port nemo_gym_max_turns nemo_gym_model_name
     nemo_gym_multi_turn nemo_gym_run_timeout nemo_gym_server_timeout nemo_gym_verify_timeout
     nonexpert_quantization nvfp4_merge_aware nvfp4_merge_aware_start_step recipe
-    save_compressed spectrum_model_name spectrum_top_fraction use_dsv4_kernels
-    use_glm_dsa_kernels use_scattermoe use_sonicmoe
+    revision_of_model save_compressed spectrum_model_name spectrum_top_fraction
+    swanlab_api_host swanlab_api_key swanlab_completion_log_interval
+    swanlab_completion_max_buffer swanlab_description swanlab_experiment_name
+    swanlab_lark_secret swanlab_lark_webhook_url swanlab_log_completions swanlab_log_model
+    swanlab_mode swanlab_project swanlab_web_host swanlab_workspace use_dsv4_kernels
+    use_glm_dsa_kernels use_scattermoe use_sonicmoe use_swanlab
     """
 )
 """Keys that a plugin adds."""
+
+FORMER = key_set(
+    """
+    dpo_generate_during_eval dpo_norm_loss dpo_use_logits_to_keep flash_attn_rms_norm
+    gptq_groupsize gptq_model_v1 lora_layers_to_transform rope_scaling rpo_alpha s2_attention
+    unsloth_cross_entropy_loss unsloth_lora_mlp unsloth_lora_o unsloth_lora_qkv unsloth_rms_norm
+    unsloth_rope
+    """
+)
+"""Keys of earlier versions without a successor."""
 
 AXOLOTL = ToolKeys(
     title="Axolotl",
@@ -137,7 +151,7 @@ AXOLOTL = ToolKeys(
         "val_set_size": 0.0,
         "eval_strategy": "epoch",
     },
-    known=OWN | OF_PLUGINS,
+    known=OWN | OF_PLUGINS | FORMER,
     successors={
         "evaluation_strategy": "eval_strategy",
         "max_packed_sequence_len": "sequence_len",

@@ -42,6 +42,8 @@ class LayerSetup:
     """Tokens of a text where attention's matrices count (`masked`, `eager`); else 0."""
     fused: bool
     """Liger's kernels in place of norm, activation and rotation."""
+    keeps_int8_inputs: bool = True
+    """Off where checkpoints are re-entrant: their first forward pass runs without autograd."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class _Runner:
         linear = self.linears[name]
         weight = Bytes(0, BF16 * linear.parameters)
         quantized = self.setup.quantization != "none"
-        if self.setup.quantization == "int8" and x.requires_grad:
+        if self.setup.quantization == "int8" and x.requires_grad and self.setup.keeps_int8_inputs:
             self.tape.leaks.append(x)
         narrow = x
         if x.element_bytes == FP32:

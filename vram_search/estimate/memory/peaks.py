@@ -18,13 +18,15 @@ Parts = dict[str, float]
 
 
 def fuses_loss(workload: Workload) -> bool:
-    """Liger computes the loss chunk by chunk, so that there are no logits."""
-    family = family_of(workload.shape.model_type)
-    return workload.fused_linear_cross_entropy and family.liger_fuses_loss
+    """The loss is computed chunk by chunk, so that there are no logits."""
+    liger = family_of(workload.shape.model_type).liger_fuses_loss
+    return workload.cut_cross_entropy or (workload.fused_linear_cross_entropy and liger)
 
 
 def computes_eval_logits(workload: Workload) -> bool:
     """There is an evaluation, and its logits are wanted or its loss is not fused."""
+    if workload.cut_cross_entropy:
+        return False
     fused = fuses_loss(workload) and workload.prediction_loss_only
     return workload.per_device_eval_batch_size > 0 and not fused
 
@@ -66,6 +68,9 @@ def layer_setup(workload: Workload, attention: str) -> LayerSetup:
         attention=attention,
         length=workload.cutoff_len if attention != "flash" else 0,
         fused=workload.fused_linear_cross_entropy,
+        keeps_int8_inputs=not (
+            workload.gradient_checkpointing and workload.reentrant_checkpointing
+        ),
     )
 
 

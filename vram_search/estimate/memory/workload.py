@@ -27,6 +27,12 @@ class Workload:
     """peft's `prepare_model_for_kbit_training`: what is not quantised becomes fp32."""
     fused_linear_cross_entropy: bool = False
     """Liger's kernels (`use_liger_kernel`)."""
+    cut_cross_entropy: bool = False
+    """The loss is computed without logits, in evaluations too (Cut Cross Entropy, TRL's chunked
+    loss); the layers are as they are."""
+    reentrant_checkpointing: bool = False
+    """torch's re-entrant checkpoints: the first forward pass runs without autograd, so that 8-bit
+    layers keep no inputs."""
     per_device_eval_batch_size: int = 0
     """0: no evaluation."""
     eval_cutoff_len: int = 0

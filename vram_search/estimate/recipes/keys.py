@@ -2,99 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from vram_search.errors import InputError
 from vram_search.estimate.memory.workload import Workload
-from vram_search.models import find_model
-from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.shape import ModelShape
+from vram_search.tools import ToolKeys
 from vram_search.typed_fields import TypedFields, shown
 
-OPTIMIZER_ALIASES = {"adamw_bnb_8bit": "adamw_8bit"}
-"""Second names of transformers' `OptimizerNames` for the same optimizer."""
+_OFF: tuple[object, ...] = (None, False, 0, "", "none", "no", [], {})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training as its file describes it."""
+    """A training as its file describes it.
+
+    Attributes:
+        model: as the file names it, a folder or a hub name.
+        source: the tool, as `tools.detect` names it.
+        notes: what is counted in another way than it is written, or is not modelled; each begins
+            with its key.
+        needs_more: why the training needs more than the estimate by an amount that is not known.
+        needs_less: why it may need less.
+    """
 
     workload: Workload
     model: str
-    """As the file names it: a folder or a hub name."""
-    source: Literal["llamafactory", "axolotl"]
-    notes: list[str]
-    """What changes the bytes and is not modelled; each begins with its key."""
+    source: str
+    notes: list[str] = field(default_factory=list)
+    needs_more: list[str] = field(default_factory=list)
+    needs_less: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class RecipeKeys(TypedFields):
-    """The keys of a training file."""
+    """The keys of a training file, read by our names, with the tool's defaults.
+
+    Attributes:
+        folder: of the file; a model's folder may be named relative to it.
+    """
 
     folder: Path
-    """Of the file; a model's folder may be named relative to it."""
+    tool: ToolKeys
 
-    def strategy(self, key: str, default: str) -> str:
+    def found(self, key: str) -> tuple[str, Any]:
+        theirs = self.tool.key(key)
+        former = (old for old, new in self.tool.successors.items() if new == theirs)
+        for name in (theirs, *former):
+            if self.values.get(name) is not None:
+                return name, self.values[name]
+        return theirs, self.tool.defaults.get(theirs)
+
+    def is_on(self, key: str) -> bool:
+        """The file holds the key, and does not switch it off."""
+        return key in self.values and self.values[key] not in _OFF
+
+    def strategy(self, key: str) -> str:
         """`no`, `steps` or `epoch`; YAML reads an unquoted no as false."""
-        if self.values.get(key) is False:
+        if self.found(key)[1] is False:
             return "no"
-        return self.choice(key, ("no", "steps", "epoch"), default)
+        return self.choice(key, ("no", "steps", "epoch"))
 
-    def unmodelled(self, reasons: Mapping[str, str]) -> list[str]:
-        """A note for each key that is switched on."""
-        switched_off: tuple[object, ...] = (None, False, 0, "", "none", "no", [], {})
+    def reasons(self, table: Mapping[str, str]) -> list[str]:
+        """A sentence for each key of a table that is switched on."""
         return [
             f"{key}: {shown(self.values[key])} is not modelled: {reason}"
-            for key, reason in reasons.items()
-            if key in self.values and self.values[key] not in switched_off
+            for key, reason in table.items()
+            if self.is_on(key)
         ]
 
+    def is_reentrant(self, default: bool) -> bool:
+        """How a checkpointed layer is computed again (`gradient_checkpointing_kwargs`)."""
+        settings = self.section("gradient_checkpointing_kwargs") or {}
+        return TypedFields(settings, self.place).flag("use_reentrant", default)
 
-def shape_named(keys: RecipeKeys, key: str, model: str) -> ModelShape:
-    """Returns the shape of the model that a key names; a relative folder may start from the file's.
+    def notes_on_keys(self) -> list[str]:
+        """A note for every key that the tool does not read, or reads under another name today."""
+        return list(self._notes_on_keys())
 
-    Raises:
-        InputError: no such model, or the hub cannot be asked for it.
-    """
-    try:
-        return find_model(model, beside=keys.folder).shape()
-    except InputError as error:
-        raise keys.refused(
-            key, f"names a model that was not found: {error.message}", error.remedy
-        ) from None
-
-
-def modules_named(keys: RecipeKeys, key: str, named: object, shape: ModelShape) -> tuple[str, ...]:
-    """Names of the model's linear layers, each once, in the order written.
-
-    Raises:
-        InputError: no list of names, or the model lacks one.
-    """
-    names = named.split(",") if isinstance(named, str) else named
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise keys.refused(key, "is not a list of module names", "write [q_proj, v_proj] or all")
-    present = [linear.name for linear in shape.linears]
-    modules = tuple(dict.fromkeys(name.strip() for name in names))
-    if modules == ("all",):
-        return tuple(present)
-    missing = [name for name in modules if name not in present]
-    if missing:
-        raise keys.refused(
-            key,
-            f"names what this model ({shape.model_type}) lacks: {shown(missing)}",
-            f"it has {', '.join(present)}",
-        )
-    return modules
-
-
-def optimizer_named(keys: RecipeKeys, key: str, default: str) -> str:
-    """The optimizer under its first name.
-
-    Raises:
-        InputError: it is none of OPTIMIZERS.
-    """
-    name = keys.choice(key, (*OPTIMIZERS, *OPTIMIZER_ALIASES), default)
-    return OPTIMIZER_ALIASES.get(name, name)
+    def _notes_on_keys(self) -> Iterator[str]:
+        title = self.tool.title
+        for key in map(str, self.values):
+            if key in self.tool.known:
+                continue
+            if key in self.tool.successors:
+                yield f"{key}: former name of {self.tool.successors[key]}, read as that"
+                continue
+            close = difflib.get_close_matches(key, sorted(self.tool.known), n=1, cutoff=0.8)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            yield f"{shown(key)[1:-1]}: unknown key, {title} {self.tool.on_unknown}{meant}"

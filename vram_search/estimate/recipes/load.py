@@ -1,7 +1,8 @@
-"""A training YAML of LLaMA-Factory or Axolotl as a `Workload`."""
+"""A training file of another tool, or an export of ours, as a `Workload`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +11,70 @@ import yaml
 from vram_search.errors import InputError
 from vram_search.estimate.recipes.axolotl import read_axolotl
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
-from vram_search.estimate.recipes.llamafactory import read_llamafactory
+from vram_search.estimate.recipes.llamafactory import read_llamafactory, read_llamafactory_v1
+from vram_search.estimate.recipes.trl import read_script, read_trl
+from vram_search.tools import AXOLOTL, LLAMA_FACTORY, TRL
+from vram_search.tools.detect import TITLES, tool_of
+
+READERS = {
+    "llamafactory": (LLAMA_FACTORY, read_llamafactory),
+    "llamafactory v1": (LLAMA_FACTORY, read_llamafactory_v1),
+    "axolotl": (AXOLOTL, read_axolotl),
+    "trl": (TRL, read_trl),
+    "peft": (TRL, read_script),
+    "unsloth": (TRL, read_script),
+}
+"""Tool, as `tools.detect` names it -> its keys and its reader."""
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Reads a training YAML: LLaMA-Factory's has `model_name_or_path`, Axolotl's `base_model`.
+    """Reads a training file (YAML or JSON) of the tool that its keys belong to.
 
-    A key that is absent or null has its tool's default. LLaMA-Factory 0.9.5: `hparams/*_args.py`;
-    Axolotl: `utils/schemas/*.py`. A model is read from its folder, relative to the working folder
-    or to the file; a hub name means the shape shipped here.
+    A key that is absent or null has its tool's default. A model is read from its folder, relative
+    to the working folder or to the file, or found by its name.
 
     Raises:
-        InputError: no such file, not the YAML of either tool, a value that cannot be used, a
-            method other than LoRA, or a model whose shape is not known.
+        InputError: no such file, not the file of a tool that is read, a value that cannot be used,
+            or a model that is not found.
     """
-    keys = RecipeKeys(_load_mapping(path), str(path), path.parent)
-    has_llamafactory = keys.has("model_name_or_path")
-    has_axolotl = keys.has("base_model")
-    if has_llamafactory and has_axolotl:
-        raise keys.refused(
-            "base_model", "stands beside model_name_or_path", "keep the key of the tool that trains"
+    values = load_mapping(path)
+    tool = tool_of(values)
+    if tool is None and {"base_model", "model_name_or_path"} <= set(values):
+        raise InputError(
+            f"{path}: base_model: stands beside model_name_or_path",
+            "keep the key of the tool that trains",
         )
-    if has_llamafactory:
-        return read_llamafactory(keys)
-    if has_axolotl:
-        return read_axolotl(keys)
-    raise InputError(
-        f"{path}: the YAML of neither LLaMA-Factory nor Axolotl",
-        "model_name_or_path (LLaMA-Factory) or base_model (Axolotl) is expected",
-    )
+    if tool not in READERS:
+        what = "no training file that is known" if tool is None else f"a file of {TITLES[tool]}"
+        raise InputError(
+            f"{path}: this is {what}; supported are LLaMA-Factory, Axolotl, TRL and this program's "
+            "exports",
+            "describe the training with options: vram-search estimate --model NAME --lora-rank N",
+        )
+    keys, read = READERS[tool]
+    return read(RecipeKeys(values, str(path), path.parent, keys))
 
 
-def _load_mapping(path: Path) -> dict[Any, Any]:
+def load_mapping(path: Path) -> dict[Any, Any]:
+    """The keys of a YAML or JSON file.
+
+    Raises:
+        InputError: it cannot be read, or holds no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise InputError(f"{path}: cannot be read ({error})", "give a training YAML") from None
+        raise InputError(f"{path}: cannot be read ({error})", "give a training file") from None
+    is_json = path.suffix == ".json"
     try:
-        values = yaml.safe_load(text)
+        values = json.loads(text) if is_json else yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45
+        kind = "JSON" if is_json else "YAML"
         raise InputError(
-            f"{path}: not valid YAML ({error})", "correct it where the message points"
+            f"{path}: not valid {kind} ({error})", "correct it where the message points"
         ) from None
     if not isinstance(values, dict):
         raise InputError(
-            f"{path}: holds no mapping of keys", "give the YAML that the training is started with"
+            f"{path}: holds no mapping of keys", "give the file that the training is started with"
         )
     return values

@@ -1,0 +1,133 @@
+"""The model that a training file names: its shape, how its weights are stored, its LoRA modules."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from vram_search.errors import InputError
+from vram_search.estimate.recipes.keys import RecipeKeys
+from vram_search.models import find_model
+from vram_search.spec.config_fields import load_config
+from vram_search.spec.shape import ModelShape
+from vram_search.typed_fields import shown
+
+STORED = {"bnb-4bit": "nf4", "bitsandbytes": "nf4", "awq": "nf4", "gptq": "nf4", "fp8": "int8"}
+"""How a quantised checkpoint is counted: 4-bit formats as NF4, which differs by a few percent, and
+8 bits as int8."""
+
+_ROOTS = ("model.", "model.language_model.", "language_model.model.", "model.text_model.")
+_MLP = ("down_proj", "gate_proj", "up_proj", "gate_up_proj")
+
+
+@dataclass(frozen=True)
+class RecipeModel:
+    """The model of a recipe.
+
+    Attributes:
+        name: as the file writes it.
+        checkpoint: format of weights that are quantised already, a key of STORED; else empty.
+        notes: where the shape came from.
+    """
+
+    name: str
+    shape: ModelShape
+    checkpoint: str
+    notes: tuple[str, ...]
+
+
+def model_named(keys: RecipeKeys) -> RecipeModel:
+    """The model of `model_name_or_path`; a relative folder may start from the file's.
+
+    Raises:
+        InputError: no such model, or the hub cannot be asked for it.
+    """
+    name = keys.text("model_name_or_path")
+    try:
+        found = find_model(name, beside=keys.folder)
+        shape = found.shape()
+    except InputError as error:
+        raise keys.refused(
+            "model_name_or_path",
+            f"names a model that was not found: {error.message}",
+            error.remedy,
+        ) from None
+    config = found.config if found.config.is_file() else found.config / "config.json"
+    section = load_config(config).get("quantization_config")
+    method = section.get("quant_method") if isinstance(section, dict) else None
+    checkpoint = found.checkpoint or (method if method in STORED else "")
+    return RecipeModel(name, shape, str(checkpoint), (found.note,) if found.note else ())
+
+
+def stored_quantization(model: RecipeModel, notes: list[str]) -> str:
+    """How weights are held that the file does not quantise."""
+    if not model.checkpoint:
+        return "none"
+    counted = STORED[model.checkpoint]
+    notes.append(
+        f"{model.name}: the checkpoint is quantised ({model.checkpoint}) and stays so; counted as "
+        f"{counted}"
+    )
+    return counted
+
+
+def modules_named(
+    keys: RecipeKeys, named: object, shape: ModelShape, notes: list[str]
+) -> tuple[str, ...]:
+    """Names of the model's linear layers that get an adapter, as peft finds them.
+
+    A list names the ends of module paths; a name that no layer has is passed over, with a note. A
+    text that is no list of names is a regular expression for whole paths (peft
+    `tuners/tuners_utils.py`, `check_target_module_exists`).
+
+    Raises:
+        InputError: neither names nor a pattern, or no layer is found.
+    """
+    present = [linear.name for linear in shape.linears]
+    if named in ("all", "all-linear", ["all"], ["all-linear"]):
+        return tuple(present)
+    if isinstance(named, str) and re.search(r"[\\^$*+?{}\[\]|()]", named):
+        return _matching(keys, named, shape)
+    names = named.split(",") if isinstance(named, str) else named
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise keys.refused(
+            "lora_target", "is not a list of module names", "write [q_proj, v_proj] or all"
+        )
+    written = tuple(dict.fromkeys(name.strip() for name in names))
+    found = tuple(dict.fromkeys(name.rpartition(".")[2] for name in written))
+    modules = tuple(name for name in found if name in present)
+    missing = [name for name in written if name.rpartition(".")[2] not in present]
+    if not modules:
+        raise keys.refused(
+            "lora_target",
+            f"names no layer of this model ({shape.model_type}): {shown(missing)}",
+            f"it has {', '.join(present)}",
+        )
+    if missing:
+        key = keys.found("lora_target")[0]
+        notes.append(f"{key}: {', '.join(missing)} is no linear layer of the blocks, not counted")
+    return modules
+
+
+def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, ...]:
+    try:
+        matches = re.compile(pattern).fullmatch
+    except re.error as error:
+        raise keys.refused("lora_target", f"is no pattern ({error})", "correct it") from None
+    found = tuple(
+        linear.name
+        for linear in shape.linears
+        if any(matches(path) for path in _paths(linear.name, shape.num_hidden_layers))
+    )
+    if not found:
+        names = ", ".join(linear.name for linear in shape.linears)
+        raise keys.refused("lora_target", "matches no layer of this model", f"it has {names}")
+    return found
+
+
+def _paths(name: str, layers: int) -> list[str]:
+    """Where a layer may stand in the models of transformers, alone or within one of images."""
+    block = "mlp" if name in _MLP else "self_attn"
+    return [
+        f"{root}layers.{number}.{block}.{name}" for root in _ROOTS for number in {0, layers - 1}
+    ]

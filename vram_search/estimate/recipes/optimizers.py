@@ -1,0 +1,68 @@
+"""The optimizer that a training file names, or the one that its states are counted as."""
+
+from __future__ import annotations
+
+from vram_search.estimate.recipes.keys import RecipeKeys
+from vram_search.spec.optimizers import OPTIMIZERS
+
+SAME = {
+    "adamw_bnb_8bit": "adamw_8bit",
+    "adamw_hf": "adamw_torch",
+    "adamw_torch_npu_fused": "adamw_torch_fused",
+    "adamw_torch_xla": "adamw_torch",
+    "adamw_apex_fused": "adamw_torch_fused",
+    "rmsprop_bnb_8bit": "lion_8bit",
+    "rmsprop_bnb_32bit": "lion_32bit",
+}
+"""Second names, and optimizers with the same states (transformers `OptimizerNames`)."""
+
+NEAREST = {
+    **dict.fromkeys(
+        ["adamw_torch_4bit", "ao_adamw_4bit", "adamw_torch_8bit", "ao_adamw_8bit", "ao_adamw_fp8"],
+        "adamw_8bit",
+    ),
+    **dict.fromkeys(
+        ["adamw_anyprecision", "grokadamw", "stable_adamw", "optimi_adamw", "adopt_adamw"],
+        "adamw_torch",
+    ),
+    **dict.fromkeys(
+        ["schedule_free_adamw", "schedule_free_radam", "flash_adam", "flash_adamw", "apollo_adamw"],
+        "adamw_torch",
+    ),
+    **dict.fromkeys(
+        ["galore_adamw", "galore_adamw_layerwise", "apollo_adamw_layerwise", "muon", "dion"],
+        "adamw_torch",
+    ),
+    **dict.fromkeys(
+        ["galore_adamw_8bit", "galore_adamw_8bit_layerwise", "q_galore_adamw8bit"], "adamw_8bit"
+    ),
+    **dict.fromkeys(
+        ["adafactor", "galore_adafactor", "galore_adafactor_layerwise", "came_pytorch", "sinkgd"],
+        "lion_8bit",
+    ),
+    **dict.fromkeys(["sgd", "lomo", "adalomo", "flash_sgd", "flash_sgdw"], "lion_8bit"),
+    **dict.fromkeys(
+        ["adagrad", "rmsprop", "rmsprop_bnb", "schedule_free_sgd", "flash_lion"], "lion_32bit"
+    ),
+    "paged_lion_32bit": "lion_32bit",
+    "ademamix": "adamw_torch",
+    "ademamix_8bit": "adamw_8bit",
+    "paged_ademamix_32bit": "paged_adamw_32bit",
+    "paged_ademamix_8bit": "paged_adamw_8bit",
+}
+"""Optimizers without a term of their own -> the known one with the most similar states. The states
+belong to the adapter alone, so that the difference is small. With Axolotl's
+(`utils/schemas/enums.py`, `CustomSupportedOptimizers`)."""
+
+
+def optimizer_named(keys: RecipeKeys, notes: list[str]) -> str:
+    """The optimizer as one of OPTIMIZERS, with a note where it is another one.
+
+    Raises:
+        InputError: no tool has an optimizer of that name.
+    """
+    name = keys.choice("optim", (*OPTIMIZERS, *SAME, *NEAREST))
+    if name in NEAREST:
+        key = keys.found("optim")[0]
+        notes.append(f"{key}: {name} is counted as {NEAREST[name]}, whose states are similar")
+    return SAME.get(name) or NEAREST.get(name) or name

@@ -1,0 +1,143 @@
+"""Reads the training that a file of TRL describes, and this program's exports for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
+from vram_search.estimate.recipes.model import (
+    RecipeModel,
+    model_named,
+    modules_named,
+    stored_quantization,
+)
+from vram_search.estimate.recipes.optimizers import optimizer_named
+
+NEEDS_MORE = {
+    "beta": "preference training runs more texts or models",
+    "lora_modules_to_save": "these modules are trained whole, with a copy, gradients and states",
+    "lora_target_parameters": "parameters outside the linear layers get an adapter",
+    "center_rewards_coefficient": "a reward model is trained on pairs of texts",
+    "use_dora": "magnitudes and norms of whole weights are added",
+}
+"""TRL's keys that add bytes which no term of the estimate holds."""
+
+NEEDS_LESS = {
+    "activation_offloading": "checkpoints are offloaded",
+    "deepspeed": "states may be shared out or offloaded",
+    "fsdp": "states are shared out over cards",
+    "fsdp_config": "states are shared out over cards",
+}
+"""Keys that may save bytes."""
+
+UNMODELLED = {
+    "auto_find_batch_size": "the micro-batch may shrink while it runs",
+    "lora_dropout": "dropout keeps masks and a copy of the inputs",
+    "neftune_noise_alpha": "noise is added to the embeddings",
+    "padding_free": "texts are joined without padding",
+    "torch_compile": "the compiler keeps other activations",
+}
+"""Keys that change bytes a little, which no term of the estimate holds."""
+
+
+def read_trl(keys: RecipeKeys) -> Recipe:
+    """The training that a file for `trl sft` describes.
+
+    TRL computes the loss in chunks, in evaluations too, unless Liger does or `loss_type` is another
+    (`trainer/sft_trainer.py`). It calls no prepare_model_for_kbit_training.
+
+    Raises:
+        InputError: a value cannot be used; names its key.
+    """
+    notes = [*keys.notes_on_keys(), *keys.reasons(UNMODELLED)]
+    needs_more, needs_less = keys.reasons(NEEDS_MORE), keys.reasons(NEEDS_LESS)
+    if not keys.flag("use_peft", default=any("lora" in str(key) for key in keys.values)):
+        needs_more.append(
+            "use_peft: off, a full fine-tuning, which is not modelled: the trained weights' "
+            "gradients and states are not counted"
+        )
+    model = model_named(keys)
+    notes += model.notes
+    with_liger = keys.flag("enable_liger_kernel")
+    chunked = not with_liger and keys.values.get("loss_type") in (None, "chunked_nll")
+    if chunked:
+        notes.append(
+            "loss_type: chunked_nll, as TRL 1 has it; versions before held all logits at once"
+        )
+    cutoff_len = keys.size("cutoff_len")
+    evaluates = keys.flag("do_eval") or keys.strategy("eval_strategy") != "no"
+    eval_batch = keys.size("per_device_eval_batch_size")
+    workload = Workload(
+        shape=model.shape,
+        lora_modules=modules_named(keys, _targets(keys, notes), model.shape, notes),
+        lora_rank=keys.size("lora_rank"),
+        optimizer=optimizer_named(keys, notes),
+        per_device_train_batch_size=keys.size("per_device_train_batch_size"),
+        cutoff_len=cutoff_len,
+        gradient_checkpointing=keys.flag("gradient_checkpointing", default=True),
+        gradient_accumulation_steps=keys.size("gradient_accumulation_steps"),
+        quantization=_quantization(keys, model, notes),
+        double_quantization=keys.flag("use_bnb_nested_quant"),
+        attention="eager" if keys.values.get("attn_implementation") == "eager" else "sdpa",
+        fused_linear_cross_entropy=with_liger,
+        cut_cross_entropy=chunked,
+        reentrant_checkpointing=keys.is_reentrant(default=False),
+        per_device_eval_batch_size=eval_batch if evaluates else 0,
+        eval_cutoff_len=cutoff_len if evaluates else 0,
+        prediction_loss_only=False,
+        equal_lengths=keys.flag("packing"),
+        expandable_segments=False,
+    )
+    return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
+
+
+def _quantization(keys: RecipeKeys, model: RecipeModel, notes: list[str]) -> str:
+    if keys.flag("load_in_4bit"):
+        return "nf4"
+    return "int8" if keys.flag("load_in_8bit") else stored_quantization(model, notes)
+
+
+def _targets(keys: RecipeKeys, notes: list[str]) -> object:
+    """One text alone in a list reaches peft as a pattern (`ModelConfig.__post_init__`)."""
+    named = keys.values.get("lora_target_modules")
+    if named is None:
+        notes.append("lora_target_modules: is missing; counted as q_proj and v_proj")
+        return ["q_proj", "v_proj"]
+    return named[0] if isinstance(named, list) and len(named) == 1 else named
+
+
+def read_script(keys: RecipeKeys) -> Recipe:
+    """The training of an export of ours for peft or Unsloth: sections instead of flat keys.
+
+    Raises:
+        InputError: a value cannot be used; names its key.
+    """
+    loader = str(keys.values["loader"])
+    sections: dict[str, Mapping[str, Any]] = {
+        name: keys.section(name) or {}
+        for name in ("model", "quantization", "lora", "rows", "training")
+    }
+    model, lora = sections["model"], sections["lora"]
+    checkpointing = lora.get("use_gradient_checkpointing")
+    flat = {
+        **sections["training"],
+        "model_name_or_path": model.get("pretrained_model_name_or_path") or model.get("model_name"),
+        "load_in_4bit": model.get("load_in_4bit") or sections["quantization"].get("load_in_4bit"),
+        "use_bnb_nested_quant": sections["quantization"].get("bnb_4bit_use_double_quant", True),
+        "use_peft": True,
+        "loss_type": "nll",
+        "lora_r": lora.get("r"),
+        "lora_alpha": lora.get("lora_alpha"),
+        "lora_dropout": lora.get("lora_dropout"),
+        "lora_target_modules": lora.get("target_modules"),
+        "max_length": sections["rows"].get("cutoff_len"),
+        **({} if checkpointing is None else {"gradient_checkpointing": checkpointing}),
+    }
+    recipe = read_trl(replace(keys, values=flat))
+    less = (
+        ["loader: unsloth replaces kernels, which is not modelled"] if loader == "unsloth" else []
+    )
+    return replace(recipe, source=loader, needs_less=[*recipe.needs_less, *less])

@@ -1,0 +1,64 @@
+"""Tells by its keys which tool a training file is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vram_search.tools.llamafactory import LLAMA_FACTORY
+from vram_search.tools.training_arguments import KNOWN
+from vram_search.tools.trl import TRL
+
+READ = {
+    "llamafactory": "LLaMA-Factory",
+    "llamafactory v1": "LLaMA-Factory's v1 trainer",
+    "axolotl": "Axolotl",
+    "trl": "TRL",
+    "peft": "this program's export for peft",
+    "unsloth": "this program's export for Unsloth",
+}
+"""Tools whose files are read -> their names in a sentence."""
+
+NOT_READ = {
+    "autotrain": "AutoTrain",
+    "ms-swift": "ms-swift",
+    "torchtune": "torchtune",
+    "unsloth studio": "Unsloth Studio",
+    "training arguments": "transformers' TrainingArguments",
+}
+"""Tools whose files are recognised only."""
+
+TITLES = READ | NOT_READ
+
+_ONLY_LLAMA_FACTORY = LLAMA_FACTORY.known - TRL.known
+_ONLY_TRL = (TRL.known - LLAMA_FACTORY.known) | {"max_seq_length", "torch_dtype", "dataset_mixer"}
+_SWIFT = {"train_type", "tuner_type", "sft_type", "quant_method", "quant_bits", "model_author"}
+_LLAMA_FACTORY_V1 = {"peft_config", "dist_config", "kernel_config", "quant_config", "train_dataset"}
+_FEW = 3
+"""So many keys of TrainingArguments make a file theirs."""
+
+
+def tool_of(values: Mapping[Any, Any]) -> str | None:
+    """A key of TITLES; None for a file of something else."""
+    if values.get("loader") in ("peft", "unsloth") and isinstance(values.get("training"), Mapping):
+        return str(values["loader"])
+    if any(isinstance(part, Mapping) and "_component_" in part for part in values.values()):
+        return "torchtune"
+    names = {key for key in values if values[key] is not None}
+    if {"base_model", "model_name_or_path"} <= names:
+        return None
+    if "base_model" in names:
+        is_autotrain = isinstance(values.get("params"), Mapping) and "task" in names
+        return "autotrain" if is_autotrain else "axolotl"
+    if "model_name_or_path" in names:
+        theirs = len(names & _ONLY_TRL)
+        return "trl" if theirs > len(names & _ONLY_LLAMA_FACTORY) else "llamafactory"
+    if isinstance(values.get("model"), str):
+        training = values.get("training")
+        if isinstance(training, Mapping) and {"training_type", "max_seq_length"} & set(training):
+            return "unsloth studio"
+        if names & _LLAMA_FACTORY_V1:
+            return "llamafactory v1"
+        if names & _SWIFT:
+            return "ms-swift"
+    return "training arguments" if len(names & KNOWN) >= _FEW and "model" not in names else None
