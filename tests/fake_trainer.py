@@ -8,7 +8,8 @@ ends with its supervisor and reports what ends it. It loads nothing (a real one 
 CPU time for its imports), and its losses are a formula of the hyperparameters.
 
 The environment variable HELD_TRIALS ("0,1") names trials that never get past their probe, so that a
-test can end the process or its supervisor in the middle of one.
+test can end the process or its supervisor in the middle of one. STAGE_SECONDS is the time that a
+trial really spends in its probe and in its training, for a monitor that samples it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vram_search.data import Example, load_rows
 from vram_search.protocol import (
@@ -37,6 +39,8 @@ from vram_search.train.channel import Channel
 from vram_search.worker import process
 
 COMMAND = (sys.executable, "-P", __file__)
+SECONDS = 0.01
+"""Reported for everything that takes a real training time."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ def serve(channel: Channel) -> None:
             rows_cut=too_long,
             data_hash=rows.data_hash,
             allocated_bytes=None,
-            seconds=0.0,
+            seconds=2 * SECONDS,
+            import_seconds=SECONDS,
         )
     )
     while True:
@@ -90,15 +95,17 @@ def serve(channel: Channel) -> None:
 def train(channel: Channel, job: TrialJob, train_rows: int, eval_rows: int) -> None:
     """The events of a trial that learns."""
     steps_total = count_steps(job, train_rows)
-    channel.send(Stage(stage="probe", steps_total=steps_total))
-    channel.send(Probed(allocated_bytes=None, reserved_bytes=None, seconds=0.0))
-    channel.send(Stage(stage="train", steps_total=steps_total))
+    enter(channel, "probe", steps_total)
+    channel.send(Probed(allocated_bytes=None, reserved_bytes=None, seconds=SECONDS))
+    enter(channel, "train", steps_total)
     if str(job.number) in os.environ.get("HELD_TRIALS", "").split(","):
         channel.receive()  # nothing is sent: this ends with the process
     rungs = {round(rung * steps_total) for rung in job.training.rungs} - {0, steps_total}
     for step in range(1, steps_total + 1):
         rate, train_loss = job.hyperparameters.learning_rate, loss_after(job, step)
-        channel.send(Step(step=step, loss=train_loss, learning_rate=rate, grad_norm=1, seconds=0))
+        channel.send(
+            Step(step=step, loss=train_loss, learning_rate=rate, grad_norm=1, seconds=SECONDS)
+        )
         if step in rungs:
             evaluate(channel, job, step, steps_total, eval_rows)
             verdict = channel.receive()
@@ -109,6 +116,11 @@ def train(channel: Channel, job: TrialJob, train_rows: int, eval_rows: int) -> N
     evaluate(channel, job, steps_total, steps_total, eval_rows)
     save_adapter(Path(job.adapter_folder))
     channel.send(finished("complete", steps_total, steps_total))
+
+
+def enter(channel: Channel, stage: Literal["probe", "train"], steps_total: int) -> None:
+    channel.send(Stage(stage=stage, steps_total=steps_total))
+    time.sleep(float(os.environ.get("STAGE_SECONDS", "0")))
 
 
 def count_steps(job: TrialJob, rows: int) -> int:
@@ -134,7 +146,7 @@ def evaluate(channel: Channel, job: TrialJob, step: int, steps_total: int, eval_
             own_cutoff_eval_loss=None if is_rung else loss,
             bits_per_byte=loss,
             example_loss_sums=(10 * loss,) * eval_rows,
-            seconds=0.0,
+            seconds=SECONDS,
         )
     )
 
@@ -147,7 +159,8 @@ def save_adapter(folder: Path) -> None:
 
 def finished(outcome: str, step: int, steps_total: int) -> Finished:
     figures = {"stage": "train", "step": step, "steps_total": steps_total, "best_step": step}
-    return Finished.model_validate({"outcome": outcome, **figures})
+    seconds = dict.fromkeys(("probe", "train", "eval", "save"), SECONDS)
+    return Finished.model_validate({"outcome": outcome, "seconds": seconds, **figures})
 
 
 def main() -> None:
