@@ -23,6 +23,9 @@ ATTEMPTS = 2
 Row = dict[str, Any]
 
 
+COMMAND = (sys.executable, "-m", "bench.curves.worker")
+
+
 class WorkerDiedError(Exception):
     """The process ended without an answer; its log says why."""
 
@@ -40,7 +43,7 @@ class WorkerProcess:
     def __init__(self, tasks: Mapping[str, LoadJob], log: Path) -> None:
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.curves.worker"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -31,6 +31,7 @@ from vram_search.store import Store, open_store, sqlite_url
 from vram_search.worker.process import log_tail
 
 CATEGORIES = [one.name for one in DIMENSIONS if one in MAIN and one.kind != "log"]
+RUN_COMMAND = (sys.executable, "-m", "vram_search", "run")
 TRIAL_COMMAND = (sys.executable, "-m", "bench.end_to_end.trial")
 DEATHS_IN_A_ROW = 3
 """Trial processes that end without an answer: then the bench is at fault."""
@@ -86,7 +87,7 @@ class Ours:
         self._database = folder / f"{task.name}-{seed}" / "search.db"
         self._known: set[int] = set()
         self._read_at = 0.0
-        command = [sys.executable, "-m", "vram_search", "run", str(task.file)]
+        command = [*RUN_COMMAND, str(task.file)]
         command += ["--database", str(self._database), "--hours", str(hours)]
         for override in (*task.overrides, f"seed={seed}"):
             command += ["--set", override]

@@ -64,6 +64,14 @@ def curves(study: Path, out: Path, *options: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+ANSWERS_EVERYTHING = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"eval_loss": [1.0]}), flush=True)
+"""
+"""A worker process that trains nothing."""
+
+
 class FakeWorker:
     """Answers at once, or dies where it is told to."""
 
@@ -251,7 +259,6 @@ def test_rows_of_other_hyperparameters_are_refused(runs: list[Run]) -> None:
         check([runs[0].labels | {"lora_rank": 3}], runs)
 
 
-@pytest.mark.slow
 def test_real_workers_write_rows_and_resume_where_they_stopped(
     study_file: Path, tmp_path: Path, home: Path
 ) -> None:
@@ -282,10 +289,10 @@ def test_real_workers_write_rows_and_resume_where_they_stopped(
     assert losses["tiny", "c000", 0] != losses["tiny", "c000", 1]
 
 
-@pytest.mark.slow
 def test_a_killed_worker_costs_its_run_one_attempt_and_no_row(
-    study_file: Path, tmp_path: Path
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bench.curves.pool.COMMAND", (sys.executable, "-c", ANSWERS_EVERYTHING))
     prepared = prepare_tasks([study_file], None)
     runs = task_runs(prepared[0], configs=2, repeated=0)
     tasks = {task.study.study: load_job(task) for task in prepared}

@@ -23,6 +23,7 @@ from bench.end_to_end.race import race
 from bench.end_to_end.records import Record, Run, RunFolder
 from bench.end_to_end.table import best_loss, catch_up, render, seconds_to
 from bench.end_to_end.task import Task, open_task
+from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
 from vram_search.spec import load_study
@@ -32,6 +33,17 @@ ROOT = Path(__file__).parents[2]
 RUN = Run(("triz",), seeds=3, minutes=4.0, device="emulated 16 GB on H200", finished=("triz",))
 ANSWERS = {0: ("complete", 1.5), 1: ("oom", None), 2: ("diverged", None), 3: ("complete", 1.2)}
 """Of the fake trial process by its number; later ones die."""
+ENDS_AT_ONCE = "import json, time; time.sleep(1); print(json.dumps(dict(outcome='complete', eval_loss=1.5)))"
+"""A trial process of Optuna's arm."""
+FAKE_TRAININGS = f"""\
+import sys
+from functools import partial
+from bench.end_to_end import __main__ as end_to_end, arms
+arms.RUN_COMMAND = {(*FAKE_TRAINER, "run")!r}
+end_to_end.Tpe = partial(arms.Tpe, command=(sys.executable, "-c", {ENDS_AT_ONCE!r}))
+sys.exit(end_to_end.main())
+"""
+"""The bench with trainings that end at once."""
 FAKE_TRIAL = f"""\
 import json, sys
 job = json.load(sys.stdin)
@@ -277,7 +289,6 @@ def test_the_command_line_prints_an_earlier_run_and_refuses_what_is_none(tmp_pat
     assert shown.stdout.rstrip() == render(RUN, [record("ours", 50, 1.3)], markdown=True)
 
 
-@pytest.mark.slow
 def test_a_trial_process_trains_and_tells_its_best_loss(task: Task) -> None:
     params: dict[str, Any] = {
         "optim": "adamw_torch_fused", "lora_target": "all", "lora_rank": 4, "cutoff_len": 128,
@@ -297,7 +308,6 @@ def test_a_trial_process_trains_and_tells_its_best_loss(task: Task) -> None:
     assert 4 < answer["eval_loss"] < math.log(512) + 0.2
 
 
-@pytest.mark.slow
 def test_both_arms_train_and_a_terminated_run_keeps_what_ended(
     write_study: Callable[..., Path], home: Path, tmp_path: Path
 ) -> None:
@@ -306,9 +316,10 @@ def test_both_arms_train_and_a_terminated_run_keeps_what_ended(
     study = write_study(training={"max_steps": 2, "rungs": [0.5]})
     out = tmp_path / "out"
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.end_to_end", "--out", str(out), "--study", str(study),
+        [sys.executable, "-c", FAKE_TRAININGS, "--out", str(out), "--study", str(study),
          "--seeds", "1", "--minutes", "4"],
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(scratch), "STAGE_SECONDS": "2"},
+        stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         waiting = {"ours", "tpe"}
