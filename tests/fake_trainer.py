@@ -18,9 +18,8 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from vram_search.data import Example, load_rows
 from vram_search.protocol import (
@@ -43,33 +42,12 @@ SECONDS = 0.01
 """Reported for everything that takes a real training time."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """Stands for an encoded row; a character is a token."""
-
-    example: Example
-
-    @property
-    def length(self) -> int:
-        return sum(len(turn["content"]) for turn in self.example.turns)
-
-
-class Encoded(NamedTuple):
-    """Stands for `train.run.EncodedDataset`."""
-
-    train: list[Row]
-    eval: list[Row]
-
-
 def serve(channel: Channel) -> None:
     """The counterpart of `vram_search.train.__main__.serve`."""
     job = channel.receive()
     assert isinstance(job, LoadJob), "the first job loads the model"
     rows = load_rows(job.dataset, job.seed)
-    encoded: Any = Encoded(
-        *([Row(example) for example in part] for part in (rows.train, rows.eval))
-    )
-    longest, too_long = training.check_lengths(encoded, max(job.cutoff_lens))
+    lengths = [tokens(row) for row in rows.train]
     channel.send(
         Ready(
             device="CPU",
@@ -77,9 +55,9 @@ def serve(channel: Channel) -> None:
             versions={"fake_trainer": "1", "compute_dtype": "float32"},
             train_rows=len(rows.train),
             eval_rows=len(rows.eval),
-            longest_tokens=longest,
-            longest_eval_tokens=max(row.length for row in encoded.eval),
-            rows_cut=too_long,
+            longest_tokens=max(lengths),
+            longest_eval_tokens=max(map(tokens, rows.eval)),
+            rows_cut=sum(length > max(job.cutoff_lens) for length in lengths),
             data_hash=rows.data_hash,
             allocated_bytes=None,
             seconds=2 * SECONDS,
@@ -90,6 +68,11 @@ def serve(channel: Channel) -> None:
         trial = channel.receive()
         assert isinstance(trial, TrialJob), "after loading come trials"
         train(channel, trial, len(rows.train), len(rows.eval))
+
+
+def tokens(row: Example) -> int:
+    """A character is a token, those of the role too."""
+    return sum(len(role) + len(text) for role, text in row.messages)
 
 
 def train(channel: Channel, job: TrialJob, train_rows: int, eval_rows: int) -> None:

@@ -33,7 +33,11 @@ ROOT = Path(__file__).parents[2]
 RUN = Run(("triz",), seeds=3, minutes=4.0, device="emulated 16 GB on H200", finished=("triz",))
 ANSWERS = {0: ("complete", 1.5), 1: ("oom", None), 2: ("diverged", None), 3: ("complete", 1.2)}
 """Of the fake trial process by its number; later ones die."""
-ENDS_AT_ONCE = "import json, time; time.sleep(1); print(json.dumps(dict(outcome='complete', eval_loss=1.5)))"
+ENDS_AT_ONCE = """
+import json, time
+time.sleep(1)
+print(json.dumps({"outcome": "complete", "eval_loss": 1.5}))
+"""
 """A trial process of Optuna's arm."""
 FAKE_TRAININGS = f"""\
 import sys
