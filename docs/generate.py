@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 import typing
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from vram_search.answers.schemas import ANSWERS, answer_schema
 from vram_search.cli.main import COMMANDS, cli
 from vram_search.spec import StudySpec
 from vram_search.spec.optimizers import OPTIMIZERS
@@ -99,17 +101,30 @@ def words(annotation: object) -> str:
     return names.get(typing.cast(type, annotation), getattr(annotation, "__name__", "?"))
 
 
+def schema_files() -> dict[str, str]:
+    """The JSON schema of every answer."""
+    return {
+        f"schema/{name}.json": json.dumps(answer_schema(name), indent=2) + "\n" for name in ANSWERS
+    }
+
+
 def main() -> int:
     """Writes the pages, or with --check returns 1 where they are stale."""
     stale = []
-    written = {"cli.md": cli_page(), "study-file.md": study_page(), **td_010.pages()}
+    written = {
+        "cli.md": cli_page(),
+        "study-file.md": study_page(),
+        **schema_files(),
+        **td_010.pages(),
+    }
     for name, text in written.items():
         file = DOCS / name
         if file.is_file() and file.read_text(encoding="utf-8") == text:
             continue
         stale.append(name)
         if "--check" not in sys.argv:
-            file.write_text(text, encoding="utf-8")
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="\n")
     if stale:
         print(f"{'stale' if '--check' in sys.argv else 'written'}: {', '.join(stale)}")
     return 1 if stale and "--check" in sys.argv else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WrapValidator
 
 Number = int | float
 """A whole number stays one: bytes are printed without a decimal point."""
@@ -16,6 +16,9 @@ Timestamp = Annotated[
     Field(json_schema_extra={"format": "date-time"}),
 ]
 """UTC; ISO 8601 in JSON."""
+
+AS_RECORDED = WrapValidator(lambda value, _: value)
+"""Takes a value as the database holds it: an older version may have recorded other keys."""
 
 
 class AnswerPart(BaseModel):

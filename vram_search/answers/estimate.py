@@ -142,7 +142,7 @@ class StudyEstimate(EstimateAnswer):
     hyperparameters: dict[str, Any] = Field(description="Named as in a study file.")
 
 
-def estimate_model(
+def estimate(
     model: str,
     card: str | None,
     *,
@@ -159,7 +159,26 @@ def estimate_model(
     eval_batch: int = 0,
     prepare_kbit: bool = False,
 ) -> ModelEstimate:
-    """Predicts the peak bytes of a model's QLoRA training on a card; arguments as in `estimate`.
+    """Predicts the peak bytes of a model's QLoRA training on a card. Needs no GPU.
+
+    Args:
+        model: slug of configs/models, a hub name, or a model's folder.
+        card: a card's name or slug, a size such as "16GB", or "auto" for the GPU in this machine.
+        lora_rank: of the adapter.
+        lora_target: a set (qv, attn, all ...), or layer names with commas.
+        cutoff_len: tokens of a sequence.
+        batch: sequences of a micro-batch.
+        accumulate: micro-batches of an optimizer step.
+        optim: as transformers names it.
+        checkpointing: whether gradient checkpointing is on.
+        liger: whether Liger fuses the loss (`enable_liger_kernel`).
+        eager: whether attention runs without a fused kernel.
+        quantization: of the base model: nf4, int8 or none (bf16).
+        eval_batch: sequences of an evaluation batch; 0: no evaluation.
+        prepare_kbit: whether peft's `prepare_model_for_kbit_training` ran.
+
+    Returns:
+        Sizes in bytes.
 
     Raises:
         InputError: a name is not known, or a number is out of range.
@@ -198,7 +217,7 @@ def estimate_model(
     return ModelEstimate(model=model, plans=[_plan(verdict)])
 
 
-def estimate_file(file: Path, card: str | None = None) -> StudyEstimate | RecipeEstimate:
+def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | RecipeEstimate:
     """Predicts the peak bytes of a study's published configuration, or of a recipe.
 
     Args:
@@ -210,6 +229,7 @@ def estimate_file(file: Path, card: str | None = None) -> StudyEstimate | Recipe
     """
     from vram_search.answers.training_file import is_recipe, study_workloads
 
+    file = Path(file)
     if is_recipe(file):
         from vram_search.estimate.recipes.load import load_recipe
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
+from vram_search.worker.run import StopRule
 
 
 class RunAnswer(StudyAnswer):
@@ -27,3 +31,16 @@ def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | 
     top = store.top_trials(study.id, limit=1)
     best = trial_answer(top[0]) if top else None
     return RunAnswer(**study_fields(study), stopped=stopped, best=best, report=report)
+
+
+def stop_rule(study: StudySpec, trials: int | None, deadline: float | None) -> StopRule:
+    """Returns the rule by which a run stops; a given limit replaces the study's whole budget.
+
+    Args:
+        trials: finished trials, those of earlier runs included.
+        deadline: seconds since the epoch.
+    """
+    if trials is not None or deadline is not None:
+        return StopRule(trials, deadline)
+    hours = study.budget.hours
+    return StopRule(study.budget.trials, time.time() + hours * 3600 if hours else None)

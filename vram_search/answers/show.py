@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SkipValidation
+from typing import Annotated
 
-from vram_search.answers.base import AnswerPart, Number
+from pydantic import Field
+
+from vram_search.answers.base import AS_RECORDED, AnswerPart, Number
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.words import repeat_words
@@ -28,7 +30,7 @@ class EvaluationAnswer(AnswerPart):
     eval_loss: float | None = Field(description="Nats per token, at the study's cutoff.")
     own_cutoff_eval_loss: float | None = Field(description="At the trial's own cutoff_len.")
     bits_per_byte: float | None
-    example_loss_sums: SkipValidation[list[float | None] | None] = Field(
+    example_loss_sums: Annotated[list[float | None] | None, AS_RECORDED] = Field(
         description="Summed nats of each evaluation row, in the order of the rows."
     )
     seconds: Number

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SkipValidation
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from vram_search.answers.base import AnswerPart, Number, Timestamp
+from vram_search.answers.base import AS_RECORDED, AnswerPart, Number, Timestamp
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.store import Outcome, TrialRecord
 
@@ -69,10 +69,10 @@ class TrialAnswer(AnswerPart):
     number: int = Field(description="Optuna's number of the trial, from 0.")
     outcome: Outcome | None = Field(description="null while the trial runs.")
     stage: str | None = Field(description="The stage of a running trial: plan, probe, train.")
-    hyperparameters: SkipValidation[dict[str, Any]] = Field(
+    hyperparameters: Annotated[dict[str, Any], AS_RECORDED] = Field(
         description="Sampled values, named as in a study file; null if unknown (imported runs)."
     )
-    plan: SkipValidation[dict[str, Any] | None] = Field(
+    plan: Annotated[dict[str, Any] | None, AS_RECORDED] = Field(
         description="Memory plan, named as in transformers' TrainingArguments."
     )
     seed: int
@@ -85,20 +85,24 @@ class TrialAnswer(AnswerPart):
         description="Of the last evaluation, at the trial's own cutoff_len."
     )
     bits_per_byte: float | None = Field(description="Comparable between tokenizers.")
-    predicted: SkipValidation[Predicted | None]
-    measured: SkipValidation[Measured | None]
-    seconds: SkipValidation[dict[str, Number] | None] = Field(description="Seconds by phase.")
+    predicted: Annotated[Predicted | None, AS_RECORDED]
+    measured: Annotated[Measured | None, AS_RECORDED]
+    seconds: Annotated[dict[str, Number] | None, AS_RECORDED] = Field(
+        description="Seconds by phase."
+    )
     steps_done: int = Field(description="Optimizer steps.")
     steps_total: int = Field(description="Optimizer steps of a whole run.")
     trainable_parameters: int | None
-    versions: SkipValidation[dict[str, str] | None] = Field(description="Versions by package.")
+    versions: Annotated[dict[str, str] | None, AS_RECORDED] = Field(
+        description="Versions by package."
+    )
     device: str | None = Field(description="Name of the device that trained.")
-    error: SkipValidation[TrialError | None]
+    error: Annotated[TrialError | None, AS_RECORDED]
     adapter_path: str | None = Field(description="Folder of the adapter that was kept.")
     started_at: Timestamp
     finished_at: Timestamp | None
     fingerprint: str | None = Field(description="SHA-256 of an imported run's files.")
-    provenance: SkipValidation[dict[str, Any] | None] = Field(
+    provenance: Annotated[dict[str, Any] | None, AS_RECORDED] = Field(
         description="Origin of an imported run; null for a trial of a search."
     )
     required_bytes: int | None = Field(

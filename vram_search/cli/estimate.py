@@ -165,10 +165,10 @@ def _models_folder(models: Path | None) -> Path:
 
 
 def _estimate_model(model: str, card: str | None, options: dict[str, Any]) -> EstimateAnswer:
-    from vram_search.answers.estimate import estimate_model
+    from vram_search.answers.estimate import estimate
 
     same = ("lora_rank", "lora_target", "cutoff_len", "batch", "accumulate", "optim", "liger")
-    return estimate_model(
+    return estimate(
         model,
         card,
         **{name: options[name] for name in (*same, "eager", "quantization", "eval_batch")},

@@ -18,6 +18,7 @@ from vram_search.errors import InputError, VramSearchError
 from vram_search.spec.strategy_name import STRATEGY_NAMES
 
 if TYPE_CHECKING:
+    from vram_search.answers.dry_run import DryRunAnswer
     from vram_search.spec import StudySpec
     from vram_search.store import Store, StudyRecord, TrialRecord
     from vram_search.worker.prepare import Prepared
@@ -81,6 +82,7 @@ def command(
     """
     # The surrogate's matrices are small: BLAS threads would wait for each other and the training's.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from vram_search.answers.run import stop_rule
     from vram_search.gpu.this_card import card_here
     from vram_search.spec import load_study
 
@@ -90,7 +92,7 @@ def command(
     study = load_study(study_file, overrides, card_here=card_here)
     if database is not None:
         study = study.model_copy(update={"database": database})
-    stop = _stop_rule(study, trials, deadline)
+    stop = stop_rule(study, trials, deadline)
 
     from vram_search.worker.prepare import prepare
 
@@ -141,16 +143,6 @@ def _deadline(hours: float | None, until: str | None) -> float | None:
     now = datetime.now()
     moment = datetime.combine(now, at)
     return (moment if moment > now else moment + timedelta(days=1)).timestamp()
-
-
-def _stop_rule(study: StudySpec, trials: int | None, deadline: float | None) -> StopRule:
-    """An option takes the place of the study's whole budget."""
-    from vram_search.worker.run import StopRule
-
-    if trials is not None or deadline is not None:
-        return StopRule(trials, deadline)
-    hours = study.budget.hours
-    return StopRule(study.budget.trials, time.time() + hours * 3600 if hours else None)
 
 
 def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: bool) -> None:
@@ -241,61 +233,40 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
 
 
 def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
-    from vram_search.estimate.memory_budget import card_memory
+    from vram_search.answers.dry_run import dry_run
     from vram_search.report.words import hyperparameter_words, plan_words, wrapped
     from vram_search.units import format_bytes
-    from vram_search.worker.run import preview
 
-    study = prepared.study
-    rows = preview(prepared, stop)
+    answer = dry_run(prepared, stop)
     if as_json:
-        print_json(
-            {
-                "study": study.model_dump(mode="json"),
-                "data_hash": prepared.rows.data_hash,
-                "train_rows": len(prepared.rows.train),
-                "eval_rows": len(prepared.rows.eval),
-                "budget_bytes": card_memory(study.card).budget_bytes,
-                "priors": [
-                    {
-                        "hyperparameters": point,
-                        "plan": planned.plan.model_dump(),
-                        "predicted": planned.estimate.as_dict(),
-                        "predicted_step_seconds": planned.step_seconds,
-                        "fits": fits,
-                    }
-                    for point, planned, fits in rows
-                ],
-            }
-        )
+        print_json(answer.as_dict())
         return
-    lines = _study_lines(prepared)
+    lines = _study_lines(prepared, answer)
     what = "bytes and seconds predicted for rows of cutoff_len tokens (a run counts its rows)"
-    lines += ["", *wrapped(f"{_first_trials(study, stop)}; {what}:", "", "")]
-    for point, planned, fits in rows:
-        verdict = "fits" if fits else "DOES NOT FIT"
-        lines += wrapped(hyperparameter_words(point), "  ", "    ")
+    lines += ["", *wrapped(f"{_first_trials(prepared.study, stop)}; {what}:", "", "")]
+    for planned in answer.priors:
+        verdict = "fits" if planned.fits else "DOES NOT FIT"
+        lines += wrapped(hyperparameter_words(planned.hyperparameters), "  ", "    ")
         lines += wrapped(
-            f"{format_bytes(planned.estimate.required_bytes)} required, {verdict}: "
-            f"{plan_words(planned.plan.model_dump())}, {planned.step_seconds:.2g} s a step",
+            f"{format_bytes(planned.predicted.required_bytes)} required, {verdict}: "
+            f"{plan_words(planned.plan)}, {planned.predicted_step_seconds:.2g} s a step",
             "    ",
         )
     click.echo("\n".join(lines))
 
 
-def _study_lines(prepared: Prepared) -> list[str]:
+def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
     """Study, data, card and search space."""
-    from vram_search.estimate.memory_budget import card_memory
     from vram_search.report.words import wrapped
     from vram_search.units import format_bytes
 
-    study, rows = prepared.study, prepared.rows
+    study = prepared.study
     space, rates = study.search_space, study.search_space.learning_rate
     fields = {
-        "data": f"{len(rows.train)} training and {len(rows.eval)} evaluation rows of "
-        f"{study.dataset.label}, hash {rows.data_hash}",
+        "data": f"{answer.train_rows} training and {answer.eval_rows} evaluation rows of "
+        f"{study.dataset.label}, hash {answer.data_hash}",
         "card": f"{study.card.label}: {format_bytes(study.card.total_bytes)}, "
-        f"{format_bytes(card_memory(study.card).budget_bytes)} for training",
+        f"{format_bytes(answer.budget_bytes)} for training",
         **{
             key: ", ".join(map(str, getattr(space, key)))
             for key in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")

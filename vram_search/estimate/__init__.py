@@ -4,8 +4,11 @@ A name's module is imported when the name is first asked for (PEP 562): a predic
 pydantic, the planner does.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from vram_search import CallablePackage
 
 if TYPE_CHECKING:
     from vram_search.estimate.memory.predict import Estimate as Estimate
@@ -34,3 +37,6 @@ else:
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(import_module(f"vram_search.estimate.{_MODULES[name]}"), name)
+
+
+sys.modules[__name__].__class__ = CallablePackage

@@ -1,5 +1,8 @@
 """A trial as files for the tools that train it: LLaMA-Factory, Axolotl, TRL, Unsloth, peft."""
 
+import sys
+
+from vram_search import CallablePackage
 from vram_search.export.template import Template, named_template, template_by_name
 from vram_search.export.tool import Tool, export_files, parse_export
 from vram_search.export.trial import ExportedTrial, exported_trial
@@ -17,3 +20,5 @@ __all__ = [
     "template_by_name",
     "write_export",
 ]
+
+sys.modules[__name__].__class__ = CallablePackage

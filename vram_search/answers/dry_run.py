@@ -1,0 +1,73 @@
+"""Answers `run --dry-run`: a study's first configurations, their plans and predicted bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from vram_search.answers.base import Answer, AnswerPart
+from vram_search.estimate.memory_budget import card_memory
+from vram_search.worker.prepare import Prepared
+from vram_search.worker.run import StopRule, preview
+
+
+class PredictedAnswer(AnswerPart):
+    """Predicted bytes of one training."""
+
+    allocated_bytes: int = Field(description="torch's max_memory_allocated.")
+    reserved_bytes: int = Field(description="torch's max_memory_reserved on a roomy card.")
+    required_bytes: int = Field(
+        description="Smallest allocator limit under which the run completes."
+    )
+    process_bytes: int = Field(description="Bytes that NVML shows for the process.")
+    moment: str = Field(description="The moment of the peak.")
+    parts: dict[str, int] = Field(description="Bytes of the process by part.")
+
+
+class PlannedAnswer(AnswerPart):
+    """A configuration with the plan that a run would choose here."""
+
+    hyperparameters: dict[str, Any] = Field(description="Named as in a study file.")
+    plan: dict[str, Any] = Field(description="Named as in transformers' TrainingArguments.")
+    predicted: PredictedAnswer
+    predicted_step_seconds: float = Field(description="Seconds of an optimizer step.")
+    fits: bool = Field(description="True if required bytes and margin are within the budget.")
+
+
+class DryRunAnswer(Answer):
+    """A study that was checked and planned, and not run."""
+
+    study: dict[str, Any] = Field(description="The study file, with all defaults.")
+    data_hash: str = Field(description="Hash of the training and evaluation rows.")
+    train_rows: int
+    eval_rows: int
+    budget_bytes: int = Field(description="Bytes that the allocator may take on the card.")
+    priors: list[PlannedAnswer] = Field(
+        description="Published configurations: those tried first, or all if none is."
+    )
+
+
+def dry_run(prepared: Prepared, stop: StopRule) -> DryRunAnswer:
+    """Plans a study's published configurations as a run would here. Needs no GPU.
+
+    Bytes and seconds are those of rows of cutoff_len tokens; a run counts its rows.
+    """
+    study, rows = prepared.study, prepared.rows
+    return DryRunAnswer(
+        study=study.model_dump(mode="json"),
+        data_hash=rows.data_hash,
+        train_rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        budget_bytes=card_memory(study.card).budget_bytes,
+        priors=[
+            PlannedAnswer(
+                hyperparameters=point,
+                plan=planned.plan.model_dump(),
+                predicted=PredictedAnswer.model_validate(planned.estimate.as_dict()),
+                predicted_step_seconds=planned.step_seconds,
+                fits=fits,
+            )
+            for point, planned, fits in preview(prepared, stop)
+        ],
+    )
