@@ -156,7 +156,7 @@ def _beginning(text: ast.expr) -> str:
 
 
 LAZY_NAME = ""
-"""The room of `import_module(f"vram_search.{...}")`; imports for the type checker name the rooms."""
+"""The room of `import_module(f"vram_search.{...}")`: imports for type checkers name the rooms."""
 
 
 def own_imports(file: Path) -> set[str]:

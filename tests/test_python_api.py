@@ -90,7 +90,7 @@ def test_types_reach_a_user_of_the_package(tmp_path: Path) -> None:
     script = tmp_path / "use.py"
     script.write_text(
         "import vram_search\n"
-        "fits: bool = vram_search.estimate('qwen2.5-3b', '16GB').fits\n"
+        "fits: bool | None = vram_search.estimate('qwen2.5-3b', '16GB').fits\n"
         "wrong: str = vram_search.fit('qwen2.5-3b', '16GB').card.budget_bytes\n"
     )
     command = [sys.executable, "-m", "mypy", "--no-error-summary", str(script)]
