@@ -29,7 +29,7 @@ class VramSearchError(Exception):
 
 
 class InputError(VramSearchError):
-    """What was asked for cannot be done as written: a file, an option or a database is wrong."""
+    """The input cannot be used as written: a file, an option or a database is wrong."""
 
     exit_code = 2
 

@@ -33,7 +33,7 @@ class LoadJob(Spec):
     cutoff_lens: tuple[int, ...]
     eval_cutoff_len: int
     cap_bytes: int | None = None
-    """What the allocator may take on a GPU; None leaves it free."""
+    """The allocator's limit on a GPU; None: no limit."""
     enable_liger_kernel: bool = False
     """Patches the base once; every trial's plan says the same."""
 
@@ -88,7 +88,7 @@ class Ready(Spec):
 
 
 class LoadFailed(Spec):
-    """What was asked for cannot be done; the supervisor shows it and stops."""
+    """The request cannot be carried out; the supervisor shows the message and stops."""
 
     event: Literal["fault"] = "fault"
     message: str

@@ -1,4 +1,4 @@
-"""When a search ends before its time: nothing better is to be expected."""
+"""When a search ends before its time: no further improvement is expected."""
 
 from __future__ import annotations
 

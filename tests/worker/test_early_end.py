@@ -1,4 +1,4 @@
-"""A search that ends before its budget is used up, since nothing better is to be expected."""
+"""A search that ends before its budget is used up, since no further improvement is expected."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
 
     why = _search(context, ENDLESS)
 
-    assert why.startswith("nothing better is to be expected")
+    assert why.startswith("no further improvement is expected")
     outcomes = [trial.outcome for trial in context.store.trials(context.record.id)]
     assert outcomes == ["complete", "complete"]
     assert context.search.open_numbers() == [], "what it would have tried next is withdrawn"

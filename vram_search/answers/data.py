@@ -30,7 +30,7 @@ class Lengths(AnswerPart):
 
 
 class CutAnswer(AnswerPart):
-    """What one cutoff_len does."""
+    """The effect of one cutoff_len on the rows."""
 
     cutoff_len: int
     rows_cut: int = Field(description="Training rows that lose their end.")
@@ -38,7 +38,7 @@ class CutAnswer(AnswerPart):
 
 
 class DataAnswer(AnswerPart):
-    """What would be trained, and on what it would be evaluated."""
+    """The rows that would be trained on, and those for evaluation."""
 
     name: str = Field(description="Files or data sets.")
     forms: dict[str, int] = Field(description="Rows by the fields that hold their texts.")

@@ -100,7 +100,7 @@ class EstimateAnswer(Answer):
 
     @property
     def fits(self) -> bool | None:
-        """Whether required bytes and margin are within the card's budget; None if that is not known
+        """True if required bytes and margin are within the card's budget; None if that is not known
         because something is not modelled."""
         return self.plan.fits
 

@@ -24,7 +24,7 @@ class WhyAnswer(StudyAnswer):
         description="Figures of those sentences by name; units are bytes, seconds and nats per "
         "token. Unknown ones are left out."
     )
-    remedy: str = Field(description="A change that would help; empty if none is known.")
+    remedy: str = Field(description="A change that would help; empty if no such change is known.")
 
 
 def why(store: Store, study: StudyRecord, trial: TrialRecord) -> WhyAnswer:

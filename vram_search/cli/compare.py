@@ -34,7 +34,7 @@ def command(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """What differs between trials N and M, and what it did to loss, bytes and seconds.
+    """Compare trials N and M: settings that differ, and their loss, bytes and seconds.
 
     Every difference is M less N. The losses are those of the best checkpoints or, where a
     trial was cut short, of the last point at which both were evaluated. Their difference is

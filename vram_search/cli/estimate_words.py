@@ -25,7 +25,7 @@ def verdict_line(plan: PlanAnswer) -> str:
 
 
 def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
-    """What stands below the answer's line; `with_changes` also where it fits."""
+    """The text below the first line of the answer; `with_changes` also where it fits."""
     required, needed = format_bytes(plan.required_bytes), format_bytes(plan.needed_bytes)
     words = f"{required} required, {needed} with a margin of {100 * plan.margin:.1f} %"
     if plan.fits is None:

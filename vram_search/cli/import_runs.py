@@ -27,11 +27,11 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 @database_option
 @json_option
 def command(path: Path, study: str, database: str | None, as_json: bool) -> None:
-    """Takes in runs of LLaMA-Factory, Axolotl or a plain Trainer, or a table.
+    """Imports runs of LLaMA-Factory, Axolotl or a plain Trainer, or a table.
 
-    PATH is a run's output folder (whole or in part), a folder of such folders, or a CSV file. What
-    a run's files do not say stays unknown. Importing again adds what is new, and nothing twice.
-    If one run is malformed, none is taken in. Imported runs never mix with a search: they lie in a
+    PATH is a run's output folder (complete or not), a folder of such folders, or a CSV file. Values
+    that a run's files do not hold stay unknown. Importing again adds only what is new. If one run
+    is malformed, nothing is imported. Imported runs never mix with a search: they are kept in a
     study of their own, which cannot be run. training_args.bin is never read.
 
     A CSV file has one run a row under a header with the columns run and outcome (complete, pruned,

@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: a live table, or plain lines without a terminal."""
+"""Shows a running search: a live table, or plain lines without a terminal."""
 
 from __future__ import annotations
 

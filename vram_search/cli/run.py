@@ -280,7 +280,7 @@ def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
 
 
 def _first_trials(study: StudySpec, stop: StopRule) -> str:
-    """What the listed configurations are to the search."""
+    """Says how the search uses the listed configurations."""
     from vram_search.search.strategies import STRATEGIES
     from vram_search.worker.run import published_points
 

@@ -133,7 +133,7 @@ def _step_time(trial: TrialAnswer) -> list[str]:
 
 
 def _card(measured: Mapping[str, Any]) -> list[str]:
-    """What NVML saw of the card, and what the trial left on it."""
+    """NVML's readings of the card, and the bytes that the trial left allocated."""
     words = [
         form.format(measured[name])
         for name, form in {

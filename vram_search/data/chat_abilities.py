@@ -1,4 +1,4 @@
-"""What a chat template can write, found by rendering small conversations with it."""
+"""Finds what a chat template can write, by rendering small conversations with it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Abilities:
 
     @cached_property
     def takes_system(self) -> bool:
-        """Whether a system message is written, and not refused or left out."""
+        """True if a system message is written, and not refused or left out."""
         messages = [_system(MARK), _user(_OTHER), _assistant(_THIRD)]
         return MARK in self._try(messages)
 
     @cached_property
     def generation_prompt(self) -> str:
-        """What is written for the model before it answers; empty where it cannot be told."""
+        """The text before the model's answer; empty if it cannot be found."""
         asked = [_user(_OTHER)]
         without, with_prompt = self._try(asked), self._try(asked, add_generation_prompt=True)
         return with_prompt[len(without) :] if with_prompt.startswith(without) else ""
@@ -67,18 +67,18 @@ class Abilities:
 
     @cached_property
     def writes_tool_list(self) -> bool:
-        """Whether the functions that may be called are written."""
+        """True if the functions that may be called are written."""
         return MARK in self._try([_user("a"), _assistant("b")], [_tool(MARK)])
 
     @cached_property
     def takes_reasoning(self) -> bool:
-        """Whether the reasoning of the last answer is written from a field of its own."""
+        """True if the reasoning of the last answer is written from a field of its own."""
         fields = {"reasoning_content": MARK, "thinking": MARK}
         return MARK in self._try([_user("a"), {**_assistant("b"), **fields}])
 
     @cached_property
     def keeps_thoughts(self) -> bool:
-        """Whether <think> tags in the text of the last answer are written as they stand."""
+        """True if <think> tags in the text of the last answer are written as they stand."""
         return MARK in self._try([_user("a"), _assistant(with_thoughts(MARK, "b"))])
 
     def _try(

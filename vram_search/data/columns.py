@@ -52,7 +52,7 @@ def lookup(row: dict[str, Any], name: str) -> Any:
 
 
 def has(row: dict[str, Any], name: str) -> bool:
-    """Whether a row has a field, empty or not."""
+    """True if a row has a field, empty or not."""
     return name in row or ("." in name and lookup(row, name) is not None)
 
 

@@ -43,12 +43,12 @@ class Example:
 
     @property
     def is_text(self) -> bool:
-        """Whether the row is a plain text, which needs no chat template."""
+        """True if the row is a plain text, which needs no chat template."""
         return self.messages[0][0] == TEXT
 
     @property
     def is_plain(self) -> bool:
-        """Whether (role, content) pairs are all there is to it."""
+        """True if the row holds (role, content) pairs and nothing else."""
         return not (self.fields or self.tools or self.untrained)
 
     @property
@@ -57,7 +57,7 @@ class Example:
         return json.loads(self.tools) if self.tools else None
 
     def hashed(self) -> bytes:
-        """What a data hash counts; of plain rows the pairs alone."""
+        """The content that a data hash covers; for plain rows only the pairs."""
         counted: Any = self.messages
         if not self.is_plain:
             counted = [self.messages, self.fields, self.tools, self.untrained]

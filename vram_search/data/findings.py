@@ -1,4 +1,4 @@
-"""What is worth saying about the rows that were read, each thing once."""
+"""Collects remarks about the rows that were read, each once."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def _as_messages(value: Any, role: str) -> list[Any]:
 def _is_preference(
     row: dict[str, Any], talk: str | None, pair: Fields | None, columns: Columns
 ) -> bool:
-    """Whether the answers of a row are a chosen and a rejected one, and no other."""
+    """True if the answers of a row are one chosen and one rejected answer, and no other."""
     if columns.response in PREFERENCE_COLUMNS or not all(row.get(k) for k in PREFERENCE_COLUMNS):
         return False
     if pair is not None:

@@ -15,7 +15,7 @@ EVALUATION_SPLITS = ("validation", "valid", "dev", "eval", "test", "test_sft")
 
 
 def is_saved_folder(folder: Path) -> bool:
-    """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote it."""
+    """True if `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote it."""
     return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
 
 
@@ -68,7 +68,7 @@ def _rows(name: str, loaded: Any, split: str) -> list[Any]:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """What the package and the network raise, as one sentence."""
+    """Turns an error of the package or the network into one sentence."""
     try:
         yield
     except ImportError:

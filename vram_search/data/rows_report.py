@@ -1,4 +1,4 @@
-"""What is asked of the process that tokenises rows, and what it answers."""
+"""The request to the process that tokenises rows, and its answer."""
 
 from __future__ import annotations
 

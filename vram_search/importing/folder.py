@@ -29,7 +29,7 @@ _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,10})")
 
 
 def is_run(path: Path) -> bool:
-    """Whether the folder holds one of a run's files; a link counts, it is judged when read."""
+    """True if the folder holds one of a run's files; a link counts and is checked when read."""
     names = {entry.name for entry in path.iterdir()}
     return not names.isdisjoint(MARKS) or _last_checkpoint(names) is not None
 
@@ -86,7 +86,7 @@ def imported_trial(
     files: list[str],
     fingerprint: str,
 ) -> ImportedTrial:
-    """What the store takes, with the names of everything that is unknown."""
+    """The record for the store, and the names of all values that are unknown."""
     result = _result(settings, history)
     shape = settings.shape()
     unknown = [name for name, value in settings.hyperparameters.items() if value is None]

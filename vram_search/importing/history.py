@@ -1,4 +1,4 @@
-"""What a run's logs tell: losses by step, evaluations, how far it came and whether it ended."""
+"""Reads a run's logs: losses by step, evaluations, its last step and whether it ended."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def load_runs(path: Path) -> list[ImportedTrial]:
     """All runs of a CSV file, of a run's folder, or of the folders inside a folder.
 
     Raises:
-        InputError: there is none, or one of them is malformed: then none is to be imported.
+        InputError: there is none, or one of them is malformed: then nothing is imported.
     """
     try:
         if path.is_file():

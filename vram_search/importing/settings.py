@@ -1,4 +1,4 @@
-"""What a run was given: the YAML of LLaMA-Factory or Axolotl, and peft's `adapter_config.json`."""
+"""Reads a run's settings: the YAML of LLaMA-Factory or Axolotl, peft's `adapter_config.json`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ too."""
 
 @dataclass
 class Settings:
-    """What is known of a run before it began; None and absent keys are unknown."""
+    """The known settings of a run; None and absent keys are unknown."""
 
     model: str | None = None
     seed: int | None = None

@@ -60,7 +60,7 @@ def _add_end(history: History, entry: RunFields) -> None:
 def add_results(history: History, results: dict[str, Any], place: str) -> None:
     """Adds an `all_results.json`; its eval_loss is that of the last step.
 
-    LLaMA-Factory evaluates once more after the training, and says so in this file alone.
+    LLaMA-Factory evaluates once more after the training, and records that only in this file.
 
     Raises:
         InputError: a value has the wrong kind; names it.

@@ -76,7 +76,7 @@ def download_config(name: str) -> Path:
 
 
 def is_online() -> bool:
-    """Whether the hub may be asked and answers at all."""
+    """True if the hub may be asked and can be reached."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":

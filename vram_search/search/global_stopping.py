@@ -27,7 +27,7 @@ class GlobalStopping:
     without_gain: int = field(default=0, init=False)
 
     def is_due(self, complete: int, gain: float) -> bool:
-        """Whether the search should end; to be called once for each proposal of the sampler.
+        """True if the search should end; to be called once for each proposal of the sampler.
 
         Args:
             complete: trials so far.

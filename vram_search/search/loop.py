@@ -46,7 +46,7 @@ def run_trials(
         ):
             search.drop(proposal.number)
             return (
-                "nothing better is to be expected: one more run promises to lower the best "
+                "no further improvement is expected: one more run promises to lower the best "
                 f"eval_loss by {proposal.gain:.3%} (budget.stop_early: false goes on)"
             )
         if proposal.hyperparameters in done and proposal.retry_of is None:

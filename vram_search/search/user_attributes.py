@@ -1,4 +1,4 @@
-"""What a dashboard shows of a trial beside the sampler's numbers: Optuna's user attributes."""
+"""Builds Optuna's user attributes, which a dashboard shows besides the sampler's numbers."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ LIGER_KERNELS = (
     "liger_glu_activation",
     "liger_fused_linear_cross_entropy",
 )
-"""What transformers' `use_liger_kernel` switches on together."""
+"""The kernels that transformers' `use_liger_kernel` switches on together."""
 
 LORA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 """Axolotl switches them on where they are not named; the trial was measured without them."""

@@ -68,7 +68,8 @@ def test_trial_that_gp_pruned_is_shown_beside_all_that_reached_its_rung(
     words = ask("why", 6).words
     assert "trial 6 was pruned: another configuration promised more for the time" in words
     assert "its eval_loss at 33% of the run was 1.5000" in words
-    assert "of 5 configurations that had come so far, itself included, 2 had been lower" in words
+    place = "of 5 configurations that had reached this point, itself included, 2 had been lower"
+    assert place in words
     assert "the best third goes on; it was not among them, and another configuration" in words
     assert "median" not in words
 

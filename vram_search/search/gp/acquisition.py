@@ -33,7 +33,7 @@ improved on."""
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to train next.
+    """The point to train next.
 
     Attributes:
         choice: a new point, or one that was stopped and deserves to be trained again, to its end;
@@ -63,7 +63,7 @@ class Acquisition:
         """The best use of the time.
 
         Args:
-            candidates: points not seen yet; the first is proposed where none is feasible.
+            candidates: points not seen yet; the first is proposed if no point is feasible.
         """
         if len(seen) >= self._rules.recommended_first or not self._tasks:
             known = {trial.hyperparameters for trial in seen}
@@ -82,7 +82,7 @@ class Acquisition:
     def should_continue(
         self, seen: Sequence[Observation], number: int, candidates: Sequence[Hyperparameters]
     ) -> bool:
-        """Whether the running trial is the best use of the time to its next rung and beyond."""
+        """True if the running trial is the best use of the time to its next rung and beyond."""
         running = (i for i, one in enumerate(seen) if one.number == number and one.is_unfinished)
         current = next(running, None)
         if current is None or self._is_always_kept(seen[current], seen):

@@ -12,8 +12,8 @@ from vram_search.spec.hyperparameters import MAIN, OTHERS, Dimension, Frame
 
 
 def surrogate_dimensions(space: SearchSpace) -> tuple[Dimension, ...]:
-    """What the surrogate of a search knows of a point: what every search records, and of the rest
-    what this one searches."""
+    """The dimensions that a search's surrogate uses: those that every search records, and any other
+    that this search varies."""
     return (*MAIN, *filter(space.is_searched, OTHERS))
 
 

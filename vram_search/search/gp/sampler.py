@@ -125,7 +125,7 @@ class GpPruner(BasePruner):
         self._sampler = sampler
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial at the rung that it reported last; never at its end."""
+        """True if the trial stops at the rung that it reported last; never at its end."""
         problem = self._sampler.problem
         if trial.last_step is None or trial.last_step >= len(problem.rungs):
             return False

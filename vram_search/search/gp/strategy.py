@@ -80,8 +80,8 @@ class GpStrategy:
         lower = sum(other < loss for other in losses)
         facts = [
             f"its eval_loss at {stopped.rung:.0%} of the run was {loss:.4f}",
-            f"of {len(losses)} configurations that had come so far, itself included, {lower} had "
-            f"been lower there; the best third ended at {best_third:.4f}",
+            f"of {len(losses)} configurations that had reached this point, itself included, "
+            f"{lower} had been lower there; the best third ended at {best_third:.4f}",
         ]
         if loss > best_third:
             facts.append(

@@ -1,4 +1,4 @@
-"""What earlier searches know: losses of other models and data sets, as tasks of the surrogate.
+"""Transfers earlier searches: losses of other models and data sets, as tasks of the surrogate.
 
 Losses of one configuration on two data sets correlate 0.9 (docs/experiments.md). Between models the
 best learning rate falls with the hidden size: Schulman et al., LoRA Without Regret (Thinking
