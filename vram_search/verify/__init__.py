@@ -1,4 +1,4 @@
-"""An exported trial trained by the real tool, and compared with its record."""
+"""Trains an exported trial with the real tool and compares the result with its record."""
 
 from __future__ import annotations
 

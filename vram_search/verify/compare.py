@@ -1,4 +1,4 @@
-"""What the tool did beside what the record says: one check a question."""
+"""Compares the tool's run with the trial's record, one check per question."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vram_search.units import format_bytes
 from vram_search.verify.recorded_rows import RowInShort
 
 FIRST_LOSS_TOLERANCE = 0.005
-"""Nats per token. Before the first step the adapter adds nothing: only rounding differs."""
+"""Nats per token. Before the first step the adapter adds nothing, so only rounding differs."""
 REPRODUCED_TOLERANCE = 0.005
-"""Nats per token between two evaluations of one adapter, batched otherwise, in bf16."""
+"""Nats per token between two evaluations of one adapter in bf16, with different batches."""
 RATE_TOLERANCE = 1e-6
-"""Relative; both are double precision."""
+"""Largest relative difference of two learning rates; both have double precision."""
 PEAK_TOLERANCE = 0.03
 """Share of the peak. LLaMA-Factory pads to multiples of 8 tokens (`train/sft/workflow.py`,
 `pad_to_multiple_of`), up to 3 % of 256; it logs hundredths of a GiB."""
@@ -24,12 +24,12 @@ PEAK_TOLERANCE = 0.03
 
 @dataclass(frozen=True)
 class Check:
-    """One question.
+    """A figure of the record compared with the same figure of the tool.
 
     Attributes:
-        agrees: None where it could not be asked; `note` says why.
+        agrees: None if the comparison was not possible; `note` gives the reason.
         ours, theirs: rows, relative figures, nats per token or bytes, as `name` says.
-        tolerance: largest difference that agrees, in the same unit; None where equality is asked.
+        tolerance: largest difference that agrees, in the same unit; None requires equality.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Check:
 
     @property
     def difference(self) -> float | None:
-        """The tool's less ours."""
+        """The tool's figure minus ours."""
         if self.ours is None or self.theirs is None:
             return None
         return self.theirs - self.ours
 
 
 def compare_rows(split: str, ours: Sequence[RowInShort], theirs: Sequence[RowInShort]) -> Check:
-    """Same rows, in the same order, with the same tokens and the same loss mask?"""
+    """Checks that both have the same rows in the same order, with equal tokens and loss masks."""
     same = sum(a == b for a, b in zip(ours, theirs, strict=False))
     note = ""
     if len(ours) != len(theirs):
@@ -64,7 +64,7 @@ def compare_rows(split: str, ours: Sequence[RowInShort], theirs: Sequence[RowInS
 
 
 def compare_learning_rates(ours: Sequence[StepLoss], theirs: Mapping[int, StepLoss]) -> Check:
-    """Same schedule? Figures are the steps, and those whose learning rate agrees."""
+    """Checks the learning-rate schedule: the steps, and the steps whose learning rate agrees."""
     wanted = {step.step: step.learning_rate for step in ours}
     found = {number: step.learning_rate for number, step in theirs.items()}
     same = sum(_same_rate(rate, found.get(number)) for number, rate in wanted.items())
@@ -83,7 +83,7 @@ def _same_rate(ours: float | None, theirs: float | None) -> bool:
 
 
 def compare_first_loss(ours: Sequence[StepLoss], theirs: Mapping[int, StepLoss]) -> Check:
-    """Same base model, same rows in the first step? The adapter adds nothing yet."""
+    """Checks the base model and the rows of the first step, where the adapter adds nothing yet."""
     mine = next((step.loss for step in ours if step.step == 1), None)
     return _compare_losses(
         "first_loss", mine, theirs[1].loss if 1 in theirs else None, FIRST_LOSS_TOLERANCE
@@ -93,10 +93,10 @@ def compare_first_loss(ours: Sequence[StepLoss], theirs: Mapping[int, StepLoss])
 def compare_eval_loss(
     ours: float, theirs: float | None, tolerance: float, *, evaluates: bool
 ) -> Check:
-    """Both at the best checkpoint's step, as the tool averages.
+    """Compares eval_loss at the best checkpoint's step, averaged as the tool averages.
 
     Args:
-        evaluates: whether the export has the tool evaluate.
+        evaluates: True if the export makes the tool evaluate.
     """
     if not evaluates:
         note = "not compared: an evaluation by the tool does not fit the card"
@@ -110,7 +110,9 @@ def compare_reproduced(
     at_study_cutoff: Sequence[RowInShort],
     at_own_cutoff: Sequence[RowInShort],
 ) -> Check:
-    """Does the kept adapter still give the record's losses? On rows that both cutoffs leave alike.
+    """Checks that the kept adapter still gives the recorded losses.
+
+    Only rows that both cutoffs leave the same are compared.
 
     Args:
         recorded, sums: summed nats per evaluation row, of the record and of now.
@@ -128,7 +130,7 @@ def compare_reproduced(
     before = sum(pair[0] for pair in pairs) / tokens
     now = sum(pair[1] for pair in pairs) / tokens
     check = _compare_losses("adapter_loss", before, now, REPRODUCED_TOLERANCE)
-    note = f"the kept adapter evaluated anew, {len(pairs)} of {len(sums)} rows"
+    note = f"the kept adapter evaluated again, {len(pairs)} of {len(sums)} rows"
     return replace(check, note=check.note or note)
 
 
@@ -151,11 +153,12 @@ def compare_peak(
     *,
     has_gpu: bool,
 ) -> Check:
-    """Does the tool take no more than the record says? It may take less: it need not draw the
-    longest rows together, which the probe does.
+    """Checks that the tool's peak is no higher than the recorded one.
+
+    It may be lower: the tool does not have to draw the longest rows together, as the probe does.
 
     Args:
-        evaluation_bytes: predicted for the tool's evaluation, where that is the peak of its run.
+        evaluation_bytes: predicted for the tool's evaluation if that is the peak of its run.
     """
     ours = (measured or {}).get("allocated_bytes")
     theirs = found.get("allocated_bytes")
@@ -170,15 +173,17 @@ def compare_peak(
 
 
 def batch_mean(sums: Sequence[float], answer_tokens: Sequence[int], batch_size: int) -> float:
-    """eval_loss as transformers' Trainer averages it: the mean per token of each batch, batches in
-    the order of the rows, weighted by their rows (`Trainer.evaluation_loop`).
+    """Returns eval_loss averaged as transformers' Trainer does (`Trainer.evaluation_loop`).
+
+    Each batch gives its mean per token, and the batches, in the order of the rows, are weighted by
+    their number of rows.
 
     Args:
         sums: summed nats per row.
         answer_tokens: tokens with a loss per row.
 
     Returns:
-        Nats per token; nan where a batch has no token with a loss.
+        Nats per token; nan if a batch has no token with a loss.
     """
     total = 0.0
     for start in range(0, len(sums), batch_size):

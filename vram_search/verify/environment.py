@@ -1,4 +1,4 @@
-"""The tool's own Python: where it is, what it has, and how it is run."""
+"""Finds the tool's own Python, reads its package versions and runs commands in it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ _HOW_TO_MAKE_ONE = (
     "torch==2.11.0 torchaudio==2.11.0 llamafactory==0.9.5 bitsandbytes, and name it: "
     "--python llama-factory/bin/python"
 )
-"""pip alone would pair torchaudio, whose last release is for torch 2.11, with a newer torch."""
+"""The command that installs the tool. It pins torch for torchaudio: the last torchaudio is for
+torch 2.11, and pip alone would install a newer torch with it."""
 
 
 @dataclass(frozen=True)
 class ToolEnvironment:
-    """A Python with LLaMA-Factory.
+    """A Python in which LLaMA-Factory is installed.
 
     Attributes:
         versions: of the packages that the loss and the bytes depend on.
-        has_gpu: its torch sees a CUDA device.
+        has_gpu: True if its torch finds a CUDA device.
     """
 
     python: Path
@@ -44,17 +45,17 @@ class ToolEnvironment:
 
 
 def find_environment(python: Path | None) -> ToolEnvironment:
-    """The named Python, or that of the `llamafactory-cli` on the PATH.
+    """Returns the named Python, or the one of the `llamafactory-cli` on the PATH.
 
     Raises:
-        InputError: there is none, or it lacks a package.
+        InputError: no such Python was found, or it lacks a package.
     """
     if python is None:
         cli = shutil.which("llamafactory-cli")
         if cli is None:
             raise InputError("no LLaMA-Factory was found here", _HOW_TO_MAKE_ONE)
         python = Path(cli).resolve().with_name("python.exe" if os.name == "nt" else "python")
-    # Not resolved: the link's own folder is what makes it a virtual environment's Python.
+    # The link is not resolved: its own folder makes it a virtual environment's Python.
     python = Path(os.path.abspath(python))  # noqa: PTH100
     try:
         done = subprocess.run(
@@ -79,7 +80,7 @@ def find_environment(python: Path | None) -> ToolEnvironment:
 
 
 def tool_variables(added: dict[str, str]) -> dict[str, str]:
-    """Our environment variables without those that lead a Python to our packages."""
+    """Returns our environment variables without those that point a Python to our packages."""
     ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return {
@@ -99,10 +100,10 @@ def run_logged(
 ) -> int:
     """Runs a command in `folder` to its end and returns its exit code.
 
-    It dies with us: on Ctrl-C, or any other error on the way, it is killed.
+    The command is killed on Ctrl-C and on any other error in this process.
 
     Args:
-        log: takes what it prints.
+        log: file that receives its output.
         watch: called every POLL_SECONDS.
     """
     with log.open("wb") as output:
@@ -126,6 +127,6 @@ def run_logged(
 
 
 def last_lines(log: Path) -> str:
-    """The end of a log, for an error message."""
+    """Returns the end of a log for an error message."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return "\n".join(lines[-_LOG_LINES_SHOWN:])

@@ -1,6 +1,6 @@
-"""Rows as LLaMA-Factory encodes them: `python -P llamafactory_rows.py ANSWER.json FILE.yaml ...`.
+"""Encodes rows with LLaMA-Factory: `python -P llamafactory_rows.py ANSWER.json FILE.yaml ...`.
 
-Run by the tool's own Python, which has none of our packages.
+The tool's own Python runs this file; it has none of our packages.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 IGNORED = -100
-"""Label of tokens without loss (LLaMA-Factory `extras/constants.py`, IGNORE_INDEX)."""
+"""The label of tokens without loss (LLaMA-Factory `extras/constants.py`, IGNORE_INDEX)."""
 
 
 def describe(input_ids: Sequence[int], labels: Sequence[int]) -> list[Any]:
-    """A row in short: hash of tokens and loss mask, tokens, tokens with a loss."""
+    """Returns a row's summary: hash of tokens and loss mask, tokens, tokens with a loss."""
     text = json.dumps([list(input_ids), list(labels)])
     answer_tokens = sum(label != IGNORED for label in labels[1:])
     return [hashlib.sha256(text.encode()).hexdigest()[:16], len(input_ids), answer_tokens]
 
 
 def main() -> None:
-    """As `run_sft` reads its rows (LLaMA-Factory `train/sft/workflow.py`)."""
+    """Reads the rows as `run_sft` does (LLaMA-Factory `train/sft/workflow.py`)."""
     from llamafactory.data import (  # type: ignore[import-not-found]
         get_dataset,
         get_template_and_fix_tokenizer,

@@ -1,7 +1,7 @@
-"""A trial's rows, and its kept adapter's losses on them, from our own code:
+"""Encodes a trial's rows with our own code and evaluates its kept adapter on them:
 `python -m vram_search.verify.recorded_rows QUESTION.json ANSWER.json`.
 
-A process of its own, since it loads torch, and gives the card back when it ends.
+It runs in its own process because it loads torch; the card's memory is free when it ends.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from vram_search.train.channel import silence_libraries
 from vram_search.verify.llamafactory_rows import describe
 
 RowInShort = tuple[str, int, int]
-"""As `describe` gives it."""
+"""A row's summary as `llamafactory_rows.describe` returns it."""
 
 
 class Question(Spec):
-    """What is asked.
+    """The trial to encode and evaluate.
 
     Attributes:
-        adapter_path: of the trial's best checkpoint.
+        adapter_path: folder of the best checkpoint's adapter.
     """
 
     load: LoadJob
@@ -34,10 +34,10 @@ class Question(Spec):
 
 
 class RecordedRows(Spec):
-    """The rows at the trial's own cutoff_len, and the adapter's losses on them.
+    """The rows at the trial's own cutoff_len and the adapter's losses on them.
 
     Attributes:
-        eval_at_study_cutoff: the evaluation rows as the record's losses know them.
+        eval_at_study_cutoff: the evaluation rows that the recorded losses are for.
         eval_loss_sums: summed nats per evaluation row of `eval`.
     """
 
@@ -83,7 +83,7 @@ def answer(question: Question) -> RecordedRows:
 
 
 def main(question: Path, target: Path) -> None:
-    """What the person can act on is answered as a LoadFailed; anything else is a traceback."""
+    """Answers the question; an error that the user can fix is written as a LoadFailed."""
     silence_libraries()
     found: RecordedRows | LoadFailed
     try:

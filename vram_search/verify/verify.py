@@ -1,4 +1,4 @@
-"""A trial's export run in LLaMA-Factory, and every figure that both have, side by side."""
+"""Trains a trial's export with LLaMA-Factory and compares every figure that both have."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ from vram_search.verify.recorded_rows import Question, RecordedRows, RowInShort
 TRAINER_LOG = "trainer_log.jsonl"
 PROGRESS_SECONDS = 10.0
 PADDED_TO = 8
-"""Tokens (LLaMA-Factory `train/sft/workflow.py`, `pad_to_multiple_of`)."""
+"""Multiple in tokens that rows are padded to (LLaMA-Factory `train/sft/workflow.py`,
+`pad_to_multiple_of`)."""
 _REQUIRED = ("eval_rows", "first_loss")
-"""Checks without which nothing agrees."""
+"""Checks that must have been made for the verification to agree."""
 _TOOL_ROWS: TypeAdapter[dict[str, tuple[RowInShort, ...]]] = TypeAdapter(
     dict[str, tuple[RowInShort, ...]]
 )
@@ -59,7 +60,7 @@ _ANSWER: TypeAdapter[RecordedRows | LoadFailed] = TypeAdapter(RecordedRows | Loa
 
 @dataclass(frozen=True)
 class Recorded:
-    """A trial with what the store holds of its course."""
+    """A trial with its recorded losses and evaluations."""
 
     study: StudyRecord
     trial: TrialRecord
@@ -68,19 +69,19 @@ class Recorded:
 
     @property
     def best(self) -> Evaluation:
-        """The best checkpoint's evaluation."""
+        """The evaluation of the best checkpoint."""
         step = self.trial.eval_loss_step
         return next(e for e in reversed(self.evaluations) if e.step == step)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared.
+    """The result of a verification.
 
     Attributes:
-        overrides: keys that were set otherwise than in the exported YAML, as `key=value`.
-        checks: in the order in which they were made.
-        seconds: that the tool trained.
+        overrides: keys with other values than in the exported YAML, as `key=value`.
+        checks: the checks in the order in which they were made.
+        seconds: duration of the tool's training.
     """
 
     tool: ToolEnvironment
@@ -91,7 +92,7 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """No check disagrees, and the rows and the first loss were compared."""
+        """True if no check disagrees and the rows and the first loss were compared."""
         asked = {check.name for check in self.checks if check.agrees}
         return all(check.agrees is not False for check in self.checks) and asked.issuperset(
             _REQUIRED
@@ -110,9 +111,9 @@ def verify(
     """Exports the trial into `folder`, trains it with LLaMA-Factory there, and compares.
 
     Args:
-        tell: takes a line of progress.
+        tell: called with each line of progress.
         tolerance: nats per token by which the eval_loss may differ.
-        template: LLaMA-Factory's; default as for an export.
+        template: LLaMA-Factory's template; the default is that of an export.
 
     Raises:
         InputError: the trial cannot be exported or has no kept adapter, or the tool cannot read it.
@@ -160,7 +161,7 @@ def verify(
 
 
 def _evaluation_bytes(recorded: Recorded, config: dict[str, Any], rows: RecordedRows) -> int | None:
-    """Predicted for the tool's evaluation, where it is the peak of the run."""
+    """Returns the bytes predicted for the tool's evaluation if that is the peak of the run."""
     study, trial = recorded.study, recorded.trial
     shape = study_shape(study, config["model_name_or_path"])
     if shape is None:
@@ -199,10 +200,10 @@ def _check_complete(recorded: Recorded) -> None:
 
 
 def question_of(recorded: Recorded) -> Question:
-    """What is asked of our own code about the trial.
+    """Builds the question to our own code about the trial.
 
     Raises:
-        InputError: the trial is no complete one of a search, or its adapter is not kept.
+        InputError: the trial is not a complete one of a search, or its adapter was not kept.
     """
     _check_complete(recorded)
     study, trial = recorded.study, recorded.trial
@@ -233,8 +234,10 @@ def question_of(recorded: Recorded) -> Question:
 
 
 def overrides_for(config: dict[str, Any], trial: TrialRecord, *, has_gpu: bool) -> list[str]:
-    """Keys for a machine without a GPU: the dtype that the trial was trained in
-    (`train.device.compute_dtype`) instead of the card's."""
+    """Returns the keys to override on a machine without a GPU.
+
+    They set the dtype of the trial's training (`train.device.compute_dtype`), not the card's.
+    """
     if has_gpu:
         return []
     dtype = (trial.versions or {}).get("compute_dtype", "bfloat16")
@@ -244,7 +247,8 @@ def overrides_for(config: dict[str, Any], trial: TrialRecord, *, has_gpu: bool) 
 
 
 def _variables(trial: TrialRecord) -> dict[str, str]:
-    """RECORD_VRAM makes LLaMA-Factory log torch's peaks (`train/callbacks.py`, LogCallback)."""
+    """Returns the tool's variables; RECORD_VRAM makes it log torch's peaks
+    (LLaMA-Factory `train/callbacks.py`, LogCallback)."""
     added = {"RECORD_VRAM": "1"}
     if (trial.plan or {})["expandable_segments"] and sys.platform == "linux":
         added["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
@@ -253,7 +257,7 @@ def _variables(trial: TrialRecord) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Run:
-    """LLaMA-Factory in the folder of an export; `arguments` begin with the YAML's name."""
+    """LLaMA-Factory run in an export's folder; `arguments` begin with the YAML's name."""
 
     tool: ToolEnvironment
     folder: Path
@@ -276,7 +280,7 @@ class _Run:
         return _TOOL_ROWS.validate_json(answer.read_bytes())
 
     def train(self, trainer_log: Path, tell: Callable[[str], None]) -> History:
-        """`llamafactory-cli train`, as its module."""
+        """Runs `llamafactory-cli train` as a module."""
         trainer_log.unlink(missing_ok=True)
         progress = _Progress(trainer_log, tell)
         command: list[str | Path] = [
@@ -296,7 +300,7 @@ class _Run:
 
 
 class _Progress:
-    """Tells of the steps in a log that another process writes, not too often."""
+    """Reports the steps in a log that another process writes, but not too often."""
 
     def __init__(self, trainer_log: Path, tell: Callable[[str], None]) -> None:
         self.trainer_log, self.tell = trainer_log, tell
