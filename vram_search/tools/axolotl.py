@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vram_search.tools.keys import ToolKeys, key_set
+from vram_search.tools.keys import ToolKeys, hyperparameter_names, key_set
 
 OWN = key_set(
     """
@@ -130,11 +130,8 @@ AXOLOTL = ToolKeys(
     title="Axolotl",
     version="0.19.0",
     names={
+        **hyperparameter_names("axolotl"),
         "model_name_or_path": "base_model",
-        "optim": "optimizer",
-        "lora_target": "lora_target_modules",
-        "lora_rank": "lora_r",
-        "cutoff_len": "sequence_len",
         "eval_cutoff_len": "eval_sequence_len",
         "per_device_train_batch_size": "micro_batch_size",
         "per_device_eval_batch_size": "eval_batch_size",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vram_search.spec.hyperparameters import DIMENSIONS
+
 
 @dataclass(frozen=True)
 class ToolKeys:
@@ -46,6 +48,15 @@ class ToolKeys:
         """Values of a configuration under our names."""
         ours = {key: name for name, key in self.names.items()}
         return {ours.get(key, key): value for key, value in config.items()}
+
+
+def hyperparameter_names(tool: str) -> dict[str, str]:
+    """Hyperparameters that a tool spells in its own way -> its keys.
+
+    Args:
+        tool: as in `Dimension.keys`.
+    """
+    return {row.name: row.key(tool) for row in DIMENSIONS if row.key(tool) != row.name}
 
 
 def key_set(text: str) -> frozenset[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vram_search.tools import training_arguments
-from vram_search.tools.keys import ToolKeys, key_set
+from vram_search.tools.keys import ToolKeys, hyperparameter_names, key_set
 
 OWN = key_set(
     """
@@ -34,12 +34,7 @@ PREFERENCES = key_set(
 TRL = ToolKeys(
     title="TRL",
     version="1.16.0",
-    names={
-        "lora_rank": "lora_r",
-        "lora_target": "lora_target_modules",
-        "cutoff_len": "max_length",
-        "enable_liger_kernel": "use_liger_kernel",
-    },
+    names={**hyperparameter_names("trl"), "enable_liger_kernel": "use_liger_kernel"},
     defaults={
         **training_arguments.DEFAULTS,
         "gradient_checkpointing": True,
