@@ -1,1 +1,1 @@
-"""One trial's life: plan, probe, train in a subprocess, watched; and the search around it."""
+"""Runs the search: each trial is planned, probed and trained in a subprocess under watch."""

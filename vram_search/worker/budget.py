@@ -1,4 +1,4 @@
-"""What a run's trainings may take of the card, followed while others come and go."""
+"""The memory budget of a run, updated while other programs allocate and free memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vram_search.spec.card_memory import CardMemory
 from vram_search.units import MIB, format_bytes
 
 NOTICED_BYTES = 64 * MIB
-"""A desktop's own use moves by tens of MiB; only more is another program."""
+"""Smallest change that counts as another program; a desktop's own use varies by tens of MiB."""
 
 
 @dataclass
@@ -27,21 +27,21 @@ class Budget:
     """The allocator's budget: at the start of the run, and now."""
 
     first_bytes: int
-    """Also the allocator's cap, which stays."""
+    """The budget at the start of the run. It is also the allocator's cap, which does not change."""
     now_bytes: int
     memory: CardMemory
     reader: GpuReader | None = None
-    """None without a GPU: nothing is followed then."""
+    """Reads NVML. None without a GPU; the budget then does not change."""
     baseline_device_bytes: int | None = None
     """`GpuSample.device_bytes` before our first process."""
     emulated: str | None = None
-    """Names the study's card where a larger one plays it."""
+    """Name of the study's card if a larger device emulates it."""
 
     @classmethod
     def at_start(
         cls, limit: MemoryBudget, reader: GpuReader | None, note: Callable[[str], None]
     ) -> Self:
-        """To be called before the training process starts.
+        """Returns the budget at the start; call it before the training process starts.
 
         Raises:
             InputError: nothing is left to train with.
@@ -64,16 +64,16 @@ class Budget:
         )
 
     def as_played(self, hardware: Hardware) -> Hardware:
-        """The card's figures; where a larger device plays it, with that device's workspaces."""
+        """Returns the card's figures, with the workspaces of a device that emulates it."""
         if self.reader is None or self.emulated is None:
             return hardware
         capability = self.reader.device().compute_capability
         return hardware.on(capability) if capability is not None else hardware
 
     def refresh(self, pid: int | None, note: Callable[[str], None]) -> None:
-        """A reading between trials; what changed is noted. `pid` is our process, if there is one.
+        """Reads NVML between trials and notes what changed. `pid` is our process, if it runs.
 
-        Nothing changes where NVML has no figure for our process (Windows, containers).
+        Nothing changes if NVML has no figure for our process (Windows, containers).
         """
         if self.reader is None or pid is None:
             return
@@ -90,9 +90,10 @@ class Budget:
             )
 
     def follow(self, sample: GpuSample | None) -> int:
-        """Takes a reading of our resident process; returns by how many bytes the budget changed.
+        """Takes a reading of our resident process and returns the budget's change in bytes.
 
-        What others hold counts as in `budget_here`; below NOTICED_BYTES nothing changes.
+        The memory of other programs counts as in `budget_here`. Changes below NOTICED_BYTES are
+        ignored.
         """
         if self.reader is None or sample is None or sample.process_bytes is None:
             return 0

@@ -1,6 +1,6 @@
-"""Calibrates the card that is here: short runs in fresh processes, while NVML is read from outside.
+"""Calibrates this machine's card with short runs in new processes, while NVML is read from outside.
 
-What the runs do is in `train/calibrate.py`.
+The runs themselves are in `train/calibrate.py`.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from vram_search.units import format_bytes
 
 COMMAND = (sys.executable, "-m", "vram_search.train.calibrate")
 RUN_SECONDS = 60.0
-"""After which a short run counts as hung."""
+"""Seconds after which a short run counts as hung."""
 PREDICTION_TOLERANCE = 0.05
-"""A short training further than this from its prediction is worth a note."""
+"""Relative difference from the prediction above which a short training is noted."""
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""A trial's plan sets them, not the shell (torch `c10/cuda/CUDAAllocatorConfig.cpp`)."""
+"""Variables that a trial's plan sets, not the shell (torch `c10/cuda/CUDAAllocatorConfig.cpp`)."""
 _LOG_LINES_SHOWN = 5
 
 
 class Requests(Spec):
-    """Bytes asked of torch's allocator, each freed before the next, and what the last one holds."""
+    """Bytes requested from torch's allocator, each freed in turn, and the last one's size."""
 
     sizes: tuple[int, ...]
     allocated_bytes: int
@@ -53,11 +53,11 @@ class Constants(Spec):
     cublas_workspace_bytes: int
     cublaslt_workspace_bytes: int
     given_back_bytes: int
-    """When torch was told to free its workspaces."""
+    """Bytes that torch freed when it was asked to free its workspaces."""
 
 
 class Trained(Spec):
-    """A report of the run `training`, after the steps on one kind of texts."""
+    """The report of the run `training` after its steps on one kind of texts."""
 
     versions: dict[str, str]
     config: dict[str, Any]
@@ -67,7 +67,7 @@ class Trained(Spec):
 
 
 class Reported(NamedTuple):
-    """A line of a short run, and NVML's answer at that moment."""
+    """A line of a short run and NVML's reading at that moment."""
 
     report: dict[str, Any]
     sample: GpuSample
@@ -81,7 +81,7 @@ def calibrate(
     """Measures the card; stores nothing.
 
     Args:
-        progress: sees each stage as it begins.
+        progress: called with each stage as it begins.
         command: a short run's command line, without its name.
 
     Raises:
@@ -130,12 +130,12 @@ def calibrate(
 
 
 def context_bytes(sample: GpuSample, idle: GpuSample, reserved_bytes: int) -> int:
-    """What a process holds beside torch's reserved bytes.
+    """Returns the bytes that a process holds in addition to torch's reserved bytes.
 
-    Where NVML has no figure for the process, it is what the device's use rose by since `idle`.
+    If NVML has no figure for the process, this is the rise of the device's use since `idle`.
 
     Raises:
-        VramSearchError: that cannot be, so others came or went meanwhile.
+        VramSearchError: the figure is impossible, so other programs changed their use meanwhile.
     """
     process_bytes = sample.process_bytes
     if process_bytes is None:
@@ -151,7 +151,7 @@ def context_bytes(sample: GpuSample, idle: GpuSample, reserved_bytes: int) -> in
 
 
 def allocator_differences(observed: Sequence[Requests]) -> list[str]:
-    """Where torch's allocator and its simulation part."""
+    """Returns the requests for which torch's allocator and its simulation differ."""
     found = []
     for one in observed:
         allocator, block = CachingAllocator(), None
@@ -170,7 +170,7 @@ def allocator_differences(observed: Sequence[Requests]) -> list[str]:
 
 
 def workload_of(trained: Trained) -> Workload:
-    """The short training as the estimate knows it."""
+    """Returns the short training as the workload that the estimate takes."""
     job = trained.job
     return Workload(
         shape=parse_shape(trained.config, "the short training"),
@@ -209,14 +209,14 @@ def short_run(
     sample: Callable[[int], GpuSample],
     timeout_seconds: float = RUN_SECONDS,
 ) -> list[Reported]:
-    """The reports of one short run, which waits while each of them is answered by a reading.
+    """Returns the reports of one short run, which waits while NVML is read for each of them.
 
     Args:
-        sample: NVML's reading of a process by its pid.
+        sample: returns NVML's reading of a process, given its pid.
 
     Raises:
-        InputError: the run says that torch cannot use the card.
-        VramSearchError: it died, hung or spoke nonsense.
+        InputError: the run reports that torch cannot use the card.
+        VramSearchError: it died, hung or sent an invalid message.
     """
     hung = threading.Event()
     reported = []
@@ -265,7 +265,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     except ValueError:
         report = None
     if not isinstance(report, dict):
-        raise VramSearchError(f"a short run spoke nonsense: {line[:80]!r}")
+        raise VramSearchError(f"a short run sent an invalid message: {line[:80]!r}")
     if "fault" in report:
         raise InputError(
             str(report["fault"]), "Install a torch that is built for this GPU and its driver."

@@ -1,4 +1,4 @@
-"""What the trials of one run share: the study, its record, its training process and its card."""
+"""The context that all trials of a run share: study, record, training process and card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vram_search.worker.resident import ResidentTrainer
 
 @dataclass
 class RunContext:
-    """What the trials of one run share."""
+    """The state that all trials of one run share."""
 
     prepared: Prepared
     store: Store
@@ -38,27 +38,27 @@ class RunContext:
     listener: RunListener
     budget: Budget
     margin: float
-    """By which predicted required bytes are raised (`learnt_margin`)."""
+    """Share by which predicted required bytes are raised (`learnt_margin`)."""
     adapters: Path
     pins: PlanPins
-    """The study's, with Liger decided."""
+    """The study's pins, with the use of Liger decided."""
     step_time: StepTimeModel | None = None
-    """Of the device, as its trials taught it (`learnt_step_time`)."""
+    """Step times of the device, corrected by its trials (`learnt_step_time`)."""
     row_tokens: Sequence[int] = ()
-    """Lengths of the training rows, about."""
+    """Approximate lengths of the training rows in tokens."""
     longest: Longest | None = None
-    """Of the rows, once the training process has counted them."""
+    """The longest rows; None until the training process has counted them."""
     hardware: Hardware | None = None
-    """The card's, as the device here plays it; None: the card's own."""
+    """The card's figures as this device emulates it; None stands for the card's own."""
     idle_since: float | None = None
-    """Reading of the performance counter when the latest training ended."""
+    """Value of the performance counter when the latest training ended."""
     planned: dict[tuple[object, ...], list[PlannedTrial]] = field(default_factory=dict)
     """Plans that `fits` asked for, by all of a point that decides bytes. Their seconds are
     by the step-time model of that time."""
 
     @property
     def budget_bytes(self) -> int:
-        """What the allocator may take now."""
+        """Bytes that the allocator may use now."""
         return self.budget.now_bytes
 
     @property
@@ -66,7 +66,7 @@ class RunContext:
         return self.prepared.study
 
     def candidates(self, hyperparameters: Hyperparameters) -> list[PlannedTrial]:
-        """Plans of these hyperparameters, fastest first."""
+        """Returns the plans of these hyperparameters, fastest first."""
         return plans(
             self.prepared.shape,
             hyperparameters,
@@ -80,8 +80,9 @@ class RunContext:
         )
 
     def fits(self, hyperparameters: Hyperparameters) -> bool:
-        """Whether a plan of these hyperparameters is predicted to fit; always where the study
-        leaves that to the card."""
+        """Returns True if a plan of these hyperparameters is predicted to fit.
+
+        It is always True if the study leaves the decision to the card."""
         if not self.study.plan.skip_infeasible:
             return True
         key = tuple(getattr(hyperparameters, d.name) for d in DIMENSIONS if d.changes_bytes)
@@ -98,13 +99,13 @@ def make_context(
     folder: StudyFolder,
     listener: RunListener,
 ) -> RunContext:
-    """A run's context before its first trial; the training process is not started yet.
+    """Builds a run's context before its first trial; the training process is not started yet.
 
     Args:
-        folder: where log and adapters go.
+        folder: folder of the log and the adapters.
 
     Raises:
-        InputError: nothing of the card is left to train with.
+        InputError: no memory of the card is left to train with.
     """
     study = prepared.study
     remove_half_saved(folder.adapters)
@@ -145,18 +146,18 @@ def make_context(
 
 
 def remove_half_saved(adapters: Path) -> None:
-    """What a training that was killed left of `train.run.save_adapter`; its trial is run again."""
+    """Removes the unfinished files of `train.run.save_adapter` after a training was killed."""
     for pattern in ("*.new", "*.old"):
         for leftover in adapters.glob(pattern):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def decided_pins(prepared: Prepared, trials: Sequence[TrialRecord], *, has_gpu: bool) -> PlanPins:
-    """The study's pins with Liger decided, as its trials so far had it.
+    """Returns the study's pins with the use of Liger decided as in its trials so far.
 
     Args:
-        trials: of the study.
-        has_gpu: whether there is a CUDA GPU here.
+        trials: the study's trials.
+        has_gpu: True if this machine has a CUDA GPU.
     """
     planned = [trial.plan for trial in trials if trial.plan]
     return decide_liger(

@@ -1,4 +1,4 @@
-"""Asks a process with the tokenizer how long the rows are, and whether its template takes them."""
+"""Counts the rows' tokens in a process with the tokenizer, which also checks its template."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ANSWER: TypeAdapter[RowsCounted | LoadFailed] = TypeAdapter(RowsCounted | LoadFa
 def count_rows(
     question: RowsQuestion, on_progress: Callable[[int], None] = lambda rows: None
 ) -> RowsCounted:
-    """The rows in tokens.
+    """Returns the lengths of the rows in tokens.
 
     Args:
-        on_progress: takes the number of rows that are encoded so far.
+        on_progress: called with the number of rows that are encoded so far.
 
     Raises:
         InputError: the tokenizer cannot be loaded, or its chat template refuses a row.

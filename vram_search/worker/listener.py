@@ -1,4 +1,4 @@
-"""The events of a run, for its listener: the live table, plain lines or a test."""
+"""The interface by which the live table, plain output or a test receives a run's events."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vram_search.store import TrialRecord
 
 
 class RunListener(Protocol):
-    """Called from the run's own thread, in order."""
+    """Receives the events of a run in order; the run's own thread calls it."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """The run reports a remark of one line."""
 
     def run_started(self, finished: int) -> None:
         """A run starts or continues; `finished` trials of earlier runs count against its budget."""

@@ -1,6 +1,6 @@
-"""The planner's margin, learnt from the trials that this card has measured for the study.
+"""Learns the planner's margin from the trials that this card has measured for the study.
 
-It is built from the record each time, so a study that is continued goes on with the margin it had.
+The margin is computed from the record each time, so a continued study keeps the margin it had.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from vram_search.spec import ModelShape
 from vram_search.store import Outcome, TrialRecord, TrialResult
 
 WHOLE_PEAK: tuple[Outcome, ...] = ("complete", "pruned")
-"""Outcomes of trials that passed the probe, whose peak bounds the whole training's."""
+"""Outcomes of trials that passed the probe; the probe's peak bounds the whole training's."""
 LIMIT_SHARE = 0.9
-"""An out-of-memory with less of the budget taken says nothing of the prediction: somebody else held
-the rest."""
+"""Share of the budget below which an out-of-memory does not count against the prediction, because
+another program held the rest."""
 
 
 def learnt_margin(shape: ModelShape, trials: Iterable[TrialRecord], device: str) -> float:
-    """Share by which predicted required bytes are raised before they are compared with a budget.
+    """Returns the share by which predicted required bytes are raised before the comparison with a
+    budget.
 
-    The conformal margin on measured / predicted allocated bytes (`margin_for`), and at least what
-    rules out every plan that met its limit on this card (`required_ratio_above`).
+    It is the conformal margin on measured / predicted allocated bytes (`margin_for`), but at least
+    large enough to rule out every plan that met its limit on this card (`required_ratio_above`).
 
     Args:
-        trials: of one study, in any order and of any outcome.
-        device: the card's name as the trials record it; what other devices measured is left out.
+        trials: trials of one study, in any order and with any outcome.
+        device: the card's name as the trials record it; trials of other devices are left out.
     """
     here = [trial for trial in trials if trial.device == device and trial.measured]
     ratios = [ratio for trial in here if (ratio := _ratio(trial)) is not None]
@@ -39,14 +40,14 @@ def learnt_margin(shape: ModelShape, trials: Iterable[TrialRecord], device: str)
 def required_ratio_above(
     result: TrialResult, required_bytes: int, budget_bytes: int
 ) -> float | None:
-    """A bound on measured / predicted required bytes: one byte more than the limit that was met.
+    """Returns a bound on measured / predicted required bytes: one byte above the limit it met.
 
     Args:
-        result: of a training that ran out of memory.
-        required_bytes: predicted for it.
+        result: the result of a training that ran out of memory.
+        required_bytes: bytes predicted for that training.
 
     Returns:
-        None where nothing was measured, or memory ran out well below the budget (`LIMIT_SHARE`).
+        None if nothing was measured, or memory ran out well below the budget (`LIMIT_SHARE`).
     """
     taken = (result.measured or {}).get("reserved_bytes")
     if taken is None:

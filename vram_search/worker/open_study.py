@@ -1,4 +1,4 @@
-"""The study in the database: created, continued, or refused because its file has changed."""
+"""Creates or continues a study in the database, or refuses it because its file has changed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors")
 
 
 def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> StudyRecord:
-    """The study's record, new or continued.
+    """Returns the study's record, new or continued.
 
     Raises:
-        InputError: the study file differs from that of recorded trials, and the difference is
-            shown; or the recorded study holds imported runs.
+        InputError: the study file differs from that of recorded trials (the message shows the
+            difference), or the recorded study holds imported runs.
     """
     study = prepared.study
     known = store.study(study.study)
@@ -40,7 +40,7 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
         )
     changes = differences(known, study, prepared.rows.data_hash)
     if not changes:
-        # Its files may have moved, and its budget may be another.
+        # Its files may have moved, and its budget may have changed.
         return store.refresh_study(known.id, spec)
     if not store.trials(known.id):
         # It failed before its first trial, for a fault of its file perhaps: no loss is there yet.
@@ -67,7 +67,7 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
 
 
 def _strategies(store: Store, known: StudyRecord | None, study: StudySpec) -> list[list[Any]]:
-    """`StudyRecord.strategies` with the one that chooses from now on."""
+    """Returns `StudyRecord.strategies` with the strategy that chooses from now on."""
     if known is None:
         return [[0, study.strategy]]
     earlier = known.strategies
@@ -78,8 +78,10 @@ def _strategies(store: Store, known: StudyRecord | None, study: StudySpec) -> li
 
 
 def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[str, tuple[Any, Any]]:
-    """Changed settings: key -> (recorded, now). Settings that the record does not know are new in
-    this version and count as unchanged, but for what is searched now and was not."""
+    """Returns the changed settings as key -> (recorded, now).
+
+    Settings that the record does not know are new in this version and count as unchanged, except
+    for hyperparameters that are searched now and were not before."""
     now = study.identity()
     before = known.spec.get("identity", {})
     changes = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}

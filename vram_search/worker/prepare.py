@@ -1,4 +1,4 @@
-"""What a search needs before its first trial: rows, a model on disk, its shape, checked targets."""
+"""Prepares a search: reads rows, puts the model on disk, reads its shape, checks targets."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from vram_search.spec.study import ModelSpec
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study whose model and data are there."""
+    """A study with its model and data available."""
 
     study: StudySpec
     rows: Rows
     shape: ModelShape
     model_name_or_path: str
-    """What the training process loads: a folder, a hub name or, for random weights, a config."""
+    """The model to load: a folder, a hub name or, for random weights, a config."""
     tokenizer: str | None
-    """Folder or hub name; None for the byte tokenizer."""
+    """The tokenizer's folder or hub name; None for the byte tokenizer."""
 
     def model_record(self) -> dict[str, Any]:
-        """For the study's record."""
+        """Returns the model's entry in the study's record."""
         return {
             "name": self.study.model.label,
             "model_name_or_path": self.model_name_or_path,
@@ -43,7 +43,7 @@ class Prepared:
 
 
 def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
-    """Checks all that can be checked without a GPU; converts a GGUF file once.
+    """Checks everything that can be checked without a GPU, and converts a GGUF file once.
 
     Raises:
         InputError: rows, model, targets or card cannot be used as written.
@@ -73,7 +73,7 @@ def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, s
 
 
 def _converted(gguf: Path, note: Callable[[str], None]) -> Path:
-    """The cached folder of a GGUF file, converted at first use."""
+    """Returns the cached folder of a GGUF file, which is converted at first use."""
     stat = gguf.stat()
     key = hashlib.sha256(f"{gguf.name}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()
     folder = cache_folder() / "models" / f"{gguf.stem}-{key[:8]}"

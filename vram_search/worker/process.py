@@ -1,4 +1,4 @@
-"""The training process as its supervisor sees it: started, sent jobs, listened to, replaced."""
+"""Starts the training process, sends it jobs, receives its events and ends it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vram_search.protocol import AnyEvent, LoadJob, PruneDecision, TrialJob, par
 
 COMMAND = (sys.executable, "-m", "vram_search.train")
 STALL_SECONDS = 1800.0
-"""Silence after which a training process counts as dead. The longest silence of a healthy one is an
+"""Silence after which a training process counts as dead. A healthy one is silent longest during an
 evaluation or a download, minutes at most."""
 _LOG_LINES_SHOWN = 15
 _OUT_OF_MEMORY = "out of memory"
-"""In the log of a process whose C code ended it: bitsandbytes' paged states (its macro
+"""Text in the log if C code ended the process: bitsandbytes' paged states (its macro
 CUDA_CHECK_RETURN prints CUDA's text and exits with 1)."""
 
 
 class TrainingDiedError(Exception):
-    """The training process ended or fell silent without saying how its trial went.
+    """The training process ended or fell silent without reporting its trial's outcome.
 
     Args:
-        is_out_of_memory: its log says so.
+        is_out_of_memory: True if its log reports an out-of-memory.
     """
 
     def __init__(self, message: str, *, is_out_of_memory: bool = False) -> None:
@@ -35,11 +35,11 @@ class TrainingDiedError(Exception):
 
 
 class TrainingProcess:
-    """`python -m vram_search.train`, one line a message.
+    """The process `python -m vram_search.train`; each message is one line.
 
     Args:
-        log: file that its standard error is appended to.
-        environment: variables added to ours, the allocator's settings for example.
+        log: file to which its standard error is appended.
+        environment: variables added to ours, for example the allocator's settings.
     """
 
     def __init__(self, log: Path, environment: dict[str, str]) -> None:
@@ -74,7 +74,7 @@ class TrainingProcess:
         """Sends a job.
 
         Raises:
-            TrainingDiedError: nobody is there to take it.
+            TrainingDiedError: the process has ended.
         """
         assert self._process.stdin is not None
         try:
@@ -84,10 +84,10 @@ class TrainingProcess:
             raise self._death() from None
 
     def receive(self, timeout: float = STALL_SECONDS) -> AnyEvent:
-        """The next event.
+        """Returns the next event.
 
         Raises:
-            TrainingDiedError: the process ended, fell silent or spoke nonsense.
+            TrainingDiedError: the process ended, fell silent or sent an invalid message.
         """
         try:
             event = self._events.get(timeout=timeout)
@@ -100,7 +100,7 @@ class TrainingProcess:
         return event
 
     def stop(self) -> None:
-        """Ends the process now, whatever it does, and waits for it."""
+        """Kills the process and waits for its end."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -114,7 +114,9 @@ class TrainingProcess:
             for line in self._process.stdout:
                 self._events.put(parse_event(line))
         except ValueError as error:  # a line that is no event, or a stream closed by stop()
-            self._events.put(TrainingDiedError(f"the training process spoke nonsense: {error}"))
+            self._events.put(
+                TrainingDiedError(f"the training process sent an invalid message: {error}")
+            )
             return
         self._process.wait()
         self._events.put(self._death())
@@ -135,7 +137,7 @@ class TrainingProcess:
 
 
 def log_tail(log: Path) -> str:
-    """The last lines of a log, for an error message."""
+    """Returns the last lines of a log for an error message."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

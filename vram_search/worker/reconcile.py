@@ -1,4 +1,4 @@
-"""After a night that ended badly: makes the record and the sampler's memory agree again."""
+"""Makes the record and Optuna's storage agree again after a run that ended unexpectedly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vram_search.store.retries import may_retry
 def reconcile(
     store: Store, record: StudyRecord, search: Search, note: Callable[[str], None]
 ) -> None:
-    """To be called with the study's lock held: whatever still runs is dead.
+    """Corrects the record; the caller holds the study's lock, so trials marked running are dead.
 
-    Running trials become lost, what was recorded and not told is told, lost trials are put first
-    in line again, once each and at most MAX_RETRIES times in a row.
+    Running trials become lost. Results that were saved but not yet reported to Optuna are reported.
+    Each lost trial is enqueued once, before new proposals, and at most MAX_RETRIES times in a row.
     """
     for running in store.running_trials(record.id):
         stage = running.stage or "plan"
@@ -38,7 +38,7 @@ def reconcile(
 
 
 def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:
-    """Puts lost trials in line again where they are not yet."""
+    """Enqueues lost trials that are not enqueued yet."""
     trials = store.trials(record.id)
     retried = search.enqueued_retries() | {
         trial.retry_of for trial in trials if trial.retry_of is not None

@@ -1,4 +1,4 @@
-"""The resident training process of a run: loads the base once, serves trials, is replaced."""
+"""Keeps a run's training process: it loads the base once, serves trials and is replaced."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from vram_search.worker.process import TrainingDiedError, TrainingProcess
 
 LOAD_ATTEMPTS = 3
 LATER_LOAD_ATTEMPTS = 30
-"""Once a process has been ready: a program that takes the card for a quarter of an hour at night
-must not end the search. At the start somebody is there to close it."""
+"""Attempts to load once a process has been ready: a program that uses the card for a quarter of an
+hour at night must not end the search. At the start of a run the user is there to close it."""
 LOAD_RETRY_SECONDS = 20.0
-"""After an out-of-memory the card may need a moment; a neighbour may leave."""
+"""Wait between attempts: after an out-of-memory another program may free memory."""
 
 
 class ResidentTrainer:
-    """Starts the training process when it is needed, and a new one where it is not trusted.
+    """Starts the training process when it is needed, and a new one if it is not trusted.
 
     Args:
-        job: what each process loads first.
-        log: the process's standard error.
+        job: the first job of each process, which loads the base.
+        log: file for the process's standard error.
         expandable_segments: allocator setting of the processes (torch, Linux only).
-        gpu_uuid: the GPU they see; None leaves the choice to CUDA.
+        gpu_uuid: the GPU that they see; None leaves the choice to CUDA.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ResidentTrainer:
         return self._process.pid if self._process else None
 
     def ready(self) -> Ready:
-        """The process with its base model resident; starts one where none is.
+        """Returns the report of the process that holds the base model; starts it if needed.
 
         Raises:
             InputError: the model or the rows cannot be used.
@@ -90,14 +90,14 @@ class ResidentTrainer:
         on_event: Callable[[AnyEvent], None],
         prune: Callable[[Evaluated], bool],
     ) -> Finished:
-        """One trial from its job to its end.
+        """Runs one trial from its job to its end.
 
         Args:
-            on_event: sees every event.
-            prune: the verdict at a rung.
+            on_event: called with every event.
+            prune: decides at a rung if the trial is pruned.
 
         Raises:
-            InputError: the process reports a fault that no other trial would escape.
+            InputError: the process reports a fault that every other trial would meet too.
             TrainingDiedError: it ended or fell silent.
         """
         self.ready()
@@ -125,20 +125,21 @@ class ResidentTrainer:
                 return event
 
     def replace(self) -> None:
-        """Ends the process; the next trial starts a new one."""
+        """Ends the process; the next trial starts another one."""
         if self._process is not None:
             self._process.stop()
         self._process = self._ready = None
 
     def restart(self) -> None:
-        """Ends the process and starts the next one at once: it imports and loads while the
-        supervisor records and plans."""
+        """Ends the process and starts the next one at once.
+
+        The new process imports and loads while the supervisor records and plans."""
         self.replace()
         self._start()
 
     @contextlib.contextmanager
     def _ended_if_dead(self) -> Iterator[None]:
-        """A process that died or fell silent is not asked again."""
+        """Replaces a process that died or fell silent."""
         try:
             yield
         except TrainingDiedError:
@@ -152,8 +153,10 @@ class ResidentTrainer:
         return self._process
 
     def _after(self, finished: Finished, job: TrialJob) -> None:
-        """An out-of-memory, a leak, a changed base, or states that a library never frees: not
-        trusted any more (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
+        """Replaces a process that is not trusted any more after this trial.
+
+        The reasons are an out-of-memory, a leak, a changed base, or states that a library never
+        frees (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
         is_paged = OPTIMIZERS[job.hyperparameters.optim].paged
         leaks = finished.leaked_bytes > LEAK_BYTES
         if finished.outcome == "oom" or leaks or is_paged or not finished.base_intact:

@@ -1,4 +1,4 @@
-"""From what was said and seen of a trial to what is recorded of it."""
+"""Builds a TrialResult from the training events and NVML samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vram_search.units import format_bytes
 from vram_search.worker.trial_log import TrialLog
 
 PROBE_TOLERANCE = 1.01
-"""A run's allocated peak above the probe's by more than this refutes the probe."""
+"""Ratio of a run's allocated peak to the probe's above which the probe is refuted."""
 
 
 def trial_result(
@@ -24,14 +24,14 @@ def trial_result(
     seconds: dict[str, float],
     adapter_path: str,
 ) -> TrialResult:
-    """What is recorded of a training that came to its end.
+    """Builds the result of a training that came to its end.
 
-    A base that the trial has changed makes it `lost`: its losses are of another model, and it is
-    tried again on a fresh one.
+    If the trial has changed the base, it is `lost`: its losses belong to another model, and the
+    trial is restarted on a newly loaded base.
 
     Args:
-        seconds: by phase, of the supervisor; the training process's own are added.
-        adapter_path: where the best checkpoint's adapter is.
+        seconds: the supervisor's seconds by phase; the training process's own are added.
+        adapter_path: folder of the best checkpoint's adapter.
     """
     best = log.best
     outcome: Outcome = "diverged" if finished.outcome == "failed" else finished.outcome
@@ -60,11 +60,11 @@ def trial_result(
 
 
 def lost(log: TrialLog, why: str, ready: Ready | None, seconds: dict[str, float]) -> TrialResult:
-    """Of a training that was cut off.
+    """Builds the result of a training that was cut off.
 
     Args:
-        ready: None where its process never was.
-        seconds: by phase, of the supervisor.
+        ready: None if its process never became ready.
+        seconds: the supervisor's seconds by phase.
     """
     return TrialResult(
         "lost",
@@ -80,17 +80,17 @@ def lost(log: TrialLog, why: str, ready: Ready | None, seconds: dict[str, float]
 
 
 def load_seconds(ready: Ready, waited: float) -> dict[str, float]:
-    """The wait for a training process by phase: while it imports, it holds no memory of the card.
+    """Splits the wait for a training process by phase; it holds no card memory while it imports.
 
     Args:
-        waited: seconds until it was ready.
+        waited: seconds until the process was ready.
     """
     loading = min(waited, ready.seconds - ready.import_seconds)
     return {"load": loading, "imports": waited - loading} if waited > loading else {"load": waited}
 
 
 def error_of(finished: Finished) -> dict[str, Any]:
-    """What went wrong, where, and with which bytes."""
+    """Returns the error's record: its message, its place and the bytes involved."""
     message = finished.message
     if not finished.base_intact:
         message = "the base model's weights have changed: nothing that was measured on it counts"
@@ -107,7 +107,7 @@ def error_of(finished: Finished) -> dict[str, Any]:
 
 
 def measured(finished: Finished, log: TrialLog, report: MonitorReport | None) -> dict[str, Any]:
-    """Peaks over probe and training: torch's from inside, NVML's from outside."""
+    """Returns the peaks over probe and training, torch's from inside and NVML's from outside."""
     found: dict[str, Any] = {
         "allocated_bytes": finished.allocated_bytes,
         "reserved_bytes": finished.reserved_bytes,
@@ -136,14 +136,14 @@ def measured(finished: Finished, log: TrialLog, report: MonitorReport | None) ->
 
 
 def probe_miss(probe_bytes: int | None, run_bytes: int | None) -> float | None:
-    """The run's allocated peak as a multiple of the probe's, where the probe did not bound it."""
+    """Returns the run's peak as a multiple of the probe's if the probe did not bound it."""
     if not probe_bytes or run_bytes is None or run_bytes <= PROBE_TOLERANCE * probe_bytes:
         return None
     return run_bytes / probe_bytes
 
 
 def blame_others(result: TrialResult, taken_bytes: int) -> TrialResult:
-    """An out-of-memory while other programs took `taken_bytes` of the budget, said so."""
+    """Adds to an out-of-memory that other programs took `taken_bytes` of the budget."""
     error = dict(result.error or {})
     error["others_took_bytes"] = taken_bytes
     error["message"] = (

@@ -1,4 +1,4 @@
-"""The search: proposals become trials until the budget of trials or time is used up."""
+"""Runs a search: proposals become trials until the budget of trials or time is used up."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
 
 @dataclass(frozen=True)
 class StopRule:
-    """When no further trial is started.
+    """The limits after which no further trial is started.
 
     Args:
-        trials: finished trials in the study, those of earlier runs included.
+        trials: number of finished trials in the study, including those of earlier runs.
         deadline: seconds since the epoch; a trial that is expected to end later is not started.
     """
 
@@ -58,7 +58,7 @@ ENDLESS = StopRule(None, None)
 def run_study(
     prepared: Prepared, stop: StopRule, listener: RunListener, *, accept_changes: bool = False
 ) -> str:
-    """Runs a study to its stop rule; continues what is in the database. Returns why it stopped.
+    """Runs or continues a study until its stop rule applies and returns the reason.
 
     Raises:
         InputError: the study, the database or the card cannot be used as they are.
@@ -93,7 +93,7 @@ def run_study(
 
 @contextlib.contextmanager
 def _locked(folder: StudyFolder) -> Iterator[None]:
-    """One run a study: what the record says is running is then known to be dead."""
+    """Allows one run per study, so trials that the record marks as running are known to be dead."""
     folder.lock.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock, timeout=0)
     try:
@@ -110,7 +110,7 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
 
 
 def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparameters]:
-    """The published points that a search begins with, as its strategy uses them."""
+    """Returns the published points that a search begins with, as its strategy uses them."""
     if not study.enqueue_priors:
         return ()
     points = initial_points(study.space)
@@ -133,7 +133,7 @@ def _tell_what_was_found(
 
 
 def _search(context: RunContext, stop: StopRule) -> str:
-    """Loads the base model and runs trials until the search ends; returns why it ended."""
+    """Loads the base model, runs trials until the search ends and returns the reason."""
     if why := _is_over(context, stop):
         return why
     ready = _load(context)
@@ -154,7 +154,10 @@ def _search(context: RunContext, stop: StopRule) -> str:
 
 
 def _load(context: RunContext) -> Ready:
-    """Loads the base model before the first trial, so that its faults are nobody's outcome."""
+    """Loads the base model before the first trial.
+
+    A loading failure is therefore not recorded as a trial's outcome.
+    """
     context.listener.note("loading the base model ...")
     try:
         ready = context.trainer.ready()
@@ -189,7 +192,7 @@ def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> Non
 
 
 def _is_over(context: RunContext, stop: StopRule) -> str:
-    """Why no further trial is started; empty while one is."""
+    """Returns the reason why no further trial is started; empty if the search goes on."""
     if stop.trials is not None:
         counts = context.store.outcome_counts(context.record.id)
         finished = sum(counts[outcome] for outcome in FINISHED)
@@ -209,7 +212,7 @@ def _is_over(context: RunContext, stop: StopRule) -> str:
 
 
 def _expected_seconds(context: RunContext) -> float | None:
-    """Median duration of the study's complete trials."""
+    """Returns the median duration of the study's complete trials."""
     durations = [
         (trial.finished_at - trial.started_at).total_seconds()
         for trial in context.store.trials(context.record.id, (COMPLETE,))
@@ -221,9 +224,10 @@ def _expected_seconds(context: RunContext) -> float | None:
 def preview(
     prepared: Prepared, stop: StopRule = ENDLESS
 ) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
-    """What `--dry-run` shows: published points (those tried first where any are), their plans as a
-    run would choose them here, and whether they fit the study's card. The lengths of the rows in
-    tokens are not known yet."""
+    """Returns the rows of `--dry-run`: published points, their plans and if they fit the card.
+
+    The points are those tried first, if there are any; the plans are those that a run would choose
+    here. The lengths of the rows in tokens are not known yet."""
     study, shape = prepared.study, prepared.shape
     limit, reader = MemoryBudget.of(study.card, shape), open_reader()
     earlier = _earlier_trials(study)
@@ -249,10 +253,10 @@ def preview(
 
 
 def _earlier_trials(study: StudySpec) -> list[TrialRecord]:
-    """The study's trials so far; none where there is no database yet.
+    """Returns the study's trials so far; an empty list if there is no database yet.
 
     Raises:
-        StoreError: a run could not use the database either.
+        StoreError: the database cannot be used; a run could not use it either.
     """
     try:
         opened = open_store(database_url(study.database), create=False)

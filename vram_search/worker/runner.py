@@ -16,18 +16,18 @@ from vram_search.worker.step_time import learnt_step_time
 from vram_search.worker.trial import run_trial
 
 ADAPTERS_KEPT = 5
-"""Adapters of the best trials that stay on disk."""
+"""Number of best trials whose adapters stay on disk."""
 LOST_IN_A_ROW = 3
 
 
 @dataclass
 class TrialRunner:
-    """Runs one proposal after the other, and gives up where they keep failing.
+    """Runs one proposal after the other and stops if they keep failing.
 
     Attributes:
         device: name of the card, or CPU.
-        infeasible: proposals of the sampler in a row that did not fit.
-        lost: trials in a row that were lost.
+        infeasible: number of successive proposals of the sampler that did not fit.
+        lost: number of successive trials that were lost.
     """
 
     context: RunContext
@@ -36,7 +36,7 @@ class TrialRunner:
     lost: int = 0
 
     def __call__(self, proposal: Proposal) -> Outcome:
-        """Runs a proposal, records and tells its outcome.
+        """Runs a proposal, records its outcome and reports it to Optuna.
 
         Raises:
             VramSearchError: too many trials in a row did not fit or were lost.
@@ -55,7 +55,7 @@ class TrialRunner:
         return record.outcome
 
     def _learn(self) -> None:
-        """Margin and step times as this device's trials of the study teach them."""
+        """Updates margin and step times from this device's trials of the study."""
         context, shape = self.context, self.context.prepared.shape
         trials = context.store.trials(context.record.id)
         context.margin = learnt_margin(shape, trials, self.device)
@@ -85,7 +85,7 @@ class TrialRunner:
             )
 
     def _keep_best_adapters(self) -> None:
-        """Deletes the adapters of all but the best trials: they would fill the disk."""
+        """Deletes the adapters of all but the best trials, which would fill the disk."""
         store = self.context.store
         for trial in store.top_trials(self.context.record.id)[ADAPTERS_KEPT:]:
             if trial.adapter_path is not None:

@@ -1,6 +1,6 @@
-"""The step times of a device: predicted, and corrected by those of the study's trials on it.
+"""Corrects a device's predicted step times by those measured in the study's trials on it.
 
-They are built from the record each time, so a continued study keeps its correction.
+The correction is computed from the record each time, so a continued study keeps it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape
 from vram_search.store import TrialRecord
 
 SHRINKAGE = 1
-"""Trials that weigh as much as the assumption that there is nothing to correct: of 0, 1 and 3 the
+"""Number of trials that weigh as much as the assumption of no correction. Of 0, 1 and 3 it was the
 best on rows held out in `bench.step_time.fit`."""
 
 
@@ -35,13 +35,13 @@ def learnt_step_time(
     card: Card,
     row_tokens: Sequence[int] = (),
 ) -> StepTimeModel:
-    """The step-time model of this device for this study.
+    """Returns the step-time model of this device for this study.
 
     Args:
-        trials: of one study, in any order and of any outcome. Those of other devices are left out,
-            and those that ran out of memory: on Windows they may have been slowed down before.
+        trials: trials of one study, in any order and with any outcome. Trials of other devices are
+            left out, as are those that ran out of memory: Windows may have slowed them down before.
         device: the card's name as the trials record it.
-        card: the study's, whose data sheet counts where the device is not known.
+        card: the study's card; its data sheet counts if the device is not known.
         row_tokens: lengths of the training rows, uncut (`approximate_row_tokens`).
     """
     step_time = StepTimeModel(speed_here(device, card))
@@ -52,10 +52,10 @@ def learnt_step_time(
 
 
 def corrected(step_time: StepTimeModel, ratios: Sequence[tuple[TrialKind, float]]) -> StepTimeModel:
-    """The model corrected by trials: a factor for all, and one for each kind of them.
+    """Corrects the model by trials with one factor for all and one for each kind of trial.
 
     Args:
-        ratios: kind, and measured / predicted seconds by the model as it is.
+        ratios: kind of each trial, and its measured / predicted seconds by the uncorrected model.
     """
     if not ratios:
         return step_time
@@ -72,10 +72,10 @@ def _shrunken_median(logs: Sequence[float]) -> float:
 
 
 def approximate_row_tokens(rows: Rows, longest_tokens: int) -> tuple[int, ...]:
-    """Lengths of the training rows by their characters.
+    """Estimates the training rows' lengths in tokens from their characters.
 
     Args:
-        longest_tokens: of the longest row, as the training process counted it.
+        longest_tokens: tokens of the longest row, as the training process counted them.
     """
     characters = [sum(len(content) for _, content in example.messages) for example in rows.train]
     tokens_per_character = longest_tokens / max(characters)
@@ -87,8 +87,8 @@ def _ratio(
 ) -> tuple[TrialKind, float] | None:
     """Returns the trial's kind and measured / predicted seconds.
 
-    The probe's seconds, of the longest rows, stand in where the training had no second step. Rows
-    come longest first.
+    If the training had no second step, the probe's seconds for the longest rows are used. Rows come
+    longest first.
     """
     measured = trial.measured or {}
     hp = Hyperparameters.model_validate(trial.hyperparameters)

@@ -1,4 +1,4 @@
-"""Asks the training stack, in a process of its own, for its device and compute dtype."""
+"""Asks the training stack in its own process for its device and compute dtype."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 COMMAND = (sys.executable, "-m", "vram_search.train.device")
 _SECONDS = 120.0
-"""After which the process counts as hung."""
+"""Seconds after which the process counts as hung."""
 
 
 def training_device() -> dict[str, str]:
-    """`device`, `compute_dtype` and `reason`, as in `train/device.py`; or `fault` alone, where
-    torch cannot be loaded."""
+    """Returns `device`, `compute_dtype` and `reason` as in `train/device.py`; if torch cannot be
+    loaded, only `fault`."""
     environment = {**os.environ, "PYTHONUTF8": "1"}
     try:
         done = subprocess.run(

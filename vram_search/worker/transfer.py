@@ -1,4 +1,4 @@
-"""Earlier searches that a new one learns from: other studies of the database, shipped runs."""
+"""Finds earlier searches to learn from: other studies of the database and shipped runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ COMPLETE: tuple[Outcome, ...] = ("complete",)
 
 
 def source_tasks(store: Store, prepared: Prepared) -> Iterator[SourceTask]:
-    """Other studies of the database, the newest first, then the runs that are shipped.
+    """Yields the other studies of the database, newest first, and then the shipped runs.
 
-    Runs of the study's own name are left out: a bench that searches a shipped data set learns from
-    the others.
+    Runs with the study's own name are left out: a bench that searches a shipped data set learns
+    from the others.
     """
     recorded = (_source_task(store, study) for study in store.studies())
     return (one for one in chain(recorded, shipped()) if one.name != prepared.study.study)
@@ -30,7 +30,7 @@ def _source_task(store: Store, study: StudyRecord) -> SourceTask:
 
 
 def _trials(store: Store, study: StudyRecord) -> Iterator[tuple[Hyperparameters, float]]:
-    """Complete trials whose hyperparameters are all known: of an imported run some may not be."""
+    """Yields complete trials with all hyperparameters known; imported runs may lack some."""
     for trial in store.trials(study.id, COMPLETE):
         if trial.eval_loss is None:
             continue

@@ -1,4 +1,4 @@
-"""One trial's life: plan, probe and train in the resident process, watched; then the record."""
+"""Runs one trial: plans it, probes and trains in the resident process, and records it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from vram_search.worker.result import blame_others, load_seconds, lost, trial_re
 from vram_search.worker.trial_log import SpilledError, TrialLog
 
 PLAN_ATTEMPTS = 3
-"""Plans tried for one trial: after an out-of-memory the next one that needs less."""
+"""Most plans tried for one trial; after an out-of-memory the next one needs less memory."""
 SMALLER = 0.97
 """A plan counts as needing less when it is predicted to need this share or less."""
 
 
 def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
-    """Runs a proposal to its record: in the store first, then told to the sampler.
+    """Runs a proposal, records its result in the store and then reports it to Optuna.
 
     Raises:
-        InputError: a fault that no other trial would escape.
+        InputError: a fault that every other trial would meet too.
         KeyboardInterrupt: after the trial was recorded as lost.
     """
     began = time.perf_counter()
@@ -74,8 +74,10 @@ def _train_until_it_fits(
     planned: PlannedTrial,
     seconds: dict[str, float],
 ) -> tuple[TrialResult, PlannedTrial]:
-    """Trains under the plan; after an out-of-memory under the next smaller one. The result of the
-    last, whose `measured` keeps what the refuted plans teach the margin."""
+    """Trains under the plan and, after an out-of-memory, under the next smaller one.
+
+    Returns the last plan's result; its `measured` also keeps what the refuted plans teach the
+    margin."""
     refuted: dict[str, float] = {}
     for attempt in range(PLAN_ATTEMPTS):
         began, budget_bytes = time.perf_counter(), context.budget_bytes
@@ -110,7 +112,7 @@ def _train(
     planned: PlannedTrial,
     seconds: dict[str, float],
 ) -> TrialResult:
-    """Probe and training under one plan. A Ctrl-C or a dead process make the trial lost."""
+    """Probes and trains under one plan. After a Ctrl-C or a dead process the trial is lost."""
     watch = _Watch(context, trial_id)
     job = _job(context, proposal, planned)
     context.adapters.mkdir(parents=True, exist_ok=True)
@@ -137,7 +139,7 @@ def _train(
             return lost(watch.log, str(error), ready, seconds)
         finished = watch.log.out_of_memory(str(error))
     except BaseException as error:
-        # Ctrl-C, a full disk, a locked database: the record first, then out with it.
+        # After Ctrl-C, a full disk or a locked database, record the trial before raising.
         context.trainer.replace()
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         shutil.rmtree(job.adapter_folder, ignore_errors=True)
@@ -162,7 +164,7 @@ def _train(
 
 @dataclass
 class _Watch:
-    """What is done with each event of one training, and with NVML's readings meanwhile."""
+    """Handles the events of one training and NVML's readings during it."""
 
     context: RunContext
     trial_id: int
@@ -173,7 +175,7 @@ class _Watch:
     finished_at: float | None = None
 
     def start(self) -> None:
-        """Begins to read NVML, where there is one; the training process is there."""
+        """Begins to read NVML, if available; the training process is running."""
         budget, pid = self.context.budget, self.context.trainer.pid
         if budget.reader is not None and pid is not None:
             self.monitor = Monitor(budget.reader)
@@ -221,7 +223,7 @@ def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> Tria
 def _finish(
     context: RunContext, trial_id: int, proposal: Proposal, result: TrialResult, excess: float
 ) -> TrialRecord:
-    """Our record first: what is recorded and untold is told at the next start."""
+    """Records the result first; if reporting it to Optuna fails, the next start reports it."""
     context.store.finish_trial(trial_id, result)
     record = context.store.trial(context.record.id, proposal.number)
     assert record is not None

@@ -1,4 +1,4 @@
-"""What the training process and the monitor said of one trial so far, and what that means."""
+"""Collects the events and NVML readings of one trial and draws conclusions from them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vram_search.store import Evaluation, StepLoss
 from vram_search.units import format_bytes, format_duration
 
 EARLY_STEPS = 3
-"""Whose median stands for the expected step time where the probe measured none."""
+"""Number of first steps; their median is the expected step time if the probe measured none."""
 LATEST_STEPS = 3
 
 
 class SpilledError(Exception):
-    """Windows moved the trial's memory to system RAM; `finished` is the out-of-memory it hid."""
+    """Windows moved the trial's memory to system RAM; `finished` is the hidden out-of-memory."""
 
     def __init__(self, finished: Finished) -> None:
         super().__init__(finished.message)
@@ -26,7 +26,7 @@ class SpilledError(Exception):
 
 @dataclass
 class TrialLog:
-    """One trial under one plan, as its events tell it."""
+    """The events of one trial under one plan and what follows from them."""
 
     steps: list[StepLoss] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
@@ -70,9 +70,9 @@ class TrialLog:
         return min(finite, key=lambda e: e.eval_loss or 0.0, default=None)
 
     def refuse_spill(self, device: GpuDevice, sample: GpuSample) -> None:
-        """To be called after a step, with NVML's latest reading.
+        """Raises if memory has spilled; call it after a step with NVML's latest reading.
 
-        A spill that began in the probe already goes unseen: its steps are the yardstick.
+        A spill that began during the probe is not found, because its steps are the reference.
 
         Raises:
             SpilledError: the steps collapsed while the card is full, on a card Windows manages.
@@ -92,7 +92,7 @@ class TrialLog:
         )
 
     def out_of_memory(self, message: str, remedy: str = "") -> Finished:
-        """Where the process did not say it itself; its peaks are the probe's then."""
+        """Returns an out-of-memory that the process did not report; its peaks are the probe's."""
         probed = self.probed
         return Finished(
             outcome="oom",
@@ -107,7 +107,8 @@ class TrialLog:
 
 
 def expected_step_seconds(probed: Probed | None, step_seconds: Sequence[float]) -> float:
-    """Seconds of a step with the longest rows: the probe's, or the median of the first steps."""
+    """Returns a step's seconds with the longest rows: the probe's or the first steps' median."""
+
     if probed is not None and probed.step_seconds is not None:
         return probed.step_seconds
     return median(step_seconds[:EARLY_STEPS])
