@@ -1,1 +1,1 @@
-"""What runs in the training process: one QLoRA training after another on a resident base model."""
+"""The training process: runs one QLoRA training after another on a resident base model."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Speaks JSON lines with the supervisor until it closes the line, or memory runs out."""
-    # Ctrl-C reaches the whole process group; what becomes of the trial is the supervisor's choice.
+    """Exchanges JSON lines with the supervisor until it closes the pipe or memory runs out."""
+    # Ctrl-C reaches the whole process group; the supervisor decides what becomes of the trial.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel()
     silence_libraries()
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def explain(error: Exception) -> LoadFailed | None:
-    """The fault in words, where the world is to blame and not our code."""
+    """Returns the fault in words if its cause is outside our code, otherwise None."""
     from vram_search.train.faults import first_sentences, is_out_of_memory
     from vram_search.train.model import allocated_bytes
     from vram_search.units import format_bytes
@@ -59,7 +59,7 @@ def explain(error: Exception) -> LoadFailed | None:
 
 
 def serve(channel: Channel) -> None:
-    """Load, then trials. After an out-of-memory the process ends: its allocator is not trusted."""
+    """Loads the base and runs trials; ends after an out-of-memory, which may harm the allocator."""
     job = channel.receive()
     assert isinstance(job, LoadJob), "the first job loads the model"
     start = time.perf_counter()
@@ -121,10 +121,10 @@ def serve(channel: Channel) -> None:
 
 
 def examined(trial: Trial, health: Health) -> Finished:
-    """A trial's life, and what it left of the process.
+    """Runs a trial and checks the state in which it left the process.
 
-    Memory that runs out outside the training itself is the trial's out-of-memory too: stage
-    `check` while the process is examined.
+    Memory that runs out outside the training itself is the trial's out-of-memory too; its stage is
+    `check` while the process is checked.
     """
     from vram_search.train.faults import is_out_of_memory
 
@@ -139,9 +139,10 @@ def examined(trial: Trial, health: Health) -> Finished:
 
 
 def check_answers(encoded: EncodedDataset, cutoff_len: int, eval_cutoff_len: int) -> None:
-    """
+    """Checks that the cutoffs leave answers to learn and to evaluate.
+
     Raises:
-        InputError: a cutoff cuts away every answer, so that there is nothing to learn or evaluate.
+        InputError: a cutoff removes every answer.
     """
     from vram_search.train.examples import cut
 

@@ -1,4 +1,4 @@
-"""The CUDA allocator's history, replayed: which blocks were live at any moment.
+"""Replays the CUDA allocator's history to find the blocks that were live at any moment.
 
 torch records each allocation with its address, the bytes asked for and Python's stack, and each
 release (torch `torch/cuda/memory.py`, `_record_memory_history`, `_snapshot`;
@@ -16,7 +16,7 @@ from typing import Any
 from vram_search.spec.allocator_sizes import SMALL_REQUEST, block_size
 
 Snapshot = dict[str, Any]
-"""As `patches.memory_snapshot` returns it."""
+"""The allocator's state as `patches.memory_snapshot` returns it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -26,19 +26,19 @@ class HistoryBlock:
     address: int
     requested: int
     size: int
-    """Bytes it takes, which torch's statistics count."""
+    """Bytes that the block takes, as torch's statistics count them."""
     frames: list[dict[str, Any]]
-    """Python's stack when it was allocated, innermost call first; none in autograd's thread."""
+    """Python's stack at the allocation, innermost call first; empty in autograd's thread."""
     born: int = -1
-    """Event that allocated it; -1 before the history."""
+    """Event that allocated the block; -1 if it is older than the history."""
     died: int | None = None
-    """Event that freed it."""
+    """Event that freed the block; None if it was not freed."""
 
 
 class AllocatorHistory:
     """All blocks of a history.
 
-    An event tells the bytes asked for; what the block takes follows from where free memory ends
+    An event holds the requested bytes. The block's own size follows from where free memory ends
     (torch `c10/cuda/CUDACachingAllocator.cpp`, `round_size`, `should_split`).
     """
 
@@ -90,7 +90,7 @@ class AllocatorHistory:
         del self._ends[bisect_right(self._ends, end) - 1]
 
     def live_at(self, event: int) -> list[HistoryBlock]:
-        """Blocks that were live right after an event."""
+        """Returns the blocks that were live right after an event."""
         return [
             block
             for block in self.blocks
@@ -98,7 +98,7 @@ class AllocatorHistory:
         ]
 
     def ends_as(self, after: Snapshot) -> bool:
-        """Whether the history leads to the blocks that the allocator has."""
+        """Returns True if the history leads to the blocks that the allocator has."""
         allocated = {block["address"]: block["size"] for block in _allocated(after)}
         return allocated == {address: block.size for address, block in self.live.items()}
 

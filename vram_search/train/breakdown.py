@@ -1,8 +1,8 @@
-"""What the card's memory held at a training's peak, part by part, from the allocator's history.
+"""Breaks the memory at a training's peak down into parts, using the allocator's history.
 
-The history (`train.history`) is replayed to the moment of the highest allocated total; each block
-that was live then is named by who owns its address, by its size, or by the stack that asked for it.
-Names are those of `estimate.memory.Estimate.parts`.
+The history (`train.allocator_history`) is replayed to the moment of the highest allocated total.
+Each block that was live then is named by the owner of its address, by its size, or by the stack
+that requested it. The names are those of `estimate.memory.Estimate.parts`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from vram_search.train.patches import (
 
 WORKSPACES = frozenset({CUBLAS_WORKSPACE_DATACENTER, CUBLAS_WORKSPACE, CUBLASLT_WORKSPACE})
 DEQUANTISED_EVENTS = 12
-"""Within so many events of its allocation bitsandbytes frees a dequantised weight, whose stack is
-also that of the product it is for (`backends/cuda/ops.py`, `_dequant_linear_fallback`)."""
+"""Number of events within which bitsandbytes frees a dequantised weight after its allocation. Its
+stack is also that of its matrix product (`backends/cuda/ops.py`, `_dequant_linear_fallback`)."""
 MAX_EVENTS = 200_000
-"""History kept, at about 1 KiB each; a micro-batch of a 3B model makes a quarter of it."""
+"""Most events kept, at about 1 KiB each; a micro-batch of a 3B model makes a quarter of them."""
 PARTS = (
     "base_weights",
     "adapter",
@@ -53,26 +53,26 @@ PARTS = (
 )
 
 Owners = dict[tuple[int, int], str]
-"""Address and bytes of a storage -> the part it belongs to."""
+"""Address and bytes of a storage -> the part that it belongs to."""
 
 
 def attribute_peak(before: Snapshot, after: Snapshot, owners: Owners) -> dict[str, int]:
-    """Bytes of each part when the allocated total was highest; they add up to it.
+    """Returns the bytes of each part at the highest allocated total; they add up to it.
 
     Args:
-        before: of the allocator when its history began.
-        after: of now; `device_traces[0]` is the history since then.
+        before: the allocator's snapshot when its history began.
+        after: the snapshot now; `device_traces[0]` is the history since `before`.
         owners: storages that are known.
 
     Returns:
-        Nothing where the history is incomplete.
+        An empty dictionary if the history is incomplete.
     """
     replay = _replay(before, after)
     return _attribute(replay.live_at(replay.peak_event), owners) if replay else {}
 
 
 def attribute_oom(before: Snapshot, after: Snapshot, owners: Owners) -> dict[str, int]:
-    """As `attribute_peak`, when the last request was refused; without one, at the end."""
+    """Returns the bytes of each part at the last refused request; without one, at the end."""
     replay = _replay(before, after)
     if not replay:
         return {}
@@ -82,7 +82,7 @@ def attribute_oom(before: Snapshot, after: Snapshot, owners: Owners) -> dict[str
 
 
 def _replay(before: Snapshot, after: Snapshot) -> AllocatorHistory | None:
-    """None where the history has lost events."""
+    """Replays the history; returns None if it has lost events."""
     events = after["device_traces"][0]
     if len(events) >= MAX_EVENTS:
         return None
@@ -105,13 +105,13 @@ def _attribute(blocks: list[HistoryBlock], owners: Owners) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Known:
-    """What names a block: owners, sizes, stacks, in this order."""
+    """Names a block by its owner, its size or its stack, in this order."""
 
     owners: Owners
 
     @cached_property
     def logits(self) -> dict[int, str]:
-        """Bytes of the logits, as they are and in fp32: their copies and gradients have them."""
+        """Bytes of the logits in their dtype and in fp32, also those of copies and gradients."""
         named = {size: name for (_, size), name in self.owners.items() if name.endswith("logits")}
         return {2 * size: name for size, name in named.items()} | named
 
@@ -139,7 +139,7 @@ class _Known:
 
 
 def _part_by_stack(calls: list[tuple[str, str]]) -> str:
-    """The part by file and function of each call, innermost first."""
+    """Returns the part by the file and function of each call, innermost call first."""
     files = [file for file, _ in calls]
     if any(name.startswith("dequantize") for _, name in calls):
         return "temporaries"
@@ -164,19 +164,20 @@ def _recomputes(file: str, name: str) -> bool:
 
 
 class PeakRecorder:
-    """Records what the card's memory holds while a model trains and evaluates; without a GPU it
-    does nothing.
+    """Records the parts of the card's memory while a model trains and evaluates.
+
+    Without a GPU it does nothing.
 
         with PeakRecorder(model, optimizer=lambda: trainer.optimizer) as recorder:
             trainer.train()
         recorder.parts()
 
-    History is kept from one forward pass of the model to the next, and looked at only where torch's
-    peak rose meanwhile, so that its length does not depend on the training's. Call torch's
-    `reset_peak_memory_stats` before: a peak that was higher earlier is not found.
+    The history is kept from one forward pass of the model to the next and is read only if torch's
+    peak rose in between, so its length does not depend on the training's. Call torch's
+    `reset_peak_memory_stats` before: a peak below an earlier, higher one is not found.
 
     Args:
-        optimizer: gives the optimizer, or None while there is none.
+        optimizer: returns the optimizer, or None while it does not exist.
     """
 
     def __init__(self, model: Any, *, optimizer: Callable[[], Any]) -> None:
@@ -189,13 +190,17 @@ class PeakRecorder:
         self._last: dict[str, int] = {}
 
     def parts(self) -> dict[str, int]:
-        """Bytes of each part at the peak: they add up to torch's `max_memory_allocated`. Nothing
-        where that is not so, or without a GPU."""
+        """Returns the bytes of each part at the peak, which add up to `max_memory_allocated`.
+
+        The dictionary is empty if they do not add up, and without a GPU.
+        """
         return dict(self._parts)
 
     def parts_now(self) -> dict[str, int]:
-        """Bytes of each part when the last request was refused, or now where none was; after the
-        recording, what they were when an error ended it."""
+        """Returns the bytes of each part at the last refused request or, without one, now.
+
+        After a recording that an error ended, they are those at the error.
+        """
         if not self._hooks:
             return dict(self._last)
         return attribute_oom(self._before, memory_snapshot(), self._owners())
@@ -223,7 +228,7 @@ class PeakRecorder:
         stop_memory_history()
 
     def _watch(self) -> list[Any]:
-        """Hooks at each forward pass, and on what is gone when the pass is over."""
+        """Sets hooks at each forward pass and on tensors that are gone when the pass is over."""
         head = self._model.get_output_embeddings()
         adapter = [p for p in self._model.parameters() if p.requires_grad]
         return [
@@ -261,7 +266,7 @@ class PeakRecorder:
 
 
 def find_owners(model: Any, optimizer: Any) -> Owners:
-    """The storages of a model with an adapter, of its gradients and of its optimizer's states."""
+    """Finds the storages of a model with its adapter, gradients and optimizer states."""
     parameters = list(model.parameters())
     frozen = [p for p in parameters if not p.requires_grad]
     states = optimizer.state.values() if optimizer is not None else ()
@@ -275,7 +280,7 @@ def find_owners(model: Any, optimizer: Any) -> Owners:
 
 
 def _quantisation(state: Any) -> list[Any]:
-    """Tensors of bitsandbytes' `QuantState`, the nested one's included."""
+    """Returns the tensors of bitsandbytes' `QuantState`, including those of the nested one."""
     if state is None:
         return []
     return [state.absmax, state.code, state.offset, *_quantisation(state.state2)]

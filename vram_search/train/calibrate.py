@@ -1,10 +1,10 @@
-"""The short runs of `vram-search calibrate`, each in a process of its own:
+"""Runs the short measurements of `vram-search calibrate`, each in its own process:
 
     python -m vram_search.train.calibrate constants < /dev/null
     python -m vram_search.train.calibrate training < /dev/null
 
-Each prints JSON, one measurement a line, and after it waits for a line on standard input: the
-supervisor reads NVML meanwhile. What else is printed goes to standard error.
+Each prints JSON, one measurement per line, and after each line waits for a line on standard input
+while the supervisor reads NVML. All other output goes to standard error.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ CONFIG: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-"""Two layers of Qwen2.5-0.5B's shape: on an H200 its runs and those of models up to 8B had the same
-context (tests/fixtures/vram_truth.jsonl), which the kernels of a narrower model may not have."""
+"""Two layers of Qwen2.5-0.5B's shape. On an H200 its runs and those of models up to 8B had the same
+context (tests/fixtures/vram_truth.jsonl); the kernels of a narrower model may differ."""
 CUTOFF_LEN = 512
 EQUAL = (CUTOFF_LEN,) * 4
-"""Tokens of the texts."""
+"""Lengths in tokens of the texts that need no padding."""
 PADDED = (512, 448, 384, 320)
-"""No two alike, so that every batch is padded however it is shuffled."""
+"""Lengths in tokens, all different, so that every batch is padded in any order."""
 STEPS = 2
-"""The optimizer's states exist from the first step on."""
+"""Optimizer steps of the short training; the states exist from the first step on."""
 REQUESTS: tuple[tuple[int, ...], ...] = (
     (KIB,),
     (KIB + 1,),
@@ -59,8 +59,8 @@ REQUESTS: tuple[tuple[int, ...], ...] = (
     (12 * MIB, 11 * MIB),
     (12 * MIB, 11 * MIB - 512),
 )
-"""Bytes asked for, one after another and each freed before the next: rounding, the segments' sizes,
-and which remainder of a cached block is split off."""
+"""Lists of requests in bytes, each freed before the next. They show the rounding, the segments'
+sizes, and which remainder of a cached block is split off."""
 PRODUCT = 1024
 """Rows and columns of the matrices whose product shows the workspaces."""
 
@@ -86,12 +86,12 @@ def main() -> None:
 
 
 def constants(report: Report) -> None:
-    """Allocator and workspaces; imports no library that could allocate before."""
+    """Measures allocator and workspaces; imports no library that could allocate before."""
     report({"requests": [observe(sizes) for sizes in REQUESTS], **workspaces()})
 
 
 def observe(sizes: Sequence[int]) -> dict[str, Any]:
-    """Bytes that the last of these requests holds, and what is reserved for them."""
+    """Returns the bytes that the last of these requests holds, and those reserved for them."""
     torch.cuda.empty_cache()
     allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     held: list[Any] = []
@@ -106,7 +106,7 @@ def observe(sizes: Sequence[int]) -> dict[str, Any]:
 
 
 def workspaces() -> dict[str, int]:
-    """What the first product, then the first one with a bias, leave allocated in a thread."""
+    """Returns the bytes that a thread's first product and first one with a bias leave allocated."""
     matrix = torch.ones(PRODUCT, PRODUCT, dtype=torch.float16, device="cuda")
     bias = torch.ones(PRODUCT, dtype=torch.float16, device="cuda")
     before = torch.cuda.memory_allocated()
@@ -123,7 +123,7 @@ def workspaces() -> dict[str, int]:
 
 
 def training(report: Report) -> None:
-    """A trial in small, on texts of equal length and then on padded ones."""
+    """Runs a small trial on texts of equal length and then on padded ones."""
     from vram_search.train import model as base_model
 
     job = trial_job()
@@ -146,7 +146,8 @@ def training(report: Report) -> None:
 
 
 def trial_job() -> TrialJob:
-    """LoRA on every linear layer, 8-bit AdamW, checkpointing: the kernels that most trials load."""
+    """Builds a job with the kernels of most trials: LoRA on all linear layers, 8-bit AdamW,
+    checkpointing."""
     return TrialJob(
         number=0,
         hyperparameters=Hyperparameters(
@@ -180,8 +181,10 @@ def trial_job() -> TrialJob:
 
 
 def load_random(config: dict[str, Any], folder: Path) -> Any:
-    """Random weights of the shape, drawn on the CPU and written to `folder`, then loaded as any
-    base model is: kernels that only draw weights would count as context."""
+    """Loads a base model with random weights, drawn on the CPU and written to `folder` before.
+
+    Kernels that only draw weights would otherwise count as context.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from vram_search.train import model as base_model
@@ -206,7 +209,7 @@ def load_random(config: dict[str, Any], folder: Path) -> Any:
 
 
 def fit(model: Any, job: TrialJob, lengths: Sequence[int]) -> None:
-    """The job's steps on texts of these many tokens."""
+    """Trains the job's steps on texts with these lengths in tokens."""
     from vram_search.train.examples import TokenRow
     from vram_search.train.trainer import make_trainer
 

@@ -1,4 +1,4 @@
-"""The training process's end of the line: jobs in, events out, death with the supervisor."""
+"""Receives jobs, sends events, and ends the training process together with its supervisor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vram_search.protocol import AnyEvent, LoadJob, PruneDecision, TrialJob, par
 
 
 def silence_libraries() -> None:
-    """No progress bars, no telemetry, no advice: the log holds what went wrong and nothing else."""
+    """Switches off progress bars, telemetry and advice, so that the log holds only errors."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -20,9 +20,9 @@ def silence_libraries() -> None:
 
 
 class Channel:
-    """Jobs from standard input, events to standard output.
+    """Reads jobs from standard input and writes events to standard output.
 
-    What libraries print goes to standard error, so that it cannot break a line.
+    The output of libraries goes to standard error, so that it cannot break a line.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Channel:
         os._exit(0)
 
     def receive(self) -> LoadJob | TrialJob | PruneDecision:
-        """The next job; waits for it."""
+        """Waits for the next job and returns it."""
         return parse_job(self._jobs.get())
 
     def send(self, event: AnyEvent) -> None:

@@ -1,8 +1,8 @@
 """Encodes a study's rows and counts their tokens: `python -m vram_search.train.count_rows
 QUESTION.json ANSWER.json`.
 
-A process of its own, since the tokenizer's library takes seconds to load. It prints how many rows
-are done, a number a line.
+It runs in its own process because the tokenizer's library takes seconds to load. It prints the
+number of encoded rows, one number per line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from vram_search.protocol import LoadFailed
 from vram_search.train.channel import silence_libraries
 
 ROWS_A_LINE = 200
-"""Between two numbers that are printed."""
+"""Number of rows between two progress lines."""
 
 
 def count_rows(question: RowsQuestion, progress: TextIO) -> RowsCounted:
-    """Encodes every row.
+    """Encodes every row and returns their lengths.
 
     Raises:
         InputError: the tokenizer cannot be loaded, or its chat template refuses a row.
@@ -66,9 +66,9 @@ def count_rows(question: RowsQuestion, progress: TextIO) -> RowsCounted:
 
 
 def main(question: Path, target: Path) -> None:
-    """What the person can act on is answered as a LoadFailed; anything else is a traceback."""
+    """Answers the question; an error that the user can fix is written as a LoadFailed."""
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print breaks no line
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries breaks no line
     silence_libraries()
     found: RowsCounted | LoadFailed
     try:

@@ -1,4 +1,4 @@
-"""The device that trains, and the dtype it computes in: one that it multiplies fast.
+"""Chooses the device that trains and the dtype that it computes in.
 
     python -m vram_search.train.device
 
@@ -21,7 +21,7 @@ def device_name() -> str:
 
 
 def compute_dtype() -> torch.dtype:
-    """The dtype of matrix products.
+    """Returns the dtype of matrix products.
 
     A GPU computes in bfloat16, or in float16 where it lacks bfloat16. A CPU computes in bfloat16
     only where it has instructions for it; others need 40 times longer for a product in bfloat16
@@ -35,8 +35,9 @@ def compute_dtype() -> torch.dtype:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16 products (AVX512-BF16, AMX, AVX-NE-CONVERT, or
-    Arm's BF16) and torch's oneDNN uses them.
+    """Returns True if the CPU has instructions for bfloat16 products that torch's oneDNN uses.
+
+    These are AVX512-BF16, AMX, AVX-NE-CONVERT and Arm's BF16.
 
     oneDNN also accepts bfloat16 on every CPU with AVX512, and emulates it where AVX512-BF16 is
     missing (oneDNN's documentation, "Data Types").
@@ -46,7 +47,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def reason() -> str:
-    """The reason for `compute_dtype`, in words about the device."""
+    """Returns the reason for `compute_dtype` in words about the device."""
     dtype = compute_dtype()
     if device().type == "cuda":
         return f"it {'has' if dtype == torch.bfloat16 else 'lacks'} bfloat16 arithmetic"
@@ -56,7 +57,7 @@ def reason() -> str:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """`float32` of `torch.float32`."""
+    """Returns the dtype's name, `float32` for `torch.float32`."""
     return str(dtype).removeprefix("torch.")
 
 

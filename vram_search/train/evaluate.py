@@ -1,4 +1,4 @@
-"""eval_loss: the same rows and tokens for every trial, with each example's own loss."""
+"""Computes eval_loss on the same rows and tokens for every trial, with each example's loss."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Losses:
 
     @property
     def mean(self) -> float:
-        """Per answer token over all examples."""
+        """Returns the mean loss in nats per answer token over all examples."""
         return sum(self.sums) / sum(self.tokens)
 
     def bits_per_byte(self, answer_bytes: Sequence[int]) -> float:
-        """Bits per UTF-8 byte of the answers: comparable between tokenizers."""
+        """Returns the bits per UTF-8 byte of the answers, comparable between tokenizers."""
         return sum(self.sums) / math.log(2) / max(1, sum(answer_bytes))
 
 
@@ -40,12 +40,13 @@ def evaluate(
     pad_token_id: int,
     on_batch: Callable[[tuple[int, int]], None] = lambda shape: None,
 ) -> Losses:
-    """Losses of `rows`, in their order; longest batches first: too little memory shows at once.
+    """Returns the losses of `rows` in their order.
 
-    The host waits for the device once, at the end.
+    The longest batches run first, so that a lack of memory shows at once. The host waits for the
+    device once, at the end.
 
     Args:
-        on_batch: takes the shape of each batch before it runs: rows, tokens of the longest.
+        on_batch: called with each batch's shape before it runs: rows, tokens of the longest.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     here, dtype = next(model.parameters()).device, compute_dtype()
@@ -70,7 +71,7 @@ def evaluate(
 
 
 def _summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Summed nats of one row, piece by piece: all of its logits in fp32 would raise the peak.
+    """Sums the nats of one row piece by piece; all of its logits in fp32 would raise the peak.
 
     Args:
         logits: (tokens, vocabulary).

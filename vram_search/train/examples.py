@@ -1,4 +1,4 @@
-"""Rows as token ids: the chat template's turns, loss on the answers, cut as LLaMA-Factory cuts."""
+"""Encodes rows by chat template with the loss on the answers, cut as LLaMA-Factory cuts."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from vram_search.spec.dataset import PUBLISHED_DATE
 from vram_search.train.tokenizer import chat_renderer
 
 IGNORED = -100
-"""Label of tokens without loss (torch `cross_entropy`, ignore_index)."""
+"""The label of tokens without loss (torch `cross_entropy`, ignore_index)."""
 
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Turns of one row: (what is read, what is learnt) as token ids."""
+    """The turns of one row as token ids: (source without loss, target with loss)."""
 
     turns: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
     @property
     def length(self) -> int:
-        """Tokens in all, uncut."""
+        """Number of all tokens, uncut."""
         return sum(len(source) + len(target) for source, target in self.turns)
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One cut row, ready for a batch; `labels` hold IGNORED where there is no loss."""
+    """One cut row, ready for a batch; `labels` are IGNORED for tokens without loss."""
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
 
     @property
     def answer_tokens(self) -> int:
-        """Tokens with a loss; the first token of a row is never predicted."""
+        """Number of tokens with a loss; the first token of a row is never predicted."""
         return sum(label != IGNORED for label in self.labels[1:])
 
 
 class Encoder:
-    """Rows as token ids, by a tokenizer and its chat template.
+    """Encodes rows as token ids with a tokenizer and its chat template.
 
     Args:
-        date: for templates that put today's into the prompt.
+        date: date for templates that put today's date into the prompt.
     """
 
     def __init__(self, tokenizer: Any, date: str = PUBLISHED_DATE) -> None:
@@ -58,14 +58,14 @@ class Encoder:
         self.turns = ChatTurns(chat_renderer(tokenizer, date), tokenizer.all_special_tokens)
 
     def encode(self, example: Example) -> EncodedExample:
-        """One row.
+        """Encodes one row.
 
-        Source and target are tokenised apart, as LLaMA-Factory's `Template.encode_multiturn` does,
-        so that no token spans the border of the loss. All of a plain text is learnt, and the end
-        of it, as TRL's and Axolotl's trainers do.
+        Source and target are tokenised separately, as in LLaMA-Factory's
+        `Template.encode_multiturn`, so that no token spans the border of the loss. A plain text and
+        its end token are learnt completely, as TRL's and Axolotl's trainers do.
 
         Raises:
-            InputError: there is no chat template, it refuses the row, or it hides the answers.
+            InputError: no chat template exists, it refuses the row, or it hides the answers.
         """
         if example.is_text:
             return EncodedExample((((), self._text_ids(example.messages[0][1])),))
@@ -87,12 +87,12 @@ class Encoder:
         )
 
     def encode_all(self, examples: Iterable[Example]) -> list[EncodedExample]:
-        """Rows in their order."""
+        """Encodes rows in their order."""
         return [self.encode(example) for example in examples]
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about the rows encoded so far."""
+        """Returns sentences about the rows encoded so far."""
         return [f"{count} {rows_word(count)} {what}" for what, count in self.turns.notes.items()]
 
     def _ids(self, text: str) -> tuple[int, ...]:
@@ -105,20 +105,23 @@ class Encoder:
 
 
 def encode(example: Example, tokenizer: Any) -> EncodedExample:
-    """One row, as `Encoder.encode`."""
+    """Encodes one row as `Encoder.encode` does."""
     return Encoder(tokenizer).encode(example)
 
 
 def row_words(example: Example) -> str:
-    """Which row, for a message: its place in its file, and its first words."""
+    """Describes a row for a message by its place in its file and its first words."""
     first = next((content for role, content in example.messages if role != "system"), "")
     begins = " ".join(first.split())[:40]
     return f"{example.place or 'a row'} (it begins {begins!r})"
 
 
 def cut(example: EncodedExample, cutoff_len: int) -> TokenRow:
-    """At most `cutoff_len` tokens; source and target shortened in proportion, turn by turn
-    (LLaMA-Factory `data/processor/processor_utils.py`, `infer_seqlen`)."""
+    """Cuts a row to at most `cutoff_len` tokens.
+
+    Source and target are shortened in proportion, turn by turn (LLaMA-Factory
+    `data/processor/processor_utils.py`, `infer_seqlen`).
+    """
     ids: list[int] = []
     labels: list[int] = []
     for source, target in example.turns:
@@ -132,7 +135,7 @@ def cut(example: EncodedExample, cutoff_len: int) -> TokenRow:
 
 
 def shares(source_len: int, target_len: int, cutoff_len: int) -> tuple[int, int]:
-    """How many tokens of source and target stay."""
+    """Returns the numbers of tokens of source and target that stay."""
     if target_len * 2 < cutoff_len:  # a short target: cut the source
         most = cutoff_len
     elif source_len * 2 < cutoff_len:  # a short source: cut the target
@@ -144,13 +147,13 @@ def shares(source_len: int, target_len: int, cutoff_len: int) -> tuple[int, int]
 
 
 def answer_bytes(sequence: TokenRow, tokenizer: Any) -> int:
-    """UTF-8 bytes of the answer tokens that have a loss, end-of-turn tokens excluded."""
+    """Counts the UTF-8 bytes of the answer tokens with a loss, without end-of-turn tokens."""
     answer = [label for label in sequence.labels[1:] if label != IGNORED]
     return len(tokenizer.decode(answer, skip_special_tokens=True).encode())
 
 
 def collate(rows: Sequence[TokenRow], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """A batch, padded on the right to its longest row: int64 tensors of (rows, tokens)."""
+    """Builds a batch padded on the right to its longest row: int64 tensors of (rows, tokens)."""
     longest = max(len(row.input_ids) for row in rows)
 
     def padded(sequences: Iterable[tuple[int, ...]], filler: int) -> torch.Tensor:

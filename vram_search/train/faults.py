@@ -1,4 +1,4 @@
-"""What ends a training early, told apart: out of memory, divergence, a sham; and where it was."""
+"""Classifies why training stopped early (OOM, divergence, zero gradients) and at which step."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
-"""How CUDA and Triton, cuBLAS and cuDNN, and torch's CPU allocator word it where torch raises no
-class of its own. On a full card `cublasCreate` fails with NOT_INITIALIZED. bitsandbytes' Python
-code raises nothing: its buffers are torch's, except paged states, for which the C library prints
-"Error out of memory" and exits with 1."""
+"""Messages of an out-of-memory for which torch raises no class of its own. They come from CUDA and
+Triton, cuBLAS and cuDNN, and torch's CPU allocator. On a full card `cublasCreate` fails with
+NOT_INITIALIZED. bitsandbytes' Python code raises nothing: its buffers are torch's, except paged
+states, for which the C library prints "Error out of memory" and exits with 1."""
 
 
 @dataclass
 class TrialPosition:
-    """Where a trial is, kept up to date so that a failure can say where it happened."""
+    """The current position of a trial, which a failure reports."""
 
     stage: str = "probe"
     step: int = 0
-    """The stage's optimizer step under way or, between steps, the last one; from 1."""
+    """The stage's current optimizer step or, between steps, the last one; counted from 1."""
     batch_shape: tuple[int, int] | None = None
     """The latest micro-batch or evaluation batch: rows, tokens of the longest."""
     parts: dict[str, int] = field(default_factory=dict)
-    """After an out-of-memory: what was allocated, by part."""
+    """Bytes that were allocated at an out-of-memory, by part."""
 
     def note(self, batch_shape: tuple[int, int]) -> None:
-        """Takes the shape of the batch that comes next."""
+        """Notes the shape of the next batch."""
         self.batch_shape = batch_shape
 
 
@@ -50,7 +50,7 @@ class DivergedError(Exception):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the card or on the host."""
+    """Returns True if memory ran out on the card or on the host."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
@@ -60,7 +60,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def noting_parts(
     position: TrialPosition, model: Any, optimizer: Callable[[], Any]
 ) -> Iterator[None]:
-    """Where memory runs out, notes what was allocated, unless that is known already."""
+    """Notes the allocated bytes by part if memory runs out and they are not known yet."""
     try:
         yield
     except Exception as error:
@@ -70,8 +70,10 @@ def noting_parts(
 
 
 def allocated_parts(model: Any, optimizer: Any) -> dict[str, int]:
-    """Bytes allocated now by part, without the allocator's history: activations are among
-    `other`. Nothing without a GPU."""
+    """Returns the bytes allocated now by part, without using the allocator's history.
+
+    Activations therefore count as `other`. The dictionary is empty without a GPU.
+    """
     allocated = allocated_bytes()
     if allocated is None:
         return {}
@@ -82,11 +84,11 @@ def allocated_parts(model: Any, optimizer: Any) -> dict[str, int]:
 
 
 def requested_bytes(message: str) -> int | None:
-    """The bytes that were asked for in vain, where the message tells."""
+    """Returns the bytes of the request that failed if the message holds them."""
     match = re.search(r"[Tt]ried to allocate ([0-9.]+ (?:[KMG]iB|bytes))", message)
     return parse_bytes(match[1].replace("bytes", "B")) if match else None
 
 
 def first_sentences(message: str, count: int = 2) -> str:
-    """The start of a message; torch's goes on for a paragraph."""
+    """Returns the first sentences of a message; torch's messages are a paragraph long."""
     return ". ".join(message.strip().splitlines()[0].split(". ")[:count])

@@ -1,4 +1,4 @@
-"""A GGUF file as a folder of safetensors: `python -m vram_search.train.gguf FILE FOLDER`."""
+"""Converts a GGUF file to safetensors: `python -m vram_search.train.gguf FILE FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vram_search.train.channel import silence_libraries
 
 
 def convert(gguf: Path, target: Path) -> None:
-    """Writes the model of `gguf` to the folder `target`, in bf16; whole or not at all.
+    """Writes the model of `gguf` to the folder `target` in bf16, completely or not at all.
 
-    The quantised tensors are turned back into numbers (transformers `modeling_gguf_pytorch_utils`).
+    The quantised tensors are dequantised (transformers `modeling_gguf_pytorch_utils`).
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

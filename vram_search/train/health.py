@@ -1,4 +1,4 @@
-"""What must hold of the resident process after each trial: the base's weights, and no growth."""
+"""Checks after each trial that the base's weights are unchanged and that no memory has leaked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vram_search.train.device import device
 from vram_search.units import format_bytes
 
 SAMPLE = 16
-"""Parameters whose bits are compared, evenly spaced from the first to the last."""
+"""Number of parameters compared bit by bit, evenly spaced from the first to the last."""
 CHUNK = 2**20
-"""Elements that are summed at a time: 8 MiB of int64 beside a base that may fill the card."""
+"""Elements summed at a time: 8 MiB of int64 in addition to a base that may fill the card."""
 MOST_SURVIVORS = 5
 
 
@@ -23,7 +23,7 @@ class Health:
     """The base model as it was loaded, to compare with after each trial.
 
     Args:
-        base: what `load_base` gave, without an adapter.
+        base: the model that `load_base` returned, without an adapter.
     """
 
     def __init__(self, base: Any) -> None:
@@ -32,8 +32,10 @@ class Health:
         self.known = set(live_storages())
 
     def examine(self, finished: Finished) -> Finished:
-        """The trial's end with what is wrong with the process. After an out-of-memory nothing is
-        looked at: the process ends."""
+        """Returns the trial's end with the faults of the process added.
+
+        After an out-of-memory nothing is checked because the process ends.
+        """
         if finished.outcome == "oom":
             return finished
         leaks = finished.leaked_bytes > LEAK_BYTES
@@ -45,7 +47,7 @@ class Health:
 
 
 def checksums(base: Any) -> list[int]:
-    """One exact checksum per tensor of the sample; the host waits for the device once.
+    """Returns one exact checksum per tensor of the sample; the host waits for the device once.
 
     A changed bit changes its tensor's checksum.
     """
@@ -57,8 +59,8 @@ def checksums(base: Any) -> list[int]:
 
 
 def parts_of(parameter: Any) -> Iterator[torch.Tensor]:
-    """A parameter's data and, of a quantised one, its scales and the scales' scales (bitsandbytes
-    `functional.py`, `QuantState`)."""
+    """Yields a parameter's data and, if quantised, its scales and the scales' scales
+    (bitsandbytes `functional.py`, `QuantState`)."""
     yield parameter.data
     state = getattr(parameter, "quant_state", None)
     while state is not None:
@@ -67,7 +69,7 @@ def parts_of(parameter: Any) -> Iterator[torch.Tensor]:
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sums of the tensor's bits as integers, each times its place, modulo 2**64."""
+    """Sums the tensor's bits as integers, each times its place, modulo 2**64."""
     bits = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     if bits.numel() % 4 == 0 and bits.storage_offset() % 4 == 0:
         bits = bits.view(torch.int32)
@@ -80,18 +82,18 @@ def _checksum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def live_storages() -> dict[int, torch.Tensor]:
-    """By address, one tensor of each storage on the training device that Python can reach."""
+    """Returns a tensor by address for each storage on the device that Python can reach."""
     here = device().type
     tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
     return {t.untyped_storage().data_ptr(): t for t in tensors if t.device.type == here}
 
 
 def survivors(known: set[int]) -> tuple[str, ...]:
-    """The largest tensors that were not there before: shape, bytes, and the types of what refers to
+    """Describes the largest new tensors: shape, bytes, and the types of the objects that refer to
     them.
 
     Args:
-        known: addresses of the storages before.
+        known: addresses of the storages that existed before.
     """
     new = [tensor for address, tensor in live_storages().items() if address not in known]
     new.sort(key=lambda tensor: -tensor.untyped_storage().nbytes())
@@ -105,8 +107,10 @@ def _described(tensor: torch.Tensor) -> str:
 
 
 def _holders(tensor: torch.Tensor, search: list[torch.Tensor]) -> str:
-    """Type names of what refers to it, besides this search; of a dictionary (a module's
-    `_parameters`, an object's `__dict__`) its owners'."""
+    """Returns the type names of the objects that refer to a tensor, without this search itself.
+
+    For a dictionary (a module's `_parameters`, an object's `__dict__`) its owners are named.
+    """
     found: set[str] = set()
     for referrer in gc.get_referrers(tensor):
         if isinstance(referrer, dict):

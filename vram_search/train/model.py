@@ -1,4 +1,4 @@
-"""The resident base model: loaded and quantised once to NF4, adapters attached and taken off."""
+"""Loads the resident base model once in NF4, and attaches and detaches adapters."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ INITIAL_STD = 0.02
 
 
 def to_device(batch: dict[str, torch.Tensor], here: torch.device) -> dict[str, torch.Tensor]:
-    """The batch on the device; the host goes on before it has arrived."""
+    """Copies the batch to the device without waiting for the copy to end."""
     if here.type != "cuda":
         return {name: tensor.to(here) for name, tensor in batch.items()}
     return {name: t.pin_memory().to(here, non_blocking=True) for name, t in batch.items()}
 
 
 def limit_allocator(cap_bytes: int | None) -> None:
-    """Makes the allocator refuse beyond `cap_bytes`, as a smaller card would; GPU only.
+    """Makes the allocator refuse requests beyond `cap_bytes`, as a smaller card would; GPU only.
 
     torch multiplies the fraction by CUDA's total, so the fraction is of that total, not of NVML's.
     """
@@ -48,10 +48,10 @@ def limit_allocator(cap_bytes: int | None) -> None:
 
 
 def load_base(job: LoadJob) -> Any:
-    """The frozen base model on the device, in NF4 with double quantisation.
+    """Loads the frozen base model to the device in NF4 with double quantisation.
 
     Raises:
-        InputError: it cannot be loaded.
+        InputError: the model cannot be loaded.
     """
     dtype = compute_dtype()
     if job.random_weights:
@@ -98,7 +98,7 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
 
 
 def _refuse_random_weights(model_name_or_path: str, loaded: dict[str, Any]) -> None:
-    """transformers fills in at random what the files lack, and a trial would train on that."""
+    """Refuses files that lack weights; transformers would fill these with random numbers."""
     lacking = sorted(loaded["missing_keys"])
     misfits = sorted(name for name, *_ in loaded["mismatched_keys"])
     if names := lacking or misfits:
@@ -111,12 +111,13 @@ def _refuse_random_weights(model_name_or_path: str, loaded: dict[str, Any]) -> N
 
 
 def apply_liger(base: Any) -> None:
-    """Patches the base with Liger's kernels, the fused linear cross entropy among them. They stay:
-    transformers patches an instance anew at each `Trainer.train` and never takes it back, so every
-    trial of a process runs with them or none does.
+    """Patches the base with Liger's kernels, including the fused linear cross entropy.
+
+    The kernels stay: transformers patches an instance again at each `Trainer.train` and never
+    removes the patch, so either all trials of a process run with them or no trial does.
 
     Raises:
-        InputError: the package is missing, or does not know the model.
+        InputError: the package is missing or does not know the model.
     """
     try:
         transformers_liger.apply_liger_kernel(base, None)
@@ -133,12 +134,12 @@ def apply_liger(base: Any) -> None:
 
 
 def uses_liger(base: Any) -> bool:
-    """Whether the forward pass is Liger's (`liger_kernel/transformers/monkey_patch.py`)."""
+    """Returns True if the forward pass is Liger's (`liger_kernel/transformers/monkey_patch.py`)."""
     return base.forward.__module__.startswith("liger_kernel.")
 
 
 def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
-    """The architecture of a config with random weights, quantised layer by layer on the device.
+    """Builds a config's model with random weights, quantised layer by layer on the device.
 
     Every tensor has the dtype and size that `from_pretrained` gives it, so bytes are exact.
     """
@@ -167,7 +168,7 @@ def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
 
 @contextlib.contextmanager
 def _uninitialised() -> Iterator[None]:
-    """Builds modules without drawing weights: memory that is never touched costs nothing."""
+    """Lets modules be built without drawing weights; memory that is never touched costs nothing."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
@@ -194,10 +195,10 @@ def _random_linear4bit(linear: torch.nn.Linear, dtype: torch.dtype, here: torch.
 
 
 def attach_adapter(base: Any, job: TrialJob) -> Any:
-    """A fresh LoRA adapter (fp32 weights, no dropout) around the base model.
+    """Attaches a new LoRA adapter (fp32 weights, no dropout) to the base model.
 
     peft's `prepare_model_for_kbit_training` is not called: it turns the embeddings into fp32, which
-    costs 2 bytes per parameter of them and which LLaMA-Factory does not do either.
+    costs 2 bytes per embedding parameter. LLaMA-Factory does not do this either.
     """
     wants_liger = job.plan.enable_liger_kernel
     assert uses_liger(base) == wants_liger, "the load job and the plan agree on Liger"
@@ -215,7 +216,7 @@ def attach_adapter(base: Any, job: TrialJob) -> Any:
 
 
 def detach_adapter(model: Any) -> Any:
-    """The base model as it was before `attach_adapter`."""
+    """Removes the adapter and returns the base model as it was before `attach_adapter`."""
     base = model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config
@@ -229,7 +230,7 @@ def trainable_parameters(model: Any) -> int:
 
 @contextlib.contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Evaluation mode for all but the quantised layers, and logits in their own dtype.
+    """Sets evaluation mode except for the quantised layers, and keeps the logits' own dtype.
 
     On CPUs with AVX512-BF16 the first forward pass of a `Linear4bit` in evaluation mode repacks its
     weight for inference, and training through it gives gradients of 0 afterwards (bitsandbytes
@@ -252,7 +253,7 @@ def allocated_bytes() -> int | None:
 
 
 def free_caches() -> None:
-    """Frees what nobody refers to any more, and cuBLAS's workspaces (65 MiB on an H200)."""
+    """Frees memory without references and cuBLAS's workspaces (65 MiB on an H200)."""
     gc.collect()
     if torch.cuda.is_available():
         clear_cublas_workspaces()
@@ -260,7 +261,7 @@ def free_caches() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the loss and the bytes depend on."""
+    """Returns the versions of the packages that the loss and the bytes depend on."""
     found = {"vram-search": __version__}
     for package in ("torch", "transformers", "peft", "bitsandbytes", "accelerate"):
         found[package] = importlib.metadata.version(package)

@@ -1,7 +1,7 @@
-"""Every use of third-party internals: attributes that are patched, and private functions.
+"""Holds every use of third-party internals: patched attributes and private functions.
 
 Each function names the library, the versions that it was read in, and the upstream issue or file.
-It raises `InternalsChangedError` if the internals are not there any more.
+It raises `InternalsChangedError` if the internals no longer exist.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class InternalsChangedError(VramSearchError):
 
 
 def _internal(owner: Any, name: str, package: str) -> Any:
-    """An attribute of a library's object.
+    """Returns an attribute of a library's object.
 
     Raises:
-        InternalsChangedError: it is not there.
+        InternalsChangedError: the attribute does not exist.
     """
     try:
         return getattr(owner, name)
@@ -44,7 +44,7 @@ def _internal(owner: Any, name: str, package: str) -> Any:
 
 @contextmanager
 def steps_in_the_background(*, is_paged: bool) -> Iterator[None]:
-    """bitsandbytes' optimizers without their wait for the card after every tensor.
+    """Runs bitsandbytes' optimizers without waiting for the card after every tensor.
 
     With LoRA on every linear layer of a 3B model that is 504 waits a step (`optim/optimizer.py`,
     `Optimizer8bit.step`). The kernels run in torch's stream, in order; only paged states need the
@@ -61,7 +61,7 @@ def steps_in_the_background(*, is_paged: bool) -> Iterator[None]:
 
 @contextmanager
 def logits_in_their_own_dtype(model: Any) -> Iterator[None]:
-    """The forward pass of a model as it was before a Trainer prepared it.
+    """Restores the forward pass that a model had before a Trainer prepared it.
 
     A prepared model converts its logits to fp32, which takes three times their bytes
     (accelerate `accelerator.py`, `Accelerator.prepare_model`). accelerate 1.10 to 1.15; issue
@@ -118,11 +118,11 @@ def record_memory_history(max_entries: int) -> None:
 
 
 def stop_memory_history() -> None:
-    """Ends what `record_memory_history` started."""
+    """Ends the history that `record_memory_history` started."""
     _internal(torch.cuda.memory, "_record_memory_history", "torch")(None)
 
 
 def memory_snapshot() -> dict[str, Any]:
-    """Segments of the CUDA allocator and its history since `record_memory_history`."""
+    """Returns the CUDA allocator's segments and its history since `record_memory_history`."""
     snapshot: dict[str, Any] = _internal(torch.cuda.memory, "_snapshot", "torch")()
     return snapshot

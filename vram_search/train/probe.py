@@ -1,4 +1,4 @@
-"""The mini-test before a training: the training's longest batches, whose peak bounds all others."""
+"""Runs the training's longest batches before the training; their peak bounds all others."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vram_search.train.faults import TrialPosition
 from vram_search.train.trainer import AtStep, StepGuard, make_trainer
 
 STEPS = 3
-"""Optimizer steps: the states exist from the second on, the third comes after an evaluation."""
+"""Optimizer steps: the states exist from the second on, and the third follows an evaluation."""
 EVALUATION_AFTER = 2
 MOST_ACCUMULATION = 2
-"""The second backward pass adds to gradients that exist, as the sixteenth does."""
+"""Most micro-batches per step: the second one adds to existing gradients, as any later one does."""
 
 
 def probe(
@@ -34,14 +34,14 @@ def probe(
     pad_token_id: int,
     position: TrialPosition,
 ) -> Probed:
-    """Two optimizer steps, an evaluation and one more step, all on the longest rows of the trial.
+    """Runs two optimizer steps, an evaluation and one more step on the trial's longest rows.
 
-    A step takes at most two micro-batches of the plan's: from the second on, a backward pass meets
-    the same tensors as in any later one. Without a GPU there is no peak to bound, and one row a
+    A step takes at most two of the plan's micro-batches: from the second on, a backward pass meets
+    the same tensors as in any later one. Without a GPU no peak has to be bounded, and one row per
     batch shows that everything works.
 
     Args:
-        eval_rows: cut at the longest cutoff at which the trial evaluates.
+        eval_rows: rows cut at the longest cutoff at which the trial evaluates.
     """
     began, has_gpu = time.perf_counter(), torch.cuda.is_available()
     plan = probe_plan(job.plan, len(train_rows), has_gpu=has_gpu)
@@ -86,7 +86,7 @@ def probe(
 
 
 def probe_plan(plan: MemoryPlan, rows: int, *, has_gpu: bool) -> MemoryPlan:
-    """The plan's shape as far as the probe needs it; no micro-batch holds more than all `rows`."""
+    """Returns the plan reduced to the probe's needs; no micro-batch holds more than `rows`."""
     batch = accumulation = eval_batch = 1
     if has_gpu:
         batch = min(plan.per_device_train_batch_size, rows)
@@ -102,11 +102,12 @@ def probe_plan(plan: MemoryPlan, rows: int, *, has_gpu: bool) -> MemoryPlan:
 
 
 def worst_case_batches(rows: Sequence[TokenRow], batch_size: int) -> list[list[TokenRow]]:
-    """Of all batches of these rows the one of most bytes: the longest rows.
+    """Returns the batch of these rows that takes most bytes: the longest rows.
 
-    Where these are all alike but another batch may be padded, also the longest padded one, second:
-    its attention mask of rows x tokens x tokens, and the key and value heads repeated for it, exist
-    in no other (transformers `masking_utils.py`, `integrations/sdpa_attention.py`).
+    If these all have the same length but another batch may be padded, the longest padded batch
+    comes second: only padded batches have an attention mask of rows x tokens x tokens and the key
+    and value heads repeated for it (transformers `masking_utils.py`,
+    `integrations/sdpa_attention.py`).
     """
     in_order = sorted(rows, key=lambda row: -len(row.input_ids))
     longest, shortest = in_order[:batch_size], in_order[-1]
@@ -118,12 +119,12 @@ def worst_case_batches(rows: Sequence[TokenRow], batch_size: int) -> list[list[T
 
 
 def repeated(batches: Sequence[list[TokenRow]], count: int) -> list[TokenRow]:
-    """The rows of `count` batches, in turn."""
+    """Returns the rows of `count` batches, taken in turn."""
     return [row for i in range(count) for row in batches[i % len(batches)]]
 
 
 class StepClock(TrainerCallback):
-    """Times the latest optimizer step: its micro-batches and the whole."""
+    """Times the latest optimizer step and its micro-batches."""
 
     def __init__(self) -> None:
         self.began = self.micro_batches = self.whole = 0.0
@@ -140,5 +141,5 @@ class StepClock(TrainerCallback):
         self.whole = step.seconds
 
     def step_seconds(self, accumulation: float) -> float:
-        """Seconds of a step with so many times the micro-batches."""
+        """Returns the seconds of a step with `accumulation` times the micro-batches."""
         return self.whole + self.micro_batches * (accumulation - 1)

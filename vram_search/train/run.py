@@ -1,4 +1,4 @@
-"""One trial in the training process, top to bottom: probe, train to each rung, evaluate, keep."""
+"""Runs one trial in the training process: probes, trains to each rung, evaluates, saves."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Outcome = Literal["complete", "pruned", "oom", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """The study's encoded rows, and the tokenizer that made them."""
+    """The study's encoded rows and the tokenizer that encoded them."""
 
     train: list[EncodedExample]
     eval: list[EncodedExample]
@@ -51,12 +51,13 @@ class EncodedDataset:
 
 
 class Trial:
-    """One trial on the resident base model; `run` is its life.
+    """One trial on the resident base model; `run` runs it from start to end.
 
     Args:
-        base: what `load_base` gave; as before when `run` returns, unless memory ran out.
-        send: takes each event.
-        ask_verdict: True where the supervisor wants the trial pruned; asked at each rung.
+        base: the model that `load_base` returned; unchanged when `run` returns, unless memory ran
+            out.
+        send: called with each event.
+        ask_verdict: called at each rung; returns True if the supervisor wants the trial pruned.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Trial:
         self.seconds = {"probe": 0.0, "train": 0.0, "eval": 0.0, "save": 0.0}
 
     def run(self) -> Finished:
-        """Probe and train. What ends the trial early becomes its outcome."""
+        """Probes and trains; an error that ends the trial early becomes its outcome."""
         before = base_model.allocated_bytes() or 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -105,7 +106,7 @@ class Trial:
         return finished.model_copy(update={"leaked_bytes": leaked})
 
     def out_of_memory(self, error: Exception) -> Finished:
-        """The trial's end where `error` says that memory ran out (`faults.is_out_of_memory`)."""
+        """Returns the trial's end after `error`, an out-of-memory (`faults.is_out_of_memory`)."""
         message = str(error) or type(error).__name__
         finished = self._finished("oom", first_sentences(message))
         found = {"requested_bytes": requested_bytes(message), "parts": self.position.parts}
@@ -113,7 +114,7 @@ class Trial:
 
     @contextmanager
     def _adapter(self) -> Iterator[Any]:
-        """A fresh adapter, equal for equal seeds, taken off at the end."""
+        """Attaches a new adapter, equal for equal seeds, and detaches it at the end."""
         model = base_model.attach_adapter(self.base, self.job)
         self.trainable = base_model.trainable_parameters(model)
         try:
@@ -130,7 +131,7 @@ class Trial:
         return probe(model, self.job, self.train_rows, eval_rows, self.pad_token_id, self.position)
 
     def _train(self, model: Any) -> tuple[Outcome, str]:
-        """The full run: its outcome, and a word about it."""
+        """Runs the full training and returns its outcome and a remark about it."""
         self.position.step, self.position.batch_shape = 0, None
         self._enter("train")
         rungs = rung_steps(self.job.training.rungs, self.steps_total)
@@ -162,7 +163,7 @@ class Trial:
         return "complete", ""
 
     def _evaluate(self, model: Any, step: int, *, is_rung: bool) -> None:
-        """Losses of the study's evaluation rows; the best adapter so far is saved."""
+        """Evaluates the study's evaluation rows and saves the adapter if it is the best so far."""
         self._enter("eval")
         start = time.perf_counter()
         with self._timed("eval"):
@@ -189,8 +190,10 @@ class Trial:
         self._enter("train")
 
     def _own_cutoff_loss(self, model: Any, losses: Losses) -> float:
-        """The loss at the trial's own cutoff_len, which is what other tools print. Only rows that
-        this cutoff changes are evaluated again."""
+        """Returns the loss at the trial's own cutoff_len, which other tools print.
+
+        Only rows that this cutoff changes are evaluated again.
+        """
         rows = [cut(row, self.job.hyperparameters.cutoff_len) for row in self.encoded.eval]
         changed = [i for i, row in enumerate(rows) if row != self.eval_rows[i]]
         sums, tokens = list(losses.sums), list(losses.tokens)
@@ -208,7 +211,7 @@ class Trial:
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
-        """Adds to the phase's seconds; phases inside it count for themselves."""
+        """Adds to the phase's seconds, without the seconds of phases inside it."""
         start, spent = time.perf_counter(), sum(self.seconds.values())
         try:
             yield
@@ -235,7 +238,7 @@ class Trial:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter as safetensors; a reader sees the old one or the new one, never half of one."""
+    """Saves the adapter as safetensors; a reader sees the old or the new one, never a part."""
     fresh = folder.with_name(folder.name + ".new")
     old = folder.with_name(folder.name + ".old")
     for leftover in (fresh, old):

@@ -1,4 +1,4 @@
-"""The tokenizer of the base model, or one of plain bytes for work with random weights."""
+"""Loads the base model's tokenizer, or builds one of plain bytes for random weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ CHATML = (
 def load_tokenizer(
     name_or_path: str | None, template: str | None = None, *, is_local: bool = False
 ) -> Any:
-    """A fast tokenizer with a padding token, and a chat template where it has one.
+    """Loads a fast tokenizer with a padding token and its chat template, if it has one.
 
     Args:
         name_or_path: folder or hub name; None gives the byte tokenizer.
-        template: instead of its own: a name of `data.templates`, or a file.
-        is_local: download nothing.
+        template: chat template instead of its own: a name of `data.templates`, or a file.
+        is_local: True downloads nothing.
 
     Raises:
-        InputError: it cannot be loaded, or there is no such template.
+        InputError: the tokenizer cannot be loaded, or the template does not exist.
     """
     tokenizer = _load(name_or_path, is_local=is_local)
     if template is not None:
@@ -55,10 +55,10 @@ def _load(name_or_path: str | None, *, is_local: bool) -> Any:
 
 
 def chat_renderer(tokenizer: Any, date: str) -> Render:
-    """The tokenizer's chat template as a function.
+    """Returns the tokenizer's chat template as a function.
 
     Args:
-        date: for templates that ask for today's: the same in every run of a study.
+        date: date for templates that ask for today's, the same in every run of a study.
     """
     renderers: dict[str, Render] = {}
 
@@ -75,7 +75,10 @@ def chat_renderer(tokenizer: Any, date: str) -> Render:
 
 
 def byte_tokenizer() -> Any:
-    """One token a byte, ChatML turns; its length is the text's, which is all memory work needs."""
+    """Builds a tokenizer with one token per byte and ChatML turns.
+
+    A row's length is its text's length in bytes, which suffices to measure memory.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

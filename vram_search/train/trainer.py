@@ -1,4 +1,4 @@
-"""transformers' Trainer set up for one adapter, and the callback that watches each of its steps."""
+"""Sets up transformers' Trainer for one adapter, with a callback that watches each step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from vram_search.train.model import allocated_bytes, to_device
 from vram_search.train.patches import steps_in_the_background
 
 Order = Literal["random", "sequential"]
-"""Of the rows: shuffled by the job's seed, or as they are given."""
+"""The order of the rows: shuffled by the job's seed, or as given."""
 
 
 class RowDataset(Dataset[TokenRow]):
-    """Rows as a torch data set."""
+    """A torch data set of rows."""
 
     def __init__(self, rows: Sequence[TokenRow]) -> None:
         self.rows = rows
@@ -41,9 +41,9 @@ class RowDataset(Dataset[TokenRow]):
 
 
 class AdapterTrainer(Trainer):
-    """transformers' Trainer, which makes its micro-batches out of whole optimizer steps.
+    """A transformers Trainer that forms its micro-batches out of whole optimizer steps.
 
-    The sampler draws the rows as ever. Within an optimizer step they are sorted by length, so that
+    The sampler draws the rows as usual. Within an optimizer step they are sorted by length, so that
     a micro-batch pads less; the step's gradient is a sum over its tokens, divided by their number
     (`Trainer._get_num_items_in_batch`), and stays the same. Where a model's loss is a mean per
     micro-batch instead (`model_accepts_loss_kwargs` false), the rows stay as they were drawn.
@@ -78,7 +78,7 @@ class AdapterTrainer(Trainer):
 
 
 def by_length(drawn: Sequence[Sequence[TokenRow]]) -> list[list[TokenRow]]:
-    """The same rows in as many micro-batches of the same sizes, longest rows first."""
+    """Sorts the rows into micro-batches of the same number and sizes, longest rows first."""
     rows = iter(sorted(itertools.chain(*drawn), key=lambda row: -len(row.input_ids)))
     return [list(itertools.islice(rows, len(batch))) for batch in drawn]
 
@@ -96,16 +96,16 @@ def make_trainer(
     position: TrialPosition | None = None,
     order: Order = "random",
 ) -> AdapterTrainer:
-    """A Trainer for `steps` optimizer steps; the schedule's warm-up is a share of `horizon`.
+    """Builds a Trainer for `steps` optimizer steps; the warm-up is a share of `horizon`.
 
     Args:
-        position: kept up to date while it trains.
-        order: of the rows; sequential ones also stay in the micro-batches that they make.
+        position: updated during the training.
+        order: order of the rows; sequential rows also stay in the micro-batches that they form.
     """
     hp, training = job.hyperparameters, job.training
     dtype, has_gpu = compute_dtype(), torch.cuda.is_available()
     arguments = TrainingArguments(
-        output_dir=tempfile.gettempdir(),  # nothing is written there: we save adapters ourselves
+        output_dir=tempfile.gettempdir(),  # the Trainer writes nothing there
         per_device_train_batch_size=plan.per_device_train_batch_size,
         gradient_accumulation_steps=plan.gradient_accumulation_steps,
         gradient_checkpointing=plan.gradient_checkpointing,
@@ -155,9 +155,9 @@ class AtStep(TrainerCallback):
 
 
 class StepGuard(TrainerCallback):
-    """Reports each step, and refuses to go on where nothing is learnt.
+    """Reports each step and stops a training in which nothing is learnt.
 
-    Comes before callbacks that evaluate at a step's end, whose time is not the step's.
+    It comes before callbacks that evaluate at a step's end, because their time is not the step's.
 
     Raises, out of `Trainer.train`:
         DivergedError: the loss or the gradient norm is not finite.
@@ -202,11 +202,12 @@ class StepGuard(TrainerCallback):
 
 
 def rung_steps(rungs: Sequence[float], steps_total: int) -> tuple[int, ...]:
-    """Steps at which a trial is evaluated before its end; none where a run is too short."""
+    """Returns the steps at which a trial is evaluated before its end; none if it is too short."""
     steps = {round(fraction * steps_total) for fraction in rungs}
     return tuple(sorted(step for step in steps if 0 < step < steps_total))
 
 
 def warmup_steps(warmup_ratio: float, steps_total: int) -> int:
-    """Whole steps, as `TrainingArguments.get_warmup_steps` rounds a ratio."""
+    """Returns the whole warm-up steps, rounded as `TrainingArguments.get_warmup_steps` does."""
+
     return math.ceil(warmup_ratio * steps_total)

@@ -82,7 +82,8 @@ class RunContext:
     def fits(self, hyperparameters: Hyperparameters) -> bool:
         """Returns True if a plan of these hyperparameters is predicted to fit.
 
-        It is always True if the study leaves the decision to the card."""
+        It is always True if the study leaves the decision to the card.
+        """
         if not self.study.plan.skip_infeasible:
             return True
         key = tuple(getattr(hyperparameters, d.name) for d in DIMENSIONS if d.changes_bytes)

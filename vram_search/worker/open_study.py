@@ -81,7 +81,8 @@ def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[st
     """Returns the changed settings as key -> (recorded, now).
 
     Settings that the record does not know are new in this version and count as unchanged, except
-    for hyperparameters that are searched now and were not before."""
+    for hyperparameters that are searched now and were not before.
+    """
     now = study.identity()
     before = known.spec.get("identity", {})
     changes = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}

@@ -133,7 +133,8 @@ class ResidentTrainer:
     def restart(self) -> None:
         """Ends the process and starts the next one at once.
 
-        The new process imports and loads while the supervisor records and plans."""
+        The new process imports and loads while the supervisor records and plans.
+        """
         self.replace()
         self._start()
 
@@ -156,7 +157,8 @@ class ResidentTrainer:
         """Replaces a process that is not trusted any more after this trial.
 
         The reasons are an out-of-memory, a leak, a changed base, or states that a library never
-        frees (bitsandbytes `functional.GlobalPageManager` keeps paged states)."""
+        frees (bitsandbytes `functional.GlobalPageManager` keeps paged states).
+        """
         is_paged = OPTIMIZERS[job.hyperparameters.optim].paged
         leaks = finished.leaked_bytes > LEAK_BYTES
         if finished.outcome == "oom" or leaks or is_paged or not finished.base_intact:

@@ -227,7 +227,8 @@ def preview(
     """Returns the rows of `--dry-run`: published points, their plans and if they fit the card.
 
     The points are those tried first, if there are any; the plans are those that a run would choose
-    here. The lengths of the rows in tokens are not known yet."""
+    here. The lengths of the rows in tokens are not known yet.
+    """
     study, shape = prepared.study, prepared.shape
     limit, reader = MemoryBudget.of(study.card, shape), open_reader()
     earlier = _earlier_trials(study)

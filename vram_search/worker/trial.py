@@ -77,7 +77,8 @@ def _train_until_it_fits(
     """Trains under the plan and, after an out-of-memory, under the next smaller one.
 
     Returns the last plan's result; its `measured` also keeps what the refuted plans teach the
-    margin."""
+    margin.
+    """
     refuted: dict[str, float] = {}
     for attempt in range(PLAN_ATTEMPTS):
         began, budget_bytes = time.perf_counter(), context.budget_bytes
