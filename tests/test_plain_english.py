@@ -45,7 +45,6 @@ RIDDLES = r"(?:What|Whether|Whose) "
 
 NOT_YET_CHECKED = {
     "estimate",
-    "export",
     "gpu",
     "report",
     "spec",

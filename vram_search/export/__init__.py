@@ -1,4 +1,4 @@
-"""A trial as files for the tools that train it: LLaMA-Factory, Axolotl, TRL, Unsloth, peft."""
+"""Exports a trial as files for LLaMA-Factory, Axolotl, TRL, Unsloth or peft."""
 
 import sys
 

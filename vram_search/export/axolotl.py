@@ -1,4 +1,4 @@
-"""A trial for Axolotl (its `utils/schemas/*.py`): keys and notes."""
+"""Writes a trial for Axolotl (its `utils/schemas/*.py`): keys and notes."""
 
 from __future__ import annotations
 

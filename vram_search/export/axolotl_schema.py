@@ -1,4 +1,4 @@
-"""What an exported YAML for Axolotl may hold."""
+"""The schema of an exported YAML for Axolotl."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class AxolotlConfig(SharedKeys):
 
 
 def check_axolotl(config: Mapping[str, Any], modules: Collection[str]) -> list[Fault]:
-    """Everything wrong in a configuration, given the model's linear layers."""
+    """Returns all faults of a configuration, given the model's linear layers."""
     faults = schema_faults(AxolotlConfig, config)
     names = config.get("lora_target_modules")
     if isinstance(names, list) and all(isinstance(name, str) for name in names):

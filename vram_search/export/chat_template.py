@@ -1,4 +1,4 @@
-"""A model's own chat template, compared with LLaMA-Factory's on the rows that are trained on."""
+"""Compares a model's own chat template with LLaMA-Factory's on the rows of the training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vram_search.export.template import Template
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A tokenizer's chat template: Jinja text and the tokens it names."""
+    """A tokenizer's chat template: its Jinja text and the tokens that it names."""
 
     text: str
     bos_token: str
@@ -34,7 +34,7 @@ class ChatTemplate:
 
 
 def load_chat_template(folder: Path) -> ChatTemplate | None:
-    """The chat template in a tokenizer's folder; None where there is none that can be read."""
+    """Reads the chat template in a tokenizer's folder; returns None if none can be read."""
     try:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         file = folder / "chat_template.jinja"
@@ -56,14 +56,14 @@ def _token(config: dict[str, Any], name: str) -> str:
 def match_template(
     chat: ChatTemplate, examples: Sequence[Example], preferred: str | None, when: date
 ) -> Template | None:
-    """The LLaMA-Factory template that gives these rows the same text as the model's own one.
+    """Finds the LLaMA-Factory template that gives these rows the same text as the model's own.
 
     Args:
-        chat: the model's own.
+        chat: the model's own chat template.
         examples: rows to compare on.
-        preferred: taken where several agree (some differ in stop words alone); without it, the one
-            whose default system message is most like the model's.
-        when: the day of the trial, for chat templates that tell the date.
+        preferred: template to take if several agree (some differ only in stop words); without it,
+            the one with the default system message most like the model's is taken.
+        when: the day of the trial, for chat templates that write the date.
     """
     try:
         split = chat_turns(chat, when).split
@@ -90,7 +90,7 @@ def match_template(
 def count_differing(
     template: Template, chat: ChatTemplate, examples: Iterable[Example], when: date
 ) -> int | None:
-    """How many rows read differently than by the model's own template; None: cannot be told."""
+    """Counts the rows whose text differs from the model's own template; None if unknown."""
     if template.name not in SLOTS:
         return None
     slots = with_tokens(SLOTS[template.name], chat.bos_token, chat.eos_token)

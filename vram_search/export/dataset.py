@@ -1,7 +1,7 @@
-"""Rows in messages form, and the entry by which LLaMA-Factory finds them.
+"""Writes rows as messages, and the entry by which LLaMA-Factory finds them.
 
-Tool calls go to LLaMA-Factory as ShareGPT rows have them (`SharegptDatasetConverter`): the roles
-function_call and observation, and the functions in the column tools.
+LLaMA-Factory gets tool calls in ShareGPT form (`SharegptDatasetConverter`): the roles function_call
+and observation, and the functions in the column tools.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from vram_search.data.chat_abilities import with_thoughts
 from vram_search.errors import Fault, FaultyFileError, InputError
 
 TRAIN, EVAL = "train", "eval"
-"""The data sets' names in `dataset_info.json`."""
+"""Names of the data sets in `dataset_info.json`."""
 OBSERVATION, CALL = "observation", "function_call"
 """Roles of a tool's result and of a call."""
 
 
 def dataset_info(rows: Rows) -> str:
-    """Both files described (LLaMA-Factory `data/parser.py`).
+    """Returns the description of both files (LLaMA-Factory `data/parser.py`).
 
-    ASCII, since LLaMA-Factory reads it in the system's own encoding.
+    It is ASCII because LLaMA-Factory reads it in the system's own encoding.
     """
     with_tools = any(has_tools(example) for example in (*rows.train, *rows.eval))
 
@@ -49,7 +49,7 @@ def dataset_info(rows: Rows) -> str:
 
 
 def message_files(rows: Rows) -> dict[str, str]:
-    """`train.json` and `eval.json`: one row a line, as chat templates take it."""
+    """Returns `train.json` and `eval.json` with one row per line, as chat templates take it."""
 
     def row(example: Example) -> dict[str, Any]:
         tools = {"tools": example.tool_list} if example.tools else {}
@@ -59,7 +59,7 @@ def message_files(rows: Rows) -> dict[str, str]:
 
 
 def text_files(rows: Rows) -> dict[str, str]:
-    """The same files with text alone in every turn."""
+    """Returns the same files with only text in every turn."""
     with_tools = any(has_tools(example) for example in (*rows.train, *rows.eval))
 
     def row(example: Example) -> dict[str, Any]:
@@ -80,13 +80,15 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def has_tools(example: Example) -> bool:
-    """Whether a row calls functions, or may."""
+    """Returns True if a row calls functions or may call them."""
     return bool(example.tools) or any("tool_calls" in fields for fields in example.fields)
 
 
 def text_turns(example: Example) -> list[dict[str, str]]:
-    """Roles and texts as LLaMA-Factory's ShareGPT rows have them; results of one answer's calls are
-    joined as its converter of OpenAI rows joins them."""
+    """Returns roles and texts as in LLaMA-Factory's ShareGPT rows.
+
+    The results of one answer's calls are joined as its converter of OpenAI rows joins them.
+    """
     turns: list[dict[str, str]] = []
     for turn in example.turns:
         role, content = turn["role"], turn["content"]
@@ -106,9 +108,10 @@ def text_turns(example: Example) -> list[dict[str, str]]:
 
 
 def check_exportable(rows: Rows) -> None:
-    """
+    """Checks that the rows can be exported.
+
     Raises:
-        InputError: the rows have what no export hands over rightly.
+        InputError: the rows contain something that no export can represent.
     """
     for example in (*rows.train, *rows.eval):
         if example.is_text:
@@ -124,7 +127,8 @@ def check_exportable(rows: Rows) -> None:
 
 
 def check_turns(examples: Sequence[Example], split: str) -> None:
-    """
+    """Checks that LLaMA-Factory keeps all rows.
+
     Raises:
         FaultyFileError: LLaMA-Factory would drop rows (`SharegptDatasetConverter`).
     """

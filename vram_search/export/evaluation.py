@@ -1,10 +1,9 @@
-"""A tool's own evaluation, which may need more than the training.
+"""Sets up a tool's own evaluation, which may need more memory than the training.
 
-A trial looks at the logits of EVAL_LOSS_TOKENS tokens at a time. transformers' `Trainer` turns
-those of a whole batch into fp32, beside which the loss keeps their log-softmax
-(`loss/loss_utils.py`, `ForCausalLMLoss`): 10 bytes an entry instead of 2. So does a model with
-Liger's fused loss, which has no logits in training alone (liger_kernel
-`transformers/model/`, `skip_logits`).
+A trial handles the logits of EVAL_LOSS_TOKENS tokens at a time. transformers' `Trainer` turns those
+of a whole batch into fp32, and the loss also keeps their log-softmax (`loss/loss_utils.py`,
+`ForCausalLMLoss`): 10 bytes per entry instead of 2. The same holds for a model with Liger's fused
+loss, which avoids the logits only in training (liger_kernel `transformers/model/`, `skip_logits`).
 """
 
 from __future__ import annotations
@@ -24,25 +23,27 @@ from vram_search.units import format_bytes
 def trainer_workload(
     shape: ModelShape, hyperparameters: Hyperparameters, plan: MemoryPlan, longest: Longest
 ) -> Workload:
-    """A training in which transformers' Trainer evaluates.
+    """Returns the workload of a training in which transformers' Trainer evaluates.
 
     Args:
-        longest: of the rows as the tool cuts them.
+        longest: the longest rows as the tool cuts them.
 
     Raises:
-        ValueError: the model lacks a LoRA module that is named.
+        ValueError: the model lacks one of the named LoRA modules.
     """
     workload = workload_of(shape, hyperparameters, plan, longest.eval, longest)
     return replace(workload, eval_loss_tokens=None)
 
 
 def as_evaluated(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial:
-    """The trial with the evaluation batch that a tool can take: the largest that is not the peak of
-    the run, else one row; without evaluations where one row does not fit the card.
+    """Returns the trial with an evaluation batch that fits the tool's memory.
+
+    It is the largest batch that is not the peak of the run, otherwise one row. If one row does not
+    fit the card, the tool does not evaluate.
 
     Args:
-        eval_tokens: at which the tool cuts evaluation rows; None where it never has the logits of a
-            whole batch in fp32.
+        eval_tokens: length at which the tool cuts evaluation rows; None if it never has the logits
+            of a whole batch in fp32.
     """
     if eval_tokens is None or trial.shape is None:
         return trial
@@ -64,7 +65,7 @@ def as_evaluated(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial
 
 
 def evaluation_keys(trial: ExportedTrial) -> dict[str, Any]:
-    """transformers' arguments, but for the batch."""
+    """Returns transformers' arguments for the evaluation, except for the batch."""
     if not trial.evaluates:
         return {"eval_strategy": "no"}
     return {
@@ -77,17 +78,19 @@ def evaluation_keys(trial: ExportedTrial) -> dict[str, Any]:
 
 
 def checkpoint_keys(trial: ExportedTrial) -> dict[str, Any]:
-    """transformers' arguments. Without evaluations every checkpoint is kept: the trial's best step
-    is one of them."""
+    """Returns transformers' arguments for checkpoints.
+
+    Without evaluations every checkpoint is kept; the trial's best step is one of them.
+    """
     keys = {"save_strategy": "steps", "save_steps": trial.eval_steps}
     return keys | {"save_total_limit": 2} if trial.evaluates else keys
 
 
 def evaluation_notes(trial: ExportedTrial, title: str) -> list[str]:
-    """Comments for the file's top.
+    """Returns the comments about the evaluation for the top of the file.
 
     Args:
-        title: the tool's.
+        title: the tool's name and version.
     """
     if trial.evaluation_bytes is None:
         return []

@@ -1,4 +1,4 @@
-"""What the schemas of all tools share: types of values, and their faults in words."""
+"""The types of values that the schemas of all tools share, and their faults in words."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LORA_MODULES = frozenset(
         "gate_up_proj",
     ]
 )
-"""Linear layers of the families that are modelled (`spec.shape`)."""
+"""Linear layers of the supported model families (`spec.shape`)."""
 
 
 def _known_optim(value: object) -> object:
@@ -62,13 +62,13 @@ Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 
 
 class NonReentrant(Spec):
-    """`gradient_checkpointing_kwargs` as the trial had them."""
+    """The trial's `gradient_checkpointing_kwargs`."""
 
     use_reentrant: Literal[False]
 
 
 def schema_faults(schema: type[Spec], config: Mapping[str, Any]) -> list[Fault]:
-    """Everything that a schema refuses in a configuration."""
+    """Returns everything that a schema refuses in a configuration."""
     try:
         schema.model_validate(config)
     except ValidationError as error:
@@ -88,10 +88,10 @@ def _fault(details: ErrorDetails) -> Fault:
 
 
 def target_faults(key: str, names: Sequence[str], modules: Collection[str]) -> list[Fault]:
-    """What is wrong with a list of LoRA modules.
+    """Returns the faults of a list of LoRA modules.
 
     Args:
-        key: of the configuration, for the fault.
+        key: key of the configuration that the fault names.
         modules: names of the model's linear layers.
     """
     allowed = f"all, or of {', '.join(sorted(modules))}"

@@ -1,4 +1,4 @@
-"""The command that trains an export: a line to read, a bash script and a PowerShell script."""
+"""Writes the command that trains an export as a line, a bash script and a PowerShell script."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vram_search.spec.plan import MemoryPlan
 
 @dataclass(frozen=True)
 class Launch:
-    """How a tool is started in the folder of its files.
+    """The command that starts a tool in the folder of its files.
 
     Attributes:
-        command: with `{file}` for the YAML's name, which holds letters, digits, `.`, `_`, `-`.
-        allocator: environment variable of torch's allocator that the tool leaves as it is.
-        sets_expandable_segments: the tool switches them on by itself where it finds no setting.
+        command: has `{file}` for the YAML's name, which holds letters, digits, `.`, `_`, `-`.
+        allocator: environment variable of torch's allocator that the tool does not change.
+        sets_expandable_segments: True if the tool switches them on when they are not set.
     """
 
     command: str
@@ -22,7 +22,7 @@ class Launch:
     sets_expandable_segments: bool = False
 
     def lines(self, title: str, stem: str, plan: MemoryPlan) -> list[str]:
-        """What a YAML says on its first lines; the very first is the command."""
+        """Returns the first lines of a YAML; the very first one is the command."""
         bash = " ".join([*self._setting(plan), self.command.format(file=f"{stem}.yaml")])
         windows = self.command.format(file=f".\\{stem}.yaml")
         return [
@@ -47,7 +47,7 @@ class Launch:
         )
 
     def powershell_script(self, stem: str) -> str:
-        """ASCII, since Windows PowerShell reads scripts in the system's own encoding."""
+        """Returns a script in ASCII; Windows PowerShell reads scripts in the system's encoding."""
         return (
             '$ErrorActionPreference = "Stop"\n'
             "Set-Location -LiteralPath $PSScriptRoot\n"
@@ -60,7 +60,7 @@ class Launch:
         )
 
     def has_expandable_segments(self, text: str) -> bool:
-        """Whether the first line of an exported YAML sets them."""
+        """Returns True if the first line of an exported YAML sets expandable segments."""
         return text.startswith(f"# {self.allocator}=expandable_segments:True ")
 
     def _setting(self, plan: MemoryPlan) -> list[str]:

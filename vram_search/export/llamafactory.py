@@ -1,4 +1,4 @@
-"""A trial for LLaMA-Factory: its keys, its rows and their description."""
+"""Writes a trial for LLaMA-Factory: its keys, its rows and their description."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vram_search.tools import llamafactory as keys
 
 
 def _config(trial: ExportedTrial) -> Groups:
-    """Keys and values by section, the sections of LLaMA-Factory's own examples."""
+    """Returns keys and values by section, with the sections of LLaMA-Factory's own examples."""
     hp, plan, template = trial.hp, trial.plan, _template(trial)
     system = {} if template.default_system is None else {"default_system": template.default_system}
     return {
@@ -99,7 +99,7 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _template(trial: ExportedTrial) -> Template:
-    """By the model's name, where nobody chose one."""
+    """Returns the chosen template, or else the one for the model's name."""
     return trial.template or template_by_name(
         trial.model,
         trial.study.model.get("model_type"),

@@ -1,7 +1,7 @@
-"""What an exported LLaMA-Factory file may hold.
+"""The schema of an exported YAML for LLaMA-Factory.
 
-Stricter than LLaMA-Factory, which accepts a rank of -8, a batch of 0 and LoRA targets that no model
-has.
+It is stricter than LLaMA-Factory, which accepts a rank of -8, a batch of 0 and LoRA targets that no
+model has.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LlamaFactoryConfig(TrainingKeys):
 def check_llamafactory(
     config: Mapping[str, Any], modules: Collection[str] = LORA_MODULES
 ) -> list[Fault]:
-    """Everything wrong in a configuration; empty where it can be written and run.
+    """Returns all faults of a configuration; the list is empty if it can be written and run.
 
     Args:
         config: the YAML's keys and values.

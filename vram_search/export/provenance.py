@@ -1,4 +1,4 @@
-"""Where an exported file comes from: the comments at its top."""
+"""Writes the comments at the top of an exported file, which name its origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIGURES = ("required_bytes", "allocated_bytes", "reserved_bytes", "process_byte
 
 
 def provenance(exported: ExportedTrial, chat_template: str) -> list[str]:
-    """Lines, without comment signs: study, trial, what its losses and bytes mean, versions."""
+    """Returns lines without comment signs: study, trial, meaning of losses and bytes, versions."""
     study, trial, card = exported.study, exported.record, exported.card
     when = trial.finished_at or trial.started_at
     lines = [
@@ -70,5 +70,5 @@ def _pairs(versions: dict[str, Any] | None) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A comment must not break out of its line, nor hold what YAML forbids."""
+    """Returns the text as one line of a comment, without characters that YAML forbids."""
     return "".join(sign if sign.isprintable() else " " for sign in text).rstrip()

@@ -1,4 +1,4 @@
-"""A recorded trial exported with the rows that its study names, checked to be the same rows."""
+"""Exports a recorded trial with its study's rows, after checking that these are unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def write_recorded(
     """Writes a trial's export for the tool `to`; the YAML's path comes first.
 
     Raises:
-        InputError: the trial was imported, the rows are gone or have changed, or as `write_export`.
+        InputError: the trial was imported, the rows are missing or have changed, or the reasons of
+            `write_export`.
     """
     if study.is_imported:
         raise InputError(

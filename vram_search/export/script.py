@@ -1,8 +1,8 @@
-"""A trial for plain peft and for Unsloth: arguments of their functions, and the script that calls
-them.
+"""Writes a trial for plain peft and for Unsloth: arguments of their functions and a script that
+calls them.
 
-Unsloth's own YAML (`unsloth train --config`) knows no optimizer, schedule or evaluation set
-(`unsloth_cli/config.py`), so its Python functions are what can hold a trial.
+Unsloth's own YAML (`unsloth train --config`) has no optimizer, schedule or evaluation set
+(`unsloth_cli/config.py`), so only its Python functions can represent a trial.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an exported YAML for `train_trial.py` may hold; stricter than the functions it is for."""
+"""The schema of an exported YAML for `train_trial.py`; stricter than the functions it is for."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class UnslothConfig(Spec):
 def check_script(
     schema: type[Spec], config: Mapping[str, Any], modules: Collection[str]
 ) -> list[Fault]:
-    """Everything wrong in a configuration, given the model's linear layers."""
+    """Returns all faults of a configuration, given the model's linear layers."""
     faults = schema_faults(schema, config)
     lora = config.get("lora")
     names = lora.get("target_modules") if isinstance(lora, dict) else None

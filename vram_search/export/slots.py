@@ -1,4 +1,4 @@
-"""What LLaMA-Factory 0.9.5's templates put around a row, as text (its `data/template.py`)."""
+"""The text that LLaMA-Factory 0.9.5's templates put around a row (its `data/template.py`)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from vram_search.data import Example
 
 Turns = list[tuple[str, str]]
-"""(what is read, what is learnt), turn by turn."""
+"""Pairs of (text without loss, text with loss), turn by turn."""
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Text with the content at `{}`.
+    """The texts of a template, with `{}` in the place of the content.
 
     Attributes:
         prefix: before everything; "BOS" and "EOS" in any slot stand for the tokenizer's tokens.
-        default_system: used where a row has no system message; empty for none.
+        default_system: system text for rows without a system message; may be empty.
         system_in_user: the system text goes into the first user turn (`Llama2Template`).
     """
 
@@ -39,7 +39,7 @@ SLOTS: dict[str, Slots] = {
         _CHATML,
         default_system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
     ),
-    # ReasoningTemplate with enable_thinking: the empty thought is part of what is learnt.
+    # ReasoningTemplate with enable_thinking: the empty thought is part of the text with loss.
     "qwen3": replace(_CHATML, assistant="<think>\n\n</think>\n\n{}<|im_end|>\n"),
     "qwen3_nothink": _CHATML,
     "smollm": _CHATML,
@@ -104,7 +104,7 @@ SLOTS: dict[str, Slots] = {
 
 
 def with_tokens(slots: Slots, bos_token: str, eos_token: str) -> Slots:
-    """The slots with a tokenizer's own tokens in them."""
+    """Returns the slots with a tokenizer's own tokens in them."""
 
     def fill(text: str) -> str:
         return text.replace("BOS", bos_token).replace("EOS", eos_token)
@@ -119,7 +119,7 @@ def with_tokens(slots: Slots, bos_token: str, eos_token: str) -> Slots:
 
 
 def write_turns(slots: Slots, default_system: str, example: Example) -> Turns:
-    """The row as `Template._encode` and `Llama2Template._encode` write it."""
+    """Writes the row as `Template._encode` and `Llama2Template._encode` do."""
     messages = list(example.messages)
     system = default_system
     if messages[0][0] == "system":
@@ -140,9 +140,9 @@ def write_turns(slots: Slots, default_system: str, example: Example) -> Turns:
 
 
 def find_default_system(slots: Slots, source: str) -> str | None:
-    """The system text in what is read before the answer to the question "Q".
+    """Finds the system text in the text before the answer to the question "Q".
 
-    None where the text has another form than the slots give.
+    Returns None if the text does not have the form of the slots.
     """
     head, tail = slots.prefix, slots.user.replace("{}", "Q")
     if not (source.startswith(head) and source.endswith(tail)):

@@ -1,4 +1,4 @@
-"""Which LLaMA-Factory template a model needs, by its name."""
+"""Finds the LLaMA-Factory template that a model needs by its name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Template:
     """A LLaMA-Factory template.
 
     Attributes:
-        name: value of the key `template`.
-        default_system: value of the key `default_system`; None leaves the template's own.
-        note: how far it agrees with the model's own chat template, in words.
+        name: the value of the key `template`.
+        default_system: the value of the key `default_system`; None keeps the template's own.
+        note: describes how far it agrees with the model's own chat template.
     """
 
     name: str
@@ -55,19 +55,19 @@ _BY_NAME: tuple[tuple[str, Template], ...] = (
     (r"granite-3\.\d-.*", Template("granite3", note="it lacks the default system message")),
     (r"olmo-2-.*instruct", Template("olmo", note="it lacks the line break after a question")),
 )
-"""By the last part of a hub name. `default_system`: what the publisher's tokenizer says where a row
-has no system message, as far as that differs from LLaMA-Factory's; a pattern for `strftime`, since
-Llama 3.2 tells the date."""
+"""Templates by the last part of a hub name. `default_system` is the system text of the publisher's
+tokenizer for rows without a system message, if that differs from LLaMA-Factory's. It is a pattern
+for `strftime` because Llama 3.2 writes the date."""
 
 _BY_MODEL_TYPE = {"qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma", "gemma3_text": "gemma"}
-"""Families with one chat format. Others, such as llama and qwen2, are told apart by name alone."""
+"""Families with one chat format. Others, such as llama and qwen2, are identified only by name."""
 
 
 def named_template(name: str) -> Template:
-    """The template that a person asks for.
+    """Returns the template that the user names.
 
     Raises:
-        InputError: LLaMA-Factory has none of that name.
+        InputError: LLaMA-Factory has no template of that name.
     """
     if name in TEMPLATE_NAMES:
         return Template(name, note="named by hand")
@@ -79,15 +79,15 @@ def named_template(name: str) -> Template:
 
 
 def template_by_name(model: str, model_type: str | None, when: date) -> Template:
-    """The template of a model that is known by its name or its family alone.
+    """Returns the template of a model by its name or its family.
 
     Args:
         model: hub name or folder.
-        model_type: of its `config.json`, where that is known.
+        model_type: the one of its `config.json`, if that is known.
         when: the day of the trial.
 
     Raises:
-        InputError: the model is not known; says how to name a template.
+        InputError: the model is not known; the message explains how to name a template.
     """
     slug = re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
     for pattern, template in _BY_NAME:

@@ -19,15 +19,16 @@ from vram_search.export.template import Template, named_template, template_by_na
 from vram_search.export.trial import ExportedTrial
 
 ROWS_COMPARED = 200
-"""Rows of each split whose text is compared with the model's own chat template."""
+"""Number of rows per split to compare with the model's own chat template."""
 
 
 def choose_template(trial: ExportedTrial, named: str | None) -> Template:
-    """The template named; else the one that gives the rows the same text as the model's own chat
-    template; else the one known for the model's name.
+    """Chooses the template: the named one; else the one that gives the rows the same text as the
+    model's own chat template; else the one known for the model's name.
 
     Raises:
-        InputError: LLaMA-Factory has no template of that name, or none is known for the model.
+        InputError: LLaMA-Factory has no template of that name, or no template is known for the
+            model.
     """
     when = trial.prompt_date
     chosen = named_template(named) if named else None

@@ -1,4 +1,4 @@
-"""What an export needs to know of a tool, and the files that are made for each."""
+"""Describes a tool for the export and builds the files for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vram_search.spec.search_space import LORA_TARGET_SETS, Hyperparameters
 from vram_search.tools import ToolKeys
 
 Groups = dict[str, dict[str, Any]]
-"""Keys and values of a configuration under the headings they are written below."""
+"""Keys and values of a configuration, grouped by heading."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,18 @@ class Tool:
     """A tool that trains an exported trial.
 
     Attributes:
-        keys: the tool's version and how it spells its keys.
-        ending: of its files' names, before `.yaml`, `.sh` and `.ps1`.
-        config: the trial under the tool's own keys.
-        notes: what has no key there, or is done differently whatever the keys say.
-        chat_template: how the rows become text, for the provenance.
+        keys: the tool's version and its spelling of the keys.
+        ending: ending of its files' names, before `.yaml`, `.sh` and `.ps1`.
+        config: returns the trial under the tool's own keys.
+        notes: returns notes on settings without a key there or that the tool treats differently.
+        chat_template: describes how the rows become text, for the provenance.
         choose_template: the template that the tool renders a trial's rows with, given the name that
-            a person asks for; None where it reads the tokenizer's own chat template.
+            the user gives; None if the tool reads the tokenizer's own chat template.
         data_files: name -> text of the rows and their description.
-        eval_tokens: at which the tool cuts evaluation rows; None where it never has the logits of a
-            whole batch in fp32.
-        check: everything wrong in a configuration, given the model's linear layers.
-        parse: a checked configuration and its whole text as (hyperparameters, plan, seed).
+        eval_tokens: length at which the tool cuts evaluation rows; None if it never has the logits
+            of a whole batch in fp32.
+        check: returns all faults of a configuration, given the model's linear layers.
+        parse: turns a checked configuration and its whole text into (hyperparameters, plan, seed).
     """
 
     keys: ToolKeys
@@ -57,12 +57,12 @@ class Tool:
 
     @property
     def title(self) -> str:
-        """Name and version whose parser accepts the exports."""
+        """Name of the tool and the version that accepts the exports."""
         return self.keys.label
 
 
 def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
-    """File name -> text; the YAML comes first. All belong in one folder.
+    """Returns file name -> text with the YAML first; all files belong in one folder.
 
     Raises:
         FaultyFileError: the configuration would not run, or rows would be dropped.
@@ -82,7 +82,7 @@ def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
 
 
 def tokenizers_own(_: ExportedTrial) -> str:
-    """How most tools turn rows into text."""
+    """Describes how most tools turn rows into text."""
     return "the tokenizer's own chat template"
 
 
@@ -107,13 +107,13 @@ def _yaml_text(tool: Tool, trial: ExportedTrial, stem: str, groups: Groups) -> s
 
 
 def parse_export(tool: Tool, text: str) -> dict[str, Any]:
-    """What an exported YAML trains: {"hyperparameters": ..., "plan": ..., "seed": ...}.
+    """Reads an exported YAML as {"hyperparameters": ..., "plan": ..., "seed": ...}.
 
     A list of LoRA modules that has a set's name comes back as that name.
 
     Raises:
-        InputError: not YAML.
-        FaultyFileError: a key or value is none that an export writes.
+        InputError: the text is not YAML.
+        FaultyFileError: an export never writes one of the keys or values.
     """
     try:
         config = yaml.safe_load(text)

@@ -1,4 +1,4 @@
-"""The keys of transformers' TrainingArguments in an export: their values and what they may hold."""
+"""The keys of transformers' TrainingArguments in an export: their values and their schema."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vram_search.spec.base import Count, Flag, Spec
 
 
 def training_values(trial: ExportedTrial) -> dict[str, Any]:
-    """How the trial was trained, under transformers' names."""
+    """Returns the trial's training settings under transformers' names."""
     hp, plan, training = trial.hp, trial.plan, trial.training
     return {
         "per_device_train_batch_size": plan.per_device_train_batch_size,

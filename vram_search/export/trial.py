@@ -1,4 +1,4 @@
-"""A recorded trial as every tool has to be told of it, in our own terms."""
+"""Prepares a recorded trial for export to any tool, in our own terms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vram_search.spec.study import TrainingSpec
 from vram_search.store import StudyRecord, TrialRecord
 
 MOST_EVALUATIONS = 20
-"""How often a tool evaluates at most; each takes time that the trial did not need."""
+"""Most evaluations that a tool makes; each takes time that the trial did not need."""
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -37,15 +37,15 @@ class ExportedTrial:
     Attributes:
         name: `<study>-trial-<N>`, the beginning of its files' names.
         model: folder or hub name.
-        shape: None where it is not known here.
+        shape: the model's shape; None if it is not known here.
         steps: optimizer steps of the whole run.
         eval_steps: optimizer steps between evaluations.
         eval_cutoff_len: tokens at which the study's evaluation texts were cut.
-        longest: of the rows as the trial cut them; its cutoffs where it did not record that.
-        evaluates: whether the tool is to evaluate while it trains.
-        template: that the tool renders the rows with; None where it reads the tokenizer's own.
-        evaluation_bytes: allocated bytes predicted for the tool's evaluation where it is the peak
-            of the run.
+        longest: the longest rows as the trial cut them; the cutoffs if it did not record them.
+        evaluates: True if the tool evaluates during the training.
+        template: the tool renders the rows with it; None if it reads the tokenizer's own.
+        evaluation_bytes: allocated bytes predicted for the tool's evaluation if that is the peak of
+            the run.
     """
 
     name: str
@@ -67,8 +67,8 @@ class ExportedTrial:
 
     @property
     def modules(self) -> Collection[str]:
-        """Names of the model's linear layers; those of all modelled families where its shape is
-        not known."""
+        """Names of the model's linear layers; if its shape is not known, those of all supported
+        families."""
         return {linear.name for linear in self.shape.linears} if self.shape else LORA_MODULES
 
     @property
@@ -77,8 +77,7 @@ class ExportedTrial:
 
     @property
     def prompt_date(self) -> date:
-        """The date in the trial's prompts: the study's, or the day of a trial from before there
-        was one."""
+        """The date in the trial's prompts: the study's or, for older records, the trial's day."""
         own = self.study.spec["dataset"].get("date")
         if own is not None:
             return date.fromisoformat(own)
@@ -86,7 +85,7 @@ class ExportedTrial:
 
     @property
     def tokenizer(self) -> str | None:
-        """Where it is not the model's own."""
+        """The tokenizer; None if it is the model's own."""
         name: str | None = self.study.spec["model"]["tokenizer"]
         return name
 
@@ -96,17 +95,17 @@ class ExportedTrial:
 
     @property
     def dtype(self) -> str:
-        """What the card computes in, as torch names it."""
+        """The dtype that the card computes in, as torch names it."""
         return "bfloat16" if self.card.has_bf16 else "float16"
 
     @property
     def warmup_steps(self) -> int:
-        """As `train.trainer.warmup_steps` rounds it."""
+        """Warm-up steps, rounded as `train.trainer.warmup_steps` does."""
         return math.ceil(self.training.warmup_ratio * self.steps)
 
     @property
     def target_modules(self) -> tuple[str, ...]:
-        """Module names; `("all",)` for every linear layer of the blocks."""
+        """Names of the LoRA modules; `("all",)` for every linear layer of the blocks."""
         return LORA_TARGET_SETS.get(self.hp.lora_target, tuple(self.hp.lora_target.split(",")))
 
 
@@ -118,15 +117,16 @@ def exported_trial(
     model_name_or_path: str | None = None,
     shape: ModelShape | None = None,
 ) -> ExportedTrial:
-    """A record made ready for any tool.
+    """Prepares a record for export to any tool.
 
     Args:
-        model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
-        shape: the model's.
+        model_name_or_path: replaces the study's model, for example by the folder made from a GGUF
+            file.
+        shape: the model's shape.
 
     Raises:
-        InputError: the trial has no plan, the model is none that other tools read, or the rows are
-            not the trial's or have what no tool takes.
+        InputError: the trial has no plan, other tools cannot read the model, or the rows are not
+            the trial's or contain something that no tool accepts.
     """
     if trial.plan is None:
         raise InputError(
@@ -166,7 +166,7 @@ def exported_trial(
 
 
 def study_shape(study: StudyRecord, model: str | None) -> ModelShape | None:
-    """The shape of the study's model; None where it is not known here.
+    """Returns the shape of the study's model; None if it is not known here.
 
     Args:
         model: folder or hub name.
@@ -180,10 +180,10 @@ def study_shape(study: StudyRecord, model: str | None) -> ModelShape | None:
 
 
 def export_name(study: StudyRecord, trial: TrialRecord) -> str:
-    """`<study>-trial-<N>`.
+    """Returns the name `<study>-trial-<N>`.
 
     Raises:
-        InputError: the recorded study has a name that a study file cannot give it.
+        InputError: the recorded study has a name that no study file can have.
     """
     if not _STUDY_NAME.fullmatch(study.name):
         raise InputError(
@@ -210,10 +210,10 @@ def _model(study: StudyRecord, instead: str | None) -> str:
 
 
 def eval_interval(best_step: int, first_rung: Sequence[float], steps_total: int) -> int:
-    """Steps between evaluations, so that one of them is the trial's best checkpoint.
+    """Returns the steps between evaluations, so that one of them is at the trial's best checkpoint.
 
-    Other tools evaluate at multiples only. Of the divisors of `best_step` that make no more than
-    MOST_EVALUATIONS evaluations, the one nearest to the study's first rung.
+    Other tools evaluate only at multiples. Of the divisors of `best_step` that make no more than
+    MOST_EVALUATIONS evaluations, the one nearest to the study's first rung is chosen.
     """
     wanted = round((first_rung[0] if first_rung else 1.0) * steps_total)
     divisors = [step for step in range(1, best_step + 1) if best_step % step == 0]

@@ -1,4 +1,4 @@
-"""A trial for `trl sft` of TRL (`SFTConfig`, `ModelConfig`): keys, rows and notes."""
+"""Writes a trial for `trl sft` of TRL (`SFTConfig`, `ModelConfig`): keys, rows and notes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vram_search.export.trl_schema import check_trl, read_modules
 from vram_search.tools import trl as keys
 
 ROWS = "trl-rows"
-"""A folder of its own: `datasets` tells the splits by the names of the files in it."""
+"""Folder of the rows alone; `datasets` recognises the splits by the file names in it."""
 
 
 def _config(trial: ExportedTrial) -> Groups:
@@ -67,15 +67,18 @@ def _config(trial: ExportedTrial) -> Groups:
 
 
 def _written(modules: Sequence[str]) -> list[str]:
-    """One name alone reaches peft as a text, which it takes for a regular expression of the whole
-    path (`ModelConfig.__post_init__`)."""
+    """Returns the module names as texts that TRL passes to peft correctly.
+
+    A single name reaches peft as a text, which peft reads as a regular expression for the whole
+    path (`ModelConfig.__post_init__`).
+    """
     if tuple(modules) == ("all",):
         return ["all-linear"]
     return list(modules) if len(modules) > 1 else [rf".*\.{modules[0]}"]
 
 
 def _answers_once(trial: ExportedTrial) -> bool:
-    """No row has an answer before its last message."""
+    """Returns True if no row has an answer before its last message."""
     return all(
         role != "assistant"
         for example in (*trial.rows.train, *trial.rows.eval)
@@ -84,8 +87,11 @@ def _answers_once(trial: ExportedTrial) -> bool:
 
 
 def _data_files(trial: ExportedTrial) -> dict[str, str]:
-    """Prompt and completion, so that the loss begins where the trial's did; messages where a row
-    has several answers. `datasets` takes `eval` for the split `test`."""
+    """Returns rows as prompt and completion, so that the loss begins where the trial's did.
+
+    If a row has several answers, the rows are messages. `datasets` reads `eval` as the split
+    `test`.
+    """
     answers_once = _answers_once(trial)
 
     def lines(examples: Sequence[Example]) -> str:

@@ -1,4 +1,4 @@
-"""What an exported YAML for TRL may hold."""
+"""The schema of an exported YAML for TRL."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TrlConfig(TrainingKeys):
 
 
 def check_trl(config: Mapping[str, Any], modules: Collection[str]) -> list[Fault]:
-    """Everything wrong in a configuration, given the model's linear layers."""
+    """Returns all faults of a configuration, given the model's linear layers."""
     faults = schema_faults(TrlConfig, config)
     names = config.get("lora_target_modules")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -67,7 +67,7 @@ def check_trl(config: Mapping[str, Any], modules: Collection[str]) -> list[Fault
 
 
 def read_modules(written: Sequence[str]) -> list[str]:
-    """Names of modules, or `all`, from the texts that an export writes for them."""
+    """Returns module names, or `all`, from the texts that an export writes for them."""
     if list(written) == ["all-linear"]:
         return ["all"]
     if len(written) == 1:

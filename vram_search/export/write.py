@@ -1,4 +1,4 @@
-"""Writes an export to a folder: all of it or nothing, and never over another file unasked."""
+"""Writes an export to a folder completely or not at all; replaces other files only if asked to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOOLS: dict[str, Tool] = {
     "unsloth": UNSLOTH,
     "peft": PEFT,
 }
-"""By the name that `export --to` takes, as in `tools.EXPORTED`."""
+"""Tools by the name that `export --to` takes, as in `tools.EXPORTED`."""
 DEFAULT_TOOL = "llama-factory"
 
 
@@ -42,13 +42,14 @@ def write_export(
 
     Args:
         to: a key of TOOLS.
-        template: name of the tool's template; default: as `Tool.choose_template` finds it.
-        model_name_or_path: instead of the study's, for example the folder made from a GGUF file.
-        force: replace files that are there and differ.
+        template: name of the tool's template; the default is chosen by `Tool.choose_template`.
+        model_name_or_path: replaces the study's model, for example by the folder made from a GGUF
+            file.
+        force: replaces existing files that differ.
 
     Raises:
-        InputError: as `exported_trial`; no template is known, or one is named for a tool that has
-            none; or other files are in the way.
+        InputError: the reasons of `exported_trial`; no template is known, or one is named for a
+            tool without templates; or other files exist in the folder.
         FaultyFileError: the configuration would not run, or rows would be dropped.
         VramSearchError: the folder cannot be written.
     """
@@ -101,7 +102,8 @@ def _differs(path: Path, data: bytes) -> bool:
 
 
 def _replace_all(files: dict[Path, bytes]) -> None:
-    """Writes everything beside its place before anything is moved into it; the first file last."""
+    """Writes all files under temporary names, then moves them into place, the first file last."""
+
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     try:
         for path, part in parts.items():
