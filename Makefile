@@ -7,7 +7,7 @@ TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lint types docs wheel-check gpu bench trace-check export-check clean
+.PHONY: help demo test test-all lint types docs wheel-check gpu bench trace-check export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,8 +24,14 @@ help:  ## list the targets
 demo: $(VENV)/installed  ## run a real search on SmolLM2-135M, up to the winning YAML and a report
 	$(BIN)/vram-search run studies/demo.yaml
 
+# Two processes: a third gains nothing on two cores, and each may hold two training processes.
+PYTEST := $(BIN)/python -m pytest -m 'not gpu' --numprocesses 2 --dist loadfile
+
 test: lint types  ## run the linter, the type checker and all tests that need no GPU
-	$(BIN)/python -m pytest -m 'not gpu'
+	$(PYTEST)
+
+test-all: lint types  ## the same with the full number of examples for each property
+	$(PYTEST) --hypothesis-profile full
 
 lint: $(VENV)/installed  ## check the style with ruff
 	$(BIN)/ruff check .

@@ -17,11 +17,14 @@ from hypothesis import HealthCheck, settings
 
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.cli.main import main
-from vram_search.worker import process
+from vram_search.worker import process, training_device
 
 # A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
-settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared")
+settings.register_profile(
+    "full", max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("quick", settings.get_profile("full"), max_examples=25)
+settings.load_profile("quick")  # `make test-all` loads the other
 
 # numpy's threads spin where other processes hold the cores: a proposal takes 8 s instead of 0.4 s.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -153,6 +156,13 @@ def vram_search_without_training(
         return subprocess.CompletedProcess(command, ended.value.code, printed.out + printed.err)
 
     return run
+
+
+@pytest.fixture
+def training_device_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` starts no process that loads torch."""
+    answer = json.dumps({"device": "CPU", "compute_dtype": "float32", "reason": "it is a fake"})
+    monkeypatch.setattr(training_device, "COMMAND", (sys.executable, "-c", f"print({answer!r})"))
 
 
 @pytest.fixture(scope="session")

@@ -323,7 +323,9 @@ def test_dry_run_refuses_the_database_that_a_run_would(
 
 
 @pytest.mark.parametrize("url", ["://", "postgresql://me:secret@localhost:port/search"])
-def test_database_that_is_no_url(cli: Cli, home: Path, write_study: WriteStudy, url: str) -> None:
+def test_database_that_is_no_url(
+    cli: Cli, home: Path, write_study: WriteStudy, training_device_at_hand: None, url: str
+) -> None:
     for command in (["run", write_study()], ["best"], ["doctor"]):
         answer = cli(*command, "--database", url)
         assert_refused(answer, home, "is not a database URL", "remedy: ")

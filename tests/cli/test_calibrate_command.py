@@ -45,7 +45,12 @@ Cli = Callable[..., Answer]
 
 
 @pytest.fixture
-def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(
+    home: Path,
+    training_device_at_hand: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Cli:
     """`main()` in this process, with the pretended GPU."""
 
     def run(*arguments: str) -> Answer:

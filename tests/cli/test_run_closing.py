@@ -15,6 +15,11 @@ AT_ONCE = ("--hours", "1e-9")
 
 
 @pytest.fixture
+def vram_search(vram_search_without_training: Cli) -> Cli:
+    return vram_search_without_training
+
+
+@pytest.fixture
 def report(home: Path) -> Path:
     return home / "exports" / "tiny" / "tiny-report.html"
 

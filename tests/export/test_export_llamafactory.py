@@ -77,9 +77,7 @@ def config_of(files: dict[str, str]) -> dict[str, object]:
 
 
 @given(point=points())
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_hyperparameters_and_plan_survive_the_way_there_and_back(
     study: StudyRecord, trial: TrialRecord, rows: Rows, point: tuple[Hyperparameters, MemoryPlan]
 ) -> None:

@@ -81,9 +81,7 @@ def with_plan(trial: TrialRecord, **changes: Any) -> TrialRecord:
 
 @pytest.mark.parametrize("tool", TOOLS)
 @given(point=trained())
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_trial_survives_the_way_there_and_back(
     tool: str,
     study: StudyRecord,

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
@@ -212,7 +212,6 @@ SPACES = st.builds(
 )
 
 
-@settings(max_examples=30)
 @given(SPACES, st.integers(0, 99))
 def test_candidates_lie_in_any_space_and_are_new_and_distinct(
     space: SearchSpace, seed: int

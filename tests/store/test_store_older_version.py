@@ -43,8 +43,11 @@ def test_questions_about_an_older_study_are_answered(
 
 
 def test_older_study_continues_with_its_own_numbers(
-    older_database: Path, vram_search: VramSearch, write_study: Callable[..., Path]
+    older_database: Path,
+    vram_search_without_training: VramSearch,
+    write_study: Callable[..., Path],
 ) -> None:
+    vram_search = vram_search_without_training
     before = trials(vram_search, "tiny")
     done = vram_search("run", write_study(), "--trials", "6", "--accept-changes")
     assert done.returncode == 0, done.stdout
