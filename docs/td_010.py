@@ -10,11 +10,11 @@ from textwrap import wrap
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
-from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.recipes.load import load_recipe
 from vram_search.importing.table import load_table
 from vram_search.spec import load_study
 from vram_search.spec.card import Card, load_card
+from vram_search.spec.card_memory import CardMemory
 from vram_search.store import ImportedTrial
 from vram_search.units import MIB, format_bytes
 
@@ -67,6 +67,15 @@ class Experiment:
 def card() -> Card:
     """The report's."""
     return Card.model_validate(load_card("rtx-5060-ti-16gb"))
+
+
+def budget_bytes() -> int:
+    """The budget of the report's card by its file, whatever was calibrated on this machine."""
+    report_card = card()
+    memory = CardMemory(
+        report_card.total_bytes, report_card.reserve_bytes, report_card.context_bytes
+    )
+    return memory.budget_bytes
 
 
 def predicted(recipe: str) -> Estimate:
@@ -124,7 +133,7 @@ def page() -> str:
             "*VRAM, claimed* is the report's figure; it does not name the counter. *Required, "
             f"predicted* is the smallest limit on the {card().label} under which the settings run, "
             f"by `vram-search estimate`; the card has "
-            f"{format_bytes(card_memory(card()).budget_bytes)} for it. "
+            f"{format_bytes(budget_bytes())} for it. "
             "Where the settings have a dash, the prediction takes what `configs/td-010/` assumes: "
             "for TD-010v2 the research run's batch and cutoff, for the 7B run these and rank 16 on "
             "all linear layers. Trained parameters that the report does not give follow from rank "
@@ -258,7 +267,7 @@ def _variant_row(letter: str, title: str) -> list[str]:
         f"[{study.study}](../studies/td-010/{name}.yaml)",
         f"{estimate.trainable_parameters:,}",
         format_bytes(estimate.required_bytes),
-        format_bytes(card_memory(card()).budget_bytes - needed),
+        format_bytes(budget_bytes() - needed),
     ]
 
 
