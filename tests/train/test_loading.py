@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vram_search.errors import InputError
@@ -49,7 +50,14 @@ def test_download_that_was_cut_off_is_refused(job: LoadJob, size: int) -> None:
     ("changes", "words"),
     [
         ({"num_hidden_layers": 3}, "9 weights are missing in its files, model.layers.2."),
-        ({"hidden_size": 128}, "weights are of another size than in its files, model."),
+        pytest.param(
+            {"hidden_size": 128},
+            "weights are of another size than in its files, model.",
+            marks=pytest.mark.skipif(
+                tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23),
+                reason="transformers before 5.23 does not report sizes of a quantised model",
+            ),
+        ),
     ],
 )
 def test_weights_of_another_model_are_refused(

@@ -1,4 +1,4 @@
-"""The card that is here: what NVML says of it, what of it may be used, what a run took of it."""
+"""The GPU in this machine: NVML's readings, the memory limit, and the use of memory by a run."""
 
 from vram_search.gpu.budget import CardBudget, budget_here, emulation_words
 from vram_search.gpu.fake import FakeReader

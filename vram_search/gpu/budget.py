@@ -1,4 +1,4 @@
-"""The budget of a study's card on the device that is here."""
+"""The memory limit of a study's card on this machine's device."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ gigabytes more. Within this fraction the device counts as the study's card, not 
 
 @dataclass(frozen=True)
 class CardBudget:
-    """What a run may take on the device that is here."""
+    """The limit of a run on this machine's device."""
 
     budget_bytes: int
-    """What the allocator may take, beside the CUDA context."""
+    """Bytes that the allocator may take; the CUDA context comes on top."""
     emulated: bool
-    """The device is a larger card than the study's: the allocator's cap plays the smaller one."""
+    """True if the device is larger than the study's card: the allocator's cap emulates it."""
     limited_by: Literal["card", "device", "other processes"]
     explanation: str
 
 
 def emulation_words(card_total_bytes: int, device_name: str) -> str:
-    """How a report names a smaller card that a larger one plays: "emulated 16 GB on NVIDIA H200".
+    """Name in reports of a card that a larger one emulates: "emulated 16 GB on NVIDIA H200".
 
     The card's size is rounded as it is sold: 16,311 MiB are 16 GB.
     """
@@ -38,7 +38,7 @@ def emulation_words(card_total_bytes: int, device_name: str) -> str:
 def budget_here(
     device_total_bytes: int, device_used_by_others_bytes: int, card: CardMemory
 ) -> CardBudget:
-    """The study's budget on the device that is here: the smaller of what card and device leave.
+    """Computes the limit on this machine: the smaller of what the card and the device leave.
 
     Args:
         device_total_bytes: `GpuDevice.total_bytes`.

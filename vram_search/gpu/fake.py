@@ -1,4 +1,4 @@
-"""Replays recorded GPU samples: for tests, and for looking at a run again without its card."""
+"""Replays recorded GPU samples, for tests and for studying a run without its card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vram_search.gpu.reader import GpuDevice, GpuReadError, GpuSample
 
 
 class FakeReader:
-    """A `GpuReader` that gives `samples` one after another, then the last one for ever.
+    """A `GpuReader` that gives `samples` one after another, and then repeats the last one.
 
     Args:
         device: what `device()` answers.
@@ -53,10 +53,10 @@ class FakeReader:
         return self._samples[self._next - 1]
 
     def show(self, sample: GpuSample) -> None:
-        """From now on give this sample."""
+        """Makes this the sample of all further readings."""
         self._samples, self._next = [sample], 0
         self._replayed.clear()
 
     def wait_until_replayed(self, timeout_seconds: float) -> bool:
-        """Waits until every sample was given and the next one asked for; False on timeout."""
+        """Waits until every sample was given and the next was requested; False on timeout."""
         return self._replayed.wait(timeout_seconds)

@@ -10,7 +10,7 @@ from typing import Literal
 from vram_search.gpu.reader import GpuReader, GpuSample
 
 SAMPLES_PER_SECOND = 25
-"""A step's peak lasts tens of milliseconds; 20 per second is what the design asks for."""
+"""A step's peak lasts tens of milliseconds; 20 per second are needed to see it."""
 
 LONGEST_BACK_OFF_SECONDS = 5.0
 """A driver reset takes seconds; asking more often than this only fills the system log."""
@@ -23,7 +23,7 @@ ProcessBytesSource = Literal["nvml", "device_delta", "none"]
 
 @dataclass(frozen=True)
 class PhasePeaks:
-    """What was seen in one phase. None means not seen or not available."""
+    """Readings of one phase. None means not seen or not available."""
 
     samples: int
     seconds: float
@@ -38,7 +38,7 @@ class PhasePeaks:
 
 @dataclass(frozen=True)
 class MonitorReport(PhasePeaks):
-    """What was seen from start to stop, all phases together and each.
+    """Readings from start to stop: all phases together, and each phase.
 
     On Windows (WDDM) NVML has no figure per process: `peak_process_bytes` is then what the device
     gained over its baseline, `process_bytes_source` says "device_delta", and what other programs
@@ -50,7 +50,7 @@ class MonitorReport(PhasePeaks):
     process_bytes_source: ProcessBytesSource
     by_phase: dict[str, PhasePeaks]
     lost_samples: int
-    """Times the reader raised."""
+    """Number of times that the reader raised an error."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Monitor:
             self.stop()
 
     def start(self, pid: int, baseline_device_bytes: int | None = None) -> None:
-        """Begins to watch `pid`, in the phase "start" until one is marked.
+        """Starts to watch `pid`, in the phase "start" until one is marked.
 
         Args:
             pid: the training process.
@@ -164,7 +164,7 @@ class Monitor:
         self._thread.start()
 
     def mark(self, phase: str) -> None:
-        """Begins a phase (load, probe, train, eval); one marked again is continued.
+        """Starts a phase (load, probe, train, eval), or continues one that was marked before.
 
         A phase shorter than the interval may hold no sample: its peaks are then None.
         """
@@ -178,7 +178,7 @@ class Monitor:
         return self._latest
 
     def stop(self) -> MonitorReport:
-        """Ends watching and says what was seen; again the same if called again."""
+        """Stops watching and returns the readings; a second call returns the same."""
         if self._report is not None:
             return self._report
         if self._thread is None:

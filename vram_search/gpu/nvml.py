@@ -20,7 +20,7 @@ _ON_CPU = "Without a GPU studies train on the CPU and bytes are predicted."
 
 
 def open_reader(index: int = 0) -> GpuReader | None:
-    """The reader of the `index`-th visible GPU, None where there is none.
+    """Opens a reader of the `index`-th visible GPU; None if there is no GPU.
 
     To say why there is none, open `NvmlReader(index)` and print its `NoGpuError`.
     """
@@ -77,13 +77,13 @@ class NvmlReader:
         return self._device
 
     def sample(self, pid: int | None) -> GpuSample:
-        """A reading now.
+        """Reads the GPU now.
 
         `device_bytes` is `used` of nvmlDeviceGetMemoryInfo_v2, which leaves out the driver's
         reserved memory; drivers before R510 know v1 only, whose `used` holds it too.
 
         Raises:
-            GpuReadError: NVML failed; the next call opens it anew.
+            GpuReadError: NVML failed; the next call opens it again.
         """
         nvml, optional = self._nvml, self._optional
         try:
@@ -112,7 +112,7 @@ class NvmlReader:
             ) from error
 
     def _process_bytes(self, pid: int) -> int | None:
-        """Bytes of `pid` on the device; None where NVML does not say.
+        """Bytes of `pid` on the device; None if NVML has no figure.
 
         It does not say on WDDM, nor inside a container with its own pid namespace, where it
         lists the host's pids: a foreign process must not be taken for ours, so no guess is made.
@@ -146,7 +146,7 @@ class NvmlReader:
         return memory or nvml.nvmlDeviceGetMemoryInfo(self._handle)
 
     def _optional(self, query: Callable[..., Any], *arguments: Any) -> Any:
-        """The answer, or None where this device or driver does not have one."""
+        """Returns the answer, or None if this device or driver has none."""
         try:
             return query(*arguments)
         except self._nvml.NVMLError as error:
@@ -206,7 +206,7 @@ class NvmlReader:
         )
 
     def _reopen_after_failure(self) -> None:
-        """After a driver reset old handles are dead: open NVML anew, find the same card."""
+        """Opens NVML again and finds the same card: a driver reset makes old handles invalid."""
         if self._is_open:
             return
         with suppress(self._nvml.NVMLError):

@@ -1,4 +1,4 @@
-"""What a GPU reader gives: one device, its samples, and the errors it raises."""
+"""The interface of a GPU reader: its device, its samples, and its errors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from vram_search.errors import VramSearchError
 
 
 class NoGpuError(VramSearchError):
-    """There is no GPU to read here; the message says why, the remedy what would change it."""
+    """This machine has no GPU that can be read; message and remedy name cause and solution."""
 
 
 class GpuReadError(VramSearchError):
-    """A GPU that was here did not answer: the driver was reset, or the card is lost."""
+    """The GPU stopped answering: the driver was reset, or the card is lost."""
 
 
 @dataclass(frozen=True)
 class GpuDevice:
-    """What does not change while a study runs. None means not available, never 0.
+    """Properties that do not change while a study runs. None means not available, never 0.
 
     `uuid` as CUDA_VISIBLE_DEVICES of a training process pins it to this very device: NVML counts
     by PCI bus, CUDA fastest first, so on a mixed machine an index may mean two cards.
@@ -32,7 +32,7 @@ class GpuDevice:
     cuda_driver_version: str
     compute_capability: str | None
     is_wddm: bool
-    """Windows manages the memory (native or below WSL2): no figure per process, may spill."""
+    """True if Windows manages the memory (also below WSL2): no figure per process, may spill."""
     display_active: bool | None
 
 
@@ -65,7 +65,7 @@ class GpuReader(Protocol):
         ...
 
     def sample(self, pid: int | None) -> GpuSample:
-        """A reading now, with `process_bytes` of `pid`.
+        """Reads the GPU now, with `process_bytes` of `pid`.
 
         Raises:
             GpuReadError: the device did not answer this time.

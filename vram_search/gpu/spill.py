@@ -1,4 +1,4 @@
-"""Tells when Windows moved a run's memory to system RAM instead of refusing it."""
+"""Detects that Windows moved a run's memory to system RAM instead of refusing it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_spilling(
     device_total_bytes: int,
     is_wddm: bool,
 ) -> bool:
-    """Whether the latest steps collapsed while the card was full, on a card Windows manages.
+    """Returns True if steps became very slow while a card managed by Windows was full.
 
     Both signs are needed: a full card is normal, and so is one slow step. Elsewhere than on
     WDDM a full card raises an out-of-memory error, so nothing spills.

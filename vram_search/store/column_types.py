@@ -35,7 +35,7 @@ class FiniteFloat(TypeDecorator[float]):
 
 
 class FiniteJson(TypeDecorator[Any]):
-    """JSON text; None is SQL NULL, and nan and inf inside are null."""
+    """JSON text; None becomes SQL NULL, and nan and inf inside are null."""
 
     impl = JSON(none_as_null=True)
     cache_ok = True

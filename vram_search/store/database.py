@@ -63,14 +63,14 @@ def open_database(url: str, *, create: bool, busy_seconds: float = BUSY_SECONDS)
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one state of the database and never waits for a writer."""
+    """Opens a connection that sees one state of the database and never waits for a writer."""
     with store_errors(engine.url), engine.connect() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that holds the write lock from its start; rolled back by any exception."""
+    """Opens a transaction with the write lock from its start; any exception rolls it back."""
     with store_errors(engine.url), engine.connect() as connection:
         connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})
         with connection.begin():
@@ -168,7 +168,7 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
 
 
 def _revision(connection: Connection) -> str | None:
-    """Our revision in the database; None where our tables may be made.
+    """Returns our revision in the database; None if our tables may be created.
 
     Raises:
         StoreError: the revision is newer than this code, or the database is someone else's.

@@ -1,4 +1,4 @@
-"""Turns what a database says when the world is at fault into a StoreError a person can act on."""
+"""Turns database errors with an outside cause into a StoreError that a person can act on."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def describe(url: URL | str) -> str:
 
 @contextmanager
 def store_errors(url: URL | str) -> Iterator[None]:
-    """Within it, a fault of the database's surroundings is raised as StoreError.
+    """Raises errors of the database's disk, file or network as StoreError within its block.
 
     Faults of our own code (a broken constraint, wrong SQL) pass through as they are.
 

@@ -1,4 +1,4 @@
-"""Where the database lies, and what lies beside it."""
+"""Finds the database and the folders of its studies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def database_url(chosen: str | None) -> str:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Files of one study beside its database (in the data folder for a database server)."""
+    """Folders of one study next to its database (in the data folder for a database server)."""
 
     root: Path
     study: str

@@ -1,4 +1,4 @@
-"""What the store gives back and takes: studies, trials, their losses and evaluations.
+"""Records that the store reads and writes: studies, trials, losses and evaluations.
 
 The fields of StudyRecord, TrialRecord, StepLoss and Evaluation are the columns of `tables.py`.
 A loss that was nan or inf comes back as None.
@@ -33,7 +33,7 @@ class StudyRecord:
 
     @property
     def is_imported(self) -> bool:
-        """True where the trials were run elsewhere and imported: it holds no search."""
+        """True if the trials were run elsewhere and imported; the study is then no search."""
         return "imported" in self.spec
 
     @property
@@ -54,7 +54,7 @@ class TrialRecord:
     Attributes:
         outcome: None while the trial runs.
         retry_of: `number` of the trial of the same study that this one repeats: it was lost, or
-            stopped at a rung and begun again.
+            stopped at a rung and restarted.
         eval_loss: of the best evaluated checkpoint, at the study's cutoff; nats per token.
         eval_loss_step: optimizer step of that checkpoint.
         last_eval_loss: of the last evaluation.
@@ -156,7 +156,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What `Store.finish_trial` writes; fields as in TrialRecord."""
+    """Values that `Store.finish_trial` writes; fields as in TrialRecord."""
 
     outcome: Outcome
     eval_loss: float | None = None

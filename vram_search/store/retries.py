@@ -1,4 +1,4 @@
-"""How often a lost trial is run again."""
+"""The rule for repeating a lost trial."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def losses_in_a_row(trial: TrialRecord, trials: Iterable[TrialRecord]) -> int:
 
 
 def may_retry(trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
-    """Whether a lost trial may be run again."""
+    """Returns True if a lost trial may be run again."""
     return losses_in_a_row(trial, trials) <= MAX_RETRIES

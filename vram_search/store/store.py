@@ -1,4 +1,4 @@
-"""The record of every trial: what was tried, with which plan, and what came of it.
+"""Reads and writes the record of every trial: settings, plan and results.
 
     store = open_store(sqlite_url(path), create=True)
     study = store.create_study("demo", spec, data_hash, card, model)
@@ -101,7 +101,7 @@ class Store:
         card: dict[str, Any],
         model: dict[str, Any],
     ) -> StudyRecord:
-        """Replaces what a study is about and counts its revision up."""
+        """Replaces a study's specification and increases its revision."""
         change = (
             update(studies)
             .where(studies.c.id == study_id)
@@ -168,12 +168,12 @@ class Store:
             )
 
     def record_stage(self, trial_id: int, stage: str) -> None:
-        """Writes what a running trial is doing."""
+        """Writes the stage of a running trial."""
         with writing(self.engine) as connection:
             _change_running(connection, trial_id, stage=stage)
 
     def finish_trial(self, trial_id: int, result: TrialResult) -> None:
-        """Writes everything that came of a trial, or, when any of it is refused, nothing.
+        """Writes all results of a trial in one transaction, or nothing if any of it is refused.
 
         Raises:
             RuntimeError: the trial is finished already.
@@ -198,7 +198,7 @@ class Store:
     # Runs made elsewhere
 
     def import_trials(self, study: str, runs: Sequence[ImportedTrial]) -> list[int]:
-        """Records runs in a study of imported runs alone, which is made where it is missing.
+        """Records runs in a study for imported runs, which is created if it is missing.
 
         Returns:
             The numbers of the new trials; a run whose fingerprint the study holds adds none.
@@ -212,7 +212,7 @@ class Store:
     # Trials as recorded
 
     def forget_adapter(self, trial_id: int) -> None:
-        """Notes that a trial's adapter is not kept any more."""
+        """Records that a trial's adapter was deleted."""
         change = update(trials).where(trials.c.id == trial_id).values(adapter_path=None)
         with writing(self.engine) as connection:
             connection.execute(change)
@@ -262,7 +262,7 @@ class Store:
         return self._trials(query)
 
     def outcome_counts(self, study_id: int) -> dict[str, int]:
-        """How many trials had each outcome, 0 included, and under "running" those without."""
+        """Counts the trials of each outcome, 0 included; "running" counts those without one."""
         query = (
             select(trials.c.outcome, func.count())
             .where(trials.c.study_id == study_id)

@@ -1,4 +1,4 @@
-"""The tables of the record, as they are now; `migrations/` says how they came to be.
+"""The current tables of the record; `migrations/` holds the steps that led to them.
 
 Optuna's tables (`studies`, `trials`, ...) live in the same database, so ours begin with `vs_`.
 """

@@ -1,4 +1,4 @@
-"""Runs made elsewhere: where a trial came from, and what it is told apart by."""
+"""Adds the origin of imported runs, and the fingerprint that identifies each."""
 
 import sqlalchemy as sa
 from alembic import op
