@@ -44,7 +44,7 @@ class DryRunAnswer(Answer):
     eval_rows: int
     budget_bytes: int = Field(description="Bytes that the allocator may take on the card.")
     priors: list[PlannedAnswer] = Field(
-        description="Published configurations: those tried first, or all if no trial starts with one."
+        description="Published configurations: tried first, or all if no trial starts with one."
     )
 
 
