@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 import vram_search
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search import api
+from vram_search.answers.run import RunAnswer
 from vram_search.worker import process
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +50,10 @@ def test_examples_of_the_page_run(
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks:
         exec(compile(block, "docs/python-api.md", "exec"), names)
+    answer = names["ended"]
+    assert isinstance(answer, RunAnswer)
+    schema = json.loads((ROOT / "docs" / "schema" / "run.json").read_text(encoding="utf-8"))
+    Draft202012Validator(schema).validate(answer.as_dict())
     printed = capsys.readouterr().out
     assert "3 trials are finished" in printed
     assert "no optimizer 'adam'" in printed

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # importing `typing` takes most of this package's import time
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "GpPruner",

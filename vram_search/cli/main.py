@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from io import TextIOWrapper
@@ -71,7 +72,11 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"vram_search.cli.{MODULES.get(cmd_name, cmd_name)}")
+        gc.disable()  # imports leave no garbage: looking for it takes a fifth of their time
+        try:
+            module = importlib.import_module(f"vram_search.cli.{MODULES.get(cmd_name, cmd_name)}")
+        finally:
+            gc.enable()
         command: click.Command = module.command
         return command
 
