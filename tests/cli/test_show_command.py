@@ -164,7 +164,7 @@ def test_out_of_memory_shows_what_was_held_at_that_moment(vram_search: Cli, home
         "logits 3.00 GiB",
         "base weights 2.00 GiB",
         "= allocated 5.00 GiB",
-        "requested in vain 1.00 GiB",
+        "request that failed 1.00 GiB",
     ]
     assert "Prefer No Sysmem Fallback" in " ".join(text.split())
 

@@ -182,7 +182,7 @@ def test_trial_that_was_begun_again_is_told_so(database: Store, studies: Make) -
     database.finish_trial(stopped, TrialResult("pruned", error={"message": "stopped at a rung"}))
     database.start_trial(study.id, 4, {}, seed=1, data_hash="d1", retry_of=3)
     page = render(load_report_data(database, study), NOW)
-    assert "begun again: trial 3 was stopped too early" in page
+    assert "restarted: trial 3 was stopped too early" in page
 
 
 def test_imported_runs_are_told_by_name_and_drawn_by_their_models(

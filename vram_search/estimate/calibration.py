@@ -1,4 +1,4 @@
-"""What `vram-search calibrate` measured on a card: kept in the data folder, found by the card."""
+"""Keeps the measurements of `vram-search calibrate` in the data folder, one file per card."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Calibration(Spec):
     cublas_workspace_bytes: Measured
     cublaslt_workspace_bytes: Measured
     allocator: Literal["as expected", "differs"]
-    """Whether torch's allocator does what `estimate.allocator` simulates."""
+    """True if torch's allocator behaves as `estimate.allocator` simulates."""
     measured_over_predicted: PositiveFloat
     """Allocated bytes of the short training against their prediction with these constants."""
     notes: tuple[str, ...] = ()
-    """What to know about these figures."""
+    """Remarks about these figures."""
 
     @property
     def hardware(self) -> Hardware:
@@ -76,7 +76,7 @@ def hardware_for(card: Card) -> Hardware:
 def load_calibration(name: str, total_bytes: int) -> Calibration | None:
     """The newest calibration of this kind of card, whatever its driver and stack.
 
-    Cheap when asked again: the folder is read anew only when a file in it was replaced.
+    Cheap when asked again: the folder is read again only when a file in it was replaced.
 
     Args:
         name: NVML's, a card file's title or its slug.
@@ -117,7 +117,7 @@ def calibration_folder() -> Path:
 
 
 def card_words(name: str) -> tuple[str, ...]:
-    """What tells cards of a name apart: no vendor, memory size, memory kind or slot.
+    """The words that tell cards apart: no vendor, memory size, memory kind or slot.
 
     >>> card_words("NVIDIA A100-SXM4-80GB") == card_words("a100-80gb")
     True

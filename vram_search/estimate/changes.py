@@ -25,7 +25,7 @@ class Change:
     name: str
     """Keys and values as LLaMA-Factory spells them."""
     cost: str
-    """What it costs the user, in a few words."""
+    """The cost for the user, in a few words."""
     saved_bytes: int
     """Of the required bytes."""
     fits: bool
@@ -76,7 +76,7 @@ def changes_to_fit(workload: Workload, limit: MemoryBudget) -> list[str] | None:
 
 
 def _options(workload: Workload, card: Card) -> list[Option]:
-    """What may save bytes: what costs nothing, then precision, time, the model, the texts."""
+    """Changes that may save bytes, the cheapest first: free ones, precision, time, model, texts."""
     options = []
 
     def offer(is_open: bool, cost: str, name: str, **fields: Any) -> None:

@@ -15,7 +15,7 @@ from vram_search.spec.search_space import MAX_RANK
 CUTOFFS = range(256, 32768 + 1, 256)
 MICRO_BATCHES = range(1, 1024 + 1)
 RANKS = [2**power for power in range(MAX_RANK.bit_length())]
-"""What is tried."""
+"""The values that are tried."""
 
 
 @dataclass(frozen=True)

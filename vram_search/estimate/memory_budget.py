@@ -57,7 +57,7 @@ class MemoryBudget:
         return required_bytes * (1 + self.margin)
 
     def spare_bytes(self, required_bytes: int) -> int:
-        """What is left of the budget; below 0 where it does not fit."""
+        """Bytes left of the budget; below 0 if it does not fit."""
         return self.budget_bytes - math.ceil(self.needed_bytes(required_bytes))
 
 

@@ -33,7 +33,7 @@ class PlannedTrial:
     step_seconds: float
 
     def fits(self, budget_bytes: int, margin: float) -> bool:
-        """Whether the required bytes, raised by the margin (0.02 is 2 %), are within the budget."""
+        """True if the required bytes, raised by the margin (0.02 is 2 %), are within the budget."""
         if self.estimate.allocated_bytes * (1 + margin) > budget_bytes:
             return False  # required bytes are no fewer, and may cost a replay of the allocator
         return self.estimate.required_bytes * (1 + margin) <= budget_bytes
@@ -69,7 +69,7 @@ def plans(
         row_tokens: lengths of the training rows, uncut, in any order; without them seconds are
             those of rows that reach the cutoff.
         longest: without it bytes are those of rows that reach the cutoffs.
-        hardware: where a device plays the card; None: the card's own.
+        hardware: where a device emulates the card; None: the card's own.
 
     Raises:
         ValueError: the model lacks a LoRA module that is named.
@@ -141,7 +141,7 @@ def decide_liger(
 
 
 def liger_available(model_type: str) -> bool:
-    """Whether liger-kernel is installed and fuses this family's loss. Imports nothing."""
+    """True if liger-kernel is installed and fuses this family's loss. Imports nothing."""
     installed = all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
     return installed and family_of(model_type).liger_fuses_loss
 

@@ -36,7 +36,7 @@ FUSED_LOGIT_BYTES = 8
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What was fitted; seconds of the host unless said otherwise."""
+    """Fitted coefficients; seconds of the host unless said otherwise."""
 
     layer_launch: float
     """Per layer and pass over it."""
@@ -82,7 +82,7 @@ class Speed:
 
 
 TrialKind = tuple[bool, bool]
-"""What of a trial decides its correction: (gradient_checkpointing, fused cross entropy)."""
+"""Settings of a trial that decide its correction: gradient_checkpointing, fused cross entropy."""
 
 
 @dataclass(frozen=True)

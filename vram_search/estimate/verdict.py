@@ -1,4 +1,4 @@
-"""Whether a configuration fits a card, by how much, and what would help."""
+"""Decides if a configuration fits a card, by how much, and which changes would help."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def spare_bytes(self) -> int:
-        """What required bytes and margin leave of the budget; below 0 where it does not fit."""
+        """Bytes of the budget left by required bytes and margin; below 0 if it does not fit."""
         return self.limit.spare_bytes(self.estimate.required_bytes)
 
     @property

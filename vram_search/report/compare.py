@@ -64,7 +64,7 @@ class LossDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs, by name as (first, second), and what it did."""
+    """Differences by name as (first, second), and their effects."""
 
     first: TrialRecord
     second: TrialRecord
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """What keeps the figures from saying what they seem to say."""
+        """Reasons for caution with the figures."""
         notes = []
         if len(self.hyperparameters.keys() - {"lora_alpha"}) > 1:  # alpha follows the rank
             notes.append("several hyperparameters differ: what they did is told for all together")

@@ -27,7 +27,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP = 84, 34, 110, 92
 """Pixels of an SVG cell, and of the margin that holds titles and labels."""
 _LEGEND_WIDTH = 204
 _TITLE_LETTERS, _SUBTITLE_LETTERS = 58, 90
-"""What the picture's width holds at their sizes."""
+"""The number that fits the picture's width at their sizes."""
 
 
 class Cell(Protocol):

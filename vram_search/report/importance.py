@@ -1,4 +1,4 @@
-"""What mattered: how much of the spread of eval_loss each hyperparameter explains by itself."""
+"""Importance: the share of the spread of eval_loss that each hyperparameter explains alone."""
 
 from __future__ import annotations
 

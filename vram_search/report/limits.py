@@ -28,7 +28,7 @@ class Limits:
     seconds: float | None = None
 
     def admits(self, trial: TrialRecord) -> bool:
-        """Whether the trial, under the plan that it ran with, keeps all limits; a trial whose
+        """True if the trial, under the plan that it ran with, keeps all limits; a trial whose
         figure is unknown does not."""
         size, spent = required_bytes(trial)[0], run_seconds(trial)
         needed = needed_bytes(trial)
@@ -40,7 +40,7 @@ class Limits:
 
     @property
     def words(self) -> str:
-        """What begins with "within"; empty without a limit."""
+        """A phrase that begins with "within"; empty without a limit."""
         words = []
         if self.required_bytes is not None:
             words.append(format_bytes(self.required_bytes))
@@ -51,7 +51,7 @@ class Limits:
         return f"within {' and '.join(words)}" if words else ""
 
     def least_words(self, trials: Sequence[TrialRecord]) -> str:
-        """What complete trials need at least, of what is limited; empty where that is unknown."""
+        """The least that complete trials need of each limited quantity; empty if unknown."""
         words = []
         sized = [(size, t.number) for t in trials if (size := self._size(t)) is not None]
         if sized and (self.required_bytes is not None or self.budget_bytes is not None):
@@ -62,7 +62,7 @@ class Limits:
         return " and ".join(words)
 
     def _size(self, trial: TrialRecord) -> float | None:
-        """What a limit of bytes is compared with: a card's counts the margin of a prediction."""
+        """The bytes that a limit is compared with: a card's counts the margin of a prediction."""
         return required_bytes(trial)[0] if self.budget_bytes is None else needed_bytes(trial)
 
     def as_dict(self) -> dict[str, Any]:

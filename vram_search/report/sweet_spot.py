@@ -32,7 +32,7 @@ class Contender:
 
     @property
     def is_within(self) -> bool:
-        """Whether the difference is at most one standard error; unknown counts as 0."""
+        """True if the difference is at most one standard error; unknown counts as 0."""
         return self.difference <= (self.standard_error or 0.0)
 
 

@@ -74,7 +74,7 @@ def _begun_again(trials: Sequence[TrialFields]) -> list[str]:
     """Says of rows that are alike which was stopped; a lost trial's outcome says it already."""
     stopped = {trial.number for trial in trials if trial.outcome == "pruned"}
     pairs = [f"{t.retry_of} as {t.number}" for t in trials if t.retry_of in stopped]
-    return [f"stopped too early and begun again: {', '.join(pairs)}"] if pairs else []
+    return [f"stopped too early and restarted: {', '.join(pairs)}"] if pairs else []
 
 
 def _gib(trial: TrialFields) -> str:

@@ -35,7 +35,7 @@ def byte_lines(study: StudyFields, trial: TrialFields) -> list[str]:
 
 
 def oom_lines(error: Mapping[str, Any]) -> list[str]:
-    """What was allocated when memory ran out, largest first; nothing where that is unknown."""
+    """The parts allocated when memory ran out, largest first; empty if unknown."""
     parts = error.get("parts")
     if not parts:
         return []
@@ -44,7 +44,7 @@ def oom_lines(error: Mapping[str, Any]) -> list[str]:
         lines.append(f"    {_words(name):<35}{format_bytes(size):>12}")
     lines.append(f"    {'= allocated':<35}{format_bytes(sum(parts.values())):>12}")
     if error.get("requested_bytes"):
-        lines.append(f"    {'requested in vain':<35}{format_bytes(error['requested_bytes']):>12}")
+        lines.append(f"    {'request that failed':<35}{format_bytes(error['requested_bytes']):>12}")
     return lines
 
 

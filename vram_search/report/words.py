@@ -108,18 +108,18 @@ def plan_words(plan: dict[str, Any] | None) -> str:
 
 
 def repeat_words(trial: TrialFields, earlier: TrialFields | None) -> str:
-    """What a trial with the point of an earlier one repeats; empty where it repeats none."""
+    """The trial that a trial repeats, in words; empty if it repeats none."""
     if trial.retry_of is None:
         return ""
     if earlier is None:
         return f"repeats trial {trial.retry_of}"
     if earlier.outcome == "lost":
         return f"repeats trial {earlier.number}, which was lost"
-    return f"begun again: trial {earlier.number} was stopped too early"
+    return f"restarted: trial {earlier.number} was stopped too early"
 
 
 def error_words(trial: TrialFields) -> str:
-    """What went wrong, in one line; empty where nothing did."""
+    """The error of a trial in one line; empty if it had none."""
     if not trial.error:
         return ""
     where = f"in {trial.error['stage']}: " if trial.error.get("stage") else ""

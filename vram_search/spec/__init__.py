@@ -1,4 +1,4 @@
-"""What a person writes: studies, spaces, plans, cards, model shapes. Pure data, validated.
+"""Specifications that a person writes: studies, spaces, plans, cards, model shapes. Validated.
 
 A name's module is imported when the name is first asked for (PEP 562): a model's shape needs no
 pydantic, which takes 0.1 s to load.

@@ -1,4 +1,4 @@
-"""What every part of a study file is: frozen, typed, unknown keys refused."""
+"""The base of every part of a study file: frozen, typed, unknown keys refused."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def matching_cards(text: str) -> list[str]:
 
 
 def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
-    """Returns the fields of the shipped card that a device is; None where none is shipped.
+    """Returns the fields of the shipped card that a device is; None if no such card is shipped.
 
     Args:
         name: as NVML names the device.

@@ -172,7 +172,7 @@ def matching_files(pattern: str) -> list[Path]:
 
 
 def has_known_suffix(name: str) -> bool:
-    """Whether a name ends as a data file's, packed or not."""
+    """True if a name ends like a data file's, compressed or not."""
     for packed in PACKED:
         name = name.removesuffix(packed)
     return name.endswith(SUFFIXES)

@@ -22,7 +22,7 @@ class Experts:
 def read_experts(
     fields: ConfigFields, hidden: int, intermediate: int, layers: int
 ) -> Experts | None:
-    """What a config.json says of experts; None where it names fewer than two.
+    """The experts in a config.json; None if it names fewer than two.
 
     Sources: transformers `models/mixtral/modeling_mixtral.py` (`MixtralExperts`),
     `qwen2_moe/modeling_qwen2_moe.py` (`Qwen2MoeSparseMoeBlock`, `Qwen2MoeDecoderLayer`),

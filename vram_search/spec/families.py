@@ -1,4 +1,4 @@
-"""What a model_type's code fixes beside its config.json: projections, norms, biases, windows.
+"""Facts that a model_type's code fixes besides its config.json: projections, norms, biases.
 
 Read from transformers 5.23 `models/*/configuration_*.py` (defaults, layer types) and
 `modeling_*.py` (the rest), and compared with the classes themselves by

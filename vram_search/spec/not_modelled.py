@@ -59,7 +59,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "xglm": _OLDER,
     "youtu": (_LATENT,),
 }
-"""What keeps a known family from being modelled."""
+"""Reasons why a known family is not modelled."""
 
 _HYBRIDS = frozenset(
     {

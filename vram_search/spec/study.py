@@ -112,7 +112,7 @@ class ModelSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """What all trials share; names as in transformers' TrainingArguments."""
+    """Settings that all trials share; names as in transformers' TrainingArguments."""
 
     num_train_epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = Field(
         default=None, description="length of a trial; 3 where max_steps is not given either"
@@ -169,7 +169,7 @@ class BudgetSpec(Spec):
     trials: Count | None = Field(default=None, description="finished trials in the study")
     hours: PositiveFloat | None = Field(default=None, description="hours of one run")
     stop_early: Flag = Field(
-        default=True, description="stop when no better eval_loss is to be expected (strategy gp)"
+        default=True, description="stop when no better eval_loss is expected (strategy gp)"
     )
 
 
@@ -240,7 +240,7 @@ class StudySpec(Spec):
         return self.search_space.model_copy(update={"lora_alpha": pinned})
 
     def identity(self) -> dict[str, Any]:
-        """What makes this search what it is, flat: "search_space.lora_rank" -> [8, 16].
+        """The settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
 
         Budget, strategy and database may change between runs of one study; paths count by their
         name, since the rows are held by their hash.

@@ -90,14 +90,14 @@ def test_stopped_trial_that_began_again_is_not_called_lost(ask: Ask, search: Sea
     search.add("pruned", evaluations=curve(1.9, 1.5))
     search.add(evaluations=curve(1.9, 1.5, 1.0), retry_of=0)
     search.add("lost", loss=None, retry_of=0, error={"stage": "train", "step": 9})
-    again = "begun again: trial 0 was stopped too early"
-    assert "begun again, since it was stopped too early: trial 1" in ask("why", 0).words
+    again = "restarted: trial 0 was stopped too early"
+    assert "restarted, since it was stopped too early: trial 1" in ask("why", 0).words
     for trial in (1, 2):
         assert again in ask("why", trial).words
         assert again in ask("show", trial).words
     assert ask("why", 2, "--json").json["figures"]["lost_in_a_row"] == 1
-    assert "stopped too early and begun again: 0 as 1, 0 as 2" in ask("top", "--all").words
-    assert "begun again" not in ask("top").words, "the stopped one is not in the table"
+    assert "stopped too early and restarted: 0 as 1, 0 as 2" in ask("top", "--all").words
+    assert "restarted" not in ask("top").words, "the stopped one is not in the table"
 
 
 def test_pruned_for_a_loss_that_was_no_number(ask: Ask, search: Search) -> None:
@@ -142,7 +142,7 @@ def test_out_of_memory_is_told_with_what_was_held_and_predicted(ask: Ask, search
     words = ask("why", 0).words
     assert "trial 0 ran out of memory, in stage train at step 2 of 54" in words
     assert "the batch had 4 rows, the longest of 384 tokens" in words
-    assert "594 MiB were asked for in vain" in words
+    assert "594 MiB could not be allocated" in words
     assert "9.00 GiB were allocated then, the largest: other 7.00 GiB" in words
     assert "9.09 GiB with the margin of 1.0%; 932 MiB within the budget of 10.00 GiB" in words
     assert "faster plans had run out of memory before, in 1 min 3 s" in words

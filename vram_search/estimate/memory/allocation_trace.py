@@ -77,9 +77,9 @@ class Sizes:
     tokens: int
     layers: int
     small_bytes: int
-    """What the small pool holds on top of the base: adapter and states."""
+    """Bytes in the small pool besides the base: adapter and states."""
     small_cached_bytes: int
-    """What it holds at times: gradients, and autocast's copies."""
+    """Bytes in it at times: gradients, and autocast's copies."""
     large_adapter: int
     """Of one layer: the adapter's tensors that are in the large pool; its gradients too."""
     large_states: int
@@ -186,7 +186,7 @@ class _Replay:
             free(block)
 
     def _whole(self, number: int) -> bool:
-        """Whether a layer's backward pass is played, or only what it releases."""
+        """True: a layer's whole backward pass is replayed. False: only its releases."""
         return number in (0, self.sizes.layers - 1)
 
     def _loss(self, normed: Block, *, first: bool) -> Block:

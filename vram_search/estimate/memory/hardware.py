@@ -1,4 +1,4 @@
-"""What a card and its software stack add to the bytes of a training."""
+"""Bytes that a card and its software stack add to a training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Hardware:
     """Bytes outside the training's own tensors."""
 
     context_bytes: int = H200_CONTEXT
-    """What the process holds outside torch's allocator: CUDA context and loaded kernels."""
+    """Bytes of the process outside torch's allocator: CUDA context and loaded kernels."""
     cublas_workspace_bytes: int = CUBLAS_WORKSPACE_DATACENTER
     """One for each thread that multiplies: forward and backward."""
     cublaslt_workspace_bytes: int = CUBLASLT_WORKSPACE
@@ -35,7 +35,7 @@ class Hardware:
         return cls(card.context_bytes).on(card.compute_capability)
 
     def on(self, compute_capability: str) -> Self:
-        """The same where a device of this compute capability plays the card: what a training
+        """The same where a device of this compute capability emulates the card: what a training
         allocates for cuBLAS is then the device's."""
         datacenter = compute_capability.split(".")[0] in ("9", "10")
         workspace = CUBLAS_WORKSPACE_DATACENTER if datacenter else CUBLAS_WORKSPACE

@@ -28,7 +28,7 @@ from vram_search.spec.shape import Linear, ModelShape
 
 @dataclass(frozen=True)
 class LayerSetup:
-    """What decides a layer's bytes per token."""
+    """The settings that decide a layer's bytes per token."""
 
     shape: ModelShape
     lora_modules: frozenset[str]
@@ -58,7 +58,7 @@ class LayerBytes:
     """As `saved`, in the first layer, whose input is the embedding and needs no gradient."""
     saves_first_input: bool
     kept_without_gradients: tuple[Bytes, ...]
-    """What a checkpointed forward keeps nevertheless (bitsandbytes' 8-bit state)."""
+    """Bytes that a checkpointed forward keeps nevertheless (bitsandbytes' 8-bit state)."""
     forward: tuple[LiveBytes, ...]
     """Moments of the forward pass that saves; saved tensors included, as in the other two."""
     recomputed: tuple[LiveBytes, ...]
@@ -298,7 +298,7 @@ class _Runner:
         return self._experts(x) if self.setup.shape.expert_parameters else self._gated(x)
 
     def _experts(self, x: Tensor) -> Tensor:
-        """What the experts of one token do together; their weights are bf16 and no targets."""
+        """The work of the experts of one token together; their weights are bf16 and no targets."""
         shape = self.setup.shape
         width = shape.intermediate_size
         pair = self.tape.run((self._narrow(x, shape.hidden_size),), 2 * width, BF16)

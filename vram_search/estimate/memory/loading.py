@@ -1,4 +1,4 @@
-"""What loading leaves behind: the base model's blocks, and the gaps between them.
+"""The blocks that loading leaves: the base model's, and the gaps between them.
 
 A block that was cut from a larger free one keeps a remainder of up to 1 MiB, so that the same
 weights take 2 % more or less by the order of their loading. Sources: transformers

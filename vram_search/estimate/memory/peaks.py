@@ -58,7 +58,7 @@ def attentions(workload: Workload) -> dict[str, int]:
 
 
 def layer_setup(workload: Workload, attention: str) -> LayerSetup:
-    """What decides a layer's bytes in this training."""
+    """The settings that decide a layer's bytes in this training."""
     return LayerSetup(
         shape=workload.shape,
         lora_modules=frozenset(workload.lora_modules),
@@ -93,7 +93,7 @@ def moments(workload: Workload) -> dict[str, Parts]:
 
 
 def _saved_bytes(workload: Workload, kinds: list[tuple[LayerBytes, int]]) -> float:
-    """What is kept for the backward pass once the forward pass is through."""
+    """Bytes kept for the backward pass once the forward pass is through."""
     shape, element = workload.shape, hidden_element(workload)
     state = element * shape.hidden_size * workload.tokens
     last_norm = _last_norm_bytes(workload)
@@ -111,7 +111,7 @@ def _saved_bytes(workload: Workload, kinds: list[tuple[LayerBytes, int]]) -> flo
 
 
 def _last_norm_bytes(workload: Workload) -> int:
-    """What the norm behind the last layer saves: its input, widened unless Liger computes it."""
+    """Bytes that the norm after the last layer saves: its input, in fp32 without Liger."""
     element = hidden_element(workload) if workload.fused_linear_cross_entropy else FP32
     return element * workload.shape.hidden_size * workload.tokens
 

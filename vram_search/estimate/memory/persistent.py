@@ -67,7 +67,7 @@ def base_bytes(
 
 
 def upcast_bytes(workload: Workload) -> int:
-    """What fp32 in place of 16 bits adds: everything that is not quantised."""
+    """Bytes that fp32 in place of 16 bits adds: everything that is not quantised."""
     if not workload.prepare_for_kbit_training:
         return 0
     shape, expandable = workload.shape, workload.expandable_segments

@@ -86,7 +86,7 @@ class Estimate:
 
     @property
     def process_bytes(self) -> int:
-        """What NVML shows for the process on a roomy card: reserved + the card's context."""
+        """Bytes that NVML shows for the process on a roomy card: reserved + the card's context."""
         return self.reserved_bytes + self.hardware.context_bytes
 
     @property

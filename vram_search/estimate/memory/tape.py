@@ -55,7 +55,7 @@ class Operation:
     in_place: bool
     """Backward writes the inputs' gradients over what was saved."""
     holds: tuple[Tensor, ...]
-    """What Python's frames keep until this operation has run."""
+    """Bytes that Python's frames keep until this operation has run."""
     passes_gradient: bool
     """The output's gradient becomes that of each input of the same element size, as it is."""
 
@@ -71,7 +71,7 @@ class Tape:
 
     operations: list[Operation] = field(default_factory=list)
     leaks: list[Tensor] = field(default_factory=list)
-    """What stays alive between forward and backward although nothing is saved for it."""
+    """Bytes that stay alive between forward and backward although nothing is saved for it."""
 
     def run(
         self,

@@ -141,7 +141,7 @@ def _adapter(keys: RecipeKeys, needs_more: list[str]) -> str:
 def _quantization(keys: RecipeKeys, adapter: str, model: RecipeModel, notes: list[str]) -> str:
     in_4bit, in_8bit = keys.flag("load_in_4bit"), keys.flag("load_in_8bit")
     if in_4bit and in_8bit:
-        raise keys.refused("load_in_8bit", "stands beside load_in_4bit", "keep one of them")
+        raise keys.refused("load_in_8bit", "stands together with load_in_4bit", "keep one of them")
     if adapter == "qlora" and not in_4bit and not model.checkpoint:
         raise keys.refused("adapter", "needs load_in_4bit: true", "set it, or write adapter: lora")
     if not in_4bit and not in_8bit:
@@ -169,7 +169,7 @@ def _modules(
 
 
 def _fused_losses(keys: RecipeKeys, notes: list[str]) -> tuple[bool, bool]:
-    """Whether Liger's fused loss and Cut Cross Entropy run.
+    """Tells if Liger's fused loss and Cut Cross Entropy run.
 
     Liger's needs its plugin and its key (`integrations/liger/plugin.py`); the plugin of Cut Cross
     Entropy switches it on alone (`integrations/cut_cross_entropy/args.py`).

@@ -41,7 +41,7 @@ def load_recipe(path: Path) -> Recipe:
     tool = tool_of(values)
     if tool is None and {"base_model", "model_name_or_path"} <= set(values):
         raise InputError(
-            f"{path}: base_model: stands beside model_name_or_path",
+            f"{path}: base_model: stands together with model_name_or_path",
             "keep the key of the tool that trains",
         )
     if tool not in READERS:

@@ -36,7 +36,7 @@ PART_STYLES = {
 }
 _OTHER_STYLE = 8
 MOST_TRIALS = 5
-"""Whose parts are drawn."""
+"""The trials whose parts are drawn."""
 FAR = 2.0
 """A limit above this multiple of the largest bar is named, not drawn."""
 _BAR, _LABEL = 20, 17

@@ -1,4 +1,4 @@
-"""What a report is made of, read from the store once."""
+"""The data of a report, read from the store once."""
 
 from __future__ import annotations
 

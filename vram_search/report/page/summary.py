@@ -24,7 +24,7 @@ def headline(data: ReportData) -> list[Fact]:
 
 
 def summary_rows(data: ReportData) -> list[Fact]:
-    """What was searched, on what, and what came of it."""
+    """The search, its data and card, and its results."""
     study, counts = data.study, _counts(data)
     facts = [
         ("model", _model_words(data)),

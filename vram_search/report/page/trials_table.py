@@ -20,7 +20,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Shown text and the value it is sorted by; None is unknown and sorts last."""
+    """Shown text and the value it is sorted by; None (unknown) sorts last."""
 
     words: str
     value: float | str | None

@@ -1,4 +1,4 @@
-"""What `why` is asked about: a trial with what is recorded beside it."""
+"""The evidence for `why`: a trial and the records that explain it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Facts = tuple[list[str], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is recorded about a trial and those beside it.
+    """The records of a trial and of the trials it is compared with.
 
     Attributes:
         trials: of the study, this one included.

@@ -113,7 +113,7 @@ def _diverged(evidence: Evidence) -> Facts:
 
 
 def _lost(evidence: Evidence) -> Facts:
-    """What repeats it, or why nothing does."""
+    """The trial that repeats it, or the reason why none does."""
     trial = evidence.trial
     if trial.provenance is not None:
         return [], {}

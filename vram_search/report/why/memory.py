@@ -25,7 +25,7 @@ def infeasible_facts(trial: TrialRecord) -> Facts:
 
 
 def oom_facts(trial: TrialRecord) -> Facts:
-    """What was asked for and held when memory ran out, beside what was predicted."""
+    """Bytes requested and held when memory ran out, and the predicted bytes."""
     error = trial.error or {}
     facts, figures = _held(error)
     if taken := error.get("others_took_bytes"):
@@ -55,7 +55,7 @@ def _held(error: Mapping[str, Any]) -> Facts:
         facts.append(f"the batch had {shape[0]} rows, the longest of {shape[1]} tokens")
         figures["batch_shape"] = shape
     if requested := error.get("requested_bytes"):
-        facts.append(f"{format_bytes(requested)} were asked for in vain")
+        facts.append(f"{format_bytes(requested)} could not be allocated")
         figures["requested_bytes"] = requested
     if parts := error.get("parts"):
         allocated = sum(parts.values())

@@ -16,7 +16,7 @@ def pruned_facts(evidence: Evidence) -> Facts:
     its configuration."""
     facts, figures = _at_its_rung(evidence)
     for later in evidence.repeats:
-        facts.append(f"begun again, since it was stopped too early: trial {later.number}")
+        facts.append(f"restarted, since it was stopped too early: trial {later.number}")
         figures["begun_again_by"] = later.number
     return facts, figures
 
