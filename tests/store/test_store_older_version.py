@@ -32,11 +32,16 @@ def trials(vram_search: VramSearch, study: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "command", ["best", "top", "show 2", "why 3", "compare 1 2", "pareto", "report"]
+    "command", ["best", "top", "show 2", "why 3", "compare 1 2", "pareto", "report -o page.html"]
 )
 def test_questions_about_an_older_study_are_answered(
-    older_database: Path, vram_search: VramSearch, command: str
+    older_database: Path,
+    vram_search: VramSearch,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     done = vram_search(*command.split(), "--study", "tiny")
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout

@@ -104,7 +104,7 @@ def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
         return None
     for path in (Path(name).expanduser(), *([beside / name] if beside else [])):
         try:
-            if path.is_file() or (path / "config.json").is_file():
+            if (path.suffix == ".json" and path.is_file()) or (path / "config.json").is_file():
                 return FoundModel(path, "folder")
             if path.is_dir() and not _HUB_NAME.fullmatch(name):
                 raise InputError(f"{path / 'config.json'}: no such file", "give a model's folder")
