@@ -19,15 +19,18 @@ import pytest
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from vram_search.cli.main import main
 from vram_search.errors import InputError
 from vram_search.store import open_store, sqlite_url
 from vram_search.train.tokenizer import byte_tokenizer
 from vram_search.units import GIB
 from vram_search.verify import Recorded, ToolEnvironment
 from vram_search.verify import verify as verify_trial
-from vram_search.verify.verify import overrides_for
+from vram_search.verify.recorded_rows import RecordedRows
+from vram_search.verify.verify import _TOOL_ROWS, overrides_for
 
-pytestmark = pytest.mark.slow
+VERIFY: Any = sys.modules[overrides_for.__module__]
+"""The module; its name in the package is that of its function."""
 STAND_IN = Path(__file__).parent / "stand_in"
 STUDY = {
     "study": "tiny",
@@ -79,24 +82,67 @@ def vram_search(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "vram_search", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def verified(
+    searched: Path, python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """The command with nothing replaced, and its folder. The tool's log says what the record says,
+    its eval_loss 0.005 more."""
+    folder = tmp_path_factory.mktemp("verified")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("STAND_IN", "")
+        patched.setenv("STAND_IN_LOG", str(folder / "log.jsonl"))
+        (folder / "log.jsonl").write_text(tool_log(searched, more_loss=0.005))
+        done = vram_search(*command(searched, python, folder / "run"), "--json")
+    return done, folder / "run"
+
+
+def command(searched: Path, python: Path, folder: Path) -> tuple[object, ...]:
+    return (
+        *("verify", "best", "--with", "llama-factory", "--python", python),
+        *("--database", searched / "v.db", "-o", folder),
     )
 
 
 @pytest.fixture
-def verify(
-    searched: Path, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command; the tool's log says what the record says, its eval_loss so much more."""
+def our_answer_at_hand(verified: tuple[object, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kept adapter was evaluated once, by `verified`; its losses are the same each time."""
+    answer = RecordedRows.model_validate_json((verified[1] / "rows.record.json").read_bytes())
+    monkeypatch.setattr(VERIFY, "_ask_ourselves", lambda *question: answer)
 
-    def run(*options: str, more_loss: float = 0.0, behaviour: str = "") -> Any:
+
+@pytest.fixture
+def tool_rows_at_hand(verified: tuple[object, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in encoded the export's rows once, for `verified`."""
+    rows = _TOOL_ROWS.validate_json((verified[1] / "rows.tool.json").read_bytes())
+    monkeypatch.setattr(VERIFY._Run, "encode_rows", lambda run: rows)
+
+
+@pytest.fixture
+def verify(
+    searched: Path,
+    python: Path,
+    tmp_path: Path,
+    our_answer_at_hand: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command in this process; the tool's eval_loss is so much more than the record's."""
+
+    def run(more_loss: float = 0.0, behaviour: str = "") -> subprocess.CompletedProcess[str]:
         monkeypatch.setenv("STAND_IN", behaviour)
         monkeypatch.setenv("STAND_IN_LOG", str(tmp_path / "log.jsonl"))
         (tmp_path / "log.jsonl").write_text(tool_log(searched, more_loss))
-        return vram_search(
-            *("verify", "best", "--with", "llama-factory", "--python", python),
-            *("--database", searched / "v.db", "-o", tmp_path / "run", *options),
-        )
+        arguments = [str(part) for part in command(searched, python, tmp_path / "run")]
+        monkeypatch.setattr(sys, "argv", ["vram-search", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
 
     return run
 
@@ -160,9 +206,9 @@ def test_a_trial_without_a_record_to_compare_is_refused_before_the_tool_is_looke
 
 
 def test_a_tool_that_does_the_same_agrees(
-    verify: Callable[..., subprocess.CompletedProcess[str]],
+    verified: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    done = verify("--json", more_loss=0.005)
+    done, _ = verified
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     checks = {check["name"]: check for check in found["checks"]}
@@ -188,7 +234,7 @@ def test_another_loss_mask_and_another_eval_loss_are_disagreements(
 
 
 def test_a_training_that_fails_shows_the_end_of_its_log(
-    verify: Callable[..., subprocess.CompletedProcess[str]],
+    verify: Callable[..., subprocess.CompletedProcess[str]], tool_rows_at_hand: None
 ) -> None:
     done = verify(behaviour="fails")
     assert done.returncode == 1
@@ -201,6 +247,8 @@ def test_a_peak_measured_on_a_gpu_is_compared_with_the_tools_log(
     python: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    our_answer_at_hand: None,
+    tool_rows_at_hand: None,
     peak_gib: float,
     agrees: bool,
 ) -> None:
