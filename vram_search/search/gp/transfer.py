@@ -86,7 +86,7 @@ def tasks(
             factor = (experience.hidden_size / hidden_size) ** LEARNING_RATE_EXPONENT
         frame = Frame(max(point.cutoff_len for point in points), factor)
         losses = without_tail(np.log([loss for _, loss in known]))
-        if losses.std() > 1e-9:  # less is rounding: all losses are equal
+        if losses.std() > 1e-12:  # less is rounding: all losses are equal
             standard = (losses - losses.mean()) / losses.std()
             found.append(Task(features(points, frame, dimensions), standard))
     return [_thinned(task, MOST_TRIALS // len(found)) for task in found]
