@@ -62,7 +62,7 @@ def info_source(folder: Path, name: str) -> Source:
     """The data set of that name.
 
     Raises:
-        InputError: it is not in the file, has no rows that can be had, or holds preferences.
+        InputError: it is not in the file, has no rows that can be loaded, or holds preferences.
         FaultyFileError: its entry has keys or values that LLaMA-Factory does not know.
     """
     known = load_info(folder)

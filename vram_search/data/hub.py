@@ -79,7 +79,7 @@ def _explained(name: str) -> Iterator[None]:
     except (ConnectionError, FileNotFoundError) as error:
         # datasets: DatasetNotFoundError, OfflineModeIsEnabled; requests: its own ConnectionError
         raise InputError(
-            f"{name}: neither a file here nor a data set that can be had now "
+            f"{name}: neither a file here nor a data set that can be loaded now "
             f"({_first_line(error)})",
             "go online once, or give a downloaded file or a folder of `save_to_disk`",
         ) from None

@@ -28,7 +28,7 @@ _DROPPED = frozenset(
 )
 _PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
 _SIZE = re.compile(r"(?<![a-z0-9])(\d{1,3}) ?(?:gb|gib|g)\b")
-_GLUED = re.compile(r"(?<=\d)(?=(?:ti|super|laptop)\b)|(?<=tx)(?=\d{4})|(?<=\d)(?=tis?uper\b)")
+_GLUED = re.compile(r"(?<=\d)(?=(?:ti|super|laptop)\b)|(?<=tx)(?=\d{4})")
 _SAME_TOTAL = 0.02
 """Two cards of one name are the same if their total bytes differ by less."""
 
