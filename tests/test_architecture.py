@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"errors", "units", "resources"},
     "protocol": {"spec"},
     "search": {"errors", "units", "spec", "store"},
-    "train": {"errors", "units", "spec", "data", "protocol"},
+    "train": {"errors", "units", "spec", "data", "protocol", "tools"},
     "worker": BELOW_WORKER,
     "export": {
         "errors",

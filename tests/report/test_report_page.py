@@ -173,7 +173,7 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     page = Page(text)
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
     assert outcomes == ["running", "complete", "complete"]
-    assert "lora_rank 8; VRAM unknown" in text
+    assert "? r8 a?, cutoff ?, batch ?, lr ?, ?; VRAM unknown" in text
 
 
 def test_trial_that_was_begun_again_is_told_so(database: Store, studies: Make) -> None:

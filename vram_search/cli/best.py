@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from vram_search.answers.best import BestAnswer
@@ -22,6 +24,7 @@ from vram_search.report.words import (
     plan_words,
     wrapped,
 )
+from vram_search.spec.hyperparameters import DIMENSIONS, MAIN, OTHERS
 from vram_search.units import format_bytes, format_duration
 
 
@@ -91,17 +94,30 @@ def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:
         said = f"  hyperparameters  {hyperparameter_words(hp)}"
         return [*lines, said, *provenance_lines(trial.provenance)]
     lines += [
-        f"  learning_rate  {hp['learning_rate']:.3e}",
-        *_field("lora", f"{hp['lora_target']}, rank {hp['lora_rank']}, alpha {hp['lora_alpha']}"),
-        f"  cutoff_len     {hp['cutoff_len']}",
-        *_field("batch_size", f"{hp['batch_size']} ({plan_words(trial.plan)})"),
-        f"  optim          {hp['optim']}",
+        *_hyperparameter_lines(hp),
+        *_field("plan", plan_words(trial.plan)),
         *_field("peak VRAM", peak_words(trial, study)),
     ]
     if trial.bits_per_byte is not None:
         lines.append(f"  bits per byte  {trial.bits_per_byte:.4f}")
     if trial.adapter_path is not None:
         lines.append(f"  adapter        {trial.adapter_path}")
+    return lines
+
+
+def _hyperparameter_lines(hp: dict[str, Any]) -> list[str]:
+    """A line each, but for the adapter's settings, which share one."""
+    adapter = (d for d in DIMENSIONS if d.group == "adapter" and d.value_in(hp) != d.default)
+    said = ", ".join(
+        d.shown(d.value_in(hp)) if d.kind == "categorical" else f"{d.heading} {d.value_in(hp)}"
+        for d in adapter
+    )
+    lines = _field("lora", said)
+    for dimension in (*MAIN, *OTHERS):
+        value = dimension.value_in(hp)
+        if dimension.group == "training" and value != dimension.default:
+            is_rate = dimension.kind == "log"
+            lines += _field(dimension.name, f"{value:.3e}" if is_rate else str(value))
     return lines
 
 

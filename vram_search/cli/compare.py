@@ -124,7 +124,9 @@ def _setting_lines(name: str, pair: Pair, names: Sequence[str]) -> list[str]:
 def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.3e}" if isinstance(value, float) else known_cell(value)
+    if isinstance(value, float):
+        return f"{value:.3e}" if 0 < value < 0.01 else f"{value:g}"
+    return known_cell(value)
 
 
 def _loss_lines(loss: LossAnswer | None) -> list[str]:

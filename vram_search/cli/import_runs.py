@@ -9,13 +9,39 @@ import click
 
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
+from vram_search.spec.hyperparameters import DIMENSIONS
 
 DEFAULT_STUDY = "imported"
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """As `spec.StudySpec` has it, which would load pydantic."""
 
 
-@click.command("import", short_help="Take in runs made elsewhere.")
+_HELP = """Imports runs of LLaMA-Factory, Axolotl or a plain Trainer, or a table.
+
+PATH is a run's output folder (complete or not), a folder of such folders, or a CSV file. Values
+that a run's files do not hold stay unknown. Importing again adds only what is new. If one run
+is malformed, nothing is imported. Imported runs never mix with a search: they are kept in a
+study of their own, which cannot be run. training_args.bin is never read.
+
+A CSV file has one run a row under a header with the columns run and outcome (complete, pruned,
+oom, infeasible, diverged, lost) and any of model_name_or_path, eval_loss, train_loss,
+steps_done, steps_total, per_device_train_batch_size, gradient_accumulation_steps, seed,
+train_runtime (seconds), trainable_parameters, adapter_bytes, reserved_bytes, vram_bytes
+("3.1 GB", counter unknown), device, source, note, {hyperparameters}. An empty cell is unknown.
+
+\b
+Examples:
+  vram-search import saves/Qwen2.5-3B/lora/my-run
+  vram-search import saves/Qwen2.5-3B/lora --study before-the-search
+  vram-search import studies/td-010/experiments.csv --study td-010-report
+"""
+
+
+@click.command(
+    "import",
+    short_help="Take in runs made elsewhere.",
+    help=_HELP.format(hyperparameters=", ".join(one.name for one in DIMENSIONS)),
+)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--study",
@@ -27,26 +53,6 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 @database_option
 @json_option
 def command(path: Path, study: str, database: str | None, as_json: bool) -> None:
-    """Imports runs of LLaMA-Factory, Axolotl or a plain Trainer, or a table.
-
-    PATH is a run's output folder (complete or not), a folder of such folders, or a CSV file. Values
-    that a run's files do not hold stay unknown. Importing again adds only what is new. If one run
-    is malformed, nothing is imported. Imported runs never mix with a search: they are kept in a
-    study of their own, which cannot be run. training_args.bin is never read.
-
-    A CSV file has one run a row under a header with the columns run and outcome (complete, pruned,
-    oom, infeasible, diverged, lost) and any of model_name_or_path, eval_loss, train_loss,
-    steps_done, steps_total, optim, lora_target, lora_rank, lora_alpha, cutoff_len,
-    per_device_train_batch_size, gradient_accumulation_steps, batch_size, learning_rate, seed,
-    train_runtime (seconds), trainable_parameters, adapter_bytes, reserved_bytes, vram_bytes
-    ("3.1 GB", counter unknown), device, source, note. An empty cell is unknown.
-
-    \b
-    Examples:
-      vram-search import saves/Qwen2.5-3B/lora/my-run
-      vram-search import saves/Qwen2.5-3B/lora --study before-the-search
-      vram-search import studies/td-010/experiments.csv --study td-010-report
-    """
     from vram_search.importing.load import load_runs
     from vram_search.store import open_store
     from vram_search.store.location import database_url

@@ -16,9 +16,10 @@ from vram_search.estimate import PlannedTrial
 from vram_search.gpu import GpuSample
 from vram_search.protocol import AnyEvent, Evaluated, Probed, Ready, Stage, Step
 from vram_search.report.figures import run_seconds
-from vram_search.report.words import error_words, loss_cell, peak_cell
+from vram_search.report.words import error_words, hyperparameter_words, loss_cell, peak_cell
 from vram_search.search import Proposal
 from vram_search.spec import StudySpec
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord
 from vram_search.store.faults import describe
 from vram_search.units import format_bytes, format_duration
@@ -116,11 +117,9 @@ class PlainView(Progress):
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         super().trial_started(proposal, planned)
-        hp = proposal.hyperparameters
+        said = hyperparameter_words(proposal.hyperparameters.model_dump())
         self.note(
-            f"trial {proposal.number}: {hp.lora_target} r{hp.lora_rank} cutoff {hp.cutoff_len} "
-            f"batch {hp.batch_size} lr {hp.learning_rate:.1e} {hp.optim}; "
-            f"plan {planned.plan.label}, {self.memory_words}"
+            f"trial {proposal.number}: {said}; plan {planned.plan.label}, {self.memory_words}"
         )
 
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
@@ -165,6 +164,7 @@ class LiveView(Progress):
     def __init__(self, study: StudySpec, stop: StopRule, url: str, console: Console) -> None:
         super().__init__(study, stop, url)
         self._console = console
+        self._searched = list(filter(study.space.is_searched, DIMENSIONS))
         self._live = Live(
             console=console, get_renderable=self._draw, refresh_per_second=4, transient=True
         )
@@ -213,8 +213,7 @@ class LiveView(Progress):
                 str(trial.number),
                 str(trial.outcome),
                 loss_cell(trial.eval_loss),
-                f"{hp['lora_target']} r{hp['lora_rank']} {hp['cutoff_len']}x{hp['batch_size']} "
-                f"{hp['learning_rate']:.1e}",
+                " ".join(one.in_words(one.value_in(hp)) for one in self._searched),
                 peak_cell(trial),
                 format_duration(run_seconds(trial)),
             )
@@ -223,11 +222,8 @@ class LiveView(Progress):
     def _current(self) -> list[str]:
         if self.proposal is None or self.planned is None:
             return ["choosing the next trial ..."]
-        hp = self.proposal.hyperparameters
-        head = (
-            f"trial {self.proposal.number}: {hp.lora_target} r{hp.lora_rank}, cutoff "
-            f"{hp.cutoff_len}, batch {hp.batch_size}, lr {hp.learning_rate:.1e}, {hp.optim}"
-        )
+        said = hyperparameter_words(self.proposal.hyperparameters.model_dump())
+        head = f"trial {self.proposal.number}: {said}"
         running = format_duration(time.time() - self.trial_began)
         state = f"  {self.stage}, {running}"
         if self.losses:

@@ -258,20 +258,20 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
 def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
     """Study, data, card and search space."""
     from vram_search.report.words import wrapped
+    from vram_search.spec.hyperparameters import DIMENSIONS
     from vram_search.units import format_bytes
 
     study = prepared.study
-    space, rates = study.search_space, study.search_space.learning_rate
     fields = {
         "data": f"{answer.train_rows} training and {answer.eval_rows} evaluation rows of "
         f"{study.dataset.label}, hash {answer.data_hash}",
         "card": f"{study.card.label}: {format_bytes(study.card.total_bytes)}, "
         f"{format_bytes(answer.budget_bytes)} for training",
         **{
-            key: ", ".join(map(str, getattr(space, key)))
-            for key in ("optim", "lora_target", "lora_rank", "cutoff_len", "batch_size")
+            dimension.name: study.space.words(dimension)
+            for dimension in DIMENSIONS
+            if getattr(study.search_space, dimension.name) is not None
         },
-        "learning_rate": f"{rates.min:.1e} to {rates.max:.1e}",
     }
     lines = wrapped(f"study {study.study}: {study.model.label}, seed {study.seed}", "")
     for name, text in fields.items():

@@ -42,9 +42,7 @@ def _config(trial: ExportedTrial) -> Groups:
                 if targets == ("all",)
                 else {"lora_target_modules": list(targets)}
             ),
-            "lora_r": hp.lora_rank,
-            "lora_alpha": hp.lora_alpha,
-            "lora_dropout": 0.0,
+            **keys.AXOLOTL.written(trial.adapter_settings),
             **dict.fromkeys(LORA_KERNELS, False),
         },
         "dataset": {

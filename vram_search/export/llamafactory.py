@@ -39,9 +39,7 @@ def _config(trial: ExportedTrial) -> Groups:
             "do_train": True,
             "finetuning_type": "lora",
             "lora_target": ",".join(trial.target_modules),
-            "lora_rank": hp.lora_rank,
-            "lora_alpha": hp.lora_alpha,
-            "lora_dropout": 0.0,
+            **keys.LLAMA_FACTORY.written(trial.adapter_settings),
         },
         "dataset": {
             "dataset_dir": ".",

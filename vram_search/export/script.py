@@ -88,9 +88,7 @@ def _unsloth_config(trial: ExportedTrial) -> Groups:
 def _lora(trial: ExportedTrial) -> dict[str, Any]:
     targets = trial.target_modules
     return {
-        "r": trial.hp.lora_rank,
-        "lora_alpha": trial.hp.lora_alpha,
-        "lora_dropout": 0.0,
+        **training_arguments.PEFT.written(trial.adapter_settings),
         "target_modules": "all-linear" if targets == ("all",) else list(targets),
         "bias": "none",
     }
@@ -142,10 +140,9 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
     lora, training = config["lora"], config["training"]
     targets = lora["target_modules"]
     fields = {
+        **training_arguments.PEFT.read(lora),
         **training,
         "lora_target": ["all"] if targets == "all-linear" else targets,
-        "lora_rank": lora["r"],
-        "lora_alpha": lora["lora_alpha"],
         "cutoff_len": config["rows"]["cutoff_len"],
     }
     if config["loader"] == "peft":

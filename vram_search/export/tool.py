@@ -130,14 +130,12 @@ def parse_export(tool: Tool, text: str) -> dict[str, Any]:
     )
     names = {members: name for name, members in LORA_TARGET_SETS.items()}
     modules = tuple(fields["lora_target"])
+    fields |= {
+        "lora_target": names.get(modules, ",".join(modules)),
+        "batch_size": plan.batch_size,
+    }
     hp = Hyperparameters(
-        optim=fields["optim"],
-        lora_target=names.get(modules, ",".join(modules)),
-        lora_rank=fields["lora_rank"],
-        lora_alpha=fields["lora_alpha"],
-        cutoff_len=fields["cutoff_len"],
-        batch_size=plan.batch_size,
-        learning_rate=fields["learning_rate"],
+        **{name: fields[name] for name in Hyperparameters.model_fields if name in fields}
     )
     return {
         "hyperparameters": hp.model_dump(mode="json"),

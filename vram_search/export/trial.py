@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from vram_search.data import Rows
 from vram_search.errors import InputError
@@ -17,6 +18,7 @@ from vram_search.export.fields import LORA_MODULES
 from vram_search.export.template import Template
 from vram_search.models import find_on_this_machine
 from vram_search.spec.card import Card
+from vram_search.spec.hyperparameters import adapter_settings
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.search_space import LORA_TARGET_SETS, Hyperparameters
 from vram_search.spec.shape import ModelShape
@@ -92,6 +94,12 @@ class ExportedTrial:
     @property
     def card(self) -> Card:
         return Card.model_validate(self.study.spec["card"])
+
+    @property
+    def adapter_settings(self) -> dict[str, Any]:
+        """The LoRA adapter's settings but for its layers, under our names. Tools differ in their
+        default of lora_dropout."""
+        return {**adapter_settings(self.hp), "lora_dropout": 0.0}
 
     @property
     def dtype(self) -> str:

@@ -37,9 +37,7 @@ def _config(trial: ExportedTrial) -> Groups:
         "method": {
             "use_peft": True,
             "lora_target_modules": _written(trial.target_modules),
-            "lora_r": hp.lora_rank,
-            "lora_alpha": hp.lora_alpha,
-            "lora_dropout": 0.0,
+            **keys.TRL.written(trial.adapter_settings),
             "lora_task_type": "CAUSAL_LM",
         },
         "dataset": {

@@ -9,23 +9,17 @@ from typing import Any
 from vram_search.importing.fields import MAX_COUNT, RunFields
 from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
+from vram_search.spec.hyperparameters import DIMENSIONS, Dimension
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.shape import ModelShape, load_shape
-from vram_search.tools import AXOLOTL, LLAMA_FACTORY, TRL, detect
+from vram_search.tools import AXOLOTL, LLAMA_FACTORY, PEFT, TRL, detect
 from vram_search.typed_fields import MAX_TEXT
 
 MAX_SETTING_CHARACTERS = 100
-HYPERPARAMETERS = (
-    "optim",
-    "lora_target",
-    "lora_rank",
-    "lora_alpha",
-    "cutoff_len",
-    "batch_size",
-    "learning_rate",
-)
 TOOLS = {"llamafactory": LLAMA_FACTORY, "axolotl": AXOLOTL, "trl": TRL}
 """Name of a run's source -> the tool whose YAML is read."""
+_READ_APART = ("lora_target", "batch_size")
+"""Hyperparameters that several keys, or several forms of one key, may hold."""
 KEPT_SETTINGS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -58,7 +52,7 @@ class Settings:
     model: str | None = None
     seed: int | None = None
     hyperparameters: dict[str, Any] = field(
-        default_factory=lambda: dict.fromkeys(HYPERPARAMETERS, None)
+        default_factory=lambda: {one.name: None for one in DIMENSIONS if not one.is_optional}
     )
     kept: dict[str, Any] = field(default_factory=dict)
 
@@ -68,8 +62,9 @@ class Settings:
         return load_shape(shipped("configs", "models", found.slug)) if found else None
 
     def know(self, name: str, value: Any) -> None:
-        """Fills in a hyperparameter that is not known yet."""
-        if self.hyperparameters[name] is None:
+        """Fills in a hyperparameter that is not known yet. An optional one that no file names is
+        left out: it has its default, which is the tools' own."""
+        if value is not None and self.hyperparameters.get(name) is None:
             self.hyperparameters[name] = value
 
 
@@ -108,16 +103,23 @@ def read_settings(
     Raises:
         InputError: a value has the wrong kind; names its key.
     """
-    theirs = {name: name for name in HYPERPARAMETERS} | dict(names or {})
+    theirs = {one.name: one.name for one in DIMENSIONS} | dict(names or {})
     settings.model = fields.label(theirs.get("model_name_or_path", "model_name_or_path"))
     settings.seed = fields.count("seed")
-    settings.know("optim", fields.label(theirs["optim"]))
+    for dimension in DIMENSIONS:
+        if dimension.name not in _READ_APART:
+            settings.know(dimension.name, _value(fields, theirs[dimension.name], dimension))
     settings.know("lora_target", lora_target(fields, theirs["lora_target"], settings.shape()))
-    for name in ("lora_rank", "lora_alpha", "cutoff_len"):
-        settings.know(name, fields.count(theirs[name], least=1))
-    settings.know("learning_rate", fields.number_or_none("learning_rate"))
     micro = theirs.get("per_device_train_batch_size", "per_device_train_batch_size")
     settings.know("batch_size", batch_size(fields, micro))
+
+
+def _value(fields: RunFields, key: str, dimension: Dimension) -> Any:
+    if dimension.kind == "categorical":
+        return fields.label(key)
+    if dimension.kind == "ordered":
+        return fields.count(key, least=1)
+    return fields.number_or_none(key)
 
 
 def batch_size(fields: RunFields, micro_batch_key: str) -> int | None:
@@ -142,8 +144,9 @@ def read_adapter_config(settings: Settings, values: dict[str, Any], place: str) 
     if kind is not None and kind != "LORA":
         raise fields.refused("peft_type", "is not LoRA", "only LoRA trainings are imported")
     settings.model = settings.model or fields.label("base_model_name_or_path")
-    settings.know("lora_rank", fields.count("r", least=1))
-    settings.know("lora_alpha", fields.count("lora_alpha", least=1))
+    for dimension in DIMENSIONS:
+        if dimension.group == "adapter" and dimension.name not in _READ_APART:
+            settings.know(dimension.name, _value(fields, PEFT.key(dimension.name), dimension))
     settings.know("lora_target", lora_target(fields, "target_modules", settings.shape()))
 
 

@@ -17,6 +17,7 @@ from vram_search.importing.files import read_text
 from vram_search.importing.folder import imported_trial
 from vram_search.importing.history import History
 from vram_search.importing.settings import Settings, read_settings
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import OUTCOMES, ImportedTrial, Outcome
 from vram_search.units import parse_bytes
 
@@ -28,15 +29,9 @@ COLUMNS = {
     "train_loss": "mean over the training",
     "steps_done": "optimizer steps done",
     "steps_total": "optimizer steps planned",
-    "optim": "transformers' name, e.g. adamw_8bit",
-    "lora_target": "qv, qkvo, qkvo_gu, all, or module names with commas",
-    "lora_rank": "whole number",
-    "lora_alpha": "whole number",
-    "cutoff_len": "tokens",
+    **{dimension.name: dimension.meaning for dimension in DIMENSIONS},
     "per_device_train_batch_size": "rows of a micro-batch",
     "gradient_accumulation_steps": "micro-batches a step",
-    "batch_size": "rows a step, where the two above are unknown",
-    "learning_rate": "peak of the schedule",
     "seed": "whole number",
     "train_runtime": "seconds",
     "trainable_parameters": "whole number",

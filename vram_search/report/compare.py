@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vram_search.report.figures import run_seconds
 from vram_search.report.rungs import by_point, study_rungs
 from vram_search.report.sweet_spot import best_loss_sums, paired_standard_error
+from vram_search.spec.hyperparameters import DIMENSIONS, OPTIONAL
 from vram_search.store import Evaluation, StudyRecord, TrialRecord
 
 BEST_CHECKPOINT = "best checkpoint"
@@ -80,7 +81,7 @@ class Comparison:
     def notes(self) -> list[str]:
         """Reasons for caution with the figures."""
         notes = []
-        if len(self.hyperparameters.keys() - {"lora_alpha"}) > 1:  # alpha follows the rank
+        if len(_independent(self.hyperparameters)) > 1:
             notes.append("several hyperparameters differ: what they did is told for all together")
         if {"model", "data_hash"} & set(self.circumstances):
             notes.append("another model or other rows: the losses do not compare")
@@ -109,7 +110,7 @@ def compare(
     return Comparison(
         first,
         second,
-        _differing(first.hyperparameters, second.hyperparameters),
+        _differing(_with_defaults(first), _with_defaults(second)),
         _differing(first.plan or {}, second.plan or {}),
         _differing(_circumstances(first), _circumstances(second)),
         _loss(study, first, second, evaluations),
@@ -117,6 +118,16 @@ def compare(
         _parts(first, second),
         _seconds(first, second),
     )
+
+
+def _with_defaults(trial: TrialRecord) -> dict[str, Any]:
+    return {one.name: one.default for one in OPTIONAL} | trial.hyperparameters
+
+
+def _independent(differing: Mapping[str, Pair]) -> list[str]:
+    """Names without those that follow another which differs too: alpha follows the rank."""
+    followers = {one.name for one in DIMENSIONS if one.follows in differing}
+    return [name for name in differing if name not in followers]
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Pair]:

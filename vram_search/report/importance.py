@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vram_search.report.dimensions import is_varied
 from vram_search.report.figures import comparable
-from vram_search.report.words import rate_cell
+from vram_search.spec.hyperparameters import DIMENSIONS, Dimension
 from vram_search.store import TrialRecord
 
 MAX_VALUES = 6
@@ -54,8 +55,8 @@ def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
     Epsilon squared on the ranks of eval_loss: 1 - (within-group mean square) / (total mean square),
     the one-way share of variance less what groups of these sizes explain by chance (Kelley, PNAS
     1935; on ranks it is the effect size of the Kruskal-Wallis test). No interactions; of complete
-    trials only, so that what pruning removed early counts less. `lora_alpha` is left out where it
-    follows from the rank.
+    trials only, so that what pruning removed early counts less. One that follows another, as
+    `lora_alpha` the rank, is left out where it varies with the other alone.
 
     Returns:
         Nothing with fewer than FEWEST_TRIALS complete trials.
@@ -66,13 +67,13 @@ def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
     losses = [trial.eval_loss or 0.0 for trial in counted]
     ranks = mean_ranks(losses)
     found = []
-    for name in _varied(counted):
-        values = [trial.hyperparameters.get(name) for trial in counted]
+    for dimension in filter(lambda one: is_varied(one, counted), DIMENSIONS):
+        values = [dimension.value_in(trial.hyperparameters) for trial in counted]
         keys = _group_keys(values)
         if len(set(keys)) < 2:
             continue
         share = epsilon_squared(ranks, keys)
-        found.append(Importance(name, share, _groups(name, values, keys, losses)))
+        found.append(Importance(dimension.name, share, _groups(dimension, values, keys, losses)))
     return sorted(found, key=lambda item: (-item.share, item.name))
 
 
@@ -105,17 +106,6 @@ def _squares(values: Sequence[float]) -> float:
     return sum((value - mean) ** 2 for value in values)
 
 
-def _varied(trials: Sequence[TrialRecord]) -> list[str]:
-    names = sorted({name for trial in trials for name in trial.hyperparameters})
-    varied = [n for n in names if len({str(t.hyperparameters.get(n)) for t in trials}) > 1]
-    pairs = [
-        (t.hyperparameters.get("lora_rank"), t.hyperparameters.get("lora_alpha")) for t in trials
-    ]
-    if len(set(pairs)) == len({rank for rank, _ in pairs}) and "lora_rank" in varied:
-        return [name for name in varied if name != "lora_alpha"]
-    return varied
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -133,16 +123,16 @@ def _group_keys(values: Sequence[Any]) -> list[int]:
 
 
 def _groups(
-    name: str, values: Sequence[Any], keys: Sequence[int], losses: Sequence[float]
+    dimension: Dimension, values: Sequence[Any], keys: Sequence[int], losses: Sequence[float]
 ) -> tuple[Group, ...]:
     groups = []
     for key in sorted(set(keys)):
         inside = [index for index, own in enumerate(keys) if own == key]
         members = [values[index] for index in inside]
         low, high = min(members, key=_order), max(members, key=_order)
-        label = _label(name, low)
+        label = _label(dimension, low)
         if low != high:
-            label += f" to {_label(name, high)}"
+            label += f" to {_label(dimension, high)}"
         groups.append(Group(label, low, high, tuple(losses[index] for index in inside)))
     return tuple(groups)
 
@@ -151,7 +141,6 @@ def _order(value: Any) -> Any:
     return value if _is_number(value) else str(value)
 
 
-def _label(name: str, value: Any) -> str:
-    if name == "learning_rate":
-        return rate_cell(value)
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+def _label(dimension: Dimension, value: Any) -> str:
+    is_unformatted = isinstance(value, float) and dimension.form == "{}"
+    return f"{value:.2g}" if is_unformatted else dimension.shown(value)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import peak, run_seconds
 from vram_search.report.trial_fields import StudyFields, TrialFields
-from vram_search.report.words import bytes_caption, known_cell, loss_cell, rate_cell
+from vram_search.report.words import bytes_caption, loss_cell
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
@@ -42,12 +44,13 @@ def trial_table(
         table.add_column("run", overflow="fold")
     table.add_column("outcome", no_wrap=True)
     table.add_column("eval", justify="right", no_wrap=True)
-    table.add_column("lr", no_wrap=True)
-    table.add_column("r", justify="right", no_wrap=True)
-    table.add_column("target", overflow="fold")
-    table.add_column("cut", justify="right", no_wrap=True)
-    table.add_column("bs", justify="right", no_wrap=True)
-    table.add_column("optim", overflow="fold")
+    dimensions = shown_dimensions(trials)
+    for dimension in dimensions:
+        if dimension.kind == "categorical":
+            table.add_column(dimension.short, overflow="fold")
+        else:
+            justify: JustifyMethod = "left" if dimension.kind == "log" else "right"
+            table.add_column(dimension.short, justify=justify, no_wrap=True)
     table.add_column("GiB", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for trial in trials:
@@ -58,12 +61,7 @@ def trial_table(
             *([Text(trial.provenance["run"])] if trial.provenance else []),
             Text(outcome, style=OUTCOME_STYLES.get(outcome, "cyan")),
             loss_cell(trial.eval_loss),
-            rate_cell(hp.get("learning_rate")),
-            known_cell(hp.get("lora_rank")),
-            Text(known_cell(hp.get("lora_target"))),
-            known_cell(hp.get("cutoff_len")),
-            known_cell(hp.get("batch_size")),
-            Text(known_cell(hp.get("optim"))),
+            *(Text(one.shown(one.value_in(hp))) for one in dimensions),
             _gib(trial),
             format_duration(run_seconds(trial)).replace(" ", ""),
         )

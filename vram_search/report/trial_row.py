@@ -6,16 +6,8 @@ from typing import Any
 
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.trial_fields import TrialFields
+from vram_search.spec.hyperparameters import DIMENSIONS, OPTIONAL
 
-HYPERPARAMETERS = (
-    "optim",
-    "lora_target",
-    "lora_rank",
-    "lora_alpha",
-    "cutoff_len",
-    "batch_size",
-    "learning_rate",
-)
 PLAN = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -35,10 +27,11 @@ COLUMNS = (
     "seconds",
     "steps_done",
     "steps_total",
-    *HYPERPARAMETERS,
+    *(dimension.name for dimension in DIMENSIONS if not dimension.is_optional),
     *PLAN,
     "run",
     "model",
+    *(dimension.name for dimension in OPTIONAL),
 )
 """Stable: new columns come last. `required_bytes_origin` is measured or predicted, `reserved_bytes`
 is measured, `run` and `model` name an imported run."""
@@ -60,7 +53,7 @@ def trial_row(trial: TrialFields) -> dict[str, Any]:
         "seconds": run_seconds(trial),
         "steps_done": trial.steps_done,
         "steps_total": trial.steps_total,
-        **{name: trial.hyperparameters.get(name) for name in HYPERPARAMETERS},
+        **{one.name: one.value_in(trial.hyperparameters) for one in DIMENSIONS},
         **{name: plan.get(name) for name in PLAN},
         "run": provenance.get("run"),
         "model": provenance.get("model", {}).get("name"),

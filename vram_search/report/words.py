@@ -9,6 +9,7 @@ from typing import Any
 
 from vram_search.report.figures import card_title, measured_on, peak
 from vram_search.report.trial_fields import StudyFields, TrialFields
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.units import format_bytes
 
 WIDTH = 80
@@ -73,16 +74,11 @@ def loss_cell(loss: float | None) -> str:
 
 def hyperparameter_words(hp: dict[str, Any]) -> str:
     """One line: "all r16 a32, cutoff 512, batch 8, lr 2.0e-04, adamw_8bit"; ? where unknown."""
-    said = {name: known_cell(value) for name, value in hp.items()}
-    return (
-        f"{said['lora_target']} r{said['lora_rank']} a{said['lora_alpha']}, "
-        f"cutoff {said['cutoff_len']}, batch {said['batch_size']}, "
-        f"lr {rate_cell(hp['learning_rate'])}, {said['optim']}"
-    )
-
-
-def rate_cell(learning_rate: float | None) -> str:
-    return "?" if learning_rate is None else f"{learning_rate:.1e}"
+    said = [d for d in DIMENSIONS if not d.is_optional or d.value_in(hp) != d.default]
+    adapter = " ".join(d.in_words(d.value_in(hp)) for d in said if d.group == "adapter")
+    rest = [d for d in said if d.group == "training"]
+    rest.sort(key=lambda dimension: dimension.kind == "categorical")  # a name alone comes last
+    return ", ".join([adapter, *(d.in_words(d.value_in(hp)) for d in rest)])
 
 
 def known_cell(value: object) -> str:

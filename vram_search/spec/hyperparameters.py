@@ -76,7 +76,7 @@ class Dimension:
         heading: of a column in the report.
         short: of a column in a terminal of 80 columns.
         words: its place in a sentence, `r{}` for r16.
-        meaning: what a person writes for it, for a table of columns.
+        meaning: what a person writes for it into a table of runs.
         changes_bytes: two values may need different bytes.
         coordinates: none where losses do not depend on it.
         column: its place among the columns of a table; None: a last column, where trials differ.
@@ -261,3 +261,15 @@ OTHERS = tuple(dimension for dimension in DIMENSIONS if dimension.column is None
 _LEADERS = {dimension.follows for dimension in DIMENSIONS}
 LEADERS_FIRST = tuple(sorted(DIMENSIONS, key=lambda dimension: dimension.name not in _LEADERS))
 """What another hyperparameter follows comes before it."""
+
+
+def adapter_settings(point: Hyperparameters) -> dict[str, Any]:
+    """The settings of a point's LoRA adapter, but for its layers, that have to be written down:
+    all that are not optional, and of the rest what is not at its default."""
+    settings: dict[str, Any] = {}
+    for dimension in DIMENSIONS:
+        value = getattr(point, dimension.name)
+        is_needed = dimension.always_exported or value != dimension.default
+        if dimension.group == "adapter" and dimension.name != "lora_target" and is_needed:
+            settings[dimension.name] = value
+    return settings

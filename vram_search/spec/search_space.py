@@ -235,6 +235,16 @@ class SearchSpace(Spec):
         options = self.options(dimension)
         return isinstance(options, NumberRange) or len(options) > 1
 
+    def words(self, dimension: Dimension) -> str:
+        """What is searched of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
+        options = self.options(dimension)
+        if isinstance(options, NumberRange):
+            return f"{dimension.shown(options.min)} to {dimension.shown(options.max)}"
+        if isinstance(options[0], Ratio):
+            times = ", ".join(str(option.times) for option in options)
+            return f"{times} x {dimension.follows}"
+        return ", ".join(map(dimension.shown, options))
+
     def point(self, chosen: Mapping[str, Any]) -> Hyperparameters:
         """The point with an option of each hyperparameter; the first one where none is chosen."""
         values: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vram_search.tools.keys import ToolKeys, key_set
+from vram_search.tools.keys import ToolKeys, hyperparameter_names, key_set
 
 KNOWN = key_set(
     """
@@ -74,6 +74,10 @@ DEFAULTS: dict[str, Any] = {
 """Of the keys that decide bytes."""
 
 NAMES = {"enable_liger_kernel": "use_liger_kernel"}
+LORA_CONFIG = hyperparameter_names("peft")
+"""peft's LoraConfig (peft `tuners/lora/config.py`), which Unsloth's `get_peft_model` follows."""
 
-PEFT = ToolKeys("peft and transformers 5", "", NAMES, DEFAULTS, KNOWN | FORMER, SUCCESSORS)
-UNSLOTH = ToolKeys("Unsloth", "2026.10", {}, DEFAULTS, KNOWN | FORMER, SUCCESSORS)
+PEFT = ToolKeys(
+    "peft and transformers 5", "", {**NAMES, **LORA_CONFIG}, DEFAULTS, KNOWN | FORMER, SUCCESSORS
+)
+UNSLOTH = ToolKeys("Unsloth", "2026.10", LORA_CONFIG, DEFAULTS, KNOWN | FORMER, SUCCESSORS)

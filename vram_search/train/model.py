@@ -19,6 +19,8 @@ from transformers.integrations import liger as transformers_liger
 from vram_search import __version__
 from vram_search.errors import InputError
 from vram_search.protocol import LoadJob, TrialJob
+from vram_search.spec.hyperparameters import adapter_settings
+from vram_search.tools import PEFT
 from vram_search.train.device import compute_dtype, device
 from vram_search.train.patches import (
     clear_cublas_workspaces,
@@ -195,7 +197,7 @@ def _random_linear4bit(linear: torch.nn.Linear, dtype: torch.dtype, here: torch.
 
 
 def attach_adapter(base: Any, job: TrialJob) -> Any:
-    """Attaches a new LoRA adapter (fp32 weights, no dropout) to the base model.
+    """Attaches a new LoRA adapter (fp32 weights) to the base model.
 
     peft's `prepare_model_for_kbit_training` is not called: it turns the embeddings into fp32, which
     costs 2 bytes per embedding parameter. LLaMA-Factory does not do this either.
@@ -205,9 +207,7 @@ def attach_adapter(base: Any, job: TrialJob) -> Any:
     hp = job.hyperparameters
     torch.manual_seed(job.seed)
     config = LoraConfig(
-        r=hp.lora_rank,
-        lora_alpha=hp.lora_alpha,
-        lora_dropout=0.0,
+        **PEFT.written(adapter_settings(hp)),
         target_modules=list(job.target_modules),
         bias="none",
         task_type="CAUSAL_LM",

@@ -12,6 +12,7 @@ from typing import Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vram_search import __version__
+from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.page.byte_charts import memory_chart, prediction_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.loss_charts import model_size_chart, vram_chart
@@ -21,7 +22,7 @@ from vram_search.report.page.search_charts import LEGEND, importance_chart, slic
 from vram_search.report.page.summary import headline, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
-from vram_search.report.page.trials_table import COLUMNS, IMPORTED_COLUMNS, trial_data, trial_row
+from vram_search.report.page.trials_table import columns, trial_data, trial_row
 from vram_search.store import TrialRecord
 from vram_search.units import format_duration
 
@@ -44,6 +45,7 @@ def charts(data: ReportData) -> dict[str, list[Chart]]:
 
 def render(data: ReportData, written_at: datetime) -> str:
     """The report; nothing in it is loaded from elsewhere."""
+    dimensions = shown_dimensions(data.trials)
     by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in data.trials}
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -59,8 +61,8 @@ def render(data: ReportData, written_at: datetime) -> str:
         summary=summary_rows(data),
         sections=charts(data),
         slice_legend=LEGEND,
-        columns=IMPORTED_COLUMNS if data.study.is_imported else COLUMNS,
-        rows=[trial_row(trial, by_number.get(trial.retry_of)) for trial in data.trials],
+        columns=columns(dimensions, is_imported=data.study.is_imported),
+        rows=[trial_row(trial, by_number.get(trial.retry_of), dimensions) for trial in data.trials],
         outcomes=sorted({trial.outcome or "running" for trial in data.trials}),
         studies=studies_table(data),
         phases=_phase_table(data),

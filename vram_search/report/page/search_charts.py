@@ -21,6 +21,7 @@ from vram_search.report.page.svg import (
     plot_area,
     text,
 )
+from vram_search.spec.hyperparameters import BY_NAME
 
 _NAMES_WIDTH = 112
 _ROW = 26
@@ -71,7 +72,7 @@ def _slice(data: ReportData, item: Importance) -> Chart:
     trials = comparable(data.trials)
     losses = [trial.eval_loss or 0.0 for trial in trials]
     top = min(max(losses), data.loss_ceiling)
-    values = [trial.hyperparameters.get(item.name) for trial in trials]
+    values = [BY_NAME[item.name].value_in(trial.hyperparameters) for trial in trials]
     x_axis, places = _value_axis(values, across)
     plot = Plot(x_axis, linear([min(losses), top], *up), height)
     plot.axes(item.name, "eval_loss")

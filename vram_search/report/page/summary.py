@@ -51,18 +51,10 @@ def summary_rows(data: ReportData) -> list[Fact]:
 
 def trial_words(trial: TrialRecord) -> str:
     """A trial's settings in one line."""
-    words = [safe_hyperparameters(trial)]
+    words = [hyperparameter_words(trial.hyperparameters)]
     if trial.plan is not None:
         words.append(plan_words(trial.plan))
     return f"trial {trial.number}: {'; '.join([*words, _required(trial)])}"
-
-
-def safe_hyperparameters(trial: TrialRecord) -> str:
-    """As everywhere; an imported run may lack some of them."""
-    try:
-        return hyperparameter_words(trial.hyperparameters)
-    except (KeyError, TypeError, ValueError):
-        return ", ".join(f"{name} {value}" for name, value in trial.hyperparameters.items())
 
 
 def studies_table(data: ReportData) -> list[list[str]]:

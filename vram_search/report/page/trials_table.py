@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.page.scales import short_number
 from vram_search.report.words import error_words, loss_cell, repeat_words
+from vram_search.spec.hyperparameters import MAIN, Dimension
 from vram_search.store import TrialRecord
 from vram_search.units import GIB, format_duration
 
@@ -26,36 +28,31 @@ class Cell(NamedTuple):
     value: float | str | None
 
 
-COLUMNS = (
-    Column("#", "the trial's number"),
-    Column("outcome", "what came of it", is_number=False),
-    Column("eval_loss", "best checkpoint, nats per token"),
-    Column("bits/byte", "best checkpoint, bits per byte of the answers"),
-    Column("lr", "learning_rate"),
-    Column("rank", "lora_rank"),
-    Column("target", "lora_target", is_number=False),
-    Column("cutoff", "cutoff_len, tokens"),
-    Column("batch", "effective batch size"),
-    Column("optim", "optimizer", is_number=False),
-    Column("required", "required VRAM, GiB; ~ predicted"),
-    Column("reserved", "measured peak of reserved bytes, GiB"),
-    Column("steps", "optimizer steps done"),
-    Column("time", "from start to record"),
-    Column("note", "what it repeats, what ended it", is_number=False),
-)
+def columns(dimensions: Sequence[Dimension], *, is_imported: bool) -> tuple[Column, ...]:
+    """The table's columns; imported runs have their run's and model's name too."""
+    names = (
+        Column("run", "the imported run's name", is_number=False),
+        Column("model", "the base model", is_number=False),
+    )
+    return (
+        Column("#", "the trial's number"),
+        *(names if is_imported else ()),
+        Column("outcome", "what came of it", is_number=False),
+        Column("eval_loss", "best checkpoint, nats per token"),
+        Column("bits/byte", "best checkpoint, bits per byte of the answers"),
+        *(Column(one.heading, one.name, one.kind != "categorical") for one in dimensions),
+        Column("required", "required VRAM, GiB; ~ predicted"),
+        Column("reserved", "measured peak of reserved bytes, GiB"),
+        Column("steps", "optimizer steps done"),
+        Column("time", "from start to record"),
+        Column("note", "what it repeats, what ended it", is_number=False),
+    )
 
 
-IMPORTED_COLUMNS = (
-    COLUMNS[0],
-    Column("run", "the imported run's name", is_number=False),
-    Column("model", "the base model", is_number=False),
-    *COLUMNS[1:],
-)
-
-
-def trial_row(trial: TrialRecord, earlier: TrialRecord | None = None) -> dict[str, Any]:
-    """A row: number, outcome and cells in the order of COLUMNS or, of an imported run, of
-    IMPORTED_COLUMNS.
+def trial_row(
+    trial: TrialRecord, earlier: TrialRecord | None = None, dimensions: Sequence[Dimension] = MAIN
+) -> dict[str, Any]:
+    """A row: number, outcome and cells in the order of `columns`.
 
     Args:
         earlier: the trial that this one repeats.
@@ -71,12 +68,7 @@ def trial_row(trial: TrialRecord, earlier: TrialRecord | None = None) -> dict[st
         Cell(outcome, outcome),
         Cell(loss_cell(trial.eval_loss), trial.eval_loss),
         Cell(loss_cell(trial.bits_per_byte), trial.bits_per_byte),
-        _figure(hp.get("learning_rate"), "{:.1e}"),
-        _figure(hp.get("lora_rank")),
-        _name(hp.get("lora_target")),
-        _figure(hp.get("cutoff_len")),
-        _figure(hp.get("batch_size")),
-        _name(hp.get("optim")),
+        *(_cell(one, one.value_in(hp)) for one in dimensions),
         _gib(needed, "~" if origin == "predicted" else ""),
         _gib(reserved),
         Cell(f"{trial.steps_done}/{trial.steps_total}", trial.steps_done),
@@ -101,10 +93,13 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _figure(value: Any, form: str = "") -> Cell:
+def _cell(dimension: Dimension, value: Any) -> Cell:
+    if dimension.kind == "categorical":
+        return _name(value)
     if not isinstance(value, int | float):
         return Cell("-", None)
-    return Cell(form.format(value) if form else short_number(value), value)
+    is_formatted = dimension.form != "{}"
+    return Cell(dimension.shown(value) if is_formatted else short_number(value), value)
 
 
 def _name(value: Any) -> Cell:
