@@ -30,6 +30,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.hyperparameters import OPTIONAL
+from vram_search.tools import PEFT
 
 STEPS = 2
 """Optimizer states appear in the first."""
@@ -167,6 +169,12 @@ def _attention(
     )[0]
 
 
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`dropout` as CUDA's fused kernel has it (ATen/native/Dropout.cpp): a copy, and a mask of one
+    byte an element. On the CPU the mask has the input's dtype."""
+    return aten.native_dropout(input, p, training)[0] if training and p else input
+
+
 @contextmanager
 def _as_on_cuda() -> Iterator[None]:
     """Real branches for fake tensors, and CUDA's kernels on the CPU."""
@@ -175,6 +183,7 @@ def _as_on_cuda() -> Iterator[None]:
         mock.patch.object(torch, "is_autocast_enabled", lambda *_: is_autocast_enabled("cpu")),
         mock.patch.object(transformers.utils.import_utils, "is_fake_tensor", lambda _: False),
         mock.patch.object(nn.functional, "scaled_dot_product_attention", _attention),
+        mock.patch.object(nn.functional, "dropout", _dropout),
         mock.patch.object(bitsandbytes, "matmul", _matmul_int8),
         mock.patch.object(nn.Module, "to", lambda module, *_, **__: module),
         mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True),
@@ -237,8 +246,12 @@ def _model(config: dict[str, Any], workload: Workload) -> nn.Module:
         model = prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=workload.gradient_checkpointing
         )
+    optional = {one.name: getattr(workload, one.name) for one in OPTIONAL if one.changes_bytes}
     lora = LoraConfig(
-        r=workload.lora_rank, target_modules=list(workload.lora_modules), task_type="CAUSAL_LM"
+        r=workload.lora_rank,
+        target_modules=list(workload.lora_modules),
+        task_type="CAUSAL_LM",
+        **PEFT.written(optional),
     )
     model = get_peft_model(model, lora)
     if workload.gradient_checkpointing:

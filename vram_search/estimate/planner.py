@@ -16,6 +16,7 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.step_time import Speed, StepTimeModel, padded_tokens, step_seconds
 from vram_search.spec.card import Card
 from vram_search.spec.families import family_of
+from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
 from vram_search.spec.search_space import Hyperparameters
 from vram_search.spec.shape import ModelShape
@@ -220,6 +221,7 @@ def workload_of(
         prediction_loss_only=False,
         equal_lengths=False,
         expandable_segments=plan.expandable_segments,
+        **{one.name: getattr(hp, one.name) for one in OPTIONAL if one.changes_bytes},
     )
 
 

@@ -97,9 +97,8 @@ class ExportedTrial:
 
     @property
     def adapter_settings(self) -> dict[str, Any]:
-        """The LoRA adapter's settings but for its layers, under our names. Tools differ in their
-        default of lora_dropout."""
-        return {**adapter_settings(self.hp), "lora_dropout": 0.0}
+        """The LoRA adapter's settings but for its layers, under our names."""
+        return adapter_settings(self.hp)
 
     @property
     def dtype(self) -> str:

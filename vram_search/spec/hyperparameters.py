@@ -81,6 +81,7 @@ class Dimension:
         coordinates: none where losses do not depend on it.
         column: its place among the columns of a table; None: a last column, where trials differ.
         form: how a value is printed.
+        most: the largest number that makes sense.
         default: where a study does not search it, and where an older record does not hold it; None
             where every study and every record holds it.
         follows: the hyperparameter that a Ratio multiplies.
@@ -100,6 +101,7 @@ class Dimension:
     coordinates: tuple[Coordinate, ...]
     column: int | None = None
     form: str = "{}"
+    most: float = math.inf
     default: Any = None
     follows: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -272,4 +274,4 @@ def adapter_settings(point: Hyperparameters) -> dict[str, Any]:
         is_needed = dimension.always_exported or value != dimension.default
         if dimension.group == "adapter" and dimension.name != "lora_target" and is_needed:
             settings[dimension.name] = value
-    return settings
+    return {**settings, "lora_dropout": 0.0}

@@ -40,6 +40,7 @@ TRL = ToolKeys(
         "gradient_checkpointing": True,
         "max_length": 1024,
         "lora_r": 16,
+        "lora_dropout": 0.05,
         "load_in_4bit": False,
         "load_in_8bit": False,
         "bnb_4bit_quant_type": "nf4",

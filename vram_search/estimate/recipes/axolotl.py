@@ -46,7 +46,6 @@ UNMODELLED = {
     "embeddings_skip_upcast": "the embeddings stay bf16 while the model is loaded",
     "flex_attention": "attention is replaced",
     "liger_cross_entropy": "the loss is replaced",
-    "lora_dropout": "dropout keeps masks and a copy of the inputs",
     "lora_layers_to_transform": "only some layers get an adapter",
     "lora_mlp_kernel": "other activations are kept",
     "lora_o_kernel": "other activations are kept",
@@ -123,6 +122,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
         expandable_segments=False,
+        **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "axolotl", notes, needs_more, needs_less)
 

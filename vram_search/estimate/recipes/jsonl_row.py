@@ -12,6 +12,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.predict import Estimate
 from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import FieldError, TypedFields, shown
@@ -98,6 +99,9 @@ def parse_point(row: dict[str, Any], shape_of: Callable[[str], ModelShape]) -> P
             "per_device_eval_batch_size", lambda: fields.size("per_device_eval_batch_size", least=0)
         )
         read["eval_cutoff_len"] = read.get("cutoff_len")
+    for one in OPTIONAL:
+        if one.changes_bytes and one.name in row:
+            add(one.name, partial(fields.number, one.name, most=one.most))
     if "lengths" in row:
         add("equal_lengths", lambda: fields.choice("lengths", LENGTHS) == "full")
     add("expandable_segments", fields.expandable_segments)

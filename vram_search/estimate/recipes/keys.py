@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.estimate.memory.workload import Workload
+from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.tools import ToolKeys
 from vram_search.typed_fields import TypedFields, shown
 
+UNMODELLED = {"lora_dropout": "dropout keeps masks and a copy of the inputs"}
+"""Hyperparameters that change bytes in a way no term of the estimate holds."""
 _OFF: tuple[object, ...] = (None, False, 0, "", "none", "no", [], {})
 
 
@@ -73,6 +76,14 @@ class RecipeKeys(TypedFields):
             if self.is_on(key)
         ]
 
+    def optional_hyperparameters(self) -> dict[str, Any]:
+        """The optional hyperparameters that change bytes, as fields of a Workload."""
+        return {
+            dimension.name: self.number(dimension.name, dimension.default, most=dimension.most)
+            for dimension in OPTIONAL
+            if dimension.changes_bytes
+        }
+
     def is_reentrant(self, default: bool) -> bool:
         """How a checkpointed layer is computed again (`gradient_checkpointing_kwargs`)."""
         settings = self.section("gradient_checkpointing_kwargs") or {}
@@ -84,6 +95,10 @@ class RecipeKeys(TypedFields):
 
     def _notes_on_keys(self) -> Iterator[str]:
         title = self.tool.title
+        for name, reason in UNMODELLED.items():
+            key, value = self.found(name)
+            if value not in _OFF:
+                yield f"{key}: {shown(value)} is not modelled: {reason}"
         for key in map(str, self.values):
             if key in self.tool.known:
                 continue

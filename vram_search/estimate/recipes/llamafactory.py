@@ -42,7 +42,6 @@ NEEDS_LESS = {
 UNMODELLED = {
     "auto_find_batch_size": "the micro-batch may shrink while it runs",
     "fp8": "layers compute in 8 bits",
-    "lora_dropout": "dropout keeps masks and a copy of the inputs",
     "neftune_noise_alpha": "noise is added to the embeddings",
     "pure_bf16": "the adapter and its states become bf16",
     "resize_vocab": "the embeddings may grow",
@@ -118,6 +117,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
         expandable_segments=False,
+        **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "llamafactory", notes, needs_more, needs_less)
 

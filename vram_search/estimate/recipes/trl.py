@@ -35,7 +35,6 @@ NEEDS_LESS = {
 
 UNMODELLED = {
     "auto_find_batch_size": "the micro-batch may shrink while it runs",
-    "lora_dropout": "dropout keeps masks and a copy of the inputs",
     "neftune_noise_alpha": "noise is added to the embeddings",
     "padding_free": "texts are joined without padding",
     "torch_compile": "the compiler keeps other activations",
@@ -90,6 +89,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,
         equal_lengths=keys.flag("packing"),
         expandable_segments=False,
+        **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
 
