@@ -9,7 +9,7 @@ from typing import Any
 from vram_search.importing.fields import MAX_COUNT, RunFields
 from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
-from vram_search.spec.hyperparameters import DIMENSIONS, Dimension
+from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Dimension
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.shape import ModelShape, load_shape
 from vram_search.tools import AXOLOTL, LLAMA_FACTORY, PEFT, TRL, detect
@@ -62,9 +62,11 @@ class Settings:
         return load_shape(shipped("configs", "models", found.slug)) if found else None
 
     def know(self, name: str, value: Any) -> None:
-        """Fills in a hyperparameter that is not known yet. An optional one that no file names is
-        left out: it has its default, which is the tools' own."""
-        if value is not None and self.hyperparameters.get(name) is None:
+        """Fills in a hyperparameter that is not known yet. An optional one at its default is left
+        out, as in a trial of a search."""
+        dimension = BY_NAME[name]
+        is_left_out = dimension.is_optional and value in (None, dimension.default)
+        if self.hyperparameters.get(name) is None and not is_left_out:
             self.hyperparameters[name] = value
 
 
