@@ -88,6 +88,8 @@ def as_yaml(value: object) -> str:
 def words(annotation: object) -> str:
     """A type in a reader's words."""
     origin = typing.get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
     inner = [words(part) for part in typing.get_args(annotation) if part is not type(None)]
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))

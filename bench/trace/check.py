@@ -158,6 +158,14 @@ def cases(models: tuple[str, ...]) -> Iterator[Case]:
         case, "q,v fused AdamW", lora_modules=("q_proj", "v_proj"), optimizer="adamw_torch_fused"
     )
     yield varied(case, "1 x 2048 nogc", cutoff_len=2048, gradient_checkpointing=False)
+    for quantization, checkpointing in product(("nf4", "none", "int8"), (True, False)):
+        yield varied(
+            case,
+            f"{quantization} dropout {'ckpt' if checkpointing else 'nogc'}",
+            quantization=quantization,
+            gradient_checkpointing=checkpointing,
+            lora_dropout=0.1,
+        )
 
 
 def quick_cases() -> list[Case]:
@@ -168,6 +176,7 @@ def quick_cases() -> list[Case]:
         varied(qwen, "nogc prepare", gradient_checkpointing=False, prepare_for_kbit_training=True),
         varied(qwen, "int8", quantization="int8"),
         varied(phi, "bf16 eager", quantization="none", attention="eager"),
+        varied(qwen, "nogc dropout", gradient_checkpointing=False, lora_dropout=0.1),
     ]
 
 
@@ -228,7 +237,7 @@ def row(result: Result) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", action="append", choices=MODELS)
-    parser.add_argument("--quick", action="store_true", help="four cases")
+    parser.add_argument("--quick", action="store_true", help="five cases")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     models = tuple(arguments.model or MODELS)

@@ -32,7 +32,7 @@ def test_formulas_agree_with_the_real_code_within_their_tolerance() -> None:
     done = run("-m", "bench.trace.check", "--quick", "--jobs", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("torch ")
-    assert done.stdout.endswith("\n4 cases, 0 beyond tolerance\n")
+    assert done.stdout.endswith("\n5 cases, 0 beyond tolerance\n")
 
 
 def test_difference_beyond_tolerance_is_marked_and_fails() -> None:

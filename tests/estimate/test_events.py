@@ -21,12 +21,15 @@ TOKENS = 512
 MODELS = ("qwen2.5-0.5b", "gemma-2-2b", "phi-3-mini-4k", "olmo-2-1b", "granite-3.3-2b")
 
 
-def make_setup(model: str, *, fused: bool, upcast: bool, quantization: str) -> LayerSetup:
+def make_setup(
+    model: str, *, fused: bool, upcast: bool, quantization: str, drops_out: bool = False
+) -> LayerSetup:
     shape = load_shape(shipped("configs", "models", model))
     return LayerSetup(
         shape=shape,
         lora_modules=frozenset(shape.target_modules("all")),
         lora_rank=16,
+        drops_out=drops_out,
         quantization=quantization,
         upcast=upcast,
         attention="eager" if shape.attention_softcap else "flash",

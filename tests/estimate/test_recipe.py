@@ -110,6 +110,8 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         ({"quantization_bit": 4, "double_quantization": False}, "double_quantization", False),
         ({"quantization_bit": 4}, "prepare_for_kbit_training", False),
         ({"lora_rank": 64}, "lora_rank", 64),
+        ({"lora_dropout": 0.1}, "lora_dropout", 0.1),
+        ({}, "lora_dropout", 0.0),
         ({"lora_target": "q_proj, v_proj,q_proj"}, "lora_modules", ("q_proj", "v_proj")),
         ({"lora_target": ["up_proj", "k_proj"]}, "lora_modules", ("up_proj", "k_proj")),
         ({"cutoff_len": 512}, "cutoff_len", 512),
@@ -151,6 +153,8 @@ LORA = {"adapter": "lora", "load_in_4bit": False}
         (LORA | {"load_in_8bit": True}, "quantization", "int8"),
         (LORA | {"load_in_8bit": True}, "prepare_for_kbit_training", False),
         ({"lora_r": 32}, "lora_rank", 32),
+        ({"lora_dropout": 0.05}, "lora_dropout", 0.05),
+        ({"lora_dropout": None}, "lora_dropout", 0.0),
         ({"lora_target_modules": ["q_proj"]}, "lora_modules", ALL),
         (
             {"lora_target_linear": False, "lora_target_modules": ["q_proj"]},

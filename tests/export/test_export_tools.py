@@ -60,6 +60,7 @@ def trained(draw: st.DrawFn) -> tuple[Hyperparameters, MemoryPlan, int]:
         cutoff_len=draw(st.integers(16, 1_048_576)),
         batch_size=plan.batch_size,
         learning_rate=draw(st.floats(1e-300, 1.0)),
+        lora_dropout=draw(st.sampled_from([0.0, 0.05, 0.99])),
     )
     return hp, plan, draw(st.integers(0, 2**31 - 1))
 
@@ -148,6 +149,17 @@ def test_hyperparameters_stand_under_the_tools_own_names(
 ) -> None:
     config = yaml.safe_load(yaml_of(tool, study, trial, rows))
     assert {key: config.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_dropout_is_exported_and_read_back(
+    tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows
+) -> None:
+    dropped = replace(trial, hyperparameters={**trial.hyperparameters, "lora_dropout": 0.05})
+    text = yaml_of(tool, study, dropped, rows)
+    config = yaml.safe_load(text)
+    assert config.get("lora", config)["lora_dropout"] == 0.05
+    assert parse_export(TOOLS[tool], text)["hyperparameters"]["lora_dropout"] == 0.05
     assert "trust_remote_code" not in config
 
 

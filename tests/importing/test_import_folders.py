@@ -126,6 +126,14 @@ def test_adapter_config_alone_does_not_tell_how_the_run_ended(load: Load) -> Non
     assert run.hyperparameters["batch_size"] is None
 
 
+@pytest.mark.parametrize(("dropout", "expected"), [(0.05, 0.05), (0.0, None), (None, None)])
+def test_dropout_of_an_adapter_is_a_hyperparameter_where_it_is_set(
+    load: Load, dropout: float | None, expected: float | None
+) -> None:
+    run = load({"adapter_config.json": ADAPTER | {"lora_dropout": dropout}})
+    assert run.hyperparameters.get("lora_dropout") == expected
+
+
 def test_axolotl_folder_reads_its_own_keys_and_the_last_checkpoint(load: Load) -> None:
     run = load(
         {

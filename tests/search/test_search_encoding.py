@@ -22,6 +22,7 @@ from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.search_space import NumberRange
 
+DROPOUTS = (None, 0.05, [0, 0.05, 0.1], {"min": 0, "max": 0.1})
 ALPHAS = (None, {"ratio": [1, 2, 4]}, {"ratio": 3}, [8, 64], 16)
 TARGETS = ("qv", "qkvo", "qkvo_gu", "all", "k_proj,v_proj")
 PINNED = {
@@ -50,6 +51,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
         batch_size=draw(some(st.integers(1, 512))),
         learning_rate=draw(st.sampled_from(({"min": low, "max": high}, low))),
         lora_alpha=draw(st.sampled_from(ALPHAS)),
+        lora_dropout=draw(st.sampled_from(DROPOUTS)),
     )
 
 
@@ -175,3 +177,26 @@ def test_optuna_keeps_each_category_as_it_is_written(open_search: Callable[..., 
     space = SearchSpace(lora_target=[["k_proj", "v_proj"], "all"])
     seen = {open_search(space, seed=seed).ask().hyperparameters.lora_target for seed in range(8)}
     assert seen == {"k_proj,v_proj", "all"}
+
+
+def test_optional_hyperparameter_that_is_not_searched_is_hidden_and_has_its_default() -> None:
+    assert "lora_dropout" not in " ".join(distributions(SearchSpace()))
+    assert decode({}, SearchSpace(**PINNED)).lora_dropout == 0.0
+    dropped = SearchSpace(**PINNED).point({}).model_copy(update={"lora_dropout": 0.1})
+    assert not SearchSpace(**PINNED).contains(dropped)
+
+
+def test_dropout_is_searched_among_values_or_within_a_range() -> None:
+    listed = SearchSpace(**PINNED, lora_dropout=[0.1, 0, 0.05])
+    assert distributions(listed) == {"lora_dropout_index": IntDistribution(0, 2)}
+    assert decode({"lora_dropout_index": 1}, listed).lora_dropout == 0.05
+    ranged = SearchSpace(**PINNED, lora_dropout={"min": 0, "max": 0.1})
+    assert distributions(ranged) == {"lora_dropout": FloatDistribution(0.0, 0.1)}
+
+
+def test_points_of_an_older_search_read_as_the_default_and_are_learnt_from() -> None:
+    old = {**PINNED, "lora_alpha": 32}
+    point = Hyperparameters.model_validate(old)
+    assert point.model_dump() == old, "an optional value at its default is not recorded"
+    space = SearchSpace(**PINNED, lora_dropout=[0, 0.1])
+    assert encode(point, space) == {"lora_dropout_index": 0}

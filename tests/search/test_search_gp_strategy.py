@@ -209,6 +209,7 @@ SPACES = st.builds(
     cutoff_len=choices([16, 512, 100_000]),
     batch_size=choices([1, 8, 512]),
     lora_alpha=st.sampled_from([None, {"ratio": [1, 2]}, {"ratio": 3}, [8, 64], 16]),
+    lora_dropout=st.sampled_from([None, 0.1, [0, 0.1], {"min": 0, "max": 0.2}]),
 )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bench.curves import knowledge as written
 from vram_search.search.gp import transfer
-from vram_search.search.gp.features import features, scales
+from vram_search.search.gp.features import features, scales, surrogate_dimensions
 from vram_search.search.gp.transfer import (
     FEWEST_TRIALS,
     LEARNING_RATE_EXPONENT,
@@ -22,7 +22,7 @@ from vram_search.search.gp.transfer import (
     tasks,
     without_tail,
 )
-from vram_search.spec import Hyperparameters
+from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import MAIN, Frame
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.search_space import LORA_TARGET_SETS
@@ -170,3 +170,15 @@ def test_many_trials_are_thinned_and_the_best_and_the_worst_stay() -> None:
 
 def test_worst_losses_move_up_to_the_rest_in_their_order() -> None:
     assert without_tail([1.0, 2.0, 3.0, 4.0, 100.0]) == pytest.approx([1, 2, 3, 4, 5])
+
+
+def test_dropout_is_a_coordinate_only_of_a_search_that_varies_it() -> None:
+    plain = surrogate_dimensions(SearchSpace())
+    assert plain == MAIN
+    varied = surrogate_dimensions(SearchSpace(lora_dropout=[0, 0.1], lora_alpha={"ratio": [1, 2]}))
+    assert [one.name for one in varied[len(MAIN) :]] == ["lora_alpha", "lora_dropout"]
+    points = [point(), point(lora_dropout=0.1), point(lora_alpha=64)]
+    before, after = features(points, Frame(512), plain), features(points, Frame(512), varied)
+    assert (before[1:] == before[0]).all()
+    assert (after[:, : before.shape[1]] == before).all()
+    assert after[:, -2:].tolist() == [[1.0, 0.0], [1.0, 0.1], [2.0, 0.0]]

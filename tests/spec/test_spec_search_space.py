@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from vram_search.errors import Fault
-from vram_search.spec import SearchSpace, StudySpec
+from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
 from vram_search.spec.search_space import LORA_TARGET_SETS, parse_lora_target
 
@@ -193,3 +193,40 @@ def test_faulty_alpha_is_refused_at_its_key(
 ) -> None:
     found = faults_of(f"search_space: {{lora_alpha: {value}}}")
     assert why in found[f"search_space.{path}"].message
+
+
+def test_dropout_is_a_list_or_a_range_of_shares(load_text: LoadText) -> None:
+    space = load_text("search_space: {lora_dropout: [0.1, 0]}").search_space
+    assert space.options(BY_NAME["lora_dropout"]) == (0.0, 0.1)
+    space = load_text("search_space: {lora_dropout: {min: 0, max: 0.2}}").search_space
+    assert space.words(BY_NAME["lora_dropout"]) == "0 to 0.2"
+    pinned = load_text("search_space: {lora_dropout: 0.05}").search_space
+    assert not pinned.is_searched(BY_NAME["lora_dropout"])
+    assert pinned.point({}).lora_dropout == 0.05
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "why"),
+    [
+        ("1", "lora_dropout[0]", "less than or equal to 0.99"),
+        ("[-0.1]", "lora_dropout[0]", "greater than or equal to 0"),
+        ("{min: 0.2, max: 0.1}", "lora_dropout", "range is empty"),
+        ("{min: 0}", "lora_dropout.max", "required"),
+        ("[true]", "lora_dropout[0]", "a number is expected"),
+        ("[]", "lora_dropout", "is empty"),
+    ],
+)
+def test_faulty_dropout_is_refused_at_its_key(
+    faults_of: FaultsOf, value: str, path: str, why: str
+) -> None:
+    found = faults_of(f"search_space: {{lora_dropout: {value}}}")
+    assert why in found[f"search_space.{path}"].message
+
+
+def test_table_of_hyperparameters_has_a_row_for_every_field() -> None:
+    names = {dimension.name for dimension in DIMENSIONS}
+    assert names == set(Hyperparameters.model_fields) == set(SearchSpace.model_fields)
+    for dimension in DIMENSIONS:
+        field = Hyperparameters.model_fields[dimension.name]
+        assert field.is_required() is not dimension.is_optional
+        assert dimension.is_optional is False or field.default == dimension.default

@@ -163,6 +163,24 @@ def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
     assert max(norms) > 0
 
 
+def test_dropout_acts_in_training_and_not_in_evaluation(
+    base: Any, encoded: EncodedDataset, make_job: MakeJob
+) -> None:
+    plain = make_job()
+    dropped = plain.hyperparameters.model_copy(update={"lora_dropout": 0.5})
+    model = base_model.attach_adapter(base, make_job(hyperparameters=dropped))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.01)
+    batch = collate([cut(encoded.eval[0], 128)], encoded.tokenizer.pad_token_id)
+    trained = {model(**batch).loss.item() for _ in range(3)}
+    with base_model.evaluation_mode(model), torch.no_grad():
+        evaluated = {model(**batch).loss.item() for _ in range(3)}
+    base_model.detach_adapter(model)
+    assert len(trained) == 3
+    assert len(evaluated) == 1
+
+
 def test_answers_without_a_token_left_are_refused_as_a_sham(
     base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:

@@ -297,3 +297,21 @@ def test_setting_that_an_older_record_does_not_know_is_no_change(
     older = {key: value for key, value in record.spec["identity"].items() if key != "seed"}
     known = replace(record, spec={**record.spec, "identity": older})
     assert differences(known, now.study, now.rows.data_hash) == {}
+
+
+def test_hyperparameter_that_an_older_study_did_not_search_is_a_change(
+    store: Store, folder: Path
+) -> None:
+    record = open_study(store, prepared(folder), accept_changes=False)
+    older = dict(record.spec["identity"])
+    del older["search_space.lora_alpha"], older["search_space.lora_dropout"]
+    record = replace(record, spec={**record.spec, "identity": older})
+    same, new = prepared(folder), prepared(folder, search_space={**SPACE, "lora_dropout": [0, 0.1]})
+    assert differences(record, same.study, record.data_hash) == {}
+    assert differences(record, new.study, record.data_hash) == {
+        "search_space.lora_dropout": (None, [0.0, 0.1])
+    }
+    ratios = prepared(folder, search_space={**SPACE, "lora_alpha": {"ratio": [1, 2]}})
+    assert differences(record, ratios.study, record.data_hash) == {
+        "search_space.lora_alpha.ratio": (None, [1, 2])
+    }

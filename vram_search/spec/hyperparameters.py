@@ -1,4 +1,4 @@
-"""The table of hyperparameters: what the search, report, import and export loop over.
+"""The table of hyperparameters, over which search, report, import and export loop.
 
 A new one is a row of DIMENSIONS, its two fields in `spec.search_space`, and its effect on a
 training and its bytes. Loads no pydantic, so that questions about a study are answered fast.
@@ -35,12 +35,12 @@ class Ratio:
 
 
 DEFAULT_ALPHA = Ratio(2)
-"""lora_alpha of a study that says nothing of it."""
+"""lora_alpha of a study that does not set it."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What positions are relative to.
+    """The reference that positions are relative to.
 
     Attributes:
         longest_cutoff: the largest cutoff_len of the search that a point belongs to.
@@ -250,6 +250,22 @@ DIMENSIONS = (
         column=0,
         form="{:.1e}",
     ),
+    Dimension(
+        name="lora_dropout",
+        kind="float",
+        group="adapter",
+        heading="dropout",
+        short="drop",
+        words="dropout {}",
+        meaning="share of the adapter's inputs that is zeroed, 0 to below 1",
+        changes_bytes=True,
+        # A tenth weighs as much as an optimizer state's bits, which is a guess: no table holds it.
+        coordinates=(Coordinate(0.3, lambda point, frame: point.lora_dropout),),
+        form="{:g}",
+        most=0.99,
+        default=0.0,
+        always_exported=True,
+    ),
 )
 """In the order of records. Scales are from the curves in bench/curves/tables: the learning rate
 decides most, a state's bits least."""
@@ -257,21 +273,22 @@ decides most, a state's bits least."""
 BY_NAME = {dimension.name: dimension for dimension in DIMENSIONS}
 OPTIONAL = tuple(dimension for dimension in DIMENSIONS if dimension.is_optional)
 MAIN = tuple(sorted((d for d in DIMENSIONS if d.column is not None), key=lambda d: d.column or 0))
-"""What every table of trials shows and every surrogate knows, in the order of columns."""
+"""Hyperparameters that every table of trials shows and every surrogate knows, by column."""
 OTHERS = tuple(dimension for dimension in DIMENSIONS if dimension.column is None)
-"""Shown where trials differ in it, known where it is searched."""
+"""Hyperparameters that are shown if trials differ in them, and known to a surrogate if they are
+searched."""
 _LEADERS = {dimension.follows for dimension in DIMENSIONS}
 LEADERS_FIRST = tuple(sorted(DIMENSIONS, key=lambda dimension: dimension.name not in _LEADERS))
-"""What another hyperparameter follows comes before it."""
+"""A hyperparameter that others follow comes before them."""
 
 
 def adapter_settings(point: Hyperparameters) -> dict[str, Any]:
-    """The settings of a point's LoRA adapter, but for its layers, that have to be written down:
-    all that are not optional, and of the rest what is not at its default."""
+    """Returns the settings of a point's LoRA adapter that a configuration has to name: all required
+    ones except its layers, and optional ones that are not at their default."""
     settings: dict[str, Any] = {}
     for dimension in DIMENSIONS:
         value = getattr(point, dimension.name)
         is_needed = dimension.always_exported or value != dimension.default
         if dimension.group == "adapter" and dimension.name != "lora_target" and is_needed:
             settings[dimension.name] = value
-    return {**settings, "lora_dropout": 0.0}
+    return settings

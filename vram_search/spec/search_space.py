@@ -31,6 +31,7 @@ from vram_search.spec.optimizers import OPTIMIZERS
 MAX_RANK = 1024
 MAX_CUTOFF_LEN = 1_048_576
 MAX_ALPHA_RATIO = 1024
+MAX_DROPOUT = 0.99
 
 
 def parse_lora_target(value: object) -> str:
@@ -67,6 +68,7 @@ Rank = Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)]
 CutoffLen = Annotated[int, Field(strict=True, ge=16, le=MAX_CUTOFF_LEN)]
 LearningRate = Annotated[Number, Field(gt=0, le=1)]
 AlphaRatio = Annotated[Count, Field(le=MAX_ALPHA_RATIO)]
+Dropout = Annotated[Number, Field(ge=0, le=MAX_DROPOUT)]
 Alpha = Annotated[Count, Field(le=MAX_ALPHA_RATIO * MAX_RANK)]
 
 
@@ -80,6 +82,7 @@ class Hyperparameters(Spec):
     cutoff_len: CutoffLen
     batch_size: Count = Field(description="effective: sequences per optimizer step")
     learning_rate: LearningRate
+    lora_dropout: Dropout = 0.0
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -112,6 +115,13 @@ class LearningRateRange(NumberRange):
     max: LearningRate = Field(description="highest that is tried")
 
 
+class DropoutRange(NumberRange):
+    """Shares from `min` to `max`: `{min: 0, max: 0.1}`."""
+
+    min: Dropout
+    max: Dropout
+
+
 def _one_or_many(value: object) -> object:
     """A pinned value is a space of one."""
     return value if isinstance(value, (list, tuple)) else [value]
@@ -142,7 +152,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _form(value: object) -> str:
-    """Which of its two forms a part of a space has (the tags are no keys: `load` drops them)."""
+    """Tells the two forms of a part of a space apart (the tags are no keys: `load` drops them)."""
     return "<mapping>" if isinstance(value, (dict, Spec)) else "<list>"
 
 
@@ -153,6 +163,13 @@ def _list_unless_mapping(value: object) -> object:
 AlphaSpace = Annotated[
     Annotated[AlphaRatios, Tag("<mapping>")]
     | Annotated[tuple[Alpha, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+
+
+DropoutSpace = Annotated[
+    Annotated[DropoutRange, Tag("<mapping>")]
+    | Annotated[tuple[Dropout, ...], Field(min_length=1), Tag("<list>")],
     Discriminator(_form),
 ]
 
@@ -213,14 +230,22 @@ class SearchSpace(Spec):
         "default: training.lora_alpha_ratio x lora_rank",
     )
 
+    lora_dropout: Annotated[DropoutSpace | None, BeforeValidator(_list_unless_mapping)] = Field(
+        default=None,
+        description="share of the adapter's inputs that is zeroed in training: values, or a range "
+        "`{min: 0, max: 0.1}`; default: 0",
+    )
+
     @field_validator("*")
     @classmethod
     def _no_duplicates(cls, values: Any) -> Any:
         return _distinct(values) if isinstance(values, tuple) else values
 
     def options(self, dimension: Dimension) -> tuple[Any, ...] | NumberRange:
-        """What is searched of a hyperparameter: values (or ratios), or a range of numbers; one
-        value where it is pinned or not searched."""
+        """Returns the values (or ratios) or the range that is searched of a hyperparameter.
+
+        It is a single value if the hyperparameter is pinned or not searched.
+        """
         part = getattr(self, dimension.name)
         if part is None:
             return (dimension.default,)
@@ -236,7 +261,7 @@ class SearchSpace(Spec):
         return isinstance(options, NumberRange) or len(options) > 1
 
     def words(self, dimension: Dimension) -> str:
-        """What is searched of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
+        """Names the searched values of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
         options = self.options(dimension)
         if isinstance(options, NumberRange):
             return f"{dimension.shown(options.min)} to {dimension.shown(options.max)}"
@@ -246,7 +271,7 @@ class SearchSpace(Spec):
         return ", ".join(map(dimension.shown, options))
 
     def point(self, chosen: Mapping[str, Any]) -> Hyperparameters:
-        """The point with an option of each hyperparameter; the first one where none is chosen."""
+        """Builds the point with these options; a hyperparameter without one takes its first."""
         values: dict[str, Any] = {}
         for dimension in LEADERS_FIRST:
             options = self.options(dimension)
@@ -256,7 +281,7 @@ class SearchSpace(Spec):
         return Hyperparameters(**values)
 
     def option_of(self, point: Hyperparameters, dimension: Dimension) -> Any:
-        """The option that a point has.
+        """Returns the option that a point has.
 
         Raises:
             ValueError: it has none of them.
@@ -277,7 +302,7 @@ class SearchSpace(Spec):
         raise ValueError(f"{dimension.name} {value} is not in the search space")
 
     def contains(self, point: Hyperparameters) -> bool:
-        """Whether this is a point of the space."""
+        """True if this is a point of the space."""
         try:
             for dimension in DIMENSIONS:
                 self.option_of(point, dimension)
@@ -286,9 +311,11 @@ class SearchSpace(Spec):
         return True
 
     def nearest(self, wanted: Mapping[str, Any]) -> Hyperparameters:
-        """The point whose options are nearest to the values wanted; a name that is not among them
-        is the last one. What is not wanted is as near as it can be to its default, else the first
-        option."""
+        """Finds the point whose options are nearest to the wanted values.
+
+        A wanted name that is not searched becomes the last name. A hyperparameter without a wanted
+        value takes the option nearest to its default, or its first option.
+        """
         chosen: dict[str, Any] = {}
         values: dict[str, Any] = {}
         for dimension in LEADERS_FIRST:

@@ -33,6 +33,8 @@ class LayerSetup:
     shape: ModelShape
     lora_modules: frozenset[str]
     lora_rank: int
+    drops_out: bool
+    """LoRA's inputs go through dropout."""
     quantization: str
     upcast: bool
     """peft's `prepare_model_for_kbit_training` turned norms and embeddings into fp32."""
@@ -201,6 +203,12 @@ class _Runner:
         lora_x = wide = x
         if not quantized and x.element_bytes == BF16:  # to the dtype of A, then autocast's
             lora_x = wide = self.tape.run((x,), linear.in_features, FP32)
+        if self.setup.drops_out:
+            # CUDA's fused kernel keeps one byte an element (ATen/native/cuda/Dropout.cu).
+            mask = Tensor(linear.in_features, 1)
+            lora_x = self.tape.run(
+                (lora_x,), linear.in_features, lora_x.element_bytes, saves=(mask,)
+            )
         if lora_x.element_bytes == FP32:
             lora_x = self.tape.run((lora_x,), linear.in_features, BF16)
         a = self.tape.run((lora_x,), self.setup.lora_rank, BF16, saves=(lora_x,), trains=True)

@@ -63,6 +63,7 @@ def layer_setup(workload: Workload, attention: str) -> LayerSetup:
         shape=workload.shape,
         lora_modules=frozenset(workload.lora_modules),
         lora_rank=workload.lora_rank,
+        drops_out=workload.lora_dropout > 0,
         quantization=workload.quantization,
         upcast=workload.prepare_for_kbit_training,
         attention=attention,

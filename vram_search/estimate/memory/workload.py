@@ -40,6 +40,7 @@ class Workload:
     """Tokens whose evaluation logits are in fp32 at once; None: all of a batch, as transformers'
     `Trainer` does."""
     prediction_loss_only: bool = True
+    lora_dropout: float = 0.0
     equal_lengths: bool = True
     """Every batch has the same length, so the allocator meets one shape only."""
     expandable_segments: bool = False

@@ -13,8 +13,6 @@ from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.tools import ToolKeys
 from vram_search.typed_fields import TypedFields, shown
 
-UNMODELLED = {"lora_dropout": "dropout keeps masks and a copy of the inputs"}
-"""Hyperparameters that change bytes in a way no term of the estimate holds."""
 _OFF: tuple[object, ...] = (None, False, 0, "", "none", "no", [], {})
 
 
@@ -95,10 +93,6 @@ class RecipeKeys(TypedFields):
 
     def _notes_on_keys(self) -> Iterator[str]:
         title = self.tool.title
-        for name, reason in UNMODELLED.items():
-            key, value = self.found(name)
-            if value not in _OFF:
-                yield f"{key}: {shown(value)} is not modelled: {reason}"
         for key in map(str, self.values):
             if key in self.tool.known:
                 continue
