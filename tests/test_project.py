@@ -86,7 +86,9 @@ def test_changelog_begins_with_what_is_unreleased() -> None:
 
 @pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
 def test_make_help_lists_every_target() -> None:
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    # --no-print-directory: under `make test` it would name its folder.
+    command = ["make", "--no-print-directory", "help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     listed = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()}
     (targets,) = re.findall(
         r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE

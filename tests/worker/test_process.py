@@ -17,7 +17,7 @@ def death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, last_words: str) -> T
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho '{last_words}' >&2\nexit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(process.sys, "executable", str(python))
+    monkeypatch.setattr(process, "COMMAND", (str(python),))
     started = TrainingProcess(tmp_path / "log", {})
     try:
         with pytest.raises(TrainingDiedError, match="ended with code 1") as found:
