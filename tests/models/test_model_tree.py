@@ -1,0 +1,54 @@
+"""Reading a module tree through the cache and the subprocess."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.model_code.configs import STARCODER_2
+from vram_search.errors import InputError
+from vram_search.models import tree as tree_module
+from vram_search.models.tree import model_tree, tree_key
+
+
+def written(folder: Path, values: dict[str, object]) -> Path:
+    file = folder / "config.json"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    return file
+
+
+def test_tree_is_read_by_another_process_once(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = model_tree(written(tmp_path, STARCODER_2))
+    assert tree.class_name == "Starcoder2ForCausalLM"
+    tree_module._tree.cache_clear()
+    monkeypatch.setattr(tree_module, "_read_from_class", lambda file: pytest.fail("read again"))
+    assert model_tree(tmp_path) == tree
+    assert len(list((home / "cache" / "trees").iterdir())) == 1
+
+
+def test_broken_cache_is_read_again(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, STARCODER_2)
+    folder = home / "cache" / "trees"
+    folder.mkdir(parents=True)
+    (folder / f"{tree_key(STARCODER_2)}.json").write_text('{"format": 1, "lin', encoding="utf-8")
+    monkeypatch.setattr(tree_module, "_read_from_class", lambda file: pytest.fail("is read"))
+    with pytest.raises(pytest.fail.Exception, match="is read"):
+        model_tree(file)
+
+
+def test_copies_of_one_model_share_a_tree() -> None:
+    copy = {**STARCODER_2, "_name_or_path": "somebody/copy", "torch_dtype": "float16"}
+    assert tree_key(copy) == tree_key(STARCODER_2)
+    assert tree_key({**STARCODER_2, "hidden_size": 64}) != tree_key(STARCODER_2)
+
+
+def test_refusal_of_the_class_is_one_sentence(tmp_path: Path, home: Path) -> None:
+    with pytest.raises(InputError, match="has no model_type 'chatglm9'") as refused:
+        model_tree(written(tmp_path, {"model_type": "chatglm9"}))
+    assert "\n" not in refused.value.message

@@ -1,0 +1,122 @@
+"""Builds a configuration's model on the meta device, quantised as `from_pretrained` does it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    BitsAndBytesConfig,
+)
+from transformers.initialization import no_init_weights
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+
+from vram_search.errors import InputError
+
+AUTO_CLASSES = (AutoModelForImageTextToText, AutoModelForCausalLM, AutoModelForMultimodalLM)
+"""In the order of LLaMA-Factory 0.9.5 (`model/loader.py`): a model of text and images is loaded
+whole, so that its adapters carry the names that LLaMA-Factory's do."""
+
+TOO_NEW = (
+    "a newer transformers may know it: pip install -U transformers; code that came with a model is "
+    "never run here"
+)
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Returns the mapping in a config.json, or in the one of a folder."""
+    file = path / "config.json" if path.is_dir() else path
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return values
+
+
+def load_config(values: dict[str, Any], place: str) -> Any:
+    """Makes a config.json's own configuration class, which fills in what the file leaves out.
+
+    Raises:
+        InputError: transformers has no class for it, or the class refuses it.
+    """
+    model_type = values.get("model_type")
+    others = {key: value for key, value in values.items() if key != "model_type"}
+    try:
+        return AutoConfig.for_model(model_type, **others)
+    except ValueError as error:
+        if "Unrecognized model identifier" in str(error):
+            message = f"{place}: transformers has no model_type {model_type!r}"
+            raise InputError(message, TOO_NEW) from None
+        raise refused(place, error) from None
+    except Exception as error:  # a class may refuse a field in any way
+        raise refused(place, error) from None
+
+
+def refused(place: str, error: Exception) -> InputError:
+    """Returns transformers' refusal of a configuration as one sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(
+        f"{place}: transformers cannot build this model: {lines[0]}",
+        "compare the field with the config.json of the model's publisher",
+    )
+
+
+def auto_class(config: Any) -> Any:
+    """Returns the auto class that loads a model with its head.
+
+    Raises:
+        InputError: none does.
+    """
+    for candidate in AUTO_CLASSES:
+        if type(config) in candidate._model_mapping:
+            return candidate
+    raise InputError(
+        f"transformers has no language model for model_type {config.model_type!r}",
+        "a causal language model is expected, or a model of text and images with one inside",
+    )
+
+
+def build(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """Builds a configuration's model on the meta device and quantises it in NF4.
+
+    Raises:
+        InputError: transformers cannot build it.
+    """
+    chosen = auto_class(config)
+    skipped = _skipped_modules(config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    try:
+        with torch.device("meta"), no_init_weights():
+            model = chosen.from_config(config, dtype=dtype, trust_remote_code=False)
+            model.tie_weights()
+    except (
+        Exception
+    ) as error:  # a package may be missing, or the class refuses its configuration in any way
+        raise refused(config.model_type, error) from None
+    quantize(model, dtype, skipped)
+    return model
+
+
+def quantize(model: Any, dtype: torch.dtype, skipped: list[str] | None) -> None:
+    """Replaces the linear layers that transformers loads in NF4 by bitsandbytes' (on meta)."""
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
+    Bnb4BitHfQuantizer(settings)._process_model_before_weight_loading(model, device_map=None)
+
+
+def _skipped_modules(config: Any) -> list[str] | None:
+    """Returns the modules that an NF4 checkpoint keeps in 16 bits; None if it does not say."""
+    quantization = getattr(config, "quantization_config", None) or {}
+    if not isinstance(quantization, dict):
+        quantization = quantization.to_dict()
+    named = quantization.get("llm_int8_skip_modules")
+    return list(named) if named else None

@@ -1,0 +1,216 @@
+"""Reads the tree of a built model: its linear layers and its other tensors, in groups."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import bitsandbytes as bnb
+import torch
+import transformers
+from transformers.pytorch_utils import Conv1D
+
+from vram_search.spec.model_tree import LinearGroup, ModelTree, Numbers, Part, Storage, TensorGroup
+
+NOT_TRAINED_BY_ALL = {"chatglm": "output_layer", "internlm2": "output"}
+"""model_type -> its head, which LLaMA-Factory's `all` leaves out besides `lm_head`."""
+
+
+def read_tree(model: Any, auto_class: str, values: dict[str, Any]) -> ModelTree:
+    """Returns the tree of a model that was built on the meta device and quantised in NF4.
+
+    Args:
+        auto_class: name of the class that loads it.
+        values: the config.json that it was built from.
+    """
+    config = model.config
+    text = config.get_text_config(decoder=True)
+    part_of = _parts(model)
+    layer_types = getattr(text, "layer_types", None) or ()
+    return ModelTree(
+        model_type=config.model_type,
+        text_model_type=text.model_type,
+        class_name=type(model).__name__,
+        auto_class=auto_class,
+        tied=_is_tied(model),
+        num_hidden_layers=text.num_hidden_layers,
+        layers_pattern=_layers_pattern(model, text.num_hidden_layers),
+        layer_types=tuple(str(kind) for kind in layer_types),
+        linears=_linears(model, part_of),
+        tensors=_tensors(model, part_of),
+        transformers_version=transformers.__version__,
+        config=json.dumps(values),
+        filled_config=json.dumps(plain(config.to_dict())),
+    )
+
+
+def plain(value: Any) -> Any:
+    """Returns a configuration's values as JSON knows them; others as text."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def is_linear(module: Any) -> bool:
+    """Returns True for a layer whose weight is a matrix that an input is multiplied by."""
+    return isinstance(module, (torch.nn.Linear, Conv1D))
+
+
+def in_and_out(module: Any) -> tuple[int, int]:
+    """Returns the input and output features of a linear layer."""
+    if isinstance(module, Conv1D):
+        return int(module.weight.shape[0]), int(module.weight.shape[1])
+    return int(module.in_features), int(module.out_features)
+
+
+def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
+    """Returns the names of the linear layers that LLaMA-Factory's `all` gives an adapter.
+
+    LLaMA-Factory 0.9.5, `model_utils/misc.py` (`find_all_linear_modules`) and `visual.py`
+    (`patch_target_modules`): every module whose class is named "...Linear...", without the head,
+    and of a model with several parts the text part alone.
+    """
+    head = NOT_TRAINED_BY_ALL.get(model.config.model_type, "lm_head")
+    return {
+        name
+        for name, module in model.named_modules()
+        if "Linear" in type(module).__name__
+        and "Embedding" not in type(module).__name__
+        and is_linear(module)
+        and part_of(name) == "text"
+        and "lm_head" not in name
+        and head not in name
+    }
+
+
+def _parts(model: Any) -> Callable[[str], Part]:
+    """Returns a function from a qualified name to its part."""
+    head = model.get_output_embeddings()
+    head_name = next((name for name, one in model.named_modules() if one is head), "lm_head")
+    config = model.config
+    is_wrapper = config.get_text_config(decoder=True) is not config
+    decoder = model.get_decoder() if is_wrapper else None
+    text_name = next((name for name, one in model.named_modules() if one is decoder), "")
+
+    def part_of(name: str) -> Part:
+        if name == head_name or name.startswith(f"{head_name}."):
+            return "head"
+        if not text_name or name == text_name or name.startswith(f"{text_name}."):
+            return "text"
+        if "audio" in name:
+            return "audio"
+        if "projector" in name or "merger" in name or "connector" in name or ".embed_" in name:
+            return "projector"
+        return "vision"
+
+    return part_of
+
+
+def _is_tied(model: Any) -> bool:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and head.weight is embedding.weight
+
+
+def _layers_pattern(model: Any, layers: int) -> str:
+    """Returns the name of the text part's decoder layers with `{}` for the number."""
+    decoder = model.get_decoder() or model
+    prefix = next((name for name, one in model.named_modules() if one is decoder), "")
+    for name, module in decoder.named_modules(prefix=prefix):
+        if isinstance(module, torch.nn.ModuleList) and len(module) == layers:
+            return f"{name}.{{}}"
+    return ""
+
+
+def numbered(name: str) -> tuple[str, Numbers]:
+    """Splits the numbers of a qualified name off: `a.3.b` becomes `a.{}.b` and (3,)."""
+    words = name.split(".")
+    numbers = tuple(int(word) for word in words if word.isdecimal())
+    return ".".join("{}" if word.isdecimal() else word for word in words), numbers
+
+
+def _linears(model: Any, part_of: Callable[[str], Part]) -> tuple[LinearGroup, ...]:
+    targets = trained_by_all(model, part_of)
+    groups: dict[LinearGroup, list[Numbers]] = {}
+    seen: set[int] = set()
+    embedding = model.get_input_embeddings()
+    for name, module in model.named_modules():
+        if not is_linear(module) or module.weight is embedding.weight or id(module) in seen:
+            continue
+        seen.add(id(module))
+        pattern, numbers = numbered(name)
+        inputs, outputs = in_and_out(module)
+        group = LinearGroup(
+            pattern=pattern,
+            numbers=(),
+            in_features=inputs,
+            out_features=outputs,
+            has_bias=module.bias is not None if hasattr(module, "bias") else False,
+            storage=_storage(module),
+            part=part_of(name),
+            class_name=type(module).__name__,
+            is_lora_target=name in targets,
+        )
+        groups.setdefault(group, []).append(numbers)
+    return tuple(_with_numbers(groups))
+
+
+def _storage(module: Any) -> Storage:
+    if isinstance(module, bnb.nn.Linear4bit):
+        return "nf4"
+    return "fp32" if module.weight.dtype == torch.float32 else "16-bit"
+
+
+def _tensors(model: Any, part_of: Callable[[str], Part]) -> tuple[TensorGroup, ...]:
+    """Returns all tensors that no linear layer holds; a shared one is counted once."""
+    kept_in_fp32 = _kept_in_fp32(model)
+    embedding = model.get_input_embeddings()
+    linears = [m for m in model.modules() if is_linear(m) and m.weight is not embedding.weight]
+    in_linears = {id(parameter) for module in linears for parameter in module.parameters(False)}
+    groups: dict[TensorGroup, list[Numbers]] = {}
+    seen = set(in_linears)
+    named = [(name, p, False) for name, p in model.named_parameters(remove_duplicate=False)]
+    named += [(name, b, True) for name, b in model.named_buffers(remove_duplicate=False)]
+    for name, tensor, is_buffer in named:
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        pattern, numbers = numbered(name)
+        group = TensorGroup(
+            pattern=pattern,
+            numbers=(),
+            shape=tuple(tensor.shape),
+            element_bytes=4 if kept_in_fp32(name) else tensor.element_size(),
+            part=part_of(name),
+            is_buffer=is_buffer,
+            is_experts=not is_buffer and _is_experts(model, name, tensor),
+        )
+        groups.setdefault(group, []).append(numbers)
+    return tuple(_with_numbers(groups))
+
+
+def _is_experts(model: Any, name: str, tensor: torch.Tensor) -> bool:
+    """Returns True for the weights of several experts; a convolution's have three axes too."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return tensor.ndim == 3 and not isinstance(owner, torch.nn.modules.conv._ConvNd)
+
+
+def _kept_in_fp32(model: Any) -> Callable[[str], bool]:
+    """Returns whether loading keeps a parameter in fp32 (`_keep_in_fp32_modules_strict`)."""
+    from transformers.core_model_loading import build_glob_alternation
+
+    plan = model._get_dtype_plan(torch.bfloat16)
+    if not plan:
+        return lambda name: False
+    pattern = build_glob_alternation(list(plan))[0]
+    return lambda name: pattern.search(name) is not None
+
+
+Group = TypeVar("Group", LinearGroup, TensorGroup)
+
+
+def _with_numbers(groups: dict[Group, list[Numbers]]) -> list[Group]:
+    return [replace(group, numbers=tuple(numbers)) for group, numbers in groups.items()]

@@ -1,0 +1,102 @@
+"""The module tree of a config.json: from the cache, or from transformers' class in a subprocess."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vram_search.errors import InputError, VramSearchError
+from vram_search.resources import cache_folder
+from vram_search.spec.config_fields import load_config
+from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
+
+SECONDS = 300
+"""A subprocess that takes longer hangs: importing torch takes about 10 s, a tree another 5."""
+NOT_THE_MODEL = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
+"""Fields that differ between copies of one model and change no module."""
+
+
+def model_tree(config: Path) -> ModelTree:
+    """Returns the module tree of a config.json, or of the one in a folder.
+
+    The first time it takes about 15 s, since the model's class is imported by another process;
+    from then on the cache has it (`cache_folder()/trees`, by configuration and transformers
+    version).
+
+    Raises:
+        InputError: the file is faulty, or transformers cannot build the model.
+        VramSearchError: the other process failed.
+    """
+    file = config / "config.json" if config.is_dir() else config
+    return _tree(file.resolve(), tree_key(load_config(file)))
+
+
+def tree_key(values: dict[str, Any]) -> str:
+    """Returns what a tree is cached by: configuration, transformers version and format."""
+    model = {key: value for key, value in values.items() if key not in NOT_THE_MODEL}
+    text = json.dumps([FORMAT, _transformers_version(), model], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _transformers_version() -> str:
+    return importlib.metadata.version("transformers")
+
+
+@lru_cache(maxsize=64)
+def _tree(file: Path, key: str) -> ModelTree:
+    cached = cache_folder() / "trees" / f"{key}.json"
+    found = _load(cached)
+    if found is not None:
+        return found
+    data = _read_from_class(file)
+    _save(data, cached)
+    return parse_tree(data)
+
+
+def _load(cached: Path) -> ModelTree | None:
+    try:
+        return parse_tree(json.loads(cached.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk
+        return None
+
+
+def _save(data: dict[str, Any], cached: Path) -> None:
+    """Writes a tree into the cache; a folder that cannot be written to costs only time."""
+    unfinished = cached.with_suffix(f".{os.getpid()}")
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(data), encoding="utf-8")
+        unfinished.replace(cached)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+
+
+def _read_from_class(file: Path) -> dict[str, Any]:
+    """Runs `vram_search.model_code`, so that this process never imports torch."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vram_search.model_code", str(file)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=SECONDS,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    try:
+        data: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise VramSearchError(
+            f"{file}: the model's modules could not be read: {last}",
+            "`vram-search doctor` checks the packages that training needs",
+        ) from None
+    if "fault" in data:
+        raise InputError(data["fault"], data["remedy"])
+    return data
