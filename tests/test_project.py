@@ -41,7 +41,9 @@ def test_every_supported_python_runs_the_tests() -> None:
     tested = job["strategy"]["matrix"]["python"]
     prefix = "Programming Language :: Python :: 3."
     named = [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if c.startswith(prefix)]
-    lowest, above = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"]).groups()  # type: ignore[union-attr]
+    supported = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["requires-python"])
+    assert supported is not None
+    lowest, above = supported.groups()
     assert tested == named == [f"3.{minor}" for minor in range(int(lowest), int(above))]
     assert "make test" in commands(job)
 

@@ -9,6 +9,7 @@ import json
 import statistics
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from bench.curves.rows import read_rows
 from bench.curves.table import TABLES
@@ -26,12 +27,12 @@ def main() -> None:
     shape = load_shape(shipped("configs", "models", MODEL))
     tasks = []
     for file in sorted(TABLES.glob("*.jsonl")):
-        by_config: dict[str, list[dict[str, object]]] = defaultdict(list)
+        by_config: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in read_rows(file):
             by_config[row["config"]].append(row)
         rows = []
         for runs in by_config.values():
-            losses = [min(x for x in run["eval_loss"] if x is not None) for run in runs]  # type: ignore[attr-defined]
+            losses = [min(x for x in run["eval_loss"] if x is not None) for run in runs]
             first = runs[0]
             alpha = DEFAULT_ALPHA.of(int(str(first["lora_rank"])))
             rows.append(

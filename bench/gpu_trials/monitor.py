@@ -109,7 +109,9 @@ def monitor_effect(bench: Bench, deadline: float, save: Save) -> dict[str, Any]:
     """
     has_liger = liger_available(bench.prepared.shape.model_type)
     trainer = bench.trainer(CUTOFFS, enable_liger_kernel=has_liger)
-    loads = [{"load": load.words, "pairs": [], "samples_per_second": []} for load in LOADS]
+    loads: list[dict[str, Any]] = [
+        {"load": load.words, "pairs": [], "samples_per_second": []} for load in LOADS
+    ]
     report = {"kind": "monitor_effect", "card": bench.card, "loads": loads}
     try:
         ready_on_gpu(bench, trainer)

@@ -200,9 +200,9 @@ def between_trials(
         if "between" in t.seconds and t.spent(*START) <= START_SECONDS
     ]
     between = statistics.median(gaps) if gaps else None
-    start = statistics.median(starts) if starts else None
-    ratio = (between + start) / between if between and start else None
-    return {"between": between, "start": start, "ratio": ratio}
+    restart = statistics.median(starts) if starts else None
+    ratio = (between + restart) / between if between and restart else None
+    return {"between": between, "start": restart, "ratio": ratio}
 
 
 def trial_tables(report: Mapping[str, Any]) -> list[Table]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.step_time import (
@@ -89,13 +90,15 @@ def fit(rows: Sequence[Measured], step_time: StepTimeModel) -> Coefficients:
     absolute values."""
     guess = np.log(np.array(astuple(FIRST_GUESS)))
 
-    def residuals(logs: np.ndarray) -> np.ndarray:
+    def residuals(logs: NDArray[np.float64]) -> NDArray[np.float64]:
         coefficients = Coefficients(*np.exp(logs).tolist())
         predicted = [step_seconds(row.workload, step_time, fit=coefficients) for row in rows]
-        return np.log(np.array(predicted) / np.array([row.seconds for row in rows]))
+        measured = [row.seconds for row in rows]
+        return np.log(np.array(predicted, dtype=np.float64) / np.array(measured, dtype=np.float64))
 
-    def cost(logs: np.ndarray) -> float:
-        return np.abs(residuals(logs)).sum() + GUESS_WEIGHT * ((logs - guess) ** 2).sum()
+    def cost(logs: NDArray[np.float64]) -> float:
+        distance = ((logs - guess) ** 2).sum()
+        return float(np.abs(residuals(logs)).sum() + GUESS_WEIGHT * distance)
 
     logs, damping = guess, 1e-2
     for _ in range(ITERATIONS):

@@ -14,6 +14,7 @@ import contextlib
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -35,7 +36,7 @@ def waiting() -> Any:
     return patch.object(trainer, "steps_in_the_background", lambda **_: contextlib.nullcontext())
 
 
-VARIANTS = {
+VARIANTS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "plain": contextlib.nullcontext,
     "waiting": waiting,
     "compiled": lambda: patch.object(base_model, "attach_adapter", attach_compiled),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from bench.search.replay import Costs, Rules, distance
@@ -9,7 +11,7 @@ from tests.bench.conftest import MakeReplay, config_of, table_of
 
 COSTS = Costs(start=10.0, between=0.5, oom=12.0)
 RESIDENT = Rules(is_resident=True)
-PAIR = ({}, {"lora_rank": 16})
+PAIR: tuple[dict[str, Any], ...] = ({}, {"lora_rank": 16})
 
 
 def test_fresh_process_pays_its_start_for_every_trial(replay_of: MakeReplay) -> None:
@@ -35,14 +37,16 @@ def test_table_of_fresh_processes_holds_the_start_in_its_setup(replay_of: MakeRe
 
 def test_trial_that_is_ended_pays_only_for_its_steps(replay_of: MakeReplay) -> None:
     replay = replay_of(table_of({}), costs=COSTS)
-    asked = []
+    asked: list[tuple[float, float | None]] = []
 
     def end(share: float, loss: float | None) -> bool:
         asked.append((share, loss))
         return True
 
     trial = replay.run(replay.table.configs[0], end)
-    assert asked == [(pytest.approx(1 / 3), 2.0)]
+    ((share, loss),) = asked
+    assert share == pytest.approx(1 / 3)
+    assert loss == 2.0
     assert trial.outcome == "pruned"
     assert trial.seconds == pytest.approx(12 + 30 + 1)
 

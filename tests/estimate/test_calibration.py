@@ -84,7 +84,12 @@ def test_an_unchanged_file_is_read_once(home: Path, monkeypatch: pytest.MonkeyPa
     save_calibration(calibration())
     reads: list[Path] = []
     read = module._read
-    monkeypatch.setattr(module, "_read", lambda file: (reads.append(file), read(file))[1])
+
+    def noted(file: Path) -> Calibration:
+        reads.append(file)
+        return read(file)
+
+    monkeypatch.setattr(module, "_read", noted)
     for _ in range(50):
         hardware_for(CARD)
     assert len(reads) == 1
@@ -170,7 +175,7 @@ def test_a_write_that_fails_leaves_the_old_calibration(
     def full(source: Path, target: Path) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         save_calibration(calibration(context_bytes=400 * MIB))
     assert hardware_for(CARD).context_bytes == 345 * MIB

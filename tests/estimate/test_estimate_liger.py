@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.factories import make_point
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.planner import Longest, workload_of
 from vram_search.resources import shipped
-from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
+from vram_search.spec import MemoryPlan, load_shape
 from vram_search.units import GIB
 
 SHAPE = load_shape(shipped("configs", "models", "qwen2.5-3b"))
@@ -42,14 +43,8 @@ def test_peak_with_fused_kernels_is_predicted_within_a_thousandth(
     padded: bool,
     measured: int,
 ) -> None:
-    hyperparameters = Hyperparameters(
-        optim=optim,
-        lora_target=target,
-        lora_rank=rank,
-        lora_alpha=2 * rank,
-        cutoff_len=cutoff,
-        batch_size=batch,
-        learning_rate=1e-4,
+    hyperparameters = make_point(
+        optim=optim, lora_target=target, lora_rank=rank, cutoff_len=cutoff, batch_size=batch
     )
     plan = MemoryPlan(
         per_device_train_batch_size=batch,
@@ -87,14 +82,12 @@ def test_peak_of_rows_shorter_than_the_cutoff_is_predicted_as_the_card_measured_
 ) -> None:
     """Probes of a search with cutoff_len 1024 on rows of up to 850 tokens (docs/experiments.md,
     2026-11-27, an H200)."""
-    hyperparameters = Hyperparameters(
+    hyperparameters = make_point(
         optim="adamw_torch_fused",
         lora_target=target,
         lora_rank=rank,
-        lora_alpha=2 * rank,
         cutoff_len=1024,
         batch_size=batch * accumulation,
-        learning_rate=1e-4,
     )
     plan = MemoryPlan(
         per_device_train_batch_size=batch,

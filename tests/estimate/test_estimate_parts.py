@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tests.factories import make_point
 from vram_search.estimate import Estimate, estimate_base_bytes, predict, workload_of
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.resources import shipped
@@ -28,15 +29,7 @@ SHAPES = [
     "qwen3-4b",
 ]
 """A shipped shape of each family that differs in norms, biases, embeddings or projections."""
-POINT = Hyperparameters(
-    optim="adamw_8bit",
-    lora_target="qv",
-    lora_rank=8,
-    lora_alpha=16,
-    cutoff_len=512,
-    batch_size=4,
-    learning_rate=1e-4,
-)
+POINT = make_point(lora_target="qv", lora_rank=8, batch_size=4)
 PLAN = MemoryPlan(
     per_device_train_batch_size=2,
     gradient_accumulation_steps=2,

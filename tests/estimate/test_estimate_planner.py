@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.factories import make_point
 from vram_search.errors import InputError
 from vram_search.estimate import (
     PlannedTrial,
@@ -31,15 +32,7 @@ from vram_search.spec.card import card_names, load_card
 from vram_search.units import GIB, KIB, MIB, format_bytes
 
 QWEN_3B = load_shape(shipped("configs", "models", "qwen2.5-3b"))
-POINT = Hyperparameters(
-    optim="adamw_8bit",
-    lora_target="qv",
-    lora_rank=8,
-    lora_alpha=16,
-    cutoff_len=1024,
-    batch_size=16,
-    learning_rate=1e-4,
-)
+POINT = make_point(lora_target="qv", lora_rank=8, cutoff_len=1024, batch_size=16)
 LINUX = Card(name="linux", total_bytes=16 * GIB)
 WINDOWS = Card(name="windows", total_bytes=16 * GIB, platform="windows")
 WORKSPACES = 2 * 8320 * KIB

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.factories import make_point
 from vram_search.data import Example, Rows
 from vram_search.errors import InputError
 from vram_search.estimate.memory.predict import predict
@@ -23,7 +24,7 @@ from vram_search.estimate.recipes.load import load_recipe
 from vram_search.estimate.recipes.optimizers import NEAREST, SAME
 from vram_search.export import TOOLS, export_files, exported_trial
 from vram_search.resources import shipped
-from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec, load_shape
+from vram_search.spec import MemoryPlan, StudySpec, load_shape
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.search_space import LORA_TARGET_SETS
 from vram_search.store import StudyRecord, TrialRecord
@@ -564,11 +565,9 @@ def test_an_export_of_ours_reads_back_as_the_workload_of_its_trial(
         enable_liger_kernel=liger,
         per_device_eval_batch_size=3,
     )
-    hp = Hyperparameters(
+    hp = make_point(
         optim=optim,
         lora_target=lora_target,
-        lora_rank=16,
-        lora_alpha=32,
         cutoff_len=256,
         batch_size=plan.batch_size,
         learning_rate=2e-4,
@@ -610,7 +609,7 @@ def test_every_export_of_ours_is_read_as_its_own_tools(
         enable_liger_kernel=False,
         per_device_eval_batch_size=3,
     )
-    hp = Hyperparameters(
+    hp = make_point(
         optim="lion_8bit",
         lora_target=lora_target,
         lora_rank=32,

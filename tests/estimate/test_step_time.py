@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import astuple, replace
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def card(slug: str) -> Card:
     return Card.model_validate(load_card(slug))
 
 
-def workload(**changes: object) -> Workload:
+def workload(**changes: Any) -> Workload:
     plain = Workload(
         shape=QWEN_3B,
         lora_modules=tuple(QWEN_3B.target_modules("all")),
@@ -47,7 +48,7 @@ def workload(**changes: object) -> Workload:
         cutoff_len=1024,
         gradient_accumulation_steps=8,
     )
-    return replace(plain, **changes)  # type: ignore[arg-type]
+    return replace(plain, **changes)
 
 
 def test_stored_coefficients_are_those_that_the_measured_rows_give() -> None:

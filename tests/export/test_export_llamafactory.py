@@ -11,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.factories import make_point
 from vram_search.data import Example, Rows
 from vram_search.errors import FaultyFileError, InputError
 from vram_search.export import TOOLS, Template, export_files, exported_trial, parse_export
@@ -57,7 +58,7 @@ plans = st.builds(
 @st.composite
 def points(draw: st.DrawFn) -> tuple[Hyperparameters, MemoryPlan]:
     plan = draw(plans)
-    hp = Hyperparameters(
+    hp = make_point(
         optim=draw(st.sampled_from(sorted(OPTIMIZERS))),
         lora_target=draw(targets),
         lora_rank=draw(st.integers(1, 1024)),

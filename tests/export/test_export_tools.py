@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.factories import make_point
 from vram_search.cli.main import cli
 from vram_search.data import Example, Rows
 from vram_search.errors import FaultyFileError, InputError
@@ -52,7 +54,7 @@ plans = st.builds(
 @st.composite
 def trained(draw: st.DrawFn) -> tuple[Hyperparameters, MemoryPlan, int]:
     plan = draw(plans)
-    hp = Hyperparameters(
+    hp = make_point(
         optim=draw(st.sampled_from(sorted(OPTIMIZERS))),
         lora_target=draw(targets),
         lora_rank=draw(st.integers(1, 1024)),
@@ -403,9 +405,10 @@ def test_every_tool_has_its_keys_in_the_table_that_the_command_reads() -> None:
 
 
 def test_the_command_offers_every_tool() -> None:
-    command = cli.get_command(None, "export")  # type: ignore[arg-type]
+    command = cli.get_command(click.Context(cli), "export")
     assert command is not None
     (option,) = [parameter for parameter in command.params if parameter.name == "to"]
-    assert set(option.type.choices) == set(TOOLS)  # type: ignore[attr-defined]
+    assert isinstance(option.type, click.Choice)
+    assert set(option.type.choices) == set(TOOLS)
     result = CliRunner().invoke(cli, ["export", "best", "--to", "word"])
     assert result.exit_code == 2

@@ -261,7 +261,8 @@ def test_recorded_run_is_seen_as_the_card_showed_it(file: Path) -> None:
     report = watching.stop()
 
     def most(readings: list[dict[str, Any]]) -> int:
-        return max(r["process_bytes"] for r in readings)
+        peaks: list[int] = [reading["process_bytes"] for reading in readings]
+        return max(peaks)
 
     assert report.process_bytes_source == "nvml"
     assert report.peak_process_bytes == most(readings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,9 @@ def test_imported_run_is_not_exported(imported: Path) -> None:
     assert "was imported" in printed("export", "best", code=2)
 
 
-def test_imported_study_cannot_be_run(imported: Path, home: Path, write_study) -> None:
+def test_imported_study_cannot_be_run(
+    imported: Path, home: Path, write_study: Callable[..., Path]
+) -> None:
     prepared = prepare(load_study(write_study(study="imported")), lambda text: None)
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
     with pytest.raises(InputError, match="study imported holds imported runs: it cannot be run"):

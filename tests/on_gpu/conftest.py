@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import make_point
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.resources import shipped
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.spec import MemoryPlan
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.study import TrainingSpec
 from vram_search.units import GIB
@@ -65,14 +66,8 @@ def trial_job(
 ) -> TrialJob:
     return TrialJob(
         number=number,
-        hyperparameters=Hyperparameters(
-            optim=optim,
-            lora_target="qv",
-            lora_rank=8,
-            lora_alpha=16,
-            cutoff_len=512,
-            batch_size=micro_batch * accumulation,
-            learning_rate=1e-4,
+        hyperparameters=make_point(
+            optim=optim, lora_target="qv", lora_rank=8, batch_size=micro_batch * accumulation
         ),
         target_modules=("q_proj", "v_proj"),
         plan=MemoryPlan(

@@ -70,6 +70,7 @@ def test_cap_makes_a_real_out_of_memory_and_the_process_is_replaced(
     assert failed.requested_bytes is not None and failed.requested_bytes > MIB
     assert (failed.stage, failed.step, failed.batch_shape) == ("probe", 1, (32, 512))
     assert failed.parts["base_weights"] > 200 * MIB
+    assert trainer.job.cap_bytes is not None
     assert sum(failed.parts.values()) <= trainer.job.cap_bytes
     assert trainer.starts == starts + 1
 

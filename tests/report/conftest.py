@@ -25,7 +25,7 @@ from vram_search.store import (
 from vram_search.store.tables import trials as trials_table
 from vram_search.units import GIB, MIB
 
-CARD = {
+CARD: dict[str, Any] = {
     "name": "rtx-5060-ti-16gb",
     "title": "NVIDIA GeForce RTX 5060 Ti 16 GB",
     "total_bytes": 16311 * MIB,
@@ -33,7 +33,7 @@ CARD = {
     "context_bytes": 500 * MIB,
 }
 MODEL = {"name": "Qwen/Qwen2.5-3B-Instruct", "model_type": "qwen2", "parameters": 3_085_938_688}
-BUDGET_BYTES = CARD["total_bytes"] - CARD["reserve_bytes"] - CARD["context_bytes"]
+BUDGET_BYTES: int = CARD["total_bytes"] - CARD["reserve_bytes"] - CARD["context_bytes"]
 TARGET_SHARE = {"qv": 0.12, "qkvo": 0.3, "qkvo_gu": 0.75, "all": 1.0}
 EXAMPLES, ANSWER_TOKENS = 40, 3200
 STEPS = 54
@@ -141,16 +141,18 @@ def _outcome(required: int, dice: random.Random) -> Outcome:
     chance = dice.random()
     if required > BUDGET_BYTES * 0.9 and chance < 0.3:
         return "oom"
-    for share, outcome in ((0.55, "pruned"), (0.57, "diverged"), (0.58, "lost")):
+    shares: tuple[tuple[float, Outcome], ...]
+    shares = ((0.55, "pruned"), (0.57, "diverged"), (0.58, "lost"))
+    for share, outcome in shares:
         if chance < share:
-            return outcome  # type: ignore[return-value]
+            return outcome
     return "complete"
 
 
 def loss_of(hp: dict[str, Any], dice: random.Random) -> float:
     """The learning rate decides about half of it, as in measured searches."""
     away = math.log10(hp["learning_rate"] / 3e-4)
-    return (
+    loss: float = (
         1.10
         + 0.14 * away**2
         + 0.03 * (hp["optim"] == "lion_8bit")
@@ -159,6 +161,7 @@ def loss_of(hp: dict[str, Any], dice: random.Random) -> float:
         + 0.02 * (hp["cutoff_len"] == 384)
         + dice.gauss(0, 0.004)
     )
+    return loss
 
 
 def _result(

@@ -8,24 +8,16 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.factories import make_point, make_space
 from vram_search.search import Search
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
-from vram_search.spec import Hyperparameters, SearchSpace
-from vram_search.store import Evaluation, Store, StudyRecord, TrialRecord, TrialResult
+from vram_search.store import Evaluation, Outcome, Store, StudyRecord, TrialRecord, TrialResult
 
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
 
-POINT = Hyperparameters(
-    optim="adamw_8bit",
-    lora_target="all",
-    lora_rank=16,
-    lora_alpha=32,
-    cutoff_len=512,
-    batch_size=8,
-    learning_rate=2e-4,
-)
-NARROWER = SearchSpace(optim=["adamw_8bit", "lion_8bit"], lora_target=["all"], lora_rank=[8, 16])
+POINT = make_point(learning_rate=2e-4)
+NARROWER = make_space(optim=["adamw_8bit", "lion_8bit"], lora_target=["all"], lora_rank=[8, 16])
 
 
 def rates(search: Search, count: int) -> list[float]:
@@ -47,7 +39,7 @@ def test_continued_study_draws_other_random_points(open_search: OpenSearch) -> N
 
 
 def test_cutoffs_that_cut_no_row_are_not_drawn(open_search: OpenSearch) -> None:
-    search = open_search(SearchSpace(cutoff_len=[256, 512, 1024, 4096]))
+    search = open_search(make_space(cutoff_len=[256, 512, 1024, 4096]))
     search.problem.largest_cutoff_len = 512
     drawn = {search.ask().hyperparameters.cutoff_len for _ in range(12)}
     assert drawn == {256, 512}
@@ -111,7 +103,7 @@ def record(store: Store, study: StudyRecord) -> Callable[..., None]:
 
     def record_(
         number: int,
-        outcome: str,
+        outcome: Outcome,
         eval_loss: float | None = None,
         excess: float | None = -0.25,
         **changes: Any,
@@ -230,7 +222,7 @@ def test_trial_of_a_wider_space_is_learnt_where_choices_were_added(
     record: Record,
 ) -> None:
     record(0, "complete", 1.25)
-    wider = SearchSpace(optim=["lion_8bit", "paged_adamw_8bit", "adamw_8bit"], lora_rank=[2, 16])
+    wider = make_space(optim=["lion_8bit", "paged_adamw_8bit", "adamw_8bit"], lora_rank=[2, 16])
     search = open_search(wider, revision=2)
     search.learn(recorded(store, study))
     assert optuna_trials(2)[0].state == TrialState.COMPLETE

@@ -19,7 +19,7 @@ from optuna_dashboard._serializer import serialize_frozen_trial
 from vram_search.errors import InputError
 from vram_search.search import Proposal, Search
 from vram_search.search.dashboard import dashboard_server
-from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
+from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, TrialResult
 from vram_search.units import GIB
 
 OpenSearch = Callable[..., Search]
@@ -64,7 +64,7 @@ def is_infeasible(trial: FrozenTrial) -> bool:
     [("infeasible", True), ("oom", True), ("complete", False), ("pruned", False), ("lost", False)],
 )
 def test_dashboard_shows_what_did_not_fit_as_infeasible(
-    open_search: OpenSearch, optuna_trials: OptunaTrials, outcome: str, infeasible: bool
+    open_search: OpenSearch, optuna_trials: OptunaTrials, outcome: Outcome, infeasible: bool
 ) -> None:
     search = open_search()
     loss = 1.0 if outcome == "complete" else None
@@ -169,9 +169,10 @@ def study_detail(server: WSGIServer) -> dict[str, Any]:
     status, studies = ask(server, "/api/studies")
     assert status == 200
     (study,) = studies["study_summaries"]
+    detail: dict[str, Any]
     status, detail = ask(server, f"/api/studies/{study['study_id']}?after=0")
     assert status == 200
-    return detail  # type: ignore[no-any-return]
+    return detail
 
 
 def test_served_page_has_the_infeasible_trial(

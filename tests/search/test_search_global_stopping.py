@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from tests.factories import make_point, make_space
 from vram_search.search.global_stopping import (
     COMPLETE_BEFORE_STOPPING,
     LEAST_GAIN,
@@ -14,21 +15,13 @@ from vram_search.search.gp.acquisition import Acquisition
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.observations import Observation
 from vram_search.search.problem import Problem
-from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec import Hyperparameters
 
-SPACE = SearchSpace(learning_rate={"min": 1e-5, "max": 1e-2})
+SPACE = make_space(learning_rate={"min": 1e-5, "max": 1e-2})
 
 
 def at(learning_rate: float) -> Hyperparameters:
-    return Hyperparameters(
-        optim="adamw_8bit",
-        lora_target="all",
-        lora_rank=16,
-        lora_alpha=32,
-        cutoff_len=512,
-        batch_size=8,
-        learning_rate=learning_rate,
-    )
+    return make_point(learning_rate=learning_rate)
 
 
 def due(gains: list[float], complete: int = COMPLETE_BEFORE_STOPPING) -> bool:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
+from tests.factories import make_point, make_space
 from vram_search.search import Search
 from vram_search.search.gp.acquisition import Acquisition
 from vram_search.search.gp.candidates import NEAR_CANDIDATES, candidates
@@ -23,10 +24,10 @@ from vram_search.search.observations import Observation, merge_observations, obs
 from vram_search.search.problem import Problem, always_feasible
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.store import Store, StudyRecord, TrialResult
+from vram_search.store import Outcome, Store, StudyRecord, TrialResult
 
 RUNGS = (1 / 9, 1 / 3, 2 / 3)
-SPACE = SearchSpace(
+SPACE = make_space(
     optim="adamw_8bit",
     lora_target="all",
     lora_rank=16,
@@ -42,15 +43,7 @@ OptunaTrials = Callable[..., list[FrozenTrial]]
 
 
 def at(learning_rate: float) -> Hyperparameters:
-    return Hyperparameters(
-        optim="adamw_8bit",
-        lora_target="all",
-        lora_rank=16,
-        lora_alpha=32,
-        cutoff_len=512,
-        batch_size=8,
-        learning_rate=learning_rate,
-    )
+    return make_point(learning_rate=learning_rate)
 
 
 LINE = [at(rate) for rate in RATES]
@@ -198,7 +191,7 @@ def choices(values: Sequence[object]) -> st.SearchStrategy[list[object]]:
 
 RATE = st.floats(1e-7, 1.0)
 SPACES = st.builds(
-    lambda low, high, **values: SearchSpace(
+    lambda low, high, **values: make_space(
         learning_rate={"min": min(low, high), "max": max(low, high)}, **values
     ),
     RATE,
@@ -229,7 +222,7 @@ def test_candidates_lie_in_any_space_and_are_new_and_distinct(
 
 
 def test_candidates_lie_near_the_best_trials() -> None:
-    space = SearchSpace(learning_rate={"min": 1e-7, "max": 1.0})
+    space = make_space(learning_rate={"min": 1e-7, "max": 1.0})
     best = Observation(0, at(1e-4), (1.0,), 1.0)
     found = candidates(space, [best], random.Random(0))
     near = [p for p in found if 0.2 < p.learning_rate / 1e-4 < 5 and p.lora_target == "all"]
@@ -237,9 +230,7 @@ def test_candidates_lie_near_the_best_trials() -> None:
 
 
 def test_single_point_is_a_candidate_until_it_is_seen() -> None:
-    space = SPACE.model_copy(
-        update={"learning_rate": SearchSpace(learning_rate=1e-4).learning_rate}
-    )
+    space = SPACE.model_copy(update={"learning_rate": make_space(learning_rate=1e-4).learning_rate})
     assert candidates(space, [], random.Random(0)) == [at(1e-4)]
     assert candidates(space, [Observation(0, at(1e-4))], random.Random(0)) == []
     longer = at(1e-4).model_copy(update={"cutoff_len": 2048})  # of a larger space
@@ -264,7 +255,7 @@ def test_merged_trial_knows_what_each_of_its_attempts_showed() -> None:
 # Through `Search`, with its database
 
 
-def tell(search: Search, rate_losses: Sequence[float], outcome: str) -> int:
+def tell(search: Search, rate_losses: Sequence[float], outcome: Outcome) -> int:
     number = search.ask().number
     for rung, value in zip(RUNGS, rate_losses, strict=False):
         search.should_prune(number, rung, value)
@@ -277,7 +268,7 @@ def tell(search: Search, rate_losses: Sequence[float], outcome: str) -> int:
     [("pruned", True), ("diverged", False), ("oom", False), ("complete", False)],
 )
 def test_stopped_trial_runs_again_as_a_retry_of_itself(
-    open_search: OpenSearch, outcome: str, is_again: bool
+    open_search: OpenSearch, outcome: Outcome, is_again: bool
 ) -> None:
     search = open_search(SPACE)
     search.problem.candidates = lambda seen: [at(3e-4)]
@@ -350,7 +341,7 @@ def test_search_lives_with_equal_and_extreme_losses(
         proposed.append(proposal.hyperparameters)
         pruned = search.should_prune(proposal.number, 1 / 9, value)
         assert not (pruned and not rungs)
-        outcome = "pruned" if pruned or number % 3 == 2 else "complete"
+        outcome: Outcome = "pruned" if pruned or number % 3 == 2 else "complete"
         search.tell(proposal.number, outcome, None if outcome == "pruned" else value, -0.1)
     if not rungs:
         assert len(set(proposed)) == len(proposed)
@@ -358,9 +349,7 @@ def test_search_lives_with_equal_and_extreme_losses(
 
 def test_space_of_one_point_is_proposed_and_then_repeated(open_search: OpenSearch) -> None:
     """`run` drops the repetitions and ends."""
-    space = SPACE.model_copy(
-        update={"learning_rate": SearchSpace(learning_rate=1e-4).learning_rate}
-    )
+    space = SPACE.model_copy(update={"learning_rate": make_space(learning_rate=1e-4).learning_rate})
     search = open_search(space)
     assert search.ask().hyperparameters == at(1e-4)
     search.tell(0, "complete", 1.0, -0.1)

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from typing import get_args
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.factories import make_space
 from vram_search.search import Search
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
-from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec import Hyperparameters
+from vram_search.store import Outcome
 
 ASKS, LAST = 40, 15
 
@@ -37,7 +40,7 @@ def test_complete_trial_is_told_with_its_loss(
 
 @pytest.mark.parametrize("outcome", ["pruned", "diverged", "oom", "infeasible"])
 def test_trial_without_a_result_is_told_as_pruned(
-    open_search: OpenSearch, optuna_trials: OptunaTrials, outcome: str
+    open_search: OpenSearch, optuna_trials: OptunaTrials, outcome: Outcome
 ) -> None:
     search = open_search()
     search.tell(search.ask().number, outcome, None, 0.1)
@@ -71,7 +74,7 @@ def test_lost_trial_is_told_as_failed_and_says_nothing_about_memory(
 def test_memory_constraint_is_violated_by_what_did_not_fit_alone(
     open_search: OpenSearch,
     optuna_trials: OptunaTrials,
-    outcome: str,
+    outcome: Outcome,
     excess: float,
     constraint: float,
 ) -> None:
@@ -85,7 +88,7 @@ def test_every_trial_that_counts_carries_the_same_constraint(
     open_search: OpenSearch, optuna_trials: OptunaTrials
 ) -> None:
     search = open_search()
-    outcomes = ("complete", "pruned", "oom", "lost", "infeasible", "diverged")
+    outcomes: tuple[Outcome, ...] = get_args(Outcome)
     for outcome in outcomes:
         search.tell(search.ask().number, outcome, 1.0 if outcome == "complete" else None, 0.0)
     constrained = [MEMORY_CONSTRAINT in told.constraints for told in optuna_trials()]
@@ -109,7 +112,7 @@ def test_trial_that_was_asked_for_is_open_until_it_is_told(open_search: OpenSear
     assert search.open_numbers() == [second.number]
 
 
-SPACE = SearchSpace(
+SPACE = make_space(
     optim="adamw_8bit",
     lora_target="all",
     lora_rank=[4, 8, 16, 32, 64],
@@ -137,7 +140,7 @@ def share_infeasible_at_random() -> float:
 
 @pytest.mark.parametrize(("outcome", "seed"), [("oom", 0), ("oom", 1), ("infeasible", 4)])
 def test_oom_trial_is_pruned_and_teaches_the_sampler(
-    open_search: OpenSearch, outcome: str, seed: int
+    open_search: OpenSearch, outcome: Outcome, seed: int
 ) -> None:
     search = open_search(SPACE, seed=seed, rungs=())
     failed = []

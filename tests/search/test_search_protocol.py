@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.factories import make_point
 from vram_search.protocol import (
     AnyEvent,
     Evaluated,
@@ -26,20 +27,12 @@ from vram_search.protocol import (
     parse_event,
     parse_job,
 )
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.spec import MemoryPlan
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.study import TrainingSpec
 
 NAN, INF = float("nan"), float("inf")
-POINT = Hyperparameters(
-    optim="adamw_8bit",
-    lora_target="k_proj,v_proj",
-    lora_rank=16,
-    lora_alpha=32,
-    cutoff_len=512,
-    batch_size=8,
-    learning_rate=1.2345678901234567e-4,
-)
+POINT = make_point(lora_target="k_proj,v_proj", learning_rate=1.2345678901234567e-4)
 PLAN = MemoryPlan(
     per_device_train_batch_size=2, gradient_accumulation_steps=4, gradient_checkpointing=True
 )

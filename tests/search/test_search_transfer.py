@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.curves import knowledge as written
+from tests.factories import make_space
 from vram_search.search.gp import transfer
 from vram_search.search.gp.features import features, scales, surrogate_dimensions
 from vram_search.search.gp.transfer import (
@@ -148,12 +150,12 @@ def test_too_few_or_equal_losses_teach_nothing(losses: list[float]) -> None:
 def test_first_tasks_are_kept_and_no_further_search_is_read() -> None:
     read = []
 
-    def searches() -> object:
+    def searches() -> Iterator[SourceTask]:
         for place in range(9):
             read.append(place)
             yield experience([1.0 + place + step for step in range(FEWEST_TRIALS)])
 
-    assert len(tasks(searches(), 576)) == MOST_TASKS  # type: ignore[arg-type]
+    assert len(tasks(searches(), 576)) == MOST_TASKS
     assert read == list(range(MOST_TASKS + 1))
 
 
@@ -175,7 +177,7 @@ def test_worst_losses_move_up_to_the_rest_in_their_order() -> None:
 def test_dropout_is_a_coordinate_only_of_a_search_that_varies_it() -> None:
     plain = surrogate_dimensions(SearchSpace())
     assert plain == MAIN
-    varied = surrogate_dimensions(SearchSpace(lora_dropout=[0, 0.1], lora_alpha={"ratio": [1, 2]}))
+    varied = surrogate_dimensions(make_space(lora_dropout=[0, 0.1], lora_alpha={"ratio": [1, 2]}))
     assert [one.name for one in varied[len(MAIN) :]] == ["lora_alpha", "lora_dropout"]
     points = [point(), point(lora_dropout=0.1), point(lora_alpha=64)]
     before, after = features(points, Frame(512), plain), features(points, Frame(512), varied)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,14 +78,14 @@ def device(name: str, mib: int, *, wddm: bool = False) -> GpuDevice:
 
 
 def test_auto_is_the_card_in_this_machine(
-    monkeypatch: pytest.MonkeyPatch, write_study: object, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, write_study: Callable[..., Path], tmp_path: Path
 ) -> None:
     here = device("NVIDIA GeForce RTX 4090", 24564, wddm=True)
     monkeypatch.setattr(module, "open_reader", lambda: FakeReader(here, []))
     card = Card.model_validate(module.card_here())
     assert card.name == "rtx-4090-24gb"
     assert card.platform == "windows"
-    study = load_study(write_study(card="auto"), card_here=module.card_here)  # type: ignore[operator]
+    study = load_study(write_study(card="auto"), card_here=module.card_here)
     assert study.card == card
 
 
@@ -98,11 +99,11 @@ def test_unknown_device_is_described_by_its_own_figures(monkeypatch: pytest.Monk
 
 
 def test_auto_without_a_gpu_says_what_to_write(
-    monkeypatch: pytest.MonkeyPatch, write_study: object
+    monkeypatch: pytest.MonkeyPatch, write_study: Callable[..., Path]
 ) -> None:
     monkeypatch.setattr(module, "open_reader", lambda: None)
     with pytest.raises(InputError, match=re.escape("card: auto found no NVIDIA GPU")):
-        load_study(write_study(card="auto"), card_here=module.card_here)  # type: ignore[operator]
+        load_study(write_study(card="auto"), card_here=module.card_here)
 
 
 def test_device_of_another_size_is_not_the_shipped_card() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.factories import make_space
 from vram_search.spec import SearchSpace
 from vram_search.spec.initial_points import PUBLISHED, initial_points
 
@@ -13,7 +14,7 @@ from vram_search.spec.initial_points import PUBLISHED, initial_points
 def spaces(draw: st.DrawFn) -> SearchSpace:
     counts = st.lists(st.integers(1, 1024), min_size=1, max_size=5, unique=True)
     low, high = sorted((draw(st.floats(1e-6, 1.0)), draw(st.floats(1e-6, 1.0))))
-    return SearchSpace(
+    return make_space(
         optim=draw(st.sampled_from((["adamw_8bit"], ["lion_8bit", "adamw_torch"]))),
         lora_target=draw(st.sampled_from((["qv"], ["all", "qv"], ["qkvo", "qkvo_gu"]))),
         lora_rank=draw(counts),
@@ -28,7 +29,7 @@ ALPHAS = st.sampled_from([None, {"ratio": [1, 2]}, {"ratio": 3}, [8, 64], 16])
 
 @given(spaces(), ALPHAS)
 def test_priors_lie_in_the_space_and_no_two_are_alike(space: SearchSpace, alpha: object) -> None:
-    space = SearchSpace(**{**space.model_dump(), "lora_alpha": alpha})
+    space = make_space(**{**space.model_dump(), "lora_alpha": alpha})
     points = initial_points(space)
     assert points
     assert all(space.contains(point) for point in points)
@@ -44,7 +45,7 @@ def test_published_points_of_the_default_space_stay_as_published() -> None:
 
 
 def test_prior_moves_to_the_nearest_values_of_the_space() -> None:
-    space = SearchSpace(
+    space = make_space(
         lora_target=["qv", "qkvo"],
         lora_rank=[2, 24],
         batch_size=[3, 64],
@@ -58,7 +59,7 @@ def test_prior_moves_to_the_nearest_values_of_the_space() -> None:
 
 
 def test_space_of_one_point_has_one_prior() -> None:
-    space = SearchSpace(
+    space = make_space(
         optim="adamw_8bit",
         lora_target="qv",
         lora_rank=8,

@@ -32,6 +32,7 @@ def test_shipped_study_loads_by_its_name(name: str) -> None:
     study = load_study(Path(name))
     assert study.study == name
     assert study == load_study(file)
+    assert isinstance(study.dataset.train, str)
     assert Path(study.dataset.train).is_file()
 
 

@@ -16,6 +16,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from tests.store.conftest import Start
 from vram_search.errors import StoreError
 from vram_search.store import Store, StudyRecord, database, open_store, sqlite_url, tables
 
@@ -88,7 +89,11 @@ def test_older_database_is_migrated_and_keeps_its_rows(
 
 
 def test_migration_that_fails_changes_nothing(
-    store: Store, study: StudyRecord, file: Path, next_revision: Path, monkeypatch
+    store: Store,
+    study: StudyRecord,
+    file: Path,
+    next_revision: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     next_revision.write_text(LATER + "    raise ZeroDivisionError\n")
     with pytest.raises(ZeroDivisionError):
@@ -149,14 +154,14 @@ def test_database_of_another_program_is_refused_untouched(file: Path, create: bo
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_optunas_database_with_anothers_table_is_refused(file: Path, start_python) -> None:
+def test_optunas_database_with_anothers_table_is_refused(file: Path, start_python: Start) -> None:
     assert start_python(MAKE_OPTUNAS_TABLES, sqlite_url(file)).wait() == 0
     execute(file, "CREATE TABLE bookmarks (url TEXT)")
     with pytest.raises(StoreError, match="another program"):
         open_store(sqlite_url(file), create=True)
 
 
-def test_optunas_database_is_adopted_and_both_go_on(file: Path, start_python) -> None:
+def test_optunas_database_is_adopted_and_both_go_on(file: Path, start_python: Start) -> None:
     assert start_python(MAKE_OPTUNAS_TABLES, sqlite_url(file)).wait() == 0
     theirs = table_names(file)
     with pytest.raises(StoreError, match="holds no study of vram-search yet"):
@@ -168,7 +173,7 @@ def test_optunas_database_is_adopted_and_both_go_on(file: Path, start_python) ->
     assert start_python(load, sqlite_url(file)).wait() == 0
 
 
-def test_optuna_can_join_our_database(store: Store, file: Path, start_python) -> None:
+def test_optuna_can_join_our_database(store: Store, file: Path, start_python: Start) -> None:
     assert start_python(MAKE_OPTUNAS_TABLES, sqlite_url(file)).wait() == 0
     assert table_names(file) > TABLES
     assert open_store(sqlite_url(file), create=True).studies() == []
@@ -244,9 +249,7 @@ def test_nearly_full_disk_is_refused_before_a_study_starts(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = {"bytes": 63 * 2**20}
-    monkeypatch.setattr(
-        database.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free["bytes"])
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free["bytes"]))
     with pytest.raises(StoreError, match=r"only 63 MiB are free .* 64 MiB are needed"):
         open_store(sqlite_url(file), create=True)
     assert not file.exists()
@@ -265,7 +268,7 @@ open_store(sys.argv[1], create=True)
 
 
 def test_package_makes_a_database_without_its_checkout(
-    tmp_path: Path, file: Path, start_python
+    tmp_path: Path, file: Path, start_python: Start
 ) -> None:
     site_packages = tmp_path / "100% site-packages"
     source = Path(database.__file__).parent.parent

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.conftest import Start
 from vram_search.store import open_store, sqlite_url
 
 # Root may write anywhere, so the process becomes nobody; having opened a database before, because
@@ -38,7 +39,7 @@ def public_folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def open_as_nobody(start_python, file: Path, scratch: Path) -> list[str]:
+def open_as_nobody(start_python: Start, file: Path, scratch: Path) -> list[str]:
     """What becomes of opening with create=True, then with create=False."""
     process = start_python(OPEN_AS_NOBODY, sqlite_url(file), sqlite_url(scratch))
     out, error = process.communicate(timeout=60)
@@ -48,7 +49,7 @@ def open_as_nobody(start_python, file: Path, scratch: Path) -> list[str]:
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="POSIX permissions")
 def test_read_only_database_is_read_and_not_written(
-    public_folder: Path, file: Path, start_python
+    public_folder: Path, file: Path, start_python: Start
 ) -> None:
     theirs = public_folder / "search.db"
     store = open_store(sqlite_url(theirs), create=True)
@@ -61,7 +62,7 @@ def test_read_only_database_is_read_and_not_written(
 
 @pytest.mark.skipif(not hasattr(os, "setuid"), reason="POSIX permissions")
 def test_folder_without_permission_is_explained(
-    public_folder: Path, file: Path, start_python
+    public_folder: Path, file: Path, start_python: Start
 ) -> None:
     theirs = public_folder / "search.db"
     public_folder.chmod(0o555)

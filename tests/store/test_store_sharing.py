@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.conftest import Start
 from vram_search.errors import StoreError
 from vram_search.store import (
     StepLoss,
@@ -52,7 +53,7 @@ print([study.name for study in open_store(sys.argv[1], create=False).studies()])
 
 
 def test_readers_do_not_wait_for_a_writer(
-    store: Store, file: Path, start_python, writer: subprocess.Popen[str]
+    store: Store, file: Path, start_python: Start, writer: subprocess.Popen[str]
 ) -> None:
     readers = [start_python(READ_STUDIES, sqlite_url(file)) for _ in range(2)]
     # A reader that waited would do so for 30 s.
@@ -77,11 +78,12 @@ def test_locked_database_is_explained(
 
 
 def test_writer_waits_for_its_turn(
-    store: Store, study: StudyRecord, writer: subprocess.Popen[str], start_python, file: Path
+    store: Store, study: StudyRecord, writer: subprocess.Popen[str], start_python: Start, file: Path
 ) -> None:
     touch = "import sys; from vram_search.store import open_store; print('up', flush=True); "
     touch += "open_store(sys.argv[1], create=False).refresh_study(1, {})"
     waiting = start_python(touch, sqlite_url(file))
+    assert waiting.stdout is not None
     assert waiting.stdout.readline() == "up\n"
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(timeout=1)
@@ -115,11 +117,13 @@ for number in range(20):
 """
 
 
-def test_processes_that_start_at_once_share_a_new_database(file: Path, start_python) -> None:
+def test_processes_that_start_at_once_share_a_new_database(file: Path, start_python: Start) -> None:
     processes = [start_python(OPEN_AND_RECORD, sqlite_url(file), name) for name in "abc"]
     for process in processes:
+        assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
     for process in processes:
+        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
@@ -142,7 +146,7 @@ with writing(store.engine) as connection:
 
 
 def test_process_killed_while_writing_leaves_no_trace(
-    store: Store, study: StudyRecord, file: Path, start_python
+    store: Store, study: StudyRecord, file: Path, start_python: Start
 ) -> None:
     assert start_python(DIE_WHILE_WRITING, sqlite_url(file)).wait(timeout=30) == -9
     assert store.studies() == [study]
@@ -155,7 +159,7 @@ def test_full_disk_is_explained_and_loses_nothing(store: Store, study: StudyReco
     many = TrialResult("complete", step_losses=[StepLoss(step, 1.0) for step in range(50_000)])
     with reading(store.engine) as connection:
         # SQLite's own limit: what it raises is what it raises on a full disk.
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
     with pytest.raises(StoreError, match="the disk is full") as caught:
         store.finish_trial(trial_id, many)
@@ -209,7 +213,7 @@ print(*(name for name in sys.modules if name.startswith("sqlalchemy.orm")))
 
 @pytest.mark.parametrize("create", [True, False])
 def test_current_database_is_used_without_a_slow_library(
-    store: Store, study: StudyRecord, file: Path, start_python, create: bool
+    store: Store, study: StudyRecord, file: Path, start_python: Start, create: bool
 ) -> None:
     out, error = start_python(LIST_MODULES, sqlite_url(file), create).communicate(timeout=60)
     packages, orm = out.split("\n")[:2]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Table
 from sqlalchemy.exc import IntegrityError
 
 from vram_search.store import (
     OUTCOMES,
     Evaluation,
+    Outcome,
     StepLoss,
     Store,
     StudyRecord,
@@ -74,7 +77,7 @@ def found(store: Store, study: StudyRecord, number: int = 0) -> TrialRecord:
         (Evaluation, tables.evaluations, {"trial_id"}),
     ],
 )
-def test_record_has_a_field_for_every_column(record: type, table, extra: set[str]) -> None:
+def test_record_has_a_field_for_every_column(record: type, table: Table, extra: set[str]) -> None:
     assert {field.name for field in fields(record)} == set(table.c.keys()) - extra
 
 
@@ -195,8 +198,8 @@ def test_trials_come_in_number_order_and_by_outcome(store: Store, study: StudyRe
     finish(store, study, 2, TrialResult("complete"))
     finish(store, study, 3, TrialResult("oom"))
 
-    def numbers(*args: object) -> list[int]:
-        return [trial.number for trial in store.trials(study.id, *args)]  # type: ignore[arg-type]
+    def numbers(outcomes: Collection[Outcome] | None = None) -> list[int]:
+        return [trial.number for trial in store.trials(study.id, outcomes)]
 
     assert numbers() == [2, 3, 5, 9]
     assert numbers(["oom"]) == [3, 5]

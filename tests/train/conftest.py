@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.factories import make_point
 from vram_search.data import Example
 from vram_search.protocol import LoadJob, TrialJob
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.spec import MemoryPlan
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
@@ -63,11 +64,10 @@ def make_job(tmp_path: Path) -> Callable[..., TrialJob]:
     """A job whose fields, or learning_rate and cutoff_len, keywords replace."""
 
     def make(**changes: Any) -> TrialJob:
-        hyperparameters = Hyperparameters(
+        hyperparameters = make_point(
             optim="adamw_torch_fused",
             lora_target="qv",
             lora_rank=4,
-            lora_alpha=8,
             cutoff_len=changes.pop("cutoff_len", 128),
             batch_size=4,
             learning_rate=changes.pop("learning_rate", 1e-2),

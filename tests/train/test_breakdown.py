@@ -371,7 +371,12 @@ def test_recorder_names_logits_and_gradients_though_they_are_gone_at_the_end(
     card = Card()
     card.ask(MIB)
     FakeCuda(card, monkeypatch)
-    monkeypatch.setattr(breakdown, "attribute_peak", lambda *found: owners.append(found[2]) or {})
+
+    def attribute(history: object, current: object, found: breakdown.Owners) -> dict[str, int]:
+        owners.append(found)
+        return {}
+
+    monkeypatch.setattr(breakdown, "attribute_peak", attribute)
     trainable = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.1)
     with PeakRecorder(adapted, optimizer=lambda: optimizer):

@@ -16,7 +16,7 @@ from vram_search.protocol import Step, TrialJob
 from vram_search.spec import MemoryPlan
 from vram_search.train import model as base_model
 from vram_search.train import trainer as trainer_module
-from vram_search.train.examples import TokenRow
+from vram_search.train.examples import TokenRow, collate
 from vram_search.train.patches import steps_in_the_background
 from vram_search.train.trainer import (
     AdapterTrainer,
@@ -55,7 +55,7 @@ class Watched:
         self.steps: list[Step] = []
         self.drawn: list[list[TokenRow]] = []
         self.micro_batches: list[list[TokenRow]] = []
-        collate, sample = trainer_module.collate, AdapterTrainer.get_batch_samples
+        sample = AdapterTrainer.get_batch_samples
 
         def watch_collate(batch: Sequence[TokenRow], pad_token_id: int) -> Any:
             self.micro_batches.append(list(batch))
@@ -110,9 +110,9 @@ def test_rows_are_drawn_as_transformers_own_trainer_draws_them(
 ) -> None:
     drawn: list[list[TokenRow]] = []
 
-    def collate(batch: Sequence[TokenRow]) -> Any:
+    def watch_collate(batch: Sequence[TokenRow]) -> Any:
         drawn.append(list(batch))
-        return trainer_module.collate(batch, 0)
+        return collate(batch, 0)
 
     ours = Watched(base, job, monkeypatch)
     model = base_model.attach_adapter(base, job)
@@ -123,7 +123,7 @@ def test_rows_are_drawn_as_transformers_own_trainer_draws_them(
         model=model,
         args=arguments,
         train_dataset=trainer_module.RowDataset(rows()),
-        data_collator=collate,
+        data_collator=watch_collate,
     )
     plain.train()
     base_model.detach_adapter(model)

@@ -29,7 +29,7 @@ def test_prepared_model_without_its_own_forward_pass_is_reported() -> None:
     model = torch.nn.Linear(2, 2)
     with logits_in_their_own_dtype(model):  # not prepared: nothing to take back
         assert "forward" not in vars(model)
-    model.forward = lambda rows: rows  # type: ignore[method-assign]
+    model.forward = lambda rows: rows
     with (
         pytest.raises(InternalsChangedError, match=r"accelerate .* has no _original_forward"),
         logits_in_their_own_dtype(model),

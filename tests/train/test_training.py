@@ -225,10 +225,13 @@ def test_evaluation_waits_for_the_device_once(
 ) -> None:
     waits: list[int] = []
     to_list = torch.Tensor.tolist
+
+    def noted(tensor: torch.Tensor) -> Any:
+        waits.append(tensor.numel())
+        return to_list(tensor)
+
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: pytest.fail("waits for a row"))
-    monkeypatch.setattr(
-        torch.Tensor, "tolist", lambda tensor: waits.append(tensor.numel()) or to_list(tensor)
-    )
+    monkeypatch.setattr(torch.Tensor, "tolist", noted)
     rows = [cut(row, 128) for row in encoded.eval]
     shapes: list[tuple[int, int]] = []
     evaluate(base, rows, 3, encoded.tokenizer.pad_token_id, shapes.append)

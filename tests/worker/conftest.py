@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.factories import FakeListener
 from vram_search.data import load_rows
-from vram_search.estimate import PlannedTrial
 from vram_search.estimate.margin import margin_for
-from vram_search.gpu import GpuReader, GpuSample
-from vram_search.protocol import AnyEvent, Ready
+from vram_search.gpu import GpuReader
 from vram_search.resources import shipped
-from vram_search.search import STRATEGIES, Problem, Proposal, Search, Strategy, open_storage
+from vram_search.search import STRATEGIES, Problem, Search, Strategy, open_storage
 from vram_search.spec import StudySpec, load_shape
 from vram_search.spec.card_memory import CardMemory
-from vram_search.store import TrialRecord, open_store, sqlite_url
+from vram_search.store import open_store, sqlite_url
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import RunContext
@@ -27,36 +26,6 @@ from vram_search.worker.prepare import Prepared
 
 CARD_BYTES = 10 * GIB
 MODEL = shipped("configs", "models", "smollm2-135m")
-
-READY = Ready(
-    device="a card",
-    has_gpu=True,
-    versions={},
-    train_rows=8,
-    eval_rows=4,
-    longest_tokens=64,
-    longest_eval_tokens=64,
-    rows_cut=0,
-    data_hash="d1",
-    allocated_bytes=1,
-    seconds=1,
-)
-"""Of a training process that a test plays."""
-
-
-class Listener:
-    """Keeps the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def run_started(self, finished: int) -> None: ...
-    def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None: ...
-    def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None: ...
-    def trial_ended(self, record: TrialRecord) -> None: ...
 
 
 @pytest.fixture
@@ -94,7 +63,7 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
             record=record,
             search=search,
             trainer=trainer,
-            listener=Listener(),
+            listener=FakeListener(),
             budget=Budget(CARD_BYTES, CARD_BYTES, CardMemory(CARD_BYTES), reader),
             margin=margin_for(shape),
             adapters=tmp_path / "adapters",

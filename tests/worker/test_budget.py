@@ -6,24 +6,24 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.storages import RDBStorage
 
-from tests.worker.conftest import READY
+from tests.factories import PRUNED, FakeListener, FakeTrainer, Script, make_ready
 from vram_search.errors import InputError
 from vram_search.estimate import check_card_holds_base, estimate_base_bytes
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import GpuDevice, GpuReader, GpuSample
 from vram_search.gpu.fake import FakeReader
-from vram_search.protocol import AnyEvent, Finished, LoadJob, Ready, TrialJob
-from vram_search.search import Proposal
+from vram_search.protocol import LoadJob
 from vram_search.spec import load_study
 from vram_search.spec.card_memory import CardMemory
-from vram_search.store import TrialRecord, TrialResult, open_store, sqlite_url
+from vram_search.store import TrialResult, open_store, sqlite_url
 from vram_search.units import GIB, MIB
 from vram_search.worker import context, run
 from vram_search.worker.budget import NOTICED_BYTES, Budget
@@ -45,32 +45,20 @@ DEVICE = GpuDevice(0, "GPU-1", "toy", TOTAL, "580", "13.0", "12.0", False, None)
 READER = FakeReader(DEVICE, [GpuSample(0.0, GIB, GIB)])
 
 
-class Trainer:
-    """Stands for the training process; every trial is pruned at once."""
-
-    pid = None
-    log = Path("none")
-
-    loaded: LoadJob
-
-    def __init__(self, job: LoadJob, *_: object, **__: object) -> None:
-        Trainer.loaded = job
-
-    def ready(self) -> Ready:
-        return READY.model_copy(update={"device": "toy", "has_gpu": False, "allocated_bytes": None})
-
-    def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:
-        return Finished(outcome="pruned", stage="train", step=1, steps_total=1)
-
-    def replace(self) -> None: ...
+READY = make_ready(device="toy", has_gpu=False, allocated_bytes=None)
 
 
-class Listener:
-    def note(self, text: str) -> None: ...
-    def run_started(self, finished: int) -> None: ...
-    def trial_started(self, proposal: Proposal, planned: object) -> None: ...
-    def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None: ...
-    def trial_ended(self, record: TrialRecord) -> None: ...
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[LoadJob]:
+    """A run starts no process, and each of its trials is pruned at once; what it would load."""
+    jobs: list[LoadJob] = []
+
+    def start(job: LoadJob, *_: object, **__: object) -> FakeTrainer:
+        jobs.append(job)
+        return FakeTrainer(repeat([PRUNED]), READY)
+
+    monkeypatch.setattr(context, "ResidentTrainer", start)
+    return jobs
 
 
 def calibrate(context_bytes: int) -> None:
@@ -98,7 +86,7 @@ def prepared(file: Path) -> Prepared:
 
 def budget_of_run(study: Prepared, home: Path, trials: int) -> Any:
     """As the last trial of a run records it."""
-    run.run_study(study, run.StopRule(trials, None), Listener())
+    run.run_study(study, run.StopRule(trials, None), FakeListener())
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
     record = store.study("tiny")
     assert record is not None
@@ -116,8 +104,8 @@ def test_run_dry_run_and_estimate_have_one_budget_before_and_after_a_calibration
     write_study: WriteStudy,
     vram_search: Cli,
     monkeypatch: pytest.MonkeyPatch,
+    loads: list[LoadJob],
 ) -> None:
-    monkeypatch.setattr(context, "ResidentTrainer", Trainer)
     monkeypatch.setattr(context, "open_reader", lambda: reader)
     file = write_study(card=CARD, budget={"trials": 2})
     for trials, context_bytes in ((1, 500 * MIB), (2, 700 * MIB)):
@@ -193,16 +181,9 @@ def test_run_plans_each_trial_with_what_is_left_then(
 ) -> None:
     reader = FakeReader(DEVICE, [reading(others=GIB, ours=None)])
 
-    class Neighbour(Trainer):
-        """Beside whose first trial another program starts."""
-
-        pid = 42
-
-        def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:
-            reader.show(reading(others=3 * GIB))
-            return super().run(job, on_event, prune)
-
-    monkeypatch.setattr(context, "ResidentTrainer", Neighbour)
+    script: Script = [lambda: reader.show(reading(others=3 * GIB)), PRUNED]
+    trainer = FakeTrainer(repeat(script), READY, pid=42)
+    monkeypatch.setattr(context, "ResidentTrainer", lambda *_, **__: trainer)
     monkeypatch.setattr(context, "open_reader", lambda: reader)
     file = write_study(card=CARD, budget={"trials": 2})
     assert budget_of_run(prepared(file), home, 2) == FIRST - 2 * GIB
@@ -216,22 +197,21 @@ def test_full_card_is_refused_and_the_database_is_closed(
     monkeypatch.setattr(RDBStorage, "remove_session", lambda self: closed.append("storage"))
     monkeypatch.setattr(context, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
     with pytest.raises(InputError):
-        run.run_study(prepared(write_study(card=CARD)), run.StopRule(1, None), Listener())
+        run.run_study(prepared(write_study(card=CARD)), run.StopRule(1, None), FakeListener())
     assert closed == ["storage"]
 
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_base_is_loaded_with_the_kernels_that_the_plans_name(
-    home: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, pinned: bool
+    home: Path, write_study: WriteStudy, loads: list[LoadJob], pinned: bool
 ) -> None:
-    monkeypatch.setattr(context, "ResidentTrainer", Trainer)
     file = write_study(card=CARD, budget={"trials": 1}, plan={"enable_liger_kernel": pinned})
     budget_of_run(prepared(file), home, 1)
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
     plan = store.trials(1)[-1].plan
     store.close()
     assert plan is not None
-    assert Trainer.loaded.enable_liger_kernel is plan["enable_liger_kernel"] is pinned
+    assert loads[-1].enable_liger_kernel is plan["enable_liger_kernel"] is pinned
 
 
 def test_dry_run_judges_by_the_calibrated_budget(home: Path, write_study: WriteStudy) -> None:

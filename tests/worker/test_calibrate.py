@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.factories import make_point
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate.memory.predict import predict
 from vram_search.gpu import FakeReader, GpuDevice, GpuSample
 from vram_search.protocol import TrialJob
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.spec import MemoryPlan
 from vram_search.spec.study import TrainingSpec
 from vram_search.units import GIB, KIB, MIB
 from vram_search.worker.calibrate import Trained, calibrate, short_run, workload_of
@@ -71,15 +72,7 @@ def constants(**changes: Any) -> dict[str, Any]:
 def trained(**changes: Any) -> dict[str, Any]:
     job = TrialJob(
         number=0,
-        hyperparameters=Hyperparameters(
-            optim="adamw_8bit",
-            lora_target="qv",
-            lora_rank=8,
-            lora_alpha=16,
-            cutoff_len=512,
-            batch_size=2,
-            learning_rate=1e-4,
-        ),
+        hyperparameters=make_point(lora_target="qv", lora_rank=8, batch_size=2),
         target_modules=("q_proj", "v_proj"),
         plan=MemoryPlan(
             per_device_train_batch_size=2,

@@ -9,15 +9,12 @@ from unittest.mock import Mock
 import pytest
 from filelock import Timeout
 
+from tests.factories import make_point
 from vram_search.errors import InputError
 from vram_search.estimate import plans, smallest
-from vram_search.estimate.memory.hardware import (
-    CUBLAS_WORKSPACE,
-    CUBLAS_WORKSPACE_DATACENTER,
-    Hardware,
-)
+from vram_search.estimate.memory.hardware import Hardware
 from vram_search.gpu import FakeReader, GpuDevice, GpuSample
-from vram_search.spec import Hyperparameters
+from vram_search.spec.allocator_sizes import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_DATACENTER
 from vram_search.spec.card_memory import CardMemory
 from vram_search.store.location import StudyFolder
 from vram_search.units import GIB
@@ -46,15 +43,7 @@ def test_bytes_are_predicted_once_for_points_that_differ_in_learning_rate_alone(
     planned = Mock(wraps=plans)
     monkeypatch.setattr("vram_search.worker.context.plans", planned)
     context = make_context(None)
-    point = Hyperparameters(
-        optim="adamw_8bit",
-        lora_target="all",
-        lora_rank=16,
-        lora_alpha=32,
-        cutoff_len=2048,
-        batch_size=16,
-        learning_rate=1e-4,
-    )
+    point = make_point(cutoff_len=2048, batch_size=16)
     for rate in (1e-4, 2e-4, 3e-4):
         assert context.fits(point.model_copy(update={"learning_rate": rate}))
     assert planned.call_count == 1

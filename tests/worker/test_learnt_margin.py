@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.worker.conftest import READY
+from tests.factories import PRUNED, FakeTrainer, make_ready
 from vram_search.estimate import Estimate, PlannedTrial
 from vram_search.estimate.margin import margin_for
-from vram_search.protocol import Finished, Ready, TrialJob
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
 from vram_search.store import (
@@ -159,39 +158,14 @@ def test_memory_that_ran_out_below_the_budget_was_somebody_elses() -> None:
     assert required_ratio_above(TrialResult("oom", measured=None), GIB, BUDGET) is None
 
 
-class Trainer:
-    """Stands for a training process on a card of 10 GiB: the first plans run out of memory."""
-
-    pid = None
-
-    def __init__(self, ooms: int) -> None:
-        self.ooms = ooms
-
-    def ready(self) -> Ready:
-        return READY.model_copy(
-            update={
-                "device": DEVICE,
-                "longest_tokens": 256,
-                "longest_eval_tokens": 256,
-                "allocated_bytes": GIB,
-            }
-        )
-
-    def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:
-        died = self.ooms > 0
-        self.ooms -= 1
-        return Finished(
-            outcome="oom" if died else "pruned",
-            stage="train",
-            step=1,
-            steps_total=1,
-            requested_bytes=64 * MIB if died else None,
-            allocated_bytes=GIB,
-            reserved_bytes=BUDGET,
-        )
-
-    def replace(self) -> None:
-        """There is no process."""
+OUT_OF_MEMORY = PRUNED.model_copy(
+    update={
+        "outcome": "oom",
+        "requested_bytes": 64 * MIB,
+        "allocated_bytes": GIB,
+        "reserved_bytes": BUDGET,
+    }
+)
 
 
 def fastest_that_fits(context: RunContext, hyperparameters: Hyperparameters) -> PlannedTrial:
@@ -202,7 +176,9 @@ def fastest_that_fits(context: RunContext, hyperparameters: Hyperparameters) -> 
 def test_trial_that_ran_out_of_memory_rules_its_plans_out(
     make_context: Callable[..., RunContext], ooms: int, outcome: str
 ) -> None:
-    context = make_context(Trainer(ooms))
+    ready = make_ready(device=DEVICE, allocated_bytes=GIB)
+    scripts = [*[[OUT_OF_MEMORY]] * ooms, [PRUNED]]
+    context = make_context(FakeTrainer(scripts, ready))
     proposal = context.search.ask()
     first = fastest_that_fits(context, proposal.hyperparameters)
 

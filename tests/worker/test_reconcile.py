@@ -16,14 +16,15 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.factories import make_space
 from vram_search.search import STRATEGIES, Problem, Proposal, Search, open_storage
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import SearchSpace
-from vram_search.store import Store, StudyRecord, TrialResult, open_store, sqlite_url
+from vram_search.store import Outcome, Store, StudyRecord, TrialResult, open_store, sqlite_url
 from vram_search.store.retries import MAX_RETRIES
 from vram_search.worker.reconcile import enqueue_lost, reconcile
 
-SPACE = SearchSpace(optim=["adamw_8bit", "lion_8bit"], lora_rank=[8, 16, 32])
+SPACE = make_space(optim=["adamw_8bit", "lion_8bit"], lora_rank=[8, 16, 32])
 DATA_HASH = "d1"
 
 
@@ -156,7 +157,7 @@ def test_recorded_outcome_that_was_not_told_is_told_with_its_constraint(
     study: StudyRecord,
     open_search: OpenSearch,
     file: Path,
-    outcome: str,
+    outcome: Outcome,
     excess: float,
     constraint: float,
 ) -> None:
@@ -325,7 +326,7 @@ def test_lost_trial_outside_the_changed_space_is_not_repeated(
 ) -> None:
     first = open_search()
     inside, outside = (first.ask() for _ in range(2))
-    narrow = SearchSpace(
+    narrow = make_space(
         optim=list(SPACE.optim),
         lora_rank=list(SPACE.lora_rank),
         learning_rate=inside.hyperparameters.learning_rate,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker.conftest import READY
+from tests.factories import make_point, make_ready
 from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
@@ -18,7 +18,7 @@ from vram_search.protocol import (
     LoadJob,
     TrialJob,
 )
-from vram_search.spec import Hyperparameters, MemoryPlan
+from vram_search.spec import MemoryPlan
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.study import TrainingSpec
 from vram_search.worker import resident
@@ -52,6 +52,7 @@ class Process:
         self.alive.remove(self)
 
 
+READY = make_ready()
 StartTrainer = Callable[..., ResidentTrainer]
 
 
@@ -84,14 +85,8 @@ def finished(outcome: Any = "complete", **more: Any) -> Finished:
 def job(optim: str = "adamw_8bit") -> TrialJob:
     return TrialJob(
         number=0,
-        hyperparameters=Hyperparameters(
-            optim=optim,
-            lora_target="qv",
-            lora_rank=8,
-            lora_alpha=16,
-            cutoff_len=64,
-            batch_size=1,
-            learning_rate=1e-4,
+        hyperparameters=make_point(
+            optim=optim, lora_target="qv", lora_rank=8, cutoff_len=64, batch_size=1
         ),
         target_modules=("q_proj",),
         plan=MemoryPlan(

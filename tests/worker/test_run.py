@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import FAKE_TRAINER, run_cli, start_cli
+from tests.conftest import run_cli, start_cli
+from tests.factories import make_point
+from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.estimate.margin import conformal_margin
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters
@@ -380,11 +382,9 @@ def test_bytes_are_predicted_for_the_rows_there_are_and_needless_cutoffs_are_nam
 
 
 def too_large(learning_rate: float) -> Hyperparameters:
-    return Hyperparameters(
+    return make_point(
         optim="adamw_torch_fused",
-        lora_target="all",
         lora_rank=1024,
-        lora_alpha=2048,
         cutoff_len=96,
         batch_size=4,
         learning_rate=learning_rate,

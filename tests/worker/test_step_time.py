@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.factories import make_point
 from vram_search.data import Example, Rows
 from vram_search.estimate import plans
 from vram_search.estimate.step_time import StepTimeModel, speed_here
 from vram_search.resources import shipped
-from vram_search.spec import Card, Hyperparameters, MemoryPlan, PlanPins, load_shape
+from vram_search.spec import Card, MemoryPlan, PlanPins, load_shape
 from vram_search.spec.card import load_card
 from vram_search.store import Outcome, Store, StudyRecord, TrialResult, open_store, sqlite_url
 from vram_search.worker.step_time import approximate_row_tokens, corrected, learnt_step_time
@@ -22,15 +23,7 @@ CARD = Card.model_validate(load_card("rtx-4090-24gb"))
 DEVICE = "NVIDIA GeForce RTX 4090"
 PLAIN = StepTimeModel(speed_here(DEVICE, CARD))
 ROW_TOKENS = (*range(100, 120), 2000)
-POINT = Hyperparameters(
-    optim="adamw_8bit",
-    lora_target="all",
-    lora_rank=16,
-    lora_alpha=32,
-    cutoff_len=512,
-    batch_size=8,
-    learning_rate=1e-4,
-)
+POINT = make_point()
 CHECKPOINTED = MemoryPlan(
     per_device_train_batch_size=2, gradient_accumulation_steps=4, gradient_checkpointing=True
 )

@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 
-from tests.worker.conftest import READY
+from tests.factories import PRUNED, FakeTrainer, make_ready
 from vram_search.cli.live import QuietView
-from vram_search.protocol import Finished, Ready, TrialJob
 from vram_search.spec import load_study
 from vram_search.units import format_duration
 from vram_search.worker import context, run
 from vram_search.worker.prepare import prepare
 
 
-class Trainer:
-    """Stands for the training process; every trial is pruned at once."""
-
-    pid = None
-    log = Path("none")
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def ready(self) -> Ready:
-        return READY.model_copy(update={"has_gpu": False, "allocated_bytes": None})
-
-    def run(self, job: TrialJob, on_event: object, prune: object) -> Finished:
-        return Finished(outcome="pruned", stage="train", step=1, steps_total=1)
-
-    def replace(self) -> None: ...
-
-
 def test_trials_of_earlier_runs_shorten_the_time_left(
     home: Path, write_study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "ResidentTrainer", Trainer)
+    ready = make_ready(has_gpu=False, allocated_bytes=None)
+
+    def start(*_: object, **__: object) -> FakeTrainer:
+        return FakeTrainer(repeat([PRUNED]), ready)
+
+    monkeypatch.setattr(context, "ResidentTrainer", start)
     study = load_study(write_study(strategy="random"))
     views = []
     for trials in (2, 3):

@@ -7,27 +7,19 @@ from typing import Any
 
 import pytest
 
+from tests.factories import make_point, make_space
 from vram_search.search.gp.acquisition import Acquisition
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.surrogate import Task
 from vram_search.search.gp.transfer import shipped, tasks
 from vram_search.search.problem import Problem
-from vram_search.spec import Hyperparameters, SearchSpace
-from vram_search.store import ImportedTrial, Store, TrialResult
+from vram_search.store import ImportedTrial, Outcome, Store, TrialResult
 from vram_search.worker.context import RunContext
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.transfer import source_tasks
 
 MakeRoom = Callable[..., RunContext]
-POINT: dict[str, Any] = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 1e-4,
-}
+POINT = make_point().model_dump()
 SHIPPED = [150, 150]
 """Trials of the two tasks that the package brings."""
 
@@ -38,7 +30,7 @@ def context(make_context: MakeRoom) -> RunContext:
     return make_context(trainer=None)
 
 
-def record(context: RunContext, study_id: int, count: int, outcome: str = "complete") -> None:
+def record(context: RunContext, study_id: int, count: int, outcome: Outcome = "complete") -> None:
     for number in range(count):
         point = {**POINT, "learning_rate": 1e-4 * (1 + number)}
         trial = context.store.start_trial(study_id, number, point, 1, "d")
@@ -134,14 +126,11 @@ def test_search_starts_where_another_study_was_best(context: RunContext) -> None
     """Ranks are what another study tells of: the larger the better."""
     study = other(context)
     for number, rank in enumerate([4, 8, 16, 32, 64, 4, 8, 64]):
-        point = Hyperparameters(**{**POINT, "lora_rank": rank, "lora_alpha": 2 * rank})
+        point = make_point(lora_rank=rank)
         trial = context.store.start_trial(study, number, point.model_dump(), 1, "d")
         context.store.finish_trial(trial, TrialResult("complete", 2.0 - rank / 100))
     earlier = next(source_tasks(context.store, context.prepared))
-    space = SearchSpace(lora_rank=[4, 16, 64])
-    points = [
-        Hyperparameters(**{**POINT, "lora_rank": rank, "lora_alpha": 2 * rank})
-        for rank in space.lora_rank
-    ]
+    space = make_space(lora_rank=[4, 16, 64])
+    points = [make_point(lora_rank=rank) for rank in space.lora_rank]
     acquisition = Acquisition(Problem(space, source_tasks=[earlier]), GpRules())
     assert acquisition.propose([], points).choice == points[-1]

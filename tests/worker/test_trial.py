@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.worker.conftest import READY
+from tests.factories import EVALUATED, FakeListener, FakeTrainer, Script, make_ready
 from vram_search.gpu import SYSMEM_FALLBACK_HINT, FakeReader, GpuDevice, GpuSample
-from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Ready, Stage, Step, TrialJob
+from vram_search.protocol import Finished, Probed, Stage, Step
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, MemoryPlan
 from vram_search.store import TrialRecord, sqlite_url
@@ -33,62 +33,22 @@ WINDOWS = GpuDevice(0, "GPU-1", DEVICE, CARD, "580", "13.0", "8.9", True, True)
 SPILLED = [0.886, 0.913]
 """Shares of a card that were in use in a forced spill: RTX 5060 Ti (`gpu/spill.py`)."""
 PARTS = {"base_weights": 3 * GIB, "logits": 2 * GIB}
-Script = Sequence[AnyEvent | Callable[[], object]]
 
 
 def sample(used: int, process: int | None = None, **more: Any) -> GpuSample:
     return GpuSample(0.0, used, used, process, **more)
 
 
-class Trainer:
-    """Stands for the training process: a script of events for each trial that it is given."""
-
-    pid = PID
-
-    def __init__(self, *scripts: Script) -> None:
-        self.scripts, self.jobs = list(scripts), list[TrialJob]()
-        self.restarts = 0
-
-    def ready(self) -> Ready:
-        return READY.model_copy(
-            update={
-                "device": DEVICE,
-                "versions": {"torch": "2"},
-                "longest_tokens": 256,
-                "longest_eval_tokens": 256,
-                "allocated_bytes": GIB,
-            }
-        )
-
-    def run(self, job: TrialJob, on_event: Callable[[AnyEvent], None], prune: object) -> Finished:
-        self.jobs.append(job)
-        for event in self.scripts.pop(0):
-            if callable(event):
-                event()
-                continue
-            on_event(event)
-            if isinstance(event, Finished):
-                return event
-        raise AssertionError("a script ends with Finished, unless the supervisor ends it")
-
-    def restart(self) -> None:
-        self.restarts += 1
+def scripted(*scripts: Script) -> FakeTrainer:
+    """A training process on the card of 10 GiB; one script for each training."""
+    ready = make_ready(device=DEVICE, versions={"torch": "2"}, allocated_bytes=GIB)
+    return FakeTrainer(scripts, ready, pid=PID)
 
 
 PROBE = Stage(stage="probe", steps_total=9)
 TRAIN = Stage(stage="train", steps_total=9)
 PROBED = Probed(
     allocated_bytes=5 * GIB, reserved_bytes=6 * GIB, seconds=2, step_seconds=1.0, parts=PARTS
-)
-EVALUATED = Evaluated(
-    step=9,
-    fraction=1.0,
-    is_rung=False,
-    eval_loss=1.5,
-    own_cutoff_eval_loss=1.6,
-    bits_per_byte=0.7,
-    example_loss_sums=(),
-    seconds=1,
 )
 
 
@@ -137,13 +97,14 @@ def error(trial: TrialRecord) -> dict[str, Any]:
 
 
 def notes(context: RunContext) -> str:
-    return "\n".join(context.listener.notes)  # type: ignore[attr-defined]
+    assert isinstance(context.listener, FakeListener)
+    return "\n".join(context.listener.notes)
 
 
 def test_run_that_outgrew_its_probe_is_recorded_and_noted_and_goes_on(
     make_context: MakeRoom,
 ) -> None:
-    context = make_context(Trainer(complete(allocated_bytes=round(5.1 * GIB))))
+    context = make_context(scripted(complete(allocated_bytes=round(5.1 * GIB))))
     trial = run(context)
     assert trial.outcome == "complete" and trial.eval_loss == 1.5
     assert measured(trial)["probe_miss"] == pytest.approx(1.02)
@@ -151,7 +112,7 @@ def test_run_that_outgrew_its_probe_is_recorded_and_noted_and_goes_on(
 
 
 def test_run_within_one_per_cent_of_its_probe_is_no_miss(make_context: MakeRoom) -> None:
-    context = make_context(Trainer(complete(allocated_bytes=round(5.05 * GIB))))
+    context = make_context(scripted(complete(allocated_bytes=round(5.05 * GIB))))
     assert "probe_miss" not in measured(run(context))
     assert notes(context) == ""
 
@@ -160,7 +121,7 @@ def test_parts_leak_and_step_time_are_recorded(make_context: MakeRoom) -> None:
     survivors = ("float32 [49152, 576] 108 MiB",)
     end = finished(leaked_bytes=108 * MIB, survivors=survivors)
     steps = [step(1, 9.0), step(2, 1.25), step(3, 1.75)]
-    found = measured(run(make_context(Trainer([PROBE, PROBED, TRAIN, *steps, EVALUATED, end]))))
+    found = measured(run(make_context(scripted([PROBE, PROBED, TRAIN, *steps, EVALUATED, end]))))
     assert found["parts"] == PARTS
     assert found["leaked_bytes"] == 108 * MIB and found["survivors"] == list(survivors)
     assert found["base_intact"] is True
@@ -182,7 +143,7 @@ def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_context
     ]
     reader = FakeReader(LINUX, [sample(GIB)])
     waiting: Script = [PROBE, *shown(reader, *seen), *complete()[1:]]
-    found = measured(run(make_context(Trainer(waiting), reader)))
+    found = measured(run(make_context(scripted(waiting), reader)))
     assert found["process_bytes"] == 5 * GIB and found["process_bytes_source"] == "nvml"
     assert found["temperature_celsius"] == 70
     assert found["least_sm_clock_mhz"] == 1500 and 1500 <= found["sm_clock_mhz"] < 1980
@@ -194,7 +155,7 @@ def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_context
 def test_trial_that_changed_the_base_is_lost_whatever_it_scored(
     make_context: MakeRoom, tmp_path: Path
 ) -> None:
-    trial = run(make_context(Trainer(complete(base_intact=False))))
+    trial = run(make_context(scripted(complete(base_intact=False))))
     assert trial.outcome == "lost" and trial.eval_loss is None and trial.adapter_path is None
     assert measured(trial)["base_intact"] is False
     assert "base model's weights have changed" in error(trial)["message"]
@@ -205,7 +166,8 @@ def test_trial_that_changed_the_base_is_lost_whatever_it_scored(
 def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
     make_context: MakeRoom, tmp_path: Path, stage: str
 ) -> None:
-    context = make_context(Trainer(*[[PROBE, out_of_memory(stage=stage, step=3)]] * 3))
+    ran_out: Script = [PROBE, out_of_memory(stage=stage, step=3)]
+    context = make_context(scripted(*[ran_out] * 3))
     before = context.margin
     trial = run(context)
     assert trial.outcome == "oom"
@@ -225,7 +187,7 @@ def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
 
 
 def test_seconds_of_refuted_plans_are_kept_apart(make_context: MakeRoom) -> None:
-    context = make_context(Trainer([PROBE, out_of_memory(stage="probe")], complete()))
+    context = make_context(scripted([PROBE, out_of_memory(stage="probe")], complete()))
     first = run(context)
     assert first.outcome == "complete" and first.seconds is not None
     assert set(first.seconds) == {"plan", "load", "oom"}
@@ -234,7 +196,7 @@ def test_seconds_of_refuted_plans_are_kept_apart(make_context: MakeRoom) -> None
 
 def test_seconds_between_trials_are_recorded(make_context: MakeRoom) -> None:
     ours = {"probe": 1.0, "train": 2.0, "eval": 3.0, "save": 4.0}
-    context = make_context(Trainer(complete(seconds=ours), complete(seconds=ours)))
+    context = make_context(scripted(complete(seconds=ours), complete(seconds=ours)))
     run(context)
     seconds = run(context).seconds
     assert seconds is not None and set(seconds) == {"between", "plan", "load", *ours}
@@ -242,7 +204,7 @@ def test_seconds_between_trials_are_recorded(make_context: MakeRoom) -> None:
 
 
 def test_wait_for_a_process_is_parted_into_imports_and_loading() -> None:
-    ready = Trainer().ready().model_copy(update={"seconds": 20.0, "import_seconds": 18.0})
+    ready = scripted().ready().model_copy(update={"seconds": 20.0, "import_seconds": 18.0})
     assert load_seconds(ready, 25.0) == {"load": 2.0, "imports": 23.0}
     assert load_seconds(ready, 0.5) == {"load": 0.5}, "the rest was over before anybody waited"
 
@@ -272,7 +234,7 @@ def test_spill_on_windows_is_an_out_of_memory_and_a_smaller_plan_follows(
     make_context: MakeRoom,
 ) -> None:
     reader = FakeReader(WINDOWS, [sample(GIB)])
-    trainer = Trainer(spill(reader), spill(reader), spill(reader))
+    trainer = scripted(spill(reader), spill(reader), spill(reader))
     context = make_context(trainer, reader)
     trial = run(context)
     assert trial.outcome == "oom" and trial.steps_done == 4
@@ -291,7 +253,7 @@ def candidate_bytes(context: RunContext, trial: TrialRecord, plan: MemoryPlan) -
 
 def test_same_readings_on_linux_end_nothing(make_context: MakeRoom) -> None:
     reader = FakeReader(LINUX, [sample(GIB)])
-    trainer = Trainer(spill(reader))
+    trainer = scripted(spill(reader))
     assert run(make_context(trainer, reader)).outcome == "complete"
     assert trainer.restarts == 0
 
@@ -304,7 +266,7 @@ def neighbour_takes(reader: FakeReader, taken: int) -> Script:
 
 def test_memory_that_a_neighbour_took_is_said_and_teaches_no_margin(make_context: MakeRoom) -> None:
     reader = FakeReader(LINUX, [sample(GIB)])
-    context = make_context(Trainer(neighbour_takes(reader, 6 * GIB), complete()), reader)
+    context = make_context(scripted(neighbour_takes(reader, 6 * GIB), complete()), reader)
     trial = run(context)
     assert trial.outcome == "complete"
     assert "another program took 6.00 GiB of the card during the trial" in notes(context)
@@ -316,7 +278,7 @@ def test_memory_that_a_neighbour_took_is_said_and_teaches_no_margin(make_context
 
 def test_neighbour_that_did_not_move_is_not_blamed(make_context: MakeRoom) -> None:
     reader = FakeReader(LINUX, [sample(GIB)])
-    trial = run(make_context(Trainer(neighbour_takes(reader, 0), complete()), reader))
+    trial = run(make_context(scripted(neighbour_takes(reader, 0), complete()), reader))
     assert measured(trial)["required_ratio_above"] > 1
 
 
@@ -325,7 +287,7 @@ def test_neighbour_on_a_large_card_that_plays_a_small_one_is_not_blamed(
 ) -> None:
     big = GpuDevice(0, "GPU-2", "NVIDIA H200", 8 * CARD, "580", "13.0", "9.0", False, False)
     reader = FakeReader(big, [sample(GIB)])
-    context = make_context(Trainer(neighbour_takes(reader, 20 * GIB), complete()), reader)
+    context = make_context(scripted(neighbour_takes(reader, 20 * GIB), complete()), reader)
     context.budget.emulated = "emulated 10 GB on NVIDIA H200"
     trial = run(context)
     assert measured(trial)["required_ratio_above"] > 1
@@ -342,7 +304,7 @@ def died(*, is_out_of_memory: bool) -> Script:
 def test_process_that_its_c_code_ended_for_want_of_memory_gets_a_smaller_plan(
     make_context: MakeRoom,
 ) -> None:
-    trainer = Trainer(died(is_out_of_memory=True), complete())
+    trainer = scripted(died(is_out_of_memory=True), complete())
     trial = run(make_context(trainer))
     assert trial.outcome == "complete" and trainer.restarts == 1
     assert trainer.jobs[0].plan != trainer.jobs[1].plan
@@ -351,7 +313,7 @@ def test_process_that_its_c_code_ended_for_want_of_memory_gets_a_smaller_plan(
 def test_process_that_died_otherwise_makes_its_trial_lost(
     make_context: MakeRoom, tmp_path: Path
 ) -> None:
-    trainer = Trainer(died(is_out_of_memory=False))
+    trainer = scripted(died(is_out_of_memory=False))
     trial = run(make_context(trainer))
     assert trial.outcome == "lost" and trainer.restarts == 1
     assert error(trial) == {"stage": "train", "step": 1, "message": "it ended with code 1"}

@@ -12,13 +12,13 @@ from vram_search.store import TrialRecord
 def user_attributes(record: TrialRecord) -> dict[str, Any]:
     """Outcome, hyperparameters that the sampler knows by index, plan, bytes, and what went wrong.
 
-    What is not known is left out.
+    Unknown values, and optional hyperparameters at their default, are left out.
     """
     measured = record.measured or {}
     found = {
         "outcome": record.outcome,
         **{
-            dimension.name: dimension.value_in(record.hyperparameters)
+            dimension.name: record.hyperparameters.get(dimension.name)
             for dimension in DIMENSIONS
             if dimension.kind in ("ordered", "float")
         },

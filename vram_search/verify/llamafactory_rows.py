@@ -25,12 +25,9 @@ def describe(input_ids: Sequence[int], labels: Sequence[int]) -> list[Any]:
 
 def main() -> None:
     """Reads the rows as `run_sft` does (LLaMA-Factory `train/sft/workflow.py`)."""
-    from llamafactory.data import (  # type: ignore[import-not-found]
-        get_dataset,
-        get_template_and_fix_tokenizer,
-    )
-    from llamafactory.hparams import get_train_args  # type: ignore[import-not-found]
-    from llamafactory.model import load_tokenizer  # type: ignore[import-not-found]
+    from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+    from llamafactory.hparams import get_train_args
+    from llamafactory.model import load_tokenizer
 
     answer = Path(sys.argv.pop(1))
     model_args, data_args, training_args, *_ = get_train_args()

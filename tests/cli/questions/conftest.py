@@ -57,7 +57,8 @@ class Answer(NamedTuple):
     @property
     def json(self) -> dict[str, Any]:
         assert self.code == 0, self.err
-        return json.loads(self.out)  # type: ignore[no-any-return]
+        answer: dict[str, Any] = json.loads(self.out)
+        return answer
 
     @property
     def csv(self) -> list[dict[str, str]]:

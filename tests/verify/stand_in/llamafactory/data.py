@@ -2,18 +2,28 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vram_search.data import Example
 from vram_search.train.examples import cut, encode
 
 
-def get_template_and_fix_tokenizer(tokenizer, args):
+def get_template_and_fix_tokenizer(tokenizer: Any, args: Any) -> None:
     return None
 
 
-def get_dataset(template, model_args, data_args, training_args, stage, tokenizer, processor):
-    def rows(name):
+def get_dataset(
+    template: None,
+    model_args: Any,
+    data_args: Any,
+    training_args: Any,
+    stage: str,
+    tokenizer: Any,
+    processor: None,
+) -> dict[str, list[dict[str, Any]]]:
+    def rows(name: str) -> Iterator[dict[str, Any]]:
         for found in json.loads(Path(f"{name}.json").read_text(encoding="utf-8")):
             turns = found["messages"]
             example = Example(tuple((turn["role"], turn["content"]) for turn in turns))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import yaml
 
 
-def get_train_args():
+def get_train_args() -> tuple[SimpleNamespace, ...]:
     config = yaml.safe_load(Path(sys.argv[1]).read_text(encoding="utf-8"))
     config |= dict(argument.split("=") for argument in sys.argv[2:])
     return (SimpleNamespace(**config),) * 5

@@ -1,0 +1,125 @@
+"""Objects that many tests need; a test names only the values that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vram_search.protocol import AnyEvent, Evaluated, Finished, Ready, TrialJob
+from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.hyperparameters import DEFAULT_ALPHA
+
+if TYPE_CHECKING:
+    from vram_search.estimate import PlannedTrial
+    from vram_search.gpu import GpuSample
+    from vram_search.search import Proposal
+    from vram_search.store import TrialRecord
+
+Script = Sequence[AnyEvent | Callable[[], object]]
+"""The events of one trial. Functions in between are called at that moment."""
+
+
+def make_point(**changes: Any) -> Hyperparameters:
+    """Builds the hyperparameters of one trial; lora_alpha follows the rank unless it is given."""
+    values: dict[str, Any] = {
+        "optim": "adamw_8bit",
+        "lora_target": "all",
+        "lora_rank": 16,
+        "cutoff_len": 512,
+        "batch_size": 8,
+        "learning_rate": 1e-4,
+        **changes,
+    }
+    values.setdefault("lora_alpha", DEFAULT_ALPHA.of(values["lora_rank"]))
+    return Hyperparameters(**values)
+
+
+def make_space(**parts: Any) -> SearchSpace:
+    """Builds a search space from parts as a study file writes them: lists, mappings, values."""
+    return SearchSpace.model_validate(parts)
+
+
+def make_ready(**changes: Any) -> Ready:
+    """Builds the message of a training process that has loaded its base model on a card."""
+    values: dict[str, Any] = {
+        "device": "a card",
+        "has_gpu": True,
+        "versions": {},
+        "train_rows": 8,
+        "eval_rows": 4,
+        "longest_tokens": 256,
+        "longest_eval_tokens": 256,
+        "rows_cut": 0,
+        "data_hash": "d1",
+        "allocated_bytes": 1,
+        "seconds": 1,
+        **changes,
+    }
+    return Ready(**values)
+
+
+PRUNED = Finished(outcome="pruned", stage="train", step=1, steps_total=1)
+"""The end of a trial that is pruned at once."""
+
+EVALUATED = Evaluated(
+    step=9,
+    fraction=1.0,
+    is_rung=False,
+    eval_loss=1.5,
+    own_cutoff_eval_loss=1.6,
+    bits_per_byte=0.7,
+    example_loss_sums=(),
+    seconds=1,
+)
+"""The last evaluation of a trial."""
+
+
+class FakeTrainer:
+    """Replaces the training process: answers every trial with events that are written down.
+
+    Args:
+        scripts: one for each training that is started.
+        ready: the answer once the base model is loaded.
+    """
+
+    def __init__(self, scripts: Iterable[Script], ready: Ready, pid: int | None = None) -> None:
+        self._scripts, self._ready = iter(scripts), ready
+        self.pid, self.log = pid, Path("none")
+        self.jobs: list[TrialJob] = []
+        self.restarts = 0
+
+    def ready(self) -> Ready:
+        return self._ready
+
+    def run(self, job: TrialJob, on_event: Callable[[AnyEvent], None], prune: object) -> Finished:
+        self.jobs.append(job)
+        for event in next(self._scripts):
+            if callable(event):
+                event()
+                continue
+            on_event(event)
+            if isinstance(event, Finished):
+                return event
+        raise AssertionError("a script ends with Finished, unless the supervisor ends it")
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def replace(self) -> None:
+        """There is no process to end."""
+
+
+class FakeListener:
+    """Receives the events of a run and keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def run_started(self, finished: int) -> None: ...
+    def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None: ...
+    def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None: ...
+    def trial_ended(self, record: TrialRecord) -> None: ...
