@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 LONGEST_VALUE = 200
 """Characters of a faulty value that are shown."""
+FAULTS_SHOWN = 20
+"""Faults of one file that are shown; the others are counted."""
 
 
 class VramSearchError(Exception):
@@ -44,13 +46,13 @@ class Fault:
     allowed: str = ""
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" (is {_shortened(repr(self.value))})"
+        value = "" if self.value is None else f" (is {shortened(repr(self.value))})"
         allowed = f"; allowed: {self.allowed}" if self.allowed else ""
         return f"{self.path}: {self.message}{value}{allowed}"
 
 
-def _shortened(text: str) -> str:
-    """A value that fills the screen would hide the other faults."""
+def shortened(text: str) -> str:
+    """A value's first characters; a value that fills the screen would hide the other faults."""
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
@@ -65,7 +67,9 @@ class FaultyFileError(InputError):
         self, source: str, faults: Sequence[Fault], headline: str = "", remedy: str = ""
     ) -> None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = "\n".join(f"  {fault}" for fault in faults)
+        lines = "\n".join(f"  {fault}" for fault in faults[:FAULTS_SHOWN])
+        if len(faults) > FAULTS_SHOWN:
+            lines += f"\n  ... and {len(faults) - FAULTS_SHOWN} more"
         super().__init__(f"{source}: {headline or count}\n{lines}", remedy)
         self.faults = list(faults)
 

@@ -101,6 +101,15 @@ def test_missing_study_file(cli: Cli, home: Path) -> None:
     assert_refused(cli("run", "nosuch.yaml"), home, "nosuch.yaml", "no such study file", "demo")
 
 
+def test_many_faults_are_counted_after_the_first_twenty(
+    cli: Cli, home: Path, write_study: WriteStudy
+) -> None:
+    ranks = ", ".join(["x"] * 500)
+    answer = cli("run", write_study(), "--set", f"search_space.lora_rank=[{ranks}]")
+    assert_refused(answer, home, "500 faults", "search_space.lora_rank[19]", "and 480 more")
+    assert "lora_rank[20]" not in answer.err
+
+
 @pytest.mark.parametrize("path", [".", "/", ""])
 def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
     assert_refused(cli("run", path), home, "no such study file")
@@ -111,6 +120,9 @@ def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
     [
         ("study: [1\nmodel: {}", ["not valid YAML", "line 2"]),
         ("study: a\nseed: 2024-13-45", ["not valid YAML"]),
+        ("study: !!timestamp x", ["line 1, column 8: 'x' is not a valid timestamp"]),
+        ("study: a\nseed: !!bool maybe", ["line 2, column 7: 'maybe' is not a valid bool"]),
+        ("study: a\nseed: 0x" + "f" * 400, ["more than 308 digits"]),
         ("- a list", ["holds no study"]),
         ("study: " + "[" * 3000 + "]" * 3000, ["not valid YAML", "too deeply nested"]),
         (
@@ -264,6 +276,10 @@ def test_budget_that_is_none(
         ("seed", ["--set 'seed'", "key=value"]),
         ("seed=[", ["--set 'seed=['", "not valid YAML"]),
         ("seed=0b_", ["not valid YAML"]),
+        ('seed=!!int ""', ["not valid YAML", "is not a valid int"]),
+        ('seed=!!float ""', ["not valid YAML"]),
+        ("seed=!!timestamp x", ["not valid YAML"]),
+        ("seed=!!bool maybe", ["not valid YAML"]),
         ("seed=" + "[" * 3000, ["not valid YAML"]),
         ("search_space.lora_rnk=8", ["search_space.lora_rnk: unknown key", "'lora_rank'"]),
     ],

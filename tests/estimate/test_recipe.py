@@ -264,7 +264,7 @@ def test_a_size_that_is_none_is_refused(
 def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "train.yaml"
     file.write_text(f"model_name_or_path: {MODEL}\nlora_rank: 0x{'f' * 5000}")
-    with pytest.raises(InputError, match=r"lora_rank: is not a whole number .*is a huge number"):
+    with pytest.raises(InputError, match="line 2, column 12: .* more than 308 digits"):
         load_recipe(file)
 
 
@@ -338,6 +338,9 @@ def test_remedies_say_what_is_there(write: Write) -> None:
     [
         (b"a: [", "not valid YAML"),
         (b"a: 2024-13-45", "not valid YAML"),
+        (b"a: !!timestamp x", "not valid YAML"),
+        (b"a: !!bool maybe", "not valid YAML"),
+        (b'a: !!float ""', "not valid YAML"),
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
         (b"[" * 5000, "not valid YAML"),
         (b"- model_name_or_path", "no mapping"),

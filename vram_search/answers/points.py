@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point
+from vram_search.parsing.json_text import parse_json as parse_json_text
+from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.shape import ModelShape, load_shape
 from vram_search.typed_fields import shown
 
@@ -113,18 +114,14 @@ def parse_json(text: str) -> dict[str, Any]:
         RowError: the text is something else.
     """
     try:
-        row = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        row = parse_json_text(text, without_nonfinite=True)
+    except ParseError as error:
         raise RowError(("(the row)", f"not JSON ({error})", "write one JSON mapping")) from None
     if not isinstance(row, dict):
         raise RowError(
             ("(the row)", f"not a mapping (is {shown(row)})", "write {...} with the fields")
         )
     return row
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 class ShapeLoader:

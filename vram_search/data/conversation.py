@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from vram_search.data.example import Example, as_json, example_of
 from vram_search.data.findings import Findings
 from vram_search.errors import Fault
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.dataset import Tags
 
 CALL = "call"
@@ -285,8 +286,8 @@ def parsed_json(text: str, at: str) -> Any:
         RowFaultError: it is none.
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text, half_pairs="keep")
+    except ParseError:
         raise RowFaultError(Fault(at, "is text, but not JSON", text)) from None
 
 

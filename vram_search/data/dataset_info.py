@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from vram_search.data.findings import NOT_PREFERENCES
 from vram_search.data.forms import RowReader
 from vram_search.data.source import Source
 from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.base import Count, Flag, Spec
 from vram_search.spec.dataset import Columns, Form, Tags
 
@@ -107,8 +108,8 @@ def load_info(folder: Path) -> dict[str, Any]:
     """
     file = folder / INFO
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        known = parse_json(file.read_bytes())
+    except (OSError, ParseError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from None
     if not isinstance(known, dict):
         raise InputError(f"{file}: an object of data sets by name is expected")

@@ -7,7 +7,6 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import lzma
 import sys
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.dataset import PACKED, SUFFIXES
 
 EXTRA = 'pip install "vram-search[data]"'
@@ -90,10 +91,8 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
         )
     if not is_lines:
         try:
-            return _as_rows(path, json.loads(text))
-        except RecursionError:
-            raise InputError(f"{path}: not JSON (too deeply nested)") from None
-        except ValueError as error:
+            return _as_rows(path, parse_json(text, half_pairs="keep"))
+        except ParseError as error:
             lines = _read_lines(text)
             if all(isinstance(line, Unreadable) for line in lines[:2]):
                 raise InputError(
@@ -121,10 +120,9 @@ def _read_lines(text: str) -> list[Any]:
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            what = str(error) or "too deeply nested"
-            rows.append(Unreadable(f"line {number} is not JSON ({what})"))
+            rows.append(parse_json(line, half_pairs="keep"))
+        except ParseError as error:
+            rows.append(Unreadable(f"line {number} is not JSON ({error})"))
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +20,8 @@ from vram_search.export.slots import (
     write_turns,
 )
 from vram_search.export.template import Template
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class ChatTemplate:
 def load_chat_template(folder: Path) -> ChatTemplate | None:
     """Reads the chat template in a tokenizer's folder; returns None if none can be read."""
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config = parse_json((folder / "tokenizer_config.json").read_bytes())
         file = folder / "chat_template.jinja"
         text = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
-    except (OSError, ValueError):
+    except (OSError, ValueError, ParseError):
         return None
     if not isinstance(text, str):
         return None

@@ -16,6 +16,8 @@ from vram_search.export.launch import Launch
 from vram_search.export.provenance import provenance
 from vram_search.export.template import Template
 from vram_search.export.trial import ExportedTrial
+from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.search_space import LORA_TARGET_SETS, Hyperparameters
 from vram_search.tools import ToolKeys
@@ -116,8 +118,8 @@ def parse_export(tool: Tool, text: str) -> dict[str, Any]:
         FaultyFileError: an export never writes one of the keys or values.
     """
     try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        config = parse_yaml(text)
+    except ParseError as error:
         raise InputError(f"not valid YAML: {error}") from None
     if not isinstance(config, dict):
         raise InputError(f"not a configuration for {tool.title}: a mapping of keys is expected")

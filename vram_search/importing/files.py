@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vram_search.errors import InputError
+from vram_search.parsing.json_text import parse_json as parse_json_text
+from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.units import MIB, format_bytes
 
 MAX_TEXT_BYTES = 64 * MIB
@@ -52,13 +52,11 @@ class RunFolder:
         if text is None:
             return None
         try:
-            loaded = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45
-            mark = getattr(error, "problem_mark", None)
-            place = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or "it cannot be parsed"
+            loaded = parse_yaml(text)
+        except ParseError as error:
+            place = f", line {error.line}" if error.line else ""
             raise InputError(
-                f"{self.path / name}{place}: not valid YAML: {problem}",
+                f"{self.path / name}{place}: not valid YAML: {error.problem}",
                 "correct the file, or move it out of the folder to import the run without it",
             ) from None
         return loaded if isinstance(loaded, dict) else None
@@ -125,14 +123,11 @@ def parse_json(text: str, place: str) -> dict[str, Any]:
     """
     problem = "an object {...} is expected"
     try:
-        loaded = json.loads(text)
+        loaded = parse_json_text(text)
         if isinstance(loaded, dict):
             return loaded
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if "\n" in text.strip() else ""
-        problem = f"{line}column {error.colno}: {error.msg}"
-    except (ValueError, RecursionError):  # a number of thousands of digits, or deep nesting
-        problem = "it cannot be parsed"
+    except ParseError as error:
+        problem = str(error)
     raise InputError(
         f"{place}: not valid JSON: {problem}",
         "restore the file, or move it out of the folder to import the run without it",

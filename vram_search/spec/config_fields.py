@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
 from vram_search.typed_fields import FieldError, TypedFields
 
 MAX_LAYERS = 10_000
@@ -79,16 +80,13 @@ def load_config(file: Path) -> dict[str, Any]:
         InputError: no such file, not readable, not JSON, no mapping, or a field that stands twice.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        config = json.loads(text, object_pairs_hook=lambda pairs: _without_repeats(pairs, file))
+        config = parse_json(file.read_bytes(), pairs=lambda pairs: _without_repeats(pairs, file))
     except FileNotFoundError:
         raise InputError(f"{file}: no such file", "give the folder of a model") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except ParseError as error:
         raise InputError(f"{file}: not JSON ({error})", "is the download complete?") from None
-    except RecursionError:
-        raise InputError(f"{file}: too deeply nested", CONFIG_EXPECTED) from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a config.json (it holds no mapping)")
     return config

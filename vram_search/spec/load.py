@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.errors import Fault, FaultyFileError, InputError, shortened
+from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.yaml_text import RepeatedKey, parse_yaml, parse_yaml_strictly
 from vram_search.resources import shipped
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
@@ -86,43 +87,18 @@ def load_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
     try:
-        data = yaml.safe_load(text)
-        repeated = list(_repeated_keys(text))
-    except RecursionError:
-        raise InputError(f"{path}: not valid YAML: too deeply nested", _EXAMPLE) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise InputError(f"{path}: not valid YAML: {where}{problem}", _EXAMPLE) from None
+        data, repeated = parse_yaml_strictly(text)
+    except ParseError as error:
+        raise InputError(f"{path}: not valid YAML: {error}", _EXAMPLE) from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds no study (a mapping of keys is expected)", _EXAMPLE)
     if repeated:
-        raise FaultyFileError(str(path), repeated)
+        raise FaultyFileError(str(path), [_repeated(key) for key in repeated])
     return data
 
 
-def _repeated_keys(text: str) -> Iterator[Fault]:
-    """Keys that stand twice in one mapping: YAML forbids them, PyYAML silently takes the last."""
-    waiting, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in seen:
-            continue  # an anchor's
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                waiting.append(value)
-                if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
-                    continue
-                line = key.start_mark.line + 1
-                if key.value in lines:
-                    first = lines[key.value]
-                    yield Fault(key.value, f"is in line {first} and again in line {line}; keep one")
-                lines.setdefault(key.value, line)
+def _repeated(key: RepeatedKey) -> Fault:
+    return Fault(key.key, f"is in line {key.first_line} and again in line {key.line}; keep one")
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -134,10 +110,10 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             "for example --set search_space.lora_rank=[8,16]",
         )
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        value = parse_yaml(text)
+    except ParseError as error:
         raise InputError(
-            f"--set {override!r}: the value is not valid YAML",
+            f"--set {shortened(repr(override))}: the value is not valid YAML: {error.problem}",
             "close every bracket and quote, for example --set search_space.lora_rank=[8,16]",
         ) from None
     for part in parts[:-1]:

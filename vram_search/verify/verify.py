@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from vram_search.errors import InputError, VramSearchError
@@ -23,6 +22,7 @@ from vram_search.export.recorded import write_recorded
 from vram_search.export.trial import study_shape
 from vram_search.importing.history import History
 from vram_search.importing.llamafactory import parse_trainer_log
+from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.protocol import LoadFailed, LoadJob
 from vram_search.spec import Card, Hyperparameters, MemoryPlan
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
@@ -122,7 +122,7 @@ def verify(
     question = question_of(recorded)
     folder = folder.resolve()
     file = write_recorded(recorded.study, recorded.trial, folder, template=template, force=True)[0]
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    config = parse_yaml(file.read_text(encoding="utf-8"))
     overrides = overrides_for(config, recorded.trial, has_gpu=tool.has_gpu)
     run = _Run(tool, folder, [file.name, *overrides], _variables(recorded.trial))
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from vram_search.errors import InputError
 from vram_search.estimate.recipes.axolotl import read_axolotl
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.llamafactory import read_llamafactory, read_llamafactory_v1
 from vram_search.estimate.recipes.trl import read_script, read_trl
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.tools import AXOLOTL, LLAMA_FACTORY, TRL
 from vram_search.tools.detect import TITLES, tool_of
 
@@ -67,8 +67,8 @@ def load_mapping(path: Path) -> dict[Any, Any]:
         raise InputError(f"{path}: cannot be read ({error})", "give a training file") from None
     is_json = path.suffix == ".json"
     try:
-        values = json.loads(text) if is_json else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45
+        values = parse_json(text) if is_json else parse_yaml(text)
+    except ParseError as error:
         kind = "JSON" if is_json else "YAML"
         raise InputError(
             f"{path}: not valid {kind} ({error})", "correct it where the message points"
