@@ -264,7 +264,7 @@ def test_a_size_that_is_none_is_refused(
 def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "train.yaml"
     file.write_text(f"model_name_or_path: {MODEL}\nlora_rank: 0x{'f' * 5000}")
-    with pytest.raises(InputError, match="line 2, column 12: .* more than 308 digits"):
+    with pytest.raises(InputError, match=r"line 2, column 12: .* more than 308 digits"):
         load_recipe(file)
 
 
