@@ -12,10 +12,19 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from tests.importing.conftest import ADAPTER, WriteRun, trainer_log, trainer_state
+from tests.importing.conftest import (
+    ADAPTER,
+    RESULTS,
+    TRAINING_ARGS,
+    WriteRun,
+    trainer_log,
+    trainer_state,
+)
 from vram_search.cli.main import main
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store.records import UNKNOWN_DATA, UNKNOWN_SEED
+
+NOTHING_ELSE: dict[str, Any] = {"updated": [], "predictions": []}
 
 
 class Cli:
@@ -55,7 +64,9 @@ def opened(home: Path) -> Store:
 
 
 def test_imported_run_is_recorded_with_its_curves(cli: Cli, home: Path, run: Path) -> None:
-    assert cli.imported(run) == {"study": "imported", "added": [0], "already_there": 0}
+    assert (
+        cli.imported(run) == {"study": "imported", "added": [0], "already_there": 0} | NOTHING_ELSE
+    )
     store = opened(home)
     study = store.study("imported")
     assert study is not None and study.is_imported
@@ -74,7 +85,9 @@ def test_importing_twice_adds_nothing_even_from_another_place(
     cli.imported(run)
     study = opened(home).study("imported")
     moved = run.rename(tmp_path / "moved")
-    assert cli.imported(moved) == {"study": "imported", "added": [], "already_there": 1}
+    assert (
+        cli.imported(moved) == {"study": "imported", "added": [], "already_there": 1} | NOTHING_ELSE
+    )
     assert opened(home).study("imported") == study
 
 
@@ -84,9 +97,48 @@ def test_later_import_adds_the_new_runs_alone(cli: Cli, home: Path, tmp_path: Pa
     cli.imported(table, "--study", "byhand")
     table.write_text("run,outcome,model_name_or_path\nb,complete,two\na,oom,one\n")
     answer = cli.imported(table, "--study", "byhand")
-    assert answer == {"study": "byhand", "added": [1], "already_there": 1}
+    assert answer == {"study": "byhand", "added": [1], "already_there": 1} | NOTHING_ELSE
     study = opened(home).study("byhand")
     assert study is not None and study.model == {"name": "several models"}
+
+
+@pytest.fixture
+def dpo_and_sft(write_run: WriteRun, tmp_path: Path) -> Path:
+    """Two runs; the preference training has the lower loss."""
+    for name, stage, loss in (("a", "dpo", 0.3), ("b", "sft", 1.5)):
+        yaml = TRAINING_ARGS.replace("stage: sft", f"stage: {stage}")
+        write_run(name, {"a.yaml": yaml, "all_results.json": RESULTS | {"eval_loss": loss}})
+    return tmp_path
+
+
+def test_preference_training_is_listed_and_never_best(cli: Cli, dpo_and_sft: Path) -> None:
+    cli.imported(dpo_and_sft)
+    assert json.loads(cli("best", "--json")[1])["trial"]["eval_loss"] == 1.5
+    top = json.loads(cli("top", "--json")[1])
+    assert ([trial["number"] for trial in top["trials"]], top["not_ranked"]) == ([1], {"dpo": 1})
+    assert "dpo" in cli("top", "--all")[1].splitlines()[2]
+    assert "losses do not compare" in cli("compare", "0", "1")[1]
+    assert "dpo" in cli("show", "0")[1]
+    assert "ranked nowhere" in cli("why", "0")[1]
+
+
+def test_study_of_preference_trainings_alone_has_no_best(cli: Cli, dpo_and_sft: Path) -> None:
+    cli.imported(dpo_and_sft / "a")
+    code, _, err = cli("best")
+    assert code == 2
+    assert "no supervised LoRA training that is complete; its complete runs are dpo" in err
+
+
+def test_importing_again_updates_what_an_older_version_read(
+    cli: Cli, home: Path, dpo_and_sft: Path
+) -> None:
+    cli.imported(dpo_and_sft)
+    with closing(sqlite3.connect(home / "vram-search.db")) as connection, connection:
+        connection.execute("UPDATE vs_trials SET other_training = NULL, outcome = 'lost'")
+    assert json.loads(cli("top", "--json")[1])["trials"] == []
+    assert cli.imported(dpo_and_sft)["updated"] == [0, 1]
+    assert json.loads(cli("top", "--json")[1])["not_ranked"] == {"dpo": 1}
+    assert cli.imported(dpo_and_sft)["updated"] == []
 
 
 def test_one_malformed_run_of_a_folder_keeps_all_out(
@@ -130,7 +182,7 @@ def test_database_of_before_imports_is_migrated_with_its_rows(
     store.close()
     with closing(sqlite3.connect(home / "vram-search.db")) as connection, connection:
         connection.execute("DROP INDEX vs_trials_study_fingerprint")
-        for column in ("fingerprint", "provenance"):
+        for column in ("fingerprint", "provenance", "other_training"):
             connection.execute(f"ALTER TABLE vs_trials DROP COLUMN {column}")
         connection.execute("UPDATE vram_search_alembic_version SET version_num = '0001'")
     cli.imported(run)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from vram_search.store import open_store, sqlite_url
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "database_c44b158.db.gz"
 """The tiny study of tests/conftest.py after four trials, and the four imported runs of TD-010."""
@@ -45,6 +49,38 @@ def test_questions_about_an_older_study_are_answered(
     done = vram_search(*command.split(), "--study", "tiny")
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_every_row_of_an_older_database_is_kept(older_database: Path) -> None:
+    before = rows(older_database)
+    open_store(sqlite_url(older_database), create=False).close()
+    after = rows(older_database)
+    assert {name: len(found) for name, found in after.items()} == {
+        name: len(found) for name, found in before.items()
+    }
+    for name, found in before.items():
+        for old, new in zip(found, after[name], strict=True):
+            assert {key: new[key] for key in old} == old
+
+
+def rows(file: Path) -> dict[str, list[dict[str, object]]]:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.row_factory = sqlite3.Row
+        return {
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2")]
+            for name in ("vs_studies", "vs_trials", "vs_step_losses", "vs_evaluations")
+        }
+
+
+def test_losses_still_point_to_the_trials_of_a_migrated_database(older_database: Path) -> None:
+    open_store(sqlite_url(older_database), create=False).close()
+    with closing(sqlite3.connect(older_database)) as connection:
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        parents = connection.execute("PRAGMA foreign_key_list(vs_evaluations)").fetchall()
+        assert [row[2] for row in parents] == ["vs_trials"]
+        with pytest.raises(sqlite3.IntegrityError, match="vs_trials_outcome"):
+            connection.execute("UPDATE vs_trials SET outcome = 'odd'")
+        connection.execute("UPDATE vs_trials SET outcome = 'unknown'")
 
 
 def test_older_study_continues_with_its_own_numbers(

@@ -40,18 +40,18 @@ def execute(file: Path, sql: str) -> None:
 
 @pytest.fixture
 def next_revision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A version of the code that knows a revision 0003; yields the file to write it in."""
+    """A version of the code that knows a revision 0999; yields the file to write it in."""
     folder = tmp_path / "100% later"
     shutil.copytree(database._MIGRATIONS, folder)
     monkeypatch.setattr(database, "_MIGRATIONS", folder)
-    monkeypatch.setattr(database, "KNOWN_REVISIONS", ("0001", "0002", "0003"))
-    yield folder / "versions" / "0003_later.py"
+    monkeypatch.setattr(database, "KNOWN_REVISIONS", (*database.KNOWN_REVISIONS, "0999"))
+    yield folder / "versions" / "0999_later.py"
 
 
-LATER = """
+LATER = f"""
 from alembic import op
 import sqlalchemy as sa
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0999", {database.KNOWN_REVISIONS[-1]!r}
 def upgrade():
     op.add_column("vs_studies", sa.Column("colour", sa.Text, server_default="blue"))
 """
@@ -106,9 +106,9 @@ def test_migration_that_fails_changes_nothing(
 
 
 def test_newer_database_is_refused(store: Store, study: StudyRecord, file: Path) -> None:
-    execute(file, f"UPDATE {database.VERSION_TABLE} SET version_num = '0999'")
+    execute(file, f"UPDATE {database.VERSION_TABLE} SET version_num = '9999'")
     for create in (True, False):
-        with pytest.raises(StoreError, match=r"newer vram-search .*0999") as caught:
+        with pytest.raises(StoreError, match=r"newer vram-search .*9999") as caught:
             open_store(sqlite_url(file), create=create)
         assert "pip install -U vram-search" in caught.value.remedy
         assert caught.value.exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,20 @@ def test_imported_runs_with_unknown_hyperparameters_are_passed_over(
 ) -> None:
     runs = [imported(str(n), 1.0 + n, learning_rate=1e-4 * (n + 1)) for n in range(5)]
     context.store.import_trials("imported", [*runs, imported("a", 0.1, **unknown)])
+    assert sizes(context)[0] == 5
+
+
+@pytest.mark.parametrize("kind", [{"other_training": "dpo"}, {"adapter": {"use_dora": True}}])
+def test_runs_of_another_kind_of_training_teach_nothing(
+    context: RunContext, kind: dict[str, Any]
+) -> None:
+    runs = [imported(str(n), 1.0 + n, learning_rate=1e-4 * (n + 1)) for n in range(5)]
+    odd = imported("odd", 0.1)
+    if "adapter" in kind:
+        odd = replace(odd, provenance=odd.provenance | kind)
+    else:
+        odd = replace(odd, **kind)
+    context.store.import_trials("imported", [*runs, odd])
     assert sizes(context)[0] == 5
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from vram_search.answers.base import AnswerPart, Number
 from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.answers.top import not_ranked
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds
@@ -70,6 +71,12 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
     sums = best_example_losses(store, study.id)
     spot = find_sweet_spot((trial for trial in trials if limits.admits(trial)), sums)
     if spot is None:
+        if not trials and (other := not_ranked(store, study)):
+            raise InputError(
+                f"study {study.name} has no supervised LoRA training that is complete; "
+                f"its complete runs are {', '.join(other)}",
+                "`vram-search top --all` lists them; their losses do not rank configurations",
+            )
         raise none_complete(study, trials, limits)
     return BestAnswer(
         **study_fields(study),

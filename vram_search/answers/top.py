@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
@@ -20,6 +22,9 @@ class TopAnswer(StudyAnswer):
         description="Trials of the study by outcome, 0 included; `running` counts those without "
         "one."
     )
+    not_ranked: dict[str, int] = Field(
+        description="Complete imported runs that are not ranked, by their kind of training."
+    )
 
 
 def top(store: Store, study: StudyRecord, *, rows: int) -> TopAnswer:
@@ -33,7 +38,16 @@ def top(store: Store, study: StudyRecord, *, rows: int) -> TopAnswer:
         **study_fields(study),
         trials=[trial_answer(trial) for trial in trials],
         outcomes=store.outcome_counts(study.id),
+        not_ranked=not_ranked(store, study),
     )
+
+
+def not_ranked(store: Store, study: StudyRecord) -> dict[str, int]:
+    """Counts the complete runs that are no supervised LoRA training, by kind."""
+    if not study.is_imported:
+        return {}
+    kinds = (run.other_training for run in store.trials(study.id) if run.outcome == "complete")
+    return dict(Counter(kind for kind in kinds if kind))
 
 
 def every_trial(store: Store, study: StudyRecord) -> TopAnswer:
@@ -42,4 +56,5 @@ def every_trial(store: Store, study: StudyRecord) -> TopAnswer:
         **study_fields(study),
         trials=[trial_answer(trial) for trial in store.trials(study.id)],
         outcomes=store.outcome_counts(study.id),
+        not_ranked=not_ranked(store, study),
     )

@@ -105,6 +105,10 @@ class TrialAnswer(AnswerPart):
     provenance: Annotated[dict[str, Any] | None, AS_RECORDED] = Field(
         description="Origin of an imported run; null for a trial of a search."
     )
+    other_training: str | None = Field(
+        description="Stage and finetuning type of an imported run that is no supervised LoRA "
+        "training, such as dpo; it is not ranked."
+    )
     required_bytes: int | None = Field(
         description="Smallest allocator limit under which the trial runs, in bytes."
     )

@@ -16,23 +16,29 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """As `spec.StudySpec` has it, which would load pydantic."""
 
 
-_HELP = """Imports runs of LLaMA-Factory, Axolotl or a plain Trainer, or a table.
+_HELP = """Imports runs of LLaMA-Factory, Axolotl, TRL or a plain Trainer, or a table.
 
-PATH is a run's output folder (complete or not), a folder of such folders, or a CSV file. Values
-that a run's files do not hold stay unknown. Importing again adds only what is new. If one run
-is malformed, nothing is imported. Imported runs never mix with a search: they are kept in a
-study of their own, which cannot be run. training_args.bin is never read.
+PATH is a run's output folder (complete or not), a checkpoint, a folder of such folders at any
+depth, or a CSV file. Values that a run's files do not hold stay unknown. Importing again adds
+only what is new, and updates what this version reads differently. If one run is malformed,
+nothing is imported; folders of predictions are skipped. Imported runs never mix with a
+search: they are kept in a study of their own, which cannot be run. training_args.bin is never
+read.
 
-A CSV file has one run a row under a header with the columns run and outcome (complete, pruned,
-oom, infeasible, diverged, lost) and any of model_name_or_path, eval_loss, train_loss,
-steps_done, steps_total, per_device_train_batch_size, gradient_accumulation_steps, seed,
-train_runtime (seconds), trainable_parameters, adapter_bytes, reserved_bytes, vram_bytes
-("3.1 GB", counter unknown), device, source, note, {hyperparameters}. An empty cell is unknown.
+DPO, KTO, reward models, pre-training, full and freeze tuning are listed with their kind. They
+are not ranked, and no search learns from them.
+
+A CSV file is an export of W&B, MLflow or Optuna, or a table with one run a row under a header
+with the columns run and outcome (complete, pruned, oom, infeasible, diverged, lost, unknown)
+and any of model_name_or_path, eval_loss, train_loss, steps_done, steps_total,
+per_device_train_batch_size, gradient_accumulation_steps, seed, train_runtime (seconds),
+trainable_parameters, adapter_bytes, reserved_bytes, vram_bytes ("3.1 GB", counter unknown),
+device, stage, finetuning_type, source, note, {hyperparameters}. An empty cell is unknown.
 
 \b
 Examples:
   vram-search import saves/Qwen2.5-3B/lora/my-run
-  vram-search import saves/Qwen2.5-3B/lora --study before-the-search
+  vram-search import saves --study before-the-search
   vram-search import studies/td-010/experiments.csv --study td-010-report
 """
 
@@ -62,15 +68,19 @@ def command(path: Path, study: str, database: str | None, as_json: bool) -> None
             f"--study {study!r} is no study's name",
             "begin with a letter or digit; then letters, digits, '.', '_', '-', 64 at most",
         )
-    runs = load_runs(path)
+    runs, predictions = load_runs(path)
     store = open_store(database_url(database), create=True)
     try:
-        added = store.import_trials(study, runs)
+        added, updated = store.import_trials(study, runs)
     finally:
         store.close()
     known = len(runs) - len(added)
     if as_json:
-        print_json({"study": study, "added": added, "already_there": known})
+        found = {"study": study, "added": added, "already_there": known, "updated": updated}
+        print_json(found | {"predictions": [str(folder) for folder in predictions]})
         return
-    click.echo(f"study {study}: {len(added)} added, {known} there already")
+    said = f", {len(updated)} of them updated" if updated else ""
+    click.echo(f"study {study}: {len(added)} added, {known} there already{said}")
+    if predictions:
+        click.echo(f"skipped, a prediction and no training: {', '.join(map(str, predictions))}")
     click.echo(f"see them: vram-search top --all --study {study}")

@@ -57,3 +57,6 @@ def command(
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
     Console(highlight=False).print(trial_table(answer.trials, answer, title))
+    if answer.not_ranked and not every:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())
+        click.echo(f"not ranked: {kinds} (`top --all` lists them)")

@@ -11,6 +11,7 @@ from typing import Any
 from vram_search.errors import InputError
 from vram_search.importing.files import RunFolder
 from vram_search.importing.history import History
+from vram_search.importing.kind import PREFERENCE
 from vram_search.importing.llamafactory import parse_trainer_log
 from vram_search.importing.settings import (
     Settings,
@@ -24,6 +25,10 @@ from vram_search.store import ImportedTrial, TrialResult
 MARKS = ("trainer_log.jsonl", "trainer_state.json", "all_results.json", "adapter_config.json")
 """One of them makes a folder a run's; so does a folder checkpoint-N with a trainer_state.json."""
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_FULL_WEIGHTS = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"}
+_REWARD_HEAD = {"value_head.safetensors", "value_head.bin"}
+"""LLaMA-Factory saves it beside the adapter of a reward model (`train/callbacks.py`)."""
+_PREDICTIONS = {"generated_predictions.jsonl", "predict_results.json"}
 NO_LOGS = "no logs: neither trainer_log.jsonl, trainer_state.json nor all_results.json"
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,10})")
 
@@ -31,22 +36,31 @@ _CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,10})")
 def is_run(path: Path) -> bool:
     """True if the folder holds one of a run's files; a link counts and is checked when read."""
     names = {entry.name for entry in path.iterdir()}
-    return not names.isdisjoint(MARKS) or _last_checkpoint(names) is not None
+    return not names.isdisjoint(MARKS) or any(map(_CHECKPOINT.fullmatch, names))
+
+
+class NoTrainingError(InputError):
+    """A folder that a prediction or an evaluation alone wrote."""
 
 
 def load_run(path: Path) -> ImportedTrial:
     """One run's folder. `training_args.bin` is never read: loading it could run code.
 
     Raises:
+        NoTrainingError: a prediction or an evaluation wrote the folder.
         InputError: a file is malformed or unreadable.
     """
     folder = RunFolder(path)
     settings = Settings()
     tool = _read_yaml(folder, settings)
-    adapter = folder.json("adapter_config.json")
-    if adapter is not None:
-        read_adapter_config(settings, adapter, str(folder.path / "adapter_config.json"))
+    has_adapter = _read_adapter(folder, settings)
     history, notes, has_logs = _read_logs(folder)
+    if not has_adapter and not history.is_training and _is_prediction(folder, settings):
+        raise NoTrainingError(
+            f"{folder.path}: holds a prediction or an evaluation, no training",
+            "name the output folder of a training",
+        )
+    _add_kind(folder, settings, history, has_adapter)
     tool = tool or ("llamafactory" if "trainer_log.jsonl" in folder.digests else "trainer")
     weights = {name: size for name in WEIGHTS if (size := folder.size(name)) is not None}
     reported: dict[str, Any] = {"adapter_bytes": sum(weights.values())} if weights else {}
@@ -56,15 +70,15 @@ def load_run(path: Path) -> ImportedTrial:
         for name in weights:
             folder.add_digest(name)
     # Axolotl writes the weights also when it is interrupted (`train.py`, terminate_handler).
-    if not has_logs and weights and tool != "axolotl":
+    if weights and tool != "axolotl" and history.outcome in ("lost", "unknown"):
         history.ended = True
-        notes.append("taken as complete because the adapter's weights lie in the folder")
+        notes.append("taken as complete because the adapter's weights are in the folder")
     if history.train_loss is not None and math.isfinite(history.train_loss):
         reported["train_loss"] = history.train_loss
     return imported_trial(
         source=tool,
         path=str(folder.path),
-        run=folder.path.name,
+        run=_run_name(folder.path),
         settings=settings,
         history=history,
         reported=reported,
@@ -102,12 +116,26 @@ def imported_trial(
             "parameters": shape.parameters if shape else None,
         },
         "files": files,
-        "settings": settings.kept,
+        "settings": _kept(settings),
+        "adapter": settings.kind.adapter,
         "reported": reported,
         "unknown": unknown,
         "notes": notes,
     }
-    return ImportedTrial(fingerprint, provenance, settings.hyperparameters, result, settings.seed)
+    return ImportedTrial(
+        fingerprint,
+        provenance,
+        settings.hyperparameters,
+        result,
+        settings.seed,
+        settings.kind.other_training,
+    )
+
+
+def _kept(settings: Settings) -> dict[str, Any]:
+    """Kept settings, the kind of training first."""
+    kind = {"stage": settings.kind.stage, "finetuning_type": settings.kind.finetuning_type}
+    return {name: value for name, value in kind.items() if value} | settings.kept
 
 
 def _result(settings: Settings, history: History) -> TrialResult:
@@ -117,7 +145,7 @@ def _result(settings: Settings, history: History) -> TrialResult:
     last = evaluations[-1].eval_loss if evaluations else None
     outcome = history.outcome
     error = None
-    if outcome == "lost":
+    if outcome in ("lost", "unknown"):
         error = {"stage": "train", "step": history.last_step, "message": _how_it_ended(history)}
     return TrialResult(
         outcome,
@@ -180,6 +208,51 @@ def _read_yaml(folder: RunFolder, settings: Settings) -> str | None:
     return None
 
 
+def _read_adapter(folder: RunFolder, settings: Settings) -> bool:
+    """Reads the adapter's configuration, of the folder or else of its last checkpoint that has one.
+
+    A checkpoint's is left out of the fingerprint: it says nothing that tells two runs apart.
+    """
+    adapter = folder.json("adapter_config.json")
+    place = "adapter_config.json"
+    for checkpoint in [] if adapter else _checkpoints(folder):
+        place = f"{checkpoint}/adapter_config.json"
+        adapter = folder.json(place)
+        if adapter is not None:
+            del folder.digests[place]
+            break
+    if adapter is None:
+        return False
+    read_adapter_config(settings, adapter, str(folder.path / place))
+    return True
+
+
+def _is_prediction(folder: RunFolder, settings: Settings) -> bool:
+    """True if LLaMA-Factory's YAML names no training, or a prediction's files are there."""
+    if settings.trains is not None:
+        return not settings.trains
+    results = folder.json("all_results.json") or {}
+    has_files = not _PREDICTIONS.isdisjoint(folder.names("*"))
+    return has_files or any(key.startswith("predict_") for key in results)
+
+
+def _add_kind(folder: RunFolder, settings: Settings, history: History, has_adapter: bool) -> None:
+    """Adds the kind of training that files and logs show and no setting states."""
+    names = folder.names("*")
+    if not _REWARD_HEAD.isdisjoint(names):
+        settings.kind.know_stage("rm")
+    if history.has_rewards:
+        settings.kind.know_stage(PREFERENCE)
+    if not has_adapter and not _FULL_WEIGHTS.isdisjoint(names):
+        settings.kind.know_finetuning_type("full")
+
+
+def _run_name(path: Path) -> str:
+    """The folder's name; of a checkpoint with its run's."""
+    is_checkpoint = _CHECKPOINT.fullmatch(path.name) is not None
+    return f"{path.parent.name}/{path.name}" if is_checkpoint else path.name
+
+
 def _read_logs(folder: RunFolder) -> tuple[History, list[str], bool]:
     """History and notes of all logs, and whether there are any."""
     history, has_logs = History(), False
@@ -189,8 +262,8 @@ def _read_logs(folder: RunFolder) -> tuple[History, list[str], bool]:
         log, notes = parse_trainer_log(text, str(folder.path / "trainer_log.jsonl"))
         history.update(log)
         has_logs = bool(log.last_step)
-    checkpoint = _last_checkpoint(set(folder.names("checkpoint-*")))
-    for name in ("trainer_state.json", f"{checkpoint}/trainer_state.json"):
+    states = ["trainer_state.json", *(f"{one}/trainer_state.json" for one in _checkpoints(folder))]
+    for name in states:
         state = folder.json(name)
         if state is not None:
             history.update(parse_trainer_state(state, str(folder.path / name)))
@@ -203,10 +276,12 @@ def _read_logs(folder: RunFolder) -> tuple[History, list[str], bool]:
     return history, notes, has_logs
 
 
-def _last_checkpoint(names: set[str]) -> str | None:
-    """The `checkpoint-N` of the largest N."""
-    matches = [match for name in names if (match := _CHECKPOINT.fullmatch(name))]
-    return max(matches, key=lambda match: int(match[1]))[0] if matches else None
+def _checkpoints(folder: RunFolder) -> list[str]:
+    """Names of the folders `checkpoint-N`, the largest N first."""
+    matches = [
+        match for name in folder.names("checkpoint-*") if (match := _CHECKPOINT.fullmatch(name))
+    ]
+    return [match[0] for match in sorted(matches, key=lambda match: -int(match[1]))]
 
 
 def _fingerprint(digests: dict[str, str]) -> str:

@@ -18,6 +18,7 @@ class History:
         train_runtime: seconds of the whole training.
         train_loss: mean over the whole training.
         measured: the highest bytes logged, by name as in `TrialRecord.measured`.
+        has_rewards: rewards were logged, as a preference training does.
     """
 
     losses: dict[int, StepLoss] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class History:
     train_runtime: float | None = None
     train_loss: float | None = None
     measured: dict[str, int] = field(default_factory=dict)
+    has_rewards: bool = False
 
     def update(self, other: History) -> None:
         """Adds what another file of the same run tells; where both tell, the other counts."""
@@ -41,6 +43,12 @@ class History:
         if other.train_loss is not None:
             self.train_loss = other.train_loss
         self.measured |= other.measured
+        self.has_rewards |= other.has_rewards
+
+    @property
+    def is_training(self) -> bool:
+        """True if a training wrote the logs, not a prediction or an evaluation alone."""
+        return self.ended or self.last_step > 0
 
     @property
     def horizon(self) -> int:
@@ -56,11 +64,12 @@ class History:
 
     @property
     def outcome(self) -> Outcome:
-        """`lost` where no end is recorded."""
+        """`lost` if the logs end before the last step; `unknown` if they do not say."""
         if self.has_diverged:
             return "diverged"
-        is_whole = 0 < self.total_steps <= self.last_step
-        return "complete" if self.ended or is_whole else "lost"
+        if self.ended or 0 < self.total_steps <= self.last_step:
+            return "complete"
+        return "lost" if 0 < self.last_step < self.total_steps else "unknown"
 
     def step_losses(self) -> list[StepLoss]:
         return [self.losses[step] for step in sorted(self.losses)]

@@ -53,6 +53,8 @@ def _add_line(history: History, line: RunFields) -> None:
         )
     if eval_loss is not None:
         history.evaluations[step] = (eval_loss, 0.0)
+    # `accuracy` is `rewards/accuracies`; an accuracy of tokens is not logged here.
+    history.has_rewards |= line.has("accuracy")
     for key, name in _MEASURED.items():
         gib = line.number_or_none(key)
         if gib is not None:

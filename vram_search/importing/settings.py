@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vram_search.importing.fields import MAX_COUNT, RunFields
+from vram_search.importing.kind import TrainingKind, read_adapter_kind, read_stage
 from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Dimension
@@ -18,6 +20,10 @@ from vram_search.typed_fields import MAX_TEXT
 MAX_SETTING_CHARACTERS = 100
 TOOLS = {"llamafactory": LLAMA_FACTORY, "axolotl": AXOLOTL, "trl": TRL}
 """Name of a run's source -> the tool whose YAML is read."""
+_MODULE_NAME = re.compile(r"[\w.-]*")
+"""Anything else in a text is a pattern."""
+_BLOCK_LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+"""Linear layers of a block in almost every model; they are `all` where the model is unknown."""
 _READ_APART = ("lora_target", "batch_size")
 """Hyperparameters that several keys, or several forms of one key, may hold."""
 KEPT_SETTINGS = (
@@ -37,6 +43,8 @@ KEPT_SETTINGS = (
     "warmup_steps",
     "val_size",
     "lora_dropout",
+    "neftune_noise_alpha",
+    "packing",
     "template",
     "bf16",
     "fp16",
@@ -47,7 +55,11 @@ too."""
 
 @dataclass
 class Settings:
-    """The known settings of a run; None and absent keys are unknown."""
+    """The known settings of a run; None and absent keys are unknown.
+
+    Attributes:
+        trains: False if LLaMA-Factory's YAML asks for a prediction or an evaluation alone.
+    """
 
     model: str | None = None
     seed: int | None = None
@@ -55,6 +67,8 @@ class Settings:
         default_factory=lambda: {one.name: None for one in DIMENSIONS if not one.is_optional}
     )
     kept: dict[str, Any] = field(default_factory=dict)
+    trains: bool | None = None
+    kind: TrainingKind = field(default_factory=TrainingKind)
 
     def shape(self) -> ModelShape | None:
         """The shape of a model that is shipped here, by its hub name."""
@@ -84,8 +98,13 @@ def read_training_yaml(settings: Settings, values: Mapping[Any, Any], place: str
     Raises:
         InputError: a value has the wrong kind; names its key.
     """
-    tool = TOOLS[tool_of(values) or "llamafactory"]
+    name = tool_of(values) or "llamafactory"
+    tool = TOOLS[name]
     fields = RunFields(values, place)
+    if name == "llamafactory" and (fields.has("do_predict") or fields.has("do_eval")):
+        settings.trains = values.get("do_train") is True
+    read_stage(settings.kind, fields, name)
+    settings.kind.add_adapter(values)
     for key in map(tool.key, KEPT_SETTINGS):
         value = values.get(key)
         is_text = isinstance(value, str) and len(value) <= MAX_SETTING_CHARACTERS
@@ -139,12 +158,10 @@ def read_adapter_config(settings: Settings, values: dict[str, Any], place: str) 
     """Adds what peft's `adapter_config.json` says (peft `tuners/lora/config.py`, LoraConfig).
 
     Raises:
-        InputError: not a LoRA adapter, or a value has the wrong kind; names its key.
+        InputError: a value has the wrong kind; names its key.
     """
     fields = RunFields(values, place)
-    kind = fields.label("peft_type")
-    if kind is not None and kind != "LORA":
-        raise fields.refused("peft_type", "is not LoRA", "only LoRA trainings are imported")
+    read_adapter_kind(settings.kind, fields)
     settings.model = settings.model or fields.label("base_model_name_or_path")
     for dimension in DIMENSIONS:
         if dimension.group == "adapter" and dimension.name not in _READ_APART:
@@ -155,7 +172,8 @@ def read_adapter_config(settings: Settings, values: dict[str, Any], place: str) 
 def lora_target(fields: RunFields, key: str, shape: ModelShape | None) -> str | None:
     """A set's name where the modules are one of LORA_TARGET_SETS, else their names with commas.
 
-    A pattern, as peft allows, is kept as it is.
+    A pattern, as peft allows, is kept as it is. Of more paths than a record holds the last names
+    are kept.
 
     Raises:
         InputError: neither a text nor a list of texts.
@@ -167,11 +185,15 @@ def lora_target(fields: RunFields, key: str, shape: ModelShape | None) -> str | 
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise fields.refused(key, "is not a list of module names", "write [q_proj, v_proj]")
     modules = {name.strip() for name in names}
+    if isinstance(value, str) and not all(map(_MODULE_NAME.fullmatch, modules)):
+        return fields.label(key)
+    if sum(map(len, modules)) > MAX_TEXT:
+        modules = {name.rpartition(".")[2] for name in modules}
     if sum(map(len, modules)) > MAX_TEXT:
         raise fields.refused(key, "is too long", f"at most {MAX_TEXT} characters are kept")
     if modules & {"all", "all-linear"}:
         return "all"
-    if shape is not None and modules == {linear.name for linear in shape.linears}:
+    if modules == _BLOCK_LINEARS if shape is None else modules == {x.name for x in shape.linears}:
         return "all"
     for name, members in LORA_TARGET_SETS.items():
         if modules in (set(members), {name}):

@@ -47,6 +47,12 @@ def _add_entry(history: History, entry: RunFields) -> None:
     if eval_loss is not None:
         history.evaluations[step] = (eval_loss, entry.number_or_none("eval_runtime") or 0.0)
     _add_end(history, entry)
+    history.has_rewards |= _has_rewards(entry)
+
+
+def _has_rewards(entry: RunFields) -> bool:
+    """TRL's preference trainers log `rewards/chosen`, `rewards/margins`, `eval_rewards/...`."""
+    return any("rewards/" in key for key in entry.values if isinstance(key, str))
 
 
 def _add_end(history: History, entry: RunFields) -> None:
@@ -67,6 +73,7 @@ def add_results(history: History, results: dict[str, Any], place: str) -> None:
     """
     fields = RunFields(results, place)
     _add_end(history, fields)
+    history.has_rewards |= _has_rewards(fields)
     eval_loss = fields.loss("eval_loss")
     if eval_loss is not None:
         history.evaluations[history.last_step] = (

@@ -83,7 +83,9 @@ class Comparison:
         notes = []
         if len(_independent(self.hyperparameters)) > 1:
             notes.append("several hyperparameters differ: what they did is told for all together")
-        if {"model", "data_hash"} & set(self.circumstances):
+        if "training" in self.circumstances:
+            notes.append("another kind of training: the losses do not compare")
+        elif {"model", "data_hash"} & set(self.circumstances):
             notes.append("another model or other rows: the losses do not compare")
         elif self.first.provenance is not None:
             notes.append("imported runs: whether they were evaluated alike is not known")
@@ -110,7 +112,7 @@ def compare(
     return Comparison(
         first,
         second,
-        _differing(_with_defaults(first), _with_defaults(second)),
+        _differing(_with_defaults(first), _with_defaults(second)) | _adapters(first, second),
         _differing(first.plan or {}, second.plan or {}),
         _differing(_circumstances(first), _circumstances(second)),
         _loss(study, first, second, evaluations),
@@ -122,6 +124,13 @@ def compare(
 
 def _with_defaults(trial: TrialRecord) -> dict[str, Any]:
     return {one.name: one.default for one in OPTIONAL} | trial.hyperparameters
+
+
+def _adapters(first: TrialRecord, second: TrialRecord) -> dict[str, Pair]:
+    """Settings of imported adapters that differ; False where one is plain LoRA."""
+    own, other = ((one.provenance or {}).get("adapter") or {} for one in (first, second))
+    pairs = {key: (own.get(key, False), other.get(key, False)) for key in own | other}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _independent(differing: Mapping[str, Pair]) -> list[str]:
@@ -142,6 +151,7 @@ def _circumstances(trial: TrialRecord) -> dict[str, Any]:
         "data_hash": trial.data_hash,
         "seed": trial.seed,
         "device": trial.device,
+        "training": trial.other_training or "sft",
     }
 
 

@@ -53,5 +53,11 @@ def run_seconds(trial: TrialFields) -> float | None:
 
 
 def comparable(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials with a finite eval_loss."""
-    return [t for t in trials if t.outcome == "complete" and t.eval_loss is not None]
+    """Complete trials with a finite eval_loss; no other kind of training among them."""
+    return [
+        trial
+        for trial in trials
+        if trial.outcome == "complete"
+        and trial.eval_loss is not None
+        and trial.other_training is None
+    ]

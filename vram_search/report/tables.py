@@ -11,7 +11,7 @@ from rich.text import Text
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import peak, run_seconds
 from vram_search.report.trial_fields import StudyFields, TrialFields
-from vram_search.report.words import bytes_caption, loss_cell
+from vram_search.report.words import bytes_caption, kind_words, loss_cell
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
@@ -21,14 +21,18 @@ OUTCOME_STYLES = {
     "infeasible": "magenta",
     "diverged": "red",
     "lost": "dim",
+    "unknown": "dim",
 }
 
 
 def trial_table(
     trials: Sequence[TrialFields], study: StudyFields, title: str | None = None
 ) -> Table:
-    """One row a trial, with the run's name where it was imported; the caption says where the bytes
-    come from. Names are printed as they are, whatever brackets they hold."""
+    """One row a trial; the caption says where the bytes come from.
+
+    Imported runs have their name too, and their kind if one is no plain supervised LoRA training.
+    Names are printed as they are, whatever brackets they hold.
+    """
     table = Table(
         title=Text(title) if title else None,
         caption=Text("\n".join([bytes_caption(trials, study), *_begun_again(trials)])),
@@ -40,8 +44,11 @@ def trial_table(
         title_justify="left",
     )
     table.add_column("#", justify="right", no_wrap=True)
+    kinds = [kind_words(trial) for trial in trials]
     if study.is_imported:
         table.add_column("run", overflow="fold")
+    if any(kinds):
+        table.add_column("kind", overflow="fold")
     table.add_column("outcome", no_wrap=True)
     table.add_column("eval", justify="right", no_wrap=True)
     dimensions = shown_dimensions(trials)
@@ -53,12 +60,13 @@ def trial_table(
             table.add_column(dimension.short, justify=justify, no_wrap=True)
     table.add_column("GiB", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    for trial in trials:
+    for trial, kind in zip(trials, kinds, strict=True):
         hp = trial.hyperparameters
         outcome = trial.outcome or "running"
         table.add_row(
             str(trial.number),
             *([Text(trial.provenance["run"])] if trial.provenance else []),
+            *([Text(kind)] if any(kinds) else []),
             Text(outcome, style=OUTCOME_STYLES.get(outcome, "cyan")),
             loss_cell(trial.eval_loss),
             *(Text(one.shown(one.value_in(hp))) for one in dimensions),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vram_search.report.figures import card_title, measured_on, peak
@@ -84,6 +84,25 @@ def hyperparameter_words(hp: dict[str, Any]) -> str:
 def known_cell(value: object) -> str:
     """A hyperparameter for a column; an imported run's may be unknown."""
     return "?" if value is None else str(value)
+
+
+def kind_words(trial: TrialFields) -> str:
+    """An imported run's kind: "dpo", "use_dora"; empty for plain supervised LoRA training."""
+    adapter = (trial.provenance or {}).get("adapter") or {}
+    return ", ".join(filter(None, (trial.other_training, adapter_words(adapter))))
+
+
+def adapter_words(adapter: Mapping[str, Any]) -> str:
+    """ "use_dora, modules_to_save embed_tokens lm_head"; empty for plain LoRA."""
+    return ", ".join(
+        key if value is True else f"{key} {_words(value)}" for key, value in adapter.items()
+    )
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={entry}" for key, entry in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def plan_words(plan: dict[str, Any] | None) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from vram_search.errors import StoreError
 from vram_search.store.records import (
@@ -17,28 +18,51 @@ from vram_search.store.records import (
 from vram_search.store.tables import evaluations, step_losses, studies, trials
 
 
-def import_trials(connection: Connection, study: str, runs: Sequence[ImportedTrial]) -> list[int]:
+class Imported(NamedTuple):
+    """Numbers of the trials that an import added and updated."""
+
+    added: list[int]
+    updated: list[int]
+
+
+def import_trials(connection: Connection, study: str, runs: Sequence[ImportedTrial]) -> Imported:
     """As `Store.import_trials`, within the connection's transaction."""
     study_id = _study(connection, study)
-    known = select(trials.c.number, trials.c.fingerprint, trials.c.provenance)
-    rows = list(connection.execute(known.where(trials.c.study_id == study_id)))
-    fingerprints = {row.fingerprint for row in rows}
+    rows = list(connection.execute(select(trials).where(trials.c.study_id == study_id)))
+    known = {row.fingerprint: row for row in rows}
     models = {row.provenance["model"]["name"] for row in rows}
     number = max((row.number for row in rows), default=-1)
-    added = []
-    for run in runs:
-        if run.fingerprint in fingerprints:
-            continue
-        fingerprints.add(run.fingerprint)
+    added, updated = [], []
+    for run in {run.fingerprint: run for run in runs}.values():
         models.add(run.provenance["model"]["name"])
+        if (row := known.get(run.fingerprint)) is not None:
+            updated += [row.number] if _update(connection, row, run) else []
+            continue
         number += 1
         _insert(connection, study_id, number, run)
         added.append(number)
-    if added:
+    if added or updated:
         name = models.pop() if len(models) == 1 else "several models"
         change = update(studies).where(studies.c.id == study_id)
         connection.execute(change.values(model={"name": name}, updated_at=datetime.now(UTC)))
-    return added
+    return Imported(added, updated)
+
+
+def _update(connection: Connection, row: Row[Any], run: ImportedTrial) -> bool:
+    """Replaces what another version read from the same files. Path and name stay as they were."""
+    places = {key: row.provenance[key] for key in ("path", "run", "files")}
+    values = {
+        "hyperparameters": run.hyperparameters,
+        "outcome": run.result.outcome,
+        "error": run.result.error,
+        "trainable_parameters": run.result.trainable_parameters,
+        "provenance": run.provenance | places,
+        "other_training": run.other_training,
+    }
+    if all(row._mapping[name] == value for name, value in values.items()):
+        return False
+    connection.execute(update(trials).where(trials.c.id == row.id).values(**values))
+    return True
 
 
 def _study(connection: Connection, name: str) -> int:
@@ -77,6 +101,7 @@ def _insert(connection: Connection, study_id: int, number: int, run: ImportedTri
         started_at=datetime.now(UTC),
         fingerprint=run.fingerprint,
         provenance=run.provenance,
+        other_training=run.other_training,
     )
     trial_id = connection.execute(row.returning(trials.c.id)).scalar_one()
     for table, items in ((step_losses, result.step_losses), (evaluations, result.evaluations)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-Outcome = Literal["complete", "pruned", "oom", "infeasible", "diverged", "lost"]
+Outcome = Literal["complete", "pruned", "oom", "infeasible", "diverged", "lost", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 UNKNOWN_SEED = -1
 UNKNOWN_DATA = "unknown"
@@ -52,7 +52,8 @@ class TrialRecord:
     """One trial as recorded.
 
     Attributes:
-        outcome: None while the trial runs.
+        outcome: None while the trial runs. Only an imported run can be `unknown`: its files do not
+            say how it ended.
         retry_of: `number` of the trial of the same study that this one repeats: it was lost, or
             stopped at a rung and restarted.
         eval_loss: of the best evaluated checkpoint, at the study's cutoff; nats per token.
@@ -85,6 +86,9 @@ class TrialRecord:
         error: `stage`, `step`, `message`, `remedy`; after an out-of-memory also
             `requested_bytes`, `batch_shape` (rows, tokens), `parts`, what was allocated then, and
             `others_took_bytes`, by how much other programs had shrunk the budget meanwhile.
+        other_training: of an imported run that is no supervised LoRA training, its stage and
+            finetuning type in words ("dpo", "sft, full"). Such a run is not ranked, and no search
+            learns from it. None for all others.
         fingerprint, provenance: of an imported run alone, None otherwise: see ImportedTrial. Its
             hyperparameters, seed and data hash may be unknown (None, UNKNOWN_SEED, UNKNOWN_DATA);
             `started_at` is when it was imported, and `finished_at` is None.
@@ -121,6 +125,7 @@ class TrialRecord:
     finished_at: datetime | None
     fingerprint: str | None = None
     provenance: dict[str, Any] | None = None
+    other_training: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,10 +194,11 @@ class ImportedTrial:
 
     Attributes:
         fingerprint: SHA-256 of what the run was read from, in hex; the same wherever it lies.
-        provenance: `source` (llamafactory, axolotl, trainer, csv), `path`, `run` (its name),
-            `model` (`name`, and `parameters` where the shape is known), `files` read, `settings`
-            that the tool was given, `reported` figures without a column here, `unknown` names and
-            `notes`.
+        provenance: `source` (llamafactory, axolotl, trl, trainer, wandb, mlflow, optuna, csv),
+            `path`, `run` (its name), `model` (`name`, and `parameters` where the shape is known),
+            `files` read, `settings` that the tool was given, `adapter` (settings by which the
+            adapter differs from plain LoRA, such as `use_dora`), `reported` figures without a
+            column here, `unknown` names and `notes`.
         hyperparameters: those of `spec.Hyperparameters`, None where unknown.
         result: `eval_loss` is the tool's own, at the run's own cutoff.
     """
@@ -202,3 +208,4 @@ class ImportedTrial:
     hyperparameters: dict[str, Any]
     result: TrialResult
     seed: int | None = None
+    other_training: str | None = None

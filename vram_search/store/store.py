@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from vram_search.errors import StoreError
 from vram_search.store.database import reading, writing
-from vram_search.store.imports import import_trials
+from vram_search.store.imports import Imported, import_trials
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
@@ -197,11 +197,12 @@ class Store:
 
     # Runs made elsewhere
 
-    def import_trials(self, study: str, runs: Sequence[ImportedTrial]) -> list[int]:
+    def import_trials(self, study: str, runs: Sequence[ImportedTrial]) -> Imported:
         """Records runs in a study for imported runs, which is created if it is missing.
 
         Returns:
-            The numbers of the new trials; a run whose fingerprint the study holds adds none.
+            The numbers of the new trials, and of those that the study has and that now read
+            otherwise; a run whose fingerprint the study has adds none.
 
         Raises:
             StoreError: the study is a search.
@@ -241,7 +242,7 @@ class Store:
         limit: int | None = None,
         max_required_bytes: int | None = None,
     ) -> list[TrialRecord]:
-        """Complete trials with a finite eval_loss, lowest first.
+        """Complete trials with a finite eval_loss, lowest first; no `other_training` among them.
 
         Args:
             limit: how many at most.
@@ -251,6 +252,7 @@ class Store:
         query = (
             _trials_of(study_id)
             .where(trials.c.outcome == "complete", trials.c.eval_loss.is_not(None))
+            .where(trials.c.other_training.is_(None))
             .order_by(trials.c.eval_loss, trials.c.number)
             .limit(limit)
         )

@@ -74,6 +74,7 @@ trials = Table(
     Column("finished_at", UtcDateTime),
     Column("fingerprint", String(64)),
     Column("provenance", FiniteJson),
+    Column("other_training", Text),
     UniqueConstraint("study_id", "number", name="vs_trials_study_number"),
     CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_trials_outcome"),
     # NULL, of a trial of a search, equals no other.

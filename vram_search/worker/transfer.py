@@ -30,9 +30,14 @@ def _source_task(store: Store, study: StudyRecord) -> SourceTask:
 
 
 def _trials(store: Store, study: StudyRecord) -> Iterator[tuple[Hyperparameters, float]]:
-    """Yields complete trials with all hyperparameters known; imported runs may lack some."""
+    """Yields complete trials with all hyperparameters known; imported runs may lack some.
+
+    Other kinds of training and other adapters than LoRA are left out: hyperparameters alone do not
+    describe them.
+    """
     for trial in store.trials(study.id, COMPLETE):
-        if trial.eval_loss is None:
+        is_plain_lora = not (trial.other_training or (trial.provenance or {}).get("adapter"))
+        if trial.eval_loss is None or not is_plain_lora:
             continue
         try:
             yield Hyperparameters.model_validate(trial.hyperparameters), trial.eval_loss

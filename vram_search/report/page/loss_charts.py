@@ -33,6 +33,7 @@ OUTCOME_MARKS = {
     "infeasible": ("down", "f3"),
     "diverged": ("plus", "s1"),
     "lost": ("square", "f7"),
+    "unknown": ("diamond", "f7"),
 }
 DATA_SHAPES = ("circle", "square", "triangle", "diamond", "down")
 FAR = 2.0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.page.scales import short_number
-from vram_search.report.words import error_words, loss_cell, repeat_words
+from vram_search.report.words import error_words, kind_words, loss_cell, repeat_words
 from vram_search.spec.hyperparameters import MAIN, Dimension
 from vram_search.store import TrialRecord
 from vram_search.units import GIB, format_duration
@@ -45,7 +45,7 @@ def columns(dimensions: Sequence[Dimension], *, is_imported: bool) -> tuple[Colu
         Column("reserved", "measured peak of reserved bytes, GiB"),
         Column("steps", "optimizer steps done"),
         Column("time", "from start to record"),
-        Column("note", "what it repeats, what ended it", is_number=False),
+        Column("note", "its kind, what it repeats, what ended it", is_number=False),
     )
 
 
@@ -62,7 +62,8 @@ def trial_row(
     reserved = (trial.measured or {}).get("reserved_bytes")
     seconds = run_seconds(trial)
     outcome = trial.outcome or "running"
-    note = "; ".join(filter(None, (repeat_words(trial, earlier), error_words(trial))))
+    said = (kind_words(trial), repeat_words(trial, earlier), error_words(trial))
+    note = "; ".join(filter(None, said))
     cells = [
         Cell(str(trial.number), trial.number),
         Cell(outcome, outcome),

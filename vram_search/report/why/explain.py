@@ -75,6 +75,8 @@ def _complete(evidence: Evidence) -> Facts:
     trial = evidence.trial
     if trial.eval_loss is None:
         return ["it has no eval_loss: it is ranked nowhere"], {}
+    if trial.other_training is not None:
+        return [f"its training is {trial.other_training}: its eval_loss is ranked nowhere"], {}
     ranked = sorted(comparable(evidence.trials), key=lambda t: (t.eval_loss or 0.0, t.number))
     rank = [other.number for other in ranked].index(trial.number) + 1
     behind = trial.eval_loss - (ranked[0].eval_loss or 0.0)
@@ -141,6 +143,7 @@ _SUMMARIES = {
     "infeasible": "was not run: it was predicted not to fit",
     "diverged": "diverged",
     "lost": "was lost: its process or machine was cut off",
+    "unknown": "was imported, and its files do not say how it ended",
 }
 _FACTS: dict[str, Callable[[Evidence], Facts]] = {
     "complete": _complete,
@@ -150,4 +153,5 @@ _FACTS: dict[str, Callable[[Evidence], Facts]] = {
     "infeasible": lambda evidence: infeasible_facts(evidence.trial),
     "diverged": _diverged,
     "lost": _lost,
+    "unknown": lambda _: ([], {}),
 }
