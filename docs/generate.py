@@ -34,7 +34,20 @@ def cli_page() -> str:
         inner = click.Context(command, info_name=name, parent=context)
         inner.terminal_width = 90
         parts.append(f"## {name}\n\n```\n{command.get_help(inner)}\n```\n")
+        if isinstance(command, click.Group):
+            parts += subcommands(command, inner)
     return "\n".join(parts)
+
+
+def subcommands(group: click.Group, context: click.Context) -> list[str]:
+    """The help of each command in a group."""
+    parts = []
+    for name, command in group.commands.items():
+        inner = click.Context(command, info_name=name, parent=context)
+        inner.terminal_width = 90
+        title = f"{context.info_name} {name}"
+        parts.append(f"### {title}\n\n```\n{command.get_help(inner)}\n```\n")
+    return parts
 
 
 def study_page() -> str:

@@ -80,6 +80,8 @@ def run_study(
 ) -> RunAnswer:
     """Runs a study to the end of its budget, or continues it. Trainings run in another process.
 
+    If another study holds the card, it waits in the queue for its end.
+
     On Windows and macOS call it under `if __name__ == "__main__":`. After a KeyboardInterrupt all
     finished trials are kept, and the same call continues.
 
@@ -113,7 +115,7 @@ def run_study(
     with search_errors(url):
         stopped = run.run_study(
             prepared,
-            stop_rule(study, trials, deadline),
+            stop_rule(study, trials, deadline, is_duration=True),
             _Notes(note or _ignore),
             accept_changes=accept_changes,
         )

@@ -36,6 +36,14 @@ class InputError(VramSearchError):
     exit_code = 2
 
 
+class NotFoundError(InputError):
+    """The study, the trial or the queue entry that was named does not exist."""
+
+
+class TooLateError(InputError):
+    """The action is not possible in the present state, for example on a study that has ended."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing wrong in a file: where, what stands there, and what is allowed."""

@@ -20,7 +20,10 @@ from tests.store.conftest import Start
 from vram_search.errors import StoreError
 from vram_search.store import Store, StudyRecord, database, open_store, sqlite_url, tables
 
-TABLES = {"vs_studies", "vs_trials", "vs_step_losses", "vs_evaluations", database.VERSION_TABLE}
+TABLES = {
+    *("vs_studies", "vs_trials", "vs_step_losses", "vs_evaluations"),
+    *("vs_queue", "vs_events", "vs_progress", database.VERSION_TABLE),
+}
 MAKE_OPTUNAS_TABLES = """
 import optuna, sys
 optuna.create_study(storage=sys.argv[1], study_name="theirs")

@@ -20,7 +20,7 @@ from vram_search.store.location import StudyFolder
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import RunContext, remove_half_saved
-from vram_search.worker.run import _locked
+from vram_search.worker.queue_place import study_locked
 
 H200 = GpuDevice(0, "GPU-1", "NVIDIA H200", 140 * GIB, "580", "13.0", "9.0", False, False)
 
@@ -70,13 +70,13 @@ def test_adapters_that_were_being_saved_when_the_process_was_killed_are_removed(
 
 def test_timeout_within_a_run_is_not_taken_for_a_locked_study(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path, "demo")
-    with pytest.raises(Timeout), _locked(folder):
+    with pytest.raises(Timeout), study_locked(folder):
         raise Timeout("another lock")
     with (
-        _locked(folder),
+        study_locked(folder),
         pytest.raises(InputError, match="being run by another process"),
-        _locked(folder),
+        study_locked(folder),
     ):
         pass
-    with _locked(folder):
+    with study_locked(folder):
         pass  # it was released

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, NotFoundError
 from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import database_url
 
@@ -40,12 +40,14 @@ def find_study(store: Store, name: str | None) -> StudyRecord:
     if name is None:
         latest = store.latest_study()
         if latest is None:
-            raise InputError("the database holds no study", "run one: vram-search run STUDY.yaml")
+            raise NotFoundError(
+                "the database holds no study", "run one: vram-search run STUDY.yaml"
+            )
         return latest
     found = store.study(name) or store.study(_name_in_file(name))
     if found is None:
         known = ", ".join(study.name for study in store.studies()) or "none"
-        raise InputError(f"no study {name!r} in the database", f"there are: {known}")
+        raise NotFoundError(f"no study {name!r} in the database", f"there are: {known}")
     return found
 
 
@@ -75,7 +77,7 @@ def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
     if which == "best":
         top = store.top_trials(study.id, limit=1)
         if not top:
-            raise InputError(
+            raise NotFoundError(
                 f"study {study.name} has no complete trial yet", "see `vram-search top --all`"
             )
         return top[0]
@@ -83,7 +85,7 @@ def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
         raise InputError(f"{which!r} is not a trial: give its number, or best")
     trial = store.trial(study.id, int(which)) if len(which) <= DIGITS_OF_A_NUMBER else None
     if trial is None:
-        raise InputError(
+        raise NotFoundError(
             f"study {study.name} has no trial {which}", "`vram-search top --all` lists them"
         )
     return trial

@@ -33,14 +33,18 @@ def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | 
     return RunAnswer(**study_fields(study), stopped=stopped, best=best, report=report)
 
 
-def stop_rule(study: StudySpec, trials: int | None, deadline: float | None) -> StopRule:
+def stop_rule(
+    study: StudySpec, trials: int | None, deadline: float | None, *, is_duration: bool = False
+) -> StopRule:
     """Returns the rule by which a run stops; a given limit replaces the study's whole budget.
 
     Args:
         trials: finished trials, those of earlier runs included.
         deadline: seconds since the epoch.
+        is_duration: True if the deadline counts from the start of the run.
     """
     if trials is not None or deadline is not None:
-        return StopRule(trials, deadline)
+        return StopRule(trials, deadline, is_duration)
     hours = study.budget.hours
-    return StopRule(study.budget.trials, time.time() + hours * 3600 if hours else None)
+    deadline = time.time() + hours * 3600 if hours else None
+    return StopRule(study.budget.trials, deadline, is_duration=True)

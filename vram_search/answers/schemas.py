@@ -14,6 +14,7 @@ from vram_search.answers.estimate_comparison import EstimateComparison
 from vram_search.answers.fit import FitAnswer
 from vram_search.answers.importance import ImportanceAnswer
 from vram_search.answers.pareto import ParetoAnswer
+from vram_search.answers.queue import QueueAnswer
 from vram_search.answers.run import RunAnswer
 from vram_search.answers.show import ShowAnswer
 from vram_search.answers.studies import StudySummary
@@ -30,6 +31,7 @@ ANSWERS: dict[str, Any] = {
     "fit": FitAnswer,
     "importance": ImportanceAnswer,
     "pareto": ParetoAnswer,
+    "queue": QueueAnswer,
     "run": RunAnswer,
     "run-dry-run": DryRunAnswer,
     "show": ShowAnswer,

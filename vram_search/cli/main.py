@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "Write the results as one HTML file.",
     "import": "Take in runs made elsewhere.",
     "studies": "The studies in the database.",
+    "queue": "What runs, what runs next, and in which order.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",
     "dashboard": "Watch the searches in a browser: optuna-dashboard.",
     "completion": "Print a script for the shell's completion.",

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
+@click.option("--detach", is_flag=True, help="Hand the study to the service; see `serve`.")
+@click.option("--beside", is_flag=True, help="Do not wait while another study holds the card.")
+@click.option("--entry", "entry_id", type=int, hidden=True, help="Of the queue, for the service.")
 @database_option
 @json_option
 def command(
@@ -65,19 +68,24 @@ def command(
     strategy: str | None,
     dry_run: bool,
     accept_changes: bool,
+    detach: bool,
+    beside: bool,
+    entry_id: int | None,
     database: str | None,
     as_json: bool,
 ) -> None:
     """Runs the study, or continues it; Ctrl-C loses no finished trial.
 
-    Trials of earlier runs count against --trials. A trial that is expected to end after the time
-    given by --hours or --until is not started. At the end the best trial's YAML and the report lie
-    in exports/STUDY beside the database.
+    While another study holds the card, the run waits for its turn in the queue (`queue`). Trials
+    of earlier runs count against --trials. A trial that is expected to end after the time given by
+    --hours or --until is not started. At the end the best trial's YAML and the report lie in
+    exports/STUDY beside the database.
 
     \b
     Examples:
       vram-search run studies/demo.yaml
       vram-search run td-010.yaml --until 07:00
+      vram-search run td-010.yaml --detach
       vram-search run td-010.yaml --set card=rtx-4060-8gb --dry-run
     """
     # The surrogate's matrices are small: BLAS threads would wait for each other and the training's.
@@ -92,7 +100,10 @@ def command(
     study = load_study(study_file, overrides, card_here=card_here)
     if database is not None:
         study = study.model_copy(update={"database": database})
-    stop = stop_rule(study, trials, deadline)
+    if detach:
+        _detach(study, trials, deadline, accept_changes=accept_changes, as_json=as_json)
+        return
+    stop = stop_rule(study, trials, deadline, is_duration=until is None)
 
     from vram_search.worker.prepare import prepare
 
@@ -101,7 +112,14 @@ def command(
         _check_template(prepared)
         _show_dry_run(prepared, stop, as_json=as_json)
         return
-    _run(prepared, stop, accept_changes=accept_changes, as_json=as_json)
+    _run(
+        prepared,
+        stop,
+        accept_changes=accept_changes,
+        as_json=as_json,
+        entry_id=entry_id,
+        beside=beside,
+    )
 
 
 def _check_template(prepared: Prepared) -> None:
@@ -145,7 +163,44 @@ def _deadline(hours: float | None, until: str | None) -> float | None:
     return (moment if moment > now else moment + timedelta(days=1)).timestamp()
 
 
-def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: bool) -> None:
+def _detach(
+    study: StudySpec,
+    trials: int | None,
+    deadline: float | None,
+    *,
+    accept_changes: bool,
+    as_json: bool,
+) -> None:
+    """Adds the study to the queue; the service runs it."""
+    from vram_search.answers.queue import add_study, queue_answer
+    from vram_search.cli.queue import queue_lines
+    from vram_search.store import open_store
+    from vram_search.store.location import database_url
+
+    url = database_url(study.database)
+    store = open_store(url, create=True)
+    try:
+        until = None if deadline is None else datetime.fromtimestamp(deadline, UTC)
+        entry = add_study(store, study, trials=trials, until=until, accept_changes=accept_changes)
+        answer = queue_answer(store, url)
+    finally:
+        store.close()
+    if as_json:
+        print_json(answer.as_dict())
+        return
+    click.echo(f"study {study.study} is entry {entry.id} of the queue")
+    click.echo("\n".join(queue_lines(answer)))
+
+
+def _run(
+    prepared: Prepared,
+    stop: StopRule,
+    *,
+    accept_changes: bool,
+    as_json: bool,
+    entry_id: int | None,
+    beside: bool,
+) -> None:
     from vram_search.cli.live import make_view
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
@@ -157,7 +212,14 @@ def _run(prepared: Prepared, stop: StopRule, *, accept_changes: bool, as_json: b
     view = make_view(prepared.study, stop, url, quiet=as_json)
     try:
         with view, search_errors(url):
-            why = run_study(prepared, stop, view, accept_changes=accept_changes)
+            why = run_study(
+                prepared,
+                stop,
+                view,
+                accept_changes=accept_changes,
+                entry_id=entry_id,
+                beside=beside,
+            )
     except KeyboardInterrupt:
         click.echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)
         sys.exit(130)

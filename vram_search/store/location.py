@@ -52,7 +52,26 @@ def study_folder(url: str, study: str) -> StudyFolder:
     Raises:
         StoreError: it is no URL.
     """
+    return StudyFolder(database_folder(url), study)
+
+
+def database_folder(url: str) -> Path:
+    """The folder beside the database file; the data folder for a database server.
+
+    Raises:
+        StoreError: it is no URL.
+    """
     parsed = parse_url(url)
     is_file = parsed.get_backend_name() == "sqlite"
-    root = Path(str(parsed.database)).parent if is_file else data_folder()
-    return StudyFolder(root, study)
+    return Path(str(parsed.database)).parent if is_file else data_folder()
+
+
+def service_lock(url: str) -> Path:
+    """The lock file that the service of a database holds while it runs.
+
+    Raises:
+        StoreError: it is no URL.
+    """
+    parsed = parse_url(url)
+    name = Path(str(parsed.database)).name if parsed.get_backend_name() == "sqlite" else "server"
+    return database_folder(url) / "locks" / f"service {name}.lock"

@@ -16,11 +16,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vram_search.errors import StoreError
 from vram_search.store.database import reading, writing
+from vram_search.store.events import append_event
 from vram_search.store.imports import Imported, import_trials
 from vram_search.store.records import (
     OUTCOMES,
@@ -32,7 +33,7 @@ from vram_search.store.records import (
     TrialRecord,
     TrialResult,
 )
-from vram_search.store.tables import evaluations, step_losses, studies, trials
+from vram_search.store.tables import evaluations, progress, step_losses, studies, trials
 
 _T = TypeVar("_T")
 _NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
@@ -89,6 +90,7 @@ class Store:
         try:
             with writing(self.engine) as connection:
                 created = connection.execute(row.returning(studies)).one()
+                append_event(connection, "study_created", name)
                 return StudyRecord(**created._mapping)
         except IntegrityError as error:
             raise StoreError(f"a study named {name!r} exists", "choose another name") from error
@@ -154,23 +156,28 @@ class Store:
         )
         with writing(self.engine) as connection:
             _touch(connection, study_id)
-            return int(connection.execute(row.returning(trials.c.id)).scalar_one())
+            trial_id = int(connection.execute(row.returning(trials.c.id)).scalar_one())
+            _report(connection, "trial_started", study_id, number)
+            return trial_id
 
     def record_plan(self, trial_id: int, plan: dict[str, Any], predicted: dict[str, Any]) -> None:
         """Writes a running trial's memory plan and predicted bytes; a later plan replaces it."""
         with writing(self.engine) as connection:
-            _change_running(
+            required = predicted.get("required_bytes")
+            study_id, number = _change_running(
                 connection,
                 trial_id,
                 plan=plan,
                 predicted=predicted,
-                predicted_required_bytes=predicted.get("required_bytes"),
+                predicted_required_bytes=required,
             )
+            _report(connection, "trial_planned", study_id, number, required_bytes=required)
 
     def record_stage(self, trial_id: int, stage: str) -> None:
         """Writes the stage of a running trial."""
         with writing(self.engine) as connection:
-            _change_running(connection, trial_id, stage=stage)
+            study_id, number = _change_running(connection, trial_id, stage=stage)
+            _report(connection, "trial_stage", study_id, number, stage=stage)
 
     def finish_trial(self, trial_id: int, result: TrialResult) -> None:
         """Writes all results of a trial in one transaction, or nothing if any of it is refused.
@@ -182,18 +189,23 @@ class Store:
         losses = [{"trial_id": trial_id, **asdict(loss)} for loss in result.step_losses]
         evaluated = [{"trial_id": trial_id, **asdict(item)} for item in result.evaluations]
         with writing(self.engine) as connection:
-            study_id = _change_running(
+            study_id, number = _change_running(
                 connection,
                 trial_id,
                 **result.columns(),
                 finished_at=datetime.now(UTC),
             )
+            connection.execute(delete(progress).where(progress.c.trial_id == trial_id))
             # An empty list would insert one row of defaults.
             if losses:
                 connection.execute(insert(step_losses), losses)
             if evaluated:
                 connection.execute(insert(evaluations), evaluated)
             _touch(connection, study_id)
+            loss = result.eval_loss
+            _report(
+                connection, "trial_ended", study_id, number, outcome=result.outcome, eval_loss=loss
+            )
 
     # Runs made elsewhere
 
@@ -314,10 +326,17 @@ def _touch(connection: Connection, study_id: int) -> None:
         raise RuntimeError(f"study {study_id} is not in the database")
 
 
-def _change_running(connection: Connection, trial_id: int, **values: Any) -> int:
-    """Updates a trial that has no outcome yet; returns its study's id."""
+def _change_running(connection: Connection, trial_id: int, **values: Any) -> tuple[int, int]:
+    """Updates a trial that has no outcome yet; returns its study's id and its number."""
     change = update(trials).where(trials.c.id == trial_id, trials.c.outcome.is_(None))
-    row = connection.execute(change.values(**values).returning(trials.c.study_id)).one_or_none()
+    changed = change.values(**values).returning(trials.c.study_id, trials.c.number)
+    row = connection.execute(changed).one_or_none()
     if row is None:
         raise RuntimeError(f"trial with id {trial_id} is finished already, or was never started")
-    return int(row.study_id)
+    return int(row.study_id), int(row.number)
+
+
+def _report(connection: Connection, kind: str, study_id: int, number: int, **data: Any) -> None:
+    """Writes an event of a trial within the connection's transaction."""
+    name = connection.scalar(select(studies.c.name).where(studies.c.id == study_id))
+    append_event(connection, kind, str(name), number, **data)

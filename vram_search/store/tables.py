@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -102,4 +103,60 @@ evaluations = Table(
     Column("bits_per_byte", FiniteFloat),
     Column("example_loss_sums", FiniteJson),
     Column("seconds", FiniteFloat, nullable=False),
+)
+
+queue = Table(
+    "vs_queue",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", String(255), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("request", String(16)),
+    Column("is_detached", Boolean, nullable=False),
+    Column("study_file", Text, nullable=False),
+    Column("trials", Integer),
+    Column("not_before", UtcDateTime),
+    Column("until", UtcDateTime),
+    Column("accept_changes", Boolean, nullable=False),
+    Column("idempotency_key", String(255), unique=True),
+    Column("attempts", Integer, nullable=False),
+    Column("host", String(255)),
+    Column("device", String(255)),
+    Column("pid", Integer),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("message", Text),
+    Column("remedy", Text),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'paused', 'finished', 'failed', 'cancelled')",
+        name="vs_queue_state",
+    ),
+)
+
+events = Table(
+    "vs_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("study", String(255), nullable=False),
+    Column("trial", Integer),
+    Column("data", FiniteJson, nullable=False),
+)
+
+progress = Table(
+    "vs_progress",
+    metadata,
+    Column("trial_id", Integer, ForeignKey("vs_trials.id"), primary_key=True),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("stage", String(16)),
+    Column("step", Integer, nullable=False),
+    Column("steps_total", Integer, nullable=False),
+    Column("losses", FiniteJson, nullable=False),
+    Column("evaluations", FiniteJson, nullable=False),
+    Column("allocated_bytes", BigInteger),
+    Column("process_bytes", BigInteger),
+    Column("device_bytes", BigInteger),
 )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from filelock import FileLock, Timeout
-
-from vram_search.errors import InputError, NothingStoredError, VramSearchError
+from vram_search.errors import NothingStoredError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
@@ -21,7 +19,7 @@ from vram_search.search.loop import run_trials
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.initial_points import initial_points
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
-from vram_search.store.location import StudyFolder, database_url, study_folder
+from vram_search.store.location import database_url, study_folder
 from vram_search.units import format_duration
 from vram_search.worker.context import RunContext, decided_pins, make_context
 from vram_search.worker.listener import RunListener
@@ -29,6 +27,7 @@ from vram_search.worker.margin import learnt_margin
 from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
+from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.reconcile import reconcile
 from vram_search.worker.runner import TrialRunner
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
@@ -46,19 +45,40 @@ class StopRule:
     Args:
         trials: number of finished trials in the study, including those of earlier runs.
         deadline: seconds since the epoch; a trial that is expected to end later is not started.
+        is_duration: True if the deadline counts from the start of the run: waiting in the queue
+            moves it.
     """
 
     trials: int | None
     deadline: float | None
+    is_duration: bool = False
+
+    def after_waiting(self, seconds: float) -> StopRule:
+        """Returns the rule for a run that has waited in the queue."""
+        if self.deadline is None or not self.is_duration:
+            return self
+        return replace(self, deadline=self.deadline + seconds)
 
 
 ENDLESS = StopRule(None, None)
 
 
 def run_study(
-    prepared: Prepared, stop: StopRule, listener: RunListener, *, accept_changes: bool = False
+    prepared: Prepared,
+    stop: StopRule,
+    listener: RunListener,
+    *,
+    accept_changes: bool = False,
+    entry_id: int | None = None,
+    beside: bool = False,
 ) -> str:
     """Runs or continues a study until its stop rule applies and returns the reason.
+
+    It waits in the queue first if another study holds the card.
+
+    Args:
+        entry_id: the queue entry that the service has for this run; None adds one.
+        beside: True to start at once, beside whatever runs.
 
     Raises:
         InputError: the study, the database or the card cannot be used as they are.
@@ -68,45 +88,48 @@ def run_study(
     study = prepared.study
     url = database_url(study.database)
     folder = study_folder(url, study.study)
-    with contextlib.closing(open_store(url, create=True)) as store, _locked(folder):
+    with contextlib.closing(open_store(url, create=True)) as store, study_locked(folder):
         record = open_study(store, prepared, accept_changes=accept_changes)
-        problem = Problem(
-            study.space,
-            study.training.rungs,
-            initial_points=published_points(study, stop),
-            source_tasks=source_tasks(store, prepared),
-            hidden_size=prepared.shape.hidden_size,
-        )
-        with open_storage(url) as storage:
-            strategy = STRATEGIES[study.strategy]
-            search = Search(storage, study.study, record.revision, problem, strategy, study.seed)
-            reconcile(store, record, search, listener.note)
-            search.enqueue_initial_points()
-            _tell_what_was_found(store, record, stop, listener)
-            context = make_context(prepared, store, record, search, folder, listener)
-            problem.is_feasible = context.fits
-            try:
-                return _search(context, stop)
-            finally:
-                context.trainer.replace()
+        began = time.time()
+        with take_place(
+            store, url, study, listener.note, entry_id=entry_id, beside=beside
+        ) as place:
+            stop = stop.after_waiting(time.time() - began)
+            why = _run_in_place(prepared, store, record, stop, listener, place)
+            place.end(why)
+            return why
 
 
-@contextlib.contextmanager
-def _locked(folder: StudyFolder) -> Iterator[None]:
-    """Allows one run per study, so trials that the record marks as running are known to be dead."""
-    folder.lock.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"study {folder.study} is being run by another process",
-            "wait for it, or end it; `vram-search top` shows how far it is",
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _run_in_place(
+    prepared: Prepared,
+    store: Store,
+    record: StudyRecord,
+    stop: StopRule,
+    listener: RunListener,
+    place: QueuePlace,
+) -> str:
+    """Runs the study while it holds the card."""
+    study, url = prepared.study, place.url
+    problem = Problem(
+        study.space,
+        study.training.rungs,
+        initial_points=published_points(study, stop),
+        source_tasks=source_tasks(store, prepared),
+        hidden_size=prepared.shape.hidden_size,
+    )
+    with open_storage(url) as storage:
+        strategy = STRATEGIES[study.strategy]
+        search = Search(storage, study.study, record.revision, problem, strategy, study.seed)
+        reconcile(store, record, search, listener.note)
+        search.enqueue_initial_points()
+        _tell_what_was_found(store, record, stop, listener)
+        folder = study_folder(url, study.study)
+        context = make_context(prepared, store, record, search, folder, listener)
+        problem.is_feasible = context.fits
+        try:
+            return _search(context, stop, place)
+        finally:
+            context.trainer.replace()
 
 
 def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparameters]:
@@ -132,7 +155,7 @@ def _tell_what_was_found(
     listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
 
 
-def _search(context: RunContext, stop: StopRule) -> str:
+def _search(context: RunContext, stop: StopRule, place: QueuePlace) -> str:
     """Loads the base model, runs trials until the search ends and returns the reason."""
     if why := _is_over(context, stop):
         return why
@@ -143,7 +166,7 @@ def _search(context: RunContext, stop: StopRule) -> str:
     return run_trials(
         context.search,
         TrialRunner(context, ready.device),
-        lambda: _is_over(context, stop),
+        lambda: place.why_over() or _is_over(context, stop),
         tried=[
             Hyperparameters.model_validate(trial.hyperparameters)
             for trial in store.trials(study_id, FINISHED)

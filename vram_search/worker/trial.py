@@ -16,6 +16,7 @@ from vram_search.units import format_bytes
 from vram_search.worker.context import RunContext
 from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.process import TrainingDiedError
+from vram_search.worker.progress import ProgressWriter
 from vram_search.worker.result import blame_others, load_seconds, lost, trial_result
 from vram_search.worker.trial_log import SpilledError, TrialLog
 
@@ -114,7 +115,7 @@ def _train(
     seconds: dict[str, float],
 ) -> TrialResult:
     """Probes and trains under one plan. After a Ctrl-C or a dead process the trial is lost."""
-    watch = _Watch(context, trial_id)
+    watch = _Watch(context, trial_id, ProgressWriter(context.store, trial_id))
     job = _job(context, proposal, planned)
     context.adapters.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
@@ -169,6 +170,7 @@ class _Watch:
 
     context: RunContext
     trial_id: int
+    progress: ProgressWriter
     log: TrialLog = field(default_factory=TrialLog)
     monitor: Monitor | None = None
     taken_by_others: int = 0
@@ -197,6 +199,7 @@ class _Watch:
             self.context.store.record_stage(self.trial_id, event.stage)
             if self.monitor is not None:
                 self.monitor.mark(event.stage)
+        self.progress.on_event(event, sample)
         self.context.listener.trial_event(event, sample)
         budget = self.context.budget
         if isinstance(event, Step) and sample is not None and budget.reader is not None:

@@ -1,0 +1,273 @@
+"""A run's place in the queue: it waits for the card, and obeys what the queue asks of it.
+
+A run holds its study's lock file while it waits and while it runs. The lock tells whether the
+process of a queue entry is alive, also after a crash: the operating system releases it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from vram_search.errors import InputError, StoreError, VramSearchError
+from vram_search.gpu import open_reader
+from vram_search.spec import StudySpec
+from vram_search.store import Store
+from vram_search.store.location import StudyFolder, service_lock, study_folder
+from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
+
+POLL_SECONDS = 1.0
+LOCK_SECONDS = 1.0
+"""A check by `is_alive` may hold a lock for a moment."""
+MOST_ATTEMPTS = 3
+"""Times that the service starts a study whose process keeps dying."""
+ENDS: dict[str, tuple[QueueState, str]] = {
+    "pause": ("paused", "it was paused; `vram-search queue resume` hands it to the service"),
+    "stop": ("finished", "it was stopped after its running trial"),
+}
+"""How a run ends that was asked to, by request."""
+
+
+@contextlib.contextmanager
+def study_locked(folder: StudyFolder) -> Iterator[None]:
+    """Allows one run per study, so trials that the record marks as running are known to be dead.
+
+    Raises:
+        InputError: another process runs the study, or waits to run it.
+    """
+    folder.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.lock, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"study {folder.study} is being run by another process",
+            "wait for it, or end it; `vram-search top` shows how far it is",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class QueuePlace:
+    """The queue entry of the run in this process.
+
+    Args:
+        url: of the database.
+        device: UUID of the GPU, or "cpu".
+    """
+
+    queue: StudyQueue
+    entry_id: int
+    url: str
+    device: str
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self, note: Callable[[str], None], *, beside: bool) -> None:
+        """Returns when this run may use the card; reports who holds it until then.
+
+        Args:
+            beside: True to start at once, beside whatever runs.
+        """
+        told = ""
+        while True:
+            sweep(self.queue, self.url, self.entry_id)
+            own = self.queue.entry(self.entry_id)
+            if own.state != "queued":  # paused or cancelled meanwhile
+                raise KeyboardInterrupt
+            ahead = ""
+
+            def may_start(entries: Sequence[QueueEntry]) -> bool:
+                nonlocal ahead
+                ahead = "" if beside else self._who_is_ahead(entries)
+                return not ahead
+
+            attempts = own.attempts + own.is_detached
+            owner = {"host": platform.node(), "device": self.device, "pid": os.getpid()}
+            if self.queue.claim(self.entry_id, may_start, attempts=attempts, **owner):
+                return
+            if ahead and ahead != told:
+                note(f"{ahead}; waiting for it (`vram-search queue` shows the queue)")
+                told = ahead
+            time.sleep(POLL_SECONDS)
+
+    def why_over(self) -> str:
+        """The reason why the queue ends this run after its running trial; empty if it goes on."""
+        request = self.queue.entry(self.entry_id).request
+        return ENDS[request][1] if request in ENDS else ""
+
+    def watch_for_cancel(self) -> None:
+        """Starts a thread that interrupts this run, as Ctrl-C does, once it is cancelled."""
+        threading.Thread(target=self._watch, name="queue-cancel", daemon=True).start()
+
+    def end(self, why: str) -> None:
+        """Records the regular end of the run."""
+        self._ended.set()
+        entry = self.queue.entry(self.entry_id)
+        state, message = ENDS.get(entry.request or "", ("finished", why))
+        self.queue.end(self.entry_id, state, message)
+
+    def end_by(self, error: BaseException) -> None:
+        """Records the end of the run by an error or an interruption.
+
+        A study of the service that was interrupted, but not cancelled, is queued again: the
+        machine shuts down, perhaps.
+        """
+        self._ended.set()
+        entry = self.queue.entry(self.entry_id)
+        if entry.state == "paused":
+            return
+        if isinstance(error, KeyboardInterrupt):
+            waits = entry.is_detached and entry.request != "cancel"
+            state: QueueState = "queued" if waits else "cancelled"
+            self.queue.end(self.entry_id, state, "interrupted; finished trials are kept")
+        elif isinstance(error, VramSearchError):
+            self.queue.end(self.entry_id, "failed", error.message, error.remedy)
+        else:
+            self.queue.end(self.entry_id, "failed", f"{type(error).__name__}: {error}")
+
+    def _who_is_ahead(self, entries: Sequence[QueueEntry]) -> str:
+        """Names the study that holds the card, or one that this run lets go first.
+
+        The service has chosen a study of its own already: only the card counts for that.
+        """
+        now, host = datetime.now(UTC), platform.node()
+        for entry in entries:
+            if entry.state == "running" and (entry.host, entry.device) == (host, self.device):
+                since = (entry.started_at or now).astimezone()
+                return (
+                    f"study {entry.study} holds the card since {since:%H:%M} (process {entry.pid})"
+                )
+        before = takewhile(lambda entry: entry.id != self.entry_id, entries)
+        is_detached = any(e.id == self.entry_id and e.is_detached for e in entries)
+        for entry in () if is_detached else before:
+            if entry.is_due(now) and (
+                service_is_alive(self.url) if entry.is_detached else entry.host == host
+            ):
+                return f"study {entry.study} is next in the queue"
+        return ""
+
+    def _watch(self) -> None:
+        while not self._ended.wait(POLL_SECONDS):
+            with contextlib.suppress(StoreError):
+                if self.queue.entry(self.entry_id).request == "cancel":
+                    _interrupt_main_thread()
+                    return
+
+
+@contextlib.contextmanager
+def take_place(
+    store: Store,
+    url: str,
+    study: StudySpec,
+    note: Callable[[str], None],
+    *,
+    entry_id: int | None = None,
+    beside: bool = False,
+) -> Iterator[QueuePlace]:
+    """Waits for the card and holds it; records in the queue how the run ended.
+
+    Args:
+        entry_id: the entry that the service has for this run; None adds one.
+        beside: True to start at once, beside whatever runs.
+    """
+    queue, reader = StudyQueue(store.engine), open_reader()
+    device = "cpu" if reader is None else reader.device().uuid
+    if entry_id is None:
+        owner: dict[str, Any] = {"host": platform.node(), "device": device, "pid": os.getpid()}
+        added = queue.add(study.study, study_yaml(study), is_detached=False, **owner)
+        entry_id = added.id
+    place = QueuePlace(queue, entry_id, url, device)
+    try:
+        place.wait(note, beside=beside)
+        place.watch_for_cancel()
+        yield place
+    except BaseException as error:
+        with contextlib.suppress(StoreError):  # the error that ends the run says more
+            place.end_by(error)
+        raise
+
+
+def study_yaml(study: StudySpec) -> str:
+    """The study as YAML with absolute paths and all defaults, as the queue keeps it."""
+    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def is_alive(url: str, entry: QueueEntry) -> bool:
+    """Returns True if a process of this machine holds the lock of the entry's study."""
+    return _is_held(study_folder(url, entry.study).lock)
+
+
+def service_is_alive(url: str) -> bool:
+    """Returns True if a service of this machine works on this database."""
+    return _is_held(service_lock(url))
+
+
+def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
+    """Corrects entries of this machine whose process has died.
+
+    A study of the service is queued again, up to MOST_ATTEMPTS times.
+
+    Args:
+        own_entry: the caller's entry. The caller holds its study's lock, so the process of any
+            other entry of that study is dead.
+    """
+    entries = queue.entries()
+    own = next((entry.study for entry in entries if entry.id == own_entry), None)
+    for entry in entries:
+        if entry.host != platform.node() or entry.state == "paused" or entry.pid is None:
+            continue
+        if entry.id == own_entry or (entry.study != own and is_alive(url, entry)):
+            continue
+        if entry.is_detached and entry.request in ENDS:
+            queue.end(entry.id, *ENDS[entry.request])
+        elif entry.is_detached and entry.request is None and entry.attempts < MOST_ATTEMPTS:
+            queue.end(entry.id, "queued", f"its process {entry.pid} died; it is started again")
+        elif entry.request == "cancel" or entry.state == "queued":
+            queue.end(entry.id, "cancelled", "its process has ended")
+        else:
+            queue.end(
+                entry.id,
+                "failed",
+                f"its process {entry.pid} died without a report",
+                "see the study's log; the search continues if it is run or queued again",
+            )
+
+
+def _is_held(file: Path) -> bool:
+    if not file.exists():
+        return False
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _interrupt_main_thread() -> None:
+    """Raises KeyboardInterrupt there, by the signal for which the run has a handler."""
+    is_handled = callable(signal.getsignal(signal.SIGTERM))
+    number = signal.SIGTERM if is_handled else signal.SIGINT
+    if hasattr(signal, "pthread_kill"):
+        main = threading.main_thread().ident
+        assert main is not None, "the main thread runs"
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
