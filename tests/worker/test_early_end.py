@@ -40,7 +40,7 @@ def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
             )
         )
 
-    why = _search(context, ENDLESS)
+    why = _search(context, ENDLESS, lambda: "")
 
     assert why.startswith("no further improvement is expected")
     outcomes = [trial.outcome for trial in context.store.trials(context.record.id)]

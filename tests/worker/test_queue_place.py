@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import FAKE_TRAINER, start_cli
+from tests.conftest import start_cli
+from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.answers.queue import add_study
 from vram_search.spec import load_study
 from vram_search.store import Store, open_store, sqlite_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vram_search.errors import NothingStoredError, VramSearchError
@@ -127,7 +127,7 @@ def _run_in_place(
         context = make_context(prepared, store, record, search, folder, listener)
         problem.is_feasible = context.fits
         try:
-            return _search(context, stop, place)
+            return _search(context, stop, place.why_over)
         finally:
             context.trainer.replace()
 
@@ -155,8 +155,12 @@ def _tell_what_was_found(
     listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
 
 
-def _search(context: RunContext, stop: StopRule, place: QueuePlace) -> str:
-    """Loads the base model, runs trials until the search ends and returns the reason."""
+def _search(context: RunContext, stop: StopRule, asked_to_end: Callable[[], str]) -> str:
+    """Loads the base model, runs trials until the search ends and returns the reason.
+
+    Args:
+        asked_to_end: returns the reason why a person ends the search; empty if it goes on.
+    """
     if why := _is_over(context, stop):
         return why
     ready = _load(context)
@@ -166,7 +170,7 @@ def _search(context: RunContext, stop: StopRule, place: QueuePlace) -> str:
     return run_trials(
         context.search,
         TrialRunner(context, ready.device),
-        lambda: place.why_over() or _is_over(context, stop),
+        lambda: asked_to_end() or _is_over(context, stop),
         tried=[
             Hyperparameters.model_validate(trial.hyperparameters)
             for trial in store.trials(study_id, FINISHED)
