@@ -13,6 +13,7 @@ from threading import Thread
 
 import pytest
 
+from tests.models.popular_names import HELD_BACK, REPORTED
 from vram_search.errors import InputError
 from vram_search.models import find_model, find_on_this_machine
 from vram_search.models.names import hub_names, shipped_name
@@ -83,6 +84,70 @@ def test_same_name_of_another_owner_is_used_offline_with_a_note() -> None:
     assert found.origin == "same name"
     assert found.config.name == "qwen2.5-3b"
     assert "out of reach" in found.note
+
+
+def test_reported_and_held_back_names_have_a_shape_without_network() -> None:
+    found = {name: find_on_this_machine(name) for name in (*REPORTED, *HELD_BACK)}
+    missing = [name for name, model in found.items() if model is None]
+    assert missing == ["cognitivecomputations/dolphin-2.9-llama3-8b"]  # no published config.json
+    for model in found.values():
+        assert model is None or model.shape().parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "checkpoint"),
+    [
+        ("TheBloke/Llama-2-7B-GPTQ", "llama-2-7b", "gptq"),
+        ("hugging-quants/Meta-Llama-3.1-405B-BNB-NF4-BF16", "llama-3.1-405b", "bnb-4bit"),
+        ("nvidia/Qwen3-30B-A3B-NVFP4", "qwen3-30b-a3b", "nvfp4"),
+        ("RedHatAI/Llama-3.2-3B-Instruct-FP8-Dynamic", "llama-3.2-3b", "fp8"),
+        ("axolotl-ai-co/Mistral-Small-4-119B-2603-BF16", "mistral-small-4-119b", ""),
+        ("unsloth/Hermes-3-Llama-3.1-8B-bnb-4bit", "llama-3.1-8b", "bnb-4bit"),
+    ],
+)
+def test_copies_of_known_publishers_share_a_shape(name: str, slug: str, checkpoint: str) -> None:
+    found = find_on_this_machine(name)
+    assert found is not None
+    assert (found.config.name, found.origin, found.checkpoint) == (slug, "alias", checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("somebody/Qwen2.5-7B-Instruct-abliterated", "qwen2.5-7b"),
+        ("somebody/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4", "llama-3.1-8b"),
+        ("somebody/gemma-2-9b-it-SimPO", "gemma-2-9b"),
+    ],
+)
+def test_tuned_copy_offline_is_taken_for_the_model_that_its_name_begins_with(
+    name: str, slug: str
+) -> None:
+    found = find_model(name)
+    assert (found.config.name, found.origin) == (slug, "same name")
+    assert "whose name is the same or the start of it" in found.note
+
+
+@pytest.mark.parametrize(
+    "name", ["somebody/Phi-4-mini-flash-reasoning", "somebody/Llama-3.1-8B-Pruned-4B"]
+)
+def test_name_that_states_another_size_is_not_guessed(name: str) -> None:
+    with pytest.raises(InputError, match="hub is out of reach"):
+        find_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("openai/whisper-large-v3", "speech recognition"),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "image generation"),
+        ("BAAI/bge-m3", "embedding"),
+        ("google-bert/bert-base-uncased", "encoder"),
+        ("google/flan-t5-large", "encoder-decoder"),
+    ],
+)
+def test_name_of_a_model_that_writes_no_text_is_refused_as_such(name: str, kind: str) -> None:
+    with pytest.raises(InputError, match=f"{kind} model|an {kind}, not"):
+        find_model(name)
 
 
 def test_unknown_name_offline_says_what_to_do_in_one_message() -> None:
@@ -176,6 +241,7 @@ def hub() -> Iterator[str]:
 
 FIND = """
 import sys
+from tests.models.popular_names import HELD_BACK, REPORTED
 from vram_search.errors import InputError
 from vram_search.models import find_model
 try:

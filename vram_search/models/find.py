@@ -10,6 +10,7 @@ from typing import Literal
 
 from vram_search.errors import InputError
 from vram_search.models.names import hub_names, same_name, shipped_name
+from vram_search.models.other_kinds import other_kind
 from vram_search.resources import shipped
 from vram_search.spec.shape import ModelShape, load_shape, shape_names
 
@@ -25,8 +26,8 @@ class FoundModel:
         config: the file, or the folder that holds it.
         origin: how the name was resolved.
         note: one sentence about the origin; empty for a folder and a shipped shape's own name.
-        checkpoint: how the named weights are stored ("bnb-4bit", "awq", "gptq", "fp8"), as far as
-            the name tells; empty otherwise.
+        checkpoint: how the named weights are stored ("bnb-4bit", "awq", "gptq", "aqlm", "fp8",
+            "nvfp4"), as far as the name tells; empty otherwise.
     """
 
     config: Path
@@ -57,6 +58,12 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
     found = find_on_this_machine(name, beside=beside)
     if found is not None:
         return found
+    kind = other_kind(name)
+    if kind:
+        raise InputError(
+            f"model {name!r} is {kind}, not a causal text model",
+            "give a model that writes text, such as Qwen/Qwen2.5-7B-Instruct",
+        )
     if not _HUB_NAME.fullmatch(name):
         raise _unknown(name)
     from vram_search.models.hub import download_config, is_online
@@ -67,7 +74,8 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
             shipped("configs", "models", guessed.slug),
             "same name",
             f"{name} is not on this machine and the hub is out of reach: the shape of "
-            f"{guessed.published}, which has the same name, is used",
+            f"{guessed.published} is used, whose name is the same or the start of it",
+            guessed.checkpoint,
         )
     config = download_config(name)
     return FoundModel(config, "hub", f"{name}: config.json downloaded from the hub")

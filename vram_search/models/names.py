@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from vram_search.resources import shipped
 
-MIRRORS = frozenset({"unsloth", "nousresearch", "unsloth-bnb"})
+MIRRORS = frozenset({"unsloth", "nousresearch", "unsloth-bnb", "axolotl-ai-co"})
 """Owners who publish other owners' models again under the same name, with the same layers. Where
 their layers differ, the index names the mirror's model itself (`unsloth/phi-4`)."""
+QUANTISERS = frozenset(
+    {
+        *("axolotl-quants", "casperhansen", "hugging-quants", "ista-daslab", "neuralmagic"),
+        *("nvidia", "redhatai", "solidrust", "techxgenus", "thebloke"),
+    }
+)
+"""Owners who publish quantised copies of other owners' models under the same name and an ending."""
 CHECKPOINT_SUFFIXES = {
     "-unsloth-bnb-4bit": "bnb-4bit",
     "-bnb-4bit": "bnb-4bit",
+    "-bnb-nf4-bf16": "bnb-4bit",
+    "-bnb-nf4": "bnb-4bit",
+    "-awq-int4": "awq",
     "-awq": "awq",
     "-gptq-int4": "gptq",
     "-gptq-int8": "gptq",
     "-gptq": "gptq",
+    "-aqlm-2bit-1x16": "aqlm",
+    "-fp8-dynamic": "fp8",
+    "-fp8-block": "fp8",
     "-fp8": "fp8",
+    "-nvfp4": "nvfp4",
+    "-bf16": "",
+    "-fp16": "",
 }
-"""Endings of quantised copies of a model, and how their weights are stored."""
+"""Endings of copies of a model, and how their weights are stored; empty for 16 bits."""
+_SIZE = re.compile(r"(^|[-_])\d+(\.\d+)?[bm]([-_]|$)")
 
 
 @dataclass(frozen=True)
@@ -50,16 +68,40 @@ def shipped_name(name: str) -> ShippedName | None:
         return ShippedName(slug, index[slug]["names"][0])
     for ending, checkpoint in {"": "", **CHECKPOINT_SUFFIXES}.items():
         if slug.endswith(ending):
-            found = _by_owner(slug.removesuffix(ending))
+            found = _by_owner(slug.removesuffix(ending), is_copy=bool(ending))
             if found is not None:
                 return ShippedName(found, index[found]["names"][0], checkpoint)
     return None
 
 
 def same_name(name: str) -> ShippedName | None:
-    """Returns the shipped shape of a model with this name and any owner."""
-    slug = _base_names().get(name.rsplit("/", 1)[-1].lower())
-    return None if slug is None else ShippedName(slug, _index()[slug]["names"][0])
+    """Returns the shipped shape of a model with this name, or the start of it, and any owner.
+
+    "someone/Qwen2.5-7B-Instruct-tuned" begins with the name of Qwen2.5 7B. A start counts only if
+    it states a size and the rest does not.
+    """
+    names = _base_names()
+    base, checkpoint = name.rsplit("/", 1)[-1].lower(), ""
+    for ending, stored in CHECKPOINT_SUFFIXES.items():
+        if base.endswith(ending):
+            base, checkpoint = base.removesuffix(ending), stored
+            break
+    known = base if base in names else _longest_start(base, names)
+    if known is None:
+        return None
+    slug = names[known]
+    return ShippedName(slug, _index()[slug]["names"][0], checkpoint)
+
+
+def _longest_start(base: str, names: dict[str, str]) -> str | None:
+    starts = (
+        known
+        for known in names
+        if base.startswith((f"{known}-", f"{known}_"))
+        and _SIZE.search(known)
+        and not _SIZE.search(base.removeprefix(known))
+    )
+    return max(starts, key=len, default=None)
 
 
 def hub_names() -> list[str]:
@@ -81,17 +123,19 @@ def _full_names() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _base_names() -> dict[str, str]:
-    """Slug by the name without its owner; the first published one wins."""
+    """Slug by the name without its owner; a publisher's own name comes before a mirror's."""
     found: dict[str, str] = {}
-    for name, slug in _full_names().items():
-        owner, _, base = name.partition("/")
-        if owner not in MIRRORS:
-            found.setdefault(base, slug)
+    for are_mirrors in (False, True):
+        for name, slug in _full_names().items():
+            owner, _, base = name.partition("/")
+            if (owner in MIRRORS) is are_mirrors:
+                found.setdefault(base, slug)
     return found
 
 
-def _by_owner(name: str) -> str | None:
-    """Slug of a hub name in lower case: the owner's own, or a mirror's of the same name."""
+def _by_owner(name: str, *, is_copy: bool) -> str | None:
+    """Slug of a hub name in lower case: the owner's own, or a republished one of the same name."""
     found = _full_names().get(name)
     owner, _, base = name.partition("/")
-    return _base_names().get(base) if found is None and owner in MIRRORS else found
+    republishes = owner in MIRRORS or (is_copy and owner in QUANTISERS)
+    return _base_names().get(base) if found is None and republishes else found

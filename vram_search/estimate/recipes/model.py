@@ -12,10 +12,19 @@ from vram_search.spec.config_fields import load_config
 from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import shown
 
-STORED = {"bnb-4bit": "nf4", "bitsandbytes": "nf4", "awq": "nf4", "gptq": "nf4", "fp8": "int8"}
+STORED = {
+    **dict.fromkeys(["bnb-4bit", "bitsandbytes", "awq", "gptq", "nvfp4", "aqlm"], "nf4"),
+    "fp8": "int8",
+}
 """How a quantised checkpoint is counted: 4-bit formats as NF4, which differs by a few percent, and
-8 bits as int8."""
+8 bits as int8. AQLM's 2 bits are counted as 4."""
 
+FUSED = dict.fromkeys(
+    ["query_key_value", "W_pack", "c_attn", "qkv", "Wqkv", "att_proj"],
+    ("q_proj", "k_proj", "v_proj"),
+)
+"""One layer for query, key and value -> the layers that it is counted as where the shape has them
+apart: the same weights, and LoRA's A three times."""
 _ROOTS = ("model.", "model.language_model.", "language_model.model.", "model.text_model.")
 _MLP = ("down_proj", "gate_proj", "up_proj", "gate_up_proj")
 
@@ -94,9 +103,14 @@ def modules_named(
             "lora_target", "is not a list of module names", "write [q_proj, v_proj] or all"
         )
     written = tuple(dict.fromkeys(name.strip() for name in names))
-    found = tuple(dict.fromkeys(name.rpartition(".")[2] for name in written))
-    modules = tuple(name for name in found if name in present)
-    missing = [name for name in written if name.rpartition(".")[2] not in present]
+    counted_as = {name: _counted_as(name.rpartition(".")[2], present) for name in written}
+    modules = tuple(dict.fromkeys(layer for found in counted_as.values() for layer in found))
+    missing = [name for name, found in counted_as.items() if not found]
+    notes += [
+        f"{keys.found('lora_target')[0]}: {name} is counted as {', '.join(found)}"
+        for name, found in counted_as.items()
+        if len(found) > 1
+    ]
     if not modules:
         raise keys.refused(
             "lora_target",
@@ -107,6 +121,13 @@ def modules_named(
         key = keys.found("lora_target")[0]
         notes.append(f"{key}: {', '.join(missing)} is no linear layer of the blocks, not counted")
     return modules
+
+
+def _counted_as(name: str, present: list[str]) -> tuple[str, ...]:
+    """The layers of a shape that a written name stands for."""
+    if name in present:
+        return (name,)
+    return tuple(layer for layer in FUSED.get(name, ()) if layer in present)
 
 
 def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""How many training files and model names of other projects are read."""

@@ -1,0 +1,38 @@
+"""`python -m bench.recipes.count` on a few training files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+AXOLOTL = "base_model: Qwen/Qwen2.5-3B\nadapter: {adapter}\nload_in_4bit: true\nlora_r: 8\n"
+LLAMA_FACTORY = "model_name_or_path: somebody/unheard-of\nfinetuning_type: lora\nlora_rank: 8\n"
+
+
+def count(*arguments: str | Path) -> str:
+    command = [sys.executable, "-m", "bench.recipes.count", *map(str, arguments)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout
+
+
+def test_files_with_an_adapter_are_counted_and_refusals_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "qlora.yml").write_text(AXOLOTL.format(adapter="qlora"))
+    (tmp_path / "sub" / "lora.yaml").write_text(LLAMA_FACTORY)
+    (tmp_path / "full.yaml").write_text("base_model: Qwen/Qwen2.5-3B\n")
+    (tmp_path / "list.yaml").write_text("- not a training file\n")
+    output = count(tmp_path)
+    assert output.startswith("1 of 2 files with an adapter are read\n")
+    assert "sub/lora.yaml: somebody/unheard-of: model_name_or_path: names a model" in output
+
+
+def test_model_of_every_file_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "lora.yaml").write_text(LLAMA_FACTORY)
+    output = count(tmp_path, "--model", "qwen2.5-0.5b")
+    assert output == "1 of 1 files with an adapter are read\n"

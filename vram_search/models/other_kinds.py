@@ -1,0 +1,32 @@
+"""Hub names of models that are no text models, so that they are refused without network."""
+
+from __future__ import annotations
+
+import re
+
+_KINDS = {
+    "a speech recognition model": r"(openai|unsloth)/whisper-.*|.*/.*whisper.*|.*/wav2vec2-.*"
+    r"|.*/parakeet-.*|.*/canary-.*|.*/distil-(small|medium|large).*",
+    "a speech synthesis model": r"sesame/csm-.*|unsloth/csm-.*|suno/bark.*|.*/kokoro-.*"
+    r"|.*/xtts.*|.*/speecht5.*|.*/parler-tts.*|.*/f5-tts.*",
+    "an image generation model": r".*/stable-diffusion-.*|.*/sdxl.*|.*/flux\.[12].*"
+    r"|.*/qwen-image.*|.*/z-image.*|.*/kandinsky-.*|.*/pixart-.*",
+    "a video generation model": r".*/wan2\..*|.*/cogvideox.*|.*/hunyuanvideo.*|.*/ltx-video.*",
+    "an embedding model": r"baai/bge-.*|sentence-transformers/.*|intfloat/.*e5-.*|thenlper/gte-.*"
+    r"|nomic-ai/nomic-embed-.*|mixedbread-ai/mxbai-embed-.*|jinaai/jina-embeddings-.*"
+    r"|snowflake/snowflake-arctic-embed-.*|google/embeddinggemma-.*",
+    "an encoder": r"(google-bert/)?bert-.*|(facebookai/)?(xlm-)?roberta-.*|distilbert/.*"
+    r"|(microsoft/)?deberta-.*|answerdotai/modernbert-.*|google/electra-.*|albert/.*"
+    r"|camembert/.*|almanach/camembert.*",
+    "an encoder-decoder model": r"(google-t5/)?t5-.*|google/(flan-t5|mt5|t5|byt5|ul2|pegasus)-.*"
+    r"|facebook/(bart|mbart|nllb|m2m100)-.*|bigscience/t0.*|bigscience/mt0-.*|helsinki-nlp/.*",
+    "an image model": r"google/(vit|siglip2?)-.*|openai/clip-.*|facebook/(dinov[23]|sam|detr)-.*"
+    r"|laion/clip-.*|microsoft/resnet-.*|timm/.*",
+}
+"""Kind of model -> a pattern for its hub names in lower case."""
+
+
+def other_kind(name: str) -> str:
+    """Returns the kind of a model that is certainly no causal text model; "" for any other."""
+    lower = name.lower()
+    return next((kind for kind, names in _KINDS.items() if re.fullmatch(names, lower)), "")
