@@ -36,6 +36,21 @@ def imported(home: Path, write_run: WriteRun) -> Path:
     return run
 
 
+@pytest.mark.parametrize("command", [["top", "--all"], ["show", "0"], ["compare", "0", "1"]])
+def test_escape_sequences_in_names_do_not_reach_the_terminal(
+    home: Path, write_run: WriteRun, command: list[str]
+) -> None:
+    hostile = "a\x1b[2J\x1b]0;title\x07\x9b31m"
+    rows = {**ADAPTER, "base_model_name_or_path": f"{hostile}/model"}
+    for name in (hostile, f"{hostile}b"):
+        run = write_run(name, {"adapter_config.json": rows, "trainer_log.jsonl": trainer_log()})
+    (run.parent / hostile / "trainer_log.jsonl").write_text("")
+    printed("import", str(run.parent))
+    text = printed(*command)
+    assert "a" in text
+    assert re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) is None
+
+
 def test_top_marks_imported_runs_and_leaves_unknown_cells(imported: Path) -> None:
     table = printed("top", "--all")
     assert "study imported (imported runs): 2 complete" in table

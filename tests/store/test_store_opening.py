@@ -230,9 +230,7 @@ def test_password_never_shows_in_an_error() -> None:
         open_store("postgresql://me:secret@127.0.0.1:1/search", create=False)
     assert "me:***@127.0.0.1:1/search" in str(caught.value)
     assert "secret" not in str(caught.value)
-    with pytest.raises(
-        StoreError, match=r"'127\.0\.0\.1:port/search' is not a database URL"
-    ) as caught:
+    with pytest.raises(StoreError, match=r"'postgresql://\.\.\.' is not a database URL") as caught:
         open_store("postgresql://me:secret@127.0.0.1:port/search", create=False)
     assert "secret" not in str(caught.value)
 

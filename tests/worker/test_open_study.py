@@ -315,3 +315,10 @@ def test_hyperparameter_that_an_older_study_did_not_search_is_a_change(
     assert differences(record, ratios.study, record.data_hash) == {
         "search_space.lora_alpha.ratio": (None, [1, 2])
     }
+
+
+def test_password_of_the_database_is_not_recorded(store: Store, folder: Path) -> None:
+    url = "postgresql://me:hunter2@host/db?password=hunter3"
+    record = open_study(store, prepared(folder, database=url), accept_changes=False)
+    assert "hunter" not in json.dumps(record.spec)
+    assert "me:***@host/db" in record.spec["database"]

@@ -10,6 +10,7 @@ from vram_search.answers.best import BestAnswer
 from vram_search.answers.results import Results
 from vram_search.answers.study import StudyAnswer
 from vram_search.answers.trial import TrialAnswer
+from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.importing.words import provenance_lines
@@ -80,7 +81,7 @@ def command(
         words = Limits(**answer.limits.as_dict()).words
         lines = wrapped(words, "") if words else []
         lines += best_lines(answer, answer.trial)
-        click.echo("\n".join([*lines, *sweet_spot_lines(answer)]))
+        echo("\n".join([*lines, *sweet_spot_lines(answer)]))
 
 
 def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vram_search.cli.console import echo
 from vram_search.cli.options import json_option, print_json
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate.calibration import Calibration, save_calibration
@@ -33,8 +34,8 @@ def command(as_json: bool) -> None:
     except NoGpuError as error:
         raise InputError(f"nothing to calibrate: {error.message}", error.remedy) from None
     begun = time.monotonic()
-    click.echo(f"{reader.device().name}, driver {reader.device().driver_version}", err=True)
-    calibration = calibrate(reader, lambda stage: click.echo(f"  {stage} ...", err=True))
+    echo(f"{reader.device().name}, driver {reader.device().driver_version}", err=True)
+    calibration = calibrate(reader, lambda stage: echo(f"  {stage} ...", err=True))
     try:
         file = save_calibration(calibration)
     except OSError as error:
@@ -61,9 +62,9 @@ def _print(calibration: Calibration, file: Path, seconds: float) -> None:
         "took": format_duration(seconds),
     }
     for name, value in rows.items():
-        click.echo(f"{name:<21}{value}")
+        echo(f"{name:<21}{value}")
     for note in calibration.notes:
-        click.echo(f"NOTE  {note}")
+        echo(f"NOTE  {note}")
 
 
 def _size(count: int) -> str:

@@ -9,6 +9,7 @@ import click
 
 from vram_search.answers.compare import CompareAnswer, FigureAnswer, LossAnswer
 from vram_search.answers.results import Results
+from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.report.compare import Pair
@@ -54,7 +55,7 @@ def command(
     elif as_csv:
         print_csv(COLUMNS, _rows(answer))
     else:
-        click.echo("\n".join(_lines(answer)))
+        echo("\n".join(_lines(answer)))
 
 
 def _rows(answer: CompareAnswer) -> Iterator[dict[str, Any]]:

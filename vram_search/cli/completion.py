@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from vram_search.cli.console import echo_styled
 from vram_search.cli.main import COMPLETE_VARIABLE, PROGRAM, cli
 from vram_search.errors import InputError
 
@@ -28,4 +29,4 @@ def command(shell: str) -> None:
         raise InputError(
             f"the installed click writes no completion for {shell}", 'pip install "click>=8.5"'
         )
-    click.echo(completion(cli, {}, PROGRAM, COMPLETE_VARIABLE).source(), nl=False)
+    echo_styled(completion(cli, {}, PROGRAM, COMPLETE_VARIABLE).source(), nl=False)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vram_search.cli.console import echo
 from vram_search.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,7 +36,7 @@ def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None
     writer.writerow(columns)
     for row in rows:
         writer.writerow([_cell(row[name]) for name in columns])
-    click.echo(text.getvalue(), nl=False)
+    echo(text.getvalue(), nl=False)
 
 
 def print_figures(figures: Mapping[str, Any]) -> None:

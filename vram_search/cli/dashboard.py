@@ -8,6 +8,7 @@ import webbrowser
 import click
 
 from vram_search.answers.lookup import opened
+from vram_search.cli.console import echo
 from vram_search.cli.options import database_option
 from vram_search.errors import InputError
 from vram_search.store.faults import describe
@@ -48,10 +49,10 @@ def command(port: int, browse: bool, database: str | None) -> None:
     url = database_url(database)
     with dashboard_server(url, port) as server:
         page = f"http://{HOST}:{server.server_port}/dashboard"
-        click.echo(f"optuna-dashboard of {describe(url)}\n{page}\nCtrl-C ends it")
+        echo(f"optuna-dashboard of {describe(url)}\n{page}\nCtrl-C ends it")
         if browse:
             webbrowser.open(page)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            click.echo()
+            echo()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.options import json_option, print_json
 from vram_search.errors import InputError
 
@@ -66,16 +67,16 @@ def command(
         tokenizer = str(Path(tokenizer).expanduser().resolve())
     answer = data_answer(dataset, seed, tokenizer, cutoffs, shown, _show_progress)
     if sys.stderr.isatty():
-        click.echo("\r" + " " * _BAR_WIDTH + "\r", nl=False, err=True)
+        echo_styled("\r" + " " * _BAR_WIDTH + "\r", nl=False, err=True)
     if as_json:
         print_json(answer.as_dict())
     else:
-        click.echo("\n".join(_lines(answer)))
+        echo("\n".join(_lines(answer)))
 
 
 def _show_progress(rows: int) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r{rows:,} rows are counted", nl=False, err=True)
+        echo_styled(f"\r{rows:,} rows are counted", nl=False, err=True)
 
 
 def _study(files: tuple[str, ...]) -> StudySpec | None:

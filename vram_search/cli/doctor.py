@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from vram_search import __version__
+from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import VramSearchError
 from vram_search.estimate.calibration import load_calibration
@@ -170,29 +171,29 @@ def _calibration_words(calibration: dict[str, Any]) -> str:
 
 def _print(report: dict[str, Any], problems: list[str]) -> None:
     gpu, database = report["gpu"], report["database"]
-    click.echo(f"vram-search {report['vram-search']}, Python {report['python']}")
-    click.echo(f"  {report['platform']}, {report['cpus']} CPUs")
+    echo(f"vram-search {report['vram-search']}, Python {report['python']}")
+    echo(f"  {report['platform']}, {report['cpus']} CPUs")
     if gpu["found"]:
         mode = " (WDDM)" if gpu["is_wddm"] else ""
-        click.echo(
+        echo(
             f"GPU       {gpu['name']}, {format_bytes(gpu['free_bytes'])} free of "
             f"{format_bytes(gpu['total_bytes'])}; driver {gpu['driver']}{mode}"
         )
-        click.echo(f"          {_calibration_words(report['calibration'])}")
+        echo(f"          {_calibration_words(report['calibration'])}")
     else:
-        click.echo(f"GPU       none: {gpu['reason']}")
-        click.echo("          searches train on the CPU; bytes are predicted")
+        echo(f"GPU       none: {gpu['reason']}")
+        echo("          searches train on the CPU; bytes are predicted")
     training = report["training"]
     if "fault" not in training:
-        click.echo(f"training  {training['device']}, in {training['compute_dtype']}:")
-        click.echo(f"          {training['reason']}")
+        echo(f"training  {training['device']}, in {training['compute_dtype']}:")
+        echo(f"          {training['reason']}")
     for name, version in report["packages"].items():
         optional = " (optional)" if name in OPTIONAL else ""
-        click.echo(f"{name:<18}{version or 'not installed'}{optional}")
+        echo(f"{name:<18}{version or 'not installed'}{optional}")
     studies = database["studies"]
     holds = "not there yet" if studies is None else f"{studies} studies"
-    click.echo(f"database  {database['url']}: {database['fault'] or holds}")
+    echo(f"database  {database['url']}: {database['fault'] or holds}")
     for name, folder in report["disk"].items():
-        click.echo(f"{name:<9} {folder['folder']}: {format_bytes(folder['free_bytes'])} free")
+        echo(f"{name:<9} {folder['folder']}: {format_bytes(folder['free_bytes'])} free")
     for problem in problems:
-        click.echo(f"PROBLEM   {problem}")
+        echo(f"PROBLEM   {problem}")

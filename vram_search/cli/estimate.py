@@ -5,12 +5,13 @@ What only one mode needs is imported inside the functions, as is all that loads 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vram_search.cli.console import echo
+from vram_search.cli.options import json_text, print_json
 from vram_search.errors import InputError
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _estimate_file(file: Path, card: str | None) -> EstimateAnswer:
 
 def _print_answer(answer: EstimateAnswer, *, as_json: bool, with_changes: bool) -> None:
     if as_json:
-        click.echo(json.dumps(answer.as_dict(), indent=2))
+        print_json(answer.as_dict())
         return
     from vram_search.cli.estimate_words import (
         budget_lines,
@@ -200,14 +201,14 @@ def _print_answer(answer: EstimateAnswer, *, as_json: bool, with_changes: bool) 
         details = verdict_lines(plan, with_changes=with_changes)
         texts.append("\n".join([verdict_line(plan), *subject, *details]))
         subject = []
-    click.echo("\n\n".join(texts))
+    echo("\n\n".join(texts))
 
 
 def _print_points(file: Path, models: Path | None, card: str | None) -> None:
     from vram_search.answers.points import predict_points
 
     rows = predict_points(file, _models_folder(models), _hardware(card))
-    click.echo("\n".join(json.dumps(row) for row in rows))
+    echo("\n".join(json_text(row) for row in rows))
 
 
 def _hardware(card: str | None) -> Hardware:
@@ -231,13 +232,13 @@ def _print_comparison(
 
     answer = compare_estimates(files, _models_folder(models), _hardware(card), card)
     if as_json:
-        click.echo(json.dumps(answer.as_dict(), indent=2))
+        print_json(answer.as_dict())
         return
     sides = ((answer.a, answer.a_moment), (answer.b, answer.b_moment))
     for name, (file, moment) in zip("AB", sides, strict=True):
-        click.echo(clean(f"{name}: {file}, peak ({moment})"))
+        echo(clean(f"{name}: {file}, peak ({moment})"))
     parts, totals = (
         [PartDifference(part.name, part.a_bytes, part.b_bytes) for part in rows]
         for rows in (answer.parts, answer.totals)
     )
-    click.echo("\n".join([*difference_lines(parts), *difference_lines(totals)[1:]]))
+    echo("\n".join([*difference_lines(parts), *difference_lines(totals)[1:]]))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.tools import EXPORTED
 
@@ -62,4 +63,4 @@ def command(
     if as_json:
         print_json({"trial": found.number, "files": [str(path) for path in paths]})
     else:
-        click.echo("\n".join(str(path) for path in paths))
+        echo("\n".join(str(path) for path in paths))

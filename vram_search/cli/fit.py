@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,9 @@ import click
 
 from vram_search.answers.fit import fit
 from vram_search.answers.named import clean
+from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.fit_words import fit_lines, fit_title, settings_words
+from vram_search.cli.options import print_json
 from vram_search.errors import InputError
 from vram_search.report.fit_picture import grid_svg
 
@@ -70,12 +71,12 @@ def command(
         title, settings = fit_title(answer), settings_words(answer.settings)
         _write(svg, grid_svg(answer.rows, answer.card.budget_bytes, title, settings))
     if as_json:
-        click.echo(json.dumps(answer.as_dict(), indent=2, ensure_ascii=False))
+        print_json(answer.as_dict())
         return
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    click.echo("\n".join(fit_lines(answer, colour=colour)))
+    echo_styled("\n".join(fit_lines(answer, colour=colour)))
     if svg is not None:
-        click.echo(f"\nwrote {clean(str(svg))}")
+        echo(f"\nwrote {clean(str(svg))}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.spec.hyperparameters import DIMENSIONS
@@ -80,7 +81,7 @@ def command(path: Path, study: str, database: str | None, as_json: bool) -> None
         print_json(found | {"predictions": [str(folder) for folder in predictions]})
         return
     said = f", {len(updated)} of them updated" if updated else ""
-    click.echo(f"study {study}: {len(added)} added, {known} there already{said}")
+    echo(f"study {study}: {len(added)} added, {known} there already{said}")
     if predictions:
-        click.echo(f"skipped, a prediction and no training: {', '.join(map(str, predictions))}")
-    click.echo(f"see them: vram-search top --all --study {study}")
+        echo(f"skipped, a prediction and no training: {', '.join(map(str, predictions))}")
+    echo(f"see them: vram-search top --all --study {study}")

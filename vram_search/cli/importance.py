@@ -9,6 +9,7 @@ import click
 
 from vram_search.answers.importance import ImportanceAnswer, ImportanceItem
 from vram_search.answers.results import Results
+from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 
@@ -41,7 +42,7 @@ def command(study: str | None, database: str | None, as_json: bool, as_csv: bool
         print_csv(COLUMNS, _rows(answer))
     else:
         title = f"study {answer.study}: share of the spread of eval_loss, {answer.trials} trials"
-        click.echo("\n".join([title, *_lines(answer.importances)]))
+        echo("\n".join([title, *_lines(answer.importances)]))
 
 
 def _rows(answer: ImportanceAnswer) -> Iterator[dict[str, Any]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from vram_search.cli.console import echo, make_console
 from vram_search.cli.show import sparkline
 from vram_search.estimate import PlannedTrial
 from vram_search.gpu import GpuSample
@@ -113,7 +113,7 @@ class PlainView(Progress):
         return None
 
     def note(self, text: str) -> None:
-        click.echo(f"{time.strftime('%H:%M:%S')} {text}")
+        echo(f"{time.strftime('%H:%M:%S')} {text}")
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         super().trial_started(proposal, planned)
@@ -241,7 +241,7 @@ def make_view(
     study: StudySpec, stop: StopRule, url: str, *, quiet: bool
 ) -> PlainView | QuietView | LiveView:
     """The view that fits where the output goes."""
-    console = Console()
+    console = make_console()
     if quiet:
         return QuietView(study, stop, url)
     if console.is_terminal:

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from vram_search import __version__
+from vram_search.cli.console import echo, show_click_error
 from vram_search.errors import VramSearchError
 
 COMMANDS = {
@@ -113,12 +114,12 @@ def main() -> None:
     except click.exceptions.Abort:
         code = INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        show_click_error(error)
         code = error.exit_code
     except VramSearchError as error:
-        click.echo(f"error: {error.message}", err=True)
+        echo(f"error: {error.message}", err=True)
         if error.remedy:
-            click.echo(f"remedy: {error.remedy}", err=True)
+            echo(f"remedy: {error.remedy}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -127,8 +128,8 @@ def main() -> None:
         code = 0
     except OSError as error:
         place = error.filename or "a file or the output"
-        click.echo(f"error: {place} cannot be used: {error.strerror or error}", err=True)
-        click.echo("remedy: check its permissions and its disk's free space", err=True)
+        echo(f"error: {place} cannot be used: {error.strerror or error}", err=True)
+        echo("remedy: check its permissions and its disk's free space", err=True)
         code = FAILED
     sys.exit(code if isinstance(code, int) else 0)
 

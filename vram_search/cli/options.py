@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from vram_search.cli.console import echo
+from vram_search.shown_text import escaped_controls, without_secrets_in
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -44,6 +47,14 @@ def study_option(function: F) -> F:
 
 
 def print_json(value: object) -> None:
+    """Prints JSON; see `json_text`."""
+    echo(json_text(value, indent=2))
+
+
+def json_text(value: object, indent: int | None = None) -> str:
     """Letters as they are where stdout takes every one, else as JSON's escapes."""
     is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not is_unicode, default=str))
+    text = json.dumps(
+        without_secrets_in(value), indent=indent, ensure_ascii=not is_unicode, default=str
+    )
+    return escaped_controls(text)

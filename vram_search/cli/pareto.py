@@ -6,6 +6,7 @@ import click
 
 from vram_search.answers.pareto import ParetoAnswer
 from vram_search.answers.results import Results
+from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.report.trial_row import COLUMNS
@@ -41,7 +42,7 @@ def command(
     elif as_csv:
         print_csv((*COLUMNS, "on_front", "beaten_by"), answer.as_dict()["trials"])
     else:
-        click.echo("\n".join(_lines(answer, every=every)))
+        echo("\n".join(_lines(answer, every=every)))
 
 
 def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:

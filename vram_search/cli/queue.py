@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vram_search.answers.lookup import opened
+from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.store.location import database_url
@@ -215,4 +216,4 @@ def _show(database: str | None, *, as_json: bool, states: Collection[QueueState]
     if as_json:
         print_json(answer.as_dict())
     else:
-        click.echo("\n".join(queue_lines(answer)))
+        echo("\n".join(queue_lines(answer)))

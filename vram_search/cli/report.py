@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vram_search.answers.lookup import find_study, opened
+from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 
@@ -78,4 +79,4 @@ def command(
     if as_json:
         print_json({"study": night.study.name, "files": [str(file) for file in files]})
     else:
-        click.echo("\n".join(str(file) for file in files))
+        echo("\n".join(str(file) for file in files))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vram_search.cli.console import echo, make_console
 from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
 from vram_search.errors import InputError, VramSearchError
 from vram_search.spec.strategy_name import STRATEGY_NAMES
@@ -107,7 +108,7 @@ def command(
 
     from vram_search.worker.prepare import prepare
 
-    prepared = prepare(study, lambda text: click.echo(text, err=True))
+    prepared = prepare(study, lambda text: echo(text, err=True))
     if dry_run:
         _check_template(prepared)
         _show_dry_run(prepared, stop, as_json=as_json)
@@ -137,9 +138,9 @@ def _check_template(prepared: Prepared) -> None:
     )
     counted = count_rows(question)
     for note in counted.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if not counted.has_tokenizer:
-        click.echo("note: the tokenizer is not here: the chat template is not checked", err=True)
+        echo("note: the tokenizer is not here: the chat template is not checked", err=True)
 
 
 def _deadline(hours: float | None, until: str | None) -> float | None:
@@ -188,8 +189,8 @@ def _detach(
     if as_json:
         print_json(answer.as_dict())
         return
-    click.echo(f"study {study.study} is entry {entry.id} of the queue")
-    click.echo("\n".join(queue_lines(answer)))
+    echo(f"study {study.study} is entry {entry.id} of the queue")
+    echo("\n".join(queue_lines(answer)))
 
 
 def _run(
@@ -221,7 +222,7 @@ def _run(
                 beside=beside,
             )
     except KeyboardInterrupt:
-        click.echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)
+        echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)
         sys.exit(130)
     _show_result(prepared, url, why, as_json=as_json)
 
@@ -232,7 +233,6 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> None:
     """The table, the winner, its export and the report."""
-    from rich.console import Console
 
     from vram_search.answers.run import run_answer
     from vram_search.cli.best import best_lines
@@ -256,16 +256,16 @@ def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> No
     if as_json:
         print_json(answer.as_dict())
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print()
     console.print(trial_table(trials, record, f"study {name}: stopped, {why}"))
     if top and answer.best is not None:
-        click.echo("\n" + "\n".join(best_lines(answer, answer.best)) + "\n")
+        echo("\n" + "\n".join(best_lines(answer, answer.best)) + "\n")
         _export(record, top[0], folder)
     else:
-        click.echo("\nno trial is complete yet: nothing to export")
+        echo("\nno trial is complete yet: nothing to export")
     if report is not None:
-        click.echo(f"report, to open in a browser: {report}")
+        echo(f"report, to open in a browser: {report}")
 
 
 def _export(record: StudyRecord, trial: TrialRecord, folder: Path) -> None:
@@ -274,9 +274,9 @@ def _export(record: StudyRecord, trial: TrialRecord, folder: Path) -> None:
     try:
         paths = write_recorded(record, trial, folder, force=True)
     except VramSearchError as error:
-        click.echo(f"not exported: {error.message}\nremedy: {error.remedy}", err=True)
+        echo(f"not exported: {error.message}\nremedy: {error.remedy}", err=True)
         return
-    click.echo(f"exported for LLaMA-Factory: {paths[0]}")
+    echo(f"exported for LLaMA-Factory: {paths[0]}")
 
 
 def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
@@ -289,7 +289,7 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(page, encoding="utf-8")
     except Exception as error:
-        click.echo(f"no report was written: {type(error).__name__}: {error}", err=True)
+        echo(f"no report was written: {type(error).__name__}: {error}", err=True)
         return None
     return file
 
@@ -314,7 +314,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
             f"{plan_words(planned.plan)}, {planned.predicted_step_seconds:.2g} s a step",
             "    ",
         )
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:

@@ -10,6 +10,7 @@ import click
 from vram_search.answers.results import Results
 from vram_search.answers.show import EvaluationAnswer, ShowAnswer, StepLossAnswer
 from vram_search.answers.trial import TrialAnswer
+from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.importing.words import provenance_lines
@@ -63,7 +64,7 @@ def command(
         *_card(found.measured or {}),
         *_tail(found),
     ]
-    click.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def _figures(answer: ShowAnswer) -> dict[str, Any]:

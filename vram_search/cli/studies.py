@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vram_search.answers.results import Results
+from vram_search.cli.console import make_console
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.figures import card_title
 from vram_search.report.words import loss_cell
@@ -26,7 +27,6 @@ def command(database: str | None, as_json: bool) -> None:
     if as_json:
         print_json([summary.as_dict() for summary in found])
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -41,4 +41,4 @@ def command(database: str | None, as_json: bool) -> None:
             loss_cell(summary.best_eval_loss),
             summary.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"),
         )
-    Console(highlight=False).print(table if found else "no studies yet")
+    make_console().print(table if found else "no studies yet")

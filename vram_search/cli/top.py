@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from vram_search.answers.results import Results
+from vram_search.cli.console import echo, make_console
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.report.trial_row import COLUMNS, trial_row
@@ -49,14 +50,13 @@ def command(
     if as_csv:
         print_csv(COLUMNS, map(trial_row, answer.trials))
         return
-    from rich.console import Console
 
     from vram_search.report.tables import trial_table
 
     said = ", ".join(f"{count} {outcome}" for outcome, count in answer.outcomes.items() if count)
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
-    Console(highlight=False).print(trial_table(answer.trials, answer, title))
+    make_console().print(trial_table(answer.trials, answer, title))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())
-        click.echo(f"not ranked: {kinds} (`top --all` lists them)")
+        echo(f"not ranked: {kinds} (`top --all` lists them)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.cli.console import echo
 from vram_search.cli.options import (
     FiniteFloatRange,
     database_option,
@@ -99,7 +100,7 @@ def command(
         recorded,
         environment,
         folder,
-        lambda line: click.echo(line, err=True),
+        lambda line: echo(line, err=True),
         tolerance=tolerance,
         template=template,
     )
@@ -133,16 +134,16 @@ def _as_json(
 def _print(study: StudyRecord, trial: TrialRecord, verification: Verification) -> None:
     versions = ", ".join(f"{name} {v}" for name, v in verification.tool.versions.items())
     head = f"study {study.name}, trial {trial.number}, trained by {versions}"
-    click.echo("\n".join(wrapped(head, "", "  ")))
+    echo("\n".join(wrapped(head, "", "  ")))
     if verification.overrides:
-        click.echo(f"no GPU here: run with {' '.join(verification.overrides)}")
-    click.echo(f"{'':<16}{'record':>12}{'tool':>12}{'difference':>12}{'allowed':>10}")
+        echo(f"no GPU here: run with {' '.join(verification.overrides)}")
+    echo(f"{'':<16}{'record':>12}{'tool':>12}{'difference':>12}{'allowed':>10}")
     for check in verification.checks:
-        click.echo(_line(check))
+        echo(_line(check))
     agreement = "agrees" if verification.agrees else "DISAGREES"
     took = format_duration(verification.seconds)
-    click.echo(f"the export {agreement} with the record; the tool took {took}")
-    click.echo(f"files: {verification.folder}")
+    echo(f"the export {agreement} with the record; the tool took {took}")
+    echo(f"files: {verification.folder}")
 
 
 def _line(check: Check) -> str:

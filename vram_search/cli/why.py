@@ -6,6 +6,7 @@ import click
 
 from vram_search.answers.results import Results
 from vram_search.answers.why import WhyAnswer
+from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.options import database_option, json_option, print_json, study_option
 from vram_search.report.words import wrapped
@@ -38,7 +39,7 @@ def command(
     elif as_csv:
         print_figures({"outcome": answer.outcome, **answer.figures})
     else:
-        click.echo("\n".join(_lines(answer)))
+        echo("\n".join(_lines(answer)))
 
 
 def _lines(answer: WhyAnswer) -> list[str]:

@@ -85,7 +85,10 @@ def _parse_url(url: str) -> URL:
     if backend != "sqlite" or driver not in ("", "pysqlite"):
         raise StoreError(f"{describe(parsed)}: {parsed.drivername} is not supported", URL_FORMS)
     if parsed.query or parsed.host or not parsed.database or parsed.database == ":memory:":
-        raise StoreError(f"{url!r} does not name a file (options are not supported)", URL_FORMS)
+        raise StoreError(
+            f"{parsed.drivername}: the URL does not name a file (options are not supported)",
+            URL_FORMS,
+        )
     return parsed.set(database=str(Path(parsed.database).absolute()))
 
 

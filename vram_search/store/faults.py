@@ -10,11 +10,35 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from vram_search.errors import StoreError, VramSearchError
+from vram_search.shown_text import MASK
 
 URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
 _DAMAGED = (
     "is damaged",
     "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
+)
+# https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_HARMLESS_PARAMETERS = frozenset(
+    {
+        "application_name",
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "dbname",
+        "fallback_application_name",
+        "gssencmode",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_idle",
+        "load_balance_hosts",
+        "port",
+        "sslmode",
+        "sslrootcert",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    }
 )
 _ANOTHER = "or name another database with --database"
 
@@ -59,17 +83,22 @@ def parse_url(url: URL | str) -> URL:
     """The parts of a database URL.
 
     Raises:
-        StoreError: it has none; user and password are left out of the message.
+        StoreError: it has none; only its scheme is in the message, the rest may be a password.
     """
     try:
         return make_url(url)
-    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
-        shown = str(url).rpartition("@")[2]
-        raise StoreError(f"{shown!r} is not a database URL", URL_FORMS) from error
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        scheme, colon, _ = str(url).partition("://")
+        shown = f"{scheme}://..." if colon else str(url)
+        # Without its cause, which repeats the whole text.
+        raise StoreError(f"{shown!r} is not a database URL", URL_FORMS) from None
 
 
 def describe(url: URL | str) -> str:
-    """The database for an error message: a file's path, or the URL without its password.
+    """The database for an error message: a file's path, or the URL without its secrets.
+
+    Query parameters are secret unless libpq documents them as harmless (`password`, for example,
+    may stand there too).
 
     Raises:
         StoreError: it is no URL.
@@ -77,7 +106,27 @@ def describe(url: URL | str) -> str:
     url = parse_url(url)
     if url.get_backend_name() == "sqlite" and url.database:
         return url.database
-    return url.render_as_string(hide_password=True)
+    hidden = {
+        name: value if name in _HARMLESS_PARAMETERS else MASK for name, value in url.query.items()
+    }
+    return url.set(query=hidden).render_as_string(hide_password=True)
+
+
+def secrets_of(url: URL | str) -> list[str]:
+    """The password of a database URL, and the values of its parameters that may be secret."""
+    url = parse_url(url)
+    values = [str(url.password)] if url.password is not None else []
+    for name, value in url.query.items():
+        if name not in _HARMLESS_PARAMETERS:
+            values += [value] if isinstance(value, str) else list(value)
+    return [value for value in values if value]
+
+
+def _without_secrets_of(url: URL | str, text: str) -> str:
+    """A driver's message, which may repeat the connection string."""
+    for secret in secrets_of(url):
+        text = text.replace(secret, MASK)
+    return text
 
 
 @contextmanager
@@ -121,7 +170,7 @@ def _is_of_the_world(error: DatabaseError) -> bool:
 
 
 def _explained(url: URL | str, error: DatabaseError) -> StoreError:
-    said = str(error.orig)
+    said = _without_secrets_of(url, str(error.orig))
     for fragment, meaning, remedy in _SQLITE_FAULTS:
         if fragment in said:
             return StoreError(f"database {describe(url)} {meaning}", remedy)

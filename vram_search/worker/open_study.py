@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.shown_text import without_secrets_in
 from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
+from vram_search.store.faults import describe
 from vram_search.worker.prepare import Prepared
 
 ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors")
@@ -22,8 +24,10 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     """
     study = prepared.study
     known = store.study(study.study)
-    spec = study.model_dump(mode="json")
-    spec["identity"] = study.identity()
+    spec = without_secrets_in(study.model_dump(mode="json"))
+    if study.database is not None and "://" in study.database:
+        spec["database"] = describe(study.database)
+    spec["identity"] = without_secrets_in(study.identity())
     spec["strategies"] = _strategies(store, known, study)
     parts: dict[str, Any] = {
         "spec": spec,
@@ -83,7 +87,7 @@ def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[st
     Settings that the record does not know are new in this version and count as unchanged, except
     for hyperparameters that are searched now and were not before.
     """
-    now = study.identity()
+    now = without_secrets_in(study.identity())
     before = known.spec.get("identity", {})
     changes = {key: (before[key], now.get(key)) for key in before if before[key] != now.get(key)}
     changes |= {

@@ -1,0 +1,49 @@
+"""The only way to the terminal: control characters are removed and secrets masked on the way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vram_search.shown_text import shown, without_controls
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
+    """Prints text that may hold names and messages of strangers."""
+    click.echo(shown(text), nl=nl, err=err)
+
+
+def echo_styled(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Prints our own text with its colours and cursor movements; it holds no foreign text."""
+    click.echo(text, nl=nl, err=err)
+
+
+def show_click_error(error: click.ClickException) -> None:
+    """Prints click's message about the command line, which repeats what was written there."""
+    text = io.StringIO()
+    error.show(text)
+    echo(text.getvalue(), nl=False, err=True)
+
+
+def make_console(**options: Any) -> Console:
+    """A rich Console that prints text as it is: brackets are no markup, controls are removed."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control:
+                    yield segment
+                else:
+                    yield Segment(without_controls(segment.text), segment.style)
+
+    return SafeConsole(markup=False, emoji=False, highlight=False, **options)
