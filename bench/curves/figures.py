@@ -42,8 +42,8 @@ def task_figures(rows: Sequence[Row]) -> dict[str, str]:
     for point in (1, 3):
         early = [row["eval_loss"][point] for row in finite]
         name = f"{point}/{INTERVALS}"
-        found[f"rank correlation of the loss at {name} with the best"] = (
-            f"{rank_correlation(early, best):.2f}"
+        found[f"rank correlation of the loss at {name} with the best"] = rank_correlation(
+            early, best
         )
         found[f"best {TOP} among the best third at {name}"] = str(kept(early, best))
     bytes_ = [row["max_allocated_bytes"] for row in rows if row["max_allocated_bytes"]]
@@ -69,10 +69,12 @@ def seed_noise(rows: Sequence[Row]) -> str:
     return f"{math.sqrt(statistics.mean(variances)):.4f} ({len(variances)} configurations)"
 
 
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's, without ties."""
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> str:
+    """Spearman's, without ties; a single pair has none."""
+    if len(a) < 2:
+        return "not measured"
     first, second = (np.argsort(np.argsort(values)) for values in (a, b))
-    return float(np.corrcoef(first, second)[0, 1])
+    return f"{np.corrcoef(first, second)[0, 1]:.2f}"
 
 
 def kept(early: Sequence[float], best: Sequence[float]) -> int:

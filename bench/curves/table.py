@@ -23,15 +23,16 @@ from typing import Any
 from bench.curves.figures import task_figures
 from bench.curves.rows import Row, distinct, read_rows, row_key, write_rows
 from vram_search.errors import InputError, VramSearchError
+from vram_search.spec.hyperparameters import MAIN
 
 MEASURED = "measured.json"
 TABLES = Path(__file__).parent / "tables"
 FIELDS = (
-    "task", "config", "seed", "learning_rate", "lora_rank", "lora_target", "cutoff_len",
-    "batch_size", "optim", "steps", "eval_steps", "eval_loss", "train_seconds", "eval_seconds",
-    "setup_seconds", "max_allocated_bytes", "example_loss_sums",
+    "task", "config", "seed", *(dimension.name for dimension in MAIN),
+    "steps", "eval_steps", "eval_loss", "train_seconds", "eval_seconds", "setup_seconds",
+    "max_allocated_bytes", "example_loss_sums",
 )  # fmt: skip
-"""Of a table's row, in their order; the last one is missing where a run diverged."""
+"""The keys of a table's row, in order; the last one is missing if the run diverged."""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from bench.end_to_end.records import Record
 from bench.end_to_end.task import Task
 from vram_search.errors import StoreError, VramSearchError
 from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
-from vram_search.spec.hyperparameters import DIMENSIONS, MAIN
+from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
+from vram_search.spec.search_space import NumberRange
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.worker.process import log_tail
 
-CATEGORIES = [one.name for one in DIMENSIONS if one in MAIN and one.kind != "log"]
 RUN_COMMAND = (sys.executable, "-m", "vram_search", "run")
 TRIAL_COMMAND = (sys.executable, "-m", "bench.end_to_end.trial")
 DEATHS_IN_A_ROW = 3
@@ -188,7 +188,7 @@ class Tpe:
         return []
 
     def _ask(self) -> None:
-        self._trial = self.optuna_study.ask(distributions(self.task.study.search_space))
+        self._trial = self.optuna_study.ask(distributions(self.task.study.space))
         hp = hyperparameters(self._trial.params, self.task.study)
         job = self.task.trial_job(self._trial.number, hp, self.seed).model_dump(mode="json")
         with tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
@@ -222,15 +222,24 @@ class Tpe:
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The space as a script writes it down: categories, and a learning rate on a log scale."""
-    found: dict[str, BaseDistribution] = {
-        name: CategoricalDistribution(getattr(space, name)) for name in CATEGORIES
-    }
-    rates = space.learning_rate
-    return {**found, "learning_rate": FloatDistribution(rates.min, rates.max, log=True)}
+    """The searched part of the space as a script writes it: categories, and ranges of numbers."""
+    found: dict[str, BaseDistribution] = {}
+    for dimension in filter(space.is_searched, DIMENSIONS):
+        options = space.options(dimension)
+        if isinstance(options, NumberRange):
+            is_log = dimension.kind == "log"
+            found[dimension.name] = FloatDistribution(options.min, options.max, log=is_log)
+        else:
+            choices = [one.times if isinstance(one, Ratio) else one for one in options]
+            found[dimension.name] = CategoricalDistribution(choices)
+    return found
 
 
 def hyperparameters(params: Mapping[str, Any], study: StudySpec) -> Hyperparameters:
-    """Optuna's parameters and the alpha that the study gives their rank."""
-    alpha = study.training.lora_alpha_ratio * params["lora_rank"]
-    return Hyperparameters(lora_alpha=alpha, **params)
+    """Optuna's parameters, completed by what the study pins."""
+    chosen = dict(params)
+    for name in params:
+        options = study.space.options(BY_NAME[name])
+        if isinstance(options, tuple) and isinstance(options[0], Ratio):
+            chosen[name] = Ratio(params[name])
+    return study.space.point(chosen)

@@ -15,10 +15,18 @@ import random
 from pathlib import Path
 from typing import Any
 
-TARGETS = ("qv", "qkvo", "qkvo_gu", "all")
-OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
-RANKS, CUTOFFS, BATCH_SIZES = (4, 8, 16, 32, 64), (96, 128, 160, 256), (4, 8, 16)
-LOW, HIGH = 2e-5, 3e-3
+from vram_search.spec import SearchSpace
+from vram_search.spec.hyperparameters import MAIN
+from vram_search.spec.search_space import NumberRange
+
+SPACE = SearchSpace.model_validate(
+    {
+        "optim": ["adamw_torch_fused", "adamw_8bit", "lion_8bit"],
+        "cutoff_len": [96, 128, 160, 256],
+        "batch_size": [4, 8, 16],
+        "learning_rate": {"min": 2e-5, "max": 3e-3},
+    }
+)
 NINTHS = 9
 SEED_NOISE = 0.0024
 REPEATED = 10
@@ -42,14 +50,16 @@ def synthetic_rows(task: str, configs: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _config(draw: random.Random) -> dict[str, Any]:
-    return {
-        "learning_rate": math.exp(draw.uniform(math.log(LOW), math.log(HIGH))),
-        "lora_rank": draw.choice(RANKS),
-        "lora_target": draw.choice(TARGETS),
-        "cutoff_len": draw.choice(CUTOFFS),
-        "batch_size": draw.choice(BATCH_SIZES),
-        "optim": draw.choice(OPTIMIZERS),
-    }
+    config: dict[str, Any] = {}
+    for dimension in MAIN:
+        options = SPACE.options(dimension)
+        if isinstance(options, NumberRange):
+            config[dimension.name] = math.exp(
+                draw.uniform(math.log(options.min), math.log(options.max))
+            )
+        else:
+            config[dimension.name] = draw.choice(options)
+    return config
 
 
 def _shape(config: dict[str, Any], draw: random.Random, tilt: float) -> dict[str, float]:
@@ -60,8 +70,8 @@ def _shape(config: dict[str, Any], draw: random.Random, tilt: float) -> dict[str
     strength += 0.5 if config["optim"].startswith("lion") else 0.0
     below, above = min(strength, 0.0), max(strength, 0.0)
     loss = 1.65 + 0.14 * below**2 + 0.17 * above**2
-    loss += 0.012 * (3 - TARGETS.index(config["lora_target"]))
-    loss += 0.02 * (CUTOFFS[-1] - config["cutoff_len"]) / CUTOFFS[-1]
+    loss += 0.012 * (3 - SPACE.lora_target.index(config["lora_target"]))
+    loss += 0.02 * (1 - config["cutoff_len"] / max(SPACE.cutoff_len))
     return {
         "loss": loss + draw.gauss(0, 0.007),
         "rate": 3.2 + 1.2 * math.tanh(strength) + draw.gauss(0, 0.35),

@@ -23,6 +23,7 @@ from bench.end_to_end.race import race
 from bench.end_to_end.records import Record, Run, RunFolder
 from bench.end_to_end.table import best_loss, catch_up, render, seconds_to
 from bench.end_to_end.task import Task, open_task
+from tests.factories import make_space
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
@@ -182,13 +183,23 @@ def test_a_search_has_the_study_s_own_exam_whatever_its_seed(task: Task) -> None
 
 
 def test_plain_tpe_sees_categories_and_a_logarithmic_learning_rate(task: Task) -> None:
-    space = task.study.search_space
+    space = task.study.space
     found: dict[str, Any] = distributions(space)
     assert found["lora_rank"].choices == space.lora_rank
     assert found["learning_rate"].log and found["learning_rate"].low == space.learning_rate.min
     params = {name: d.choices[0] for name, d in found.items() if name != "learning_rate"}
     hp = hyperparameters({**params, "learning_rate": 1e-3}, task.study)
     assert space.contains(hp) and hp.lora_alpha == 2 * hp.lora_rank
+
+
+def test_plain_tpe_searches_optional_hyperparameters_that_a_study_names(task: Task) -> None:
+    named = make_space(lora_alpha={"ratio": [1, 4]}, lora_dropout={"min": 0, "max": 0.1})
+    study = task.study.model_copy(update={"search_space": named})
+    found: dict[str, Any] = distributions(study.space)
+    assert found["lora_alpha"].choices == (1, 4)
+    assert (found["lora_dropout"].high, found["lora_dropout"].log) == (0.1, False)
+    hp = hyperparameters({"lora_rank": 8, "lora_alpha": 4, "lora_dropout": 0.05}, study)
+    assert (hp.lora_alpha, hp.lora_dropout) == (32, 0.05)
 
 
 def test_plain_tpe_asks_a_process_a_trial_and_tells_what_it_answers(tpe: Tpe) -> None:
