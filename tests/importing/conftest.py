@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vram_search.cli.main import main
 from vram_search.importing.folder import load_run
 from vram_search.store import ImportedTrial
 
@@ -128,3 +130,29 @@ def write_run(tmp_path: Path) -> WriteRun:
 def load(write_run: WriteRun) -> Load:
     """Writes a folder "run" of those files and loads it."""
     return lambda files: load_run(write_run("run", files))
+
+
+class Cli:
+    """`main()` in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["vram-search", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = self._capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    def imported(self, *arguments: object) -> dict[str, Any]:
+        code, out, err = self("import", *arguments, "--json")
+        assert code == 0, err
+        answer: dict[str, Any] = json.loads(out)
+        return answer
+
+
+@pytest.fixture
+def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(monkeypatch, capsys)

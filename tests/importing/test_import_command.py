@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,41 +15,15 @@ from tests.importing.conftest import (
     ADAPTER,
     RESULTS,
     TRAINING_ARGS,
+    Cli,
     WriteRun,
     trainer_log,
     trainer_state,
 )
-from vram_search.cli.main import main
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store.records import UNKNOWN_DATA, UNKNOWN_SEED
 
 NOTHING_ELSE: dict[str, Any] = {"updated": [], "predictions": []}
-
-
-class Cli:
-    """`main()` in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["vram-search", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = self._capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    def imported(self, *arguments: object) -> dict[str, Any]:
-        code, out, err = self("import", *arguments, "--json")
-        assert code == 0, err
-        answer: dict[str, Any] = json.loads(out)
-        return answer
-
-
-@pytest.fixture
-def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    return Cli(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -7,18 +7,24 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from vram_search.errors import InputError
+from vram_search.importing.exported_table import Export, export_of, our_rows
 from vram_search.importing.fields import RunFields
 from vram_search.importing.files import read_text
 from vram_search.importing.folder import imported_trial
 from vram_search.importing.history import History
+from vram_search.importing.kind import read_stage
 from vram_search.importing.settings import Settings, read_settings
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import OUTCOMES, ImportedTrial, Outcome
+from vram_search.typed_fields import FieldError
 from vram_search.units import parse_bytes
 
 COLUMNS = {
@@ -39,21 +45,31 @@ COLUMNS = {
     "reserved_bytes": "peak of torch's reserved bytes, e.g. 5.8 GiB",
     "vram_bytes": "VRAM as somebody read it, counter unknown",
     "device": "the GPU's name",
+    "stage": "sft, dpo, kto, rm, pt, ...; empty: sft",
+    "finetuning_type": "lora, full, freeze, ...; empty: lora",
     "source": "where the figures come from",
     "note": "a sentence",
 }
 """Column -> what it holds. An empty cell is unknown; other columns are refused."""
 
+Cells = dict[str, str]
+_ADAPTER = {"use_dora", "use_rslora", "modules_to_save"}
 _MAX_FILE_LINES = 100_000
 
 
 def load_table(path: Path) -> list[ImportedTrial]:
-    """The runs of a CSV file in its order: UTF-8, commas, a header of COLUMNS.
+    """The runs of a CSV file in its order: UTF-8, commas.
+
+    The header is of COLUMNS, or that of an export of W&B, MLflow or Optuna. A cell of an export
+    that cannot be read is unknown, with a note.
 
     Raises:
         InputError: the file cannot be read, or a header or cell is wrong; names the line.
     """
-    rows = list(_rows(path))
+    header, rows = _rows(path)
+    if (export := export_of(header)) is not None:
+        return _exported(path, export, rows)
+    _check_header(path, header)
     seen: dict[str, int] = {}
     trials = []
     for line, cells in rows:
@@ -71,13 +87,36 @@ def load_table(path: Path) -> list[ImportedTrial]:
     return trials
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and filled cells of every row."""
+def _exported(path: Path, export: Export, rows: list[tuple[int, Cells]]) -> list[ImportedTrial]:
+    trials = [
+        _lenient_trial(path, line, cells, export.source, notes)
+        for line, cells, notes in our_rows(export, rows)
+    ]
+    if not trials:
+        raise InputError(f"{path}: holds no run", "export the table with its runs")
+    return trials
+
+
+def _lenient_trial(
+    path: Path, line: int, cells: Cells, source: str, notes: list[str]
+) -> ImportedTrial:
+    """A trial without the cells that cannot be read."""
+    try:
+        return _trial(path, line, cells, source, notes)
+    except FieldError as error:
+        left = {name: cell for name, cell in cells.items() if name != error.field}
+        if len(left) == len(cells):
+            raise
+        note = f"{error.field} {error.problem}, so it is taken as unknown"
+        return _lenient_trial(path, line, left, source, [*notes, note])
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
+    """The header, and line number and filled cells of every row."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     rows = []
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header)
         for cells in reader:
             if reader.line_num > _MAX_FILE_LINES:
                 raise InputError(
@@ -99,7 +138,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise InputError(
             f"{path}, line {reader.line_num}: not valid CSV: {error}", "correct the line"
         ) from None
-    return rows
+    return header, rows
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -117,7 +156,9 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _trial(path: Path, line: int, cells: dict[str, str]) -> ImportedTrial:
+def _trial(
+    path: Path, line: int, cells: Cells, source: str = "csv", notes: Sequence[str] = ()
+) -> ImportedTrial:
     fields = RunFields(cells, f"{path}, line {line}")
     name = fields.label("run")
     if name is None:
@@ -128,6 +169,8 @@ def _trial(path: Path, line: int, cells: dict[str, str]) -> ImportedTrial:
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         if key in cells:
             settings.kept[key] = fields.count(key, least=1)
+    read_stage(settings.kind, fields, "llamafactory")
+    settings.kind.add_adapter({key: _parsed(cells[key]) for key in _ADAPTER & cells.keys()})
     history = _history(fields)
     reported: dict[str, Any] = {
         key: value for key in ("adapter_bytes", "vram_bytes") if (value := _bytes(fields, key))
@@ -135,13 +178,13 @@ def _trial(path: Path, line: int, cells: dict[str, str]) -> ImportedTrial:
     if history.train_loss is not None and math.isfinite(history.train_loss):
         reported["train_loss"] = history.train_loss
     trial = imported_trial(
-        source="csv",
+        source=source,
         path=str(path.resolve()),
         run=name,
         settings=settings,
         history=history,
         reported=reported,
-        notes=[note for key in ("source", "note") if (note := fields.label(key))],
+        notes=[*notes, *(note for key in ("source", "note") if (note := fields.label(key)))],
         files=[path.name],
         fingerprint=_fingerprint(cells),
     )
@@ -196,6 +239,14 @@ def _bytes(fields: RunFields, key: str) -> int | None:
         return None if text is None else parse_bytes(text)
     except ValueError:
         raise fields.refused(key, "is no size", "write it like 7.05 MB or 3 GiB") from None
+
+
+def _parsed(cell: str) -> Any:
+    """A cell's value: true, a list, or the text itself."""
+    try:
+        return yaml.safe_load(cell)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return cell
 
 
 def _fingerprint(cells: dict[str, str]) -> str:

@@ -14,6 +14,9 @@ _SOURCES = {
     "trl": "TRL",
     "trainer": "transformers' Trainer",
     "csv": "a table by hand",
+    "wandb": "a W&B export",
+    "mlflow": "an MLflow export",
+    "optuna": "an Optuna export",
 }
 
 

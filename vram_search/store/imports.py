@@ -52,10 +52,8 @@ def _update(connection: Connection, row: Row[Any], run: ImportedTrial) -> bool:
     """Replaces what another version read from the same files. Path and name stay as they were."""
     places = {key: row.provenance[key] for key in ("path", "run", "files")}
     values = {
+        **run.result.columns(),
         "hyperparameters": run.hyperparameters,
-        "outcome": run.result.outcome,
-        "error": run.result.error,
-        "trainable_parameters": run.result.trainable_parameters,
         "provenance": run.provenance | places,
         "other_training": run.other_training,
     }

@@ -1,0 +1,175 @@
+"""CSV exports of W&B, MLflow and Optuna are read, and odd values never stop an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.importing.conftest import Cli
+from vram_search.importing.table import load_table
+from vram_search.store import ImportedTrial
+
+WriteTable = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> WriteTable:
+    def write_table(text: str) -> Path:
+        file = tmp_path / "export.csv"
+        file.write_text(text)
+        return file
+
+    return write_table
+
+
+WANDB = """\
+"Name","State","ID","Runtime","learning_rate","peft_config.default.r","peft_config.default.target_modules",\
+"per_device_train_batch_size","gradient_accumulation_steps","max_steps","eval/loss","train/train_loss","train/global_step"
+"a","finished","x1","3600","0.0002","16","[""q_proj"",""v_proj""]","2","8","-1","1.21","1.3","90"
+"b","crashed","x2","100","0.001","32","all-linear","2","8","-1","","",""
+"b","running","x3","","0.001","32","","","","","","",""
+"c","finished","x4","5","auto","8","","","","","NaN","",""
+"""
+WANDB_API = """\
+,summary,config,name
+0,"{'eval/loss': 1.5, 'train/global_step': 20}",\
+"{'learning_rate': 0.0001, 'peft_config': {'default': {'r': 8}}}",x
+1,"{'eval/loss': nan}","{'learning_rate'",y
+"""
+MLFLOW = """\
+run_id,experiment_id,status,start_time,end_time,metrics.eval_loss,metrics.train_loss,params.learning_rate,params.lora_r,\
+params.base_model,params.optim,tags.mlflow.runName
+4f,0,FINISHED,2026,2026,1.1,1.4,0.0003,8,Qwen/Qwen2.5-3B-Instruct,adamw_8bit,nice-run
+5f,0,FAILED,2026,2026,,,0.01,8,Qwen/Qwen2.5-3B-Instruct,adamw_8bit,
+6f,0,SCHEDULED,,,,,,,,,
+"""
+OPTUNA = """\
+,number,value,datetime_start,datetime_complete,duration,params_learning_rate,params_lora_r,params_target_modules,state
+0,0,1.4,2026-01-01,2026-01-01,0 days 00:10:00.500000,0.0002,16,"('q_proj', 'v_proj')",COMPLETE
+1,1,1.9,2026-01-01,2026-01-01,0 days 00:02:00,0.002,8,,PRUNED
+2,2,,2026-01-01,2026-01-01,0 days 00:01:00,0.02,8,,FAIL
+3,3,,,,,0.02,8,,WAITING
+"""
+OPTUNA_DASHBOARD = """\
+Number,State,Value,Param learning_rate,Param lora_rank
+0,Complete,1.4,0.0002,16
+1,Fail,,0.02,8
+"""
+
+
+def told(run: ImportedTrial, *names: str) -> tuple[Any, ...]:
+    return (run.provenance["run"], run.result.outcome, *(run.hyperparameters[n] for n in names))
+
+
+def test_wandb_export_is_read(write: WriteTable) -> None:
+    runs = load_table(write(WANDB))
+    assert [told(run, "learning_rate", "lora_rank", "lora_target") for run in runs] == [
+        ("a", "complete", 2e-4, 16, "qv"),
+        ("b", "lost", 1e-3, 32, "all"),
+        ("b (line 4)", "unknown", 1e-3, 32, None),
+        ("c", "diverged", None, 8, None),
+    ]
+    first = runs[0]
+    assert (first.result.eval_loss, first.result.steps_done, first.result.steps_total) == (
+        1.21,
+        90,
+        0,
+    )
+    assert (first.result.seconds, first.hyperparameters["batch_size"]) == ({"train": 3600.0}, 16)
+    assert first.provenance["source"] == "wandb"
+
+
+def test_cell_of_an_export_that_cannot_be_read_is_unknown_with_a_note(write: WriteTable) -> None:
+    notes = load_table(write(WANDB))[3].provenance["notes"]
+    assert notes == ["learning_rate is not a number (is 'auto'), so it is taken as unknown"]
+
+
+def test_table_of_wandbs_api_is_read(write: WriteTable) -> None:
+    first, second = load_table(write(WANDB_API))
+    assert told(first, "learning_rate", "lora_rank") == ("x", "unknown", 1e-4, 8)
+    assert first.result.eval_loss == 1.5
+    assert told(second, "learning_rate") == ("y", "unknown", None)
+
+
+def test_mlflow_export_is_read(write: WriteTable) -> None:
+    runs = load_table(write(MLFLOW))
+    assert [told(run, "learning_rate", "lora_rank", "optim") for run in runs] == [
+        ("nice-run", "complete", 3e-4, 8, "adamw_8bit"),
+        ("5f", "lost", 1e-2, 8, "adamw_8bit"),
+    ]
+    assert runs[0].result.eval_loss == 1.1
+    assert runs[0].provenance["model"]["name"] == "Qwen/Qwen2.5-3B-Instruct"
+
+
+def test_optuna_export_is_read(write: WriteTable) -> None:
+    runs = load_table(write(OPTUNA))
+    assert [told(run, "learning_rate", "lora_rank", "lora_target") for run in runs] == [
+        ("trial 0", "complete", 2e-4, 16, "qv"),
+        ("trial 1", "pruned", 2e-3, 8, None),
+        ("trial 2", "lost", 2e-2, 8, None),
+    ]
+    assert (runs[0].result.eval_loss, runs[0].result.seconds) == (1.4, {"train": 600.5})
+    assert "objective value" in runs[0].provenance["notes"][0]
+
+
+def test_export_of_optunas_dashboard_is_read(write: WriteTable) -> None:
+    runs = load_table(write(OPTUNA_DASHBOARD))
+    assert [told(run, "learning_rate", "lora_rank") for run in runs] == [
+        ("trial 0", "complete", 2e-4, 16),
+        ("trial 1", "lost", 2e-2, 8),
+    ]
+
+
+def test_preference_training_of_an_export_is_not_ranked(write: WriteTable) -> None:
+    text = "Name,State,eval/loss,eval/rewards/chosen\na,finished,0.3,1.2\nb,finished,1.3,\n"
+    first, second = load_table(write(text))
+    assert (first.other_training, second.other_training) == ("preference", None)
+
+
+def test_stage_of_a_table_by_hand_is_kept(write: WriteTable) -> None:
+    text = "run,outcome,stage,finetuning_type\na,complete,dpo,\nb,complete,sft,full\n"
+    assert [run.other_training for run in load_table(write(text))] == ["dpo", "sft, full"]
+
+
+ODD = """\
+run,outcome,eval_loss,learning_rate,lora_rank,lora_target,optim,cutoff_len,batch_size,seed,train_runtime,steps_done,steps_total,reserved_bytes
+a,complete,1.5,0,8,qv,adamw_torch,512,8,1,0,0,0,
+b,complete,9e18,2e-4,,"x.*{1,2}",,,,,,9,3,
+c,complete,-1,,2147483647,,adamw,1,1,,1e9,,,1 B
+d,complete,0,1e-300,8,qv,adamw_torch,512,8,1,10,5,10,5 GiB
+e,complete,,2e9,1,all,,,,,,,,
+f,unknown,nan,,,,,,,,,,,
+g,diverged,inf,1,8,[b]bold[/b],,,,,,,,
+h,oom,,,,,,,,,,,,
+i,infeasible,,,,,,,,,,,,
+j,lost,2,,,,,,,,,,,
+k,pruned,3,,,,,,,,,,,
+"""
+
+
+COMMANDS = (
+    "top",
+    "top --all --csv",
+    "best",
+    "pareto",
+    "importance",
+    "show 5",
+    "compare 0 1",
+    "compare 2 5",
+    "compare 4 6 --json",
+    "report -o page.html",
+    *(f"why {number}" for number in range(11)),
+)
+
+
+def test_odd_imported_values_crash_no_answer(
+    write: WriteTable, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.imported(write(ODD))
+    for command in COMMANDS:
+        code, _, err = cli(*command.split())
+        assert code == 0 or (code == 2 and "remedy" in err), (command, err)
