@@ -127,14 +127,16 @@ def _read_lines(text: str) -> list[Any]:
 
 
 def _read_csv(path: Path, text: str, delimiter: str | None) -> list[Any]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     header = text.lstrip("\n").split("\n", 1)[0]
     if delimiter is None:
         delimiter = max(",;\t|", key=lambda mark: (header.count(mark), mark == ","))
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from None
+    finally:
+        csv.field_size_limit(limit)  # it holds for every reader of the process
 
 
 def _read_table(path: Path, data: bytes, kind: str) -> list[Any]:
