@@ -17,8 +17,8 @@ from pydantic_core import PydanticUndefined
 from vram_search.answers.schemas import ANSWERS, answer_schema
 from vram_search.cli.main import COMMANDS, cli
 from vram_search.spec import StudySpec
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 
 DOCS = Path(__file__).resolve().parent
 

@@ -24,8 +24,8 @@ import yaml
 from vram_search.data import Example, Rows
 from vram_search.export import TOOLS, Tool, parse_export, write_export
 from vram_search.export.fields import LORA_MODULES
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 from vram_search.spec.study import StudySpec
 from vram_search.store import StudyRecord, TrialRecord
 

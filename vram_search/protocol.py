@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from vram_search.spec.base import Spec
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.plan import MemoryPlan
-from vram_search.spec.search_space import Hyperparameters
+from vram_search.spec.point import Hyperparameters
 from vram_search.spec.study import TrainingSpec
 
 LEAK_BYTES = 16 * 2**20

@@ -27,7 +27,7 @@ from bench.end_to_end.task import Task
 from vram_search.errors import StoreError, VramSearchError
 from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
-from vram_search.spec.search_space import NumberRange
+from vram_search.spec.space_parts import NumberRange
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.worker.process import log_tail
 

@@ -17,7 +17,7 @@ from bench.search.replay import Replay
 from bench.search.table import Config
 from vram_search.spec import SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS
-from vram_search.spec.search_space import NumberRange
+from vram_search.spec.space_parts import NumberRange
 
 LARGEST_RESOURCE = 9
 """A run's end, in ninths."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from vram_search.spec import SearchSpace
 from vram_search.spec.hyperparameters import MAIN
-from vram_search.spec.search_space import NumberRange
+from vram_search.spec.space_parts import NumberRange
 
 SPACE = SearchSpace.model_validate(
     {

@@ -39,7 +39,7 @@ from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.base import Count, Number
 from vram_search.spec.hyperparameters import DEFAULT_ALPHA, MAIN
-from vram_search.spec.search_space import CutoffLen, LearningRate, Optim, Rank
+from vram_search.spec.point import CutoffLen, LearningRate, Optim, Rank
 
 FAULTS_SHOWN = 10
 

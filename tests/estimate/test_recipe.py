@@ -25,8 +25,8 @@ from vram_search.estimate.recipes.optimizers import NEAREST, SAME
 from vram_search.export import TOOLS, export_files, exported_trial
 from vram_search.resources import shipped
 from vram_search.spec import MemoryPlan, StudySpec, load_shape
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 from vram_search.store import StudyRecord, TrialRecord
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"

@@ -19,8 +19,8 @@ from vram_search.export.llamafactory_schema import check_llamafactory
 from vram_search.export.trial import MOST_EVALUATIONS, eval_interval
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 from vram_search.store import StudyRecord, TrialRecord
 
 PHI_3 = load_shape(shipped("configs", "models", "phi-3-mini-4k"))

@@ -23,8 +23,8 @@ from vram_search.export import TOOLS, export_files, exported_trial, parse_export
 from vram_search.export.fields import LORA_MODULES
 from vram_search.resources import shipped
 from vram_search.spec import Hyperparameters, MemoryPlan, load_shape
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.tools import EXPORTED
 

@@ -21,7 +21,7 @@ from vram_search.search.encoding import decode, distributions, encode
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import NumberRange
+from vram_search.spec.space_parts import NumberRange
 
 DROPOUTS = (None, 0.05, [0, 0.05, 0.1], {"min": 0, "max": 0.1})
 ALPHAS = (None, {"ratio": [1, 2, 4]}, {"ratio": 3}, [8, 64], 16)

@@ -26,8 +26,8 @@ from vram_search.search.gp.transfer import (
 )
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import MAIN, Frame
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 
 LONGEST = 4096
 

@@ -21,7 +21,7 @@ from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.models import find_shape
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import MAX_CUTOFF_LEN, MAX_RANK
+from vram_search.spec.point import MAX_CUTOFF_LEN, MAX_RANK
 
 TABLE_MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 TABLE_CUTOFFS = (512, 1024, 2048, 4096, 8192)

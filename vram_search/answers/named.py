@@ -9,7 +9,8 @@ from vram_search.errors import InputError
 from vram_search.gpu.this_card import card_here
 from vram_search.spec import card_names as cards
 from vram_search.spec.card import Card
-from vram_search.spec.search_space import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.point import parse_lora_target
 from vram_search.spec.shape import ModelShape
 
 

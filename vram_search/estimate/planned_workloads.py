@@ -5,7 +5,7 @@ from __future__ import annotations
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import choose_plan, plans, smallest
-from vram_search.spec.search_space import Hyperparameters
+from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.spec.study import StudySpec
 

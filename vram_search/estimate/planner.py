@@ -18,7 +18,7 @@ from vram_search.spec.card import Card
 from vram_search.spec.families import family_of
 from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
-from vram_search.spec.search_space import Hyperparameters
+from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.units import format_bytes
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from vram_search.errors import Fault
 from vram_search.spec.base import PositiveFloat, Spec
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LearningRate
+from vram_search.spec.point import LearningRate
 
 LORA_MODULES = frozenset(
     [

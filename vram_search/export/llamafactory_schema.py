@@ -22,7 +22,7 @@ from vram_search.export.fields import (
 from vram_search.export.template_names import TEMPLATE_NAMES
 from vram_search.export.training_keys import TrainingKeys
 from vram_search.spec.base import Count, Flag
-from vram_search.spec.search_space import CutoffLen, Rank
+from vram_search.spec.point import CutoffLen, Rank
 
 
 def _known_template(value: object) -> object:

@@ -16,7 +16,7 @@ from vram_search.export.fields import (
 )
 from vram_search.export.training_keys import TrainingKeys
 from vram_search.spec.base import Count, Flag, Spec
-from vram_search.spec.search_space import CutoffLen, Rank
+from vram_search.spec.point import CutoffLen, Rank
 
 
 class _Quantization(Spec):

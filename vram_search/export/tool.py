@@ -18,8 +18,9 @@ from vram_search.export.template import Template
 from vram_search.export.trial import ExportedTrial
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.plan import MemoryPlan
-from vram_search.spec.search_space import LORA_TARGET_SETS, Hyperparameters
+from vram_search.spec.point import Hyperparameters
 from vram_search.tools import ToolKeys
 
 Groups = dict[str, dict[str, Any]]

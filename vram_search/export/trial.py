@@ -19,8 +19,9 @@ from vram_search.export.template import Template
 from vram_search.models import find_on_this_machine
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import adapter_settings
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.plan import MemoryPlan
-from vram_search.spec.search_space import LORA_TARGET_SETS, Hyperparameters
+from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.spec.steps import count_steps
 from vram_search.spec.study import TrainingSpec

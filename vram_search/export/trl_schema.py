@@ -12,7 +12,7 @@ from vram_search.errors import Fault
 from vram_search.export.fields import Dropout, NonReentrant, Text, schema_faults, target_faults
 from vram_search.export.training_keys import TrainingKeys
 from vram_search.spec.base import Count, Flag
-from vram_search.spec.search_space import CutoffLen, Rank
+from vram_search.spec.point import CutoffLen, Rank
 
 
 class TrlConfig(TrainingKeys):

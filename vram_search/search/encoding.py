@@ -19,7 +19,7 @@ from optuna.distributions import (
 
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS, Dimension
-from vram_search.spec.search_space import NumberRange
+from vram_search.spec.space_parts import NumberRange
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vram_search.spec.load import load_study as load_study
     from vram_search.spec.plan import MemoryPlan as MemoryPlan
     from vram_search.spec.plan import PlanPins as PlanPins
-    from vram_search.spec.search_space import Hyperparameters as Hyperparameters
+    from vram_search.spec.point import Hyperparameters as Hyperparameters
     from vram_search.spec.search_space import SearchSpace as SearchSpace
     from vram_search.spec.shape import ModelShape as ModelShape
     from vram_search.spec.shape import load_shape as load_shape
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "Card": "card",
-        "Hyperparameters": "search_space",
+        "Hyperparameters": "point",
         "MemoryPlan": "plan",
         "ModelShape": "shape",
         "PlanPins": "plan",

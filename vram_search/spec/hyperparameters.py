@@ -1,7 +1,8 @@
 """The table of hyperparameters, over which search, report, import and export loop.
 
-A new one is a row of DIMENSIONS, its two fields in `spec.search_space`, and its effect on a
-training and its bytes. Loads no pydantic, so that questions about a study are answered fast.
+A new hyperparameter is a row of DIMENSIONS, a field in `spec.point` and in `spec.search_space`, and
+its effect on training and bytes. This module does not load pydantic: questions about a study are
+answered fast.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from vram_search.spec.search_space import Hyperparameters
+    from vram_search.spec.point import Hyperparameters
 
 MODULES = 7
 """Linear layers of a transformer block: q, k, v, o, gate, up, down."""

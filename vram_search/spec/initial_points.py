@@ -6,7 +6,8 @@ Best first trials over many tasks and models in published LoRA sweeps (arXiv 250
 
 from __future__ import annotations
 
-from vram_search.spec.search_space import Hyperparameters, SearchSpace
+from vram_search.spec.point import Hyperparameters
+from vram_search.spec.search_space import SearchSpace
 
 PUBLISHED = (
     (16, 2e-4, 16),

@@ -133,7 +133,7 @@ def _distinct(error: ValidationError) -> list[ErrorDetails]:
 
 def _fault(error: ErrorDetails) -> Fault:
     """Pydantic's error in our words."""
-    # "<list>" and "<mapping>" are forms of a value, not keys (`spec.search_space`).
+    # "<list>" and "<mapping>" are forms of a value, not keys (`spec.space_parts`).
     location = [part for part in error["loc"] if not str(part).startswith("<")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     path = path.lstrip(".") or "(the file)"

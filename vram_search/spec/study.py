@@ -15,8 +15,10 @@ from vram_search.spec.card_names import find_card
 from vram_search.spec.dataset import DatasetSpec, short_name
 from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
-from vram_search.spec.search_space import MAX_ALPHA_RATIO, AlphaRatios, SearchSpace
+from vram_search.spec.point import MAX_ALPHA_RATIO
+from vram_search.spec.search_space import SearchSpace
 from vram_search.spec.shape import shape_names
+from vram_search.spec.space_parts import AlphaRatios
 from vram_search.spec.strategy_name import StrategyName
 
 MOST_EPOCHS, MOST_STEPS = 10_000, 10**9

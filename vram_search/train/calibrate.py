@@ -22,7 +22,7 @@ import torch
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.plan import MemoryPlan
-from vram_search.spec.search_space import Hyperparameters
+from vram_search.spec.point import Hyperparameters
 from vram_search.spec.study import TrainingSpec
 from vram_search.train.channel import silence_libraries
 from vram_search.train.patches import clear_cublas_workspaces

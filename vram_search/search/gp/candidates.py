@@ -10,7 +10,7 @@ from typing import Any
 from vram_search.search.observations import Observation
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS, LEADERS_FIRST, Dimension
-from vram_search.spec.search_space import NumberRange
+from vram_search.spec.space_parts import NumberRange
 
 RANDOM_CANDIDATES, NEAR_CANDIDATES = 400, 100
 NEAR_BEST = 5

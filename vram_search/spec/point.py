@@ -1,0 +1,78 @@
+"""One point of the search: the values of all hyperparameters, validated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
+
+from vram_search.spec.base import Count, Number, Spec
+from vram_search.spec.hyperparameters import OPTIONAL
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.optimizers import OPTIMIZERS
+
+MAX_RANK = 1024
+MAX_CUTOFF_LEN = 1_048_576
+MAX_ALPHA_RATIO = 1024
+MAX_DROPOUT = 0.99
+
+
+def parse_lora_target(value: object) -> str:
+    """One LoRA target as text: a set's name, or module names joined by commas.
+
+    Raises:
+        ValueError: the value is neither.
+    """
+    if isinstance(value, (list, tuple)):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise ValueError("a list of LoRA modules holds one or more module names")
+        value = ",".join(value)
+    if not isinstance(value, str):
+        raise ValueError("a LoRA target is a set's name or a list of module names")
+    names = [name.strip() for name in value.split(",")]
+    if not all(name.isidentifier() for name in names):
+        raise ValueError("a LoRA module is a name such as q_proj")
+    if len(set(names)) != len(names):
+        raise ValueError("a LoRA module is named twice")
+    if len(names) > 1 and any(name in LORA_TARGET_SETS for name in names):
+        raise ValueError("a set's name stands alone, not in a list of modules")
+    return ",".join(names)
+
+
+def _parse_optim(value: object) -> object:
+    if isinstance(value, str) and value not in OPTIMIZERS:
+        raise ValueError("not an optimizer that is searched here")
+    return value
+
+
+Optim = Annotated[str, Field(strict=True), BeforeValidator(_parse_optim)]
+LoraTarget = Annotated[str, BeforeValidator(parse_lora_target)]
+Rank = Annotated[int, Field(strict=True, ge=1, le=MAX_RANK)]
+CutoffLen = Annotated[int, Field(strict=True, ge=16, le=MAX_CUTOFF_LEN)]
+LearningRate = Annotated[Number, Field(gt=0, le=1)]
+AlphaRatio = Annotated[Count, Field(le=MAX_ALPHA_RATIO)]
+Dropout = Annotated[Number, Field(ge=0, le=MAX_DROPOUT)]
+Alpha = Annotated[Count, Field(le=MAX_ALPHA_RATIO * MAX_RANK)]
+
+
+class Hyperparameters(Spec):
+    """One point of the space; names as LLaMA-Factory and transformers spell them."""
+
+    optim: Optim
+    lora_target: LoraTarget
+    lora_rank: Rank
+    lora_alpha: Count
+    cutoff_len: CutoffLen
+    batch_size: Count = Field(description="effective: sequences per optimizer step")
+    learning_rate: LearningRate
+    lora_dropout: Dropout = 0.0
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An optional hyperparameter at its default is left out, as in records that are older
+        than it."""
+        dumped: dict[str, Any] = dump(self)
+        for dimension in OPTIONAL:
+            if dumped.get(dimension.name) == dimension.default:
+                dumped.pop(dimension.name, None)
+        return dumped

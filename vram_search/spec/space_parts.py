@@ -1,0 +1,114 @@
+"""The forms in which a study file writes the parts of its search space: lists, ranges, ratios."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+
+from vram_search.spec.base import Number, Spec
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.point import Alpha, AlphaRatio, Dropout, LearningRate
+
+
+class NumberRange(Spec):
+    """All numbers from `min` to `max`."""
+
+    min: Number
+    max: Number
+
+    @model_validator(mode="after")
+    def _ordered(self) -> NumberRange:
+        if self.min > self.max:
+            raise ValueError("min is above max: the range is empty")
+        return self
+
+
+class LearningRateRange(NumberRange):
+    """Learning rates from `min` to `max`, searched on a logarithmic scale; or one number."""
+
+    min: LearningRate = Field(description="lowest that is tried")
+    max: LearningRate = Field(description="highest that is tried")
+
+
+class DropoutRange(NumberRange):
+    """Dropout from `min` to `max`: `{min: 0, max: 0.1}`."""
+
+    min: Dropout
+    max: Dropout
+
+
+def one_or_many(value: object) -> object:
+    """A pinned value becomes a list of one."""
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns numbers in ascending order, and names in the order in which they are written.
+
+    Raises:
+        ValueError: a value is listed twice.
+    """
+    if len(set(values)) != len(values):
+        raise ValueError("a value is listed twice")
+    return tuple(sorted(values)) if isinstance(values[0], int | float) else values
+
+
+class AlphaRatios(Spec):
+    """Multiples of the rank: `{ratio: [1, 2]}`."""
+
+    ratio: Annotated[tuple[AlphaRatio, ...], Field(min_length=1), BeforeValidator(one_or_many)] = (
+        Field(description="lora_alpha = ratio x lora_rank")
+    )
+
+    @field_validator("ratio")
+    @classmethod
+    def _no_duplicates(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return distinct(values)
+
+
+def _form(value: object) -> str:
+    """Tells the two forms of a part of a space apart (the tags are no keys: `load` drops them)."""
+    return "<mapping>" if isinstance(value, (dict, Spec)) else "<list>"
+
+
+def list_unless_mapping(value: object) -> object:
+    """A mapping such as `{ratio: 2}` stays; a pinned value becomes a list of one."""
+    return value if isinstance(value, (dict, Spec)) or value is None else one_or_many(value)
+
+
+AlphaSpace = Annotated[
+    Annotated[AlphaRatios, Tag("<mapping>")]
+    | Annotated[tuple[Alpha, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+
+
+DropoutSpace = Annotated[
+    Annotated[DropoutRange, Tag("<mapping>")]
+    | Annotated[tuple[Dropout, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+
+
+def list_of_targets(value: object) -> object:
+    """Refuses `[q_proj, v_proj]`: one choice of two modules, or two choices of one module each."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        loose = [v for v in value if v not in LORA_TARGET_SETS and "," not in v]
+        if len(loose) == len(value) and len(value) > 1:
+            raise ValueError(
+                "module names of one choice need brackets of their own: "
+                f"[[{', '.join(loose)}]], or a comma list: ['{','.join(loose)}']"
+            )
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def learning_rate_range(value: object) -> object:
+    """A single learning rate is a range without width."""
+    if isinstance(value, (dict, Spec)):
+        return value
+    if isinstance(value, (list, tuple)):
+        raise ValueError("write a number, or a range {min: 2.0e-5, max: 1.0e-3}")
+    return {"min": value, "max": value}
