@@ -36,3 +36,23 @@ def test_model_of_every_file_can_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "lora.yaml").write_text(LLAMA_FACTORY)
     output = count(tmp_path, "--model", "qwen2.5-0.5b")
     assert output == "1 of 1 files with an adapter are read\n"
+
+
+def test_answers_to_reported_cases_are_a_table(tmp_path: Path) -> None:
+    """The second case is refused, and is listed as such."""
+    for case, rank in (("A01", 32), ("A05", "many")):
+        (tmp_path / case).mkdir()
+        recipe = AXOLOTL.format(adapter="qlora") + "micro_batch_size: 2\nsequence_len: 2048\n"
+        (tmp_path / case / "axolotl.yaml").write_text(recipe.replace("8", str(rank), 1))
+        command = f"vram-search estimate {case}/axolotl.yaml --card rtx-a6000-48gb"
+        (tmp_path / case / "cmd.txt").write_text(command + "\n")
+    command = [sys.executable, "-m", "bench.recipes.cases", str(tmp_path), "--before", str(ROOT)]
+    lines = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert lines[0] == "| case | training | reported | before | now | difference |"
+    first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
+    assert first[0] == "A01" and first[2] == "5.1 GiB"
+    assert first[3] == first[4] and first[4].endswith("GiB, fits")
+    assert first[5].endswith("%")
+    assert second[3:] == ["refused", "refused", ""]

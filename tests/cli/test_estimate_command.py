@@ -306,6 +306,23 @@ def test_study_gives_chosen_and_smallest_plan(
     assert "chosen plan" in estimate(file).out
 
 
+def test_answer_says_where_the_shape_of_a_second_name_came_from(
+    estimate: Estimate, write_study: Callable[..., Path]
+) -> None:
+    name = "unsloth/Qwen2.5-3B-bnb-4bit"
+    note = (
+        f"{name} has the shape of Qwen/Qwen2.5-3B-Instruct, which is shipped; its weights are a "
+        "quantised copy (bnb-4bit)"
+    )
+    arguments = ("--model", name, "--card", "rtx-5060-ti-16gb")
+    assert json.loads(estimate(*arguments, "--json").out)["model_note"] == note
+    assert f"note: {note}" in " ".join(estimate(*arguments).out.split())
+    assert "note:" not in estimate(*FIT).out
+    file = write_study(model={"model_name_or_path": name})
+    assert json.loads(estimate(file, "--json").out)["model_note"] == note
+    assert f"note: {note}" in " ".join(estimate(file).out.split())
+
+
 @pytest.mark.parametrize("space", [{}, {"lora_rank": [8, 64], "lora_target": ["qv"]}])
 def test_study_is_estimated_at_a_published_configuration(
     estimate: Estimate, write_study: Callable[..., Path], space: dict[str, Any]

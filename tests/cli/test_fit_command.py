@@ -238,6 +238,15 @@ def test_a_folder_and_a_hub_name_mean_the_shipped_shape() -> None:
         assert again | {"model": "qwen2.5-3b"} == usual
 
 
+def test_answer_says_where_the_shape_of_a_second_name_came_from() -> None:
+    words = "has the shape of Qwen/Qwen2.5-3B-Instruct, which is shipped"
+    arguments = ("--model", "Qwen/Qwen2.5-Coder-3B", "--card", "rtx-5060-ti-16gb")
+    assert fit_json(*arguments)["model_note"] == f"Qwen/Qwen2.5-Coder-3B {words}"
+    assert f"note: Qwen/Qwen2.5-Coder-3B {words}" in " ".join(fit(*arguments).output.split())
+    assert fit_json(*USUAL)["model_note"] == ""
+    assert "note:" not in fit(*USUAL).output
+
+
 def test_command_as_a_process_loads_no_heavy_package() -> None:
     script = (
         "import sys; from vram_search.cli.fit import command\n"

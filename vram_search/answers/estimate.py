@@ -18,7 +18,7 @@ from vram_search.answers.named import (
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
-from vram_search.models import find_shape
+from vram_search.models import find_model
 from vram_search.spec.optimizers import OPTIMIZERS
 
 MAX_SIZE = 2**31
@@ -124,6 +124,9 @@ class ModelEstimate(EstimateAnswer):
     """Of a model with options."""
 
     model: str
+    model_note: str = Field(
+        description="Where the model's shape came from; empty for a folder and a shipped shape."
+    )
 
 
 class RecipeEstimate(EstimateAnswer):
@@ -139,6 +142,9 @@ class StudyEstimate(EstimateAnswer):
 
     study: str
     model: str
+    model_note: str = Field(
+        description="Where the model's shape came from; empty for a folder and a shipped shape."
+    )
     hyperparameters: dict[str, Any] = Field(description="Named as in a study file.")
 
 
@@ -192,7 +198,8 @@ def estimate(
     for name, value in sizes.items():
         check_number(name, value, MAX_SIZE)
     check_number("eval_batch", eval_batch, MAX_SIZE, lowest=0)
-    found_card, shape = find_card(card), find_shape(model)
+    found_card, found = find_card(card), find_model(model)
+    shape = found.shape()
     check_name("optimizer", optim, list(OPTIMIZERS))
     check_name("quantization", quantization, ("nf4", "int8", "none"))
     workload = Workload(
@@ -214,7 +221,7 @@ def estimate(
         expandable_segments=found_card.platform == "linux",
     )
     verdict = judge(clean(model), workload, MemoryBudget.of(found_card, shape))
-    return ModelEstimate(model=model, plans=[_plan(verdict)])
+    return ModelEstimate(model=model, model_note=clean(found.note), plans=[_plan(verdict)])
 
 
 def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | RecipeEstimate:
@@ -245,7 +252,7 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
         return RecipeEstimate(
             recipe=str(file), source=recipe.source, notes=list(recipe.notes), plans=[_plan(verdict)]
         )
-    study, hp, workloads = study_workloads(file, card)
+    study, found, hp, workloads = study_workloads(file, card)
     verdicts = [
         judge(name, workload, MemoryBudget.of(study.card, workload.shape))
         for name, workload in workloads.items()
@@ -253,6 +260,7 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
     return StudyEstimate(
         study=study.study,
         model=study.model.label,
+        model_note=clean(found.note),
         hyperparameters=hp.model_dump(mode="json", exclude={"learning_rate"}),
         plans=[_plan(verdict) for verdict in verdicts],
     )

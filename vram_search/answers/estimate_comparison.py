@@ -82,5 +82,6 @@ def _side(file: Path, models: Path, hardware: Hardware, card: str | None) -> dic
 
         workload = load_recipe(file).workload
     else:
-        workload = next(iter(study_workloads(file, card)[2].values()))
+        *_, workloads = study_workloads(file, card)
+        workload = next(iter(workloads.values()))
     return predict_plausible(workload, hardware).as_dict()

@@ -19,7 +19,7 @@ from vram_search.answers.named import (
 from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.models import find_shape
+from vram_search.models import find_model
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.point import MAX_CUTOFF_LEN, MAX_RANK
 
@@ -83,6 +83,9 @@ class FitAnswer(Answer):
     """The largest values that fit a card."""
 
     model: str
+    model_note: str = Field(
+        description="Where the model's shape came from; empty for a folder and a shipped shape."
+    )
     card: CardAnswer
     margin: float = Field(description="Share added to required bytes; 0.02 is 2 %.")
     not_modelled: list[str] = Field(
@@ -118,7 +121,7 @@ def fit(
     """Predicts the largest lora_rank, cutoff_len and micro-batch that fit a card. Needs no GPU.
 
     Args:
-        model: slug of configs/models, a hub name whose shape is shipped, or a model's folder.
+        model: slug of configs/models, a hub name, or a model's folder.
         card: slug of configs/cards.
         lora_target: a set (qv, attn, all ...), or layer names with commas.
         lora_rank: of the adapter, for the tables of cutoff_len and micro-batch.
@@ -135,7 +138,8 @@ def fit(
     Raises:
         InputError: a name is not known, or a number is out of range.
     """
-    shape, found_card = find_shape(model), find_card(card)
+    found, found_card = find_model(model), find_card(card)
+    shape = found.shape()
     check_number("lora_rank", lora_rank, MAX_RANK)
     check_number("cutoff_len", cutoff_len, MAX_CUTOFF_LEN)
     check_number("micro_batch", micro_batch, MICRO_BATCHES[-1])
@@ -158,6 +162,7 @@ def fit(
     fitter = MaxFit(workload, MemoryBudget.of(found_card, shape))
     return FitAnswer(
         model=clean(model),
+        model_note=clean(found.note),
         card=card_answer(fitter.limit),
         margin=round(fitter.limit.margin, 9),
         not_modelled=list(shape.not_modelled),

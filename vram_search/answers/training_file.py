@@ -11,7 +11,7 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planned_workloads import planned_workloads
 from vram_search.estimate.recipes.load import load_mapping
 from vram_search.gpu.this_card import card_here
-from vram_search.models import find_shape
+from vram_search.models import FoundModel, find_model
 from vram_search.spec import Hyperparameters, StudySpec, load_study
 from vram_search.spec.initial_points import initial_points
 from vram_search.tools.detect import tool_of
@@ -39,18 +39,20 @@ def is_recipe(file: Path) -> bool:
 
 def study_workloads(
     file: Path, card: str | None
-) -> tuple[StudySpec, Hyperparameters, dict[str, Workload]]:
-    """Returns the study, its first published point, and workloads of the chosen and smallest plan.
+) -> tuple[StudySpec, FoundModel, Hyperparameters, dict[str, Workload]]:
+    """Returns the study, its model, its first published point, and workloads of the chosen and
+    smallest plan.
 
     Raises:
         InputError: the file is faulty, or the card or the model is not known.
     """
     overrides = [] if card is None else [f"card={find_card(card).name}"]
     study = load_study(file, overrides, card_here=card_here)
-    shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
+    found = find_model(study.model.shape or study.model.model_name_or_path or "")
+    shape = found.shape()
     hp = initial_points(study.space)[0]
     try:
         workloads = planned_workloads(study, hp, shape, MemoryBudget.of(study.card, shape))
     except ValueError as error:
         raise InputError(f"{file}: search_space.lora_target: {error}") from None
-    return study, hp, workloads
+    return study, found, hp, workloads

@@ -37,7 +37,7 @@ _MODEL_OPTIONS = {
 
 @click.command("estimate", short_help="Predicted peak VRAM of a configuration, without a GPU.")
 @click.argument("file", metavar="[STUDY.yaml|RECIPE.yaml]", required=False, type=Path)
-@click.option("--model", metavar="SLUG|FOLDER", help="A shipped shape, or a model's folder.")
+@click.option("--model", metavar="NAME|FOLDER", help="A hub name, a shipped shape, or a folder.")
 @click.option(
     "--lora-rank", type=_SIZE, metavar="N", default=8, show_default=True, help="Of the adapter."
 )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import textwrap
 
-from vram_search.answers.estimate import EstimateAnswer, PlanAnswer, RecipeEstimate, StudyEstimate
+from vram_search.answers.estimate import (
+    EstimateAnswer,
+    ModelEstimate,
+    PlanAnswer,
+    RecipeEstimate,
+    StudyEstimate,
+)
 from vram_search.answers.memory_budget import CardAnswer
 from vram_search.answers.named import clean
 from vram_search.report.parts import WIDTH, stacked_bar
@@ -56,10 +62,25 @@ def source_lines(answer: EstimateAnswer) -> list[str]:
         ]
     elif isinstance(answer, StudyEstimate):
         values = ", ".join(f"{name} {value}" for name, value in answer.hyperparameters.items())
-        texts = [f"study {answer.study}, {answer.model}; published configuration:", values]
+        texts = [
+            f"study {answer.study}, {answer.model}; published configuration:",
+            values,
+            *_note(answer.model_note),
+        ]
+    elif isinstance(answer, ModelEstimate):
+        texts = _note(answer.model_note)
     else:
         texts = []
     return [line for text in texts for line in _wrapped(clean(text))]
+
+
+def note_lines(note: str) -> list[str]:
+    """A note as wrapped lines; none if it is empty."""
+    return [line for text in _note(note) for line in _wrapped(text)]
+
+
+def _note(note: str) -> list[str]:
+    return [f"note: {note}"] if note else []
 
 
 def budget_lines(card: CardAnswer | PlanAnswer) -> list[str]:

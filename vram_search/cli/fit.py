@@ -18,7 +18,7 @@ from vram_search.report.fit_picture import grid_svg
 
 
 @click.command("fit", short_help="The largest rank, cutoff and micro-batch that fit a card.")
-@click.option("--model", required=True, metavar="SLUG|FOLDER", help="As in configs/models.")
+@click.option("--model", required=True, metavar="NAME|FOLDER", help="As for `estimate`.")
 @click.option("--card", "card_slug", required=True, metavar="SLUG", help="As in configs/cards.")
 @click.option("--lora-target", default="all", show_default=True, help="Set, or names with commas.")
 @click.option(

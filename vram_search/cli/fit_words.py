@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from vram_search.answers.fit import FitAnswer, FitSettings, LargestAnswer
-from vram_search.cli.estimate_words import budget_lines, generic_lines
+from vram_search.cli.estimate_words import budget_lines, generic_lines, note_lines
 from vram_search.report.fit_picture import grid_lines
 from vram_search.report.parts import WIDTH
 from vram_search.units import format_bytes
@@ -41,6 +41,7 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         *textwrap.wrap(
             settings_words(answer.settings), WIDTH, initial_indent="  ", subsequent_indent="  "
         ),
+        *note_lines(answer.model_note),
         *budget_lines(answer.card),
         *generic_lines(answer.not_modelled, answer.margin),
         "",
