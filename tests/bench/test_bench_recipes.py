@@ -46,9 +46,9 @@ def test_answers_to_reported_cases_are_a_table(tmp_path: Path) -> None:
         (tmp_path / case / "axolotl.yaml").write_text(recipe.replace("8", str(rank), 1))
         command = f"vram-search estimate {case}/axolotl.yaml --card rtx-a6000-48gb"
         (tmp_path / case / "cmd.txt").write_text(command + "\n")
-    command = [sys.executable, "-m", "bench.recipes.cases", str(tmp_path), "--before", str(ROOT)]
+    bench = [sys.executable, "-m", "bench.recipes.cases", str(tmp_path), "--before", str(ROOT)]
     lines = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
+        bench, cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert lines[0] == "| case | training | reported | before | now | difference |"
     first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
