@@ -362,7 +362,6 @@ def test_reading_without_a_database(cli: Cli, home: Path, command: list[str]) ->
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["frobnicate"],
         ["run"],
         ["show"],
         ["best", "--nosuch"],

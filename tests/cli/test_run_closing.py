@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from vram_search.cli.live import PlainView
+from vram_search.store import TrialRecord
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 AT_ONCE = ("--hours", "1e-9")
@@ -41,6 +45,40 @@ def test_json_of_a_run_holds_the_reports_path(
     answer = json.loads(done.stdout[done.stdout.index("{") :])
     assert answer["report"] == str(report)
     assert report.is_file()
+
+
+def test_ctrl_c_prints_the_same_ending_as_the_end_of_time(
+    vram_search: Cli,
+    write_study: Callable[..., Path],
+    report: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt_after_the_first_trial(view: PlainView, record: TrialRecord) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PlainView, "trial_ended", interrupt_after_the_first_trial)
+    done = vram_search("run", write_study(), "--trials", 3)
+    assert done.returncode == 130, done.stdout
+    assert "study tiny: interrupted by Ctrl-C" in done.stdout
+    assert "best of study tiny: trial 0" in done.stdout
+    assert "sweet spot" in done.stdout
+    assert "not exported: " in done.stdout  # a random model has no name to train from
+    assert f"report, to open in a browser: {report}" in done.stdout
+
+
+def test_second_ctrl_c_ends_the_process_at_once() -> None:
+    code = (
+        "import os, signal\n"
+        "from vram_search.cli.ending import second_interrupt_quits\n"
+        "with second_interrupt_quits():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        print('still here')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode != 0 and done.stdout == ""
 
 
 def test_report_that_cannot_be_written_fails_no_search(

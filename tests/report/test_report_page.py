@@ -260,14 +260,19 @@ def test_other_studies_of_the_database_are_drawn_by_model_size(
 ) -> None:
     for name, parameters in (("small", 135_000_000), ("large", 7_600_000_000)):
         studies(database, name, model={"name": name, "parameters": parameters})
+    studies(database, "elsewhere", model={"name": "other", "parameters": 9}, data_hash="other rows")
     chart = charts(load_report_data(database, studies(database)))["results"][1]
     for words in ("small", "large", "td-010", "7.6B parameters"):
         assert words in chart.body
+    assert "elsewhere" not in chart.body
 
 
-def test_model_size_of_a_single_study_is_on_the_axis(database: Store, studies: Make) -> None:
+def test_model_size_of_one_model_or_of_other_rows_is_not_drawn(
+    database: Store, studies: Make
+) -> None:
+    studies(database, "elsewhere", model={"name": "other", "parameters": 9}, data_hash="other rows")
     study = studies(database, model={"name": "small", "parameters": 134_515_008})
-    assert ">135M</text>" in charts(load_report_data(database, study))["results"][1].body
+    assert charts(load_report_data(database, study))["results"][1].is_empty
 
 
 def test_limit_before_any_plan_is_the_one_that_the_next_plan_is_judged_by(database: Store) -> None:

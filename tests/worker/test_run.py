@@ -142,6 +142,7 @@ def test_ctrl_c_records_the_trial_as_lost_and_the_next_run_repeats_it(
     rest, _ = process.communicate(timeout=60)
 
     assert process.returncode == 130, rest
+    assert "no trial is complete yet" in rest
     store = opened()
     study = store.study("tiny")
     assert study is not None

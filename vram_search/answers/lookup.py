@@ -32,7 +32,9 @@ def opened(database: str | None) -> Iterator[Store]:
 
 
 def find_study(store: Store, name: str | None) -> StudyRecord:
-    """Returns the named study, or the one with the latest activity.
+    """Returns the named study, or the search with the latest activity.
+
+    Imported runs count only if there is no search.
 
     Raises:
         InputError: it is not in the database, or the study file cannot be read.

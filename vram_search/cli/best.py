@@ -7,12 +7,17 @@ from typing import Any
 import click
 
 from vram_search.answers.best import BestAnswer
-from vram_search.answers.results import Results
 from vram_search.answers.study import StudyAnswer
 from vram_search.answers.trial import TrialAnswer
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 from vram_search.importing.words import provenance_lines
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.limits import Limits
@@ -21,7 +26,7 @@ from vram_search.report.words import (
     hyperparameter_words,
     known_cell,
     loss_cell,
-    peak_words,
+    needed_words,
     plan_words,
     wrapped,
 )
@@ -70,7 +75,7 @@ def command(
       vram-search best --study td-010 --limit 12GiB --time-limit 30m --json
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.best(study, card=card, limit=limit, time_limit=time_limit)
     if as_json:
         print_json(answer.as_dict())
@@ -78,10 +83,14 @@ def command(
         roles = (("best", answer.trial), ("sweet_spot", answer.sweet_spot.trial))
         print_csv(("role", *COLUMNS), ({"role": role, **trial_row(t)} for role, t in roles))
     else:
-        words = Limits(**answer.limits.as_dict()).words
-        lines = wrapped(words, "") if words else []
-        lines += best_lines(answer, answer.trial)
-        echo("\n".join([*lines, *sweet_spot_lines(answer)]))
+        echo("\n".join(answer_lines(answer)))
+
+
+def answer_lines(answer: BestAnswer) -> list[str]:
+    """The whole answer for a terminal."""
+    words = Limits(**answer.limits.as_dict()).words
+    lines = wrapped(words, "") if words else []
+    return [*lines, *best_lines(answer, answer.trial), *sweet_spot_lines(answer)]
 
 
 def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:
@@ -97,7 +106,7 @@ def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:
     lines += [
         *_hyperparameter_lines(hp),
         *_field("plan", plan_words(trial.plan)),
-        *_field("peak VRAM", peak_words(trial, study)),
+        *_field("VRAM needed", needed_words(trial, study)),
     ]
     if trial.bits_per_byte is not None:
         lines.append(f"  bits per byte  {trial.bits_per_byte:.4f}")
@@ -130,7 +139,7 @@ def sweet_spot_lines(answer: BestAnswer) -> list[str]:
     lines += wrapped(answer.sweet_spot.why)
     if not is_best:
         size, origin = required_bytes(trial)
-        needs = f"{format_bytes(size)} required ({origin})" if size else "VRAM unknown"
+        needs = f"{format_bytes(size)} needed ({origin})" if size else "VRAM unknown"
         figures = f"eval_loss {loss_cell(trial.eval_loss)}, {needs}"
         lines += wrapped(f"{figures}, {format_duration(run_seconds(trial))}")
         lines += wrapped(hyperparameter_words(trial.hyperparameters))

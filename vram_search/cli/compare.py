@@ -8,10 +8,15 @@ from typing import Any
 import click
 
 from vram_search.answers.compare import CompareAnswer, FigureAnswer, LossAnswer
-from vram_search.answers.results import Results
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 from vram_search.report.compare import Pair
 from vram_search.report.words import known_cell, wrapped
 from vram_search.units import MIB, format_bytes, format_duration
@@ -48,7 +53,7 @@ def command(
       vram-search compare best 7 --json
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.compare(first, second, study)
     if as_json:
         print_json(answer.as_dict())

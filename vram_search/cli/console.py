@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,6 @@ def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
 def echo_styled(text: str, *, nl: bool = True, err: bool = False) -> None:
     """Prints our own text with its colours and cursor movements; it holds no foreign text."""
     click.echo(text, nl=nl, err=err)
-
-
-def show_click_error(error: click.ClickException) -> None:
-    """Prints click's message about the command line, which repeats what was written there."""
-    text = io.StringIO()
-    error.show(text)
-    echo(text.getvalue(), nl=False, err=True)
 
 
 def make_console(**options: Any) -> Console:

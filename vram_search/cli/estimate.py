@@ -37,7 +37,11 @@ _MODEL_OPTIONS = {
 
 @click.command("estimate", short_help="Predicted peak VRAM of a configuration, without a GPU.")
 @click.argument("file", metavar="[STUDY.yaml|RECIPE.yaml]", required=False, type=Path)
-@click.option("--model", metavar="NAME|FOLDER", help="A hub name, a shipped shape, or a folder.")
+@click.option(
+    "--model",
+    metavar="NAME|FOLDER",
+    help="A hub name (Qwen/Qwen2.5-7B-Instruct), a shipped shape, or a folder.",
+)
 @click.option(
     "--lora-rank", type=_SIZE, metavar="N", default=8, show_default=True, help="Of the adapter."
 )
@@ -228,15 +232,21 @@ def _print_comparison(
 ) -> None:
     from vram_search.answers.estimate_comparison import compare_estimates
     from vram_search.answers.named import clean
+    from vram_search.cli.estimate_words import fit_words
     from vram_search.report.parts import PartDifference, difference_lines
 
-    answer = compare_estimates(files, _models_folder(models), _hardware(card), card)
+    answer = compare_estimates(files, _models_folder(models), card)
     if as_json:
         print_json(answer.as_dict())
         return
-    sides = ((answer.a, answer.a_moment), (answer.b, answer.b_moment))
-    for name, (file, moment) in zip("AB", sides, strict=True):
+    sides = (
+        (answer.a, answer.a_moment, answer.a_card, answer.a_spare_bytes),
+        (answer.b, answer.b_moment, answer.b_card, answer.b_spare_bytes),
+    )
+    for name, (file, moment, title, spare) in zip("AB", sides, strict=True):
         echo(clean(f"{name}: {file}, peak ({moment})"))
+        if title is not None and spare is not None:
+            echo(f"   {fit_words(title, spare)}")
     parts, totals = (
         [PartDifference(part.name, part.a_bytes, part.b_bytes) for part in rows]
         for rows in (answer.parts, answer.totals)

@@ -26,8 +26,17 @@ def verdict_line(plan: PlanAnswer) -> str:
         bound = "at least" if plan.spare_bytes >= 0 else "at most"
         needed = format_bytes(plan.required_bytes)
         return f"not known whether it fits {plan.card_title}: {bound} {needed} required"
-    word, what = ("fits", "to spare") if plan.fits else ("does not fit", "too much")
-    return f"{word} {plan.card_title}: {format_bytes(abs(plan.spare_bytes))} {what}"
+    return fit_words(plan.card_title, plan.spare_bytes)
+
+
+def fit_words(card_title: str, spare_bytes: int) -> str:
+    """Says whether it fits: "fits NVIDIA L4: 3.10 GiB to spare".
+
+    Args:
+        spare_bytes: bytes left of the budget; negative if it does not fit.
+    """
+    word, what = ("fits", "to spare") if spare_bytes >= 0 else ("does not fit", "too much")
+    return f"{word} {card_title}: {format_bytes(abs(spare_bytes))} {what}"
 
 
 def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:

@@ -8,7 +8,13 @@ import click
 
 from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    study_option,
+    tell_which,
+)
 from vram_search.tools import EXPORTED
 
 
@@ -56,6 +62,8 @@ def command(
     from vram_search.export.recorded import write_recorded
 
     with opened(database) as store:
+        if study is None:
+            tell_which(store)
         record = find_study(store, study)
         found = find_trial(store, record, trial)
     folder = output or Path("exports") / record.name

@@ -8,10 +8,15 @@ from typing import Any
 import click
 
 from vram_search.answers.importance import ImportanceAnswer, ImportanceItem
-from vram_search.answers.results import Results
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 
 COLUMNS = ("hyperparameter", "share", "group", "low", "high", "trials", "median_eval_loss")
 _BAR_WIDTH = 30
@@ -34,7 +39,7 @@ def command(study: str | None, database: str | None, as_json: bool, as_csv: bool
       vram-search importance --study td-010 --json
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.importance(study)
     if as_json:
         print_json(answer.as_dict())

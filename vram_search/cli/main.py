@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import importlib
 import sys
@@ -11,8 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from vram_search import __version__
-from vram_search.cli.console import echo, show_click_error
-from vram_search.errors import VramSearchError
+from vram_search.cli.console import echo
+from vram_search.errors import InputError, VramSearchError
 
 COMMANDS = {
     "run": "Search for the best configuration, overnight if need be.",
@@ -61,7 +62,8 @@ Exit codes, of every command:
 \b
 Environment:
   VRAM_SEARCH_DATABASE  the database, as --database names it
-  VRAM_SEARCH_HOME      folder of database, adapters, exports, logs and cache
+  VRAM_SEARCH_HOME      folder of the default database and of the cache;
+                        adapters, exports and logs are beside the database
 """
 
 
@@ -70,6 +72,15 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=2)
+            remedy = f"did you mean {' or '.join(near)}?" if near else "see `vram-search --help`"
+            raise InputError(f"no command {args[0]!r}", remedy)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -114,12 +125,10 @@ def main() -> None:
     except click.exceptions.Abort:
         code = INTERRUPTED
     except click.ClickException as error:
-        show_click_error(error)
+        _print_error(error.format_message(), _usage_remedy(error))
         code = error.exit_code
     except VramSearchError as error:
-        echo(f"error: {error.message}", err=True)
-        if error.remedy:
-            echo(f"remedy: {error.remedy}", err=True)
+        _print_error(error.message, error.remedy)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -132,6 +141,20 @@ def main() -> None:
         echo("remedy: check its permissions and its disk's free space", err=True)
         code = FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_error(message: str, remedy: str) -> None:
+    echo(f"error: {message}", err=True)
+    if remedy:
+        echo(f"remedy: {remedy}", err=True)
+
+
+def _usage_remedy(error: click.ClickException) -> str:
+    """The help of the command that was called, or the usage line if the call lacks something."""
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return ""
+    usage = " ".join(error.ctx.get_usage().split())
+    return f"{usage}; `{error.ctx.command_path} --help` explains it"
 
 
 def _replace_what_cannot_be_printed() -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vram_search.cli.console import echo
 from vram_search.shown_text import escaped_controls, without_secrets_in
+
+if TYPE_CHECKING:
+    from vram_search.answers.results import Results
+    from vram_search.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,8 +47,27 @@ def json_option(function: F) -> F:
 
 def study_option(function: F) -> F:
     return click.option(
-        "--study", metavar="NAME", help="Study name or file; default: the latest one."
+        "--study", metavar="NAME", help="Study name or file; default: the latest search."
     )(function)
+
+
+@contextmanager
+def results_of(study: str | None, database: str | None) -> Iterator[Results]:
+    """Opens the database; says which study is meant by default if there are several."""
+    from vram_search.answers.results import Results
+
+    with Results.open(database) as results:
+        if study is None:
+            tell_which(results.store)
+        yield results
+
+
+def tell_which(store: Store) -> None:
+    """Says which study is meant by default if the database holds several."""
+    count, latest = len(store.studies()), store.latest_study()
+    if count > 1 and latest is not None:
+        meant = f"study {latest.name}, the latest search of {count} studies"
+        echo(f"{meant}; --study NAME chooses another", err=True)
 
 
 def print_json(value: object) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import click
 
 from vram_search.answers.pareto import ParetoAnswer
-from vram_search.answers.results import Results
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 from vram_search.report.trial_row import COLUMNS
 from vram_search.report.words import WIDTH, hyperparameter_words
 from vram_search.units import format_bytes, format_duration
@@ -35,7 +40,7 @@ def command(
       vram-search pareto --csv > pareto.csv
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.pareto(study)
     if as_json:
         print_json(answer.as_dict())

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
-from vram_search.cli.console import echo, make_console
+from vram_search.cli.console import echo
 from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError
 from vram_search.spec.strategy_name import STRATEGY_NAMES
 
 if TYPE_CHECKING:
     from vram_search.answers.dry_run import DryRunAnswer
     from vram_search.spec import StudySpec
-    from vram_search.store import Store, StudyRecord, TrialRecord
     from vram_search.worker.prepare import Prepared
     from vram_search.worker.run import StopRule
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 @click.command("run", short_help="Search for the best configuration, overnight if need be.")
@@ -202,96 +203,47 @@ def _run(
     entry_id: int | None,
     beside: bool,
 ) -> None:
+    from vram_search.cli.ending import INTERRUPTED_BY_USER, print_ending, second_interrupt_quits
     from vram_search.cli.live import make_view
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
     from vram_search.worker.run import run_study
 
-    url = database_url(prepared.study.database)
-    # A supervisor such as systemd ends us with SIGTERM: the same tidy end as Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
-    view = make_view(prepared.study, stop, url, quiet=as_json)
-    try:
-        with view, search_errors(url):
-            why = run_study(
-                prepared,
-                stop,
-                view,
-                accept_changes=accept_changes,
-                entry_id=entry_id,
-                beside=beside,
-            )
-    except KeyboardInterrupt:
-        echo("\ninterrupted; finished trials are kept. The same command continues.", err=True)
-        sys.exit(130)
-    _show_result(prepared, url, why, as_json=as_json)
+    study = prepared.study
+    url = database_url(study.database)
+    view = make_view(study, stop, url, quiet=as_json)
+    why, code = INTERRUPTED_BY_USER, INTERRUPTED
+    with second_interrupt_quits():
+        try:
+            with view, search_errors(url):
+                why = run_study(
+                    prepared,
+                    stop,
+                    view,
+                    accept_changes=accept_changes,
+                    entry_id=entry_id,
+                    beside=beside,
+                )
+                code = 0
+        except KeyboardInterrupt:
+            echo("\ninterrupted; the summary follows, Ctrl-C again skips it", err=True)
+        if code == 0 or _is_recorded(url, study.study):
+            print_ending(url, study.study, why, as_json=as_json)
+    if code:
+        echo("finished trials are kept; the same command continues", err=True)
+        sys.exit(code)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _show_result(prepared: Prepared, url: str, why: str, *, as_json: bool) -> None:
-    """The table, the winner, its export and the report."""
-
-    from vram_search.answers.run import run_answer
-    from vram_search.cli.best import best_lines
-    from vram_search.report.tables import trial_table
+def _is_recorded(url: str, name: str) -> bool:
+    """False if the run was interrupted before it had recorded its study."""
+    from vram_search.errors import NothingStoredError
     from vram_search.store import open_store
-    from vram_search.store.location import study_folder
-
-    name = prepared.study.study
-    store = open_store(url, create=False)
-    try:
-        record = store.study(name)
-        assert record is not None, "run_study recorded it"
-        trials, top = store.trials(record.id), store.top_trials(record.id, limit=1)
-        folder = study_folder(url, name).exports
-        report = _write_report(store, record, folder / f"{name}-report.html")
-        answer = run_answer(
-            store, record, stopped=why, report=None if report is None else str(report)
-        )
-    finally:
-        store.close()
-    if as_json:
-        print_json(answer.as_dict())
-        return
-    console = make_console()
-    console.print()
-    console.print(trial_table(trials, record, f"study {name}: stopped, {why}"))
-    if top and answer.best is not None:
-        echo("\n" + "\n".join(best_lines(answer, answer.best)) + "\n")
-        _export(record, top[0], folder)
-    else:
-        echo("\nno trial is complete yet: nothing to export")
-    if report is not None:
-        echo(f"report, to open in a browser: {report}")
-
-
-def _export(record: StudyRecord, trial: TrialRecord, folder: Path) -> None:
-    from vram_search.export.recorded import write_recorded
 
     try:
-        paths = write_recorded(record, trial, folder, force=True)
-    except VramSearchError as error:
-        echo(f"not exported: {error.message}\nremedy: {error.remedy}", err=True)
-        return
-    echo(f"exported for LLaMA-Factory: {paths[0]}")
-
-
-def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
-    """Writes the report and returns its path; None where it failed, which is no search's end."""
-    from vram_search.report.page.html import render
-    from vram_search.report.page.report_data import load_report_data
-
-    try:
-        page = render(load_report_data(store, record), datetime.now(UTC))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page, encoding="utf-8")
-    except Exception as error:
-        echo(f"no report was written: {type(error).__name__}: {error}", err=True)
-        return None
-    return file
+        with contextlib.closing(open_store(url, create=False)) as store:
+            return store.study(name) is not None
+    except NothingStoredError:
+        return False
 
 
 def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:

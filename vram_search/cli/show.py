@@ -7,12 +7,17 @@ from typing import Any
 
 import click
 
-from vram_search.answers.results import Results
 from vram_search.answers.show import EvaluationAnswer, ShowAnswer, StepLossAnswer
 from vram_search.answers.trial import TrialAnswer
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 from vram_search.importing.words import provenance_lines
 from vram_search.report.figures import run_seconds
 from vram_search.report.trial_bytes import byte_lines, oom_lines
@@ -46,7 +51,7 @@ def command(
       vram-search show best --json
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.show(trial, study)
     if as_json:
         print_json(answer.as_dict())

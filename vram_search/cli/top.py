@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import click
 
-from vram_search.answers.results import Results
 from vram_search.cli.console import echo, make_console
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 from vram_search.report.trial_row import COLUMNS, trial_row
 
 
@@ -42,7 +47,7 @@ def command(
       vram-search top --all --csv > trials.csv
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.trials(study) if every else results.top(study, rows=rows)
     if as_json:
         print_json(answer.as_dict())
@@ -56,7 +61,8 @@ def command(
     said = ", ".join(f"{count} {outcome}" for outcome, count in answer.outcomes.items() if count)
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
-    make_console().print(trial_table(answer.trials, answer, title))
+    console = make_console()
+    console.print(trial_table(answer.trials, answer, title, console.width))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())
         echo(f"not ranked: {kinds} (`top --all` lists them)")

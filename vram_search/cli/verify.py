@@ -16,6 +16,7 @@ from vram_search.cli.options import (
     json_option,
     print_json,
     study_option,
+    tell_which,
 )
 from vram_search.report.words import wrapped
 from vram_search.store import StudyRecord, TrialRecord
@@ -87,6 +88,8 @@ def command(
     from vram_search.verify import Recorded, find_environment, question_of, verify
 
     with opened(database) as store:
+        if study is None:
+            tell_which(store)
         record = find_study(store, study)
         found = find_trial(store, record, trial)
         losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import click
 
-from vram_search.answers.results import Results
 from vram_search.answers.why import WhyAnswer
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
 from vram_search.report.words import wrapped
 
 
@@ -32,7 +37,7 @@ def command(
       vram-search why 7 --json
     """
     refuse_both(as_json, as_csv)
-    with Results.open(database) as results:
+    with results_of(study, database) as results:
         answer = results.why(trial, study)
     if as_json:
         print_json(answer.as_dict())

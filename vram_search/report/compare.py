@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vram_search.report.figures import run_seconds
+from vram_search.report.figures import both_required, run_seconds
 from vram_search.report.rungs import by_point, study_rungs
 from vram_search.report.sweet_spot import best_loss_sums, paired_standard_error
 from vram_search.spec.hyperparameters import DIMENSIONS, OPTIONAL
@@ -82,7 +82,7 @@ class Comparison:
         """Reasons for caution with the figures."""
         notes = []
         if len(_independent(self.hyperparameters)) > 1:
-            notes.append("several hyperparameters differ: what they did is told for all together")
+            notes.append("several settings differ, so their effects cannot be separated")
         if "training" in self.circumstances:
             notes.append("another kind of training: the losses do not compare")
         elif {"model", "data_hash"} & set(self.circumstances):
@@ -196,12 +196,8 @@ def _paired(
 
 
 def _required(first: TrialRecord, second: TrialRecord) -> Figure:
-    """Measured for both, or predicted for both."""
-    measured = (first.measured_required_bytes, second.measured_required_bytes)
-    if None not in measured:
-        return Figure("required_bytes", "bytes", "measured", *measured)
-    predicted = (first.predicted_required_bytes, second.predicted_required_bytes)
-    return Figure("required_bytes", "bytes", "predicted", *predicted)
+    ours, theirs, origin = both_required(first, second)
+    return Figure("required_bytes", "bytes", origin, ours, theirs)
 
 
 def _peaks(first: TrialRecord, second: TrialRecord) -> list[Figure]:

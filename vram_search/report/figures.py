@@ -18,6 +18,14 @@ def required_bytes(trial: TrialFields) -> tuple[int | None, Origin]:
     return trial.predicted_required_bytes, "predicted"
 
 
+def both_required(first: TrialFields, second: TrialFields) -> tuple[int | None, int | None, Origin]:
+    """Required bytes of two trials: measured for both, or predicted for both."""
+    measured = (first.measured_required_bytes, second.measured_required_bytes)
+    if None not in measured:
+        return *measured, "measured"
+    return first.predicted_required_bytes, second.predicted_required_bytes, "predicted"
+
+
 def needed_bytes(trial: TrialFields) -> float | None:
     """Required bytes; predicted ones with the margin that they were planned with."""
     size, origin = required_bytes(trial)

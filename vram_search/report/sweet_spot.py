@@ -10,11 +10,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vram_search.report.figures import comparable, required_bytes, run_seconds
+from vram_search.report.figures import both_required, comparable, required_bytes, run_seconds
 from vram_search.store import Evaluation, TrialRecord
 from vram_search.units import format_bytes
 
 LossSums = Sequence[float | None]
+NO_PRACTICAL_DIFFERENCE = 0.01
+"""Share of the VRAM; a smaller saving decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,10 @@ def _cost(contender: Contender) -> tuple[float, float, float]:
 
 
 def _what_it_saves(spot: SweetSpot) -> str:
-    chosen, best = required_bytes(spot.trial)[0], required_bytes(spot.best)[0]
+    chosen, best, origin = both_required(spot.trial, spot.best)
     if chosen is None or best is None or chosen >= best:
         return "takes the least VRAM and time"
-    return f"needs the least VRAM: {format_bytes(best - chosen)} less than the best"
+    if best - chosen < NO_PRACTICAL_DIFFERENCE * best:
+        return "needs the least VRAM, which is no practical difference to the best"
+    saved = format_bytes(best - chosen)
+    return f"needs the least VRAM: {saved} less than the best ({origin})"

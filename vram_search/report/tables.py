@@ -11,12 +11,12 @@ from rich.text import Text
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import peak, run_seconds
 from vram_search.report.trial_fields import StudyFields, TrialFields
-from vram_search.report.words import bytes_caption, kind_words, loss_cell
+from vram_search.report.words import WIDTH, bytes_caption, kind_words, loss_cell
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
     "complete": "green",
-    "pruned": "yellow",
+    "pruned": "dim",
     "oom": "red",
     "infeasible": "magenta",
     "diverged": "red",
@@ -25,13 +25,22 @@ OUTCOME_STYLES = {
 }
 
 
+_LEFT_OUT_IF_NARROW = ("optim", "cutoff_len")
+
+
 def trial_table(
-    trials: Sequence[TrialFields], study: StudyFields, title: str | None = None
+    trials: Sequence[TrialFields],
+    study: StudyFields,
+    title: str | None = None,
+    width: int = WIDTH,
 ) -> Table:
     """One row a trial; the caption says where the bytes come from.
 
     Imported runs have their name too, and their kind if one is no plain supervised LoRA training.
     Names are printed as they are, whatever brackets they hold.
+
+    Args:
+        width: columns of the terminal; below 80, settings that rarely decide are left out.
     """
     table = Table(
         title=Text(title) if title else None,
@@ -52,6 +61,8 @@ def trial_table(
     table.add_column("outcome", no_wrap=True)
     table.add_column("eval", justify="right", no_wrap=True)
     dimensions = shown_dimensions(trials)
+    if width < WIDTH:
+        dimensions = tuple(one for one in dimensions if one.name not in _LEFT_OUT_IF_NARROW)
     for dimension in dimensions:
         if dimension.kind == "categorical":
             table.add_column(dimension.short, overflow="fold")

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vram_search.report.figures import card_title, measured_on, peak
+from vram_search.report.figures import card_title, measured_on, peak, required_bytes
 from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.units import format_bytes
@@ -43,6 +43,20 @@ def peak_words(trial: TrialFields, study: StudyFields) -> str:
     if origin == "measured":
         return f"{format_bytes(size)} reserved, measured: {measured_on(trial)}"
     return f"{format_bytes(size)} required, predicted for {card_title(study)}"
+
+
+def needed_words(trial: TrialFields, study: StudyFields) -> str:
+    """The required bytes with their origin, and the measured peak beside them."""
+    size, origin = required_bytes(trial)
+    if size is None:
+        return peak_words(trial, study)
+    words = f"{format_bytes(size)}, {origin}"
+    if origin == "predicted":
+        words += f" for {card_title(study)}"
+    reserved = (trial.measured or {}).get("reserved_bytes")
+    if reserved is not None:
+        words += f"; measured peak {format_bytes(reserved)} reserved on {measured_on(trial)}"
+    return words
 
 
 def bytes_caption(trials: Sequence[TrialFields], study: StudyFields) -> str:

@@ -99,4 +99,6 @@ def compare_with_complete(stopped: StoppedTrial) -> Explanation:
             f"there: median {median:.4f}, lowest {min(others):.4f}"
         )
         figures |= {"compared_trials": len(others), "lower_trials": lower, "median": median}
+    else:
+        facts.append("no trial was complete by then, so there was none to compare it with")
     return facts, figures

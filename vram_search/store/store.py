@@ -60,8 +60,9 @@ class Store:
         return _first(self._studies(select(studies).where(studies.c.name == name)))
 
     def latest_study(self) -> StudyRecord | None:
-        """The study with the newest activity."""
-        return _first(self._studies(select(studies).order_by(*_NEWEST_FIRST).limit(1)))
+        """The search with the newest activity; imported runs only if there is no search."""
+        found = self.studies()
+        return next((study for study in found if not study.is_imported), _first(found))
 
     def create_study(
         self,

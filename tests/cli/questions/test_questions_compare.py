@@ -117,7 +117,7 @@ def test_unknown_standard_error_is_said(ask: Ask, search: Search) -> None:
     search.add(loss=1.2, hyperparameters={"lora_rank": 8, "optim": "lion_8bit"})
     words = ask("compare", 0, 1).words
     assert "losses per example are not recorded: no standard error" in words
-    assert "several hyperparameters differ" in words
+    assert "several settings differ" in words
 
 
 def test_long_values_stay_within_the_terminal(ask: Ask, search: Search) -> None:

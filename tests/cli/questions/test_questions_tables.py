@@ -32,7 +32,7 @@ def test_best_names_the_sweet_spot_and_why(ask: Ask) -> None:
     assert "best of study night: trial 0, eval_loss 1.0000 (step 54 of 54)" in words
     assert "sweet spot: trial 1" in words
     assert "of the 2 trials within one standard error, needs the least VRAM: 4.00 GiB" in words
-    assert "eval_loss 1.0050, 8.00 GiB required (predicted), 20 min 0 s" in words
+    assert "eval_loss 1.0050, 8.00 GiB needed (predicted), 20 min 0 s" in words
 
 
 @pytest.mark.usefixtures("four")

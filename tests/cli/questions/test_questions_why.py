@@ -68,9 +68,9 @@ def test_trial_that_gp_pruned_is_shown_beside_all_that_reached_its_rung(
     words = ask("why", 6).words
     assert "trial 6 was pruned: another configuration promised more for the time" in words
     assert "its eval_loss at 33% of the run was 1.5000" in words
-    place = "of 5 configurations that had reached this point, itself included, 2 had been lower"
-    assert place in words
-    assert "the best third goes on; it was not among them, and another configuration" in words
+    assert "at this point 2 of the 4 other configurations had been better" in words
+    assert "the best third (eval_loss up to 1.4000) always continues" in words
+    assert "it was not among the best third, and a new trial promised clearly more" in words
     assert "median" not in words
 
 
@@ -82,7 +82,7 @@ def test_pruned_trial_is_told_by_the_strategy_that_chose_then(ask: Ask, search: 
         rates = {"learning_rate": rate}
         search.add("pruned", evaluations=curve(1.9, 1.5), hyperparameters=rates)
     assert "the median of the complete trials is stopped" in ask("why", 1).words
-    assert "the best third goes on" in ask("why", 2).words
+    assert "it was not among the best third" in ask("why", 2).words
 
 
 def test_stopped_trial_that_began_again_is_not_called_lost(ask: Ask, search: Search) -> None:

@@ -138,6 +138,23 @@ def test_filter_is_reached_and_used_by_keyboard(page: Any) -> None:
     assert said == f"{len(texts)} of 60 trials"
 
 
+def test_filter_matches_whole_words_of_cells_and_conditions_on_columns(page: Any) -> None:
+    kept = f"{VISIBLE_ROWS}.map(r => r.textContent)"
+    targets = page.eval(
+        "JSON.parse(document.getElementById('data').textContent).trials"
+        ".map(t => t.hyperparameters.lora_target)"
+    )
+    ranks = page.eval(
+        "JSON.parse(document.getElementById('data').textContent).trials"
+        ".map(t => t.hyperparameters.lora_rank)"
+    )
+    page.press("/", *"qkvo")
+    assert len(page.eval(kept)) == targets.count("qkvo")
+    page.press(*" rank:>8")
+    pairs = list(zip(targets, ranks, strict=True))
+    assert len(page.eval(kept)) == sum(t == "qkvo" and rank > 8 for t, rank in pairs)
+
+
 def test_arrow_keys_walk_a_charts_marks_and_enter_goes_to_the_row(page: Any) -> None:
     page.eval("document.querySelector('#chart-vram svg').focus()")
     page.press("ArrowRight", "ArrowRight")

@@ -24,6 +24,7 @@ from vram_search.report.page.svg import (
     text,
 )
 from vram_search.store import OUTCOMES, TrialRecord
+from vram_search.store.records import UNKNOWN_DATA
 from vram_search.units import format_bytes
 
 OUTCOME_MARKS = {
@@ -35,7 +36,6 @@ OUTCOME_MARKS = {
     "lost": ("square", "f7"),
     "unknown": ("diamond", "f7"),
 }
-DATA_SHAPES = ("circle", "square", "triangle", "diamond", "down")
 FAR = 2.0
 """A limit above this multiple of the largest trial is named at the edge, not drawn to scale."""
 _TOO_FAR = 1.3
@@ -93,20 +93,21 @@ def vram_chart(data: ReportData) -> Chart:
 
 
 def model_size_chart(data: ReportData) -> Chart:
-    """Best eval_loss of every study against its model's parameters."""
+    """Best eval_loss against the model's parameters, of studies with the same rows.
+
+    Losses on other rows do not compare, and one model shows nothing: the chart is empty then.
+    """
     title = "eval_loss against model size"
-    known = [best for best in data.bests if best.parameters]
-    if not known:
-        return Chart("model-size", title, "", 0, "", "No study records its model's size.")
+    known = [best for best in data.bests if best.parameters and _has_same_rows(data, best)]
+    if len({best.model for best in known}) < 2:
+        return Chart("model-size", title, "", 0, "", "Fewer than two models have the same rows.")
     across, up = plot_area(300)
     sizes = [float(best.parameters or 1) for best in known]
     losses = [best.trial.eval_loss or 0.0 for best in known]
     plot = Plot(logarithmic(sizes, *across), linear(losses, *up, pad=0.12), 300)
     plot.axes("parameters of the base model", "best eval_loss")
-    hashes = list(dict.fromkeys(best.study.data_hash for best in known))
     taken: list[tuple[float, float, float]] = []
     for best in sorted(known, key=lambda b: b.trial.eval_loss or 0.0):
-        place = hashes.index(best.study.data_hash)
         own = best.study.id == data.study.id
         tip = (
             f"{best.name}: {best.model}, "
@@ -114,27 +115,25 @@ def model_size_chart(data: ReportData) -> Chart:
             f"eval_loss {best.trial.eval_loss:.4f}"
         )
         x, y = float(best.parameters or 1), best.trial.eval_loss or 0.0
-        shape = DATA_SHAPES[place % len(DATA_SHAPES)]
-        plot.mark(shape, x, y, f"f{place % 10}", tip, size=6 if own else 5)
+        plot.mark("circle", x, y, "f0" if own else "f7", tip, size=6 if own else 5)
         _name_beside(plot, x, y, best, own, taken)
-    legend = [
-        (
-            mark(DATA_SHAPES[place % len(DATA_SHAPES)], 10, 8, 5, f"f{place % 10}"),
-            f"data {data_hash[:8]}",
-        )
-        for place, data_hash in enumerate(hashes[:6])
-    ]
     return Chart(
         "model-size",
         title,
         f"{len(known)} trials.",
         300,
         plot.body,
-        "The best complete trial of each study in the database, of imported runs that of each "
-        "model. Losses compare where the data and the tokenizer are the same; bits per byte, in "
-        "the table of studies, compare between tokenizers.",
-        legend,
+        "The best complete trial of each study with the same rows, of imported runs that of each "
+        "model. Losses compare where the tokenizer is the same; bits per byte, in the table of "
+        "studies, compare between tokenizers.",
     )
+
+
+def _has_same_rows(data: ReportData, best: StudyBest) -> bool:
+    if best.study.id == data.study.id:
+        return True
+    own, other = data.study.data_hash, best.study.data_hash
+    return own == other and own != UNKNOWN_DATA
 
 
 def _draw_limit(plot: Plot, limit: int, near: bool) -> None:

@@ -31,15 +31,33 @@
     button.addEventListener("click", () => sortBy(button.parentElement));
   }
 
-  // Filtering: every word must be in the row.
+  // Filtering: every word must be a whole word of a cell, or a condition on a column. Notes are
+  // sentences: they are searched by note:word alone.
   const filter = document.getElementById("filter");
   const outcome = document.getElementById("outcome");
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  const names = Array.from(table.tHead.rows[0].cells, (cell) => cell.textContent.trim().toLowerCase());
+  const plain = names.map((name, column) => column).filter((column) => names[column] !== "note");
+  const matches = (row, column, wanted) => {
+    const compared = /^([<>])(-?[\d.e+-]+)$/.exec(wanted);
+    if (compared) {
+      const own = Number(row.cells[column].dataset.v || NaN);
+      return compared[1] === "<" ? own < Number(compared[2]) : own > Number(compared[2]);
+    }
+    const words = row.cells[column].textContent.trim().toLowerCase().split(/[\s,;:]+/);
+    if (wanted.endsWith("*")) return words.some((word) => word.startsWith(wanted.slice(0, -1)));
+    return words.includes(wanted);
+  };
+  const fitsWord = (row, word) => {
+    const [, name, wanted] = /^([^:]+):(.+)$/.exec(word) ?? [];
+    const column = names.indexOf(name);
+    if (column >= 0) return matches(row, column, wanted);
+    return plain.some((other) => matches(row, other, word));
+  };
   const applyFilter = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
-    rows.forEach((row, index) => {
-      const fits = words.every((word) => texts[index].includes(word));
+    rows.forEach((row) => {
+      const fits = words.every((word) => fitsWord(row, word));
       row.hidden = !fits || (outcome.value !== "" && row.dataset.outcome !== outcome.value);
       shown += row.hidden ? 0 : 1;
     });

@@ -78,15 +78,18 @@ class GpStrategy:
         losses = [loss, *others.values()]
         best_third = self.rules.kept_up_to(losses)
         lower = sum(other < loss for other in losses)
-        facts = [
-            f"its eval_loss at {stopped.rung:.0%} of the run was {loss:.4f}",
-            f"of {len(losses)} configurations that had reached this point, itself included, "
-            f"{lower} had been lower there; the best third ended at {best_third:.4f}",
-        ]
+        facts = [f"its eval_loss at {stopped.rung:.0%} of the run was {loss:.4f}"]
+        if others:
+            facts.append(
+                f"at this point {lower} of the {len(others)} other configurations had been "
+                f"better; the best third (eval_loss up to {best_third:.4f}) always continues"
+            )
+        else:
+            facts.append("no other configuration had reached this point to compare it with")
         if loss > best_third:
             facts.append(
-                "at a rung, the best third goes on; it was not among them, and another "
-                "configuration promised clearly more improvement for the time"
+                "it was not among the best third, and a new trial promised clearly more "
+                "improvement for the time"
             )
         figures: dict[str, Any] = {
             "rung": stopped.rung,
