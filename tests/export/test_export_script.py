@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vram_search.data import Example, Rows
+from vram_search.data.example import example_of
 from vram_search.export import write_export
+from vram_search.export.chat_rows import CHAT_ROWS, chat_rows_script
+from vram_search.export.dataset import message_files
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.resources import shipped
 from vram_search.store import StudyRecord, TrialRecord
@@ -43,13 +48,18 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     file = shipped("configs", "export", "train_trial.py")
     spec = importlib.util.spec_from_file_location("train_trial", file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    folder = tmp_path_factory.mktemp("export")
+    (folder / CHAT_ROWS).write_text(chat_rows_script())
+    sys.path.insert(0, str(folder))
+    yield module
+    sys.path.remove(str(folder))
+    sys.modules.pop("chat_rows", None)
 
 
 tokens = st.lists(st.integers(0, 9), max_size=12)
@@ -78,11 +88,58 @@ def test_rows_are_cut_and_padded_as_in_the_trial(
     assert all(batch[name].equal(expected[name]) for name in expected)
 
 
-def test_rows_are_encoded_as_in_the_trial(script: ModuleType, rows: Rows) -> None:
-    tokenizer = byte_tokenizer()
-    for row in rows.train:
-        turns = tuple((tuple(s), tuple(t)) for s, t in script.encode(row.turns, tokenizer))
-        assert turns == examples.encode(row, tokenizer).turns
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+CONVERSATIONS = [
+    example_of([("system", "Be kind.", {}), ("user", "One?", {}), ("assistant", "1", {})]),
+    example_of(
+        [
+            ("user", "One?", {}),
+            ("assistant", "1", {"reasoning_content": "Easy."}),
+            ("user", "Two?", {}),
+            ("assistant", "2", {"reasoning_content": "Easier."}),
+        ]
+    ),
+    example_of(
+        [
+            ("user", "1 + 1?", {}),
+            ("assistant", "", {"tool_calls": [CALL]}),
+            ("tool", "2", {"name": "add"}),
+            ("assistant", "It is 2.", {}),
+        ],
+        TOOLS,
+    ),
+]
+REWRITES_EARLIER_TURNS = (
+    "{{ strftime_now('%d %B %Y') }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [None, REWRITES_EARLIER_TURNS])
+def test_rows_are_encoded_as_in_the_trial(
+    script: ModuleType, rows: Rows, template: str | None
+) -> None:
+    tokenizer, date = byte_tokenizer(), "2024-05-01"
+    if template is not None:
+        tokenizer.chat_template = template
+    encode, encoder = script.encoder(tokenizer, date), examples.Encoder(tokenizer, date)
+    for row in (*rows.train, *CONVERSATIONS):
+        (line,) = json.loads(message_files(Rows((row,), (), "d"))["train.json"])
+        turns = tuple((tuple(s), tuple(t)) for s, t in encode(line))
+        assert turns == encoder.encode(row).turns
+
+
+def test_modules_of_the_script_define_no_name_twice() -> None:
+    names = [
+        node.name
+        for node in ast.parse(chat_rows_script()).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    assert len(names) == len(set(names))
+    assert "vram_search" not in chat_rows_script()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from vram_search.errors import InputError
-from vram_search.export.dataset import has_tools, message_files
+from vram_search.export.chat_rows import CHAT_ROWS, chat_rows_script
+from vram_search.export.dataset import message_files
 from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.launch import Launch
 from vram_search.export.script_schema import PeftConfig, UnslothConfig, check_script
@@ -95,12 +95,14 @@ def _lora(trial: ExportedTrial) -> dict[str, Any]:
 
 
 def _rows(trial: ExportedTrial) -> Groups:
+    date = trial.study.spec["dataset"].get("date")  # older records have none
     return {
         "rows, by the tokenizer's chat template": {
             "rows": {
                 "train": "train.json",
                 "eval": "eval.json",
                 "tokenizer": trial.tokenizer or trial.model,
+                **({"date": date} if date else {}),
                 "cutoff_len": trial.hp.cutoff_len,
                 "eval_cutoff_len": trial.eval_cutoff_len,
             }
@@ -155,13 +157,8 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _data_files(trial: ExportedTrial) -> dict[str, str]:
-    if any(map(has_tools, (*trial.rows.train, *trial.rows.eval))):
-        raise InputError(
-            f"{SCRIPT} knows no tools: rows with tool calls cannot be exported for it",
-            "export to axolotl, trl or llama-factory",
-        )
     script = shipped("configs", "export", SCRIPT).read_text(encoding="utf-8")
-    return {SCRIPT: script, **message_files(trial.rows)}
+    return {SCRIPT: script, CHAT_ROWS: chat_rows_script(), **message_files(trial.rows)}
 
 
 def _tool(

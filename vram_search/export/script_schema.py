@@ -30,6 +30,7 @@ class _Rows(Spec):
     train: Literal["train.json"]
     eval: Literal["eval.json"]
     tokenizer: Text
+    date: Text | None = None
     cutoff_len: CutoffLen
     eval_cutoff_len: CutoffLen
 
