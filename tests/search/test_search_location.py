@@ -56,29 +56,56 @@ def test_database_is_made_at_the_very_file_that_was_named(tmp_path: Path, name: 
     url = database_url(str(tmp_path / name))
     open_store(url, create=True).close()
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".db"] == [name]
-    assert study_folder(url, "demo").root == tmp_path
+    assert study_folder(url, "demo").root == tmp_path / f"{name}.files"
 
 
-def test_files_of_a_study_lie_beside_its_database(tmp_path: Path) -> None:
+def test_files_of_a_study_lie_in_the_folder_of_its_database(tmp_path: Path) -> None:
     folder = study_folder(database_url(str(tmp_path / "search.db")), "demo")
-    assert folder.adapters == tmp_path / "adapters" / "demo"
-    assert folder.exports == tmp_path / "exports" / "demo"
-    assert folder.log == tmp_path / "logs" / "demo.log"
-    assert folder.lock == tmp_path / "locks" / "demo.lock"
+    root = tmp_path / "search.db.files" / "demo"
+    assert folder.adapters == root / "adapters"
+    assert folder.exports == root / "exports"
+    assert folder.log == root / "training.log"
+    assert folder.lock == root / "run.lock"
 
 
-def test_two_studies_of_one_database_share_no_file(tmp_path: Path) -> None:
+def files_of(url: str, study: str) -> set[Path]:
+    folder = study_folder(url, study)
+    return {folder.adapters, folder.checkpoints, folder.exports, folder.log, folder.lock}
+
+
+def test_two_studies_share_no_file(tmp_path: Path) -> None:
+    """Neither two of one database, nor two of the same name in databases of one folder."""
+    urls = [database_url(str(tmp_path / name)) for name in ("a.db", "a.sqlite", "b.db")]
+    urls += ["postgresql://h/a", "postgresql://h:5433/a", "postgresql://i/a", "postgresql://h/b"]
+    every = [files_of(url, study) for url in urls for study in ("one", "other")]
+    assert len(set().union(*every)) == sum(map(len, every))
+
+
+def test_names_that_differ_by_case_have_folders_of_their_own(tmp_path: Path) -> None:
+    """Windows and macOS do not tell Demo from demo."""
     url = database_url(str(tmp_path / "search.db"))
-    one, other = study_folder(url, "one"), study_folder(url, "other")
-    assert {one.adapters, one.exports, one.log, one.lock}.isdisjoint(
-        {other.adapters, other.exports, other.log, other.lock}
-    )
+    names = ("demo", "Demo", "DEMO")
+    assert len({study_folder(url, name).path.name.lower() for name in names}) == 3
 
 
-def test_study_name_with_a_dot_keeps_it_in_its_files(tmp_path: Path) -> None:
-    folder = study_folder(database_url(str(tmp_path / "search.db")), "qwen2.5")
-    assert (folder.log.name, folder.lock.name) == ("qwen2.5.log", "qwen2.5.lock")
+@pytest.mark.parametrize("name", ["..", "../x", "/etc", "a/b", "a\\b", "con", "NUL.txt", "a.", ""])
+def test_name_in_a_foreign_database_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    url = database_url(str(tmp_path / "search.db"))
+    folder = study_folder(url, name)
+    assert folder.path.parent == tmp_path / "search.db.files"
+    assert "~" in folder.path.name
+    assert "/" not in folder.path.name
+
+
+def test_database_has_one_folder_whatever_link_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "search.db").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "other.db").symlink_to(tmp_path / "disk" / "search.db")
+    names = ("disk/search.db", "link/search.db", "other.db", "disk/../link/search.db")
+    folders = {study_folder(database_url(str(tmp_path / name)), "demo").lock for name in names}
+    assert folders == {tmp_path / "disk" / "search.db.files" / "demo" / "run.lock"}
 
 
 def test_files_of_a_study_on_a_server_lie_in_the_data_folder(home: Path) -> None:
-    assert study_folder(POSTGRES, "demo").adapters == home / "adapters" / "demo"
+    assert study_folder(POSTGRES, "demo").adapters.is_relative_to(home)

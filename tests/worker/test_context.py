@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -19,7 +21,7 @@ from vram_search.spec.card_memory import CardMemory
 from vram_search.store.location import StudyFolder
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget
-from vram_search.worker.context import RunContext, remove_half_saved
+from vram_search.worker.context import RunContext, remove_leftovers
 from vram_search.worker.queue_place import study_locked
 
 H200 = GpuDevice(0, "GPU-1", "NVIDIA H200", 140 * GIB, "580", "13.0", "9.0", False, False)
@@ -57,15 +59,17 @@ def test_bytes_are_predicted_once_for_points_that_differ_in_learning_rate_alone(
     assert planned.call_count == 1
 
 
-def test_adapters_that_were_being_saved_when_the_process_was_killed_are_removed(
-    tmp_path: Path,
-) -> None:
-    for name in ("trial-0001", "trial-0002.new", "trial-0002.old"):
+def test_adapters_that_no_trial_keeps_are_removed(tmp_path: Path) -> None:
+    names = ("trial-0001", "trial-0002", "trial-0002.new", "trial-0003.old", "mine", "trial-x")
+    for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text("{}")
-    remove_half_saved(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["trial-0001"]
-    remove_half_saved(tmp_path / "not there yet")
+    kept: Any = SimpleNamespace(adapter_path=str(tmp_path / "trial-0001"))
+    lost: Any = SimpleNamespace(adapter_path=None)
+    removed = remove_leftovers(tmp_path, [kept, lost])
+    assert [path.name for path in removed] == ["trial-0002", "trial-0002.new", "trial-0003.old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "trial-0001", "trial-x"]
+    assert remove_leftovers(tmp_path / "not there yet", []) == []
 
 
 def test_timeout_within_a_run_is_not_taken_for_a_locked_study(tmp_path: Path) -> None:

@@ -96,8 +96,9 @@ def command(
     recorded = Recorded(record, found, losses, evaluations)
     question_of(recorded)  # before anyone makes an environment of gigabytes for it
     environment = find_environment(python)
-    folder = output or study_folder(database_url(database), record.name).root / "verify" / (
-        f"{record.name}-trial-{found.number}"
+    folder = output or (
+        study_folder(database_url(database), record.name).verify
+        / f"{record.name}-trial-{found.number}"
     )
     verification = verify(
         recorded,

@@ -1,34 +1,72 @@
-"""Optuna's storage in our database."""
+"""Optuna's storage: in our database, or in memory if Optuna cannot use its tables there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+
+from vram_search.store.faults import is_of_the_machine, search_errors
 
 BUSY_SECONDS = 30
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
 
 
 @contextmanager
-def open_storage(url: str) -> Iterator[RDBStorage]:
+def open_storage(
+    url: str, study: str | None = None, note: Callable[[str], None] = lambda text: None
+) -> Iterator[BaseStorage]:
     """Optuna's tables in a database, created where they are missing.
+
+    Our record is what counts: if another version of Optuna wrote the tables, or they are damaged,
+    the search continues in memory with what the record knows (`Search.learn`).
 
     Args:
         url: SQLAlchemy URL.
+        study: its trials are read once, to see that they can be.
+        note: called with a sentence if the tables cannot be used.
+
+    Raises:
+        StoreError: the database is locked, full, read-only, or cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    storage = RDBStorage(url, engine_kwargs=engine_arguments(url))
+    with search_errors(url):
+        storage = _usable_storage(url, study)
+    if storage is None:
+        note(
+            "Optuna's tables in the database were written by another version of Optuna, or are "
+            "damaged; the search goes on with what the record knows, and leaves them as they are"
+        )
+        yield InMemoryStorage()
+        return
     try:
         yield storage
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _usable_storage(url: str, study: str | None) -> RDBStorage | None:
+    """Optuna's tables; None if Optuna refuses them or cannot read the study in them."""
+    storage = None
+    try:
+        storage = RDBStorage(url, engine_kwargs=engine_arguments(url))
+        for found in storage.get_all_studies():
+            if study is not None and found.study_name.partition("@")[0] == study:
+                storage.get_all_trials(found._study_id, deepcopy=False)
+    except Exception as error:
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+        if is_of_the_machine(error):
+            raise
+        return None
+    return storage
 
 
 def engine_arguments(url: str) -> dict[str, Any]:

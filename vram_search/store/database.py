@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import StaticPool
 
 from vram_search.errors import NothingStoredError, StoreError
-from vram_search.store.faults import URL_FORMS, describe, parse_url, store_errors
+from vram_search.store.faults import (
+    URL_FORMS,
+    CannotWriteError,
+    describe,
+    parse_url,
+    store_errors,
+)
+from vram_search.store.read_only import connect_without_writing, copied_to_memory
+from vram_search.store.same_file import SameFile
 from vram_search.units import MIB, format_bytes
 
 VERSION_TABLE = "vram_search_alembic_version"
@@ -29,6 +39,7 @@ MIN_FREE_BYTES = 64 * MIB
 _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # Execution option of a connection: the words after SQLite's BEGIN, or None for no transaction.
 _BEGIN = "vram_search_begin"
+_SAME_FILE: WeakKeyDictionary[Engine, SameFile] = WeakKeyDictionary()
 
 
 def sqlite_url(path: Path) -> str:
@@ -55,10 +66,54 @@ def open_database(url: str, *, create: bool, busy_seconds: float = BUSY_SECONDS)
     engine = _sqlite_engine(parsed, busy_seconds) if is_sqlite else _server_engine(parsed)
     try:
         _bring_up_to_date(engine, create, busy_seconds)
+    except CannotWriteError:
+        engine.dispose()
+        if create:
+            raise
+        return _open_without_writing(parsed)
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+def _open_without_writing(url: URL) -> Engine:
+    """Opens an SQLite file for reading on a full or a read-only disk.
+
+    Tables of an older version are brought up to date in a copy in memory.
+
+    Raises:
+        StoreError: the file cannot be read either.
+    """
+    file = Path(str(url.database))
+    engine = _engine_of(url, lambda: connect_without_writing(file))
+    try:
+        with store_errors(url):
+            with reading(engine) as connection:
+                revision = _revision(connection)
+            if revision is None:
+                raise _nothing_stored(url)
+            if revision != KNOWN_REVISIONS[-1]:
+                engine.dispose()
+                engine = _engine_of(url, lambda: copied_to_memory(file))
+                with engine.begin() as connection:
+                    _migrate(connection)
+                    connection.exec_driver_sql("PRAGMA query_only = ON")
+        return engine
+    except OSError as error:
+        engine.dispose()
+        raise StoreError(
+            f"database {file} cannot be read: {error.strerror or error}",
+            "free some space on its disk or in the folder for temporary files",
+        ) from error
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def _engine_of(url: URL, connect: Callable[[], Any]) -> Engine:
+    """An engine of one connection, for reading."""
+    return create_engine(url, creator=connect, poolclass=StaticPool)
 
 
 @contextmanager
@@ -72,6 +127,8 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def writing(engine: Engine) -> Iterator[Connection]:
     """Opens a transaction with the write lock from its start; any exception rolls it back."""
     with store_errors(engine.url), engine.connect() as connection:
+        if (same_file := _SAME_FILE.get(engine)) is not None:
+            same_file.check()
         connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})
         with connection.begin():
             yield connection
@@ -99,6 +156,11 @@ def _check_file(file: Path, create: bool) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():
             raise StoreError(f"database {file} is a folder", "name a file in it with --database")
+        if create and file.exists() and file.stat().st_nlink > 1:
+            raise StoreError(
+                f"database {file} has another name, too (a hard link): SQLite would damage it",
+                "delete the other name, or copy the file (`cp`, not `cp -l`) and use the copy",
+            )
         if not create and not file.exists():
             raise NothingStoredError(
                 f"no database at {file}",
@@ -120,9 +182,11 @@ def _check_file(file: Path, create: bool) -> None:
 
 def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     engine = create_engine(url, connect_args={"timeout": busy_seconds})
+    same_file = _SAME_FILE[engine] = SameFile(Path(str(url.database)))
 
     @event.listens_for(engine, "connect")
     def configure(dbapi_connection: Any, _record: Any) -> None:
+        same_file.check()
         # Python's driver would begin transactions late and DEFERRED; we say when, below.
         dbapi_connection.isolation_level = None
         dbapi_connection.execute("PRAGMA foreign_keys = ON")
@@ -155,10 +219,7 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
     if revision == head and not create:
         return
     if revision is None and not create:
-        raise NothingStoredError(
-            f"database {describe(engine.url)} holds no study of vram-search yet",
-            "run `vram-search run STUDY.yaml` first, or name one with --database",
-        )
+        raise _nothing_stored(engine.url)
     if engine.dialect.name == "sqlite":
         with store_errors(engine.url):
             _use_write_ahead_log(engine, busy_seconds)
@@ -168,6 +229,13 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
         # Changes nothing, yet fails where nothing may be written (BEGIN IMMEDIATE alone does not):
         # better now than after the first trial has trained.
         connection.execute(text(f"DELETE FROM {VERSION_TABLE} WHERE 1 = 0"))
+
+
+def _nothing_stored(url: URL) -> NothingStoredError:
+    return NothingStoredError(
+        f"database {describe(url)} holds no study of vram-search yet",
+        "run `vram-search run STUDY.yaml` first, or name one with --database",
+    )
 
 
 def _revision(connection: Connection) -> str | None:

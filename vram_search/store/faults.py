@@ -78,6 +78,14 @@ _SQLITE_FAULTS = (
     ),
 )
 
+_OF_TABLES = ("no such table", "no such column", "has no column", "does not exist")
+"""What SQLite and PostgreSQL say if a table is not as a statement expects it."""
+_OF_WRITING = {"readonly database", "disk is full", "unable to open", "disk I/O error"}
+
+
+class CannotWriteError(StoreError):
+    """The file, its folder or its disk takes nothing new; perhaps it can still be read."""
+
 
 def parse_url(url: URL | str) -> URL:
     """The parts of a database URL.
@@ -164,6 +172,16 @@ def search_errors(url: URL | str) -> Iterator[None]:
         raise _explained(url, fault) from error
 
 
+def is_of_the_machine(error: BaseException) -> bool:
+    """Returns True if disk, file, network or another process's lock caused an error of Optuna's or
+    of the database; False if what is stored caused it."""
+    fault = error if isinstance(error, DatabaseError) else error.__cause__
+    if not isinstance(fault, DatabaseError) or type(fault) is not OperationalError:
+        return False
+    said = str(fault.orig)
+    return not any(text in said for text in _OF_TABLES)
+
+
 def _is_of_the_world(error: DatabaseError) -> bool:
     # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
     return type(error) in (DatabaseError, OperationalError)
@@ -173,5 +191,6 @@ def _explained(url: URL | str, error: DatabaseError) -> StoreError:
     said = _without_secrets_of(url, str(error.orig))
     for fragment, meaning, remedy in _SQLITE_FAULTS:
         if fragment in said:
-            return StoreError(f"database {describe(url)} {meaning}", remedy)
+            kind = CannotWriteError if fragment in _OF_WRITING else StoreError
+            return kind(f"database {describe(url)} {meaning}", remedy)
     return StoreError(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")

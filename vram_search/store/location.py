@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from sqlalchemy import URL
 
 from vram_search.resources import data_folder
 from vram_search.store.database import sqlite_url
 from vram_search.store.faults import parse_url
 
 DATABASE_VARIABLE = "VRAM_SEARCH_DATABASE"
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._-]|^\.")
+# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
 
 def database_url(chosen: str | None) -> str:
@@ -24,26 +31,43 @@ def database_url(chosen: str | None) -> str:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Folders of one study next to its database (in the data folder for a database server)."""
+    """Folders of one study in the folder of its database.
+
+    Args:
+        root: the database's folder (`files_folder`).
+        study: the study's name.
+    """
 
     root: Path
     study: str
 
     @property
+    def path(self) -> Path:
+        return self.root / folder_name(self.study)
+
+    @property
     def adapters(self) -> Path:
-        return self.root / "adapters" / self.study
+        return self.path / "adapters"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     @property
     def exports(self) -> Path:
-        return self.root / "exports" / self.study
+        return self.path / "exports"
+
+    @property
+    def verify(self) -> Path:
+        return self.path / "verify"
 
     @property
     def log(self) -> Path:
-        return self.root / "logs" / f"{self.study}.log"
+        return self.path / "training.log"
 
     @property
     def lock(self) -> Path:
-        return self.root / "locks" / f"{self.study}.lock"
+        return self.path / "run.lock"
 
 
 def study_folder(url: str, study: str) -> StudyFolder:
@@ -52,18 +76,39 @@ def study_folder(url: str, study: str) -> StudyFolder:
     Raises:
         StoreError: it is no URL.
     """
-    return StudyFolder(database_folder(url), study)
+    return StudyFolder(files_folder(url), study)
 
 
-def database_folder(url: str) -> Path:
-    """The folder beside the database file; the data folder for a database server.
+def files_folder(url: URL | str) -> Path:
+    """The folder of everything that belongs to a database and is not in it.
+
+    `search.db` has `search.db.files` beside it, whatever links lead to it: both are moved and
+    copied as a pair. A database server has a folder in the data folder, by host, port and name.
 
     Raises:
         StoreError: it is no URL.
     """
     parsed = parse_url(url)
-    is_file = parsed.get_backend_name() == "sqlite"
-    return Path(str(parsed.database)).parent if is_file else data_folder()
+    if parsed.get_backend_name() == "sqlite":
+        file = Path(str(parsed.database)).resolve()
+        return file.with_name(f"{file.name}.files")
+    host = str(parsed.host or parsed.query.get("host") or "localhost")
+    name = f"{parsed.database or ''}@{host}:{parsed.port or 5432}"
+    return data_folder() / f"{folder_name(name)}.files"
+
+
+def folder_name(name: str) -> str:
+    """A folder's name for a study, the same for no other on any file system.
+
+    Names with capitals, which some file systems do not tell from small letters, and names that a
+    folder must not have (`con`, `..`, `a/b` of a foreign database) get a suffix from their hash.
+    """
+    plain = _UNUSUAL.sub("_", name)
+    is_safe = bool(name) and plain == name == name.lower() and not name.endswith(".")
+    if is_safe and not _RESERVED.fullmatch(name.partition(".")[0]):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{plain[:100].rstrip('.')}~{digest[:8]}"
 
 
 def service_lock(url: str) -> Path:
@@ -72,6 +117,4 @@ def service_lock(url: str) -> Path:
     Raises:
         StoreError: it is no URL.
     """
-    parsed = parse_url(url)
-    name = Path(str(parsed.database)).name if parsed.get_backend_name() == "sqlite" else "server"
-    return database_folder(url) / "locks" / f"service {name}.lock"
+    return files_folder(url) / "service.lock"

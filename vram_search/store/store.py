@@ -12,8 +12,9 @@ or damaged; those that change a row raise RuntimeError when it is missing or fin
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
@@ -23,6 +24,8 @@ from vram_search.errors import StoreError
 from vram_search.store.database import reading, writing
 from vram_search.store.events import append_event
 from vram_search.store.imports import Imported, import_trials
+from vram_search.store.kept_files import actual_path, delete_kept, recorded_path
+from vram_search.store.location import files_folder
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
@@ -44,6 +47,11 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+
+    @property
+    def files(self) -> Path:
+        """The folder of the files that belong to the database."""
+        return files_folder(self.engine.url)
 
     def close(self) -> None:
         """Closes the connections; SQLite then folds its write-ahead log into the file."""
@@ -187,13 +195,14 @@ class Store:
             RuntimeError: the trial is finished already.
             sqlalchemy.exc.IntegrityError: an unknown outcome, or two losses of one step.
         """
+        kept = recorded_path(self.files, result.adapter_path)
         losses = [{"trial_id": trial_id, **asdict(loss)} for loss in result.step_losses]
         evaluated = [{"trial_id": trial_id, **asdict(item)} for item in result.evaluations]
         with writing(self.engine) as connection:
             study_id, number = _change_running(
                 connection,
                 trial_id,
-                **result.columns(),
+                **replace(result, adapter_path=kept).columns(),
                 finished_at=datetime.now(UTC),
             )
             connection.execute(delete(progress).where(progress.c.trial_id == trial_id))
@@ -225,8 +234,15 @@ class Store:
 
     # Trials as recorded
 
+    def delete_adapter(self, trial: TrialRecord) -> None:
+        """Deletes a trial's adapter and records it. A folder that does not belong to this database
+        is left alone; the record forgets it."""
+        if trial.adapter_path is not None:
+            delete_kept(self.files, trial.adapter_path)
+        self.forget_adapter(trial.id)
+
     def forget_adapter(self, trial_id: int) -> None:
-        """Records that a trial's adapter was deleted."""
+        """Records that a trial's adapter is no longer kept."""
         change = update(trials).where(trials.c.id == trial_id).values(adapter_path=None)
         with writing(self.engine) as connection:
             connection.execute(change)
@@ -309,7 +325,11 @@ class Store:
 
     def _trials(self, query: Select[Any]) -> list[TrialRecord]:
         with reading(self.engine) as connection:
-            return [TrialRecord(**row._mapping) for row in connection.execute(query)]
+            found = [TrialRecord(**row._mapping) for row in connection.execute(query)]
+        return [
+            replace(trial, adapter_path=actual_path(self.files, trial.adapter_path))
+            for trial in found
+        ]
 
 
 def _first(items: list[_T]) -> _T | None:

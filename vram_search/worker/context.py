@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from vram_search.worker.budget import Budget
 from vram_search.worker.listener import RunListener
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.resident import ResidentTrainer
+
+_ADAPTER = re.compile(r"trial-\d{4,}(\.new|\.old)?")
 
 
 @dataclass
@@ -109,7 +112,7 @@ def make_context(
         InputError: no memory of the card is left to train with.
     """
     study = prepared.study
-    remove_half_saved(folder.adapters)
+    remove_leftovers(folder.adapters, store.trials(record.id))
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
     budget = Budget.at_start(limit, reader, listener.note)
@@ -146,11 +149,23 @@ def make_context(
     )
 
 
-def remove_half_saved(adapters: Path) -> None:
-    """Removes the unfinished files of `train.run.save_adapter` after a training was killed."""
-    for pattern in ("*.new", "*.old"):
-        for leftover in adapters.glob(pattern):
-            shutil.rmtree(leftover, ignore_errors=True)
+def remove_leftovers(adapters: Path, trials: Sequence[TrialRecord]) -> list[Path]:
+    """Removes what killed trainings left: adapters that no trial keeps, and half-saved ones
+    (`train.run.save_adapter`). The caller holds the study's lock.
+
+    Returns the folders that it removed.
+    """
+    leftovers = leftover_adapters(adapters, trials)
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+    return leftovers
+
+
+def leftover_adapters(adapters: Path, trials: Sequence[TrialRecord]) -> list[Path]:
+    """Folders of adapters that no trial keeps; other people's files are not among them."""
+    kept = {Path(trial.adapter_path) for trial in trials if trial.adapter_path is not None}
+    found = adapters.iterdir() if adapters.is_dir() else ()
+    return sorted(path for path in found if _ADAPTER.fullmatch(path.name) and path not in kept)
 
 
 def decided_pins(prepared: Prepared, trials: Sequence[TrialRecord], *, has_gpu: bool) -> PlanPins:

@@ -117,7 +117,7 @@ def _run_in_place(
         source_tasks=source_tasks(store, prepared),
         hidden_size=prepared.shape.hidden_size,
     )
-    with open_storage(url) as storage:
+    with open_storage(url, study.study, listener.note) as storage:
         strategy = STRATEGIES[study.strategy]
         search = Search(storage, study.study, record.revision, problem, strategy, study.seed)
         reconcile(store, record, search, listener.note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 
 from vram_search.errors import VramSearchError
@@ -89,5 +88,4 @@ class TrialRunner:
         store = self.context.store
         for trial in store.top_trials(self.context.record.id)[ADAPTERS_KEPT:]:
             if trial.adapter_path is not None:
-                shutil.rmtree(trial.adapter_path, ignore_errors=True)
-                store.forget_adapter(trial.id)
+                store.delete_adapter(trial)

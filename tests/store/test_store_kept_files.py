@@ -1,0 +1,120 @@
+"""Adapters belong to their database: they move with it, and no other folder is ever deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from vram_search.store import Store, TrialResult, open_store, sqlite_url
+from vram_search.store.database import reading, writing
+from vram_search.store.location import study_folder
+from vram_search.store.tables import trials
+
+NewTrial = Callable[[Store], int]
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Store]:
+    with closing(open_store(sqlite_url(file), create=True)) as store:
+        yield store
+
+
+def finish(store: Store, adapter_path: str) -> None:
+    study = store.create_study("demo", {}, "d1", {}, {})
+    trial_id = store.start_trial(study.id, 0, {}, seed=1, data_hash="d1")
+    result = TrialResult("complete", eval_loss=1.0, adapter_path=adapter_path)
+    store.finish_trial(trial_id, result)
+
+
+def adapter_of(store: Store) -> str | None:
+    return store.trials(1)[0].adapter_path
+
+
+def write_path(store: Store, path: str) -> None:
+    """As a stranger's database holds it."""
+    with writing(store.engine) as connection:
+        connection.execute(update(trials).values(adapter_path=path))
+
+
+def make_adapter(database: Path) -> Path:
+    folder = study_folder(sqlite_url(database), "demo").adapters / "trial-0000"
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(b"w")
+    return folder
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    file = tmp_path / "search.db"
+    with opened(file) as store:
+        finish(store, str(make_adapter(file)))
+    return file
+
+
+def test_recorded_path_is_relative(database: Path) -> None:
+    with opened(database) as store, reading(store.engine) as connection:
+        recorded = connection.scalar(select(trials.c.adapter_path))
+    assert recorded == "demo/adapters/trial-0000"
+
+
+def test_moved_pair_keeps_its_adapter(database: Path, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for part in list(tmp_path.glob("search.db*")):
+        shutil.move(part, place)
+    with opened(place / "search.db") as store:
+        path = adapter_of(store)
+    assert path is not None
+    assert Path(path, "adapter_model.safetensors").is_file()
+    assert Path(path).is_relative_to(place)
+
+
+def test_copy_deletes_its_own_adapter_alone(database: Path, tmp_path: Path) -> None:
+    shutil.copy(database, tmp_path / "copy.db")
+    shutil.copytree(tmp_path / "search.db.files", tmp_path / "copy.db.files")
+    with opened(tmp_path / "copy.db") as store:
+        store.delete_adapter(store.trials(1)[0])
+        assert adapter_of(store) is None
+    assert not (tmp_path / "copy.db.files/demo/adapters/trial-0000").exists()
+    with opened(database) as store:
+        path = adapter_of(store)
+    assert path is not None
+    assert Path(path).is_dir()
+
+
+@pytest.mark.parametrize(
+    "recorded", ["{tmp}/precious", "../precious", "demo/../../precious", ".", ""]
+)
+def test_path_out_of_the_record_never_deletes_a_foreign_folder(
+    database: Path, tmp_path: Path, recorded: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    with opened(database) as store:
+        write_path(store, recorded.format(tmp=tmp_path))
+        store.delete_adapter(store.trials(1)[0])
+        assert adapter_of(store) is None
+    assert precious.is_dir()
+    assert (tmp_path / "search.db.files").is_dir()
+
+
+def test_link_inside_the_folder_is_not_followed(database: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious" / "trial-0000"
+    precious.mkdir(parents=True)
+    adapters = tmp_path / "search.db.files/demo/adapters"
+    shutil.rmtree(adapters)
+    adapters.symlink_to(precious.parent)
+    with opened(database) as store:
+        store.delete_adapter(store.trials(1)[0])
+    assert precious.is_dir()
+
+
+def test_absolute_path_of_an_older_version_is_read_as_it_is(database: Path, tmp_path: Path) -> None:
+    with opened(database) as store:
+        write_path(store, str(tmp_path / "adapters" / "demo" / "trial-0000"))
+        assert adapter_of(store) == str(tmp_path / "adapters" / "demo" / "trial-0000")
