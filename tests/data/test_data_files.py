@@ -200,7 +200,52 @@ def test_entries_of_axolotl_are_read(tmp_path: Path, load: Load, plain: Rows) ->
     assert text.train[0].is_text
     with pytest.raises(InputError, match="preference training"):
         load([{"path": "plain.jsonl", "type": "chatml.intel"}])
-    with pytest.raises(InputError, match="type 'input_output' is not read"):
-        load([{"path": "plain.jsonl", "type": "input_output"}])
+    with pytest.raises(InputError, match="type 'own_type' is not read"):
+        load([{"path": "plain.jsonl", "type": "own_type"}])
     with pytest.raises(FaultyFileError, match="feild_messages"):
         load([{"path": "plain.jsonl", "feild_messages": "x"}])
+
+
+def test_formats_of_an_axolotl_entry_write_the_text(tmp_path: Path, load: Load) -> None:
+    rows = [
+        {"ask": "1+1?", "more": "fast", "say": "2", "sys": "Count."},
+        {"ask": "2+2?", "more": "", "say": "4"},
+    ]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    kind = {
+        "system_prompt": "Be kind.",
+        "system_format": "<<{system}>>",
+        "field_system": "sys",
+        "field_instruction": "ask",
+        "field_input": "more",
+        "field_output": "say",
+        "format": "Q {instruction} ({input}) A ",
+        "no_input_format": "Q {instruction} A ",
+    }
+    read = load([{"path": "own.jsonl", "type": kind}], val_size=1)
+    assert {example.messages for example in (*read.train, *read.eval)} == {
+        (("text_read", "<<Count.>>Q 1+1? (fast) A "), ("text", "2")),
+        (("text_read", "<<Be kind.>>Q 2+2? A "), ("text", "4")),
+    }
+
+
+def test_segments_of_input_output_keep_their_labels(tmp_path: Path, load: Load) -> None:
+    segments = [
+        {"label": False, "text": "<s>ask"},
+        {"label": True, "text": "say</s>"},
+        {"label": False, "text": "again"},
+        {"label": True, "text": "yes"},
+    ]
+    rows = [{"segments": segments}, {"segments": segments[:2]}, {"segments": segments[:1]}]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    entry = {"path": "own.jsonl", "type": "input_output"}
+    read = load([entry], val_size=1, on_bad_row="skip")
+    assert (read.bad, read.empty) == (1, 1)
+    both = {example.messages for example in (*read.train, *read.eval)}
+    whole = (
+        ("segment_read", "<s>ask"),
+        ("segment", "say</s>"),
+        ("segment_read", "again"),
+        ("segment", "yes"),
+    )
+    assert both == {whole, whole[:2]}

@@ -87,3 +87,17 @@ def test_batch_is_padded_on_the_right_without_attention_or_loss() -> None:
         "labels": [[IGNORED, 8, 9], [5, IGNORED, IGNORED]],
     }
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_only_the_learnt_pieces_of_a_text_have_a_loss() -> None:
+    tokenizer = byte_tokenizer()
+    end = tokenizer.eos_token_id
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text)["input_ids"])
+
+    own = Example((("text_read", "Q: "), ("text", "yes")))
+    assert encode(own, tokenizer).turns == ((ids("Q: "), (*ids("yes"), end)),)
+    pieces = (("segment_read", "a"), ("segment", "b"), ("segment_read", "c"), ("segment", "d"))
+    turns = encode(Example(pieces), tokenizer).turns
+    assert turns == ((ids("a"), ids("b")), (ids("c"), ids("d")))

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vram_search.answers.base import AnswerPart
 from vram_search.data import Example, Rows, load_rows
+from vram_search.data.example import LEARNT_ROLES
 from vram_search.data.rows_report import Piece, RowsCounted, RowsQuestion
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.worker.count_rows import count_rows
@@ -45,6 +46,7 @@ class DataAnswer(AnswerPart):
     train_rows: int
     eval_rows: int
     bad_rows: int = Field(description="Rows that cannot be used, which are left out here.")
+    empty_answers: int = Field(description="Of the bad rows, those whose answer is empty.")
     data_hash: str
     roles: dict[str, int] = Field(description="Turns by role.")
     duplicates: int = Field(description="Training rows that repeat an earlier one.")
@@ -87,6 +89,7 @@ def data_answer(
         train_rows=len(rows.train),
         eval_rows=len(rows.eval),
         bad_rows=rows.bad,
+        empty_answers=rows.empty,
         data_hash=rows.data_hash,
         roles=_roles(rows),
         duplicates=len(rows.train) - len({example.hashed() for example in rows.train}),
@@ -123,7 +126,7 @@ def _shown(rows: Rows, counted: RowsCounted | None, count: int) -> list[list[Pie
         return [list(row) for row in counted.shown]
     return [
         [
-            Piece(text=f"{role}: {content}\n", is_learnt=role in ("assistant", "text"))
+            Piece(text=f"{role}: {content}\n", is_learnt=role in LEARNT_ROLES)
             for role, content in example.messages
         ]
         for example in rows.train[:count]

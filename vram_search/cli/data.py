@@ -15,7 +15,7 @@ from vram_search.errors import InputError
 
 if TYPE_CHECKING:
     from vram_search.answers.data import DataAnswer
-    from vram_search.spec import StudySpec
+    from vram_search.answers.named_rows import NamedRows
     from vram_search.spec.dataset import DatasetSpec
 
 _BAR_WIDTH = 40
@@ -45,27 +45,31 @@ def command(
 ) -> None:
     """Reads rows as a search would, and shows what it would train.
 
-    FILE is a data file, a folder, a hub name, or a study file, whose model then counts. The text
-    between >>> and <<< is what is learnt.
+      FILE is a data file (or several), a folder, a hub name, or a YAML: a study, or a training file
+      of LLaMA-Factory, Axolotl or TRL, whose model then counts. The text between >>> and <<< is
+      what is learnt.
 
-    \b
-    Examples:
-      vram-search data rows.jsonl
-      vram-search data rows.csv --model Qwen/Qwen3-4B
-      vram-search data my-study.yaml --json
+      \b
+      Examples:
+        vram-search data rows.jsonl
+        vram-search data rows.csv --model Qwen/Qwen3-4B
+        vram-search data qwen3_lora_sft.yaml
+    vram-search data my-study.yaml --json
     """
     from vram_search.answers.data import data_answer
 
-    study = _study(files)
-    if study is not None:
-        dataset, seed, cutoffs = study.dataset, study.seed, study.search_space.cutoff_len
-        tokenizer = model or study.model.tokenizer or study.model.model_name_or_path
-    else:
-        dataset, seed, cutoffs = _dataset(files, evaluation, template, dataset_dir), _SEED, ()
+    named = _named_by(files)
+    if named is None:
+        dataset, seed = _dataset(files, evaluation, template, dataset_dir), _SEED
         tokenizer = model
+    else:
+        dataset, seed = named.dataset, named.seed
+        tokenizer = model or named.tokenizer
     if tokenizer is not None and Path(tokenizer).expanduser().is_dir():
         tokenizer = str(Path(tokenizer).expanduser().resolve())
+    cutoffs = named.cutoff_lens if named else ()
     answer = data_answer(dataset, seed, tokenizer, cutoffs, shown, _show_progress)
+    answer.notes[:0] = named.notes if named else ()
     if sys.stderr.isatty():
         echo_styled("\r" + " " * _BAR_WIDTH + "\r", nl=False, err=True)
     if as_json:
@@ -79,13 +83,13 @@ def _show_progress(rows: int) -> None:
         echo_styled(f"\r{rows:,} rows are counted", nl=False, err=True)
 
 
-def _study(files: tuple[str, ...]) -> StudySpec | None:
+def _named_by(files: tuple[str, ...]) -> NamedRows | None:
+    """The rows that a YAML names; None for data files."""
     if len(files) != 1 or not files[0].endswith((".yaml", ".yml")):
         return None
-    from vram_search.gpu.this_card import card_here
-    from vram_search.spec import load_study
+    from vram_search.answers.named_rows import load_named_rows
 
-    return load_study(Path(files[0]), card_here=card_here)
+    return load_named_rows(Path(files[0]))
 
 
 def _dataset(
@@ -119,6 +123,8 @@ def _lines(answer: DataAnswer) -> Iterator[str]:
 
     yield from wrapped(f"data {answer.name}, hash {answer.data_hash}", "")
     bad = f"; {answer.bad_rows} cannot be used" if answer.bad_rows else ""
+    if answer.empty_answers:
+        bad += f", of which {answer.empty_answers} have an empty answer"
     yield from field(
         "rows", f"{answer.train_rows:,} training, {answer.eval_rows:,} evaluation{bad}"
     )

@@ -10,6 +10,7 @@ from vram_search.data.conversation import MessageNames
 from vram_search.data.findings import NOT_PREFERENCES
 from vram_search.data.forms import RowReader
 from vram_search.data.source import Source
+from vram_search.data.text_rows import Wording
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.spec.base import Count, Spec
 from vram_search.spec.dataset import Columns, Form
@@ -28,6 +29,7 @@ _TYPES: dict[str, tuple[Form, dict[str, str]]] = {
     "chat_template": ("messages", {}),
     "completion": ("text", {}),
     "pretrain": ("text", {}),
+    "input_output": ("text", {}),
 }
 """`type` up to its first `.` or `:` -> form and columns."""
 _PREFERENCES = ("chatml", "llama3", "zephyr", "passthrough", "argilla", "intel", "ultra", "icr")
@@ -114,19 +116,50 @@ def axolotl_source(given: dict[str, Any], split: str) -> Source:
         ]
         raise FaultyFileError(f"the data set {given.get('path')}", faults) from None
     form, columns = _form(entry)
-    notes = [f"{key} is not followed" for key in _NOT_FOLLOWED if getattr(entry, key)]
+    wording = _wording(entry)
+    notes = _prompt_notes(entry, wording)
+    notes += [f"{key} is not followed" for key in _NOT_FOLLOWED if getattr(entry, key)]
     if entry.roles_to_train and set(entry.roles_to_train) - {"assistant", "gpt", "model"}:
         notes.append("roles_to_train: the loss is on the assistant's turns alone")
     files = entry.data_files
     return Source(
         entry.path,
-        RowReader(form, columns, _message_names(entry)),
+        RowReader(
+            form,
+            columns,
+            _message_names(entry),
+            has_segments=entry.type == "input_output",
+            wording=wording,
+        ),
         split=entry.split or split,
         subset=entry.name,
         data_files=list(files) if isinstance(files, tuple) else files,
         limit=entry.max_samples,
         notes=tuple(notes),
     )
+
+
+def _wording(entry: _Entry) -> Wording | None:
+    """The entry's own formats; None if it has none."""
+    own = entry.type
+    if not isinstance(own, _UserDefined) or not (own.format or own.no_input_format):
+        return None
+    form = own.format or own.no_input_format or ""
+    return Wording(
+        form,
+        own.no_input_format or form,
+        own.system_format or "{system}",
+        own.system_prompt or "",
+    )
+
+
+def _prompt_notes(entry: _Entry, wording: Wording | None) -> list[str]:
+    """Says where Axolotl writes a prompt of its own, and the chat template is used here."""
+    kind = entry.type if isinstance(entry.type, str) else "a mapping without format"
+    is_templated = kind.startswith(("chat_template", "completion", "pretrain", "input_output"))
+    if entry.type is None or wording is not None or is_templated:
+        return []
+    return [f"type {kind}: the chat template writes the prompt, not Axolotl's own text"]
 
 
 def _form(entry: _Entry) -> tuple[Form, Columns]:

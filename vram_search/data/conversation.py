@@ -234,6 +234,7 @@ def _add_answer_fields(
     if calls := message.get("tool_calls") or message.get("function_call"):
         turn.more["tool_calls"] = _calls(calls, at)
     if not turn.content.strip() and not turn.more.get("tool_calls"):
+        findings.empty_answers += 1
         raise RowFaultError(Fault(f"{at}.content", "is not text, or empty"))
     for key in (names.loss,) if names.loss else _LOSS_KEYS:
         weight = message.get(key)

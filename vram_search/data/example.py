@@ -7,8 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-TEXT = "text"
-"""The role of a plain text, which is no turn of a conversation."""
+TEXT, TEXT_READ = "text", "text_read"
+"""Roles of a plain text, which is no turn of a conversation: what is learnt, and what is read."""
+SEGMENT, SEGMENT_READ = "segment", "segment_read"
+"""The same for text that brings its own begin and end tokens."""
+_TEXT_ROLES = (TEXT, TEXT_READ, SEGMENT, SEGMENT_READ)
+LEARNT_ROLES = (TEXT, SEGMENT, "assistant")
+"""Roles whose texts are learnt."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Example:
 
     Attributes:
         messages: (role, content) pairs; roles are system, user, assistant and tool. A plain text
-            is one pair of the role TEXT.
+            is one pair of the role TEXT, or several pieces of which some are read.
         fields: JSON of each message's further fields, empty for none: `reasoning_content`,
             `tool_calls`, `name`, `tool_call_id`. An empty tuple where no message has any.
         tools: JSON list of the functions that may be called; empty for none.
@@ -44,7 +49,7 @@ class Example:
     @property
     def is_text(self) -> bool:
         """True if the row is a plain text, which needs no chat template."""
-        return self.messages[0][0] == TEXT
+        return self.messages[0][0] in _TEXT_ROLES
 
     @property
     def is_plain(self) -> bool:

@@ -23,6 +23,7 @@ class Findings:
         counts: rows by a sentence about them, which follows their number.
         faults: one for each bad row.
         bad_answers: rows whose KTO label is false.
+        empty_answers: bad rows that lack nothing but the answer's text.
     """
 
     rows: int = 0
@@ -31,6 +32,7 @@ class Findings:
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[Fault] = field(default_factory=list)
     bad_answers: int = 0
+    empty_answers: int = 0
 
     def notes(self) -> list[str]:
         """Sentences for a person, without the file's name."""

@@ -27,6 +27,7 @@ from vram_search.data.conversation import (
 from vram_search.data.example import TEXT, Example
 from vram_search.data.files import Unreadable
 from vram_search.data.findings import NOT_PREFERENCES, PREFERENCE_COLUMNS, Findings
+from vram_search.data.text_rows import SEGMENTS, Wording, parse_segments
 from vram_search.errors import Fault
 from vram_search.spec.dataset import Columns, Form
 
@@ -47,12 +48,16 @@ class RowReader:
 
     Attributes:
         label: the field of a KTO label.
+        has_segments: the rows are Axolotl's `input_output`.
+        wording: the text around question and answer, instead of a chat template.
     """
 
     form: Form = "auto"
     columns: Columns = field(default_factory=Columns)
     names: MessageNames = field(default_factory=MessageNames)
     label: str = "label"
+    has_segments: bool = False
+    wording: Wording | None = None
 
     def read(self, row: Any, place: str, findings: Findings) -> Example | None:
         """The row's example; None for a bad row, which is noted in the findings."""
@@ -69,6 +74,13 @@ class RowReader:
 
     def _parse(self, row: dict[str, Any], place: str, findings: Findings) -> Example:
         columns = self.columns
+        if self.has_segments:
+            findings.forms[SEGMENTS] += 1
+            return parse_segments(row, place, findings)
+        if self.wording is not None:
+            findings.forms[f"{columns.prompt}, {columns.response}"] += 1
+            self._used(row, findings, {columns.prompt, columns.query, columns.response})
+            return self.wording.parse(row, columns, place, findings)
         talk = conversation_field(row, columns)
         pair = pair_fields(row, columns)
         if self.form in ("messages", "sharegpt"):
@@ -164,6 +176,7 @@ class RowReader:
             raise RowFaultError(Fault(f"{place}.{names.prompt}", "is empty"))
         response = checked_text(answer, f"{place}.{names.response}", findings)
         if not response.strip():
+            findings.empty_answers += 1
             raise RowFaultError(Fault(f"{place}.{names.response}", "is empty"))
         pairs = [("system", system)] if system else []
         pairs += self._history(row, place, findings)

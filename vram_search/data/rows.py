@@ -30,6 +30,7 @@ class Rows:
         notes: what a person should know of the files, a sentence each.
         forms: rows by the fields that hold their texts.
         bad: rows that are skipped.
+        empty: of these, rows whose answer is empty.
     """
 
     train: tuple[Example, ...]
@@ -38,6 +39,7 @@ class Rows:
     notes: tuple[str, ...] = field(default=(), compare=False)
     forms: dict[str, int] = field(default_factory=dict, compare=False)
     bad: int = field(default=0, compare=False)
+    empty: int = field(default=0, compare=False)
 
 
 def load_rows(dataset: DatasetSpec, seed: int) -> Rows:
@@ -67,6 +69,7 @@ def load_rows(dataset: DatasetSpec, seed: int) -> Rows:
         tuple(notes),
         forms,
         sum(len(found.faults) for _, found in findings),
+        sum(found.empty_answers for _, found in findings),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from vram_search.data import Example
 from vram_search.data.chat import ChatTurns
 from vram_search.data.chat_abilities import ChatTemplateError
+from vram_search.data.example import LEARNT_ROLES, SEGMENT, SEGMENT_READ
 from vram_search.data.findings import rows_word
 from vram_search.errors import InputError
 from vram_search.spec.dataset import PUBLISHED_DATE
@@ -68,7 +69,7 @@ class Encoder:
             InputError: no chat template exists, it refuses the row, or it hides the answers.
         """
         if example.is_text:
-            return EncodedExample((((), self._text_ids(example.messages[0][1])),))
+            return EncodedExample(tuple(self._text_turns(example)))
         if self.tokenizer.chat_template is None:
             raise InputError(
                 f"the tokenizer {self.tokenizer.name_or_path} has no chat template",
@@ -98,10 +99,24 @@ class Encoder:
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _text_ids(self, text: str) -> tuple[int, ...]:
-        ids = tuple(self.tokenizer(text)["input_ids"])
+    def _text_turns(self, example: Example) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Pieces of text, each tokenised apart. Segments bring their own begin and end tokens."""
         end = self.tokenizer.eos_token_id
-        return ids if end is None or ids[-1:] == (end,) else (*ids, end)
+        is_segmented = example.messages[0][0] in (SEGMENT, SEGMENT_READ)
+        turns: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+        read: tuple[int, ...] = ()
+        for number, (role, text) in enumerate(example.messages):
+            ids = self._ids(text)
+            if number == 0 and not is_segmented:
+                ids = tuple(self.tokenizer(text)["input_ids"])
+            if role not in LEARNT_ROLES:
+                read += ids[:-1] if ids[-1:] == (end,) and not is_segmented else ids
+                continue
+            turns.append((read, ids))
+            read = ()
+        if not is_segmented and end is not None and turns[-1][1][-1:] != (end,):
+            turns[-1] = (turns[-1][0], (*turns[-1][1], end))
+        return turns
 
 
 def encode(example: Example, tokenizer: Any) -> EncodedExample:
