@@ -37,7 +37,6 @@ def change(url: str, statement: str) -> None:
 
 
 DAMAGE = (
-    "UPDATE version_info SET schema_version = 99",
     "UPDATE alembic_version SET version_num = 'v99.0.0.a'",
     "ALTER TABLE trials RENAME COLUMN state TO old_state",
     "UPDATE trials SET state = 'NONSENSE'",
