@@ -7,7 +7,6 @@ with a message and a remedy; wrong input is an `InputError`.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,7 +65,7 @@ def plan_study(study: StudySpec, *, trials: int | None = None) -> DryRunAnswer:
     from vram_search.answers.run import stop_rule
     from vram_search.worker.prepare import prepare
 
-    return dry_run(prepare(study, _ignore), stop_rule(study, trials, None))
+    return dry_run(prepare(study, _ignore), stop_rule(study, trials))
 
 
 def run_study(
@@ -109,13 +108,12 @@ def run_study(
 
     if database is not None:
         study = study.model_copy(update={"database": database})
-    deadline = None if hours is None else time.time() + hours * 3600
     url = database_url(study.database)
     prepared = prepare(study, note or _ignore)
     with search_errors(url):
         stopped = run.run_study(
             prepared,
-            stop_rule(study, trials, deadline, is_duration=True),
+            stop_rule(study, trials, hours=hours),
             _Notes(note or _ignore),
             accept_changes=accept_changes,
         )

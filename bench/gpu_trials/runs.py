@@ -96,7 +96,7 @@ def run_with_planner(
         for point in points:
             search.enqueue(point)
     with contextlib.suppress(EnoughError):
-        run_study(bench.prepared, StopRule(None, None), Collector(len(points), deadline, keep))
+        run_study(bench.prepared, StopRule(None), Collector(len(points), deadline, keep))
 
 
 def plan_by_hand(hp: Hyperparameters) -> MemoryPlan:

@@ -86,7 +86,7 @@ def prepared(file: Path) -> Prepared:
 
 def budget_of_run(study: Prepared, home: Path, trials: int) -> Any:
     """As the last trial of a run records it."""
-    run.run_study(study, run.StopRule(trials, None), FakeListener())
+    run.run_study(study, run.StopRule(trials), FakeListener())
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
     record = store.study("tiny")
     assert record is not None
@@ -197,7 +197,7 @@ def test_full_card_is_refused_and_the_database_is_closed(
     monkeypatch.setattr(RDBStorage, "remove_session", lambda self: closed.append("storage"))
     monkeypatch.setattr(context, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
     with pytest.raises(InputError):
-        run.run_study(prepared(write_study(card=CARD)), run.StopRule(1, None), FakeListener())
+        run.run_study(prepared(write_study(card=CARD)), run.StopRule(1), FakeListener())
     assert closed == ["storage"]
 
 

@@ -26,6 +26,6 @@ def test_half_of_a_small_budget_is_left_for_the_search(
     strategy: str, trials: int | None, points: int
 ) -> None:
     study = load_study(shipped("studies", "td-010.yaml"), [f"strategy={strategy}"])
-    assert len(published_points(study, StopRule(trials, None))) == points
+    assert len(published_points(study, StopRule(trials))) == points
     without = load_study(shipped("studies", "td-010.yaml"), ["enqueue_priors=false"])
-    assert not published_points(without, StopRule(trials, None))
+    assert not published_points(without, StopRule(trials))

@@ -28,7 +28,7 @@ def test_trials_of_earlier_runs_shorten_the_time_left(
     study = load_study(write_study(strategy="random"))
     views = []
     for trials in (2, 3):
-        stop = run.StopRule(trials, None)
+        stop = run.StopRule(trials)
         view = QuietView(study, stop, "sqlite://")
         run.run_study(prepare(study, lambda _: None), stop, view)
         views.append(view)

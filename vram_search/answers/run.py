@@ -34,17 +34,19 @@ def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | 
 
 
 def stop_rule(
-    study: StudySpec, trials: int | None, deadline: float | None, *, is_duration: bool = False
+    study: StudySpec,
+    trials: int | None,
+    *,
+    hours: float | None = None,
+    until: float | None = None,
 ) -> StopRule:
     """Returns the rule by which a run stops; a given limit replaces the study's whole budget.
 
     Args:
         trials: finished trials, those of earlier runs included.
-        deadline: seconds since the epoch.
-        is_duration: True if the deadline counts from the start of the run.
+        hours: from now on, whatever the clock is set to.
+        until: a time of day, in seconds since the epoch.
     """
-    if trials is not None or deadline is not None:
-        return StopRule(trials, deadline, is_duration)
-    hours = study.budget.hours
-    deadline = time.time() + hours * 3600 if hours else None
-    return StopRule(study.budget.trials, deadline, is_duration=True)
+    if trials is None and hours is None and until is None:
+        trials, hours = study.budget.trials, study.budget.hours
+    return StopRule(trials, until, time.monotonic() + hours * 3600 if hours else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -35,12 +36,12 @@ class Progress:
 
     def __init__(self, study: StudySpec, stop: StopRule, url: str) -> None:
         self.study, self.stop, self.url = study, stop, url
-        self.began = time.time()
+        self.began = time.monotonic()
         self.finished_before = 0
         self.ended: list[TrialRecord] = []
         self.proposal: Proposal | None = None
         self.planned: PlannedTrial | None = None
-        self.trial_began = time.time()
+        self.trial_began = time.monotonic()
         self.stage, self.step, self.steps_total = "", 0, 0
         self.losses: list[float | None] = []
         self.allocated_bytes: int | None = None
@@ -51,7 +52,7 @@ class Progress:
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         self.proposal, self.planned = proposal, planned
-        self.trial_began = time.time()
+        self.trial_began = time.monotonic()
         self.stage, self.step, self.steps_total, self.losses = "load", 0, 0, []
         self.allocated_bytes = self.sample = None
 
@@ -88,14 +89,14 @@ class Progress:
 
     def time_left(self) -> str:
         """Time until the deadline, or until the trials are done if each takes as long as so far."""
-        if self.stop.deadline is not None:
-            return format_duration(max(0.0, self.stop.deadline - time.time()))
+        if (left := self.stop.seconds_left) is not None:
+            return format_duration(max(0.0, left))
         finished = [t for t in self.ended if t.outcome in FINISHED]
         if not finished or self.stop.trials is None:
             return "unknown until a trial is finished"
-        seconds_per_trial = (time.time() - self.began) / len(finished)
-        left = max(0, self.stop.trials - self.finished_before - len(finished))
-        return f"about {format_duration(seconds_per_trial * left)}"
+        seconds_per_trial = (time.monotonic() - self.began) / len(finished)
+        to_go = max(0, self.stop.trials - self.finished_before - len(finished))
+        return f"about {format_duration(seconds_per_trial * to_go)}"
 
 
 class PlainView(Progress):
@@ -103,7 +104,7 @@ class PlainView(Progress):
 
     def __init__(self, study: StudySpec, stop: StopRule, url: str) -> None:
         super().__init__(study, stop, url)
-        self._last_step_line = 0.0
+        self._next_step_line = -math.inf
 
     def __enter__(self) -> PlainView:
         self.note(f"study {self.study.study}; database {describe(self.url)}")
@@ -132,8 +133,8 @@ class PlainView(Progress):
             self.note(
                 f"  eval at step {event.step} of {self.steps_total}: {loss_cell(event.eval_loss)}"
             )
-        elif isinstance(event, Step) and time.time() - self._last_step_line > STEP_LINE_SECONDS:
-            self._last_step_line = time.time()
+        elif isinstance(event, Step) and time.monotonic() > self._next_step_line:
+            self._next_step_line = time.monotonic() + STEP_LINE_SECONDS
             self.note(f"  step {event.step} of {self.steps_total}, loss {loss_cell(event.loss)}")
 
     def trial_ended(self, record: TrialRecord) -> None:
@@ -199,7 +200,7 @@ class LiveView(Progress):
                     style="bold green",
                 )
             )
-        elapsed = format_duration(time.time() - self.began)
+        elapsed = format_duration(time.monotonic() - self.began)
         lines.append(Text(f"elapsed {elapsed}, left {self.time_left()}; Ctrl-C stops", style="dim"))
         return Group(*lines)
 
@@ -224,7 +225,7 @@ class LiveView(Progress):
             return ["choosing the next trial ..."]
         said = hyperparameter_words(self.proposal.hyperparameters.model_dump())
         head = f"trial {self.proposal.number}: {said}"
-        running = format_duration(time.time() - self.trial_began)
+        running = format_duration(time.monotonic() - self.trial_began)
         state = f"  {self.stage}, {running}"
         if self.losses:
             state = (

@@ -96,16 +96,18 @@ def command(
     from vram_search.gpu.this_card import card_here
     from vram_search.spec import load_study
 
-    deadline = _deadline(hours, until)
+    if hours is not None and until is not None:
+        raise InputError("--hours and --until exclude each other")
+    until_seconds = None if until is None else _seconds_of(until)
     if strategy is not None:
         overrides = (*overrides, f"strategy={strategy}")
     study = load_study(study_file, overrides, card_here=card_here)
     if database is not None:
         study = study.model_copy(update={"database": database})
     if detach:
-        _detach(study, trials, deadline, accept_changes=accept_changes, as_json=as_json)
+        _detach(study, trials, hours, until_seconds, accept_changes=accept_changes, as_json=as_json)
         return
-    stop = stop_rule(study, trials, deadline, is_duration=until is None)
+    stop = stop_rule(study, trials, hours=hours, until=until_seconds)
 
     from vram_search.worker.prepare import prepare
 
@@ -144,18 +146,12 @@ def _check_template(prepared: Prepared) -> None:
         echo("note: the tokenizer is not here: the chat template is not checked", err=True)
 
 
-def _deadline(hours: float | None, until: str | None) -> float | None:
-    """Seconds since the epoch.
+def _seconds_of(until: str) -> float:
+    """The next such time of day in seconds since the epoch.
 
     Raises:
-        InputError: both are given, or the time of day is none.
+        InputError: it is no time of day.
     """
-    if hours is not None and until is not None:
-        raise InputError("--hours and --until exclude each other")
-    if hours is not None:
-        return time.time() + hours * 3600
-    if until is None:
-        return None
     try:
         at = datetime.strptime(until, "%H:%M").time()
     except ValueError:
@@ -168,7 +164,8 @@ def _deadline(hours: float | None, until: str | None) -> float | None:
 def _detach(
     study: StudySpec,
     trials: int | None,
-    deadline: float | None,
+    hours: float | None,
+    until_seconds: float | None,
     *,
     accept_changes: bool,
     as_json: bool,
@@ -182,7 +179,9 @@ def _detach(
     url = database_url(study.database)
     store = open_store(url, create=True)
     try:
-        until = None if deadline is None else datetime.fromtimestamp(deadline, UTC)
+        if hours is not None:
+            until_seconds = time.time() + hours * 3600
+        until = None if until_seconds is None else datetime.fromtimestamp(until_seconds, UTC)
         entry = add_study(store, study, trials=trials, until=until, accept_changes=accept_changes)
         answer = queue_answer(store, url)
     finally:

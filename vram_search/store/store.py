@@ -11,9 +11,10 @@ or damaged; those that change a row raise RuntimeError when it is missing or fin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +48,8 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._began: dict[int, tuple[datetime, float]] = {}
+        """Start of the trials that this process has started, by both clocks."""
 
     @property
     def files(self) -> Path:
@@ -152,6 +155,7 @@ class Store:
             number: Optuna's number of the trial, unique within the study.
             retry_of: the number of the trial that this one repeats.
         """
+        started_at = datetime.now(UTC)
         row = insert(trials).values(
             study_id=study_id,
             number=number,
@@ -161,13 +165,14 @@ class Store:
             retry_of=retry_of,
             steps_done=0,
             steps_total=0,
-            started_at=datetime.now(UTC),
+            started_at=started_at,
         )
         with writing(self.engine) as connection:
             _touch(connection, study_id)
             trial_id = int(connection.execute(row.returning(trials.c.id)).scalar_one())
             _report(connection, "trial_started", study_id, number)
-            return trial_id
+        self._began[trial_id] = started_at, time.monotonic()
+        return trial_id
 
     def record_plan(self, trial_id: int, plan: dict[str, Any], predicted: dict[str, Any]) -> None:
         """Writes a running trial's memory plan and predicted bytes; a later plan replaces it."""
@@ -203,7 +208,7 @@ class Store:
                 connection,
                 trial_id,
                 **replace(result, adapter_path=kept).columns(),
-                finished_at=datetime.now(UTC),
+                finished_at=self._now_of(trial_id),
             )
             connection.execute(delete(progress).where(progress.c.trial_id == trial_id))
             # An empty list would insert one row of defaults.
@@ -216,6 +221,14 @@ class Store:
             _report(
                 connection, "trial_ended", study_id, number, outcome=result.outcome, eval_loss=loss
             )
+
+    def _now_of(self, trial_id: int) -> datetime:
+        """The time by the clock of the trial's start: its duration is right although somebody sets
+        the machine's clock meanwhile."""
+        if trial_id not in self._began:
+            return datetime.now(UTC)
+        started_at, began = self._began[trial_id]
+        return started_at + timedelta(seconds=time.monotonic() - began)
 
     # Runs made elsewhere
 

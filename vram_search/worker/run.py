@@ -44,23 +44,32 @@ class StopRule:
 
     Args:
         trials: number of finished trials in the study, including those of earlier runs.
-        deadline: seconds since the epoch; a trial that is expected to end later is not started.
-        is_duration: True if the deadline counts from the start of the run: waiting in the queue
-            moves it.
+        until: a time of day, in seconds since the epoch. A trial that is expected to end later is
+            not started.
+        ends_at: the end of a duration, as `time.monotonic` counts: whoever sets the clock does
+            not make the night longer. Waiting in the queue moves it.
     """
 
     trials: int | None
-    deadline: float | None
-    is_duration: bool = False
+    until: float | None = None
+    ends_at: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the earlier limit of time, negative after it; None without one."""
+        left = []
+        if self.until is not None:
+            left.append(self.until - time.time())
+        if self.ends_at is not None:
+            left.append(self.ends_at - time.monotonic())
+        return min(left, default=None)
 
     def after_waiting(self, seconds: float) -> StopRule:
         """Returns the rule for a run that has waited in the queue."""
-        if self.deadline is None or not self.is_duration:
-            return self
-        return replace(self, deadline=self.deadline + seconds)
+        return self if self.ends_at is None else replace(self, ends_at=self.ends_at + seconds)
 
 
-ENDLESS = StopRule(None, None)
+ENDLESS = StopRule(None)
 
 
 def run_study(
@@ -90,11 +99,11 @@ def run_study(
     folder = study_folder(url, study.study)
     with contextlib.closing(open_store(url, create=True)) as store, study_locked(folder):
         record = open_study(store, prepared, accept_changes=accept_changes)
-        began = time.time()
+        began = time.monotonic()
         with take_place(
             store, url, study, listener.note, entry_id=entry_id, beside=beside
         ) as place:
-            stop = stop.after_waiting(time.time() - began)
+            stop = stop.after_waiting(time.monotonic() - began)
             why = _run_in_place(prepared, store, record, stop, listener, place)
             place.end(why)
             return why
@@ -225,8 +234,7 @@ def _is_over(context: RunContext, stop: StopRule) -> str:
         finished = sum(counts[outcome] for outcome in FINISHED)
         if finished >= stop.trials:
             return f"{finished} trials are finished"
-    if stop.deadline is not None:
-        left = stop.deadline - time.time()
+    if (left := stop.seconds_left) is not None:
         expected = _expected_seconds(context)
         if left <= 0:
             return "the time is used up"
@@ -241,9 +249,9 @@ def _is_over(context: RunContext, stop: StopRule) -> str:
 def _expected_seconds(context: RunContext) -> float | None:
     """Returns the median duration of the study's complete trials."""
     durations = [
-        (trial.finished_at - trial.started_at).total_seconds()
+        sum(seconds for phase, seconds in trial.seconds.items() if phase != "between")
         for trial in context.store.trials(context.record.id, (COMPLETE,))
-        if trial.finished_at is not None
+        if trial.seconds
     ]
     return statistics.median(durations) if durations else None
 
