@@ -39,6 +39,18 @@ from vram_search.units import MIB
         ("H100 PCIe", "h100-80gb"),
         ("RTX A6000", "rtx-a6000-48gb"),
         ("RTX 6000 Ada", "rtx-6000-ada-48gb"),
+        ("4090d", "rtx-4090-d-24gb"),
+        ("4080s", "rtx-4080-super-16gb"),
+        ("4070 tis", "rtx-4070-ti-super-16gb"),
+        ("RTX 4000 SFF Ada", "rtx-4000-ada-20gb"),
+        ("rtx2060 super", "rtx-2060-super-8gb"),
+        ("RTX PRO 6000", "rtx-pro-6000-96gb"),
+        ("RTX A5000 Laptop GPU", "rtx-a5000-laptop-16gb"),
+        ("H200 NVL", "h200-nvl-141gb"),
+        ("Tesla V100-SXM2-32GB", "v100-32gb"),
+        ("rtx_3090", "rtx-3090-24gb"),
+        ("5080 mobile", "rtx-5080-laptop-16gb"),
+        ("T1000", "t1000-8gb"),
     ],
 )
 def test_card_is_found_by_the_name_that_people_write(text: str, slug: str) -> None:
@@ -49,6 +61,32 @@ def test_card_is_found_by_the_name_that_people_write(text: str, slug: str) -> No
 def test_every_card_is_found_by_its_title_and_slug(slug: str) -> None:
     assert find_card(slug)["name"] == slug
     assert matching_cards(load_card(slug)["title"]) == [slug]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("P100", "too old: Pascal came before Volta"),
+        ("Tesla P40", "too old: Pascal"),
+        ("GTX 1080 Ti", "too old: Pascal"),
+        ("1080ti", "too old: Pascal"),
+        ("Titan Xp", "too old: Pascal"),
+        ("Quadro P6000", "too old: Pascal"),
+        ("K80", "too old: Kepler"),
+        ("M40", "too old: Maxwell"),
+        ("GTX 970", "too old: Maxwell"),
+        ("RX 7900 XTX", "no NVIDIA card"),
+        ("MI300X", "no NVIDIA card"),
+        ("M2 Max", "no NVIDIA card"),
+        ("2x 3090", "runs on one card: write '3090'"),
+        ("RTX 4090 x2", "runs on one card: write 'RTX 4090'"),
+        ("12", "write 12GB"),
+        ("2080 Ti 22GB", "shipped are rtx-2080-ti-11gb; for another size"),
+    ],
+)
+def test_card_that_cannot_be_used_is_refused_with_the_reason(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        find_card(text)
 
 
 def test_size_alone_promises_no_more_than_any_card_of_that_size() -> None:

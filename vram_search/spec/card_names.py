@@ -23,12 +23,26 @@ _DROPPED = frozenset(
             "founders",
             "max",
             "q",
+            "sff",
         ),
     }
 )
 _PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
 _SIZE = re.compile(r"(?<![a-z0-9])(\d{1,3}) ?(?:gb|gib|g)\b")
-_GLUED = re.compile(r"(?<=\d)(?=(?:ti|super|laptop)\b)|(?<=tx)(?=\d{4})")
+_GLUED = re.compile(r"(?<=\d)(?=(?:ti|tis|super|laptop|d|s)\b)|(?<=tx)(?=\d{4})")
+_SHORT = {"s": ("super",), "tis": ("ti", "super"), "mobile": ("laptop",), "notebook": ("laptop",)}
+"""Words that people shorten -> the card's own."""
+_COUNT = re.compile(r"^\s*[2-9]\d? ?x ?(?=\D*\d)|\b ?x ?[2-9]\s*$", re.IGNORECASE)
+_NOT_NVIDIA = re.compile(
+    r"\b(rx ?\d{4}|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?|tpu"
+    r"|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
+)
+_OLD = {
+    "Kepler": r"k[1-8]0m?|gtx (?:6|7)\d0|gtx titan",
+    "Maxwell": r"m[1-6]0|m\d000m?|gtx 9\d0",
+    "Pascal": r"p(?:100|[46]0?)|p\d000|(?:gtx )?10[5-8]0|titan xp?",
+}
+"""Architectures before Volta -> their cards; PyTorch's current builds do not run on them."""
 _SAME_TOTAL = 0.02
 """Two cards of one name are the same if their total bytes differ by less."""
 
@@ -57,7 +71,7 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
     size = _SIZE.fullmatch(text.strip().lower())
     if size is not None and (generic := _of_size(int(size[1]))) is not None:
         return generic
-    raise ValueError(f"no card {text!r}; {_similar(text)}")
+    raise ValueError(f"no card {text!r}; {_why_not(text) or _similar(text)}")
 
 
 def matching_cards(text: str) -> list[str]:
@@ -88,7 +102,7 @@ def _words(text: str) -> frozenset[str]:
     """The words that tell cards apart: no vendor, size, memory kind or slot."""
     spaced = _GLUED.sub(" ", _SIZE.sub("", text.lower().replace("_", " ")))
     words = re.findall(r"[a-z0-9]+", spaced)
-    words = ["laptop" if word in ("mobile", "notebook") else word for word in words]
+    words = [full for word in words for full in _SHORT.get(word, (word,))]
     return frozenset(w for w in words if w not in _DROPPED and not _PACKAGING.fullmatch(w))
 
 
@@ -106,6 +120,34 @@ def _of_size(gigabytes: int) -> dict[str, Any] | None:
         "context_bytes": smallest["context_bytes"],
         "assumed": True,
     }
+
+
+def _why_not(text: str) -> str:
+    """The reason why a name can be no card here; empty if it is only unknown."""
+    lower = " ".join(_GLUED.sub(" ", text.lower().replace("-", " ")).split())
+    if _COUNT.search(text):
+        one = _COUNT.sub("", text).strip()
+        return f"a study runs on one card: write {one!r}; several GPUs run one worker each"
+    if _NOT_NVIDIA.search(lower):
+        return (
+            "it is no NVIDIA card: 4-bit training here needs CUDA. A mapping with total_bytes "
+            "answers for any size"
+        )
+    for architecture, names in _OLD.items():
+        if re.search(rf"\b(?:{names})\b", lower):
+            return (
+                f"it is too old: {architecture} came before Volta, and current PyTorch builds do "
+                "not run on it"
+            )
+    if re.fullmatch(r"\d{1,3}", lower):
+        return f"for a card of that size write {lower}GB"
+    others = [slug for slug in card_names() if _words(text) and _words(slug) == _words(text)]
+    if others:
+        return (
+            f"shipped are {', '.join(others)}; for another size write a mapping with total_bytes, "
+            "or the size alone"
+        )
+    return ""
 
 
 def _similar(text: str) -> str:
