@@ -23,8 +23,12 @@ from typing import Literal
 
 from vram_search.data import Example, load_rows
 from vram_search.protocol import (
+    BaseEvaluated,
+    EvaluateBaseJob,
     Evaluated,
     Finished,
+    Generated,
+    GenerateJob,
     LoadJob,
     Probed,
     PruneDecision,
@@ -38,6 +42,7 @@ from vram_search.train.channel import Channel
 from vram_search.worker import process
 
 COMMAND = (sys.executable, "-P", __file__)
+UNTUNED_LOSS = 4.0
 SECONDS = 0.01
 """Reported for everything that takes a real training time."""
 
@@ -66,8 +71,25 @@ def serve(channel: Channel) -> None:
     )
     while True:
         trial = channel.receive()
+        if isinstance(trial, EvaluateBaseJob):
+            channel.send(untuned(len(rows.eval)))
+            continue
+        if isinstance(trial, GenerateJob):
+            who = "tuned" if trial.adapter_folder else "untuned"
+            answers = tuple(f"{who} answer to {turns[-1][1]}" for turns in trial.conversations)
+            channel.send(Generated(answers=answers))
+            continue
         assert isinstance(trial, TrialJob), "after loading come trials"
         train(channel, trial, len(rows.train), len(rows.eval))
+
+
+def untuned(eval_rows: int) -> BaseEvaluated:
+    return BaseEvaluated(
+        eval_loss=UNTUNED_LOSS,
+        bits_per_byte=UNTUNED_LOSS,
+        example_loss_sums=(10 * UNTUNED_LOSS,) * eval_rows,
+        seconds=SECONDS,
+    )
 
 
 def tokens(row: Example) -> int:

@@ -53,6 +53,24 @@ class TrialJob(Spec):
     """Where the best checkpoint's adapter goes; the parent folder exists."""
 
 
+class EvaluateBaseJob(Spec):
+    """Evaluate the base model without an adapter on the study's evaluation rows."""
+
+    do: Literal["evaluate_base"] = "evaluate_base"
+    eval_cutoff_len: int
+
+
+class GenerateJob(Spec):
+    """Answer conversations with the base model, or with a kept adapter on it."""
+
+    do: Literal["generate"] = "generate"
+    conversations: tuple[tuple[tuple[str, str], ...], ...]
+    """Each a sequence of (role, content); the answer to its last turn is written."""
+    adapter_folder: str | None
+    """None: the untuned model."""
+    max_new_tokens: int
+
+
 class PruneDecision(Spec):
     """The answer to an evaluation at a rung: go on, or stop here."""
 
@@ -60,8 +78,11 @@ class PruneDecision(Spec):
     prune: bool
 
 
-Job = Annotated[LoadJob | TrialJob | PruneDecision, Field(discriminator="do")]
-JOB: TypeAdapter[LoadJob | TrialJob | PruneDecision] = TypeAdapter(Job)
+AnyJob = LoadJob | TrialJob | EvaluateBaseJob | GenerateJob | PruneDecision
+Job = Annotated[
+    LoadJob | TrialJob | EvaluateBaseJob | GenerateJob | PruneDecision, Field(discriminator="do")
+]
+JOB: TypeAdapter[AnyJob] = TypeAdapter(Job)
 
 
 class Ready(Spec):
@@ -174,10 +195,30 @@ class Finished(Spec):
     """After an out-of-memory: what was allocated at that moment, by part."""
 
 
+class BaseEvaluated(Spec):
+    """The untuned model's evaluation; figures as in Evaluated."""
+
+    event: Literal["base_evaluated"] = "base_evaluated"
+    eval_loss: float | None
+    bits_per_byte: float | None
+    example_loss_sums: tuple[float | None, ...]
+    seconds: float
+
+
+class Generated(Spec):
+    """The answers to a GenerateJob's conversations, in their order."""
+
+    event: Literal["generated"] = "generated"
+    answers: tuple[str, ...]
+
+
+AnyEvent = (
+    Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished | BaseEvaluated | Generated
+)
 Event = Annotated[
-    Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished, Field(discriminator="event")
+    Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished | BaseEvaluated | Generated,
+    Field(discriminator="event"),
 ]
-AnyEvent = Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished
 EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 
@@ -190,7 +231,7 @@ def parse_event(line: str) -> AnyEvent:
     return EVENT.validate_json(line)
 
 
-def parse_job(line: str) -> LoadJob | TrialJob | PruneDecision:
+def parse_job(line: str) -> AnyJob:
     """A job from its line.
 
     Raises:

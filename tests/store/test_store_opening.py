@@ -22,7 +22,8 @@ from vram_search.store import Store, StudyRecord, database, open_store, sqlite_u
 
 TABLES = {
     *("vs_studies", "vs_trials", "vs_step_losses", "vs_evaluations"),
-    *("vs_queue", "vs_events", "vs_progress", database.VERSION_TABLE),
+    *("vs_queue", "vs_events", "vs_progress", "vs_untuned", "vs_samples"),
+    database.VERSION_TABLE,
 }
 MAKE_OPTUNAS_TABLES = """
 import optuna, sys

@@ -13,9 +13,11 @@ from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.limits import Limits
-from vram_search.report.sweet_spot import Contender, find_sweet_spot
+from vram_search.report.sweet_spot import Contender
+from vram_search.report.winner import Winner, judge_winner, seed_noise
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
+from vram_search.store.untuned import untuned_loss
 from vram_search.units import parse_bytes, parse_duration
 
 
@@ -53,11 +55,45 @@ class SweetSpotAnswer(AnswerPart):
     )
 
 
+class RivalAnswer(AnswerPart):
+    """Another trial beside the best."""
+
+    number: int
+    eval_loss: float | None = Field(description="Nats per token.")
+    difference: float = Field(description="Nats per token above the best, at least 0.")
+    standard_error: float | None = Field(description="Of the difference; null if unknown.")
+    is_clear: bool = Field(
+        description="True if the difference is larger than evaluation rows and seeds explain."
+    )
+
+
+class WinnerAnswer(AnswerPart):
+    """How good the best trial is. Losses are nats per token on the same rows and tokens."""
+
+    headline: str = Field(description="The answer in one sentence.")
+    sentences: list[str] = Field(description="What the differences to others mean.")
+    untuned_eval_loss: float | None = Field(
+        description="Of the model without an adapter; null if it was not evaluated."
+    )
+    improvement: float | None = Field(
+        description="Share by which eval_loss is below the untuned model's."
+    )
+    second: RivalAnswer | None = Field(description="The trial in second place.")
+    usual: RivalAnswer | None = Field(
+        description="The trial with the usual settings (all linear layers, rank 16, 2e-4); null if "
+        "no complete trial has them."
+    )
+    seed_noise: float = Field(
+        description="Standard deviation that another seed gives eval_loss, from recorded runs."
+    )
+
+
 class BestAnswer(StudyAnswer):
     """The best trial of a study within the limits, and the sweet spot."""
 
     limits: LimitsAnswer
     trial: TrialAnswer
+    winner: WinnerAnswer
     sweet_spot: SweetSpotAnswer
 
 
@@ -69,8 +105,13 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
     """
     trials = store.top_trials(study.id)
     sums = best_example_losses(store, study.id)
-    spot = find_sweet_spot((trial for trial in trials if limits.admits(trial)), sums)
-    if spot is None:
+    winner = judge_winner(
+        (trial for trial in trials if limits.admits(trial)),
+        sums,
+        untuned_loss(store, study),
+        is_comparable=not study.is_imported,
+    )
+    if winner is None:
         if not trials and (other := not_ranked(store, study)):
             raise InputError(
                 f"study {study.name} has no supervised LoRA training that is complete; "
@@ -78,10 +119,12 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
                 "`vram-search top --all` lists them; their losses do not rank configurations",
             )
         raise none_complete(study, trials, limits)
+    spot = winner.spot
     return BestAnswer(
         **study_fields(study),
         limits=LimitsAnswer(**vars(limits)),
         trial=trial_answer(spot.best),
+        winner=_winner(winner),
         sweet_spot=SweetSpotAnswer(
             trial=trial_answer(spot.trial),
             why=spot.why,
@@ -133,6 +176,29 @@ def _budget(slug: str) -> tuple[str, int]:
 
     card = find_card(slug)
     return card.label, card_memory(card).budget_bytes
+
+
+def _winner(winner: Winner) -> WinnerAnswer:
+    def rival(other: Contender | None) -> RivalAnswer | None:
+        if other is None:
+            return None
+        return RivalAnswer(
+            number=other.trial.number,
+            eval_loss=other.trial.eval_loss,
+            difference=other.difference,
+            standard_error=other.standard_error,
+            is_clear=winner.clearly_beats(other),
+        )
+
+    return WinnerAnswer(
+        headline=winner.headline,
+        sentences=winner.sentences,
+        untuned_eval_loss=winner.untuned_loss,
+        improvement=winner.improvement,
+        second=rival(winner.second),
+        usual=rival(winner.usual),
+        seed_noise=seed_noise(winner.loss),
+    )
 
 
 def _contender(item: Contender) -> ContenderAnswer:

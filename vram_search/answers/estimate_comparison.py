@@ -38,8 +38,8 @@ class EstimateComparison(Answer):
     totals: list[PartDifferenceAnswer]
     a_moment: str = Field(description="The moment of the first one's peak.")
     b_moment: str = Field(description="The moment of the second one's peak.")
-    a_card: str | None = Field(description="Card of the first one; null if none is named.")
-    b_card: str | None = Field(description="Card of the second one; null if none is named.")
+    a_card: str | None = Field(description="Card of the first one; null without a card.")
+    b_card: str | None = Field(description="Card of the second one; null without a card.")
     a_spare_bytes: int | None = Field(
         description="Bytes that the first one leaves of its card's budget, margin included; "
         "negative if it does not fit."

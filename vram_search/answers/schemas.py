@@ -16,6 +16,7 @@ from vram_search.answers.importance import ImportanceAnswer
 from vram_search.answers.pareto import ParetoAnswer
 from vram_search.answers.queue import QueueAnswer
 from vram_search.answers.run import RunAnswer
+from vram_search.answers.samples import SamplesAnswer
 from vram_search.answers.show import ShowAnswer
 from vram_search.answers.studies import StudySummary
 from vram_search.answers.top import TopAnswer
@@ -34,6 +35,7 @@ ANSWERS: dict[str, Any] = {
     "queue": QueueAnswer,
     "run": RunAnswer,
     "run-dry-run": DryRunAnswer,
+    "samples": SamplesAnswer,
     "show": ShowAnswer,
     "studies": list[StudySummary],
     "top": TopAnswer,

@@ -89,8 +89,26 @@ def command(
 def answer_lines(answer: BestAnswer) -> list[str]:
     """The whole answer for a terminal."""
     words = Limits(**answer.limits.as_dict()).words
-    lines = wrapped(words, "") if words else []
-    return [*lines, *best_lines(answer, answer.trial), *sweet_spot_lines(answer)]
+    winner = answer.winner
+    lead = " ".join([winner.headline, *winner.sentences])
+    return [
+        *(wrapped(words, "") if words else []),
+        *wrapped(lead, ""),
+        "",
+        *best_lines(answer, answer.trial),
+        *sweet_spot_lines(answer),
+        *_next_lines(answer),
+    ]
+
+
+def _next_lines(answer: BestAnswer) -> list[str]:
+    """Commands that go on from here; imported runs have none."""
+    if answer.is_imported:
+        return []
+    return [
+        "next: vram-search export best     its YAML for LLaMA-Factory and others",
+        "      vram-search samples best    answers of the untuned and the tuned model",
+    ]
 
 
 def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:

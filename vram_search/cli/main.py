@@ -29,6 +29,8 @@ COMMANDS = {
     "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
     "calibrate": "Measure this card's context and workspaces.",
     "export": "Write a trial for the tool that trains it.",
+    "samples": "Answers of the untuned and the tuned model.",
+    "chat": "Talk to the tuned model in the terminal.",
     "verify": "Train an export with the real tool and compare.",
     "report": "Write the results as one HTML file.",
     "import": "Take in runs made elsewhere.",

@@ -46,6 +46,8 @@ class SweetSpot:
     chosen: Contender
     within: tuple[Contender, ...]
     """All within one standard error of the best, itself included; lowest eval_loss first."""
+    ranked: tuple[Contender, ...]
+    """All complete trials, lowest eval_loss first."""
 
     @property
     def trial(self) -> TrialRecord:
@@ -90,7 +92,7 @@ def find_sweet_spot(
     best = ranked[0]
     contenders = [_contender(trial, best, loss_sums) for trial in ranked]
     within = tuple(contender for contender in contenders if contender.is_within)
-    return SweetSpot(best, min(within, key=_cost), within)
+    return SweetSpot(best, min(within, key=_cost), within, tuple(contenders))
 
 
 def best_loss_sums(trial: TrialRecord, evaluations: Iterable[Evaluation]) -> LossSums | None:

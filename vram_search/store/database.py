@@ -31,7 +31,7 @@ from vram_search.units import MIB, format_bytes
 
 VERSION_TABLE = "vram_search_alembic_version"
 # Every revision in migrations/versions, oldest first; a test compares it with Alembic's own list.
-KNOWN_REVISIONS = ("0001", "0002", "0003", "0004")
+KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 BUSY_SECONDS = 30.0
 # RunContext for the record of a long study: a trial takes about 100 KB.
 MIN_FREE_BYTES = 64 * MIB

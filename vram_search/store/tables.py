@@ -160,3 +160,27 @@ progress = Table(
     Column("process_bytes", BigInteger),
     Column("device_bytes", BigInteger),
 )
+
+untuned = Table(
+    "vs_untuned",
+    metadata,
+    Column("study_id", Integer, ForeignKey("vs_studies.id"), primary_key=True),
+    Column("data_hash", String(128), nullable=False),
+    Column("eval_loss", FiniteFloat),
+    Column("bits_per_byte", FiniteFloat),
+    Column("example_loss_sums", FiniteJson),
+    Column("seconds", FiniteFloat, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("evaluated_at", UtcDateTime, nullable=False),
+)
+
+samples = Table(
+    "vs_samples",
+    metadata,
+    Column("trial_id", Integer, ForeignKey("vs_trials.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("prompt", Text, nullable=False),
+    Column("expected", Text),
+    Column("untuned", Text, nullable=False),
+    Column("tuned", Text, nullable=False),
+)

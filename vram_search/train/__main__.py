@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
-from vram_search.protocol import Finished, LoadFailed, LoadJob, PruneDecision, Ready, TrialJob
+from vram_search.protocol import (
+    EvaluateBaseJob,
+    Finished,
+    GenerateJob,
+    LoadFailed,
+    LoadJob,
+    PruneDecision,
+    Ready,
+    TrialJob,
+)
 from vram_search.train.channel import Channel, silence_libraries
 
 if TYPE_CHECKING:
@@ -68,6 +77,7 @@ def serve(channel: Channel) -> None:
     from vram_search.train import model as base_model
     from vram_search.train.device import compute_dtype, device_name, dtype_name
     from vram_search.train.examples import Encoder
+    from vram_search.train.generate import evaluate_base, generate
     from vram_search.train.health import Health
     from vram_search.train.run import EncodedDataset, Trial
     from vram_search.train.tokenizer import load_tokenizer
@@ -113,6 +123,12 @@ def serve(channel: Channel) -> None:
 
     while True:
         trial = channel.receive()
+        if isinstance(trial, EvaluateBaseJob):
+            channel.send(evaluate_base(base, encoded, trial))
+            continue
+        if isinstance(trial, GenerateJob):
+            channel.send(generate(base, tokenizer, job.dataset.date, trial))
+            continue
         assert isinstance(trial, TrialJob), "after loading come trials"
         finished = examined(Trial(base, encoded, trial, channel.send, ask_verdict), health)
         channel.send(finished)

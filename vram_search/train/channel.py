@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import TextIO
 
-from vram_search.protocol import AnyEvent, LoadJob, PruneDecision, TrialJob, parse_job
+from vram_search.protocol import AnyEvent, AnyJob, parse_job
 
 
 def silence_libraries() -> None:
@@ -37,7 +37,7 @@ class Channel:
         # The supervisor closed the line or died: nobody will record this trial.
         os._exit(0)
 
-    def receive(self) -> LoadJob | TrialJob | PruneDecision:
+    def receive(self) -> AnyJob:
         """Waits for the next job and returns it."""
         return parse_job(self._jobs.get())
 

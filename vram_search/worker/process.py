@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from vram_search.protocol import AnyEvent, LoadJob, PruneDecision, TrialJob, parse_event
+from vram_search.protocol import AnyEvent, AnyJob, parse_event
 
 COMMAND = (sys.executable, "-m", "vram_search.train")
 STALL_SECONDS = 1800.0
@@ -70,7 +70,7 @@ class TrainingProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def send(self, job: LoadJob | TrialJob | PruneDecision) -> None:
+    def send(self, job: AnyJob) -> None:
         """Sends a job.
 
         Raises:

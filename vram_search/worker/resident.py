@@ -12,8 +12,10 @@ from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
     AnyEvent,
+    EvaluateBaseJob,
     Evaluated,
     Finished,
+    GenerateJob,
     LoadFailed,
     LoadJob,
     PruneDecision,
@@ -103,6 +105,23 @@ class ResidentTrainer:
         self.ready()
         with self._ended_if_dead():
             return self._run(job, on_event, prune)
+
+    def answer(self, job: EvaluateBaseJob | GenerateJob) -> AnyEvent:
+        """Sends a job that trains nothing, and returns the event that answers it.
+
+        Raises:
+            InputError: the process cannot carry it out, for lack of memory perhaps.
+            TrainingDiedError: it ended or fell silent.
+        """
+        self.ready()
+        with self._ended_if_dead():
+            assert self._process is not None
+            self._process.send(job)
+            event = self._process.receive()
+        if isinstance(event, LoadFailed):
+            self.replace()
+            raise InputError(event.message, event.remedy)
+        return event
 
     def _run(
         self,

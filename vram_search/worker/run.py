@@ -32,6 +32,7 @@ from vram_search.worker.reconcile import reconcile
 from vram_search.worker.runner import TrialRunner
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
 from vram_search.worker.transfer import source_tasks
+from vram_search.worker.untuned import evaluate_untuned
 
 COMPLETE: Outcome = "complete"
 FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
@@ -175,6 +176,7 @@ def _search(context: RunContext, stop: StopRule, asked_to_end: Callable[[], str]
     ready = _load(context)
     context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
     context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
+    evaluate_untuned(context, ready)
     store, study_id = context.store, context.record.id
     return run_trials(
         context.search,

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.cli.questions.conftest import BEGAN
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.spec.card import Card, load_card
 from vram_search.store import Evaluation
+from vram_search.store.untuned import UntunedEvaluation, record_untuned
 from vram_search.units import GIB
 
 Ask = Any
@@ -273,3 +275,38 @@ def test_importance_of_trials_that_are_all_alike_is_refused(ask: Ask, search: Se
     answer = ask("importance")
     assert answer.code == 2
     assert "no hyperparameter differs" in answer.err
+
+
+def evaluate_untuned(search: Search, loss: float) -> None:
+    evaluation = UntunedEvaluation("d1", loss, None, None, 1.0, "CPU", BEGAN)
+    record_untuned(search.store, search.study.id, evaluation)
+
+
+def test_best_begins_with_what_the_search_was_worth(ask: Ask, search: Search) -> None:
+    evaluate_untuned(search, 2.0)
+    search.add(loss=1.0, hyperparameters={"learning_rate": 1e-3})
+    search.add(loss=1.08)  # the usual settings
+    search.add(loss=1.3, hyperparameters={"lora_rank": 8})
+    words = ask("best").words
+    assert words.startswith("Use trial 0: eval_loss 1.0000, untuned 2.0000 (-50 %).")
+    assert "It is 0.0800 better than the usual settings (trial 1: all linear layers" in words
+    assert "Second is trial 1, 0.0800 behind: a clear difference." in words
+    assert "next: vram-search export best" in words
+    winner = ask("best", "--json").json["winner"]
+    assert winner["improvement"] == 0.5 and winner["usual"]["number"] == 1
+
+
+def test_difference_below_the_noise_of_seeds_is_none_in_practice(ask: Ask, search: Search) -> None:
+    search.add(loss=1.0)
+    search.add(loss=1.0015, hyperparameters={"lora_rank": 8})
+    words = ask("best").words
+    assert "Trial 1 is 0.0015 behind: no practical difference." in words
+    assert "Its settings are the usual ones" in words
+    assert "untuned" not in words.split("next:")[0]
+
+
+def test_untuned_loss_of_other_rows_is_not_compared(ask: Ask, search: Search) -> None:
+    evaluation = UntunedEvaluation("other rows", 2.0, None, None, 1.0, "CPU", BEGAN)
+    record_untuned(search.store, search.study.id, evaluation)
+    search.add(loss=1.0)
+    assert ask("best", "--json").json["winner"]["untuned_eval_loss"] is None

@@ -1,0 +1,56 @@
+"""Answers and evaluation of the untuned model, on a tiny model in NF4 on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.test_training import run, weights
+from vram_search.protocol import EvaluateBaseJob, GenerateJob, TrialJob
+from vram_search.spec.study import TrainingSpec
+from vram_search.train import model as base_model
+from vram_search.train.evaluate import evaluate
+from vram_search.train.examples import cut
+from vram_search.train.generate import evaluate_base, generate
+from vram_search.train.run import EncodedDataset
+
+CONVERSATIONS = ((("user", "3?"),), (("system", "Be brief."), ("user", "5?")))
+
+
+def answers(base: Any, encoded: EncodedDataset, adapter: str | None) -> tuple[str, ...]:
+    job = GenerateJob(conversations=CONVERSATIONS, adapter_folder=adapter, max_new_tokens=8)
+    return generate(base, encoded.tokenizer, "2026-01-01", job).answers
+
+
+def test_untuned_loss_is_that_of_a_new_adapter(
+    base: Any, encoded: EncodedDataset, make_job: Callable[..., TrialJob]
+) -> None:
+    found = evaluate_base(base, encoded, EvaluateBaseJob(eval_cutoff_len=96))
+    rows = [cut(row, 96) for row in encoded.eval]
+    model = base_model.attach_adapter(base, make_job())
+    try:
+        losses = evaluate(model, rows, 1, encoded.tokenizer.pad_token_id)
+    finally:
+        base_model.detach_adapter(model)
+    assert found.eval_loss == pytest.approx(losses.mean, rel=1e-5)
+    assert len(found.example_loss_sums) == 4
+    assert found.bits_per_byte is not None and found.bits_per_byte > 0
+
+
+def test_kept_adapter_answers_otherwise_and_leaves_the_base_as_it_was(
+    base: Any, encoded: EncodedDataset, make_job: Callable[..., TrialJob]
+) -> None:
+    job = make_job(training=TrainingSpec(max_steps=40, rungs=()), learning_rate=5e-2)
+    finished, _ = run(base, encoded, job)
+    assert finished.outcome == "complete"
+    before, untuned = weights(base), answers(base, encoded, None)
+    tuned = answers(base, encoded, job.adapter_folder)
+    assert len(tuned) == 2 and tuned != untuned
+    assert tuned == answers(base, encoded, job.adapter_folder)  # greedy
+    after = weights(base)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert answers(base, encoded, None) == untuned

@@ -1,0 +1,97 @@
+"""Records the untuned model's evaluation of a study, and sample answers of untuned and tuned model.
+
+    record_untuned(store, study.id, UntunedEvaluation(...))
+    untuned_evaluation(store, study.id)
+
+All functions raise StoreError when the database is locked, read-only, full or damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select
+
+from vram_search.store.database import reading, writing
+from vram_search.store.records import StudyRecord
+from vram_search.store.store import Store
+from vram_search.store.tables import samples, untuned
+
+
+@dataclass(frozen=True)
+class UntunedEvaluation:
+    """The base model's evaluation without an adapter, on the study's rows and tokens.
+
+    Attributes:
+        data_hash: of the study's rows.
+        eval_loss: nats per token; None if it was not finite.
+        example_loss_sums: summed nats per eval example, in the order of the eval set.
+        seconds: that the evaluation took.
+    """
+
+    data_hash: str
+    eval_loss: float | None
+    bits_per_byte: float | None
+    example_loss_sums: Sequence[float | None] | None
+    seconds: float
+    device: str
+    evaluated_at: datetime
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and its answers.
+
+    Attributes:
+        expected: the data set's own answer; None for a prompt from elsewhere.
+    """
+
+    prompt: str
+    expected: str | None
+    untuned: str
+    tuned: str
+
+
+def record_untuned(store: Store, study_id: int, evaluation: UntunedEvaluation) -> None:
+    """Records the evaluation; an earlier one is replaced."""
+    with writing(store.engine) as connection:
+        connection.execute(delete(untuned).where(untuned.c.study_id == study_id))
+        connection.execute(insert(untuned).values(study_id=study_id, **asdict(evaluation)))
+
+
+def untuned_evaluation(store: Store, study_id: int) -> UntunedEvaluation | None:
+    """Returns the study's evaluation of the untuned model; None if there is none."""
+    columns = [column for column in untuned.c if column.name != "study_id"]
+    query = select(*columns).where(untuned.c.study_id == study_id)
+    with reading(store.engine) as connection:
+        row = connection.execute(query).one_or_none()
+    return None if row is None else UntunedEvaluation(**row._mapping)
+
+
+def untuned_loss(store: Store, study: StudyRecord) -> float | None:
+    """Returns the untuned model's eval_loss on the study's present rows; None if unknown."""
+    found = untuned_evaluation(store, study.id)
+    if found is None or found.data_hash != study.data_hash:
+        return None
+    return found.eval_loss
+
+
+def record_samples(store: Store, trial_id: int, found: Sequence[Sample]) -> None:
+    """Records a trial's samples; earlier ones are replaced."""
+    rows = [
+        {"trial_id": trial_id, "position": position, **asdict(sample)}
+        for position, sample in enumerate(found)
+    ]
+    with writing(store.engine) as connection:
+        connection.execute(delete(samples).where(samples.c.trial_id == trial_id))
+        connection.execute(insert(samples), rows)
+
+
+def recorded_samples(store: Store, trial_id: int) -> list[Sample]:
+    """Returns a trial's samples in their order."""
+    columns = [samples.c[name] for name in ("prompt", "expected", "untuned", "tuned")]
+    query = select(*columns).where(samples.c.trial_id == trial_id).order_by(samples.c.position)
+    with reading(store.engine) as connection:
+        return [Sample(**row._mapping) for row in connection.execute(query)]
