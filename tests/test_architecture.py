@@ -105,7 +105,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "api": {"answers", "export", "gpu", "spec", "store", "worker"},
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
-    "cli": {"worker", "export", "importing", "report", "answers", "verify"} | BELOW_WORKER,
+    "web": {"answers", "api", "export", "report", "worker"} | BELOW_WORKER,
+    "cli": {"web", "worker", "export", "importing", "report", "answers", "verify"} | BELOW_WORKER,
 }
 """Room -> rooms it may import, besides itself and what `vram_search/__init__.py` itself holds: the
 version and CallablePackage."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
-from vram_search.store import Store, StudyRecord
+from vram_search.store import Store, StudyRecord, TrialRecord
 
 MOST_ROWS = 2**31
 """More trials than a study has; the database's integers end at 2**63."""
@@ -33,13 +34,7 @@ def top(store: Store, study: StudyRecord, *, rows: int) -> TopAnswer:
     Args:
         rows: how many at most.
     """
-    trials = store.top_trials(study.id, min(rows, MOST_ROWS))
-    return TopAnswer(
-        **study_fields(study),
-        trials=[trial_answer(trial) for trial in trials],
-        outcomes=store.outcome_counts(study.id),
-        not_ranked=not_ranked(store, study),
-    )
+    return these_trials(store, study, store.top_trials(study.id, min(rows, MOST_ROWS)))
 
 
 def not_ranked(store: Store, study: StudyRecord) -> dict[str, int]:
@@ -52,9 +47,14 @@ def not_ranked(store: Store, study: StudyRecord) -> dict[str, int]:
 
 def every_trial(store: Store, study: StudyRecord) -> TopAnswer:
     """Lists all trials in the order of their numbers."""
+    return these_trials(store, study, store.trials(study.id))
+
+
+def these_trials(store: Store, study: StudyRecord, trials: Sequence[TrialRecord]) -> TopAnswer:
+    """Builds the answer about chosen trials of a study, in their order."""
     return TopAnswer(
         **study_fields(study),
-        trials=[trial_answer(trial) for trial in store.trials(study.id)],
+        trials=[trial_answer(trial) for trial in trials],
         outcomes=store.outcome_counts(study.id),
         not_ranked=not_ranked(store, study),
     )

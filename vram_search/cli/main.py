@@ -36,6 +36,7 @@ COMMANDS = {
     "import": "Take in runs made elsewhere.",
     "studies": "The studies in the database.",
     "queue": "What runs, what runs next, and in which order.",
+    "serve": "The service: queue, page and REST API.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",
     "dashboard": "Watch the searches in a browser: optuna-dashboard.",
     "completion": "Print a script for the shell's completion.",

@@ -72,3 +72,11 @@ def _usable_storage(url: str, study: str | None) -> RDBStorage | None:
 def engine_arguments(url: str) -> dict[str, Any]:
     """SQLAlchemy's engine arguments with which a connection waits for another process's write."""
     return {"connect_args": {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}}
+
+
+def delete_search(url: str, name: str) -> None:
+    """Deletes a study's trials from Optuna's tables, those of earlier revisions too."""
+    with open_storage(url) as storage:
+        for known in optuna.get_all_study_names(storage):
+            if known == name or known.rpartition("@")[0] == name:
+                optuna.delete_study(study_name=known, storage=storage)

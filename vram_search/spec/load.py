@@ -49,12 +49,29 @@ def load_study(
     data = load_mapping(path)
     for override in overrides:
         _apply_override(data, override)
+    return validate_study(data, path.resolve().parent, str(path), card_here)
+
+
+def validate_study(
+    data: dict[str, Any],
+    folder: Path,
+    source: str,
+    card_here: Callable[[], dict[str, Any]] | None = None,
+) -> StudySpec:
+    """Validates the keys of a study.
+
+    Args:
+        folder: relative paths start there.
+        source: where the keys come from, for the message.
+        card_here: as in `load_study`.
+
+    Raises:
+        FaultyFileError: one or more values are wrong.
+    """
     try:
-        return StudySpec.model_validate(
-            data, context={"folder": path.resolve().parent, "card_here": card_here}
-        )
+        return StudySpec.model_validate(data, context={"folder": folder, "card_here": card_here})
     except ValidationError as error:
-        raise FaultyFileError(str(path), [_fault(e) for e in _distinct(error)]) from None
+        raise FaultyFileError(source, [_fault(e) for e in _distinct(error)]) from None
 
 
 def find_study_file(path: Path) -> Path:
@@ -86,14 +103,27 @@ def load_mapping(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: str, source: str) -> dict[str, Any]:
+    """The keys of a study's YAML, whatever their values.
+
+    Args:
+        source: where the text comes from, for the message.
+
+    Raises:
+        InputError: it is not YAML, or holds no mapping.
+        FaultyFileError: a key stands twice in one mapping.
+    """
     try:
         data, repeated = parse_yaml_strictly(text)
     except ParseError as error:
-        raise InputError(f"{path}: not valid YAML: {error}", _EXAMPLE) from None
+        raise InputError(f"{source}: not valid YAML: {error}", _EXAMPLE) from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: holds no study (a mapping of keys is expected)", _EXAMPLE)
+        raise InputError(f"{source}: holds no study (a mapping of keys is expected)", _EXAMPLE)
     if repeated:
-        raise FaultyFileError(str(path), [_repeated(key) for key in repeated])
+        raise FaultyFileError(source, [_repeated(key) for key in repeated])
     return data
 
 

@@ -138,6 +138,17 @@ class Store:
             _touch(connection, study_id)
             return StudyRecord(**connection.execute(change.returning(studies)).one()._mapping)
 
+    def delete_study(self, study_id: int) -> None:
+        """Deletes a study with all of its trials and losses."""
+        own = select(trials.c.id).where(trials.c.study_id == study_id).scalar_subquery()
+        name = select(studies.c.name).where(studies.c.id == study_id)
+        with writing(self.engine) as connection:
+            append_event(connection, "study_deleted", str(connection.scalar(name)))
+            for table in (step_losses, evaluations, progress):
+                connection.execute(delete(table).where(table.c.trial_id.in_(own)))
+            connection.execute(delete(trials).where(trials.c.study_id == study_id))
+            connection.execute(delete(studies).where(studies.c.id == study_id))
+
     # A trial's life
 
     def start_trial(

@@ -204,8 +204,12 @@ def take_place(
 
 
 def study_yaml(study: StudySpec) -> str:
-    """The study as YAML with absolute paths and all defaults, as the queue keeps it."""
-    return yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The study as YAML with absolute paths and all defaults, as the queue keeps it.
+
+    The database is left out: its URL may hold a password, and the queue is in it.
+    """
+    settings = study.model_dump(mode="json", exclude={"database"})
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def is_alive(url: str, entry: QueueEntry) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vram_search.report.page.report_data import ReportData, names_of
 from vram_search.report.page.scales import gib, linear
@@ -55,8 +55,23 @@ def memory_chart(data: ReportData) -> Chart:
     bars = [(names, found) for names, found in _bars(data) if found]
     if not bars:
         return Chart("memory", title, "", 0, "", "No trial has its bytes by part.")
+    return parts_chart("memory", title, bars, _process_limit(data), _memory_note(data))
+
+
+def parts_chart(
+    key: str,
+    title: str,
+    bars: Sequence[tuple[str, Mapping[str, int]]],
+    limit: int | None,
+    caption: str,
+) -> Chart:
+    """Stacked bars of bytes by part, against a limit.
+
+    Args:
+        bars: name and bytes by part of each.
+        limit: bytes; None draws no limit.
+    """
     largest = max(sum(parts.values()) for _, parts in bars)
-    limit = _process_limit(data)
     near = limit is not None and limit <= FAR * largest
     height = len(bars) * (_BAR + _LABEL + 6) + 52
     shown = [float(largest)] + ([float(limit)] if limit and near else [])
@@ -85,9 +100,8 @@ def memory_chart(data: ReportData) -> Chart:
     legend = [(_sample(name), name.replace("_", " ")) for name in names]
     if limit is not None and near:
         legend.append((line(10, 0, 10, 16, "limit"), f"card less reserve {format_bytes(limit)}"))
-    return Chart(
-        "memory", title, f"{len(bars)} bars.", height, "".join(out), _memory_note(data), legend
-    )
+    count = f"{len(bars)} bars." if len(bars) > 1 else "1 bar."
+    return Chart(key, title, count, height, "".join(out), caption, legend)
 
 
 def prediction_chart(data: ReportData) -> Chart:

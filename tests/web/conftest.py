@@ -1,0 +1,137 @@
+"""The service on a real database: its application in this process, or a server of its own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from tests.conftest import start_cli
+from tests.fake_trainer import COMMAND as FAKE_TRAINER
+from tests.report.browser.conftest import browser, chromium
+from tests.report.conftest import make_study
+from vram_search.store import Store, StudyRecord, open_store, sqlite_url
+from vram_search.web.app import make_app
+from vram_search.web.service import Service
+from vram_search.web.token import Credentials
+
+__all__ = ["browser", "chromium"]
+
+TOKEN = "a-token-of-at-least-thirty-two-characters"
+HOST = "127.0.0.1:8416"
+
+
+@pytest.fixture
+def url(home: Path) -> str:
+    return sqlite_url(home / "vram-search.db")
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = open_store(url, create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def study(store: Store) -> StudyRecord:
+    """A finished study of thirty trials."""
+    return make_study(store, trials=30)
+
+
+@pytest.fixture
+def service(store: Store, url: str, tmp_path: Path, home: Path) -> Service:
+    uploads = home / "uploads"
+    folders = [tmp_path.resolve(), uploads.resolve()]
+    return Service(store, url, folders, uploads.resolve(), Credentials(TOKEN))
+
+
+@pytest.fixture
+def connect(service: Service) -> Callable[..., TestClient]:
+    """`connect(token)` returns a client of the application; without a token it is a stranger."""
+    app = make_app(service, ["127.0.0.1", "localhost"], None)
+
+    def connect_(token: str = "", **headers: str) -> TestClient:
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        return TestClient(
+            app,
+            base_url=f"http://{HOST}",
+            headers=headers,
+            follow_redirects=False,
+            raise_server_exceptions=False,
+        )
+
+    return connect_
+
+
+@pytest.fixture
+def client(connect: Callable[..., TestClient]) -> TestClient:
+    """The owner's script."""
+    return connect(TOKEN)
+
+
+class Server:
+    """`vram-search serve` in a process of its own, with tests/fake_trainer.py."""
+
+    def __init__(self, home: Path, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        arguments = ("serve", "--port", self.port, "--folder", self.folder)
+        self.process = start_cli(*arguments, command=FAKE_TRAINER)
+        assert self.process.stdout is not None
+        said = ""
+        for line in self.process.stdout:
+            said += line
+            if "Ctrl-C ends" in line:
+                return
+        raise AssertionError(said)
+
+    def stop(self, *, kill: bool = False) -> None:
+        assert self.process is not None
+        self.process.kill() if kill else self.process.terminate()
+        self.process.communicate(timeout=60)
+
+    @property
+    def token(self) -> str:
+        return (self.home / "service-token").read_text().strip()
+
+    @property
+    def client(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.address, headers=headers, timeout=30)
+
+    def wait_for(self, is_so: Callable[[], Any], seconds: float = 120) -> Any:
+        """Asks until the answer is true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := is_so():
+                return found
+            time.sleep(0.3)
+        raise AssertionError("it never became true")
+
+
+@pytest.fixture
+def server(home: Path, tmp_path: Path) -> Iterator[Server]:
+    one = Server(home, tmp_path)
+    one.start()
+    yield one
+    if one.process is not None and one.process.poll() is None:
+        one.stop()
+
+
+start = partial(start_cli, command=FAKE_TRAINER)

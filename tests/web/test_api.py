@@ -1,0 +1,282 @@
+"""The REST API gives the command line's answers, and its errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from starlette.testclient import TestClient
+
+from tests.conftest import tiny_study
+from vram_search.store import Store, StudyRecord
+from vram_search.store.queue import StudyQueue
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def study_file(folder: Path, **changes: Any) -> str:
+    return yaml.safe_dump(tiny_study(folder, **changes))
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("/studies", "studies"),
+        ("/studies/td-010/best", "best --study td-010"),
+        ("/studies/td-010/best?limit=14GiB", "best --study td-010 --limit 14GiB"),
+        ("/studies/td-010/pareto", "pareto --study td-010"),
+        ("/studies/td-010/importance", "importance --study td-010"),
+        ("/studies/td-010/compare?first=0&second=best", "compare 0 best --study td-010"),
+        ("/studies/td-010/trials/3", "show 3 --study td-010"),
+        ("/studies/td-010/trials/3/why", "why 3 --study td-010"),
+        ("/studies/td-010/trials", "top --all --study td-010"),
+        ("/queue", "queue list"),
+    ],
+)
+def test_answer_is_that_of_the_command_line(
+    client: TestClient,
+    study: StudyRecord,
+    vram_search_without_training: Cli,
+    path: str,
+    command: str,
+) -> None:
+    answer = client.get(f"/api/v1{path}")
+    assert answer.status_code == 200, answer.text
+    done = vram_search_without_training(*command.split(), "--json")
+    assert done.returncode == 0, done.stdout
+    assert answer.json() == json.loads(done.stdout)
+
+
+def test_estimate_and_fit_are_those_of_the_command_line(
+    client: TestClient, vram_search_without_training: Cli
+) -> None:
+    asked = {"model": "qwen2.5-3b", "card": "rtx-5060-ti-16gb"}
+    for name in ("estimate", "fit"):
+        answer = client.post(f"/api/v1/{name}", json=asked)
+        options = [word for key, value in asked.items() for word in (f"--{key}", value)]
+        done = vram_search_without_training(name, *options, "--json")
+        assert answer.json() == json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "command"),
+    [
+        ("/studies/none/best", 404, ""),
+        ("/studies/td-010/trials/99", 404, "show 99 --study td-010"),
+        ("/studies/td-010/best?limit=much", 422, "best --study td-010 --limit much"),
+        ("/studies/td-010/compare?first=1&second=1", 422, "compare 1 1 --study td-010"),
+        ("/queue/9", 404, "queue pause 9"),
+    ],
+)
+def test_error_holds_message_and_remedy_of_the_command_line(
+    client: TestClient,
+    study: StudyRecord,
+    vram_search_without_training: Cli,
+    path: str,
+    status: int,
+    command: str,
+) -> None:
+    answer = client.get(f"/api/v1{path}")
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert problem["detail"]
+    if command:
+        said = vram_search_without_training(*command.split()).stdout
+        assert f"error: {problem['detail']}" in said
+        assert problem["remedy"] in said
+
+
+def test_study_is_created_once_for_an_idempotency_key(
+    client: TestClient, store: Store, tmp_path: Path
+) -> None:
+    new = {"study_file": study_file(tmp_path), "trials": 3}
+    key = {"Idempotency-Key": "k1"}
+    first = client.post("/api/v1/studies", json=new, headers=key)
+    again = client.post("/api/v1/studies", json=new, headers=key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json()["id"] == again.json()["id"]
+    assert len(StudyQueue(store.engine).entries()) == 1
+    other = {"study_file": study_file(tmp_path, study="other")}
+    refused = client.post("/api/v1/studies", json=other, headers=key)
+    assert refused.status_code == 409
+    assert "Idempotency-Key" in refused.json()["detail"]
+    twice = client.post("/api/v1/studies", json=new)
+    assert twice.status_code == 409
+    assert "in the queue already" in twice.json()["detail"]
+
+
+def test_faulty_study_is_answered_with_every_fault(client: TestClient, tmp_path: Path) -> None:
+    text = study_file(tmp_path, seed=-1, budget={"trials": 0})
+    for path in ("/studies", "/studies/validate", "/studies/plan"):
+        problem = client.post(f"/api/v1{path}", json={"study_file": text}).json()
+        assert {fault["path"] for fault in problem["faults"]} == {"seed", "budget.trials"}
+
+
+def test_plan_is_the_dry_run_of_the_command_line(
+    client: TestClient, tmp_path: Path, vram_search_without_training: Cli
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(study_file(tmp_path))
+    answer = client.post("/api/v1/studies/plan", json={"study_file": file.read_text()})
+    assert answer.status_code == 200, answer.text
+    done = vram_search_without_training("run", file, "--dry-run", "--json")
+    assert answer.json() == json.loads(
+        done.stdout[done.stdout.index("{") : done.stdout.rindex("}") + 1]
+    )
+
+
+def test_queue_is_ordered_paused_and_emptied(client: TestClient, tmp_path: Path) -> None:
+    ids = {}
+    for name in ("a", "b"):
+        new = {"study_file": study_file(tmp_path, study=name), "not_before": "2099-01-01T00:00:00Z"}
+        ids[name] = client.post("/api/v1/studies", json=new).json()["id"]
+    moved = client.post(f"/api/v1/queue/{ids['b']}/move", params={"place": 1}).json()
+    assert [entry["study"] for entry in moved["entries"]] == ["b", "a"]
+    changed = client.patch(f"/api/v1/queue/{ids['a']}", json={"not_before": None, "trials": 5})
+    assert (changed.json()["not_before"], changed.json()["trials"]) == (None, 5)
+    assert client.post("/api/v1/studies/a/pause").json()["state"] == "paused"
+    again = client.post("/api/v1/studies/a/pause")
+    assert (again.status_code, again.json()["detail"]) == (409, "study a is paused already")
+    assert client.post("/api/v1/studies/a/resume").json()["state"] == "queued"
+    assert client.post("/api/v1/studies/a/cancel").json()["state"] == "cancelled"
+    late = client.post(f"/api/v1/queue/{ids['a']}/resume")
+    assert late.status_code == 409
+    assert "has ended" in late.json()["detail"]
+
+
+def test_trials_are_filtered_ordered_and_paged(client: TestClient, study: StudyRecord) -> None:
+    path = f"/api/v1/studies/{study.name}/trials"
+    everything = client.get(path).json()["trials"]
+    complete = [trial for trial in everything if trial["outcome"] == "complete"]
+    answer = client.get(path, params={"outcome": "complete", "order": "eval_loss", "limit": 2})
+    losses = sorted(trial["eval_loss"] for trial in complete)
+    assert [trial["eval_loss"] for trial in answer.json()["trials"]] == losses[:2]
+    assert answer.headers["x-total-count"] == str(len(complete))
+    following = client.get(path, params={"outcome": "complete", "order": "eval_loss", "offset": 2})
+    assert [trial["eval_loss"] for trial in following.json()["trials"]] == losses[2:]
+
+
+def test_curve_is_the_recorded_one(client: TestClient, store: Store, study: StudyRecord) -> None:
+    trial = store.top_trials(study.id, 1)[0]
+    curve = client.get(f"/api/v1/studies/{study.name}/trials/{trial.number}/curve").json()
+    assert curve["losses"] == [[s.step, s.loss] for s in store.step_losses(trial.id)]
+    assert curve["evaluations"] == [[e.step, e.eval_loss] for e in store.evaluations(trial.id)]
+
+
+def with_a_model_of_the_hub(store: Store) -> None:
+    """Names a model in the record: random weights cannot be exported."""
+    record = store.study("tiny")
+    assert record is not None
+    name = {"model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct"}
+    model = {**record.spec["model"], **name, "weights": "pretrained", "shape": None}
+    spec = {**record.spec, "model": model}
+    store.revise_study(record.id, spec, record.data_hash, record.card, {**record.model, **name})
+
+
+@pytest.mark.parametrize("tool", ["llama-factory", "axolotl", "trl", "peft"])
+def test_export_is_a_zip_of_the_command_lines_files(
+    client: TestClient,
+    store: Store,
+    tmp_path: Path,
+    write_study: Callable[..., Path],
+    vram_search_without_training: Cli,
+    tool: str,
+) -> None:
+    run = vram_search_without_training
+    assert run("run", write_study(), "--trials", 1).returncode == 0
+    with_a_model_of_the_hub(store)
+    answer = client.get("/api/v1/studies/tiny/trials/best/export", params={"to": tool})
+    folder = tmp_path / "out"
+    done = run("export", "best", "--study", "tiny", "--to", tool, "-o", folder)
+    assert done.returncode == 0, done.stdout
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        names = set(archive.namelist())
+    assert names == {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_report_is_the_command_lines(client: TestClient, study: StudyRecord) -> None:
+    page = client.get(f"/api/v1/studies/{study.name}/report")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Learning curves" in page.text
+
+
+def test_deleted_study_is_gone_with_its_adapters(
+    client: TestClient,
+    store: Store,
+    home: Path,
+    write_study: Callable[..., Path],
+    vram_search_without_training: Cli,
+) -> None:
+    run = vram_search_without_training
+    assert run("run", write_study(), "--trials", 1).returncode == 0
+    assert (home / "adapters" / "tiny").is_dir()
+    refused = client.delete("/api/v1/studies/tiny", params={"confirm": "other"})
+    assert refused.status_code == 422
+    assert client.delete("/api/v1/studies/tiny", params={"confirm": "tiny"}).status_code == 204
+    assert store.study("tiny") is None
+    assert not (home / "adapters" / "tiny").exists()
+    assert client.get("/api/v1/studies/tiny").status_code == 404
+    assert run("run", write_study(), "--trials", 1).returncode == 0
+    record = store.study("tiny")
+    assert record is not None
+    assert [trial.number for trial in store.trials(record.id)] == [0]
+
+
+def test_study_in_the_queue_is_not_deleted(
+    client: TestClient, store: Store, study: StudyRecord
+) -> None:
+    StudyQueue(store.engine).add(study.name, "", is_detached=True)
+    answer = client.delete(f"/api/v1/studies/{study.name}", params={"confirm": study.name})
+    assert answer.status_code == 409
+
+
+def test_rows_are_uploaded_and_used(client: TestClient, tmp_path: Path) -> None:
+    study = tiny_study(tmp_path)
+    rows = (tmp_path / "rows.jsonl").read_bytes()
+    sent = client.put("/api/v1/uploads/mine.jsonl", content=rows).json()
+    assert sent["bytes"] == len(rows)
+    study["dataset"]["train"] = sent["path"]
+    answer = client.post("/api/v1/studies/plan", json={"study_file": yaml.safe_dump(study)})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["train_rows"] == 20
+
+
+def test_metrics_are_prometheus_text(client: TestClient, study: StudyRecord) -> None:
+    text = client.get("/api/v1/metrics").text
+    assert 'vram_search_queue_entries{state="queued"} 0' in text
+    assert 'vram_search_trials{study="td-010",outcome="complete"} ' in text
+    for line in text.splitlines():
+        assert line.startswith("# TYPE vram_search_") or float(line.rpartition(" ")[2]) >= 0
+
+
+def test_openapi_describes_every_endpoint(client: TestClient) -> None:
+    schema = client.get("/openapi.json").json()
+    assert schema["openapi"].startswith("3.1")
+    operations = [
+        (path, verb, operation)
+        for path, verbs in schema["paths"].items()
+        for verb, operation in verbs.items()
+    ]
+    assert len(operations) > 35
+    assert [path for path, _, _ in operations if not path.startswith("/api/v1/")] == []
+    for path, verb, operation in operations:
+        assert operation.get("description"), (path, verb)
+        assert "422" in operation["responses"], (path, verb)
+
+
+def test_wrong_request_is_a_problem_with_its_fault(client: TestClient) -> None:
+    answer = client.post("/api/v1/estimate", json={"model": "qwen2.5-3b", "card": "16gb", "x": 1})
+    assert answer.status_code == 422
+    assert answer.json()["faults"][0]["path"] == "x"
+    missing = client.post("/api/v1/studies", json={})
+    assert missing.json()["faults"][0]["path"] == "study_file"

@@ -1,0 +1,60 @@
+"""Charts of a trial that runs: its parts on the card, and its losses beside the best trial's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vram_search.report.page.byte_charts import parts_chart
+from vram_search.report.page.curve_charts import thinned
+from vram_search.report.page.scales import linear
+from vram_search.report.page.svg import Chart, Plot, plot_area
+from vram_search.store import StepLoss
+
+Points = Sequence[tuple[int, float | None]]
+
+
+def card_chart(number: int, parts: Mapping[str, int | None], limit: int | None) -> Chart:
+    """Predicted bytes of a running trial by part, against the card.
+
+    Args:
+        limit: bytes of the card less its reserve; None if unknown.
+    """
+    title = "The card"
+    known = {name: int(size) for name, size in parts.items() if size and size > 0}
+    if not known:
+        return Chart("card", title, "", 0, "", "The trial's bytes are not planned yet.")
+    return parts_chart("card", title, [(f"trial {number}, predicted", known)], limit, "")
+
+
+def live_curve_chart(
+    losses: Points, evaluations: Points, steps_total: int, best: Sequence[StepLoss]
+) -> Chart:
+    """Training loss of a running trial step by step, its evaluations, and the best trial's losses.
+
+    Args:
+        best: training losses of the best trial; empty if no trial is complete.
+    """
+    title = "Losses of the running trial"
+    own = thinned([StepLoss(step, loss) for step, loss in losses])
+    marks = [(step, loss) for step, loss in evaluations if loss is not None]
+    if not own and not marks:
+        return Chart("live", title, "", 0, "", "No loss is reported yet.")
+    others = thinned(best)
+    values = sorted(loss for _, loss in (*own, *others, *marks))
+    top = max(values[int(0.98 * (len(values) - 1))], values[0] + 1e-6)
+    across, up = plot_area(260)
+    end = max(steps_total, *(int(step) for step, _ in (*own, *others, *marks)))
+    plot = Plot(linear([0, end], *across, pad=0.02), linear([values[0], top], *up), 260)
+    plot.axes("optimizer step", "loss")
+    if len(others) > 1:
+        plot.curve(others, "curve s7 dashed", "training loss of the best trial")
+    if len(own) > 1:
+        plot.curve(own, "curve bold s0", "training loss of the running trial")
+    for step, loss in marks:
+        plot.mark("diamond", step, loss, "f1", f"eval_loss {loss:.4f} at step {step}", 5)
+    legend = [("<path d='M2 8L18 8' class='curve bold s0'/>", "training loss")]
+    if marks:
+        legend.append(("<path d='M4 8L10 3L16 8L10 13Z' class='f1'/>", "eval_loss"))
+    if len(others) > 1:
+        legend.append(("<path d='M2 8L18 8' class='curve s7 dashed'/>", "the best trial"))
+    return Chart("live", title, f"{len(own)} points.", 260, plot.body, "", legend)

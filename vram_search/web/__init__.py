@@ -1,0 +1,1 @@
+"""The service: queue, page and REST API over the record. Needs the extra `serve`."""

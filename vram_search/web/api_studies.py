@@ -1,0 +1,219 @@
+"""REST endpoints of studies: create, validate, plan, list, control, delete."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from pydantic import BaseModel, Field
+
+from vram_search.answers.dry_run import DryRunAnswer, dry_run
+from vram_search.answers.lookup import find_study
+from vram_search.answers.queue import QueueEntryAnswer, add_study, entry_answer
+from vram_search.answers.run import stop_rule
+from vram_search.answers.studies import StudySummary
+from vram_search.errors import InputError, NotFoundError, TooLateError
+from vram_search.spec import StudySpec
+from vram_search.store.location import study_folder
+from vram_search.store.queue import OPEN_STATES, QueueEntry, Request
+from vram_search.web.paths import parse_study
+from vram_search.web.scheduler import last_lines, output_file
+from vram_search.web.service import Service, as_json, service_of
+from vram_search.worker.delete_study import delete_study
+from vram_search.worker.prepare import prepare
+
+router = APIRouter(prefix="/api/v1/studies", tags=["studies"])
+Served = Annotated[Service, Depends(service_of)]
+Lines = Annotated[int, Field(ge=1, le=2000)]
+SANDBOX = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+)
+"""The report carries its script in itself. Sandboxed, it has no origin and no cookie."""
+
+
+class StudyText(BaseModel):
+    """A study as text."""
+
+    study_file: str = Field(description="The study file as YAML, as in docs/study-file.md.")
+
+
+class NewStudy(StudyText):
+    """A study for the queue."""
+
+    trials: int | None = Field(default=None, ge=1, description="Stop at so many finished trials.")
+    not_before: datetime | None = None
+    until: datetime | None = None
+    paused: bool = Field(default=False, description="Wait until it is resumed.")
+    accept_changes: bool = False
+
+
+class ValidStudy(BaseModel):
+    """A study that was checked."""
+
+    study: dict[str, Any] = Field(description="The study with all defaults.")
+
+
+@router.get("", response_model=list[StudySummary])
+def list_studies(service: Served) -> JSONResponse:
+    """Lists the recorded studies, newest activity first."""
+    return JSONResponse([summary.as_dict() for summary in service.results.studies()])
+
+
+@router.post("", status_code=201, response_model=QueueEntryAnswer)
+def create_study(
+    new: NewStudy,
+    service: Served,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> JSONResponse:
+    """Validates a study and adds it to the queue.
+
+    With an `Idempotency-Key` a repeated request returns the entry of the first one.
+    """
+    study = parse_study(new.study_file, service.folders)
+    if idempotency_key is not None:
+        known = service.queue.with_key(idempotency_key)
+        if known is not None:
+            return as_json(entry_answer(_same(known, study)), 200)
+    entry = add_study(
+        service.store,
+        study,
+        state="paused" if new.paused else "queued",
+        trials=new.trials,
+        not_before=new.not_before,
+        until=new.until,
+        accept_changes=new.accept_changes,
+        idempotency_key=idempotency_key,
+    )
+    return as_json(entry_answer(entry), 201)
+
+
+@router.post("/validate", response_model=ValidStudy)
+def validate_study(text: StudyText, service: Served) -> ValidStudy:
+    """Checks a study, and returns it with all defaults. All faults are reported at once."""
+    study = parse_study(text.study_file, service.folders)
+    return ValidStudy(study=study.model_dump(mode="json"))
+
+
+@router.post("/plan", response_model=DryRunAnswer)
+def plan_study(text: StudyText, service: Served) -> JSONResponse:
+    """Plans a study's first configurations with predicted bytes, as `run --dry-run` does."""
+    study = parse_study(text.study_file, service.folders)
+    study = study.model_copy(update={"database": service.url})
+    prepared = prepare(study, lambda note: None)
+    answer = dry_run(prepared, stop_rule(study, None, None)).as_dict()
+    answer["study"]["database"] = None  # its URL may hold a password
+    return JSONResponse(answer)
+
+
+@router.get("/{study}", response_model=StudySummary)
+def get_study(study: str, service: Served) -> JSONResponse:
+    """Returns one recorded study."""
+    name = known_study(service, study)
+    return as_json(next(one for one in service.results.studies() if one.study == name))
+
+
+@router.delete("/{study}", status_code=204)
+def remove_study(study: str, confirm: str, service: Served) -> Response:
+    """Deletes a study with its trials and adapters. `confirm` repeats its name."""
+    name = known_study(service, study)
+    if confirm != name:
+        raise InputError(f"confirm is {confirm!r}, not {name!r}", "repeat the study's name")
+    delete_study(service.store, service.url, name)
+    return Response(status_code=204)
+
+
+@router.post("/{study}/pause", response_model=QueueEntryAnswer)
+def pause_study(study: str, service: Served) -> JSONResponse:
+    """Starts no new trials until the study is resumed; its running trial finishes."""
+    return _asked(service, study, "pause")
+
+
+@router.post("/{study}/stop", response_model=QueueEntryAnswer)
+def stop_study(study: str, service: Served) -> JSONResponse:
+    """Ends a study after its running trial."""
+    return _asked(service, study, "stop")
+
+
+@router.post("/{study}/cancel", response_model=QueueEntryAnswer)
+def cancel_study(study: str, service: Served) -> JSONResponse:
+    """Ends a study at once; its running trial is lost."""
+    return _asked(service, study, "cancel")
+
+
+@router.post("/{study}/resume", response_model=QueueEntryAnswer)
+def resume_study(study: str, service: Served) -> JSONResponse:
+    """Queues a paused study again."""
+    return as_json(entry_answer(service.queue.resume(_open_entry(service, study).id)))
+
+
+@router.get("/{study}/log", response_class=PlainTextResponse)
+def study_log(study: str, service: Served, lines: Lines = 200) -> PlainTextResponse:
+    """The last lines of the training process's log, and before them those of the latest run."""
+    entry = service.queue.latest_of(study)
+    found = [] if entry is None else last_lines(output_file(service.url, entry.id), lines)
+    if service.store.study(study) is not None:
+        folder = study_folder(service.url, study)
+        if folder.log.resolve().is_relative_to((folder.root / "logs").resolve()):
+            found += last_lines(folder.log, lines)
+    elif entry is None:
+        known_study(service, study)
+    return PlainTextResponse("\n".join(found[-lines:]) + "\n")
+
+
+@router.get("/{study}/report", response_class=HTMLResponse)
+def report(study: str, service: Served) -> HTMLResponse:
+    """The HTML report of a study, as `vram-search report` writes it."""
+    from datetime import UTC
+
+    from vram_search.report.page.html import render
+    from vram_search.report.page.report_data import load_report_data
+
+    record = find_study(service.store, known_study(service, study))
+    page = render(load_report_data(service.store, record), datetime.now(UTC))
+    return HTMLResponse(page, headers={"Content-Security-Policy": SANDBOX})
+
+
+def known_study(service: Service, name: str) -> str:
+    """Returns the name of a recorded study; unlike `find_study` it reads no file of that name.
+
+    Raises:
+        NotFoundError: no study has that name.
+    """
+    if service.store.study(name) is None:
+        known = ", ".join(study.name for study in service.store.studies()) or "none"
+        raise NotFoundError(f"no study {name!r} in the database", f"there are: {known}")
+    return name
+
+
+def _open_entry(service: Service, study: str) -> QueueEntry:
+    """The entry of a study that has not ended.
+
+    Raises:
+        NotFoundError: no study has that name.
+        TooLateError: the study is not in the queue.
+    """
+    entries = [e for e in service.queue.entries(OPEN_STATES) if e.study == study]
+    if not entries:
+        if service.queue.latest_of(study) is None:
+            known_study(service, study)
+        raise TooLateError(f"study {study} is not in the queue", "add it to the queue first")
+    return next((entry for entry in entries if entry.state == "running"), entries[0])
+
+
+def _asked(service: Service, study: str, request: Request) -> JSONResponse:
+    entry = service.queue.ask(_open_entry(service, study).id, request)
+    return as_json(entry_answer(entry))
+
+
+def _same(known: QueueEntry, study: StudySpec) -> QueueEntry:
+    from vram_search.worker.queue_place import study_yaml
+
+    if known.study_file != study_yaml(study):
+        raise TooLateError(
+            f"this Idempotency-Key was used for another request (entry {known.id})",
+            "use a new key for a new study",
+        )
+    return known

@@ -1,0 +1,70 @@
+"""Builds the application: endpoints, page, guard, errors, and the scheduler behind them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from vram_search import __version__
+from vram_search.web import api_memory, api_queue, api_studies, api_system, api_trials, page
+from vram_search.web.guard import Guard
+from vram_search.web.problems import Problem, add_handlers
+from vram_search.web.scheduler import Scheduler
+from vram_search.web.service import Service
+
+STATIC = Path(__file__).parent / "static"
+DESCRIPTION = """Queue, results and predictions of vram-search.
+
+Sizes are bytes, times are seconds, losses are nats per answer token. Send the token as
+`Authorization: Bearer TOKEN`. Errors are `application/problem+json` with a `remedy`.
+"""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Problem, "description": words}
+    for code, words in {
+        401: "A login is needed, or the token is wrong.",
+        404: "It does not exist.",
+        409: "It is too late for this, or it exists already.",
+        422: "The input is wrong; `remedy` says what to change.",
+    }.items()
+}
+
+
+def make_app(service: Service, hosts: Collection[str], scheduler: Scheduler | None) -> ASGIApp:
+    """Builds the guarded application.
+
+    Args:
+        hosts: names under which the service may be reached.
+        scheduler: runs the queue; None only shows it.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if scheduler is not None:
+            threading.Thread(target=scheduler.run, name="scheduler", daemon=True).start()
+        yield
+        app.state.is_ending = True
+        if scheduler is not None:
+            scheduler.stop()
+
+    app = FastAPI(
+        title="vram-search",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=ERRORS,
+    )
+    app.state.service, app.state.streams, app.state.is_ending = service, set(), False
+    add_handlers(app)
+    for router in (api_studies, api_trials, api_queue, api_memory, api_system, page):
+        app.include_router(router.router)
+    app.mount("/static", StaticFiles(directory=STATIC), "static")
+    return Guard(app, service.credentials, hosts, service.cookie, service.failures)

@@ -1,0 +1,107 @@
+"""Errors as problem+json (RFC 9457), with the message and the remedy of the command line."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from vram_search.errors import (
+    FaultyFileError,
+    InputError,
+    NotFoundError,
+    NothingStoredError,
+    StoreError,
+    TooLateError,
+    VramSearchError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FaultAnswer(BaseModel):
+    """One thing wrong in a study or a request."""
+
+    path: str
+    message: str
+    allowed: str = ""
+
+
+class Problem(BaseModel):
+    """An error: what happened, and what to do next."""
+
+    type: str = "about:blank"
+    title: str = Field(description="The HTTP status in words.")
+    status: int
+    detail: str = Field(description="What happened, as the command line says it.")
+    remedy: str = Field(default="", description="What to do next.")
+    faults: list[FaultAnswer] = Field(default=[], description="All faults of a study file.")
+
+
+def problem(
+    status: int,
+    detail: str,
+    remedy: str = "",
+    faults: list[FaultAnswer] | None = None,
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    """Builds the response of an error."""
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        remedy=remedy,
+        faults=faults or [],
+    )
+    return JSONResponse(body.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def status_of(error: VramSearchError) -> int:
+    """The HTTP status of one of our errors."""
+    if isinstance(error, NotFoundError | NothingStoredError):
+        return 404
+    if isinstance(error, TooLateError):
+        return 409
+    if isinstance(error, StoreError):
+        return 503
+    return 422 if isinstance(error, InputError) else 500
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turns every error of the application into problem+json."""
+
+    @app.exception_handler(VramSearchError)
+    def ours(request: Request, error: VramSearchError) -> Response:
+        faults = error.faults if isinstance(error, FaultyFileError) else []
+        return problem(
+            status_of(error),
+            error.message,
+            error.remedy,
+            [FaultAnswer(path=f.path, message=f.message, allowed=f.allowed) for f in faults],
+        )
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        faults = [_fault(one) for one in error.errors()]
+        words = "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
+        return problem(422, f"the request is not valid: {words}", "see /openapi.json", faults)
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> Response:
+        return problem(
+            500, f"the service failed: {type(error).__name__}", "its output shows the details"
+        )
+
+
+def _fault(error: dict[str, Any]) -> FaultAnswer:
+    path = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))
+    return FaultAnswer(path=path or "body", message=error["msg"])

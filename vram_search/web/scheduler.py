@@ -1,0 +1,147 @@
+"""Starts the studies of the queue, one after the other, each in a process of its own.
+
+Everything it knows is in the store and in lock files. A study goes on while the service is
+restarted, and the new service finds it running.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vram_search.errors import StoreError
+from vram_search.gpu import open_reader
+from vram_search.store import Store
+from vram_search.store.location import DATABASE_VARIABLE, database_folder
+from vram_search.store.queue import QueueEntry, StudyQueue
+from vram_search.worker.queue_place import is_alive, sweep
+
+POLL_SECONDS = 1.0
+COMMAND = (sys.executable, "-m", "vram_search")
+_OUTPUT_LINES = 200
+
+
+@dataclass
+class Scheduler:
+    """Runs the queue of one database on this machine.
+
+    Args:
+        url: of the database; a process gets it by its environment, since it may hold a password.
+    """
+
+    store: Store
+    url: str
+    command: tuple[str, ...] = field(default_factory=lambda: COMMAND)
+    child: subprocess.Popen[bytes] | None = None
+    entry_id: int | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Looks after the queue until `stop` is called."""
+        reader = open_reader()
+        device = "cpu" if reader is None else reader.device().uuid
+        while not self._stop.is_set():
+            try:
+                self.step(device)
+            except StoreError as error:
+                print(f"the queue cannot be read: {error.message}", file=sys.stderr)
+            self._stop.wait(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Ends `run`. A study that runs goes on."""
+        self._stop.set()
+
+    def step(self, device: str) -> None:
+        """Takes note of a process that has ended, and starts the next study if the card is free."""
+        queue = StudyQueue(self.store.engine)
+        if self.child is not None:
+            if self.child.poll() is None:
+                return
+            self._record_end(queue)
+        sweep(queue, self.url)
+        entry = self._next(queue, device)
+        if entry is not None:
+            self._start(queue, entry)
+
+    def _next(self, queue: StudyQueue, device: str) -> QueueEntry | None:
+        """The study to start; None if the card is in use, or a waiting `run` goes first."""
+        here, now = platform.node(), datetime.now(UTC)
+        entries = queue.entries()
+        if any(e.state == "running" and (e.host, e.device) == (here, device) for e in entries):
+            return None
+        due = [entry for entry in entries if entry.is_due(now)]
+        due = [entry for entry in due if entry.is_detached or entry.host == here]
+        if not due or not due[0].is_detached or is_alive(self.url, due[0]):
+            return None
+        return due[0]
+
+    def _start(self, queue: StudyQueue, entry: QueueEntry) -> None:
+        limits: list[str] = []
+        if entry.trials is not None:
+            limits += ["--trials", str(entry.trials)]
+        if entry.until is not None:
+            hours = (entry.until - datetime.now(UTC)).total_seconds() / 3600
+            if hours <= 0:
+                queue.end(entry.id, "finished", "its time was over before it could start")
+                return
+            limits += ["--hours", f"{hours:.6f}"]
+        if entry.accept_changes:
+            limits.append("--accept-changes")
+        file = database_folder(self.url) / "queue" / f"{entry.id}-{entry.study}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(entry.study_file, encoding="utf-8")
+        with output_file(self.url, entry.id).open("wb") as output:
+            self.child = subprocess.Popen(
+                [*self.command, "run", str(file), "--entry", str(entry.id), *limits],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, DATABASE_VARIABLE: self.url, "PYTHONUNBUFFERED": "1"},
+                **_own_group(),
+            )
+        self.entry_id = entry.id
+
+    def _record_end(self, queue: StudyQueue) -> None:
+        """Records why a process ended that never came to its turn, for example a missing file."""
+        assert self.child is not None and self.entry_id is not None, "both are set by _start"
+        entry, code = queue.entry(self.entry_id), self.child.returncode
+        self.child = None
+        if entry.state != "queued" or entry.attempts or is_alive(self.url, entry):
+            return
+        said = last_lines(output_file(self.url, entry.id))
+        message = _after(said, "error: ") or f"its process ended with code {code}"
+        queue.end(entry.id, "failed", message, _after(said, "remedy: "))
+
+
+def output_file(url: str, entry_id: int) -> Path:
+    """The file with the output of an entry's process."""
+    folder = database_folder(url) / "queue"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{entry_id}.log"
+
+
+def last_lines(file: Path, most: int = _OUTPUT_LINES) -> list[str]:
+    """The last lines of a file; none if it does not exist."""
+    if not file.is_file():
+        return []
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 200 * most))
+        return stream.read().decode("utf-8", errors="replace").splitlines()[-most:]
+
+
+def _after(lines: list[str], start: str) -> str:
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")
+
+
+def _own_group() -> dict[str, Any]:
+    """Ctrl-C in the service's terminal must not reach the study."""
+    if os.name == "nt":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined,unused-ignore]
+    return {"start_new_session": True}

@@ -1,0 +1,152 @@
+"""Runs the service: database, folders, token, lock, and the HTTP server."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from filelock import FileLock, Timeout
+
+from vram_search.errors import InputError
+from vram_search.resources import data_folder, shipped
+from vram_search.store import open_store
+from vram_search.store.location import database_folder, service_lock
+from vram_search.web.app import make_app
+from vram_search.web.scheduler import Scheduler
+from vram_search.web.service import Service
+from vram_search.web.token import Credentials, load_token
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_HEADER_BYTES = 16 << 10
+CLOSING_SECONDS = 2
+"""Open event streams get this long when the service ends."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the service listens, and the names under which it may be reached."""
+
+    host: str
+    port: int
+    names: Sequence[str] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """True if only this machine can reach it."""
+        return self.host in LOOPBACK
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names that the guard accepts."""
+        own = [] if self.is_local else [*addresses_here(), socket.gethostname().lower()]
+        return [*LOOPBACK, self.host, *own, *self.names]
+
+    def url(self, host: str | None = None) -> str:
+        """The page's address."""
+        name = host or ("127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host)
+        return f"http://[{name}]:{self.port}/" if ":" in name else f"http://{name}:{self.port}/"
+
+
+def token_file() -> Path:
+    """The file of the service's token."""
+    return data_folder() / "service-token"
+
+
+def serve(
+    url: str,
+    address: Address,
+    folders: Sequence[Path],
+    *,
+    runs_queue: bool,
+    announce: Callable[[Credentials, bool], None],
+) -> None:
+    """Serves until Ctrl-C. A study that runs goes on in its own process.
+
+    Args:
+        folders: studies may name files in these folders, and in the folder for uploads.
+        runs_queue: False only shows the queue.
+        announce: called with the credentials, and with True at the first start.
+
+    Raises:
+        InputError: another service works on this database, the port is taken, a folder does not
+            exist, or the token file cannot be used.
+        StoreError: the database cannot be used.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"--folder {folder} is no folder", "name one that exists")
+    uploads = database_folder(url) / "uploads"
+    credentials, is_new = load_token(token_file())
+    with contextlib.closing(open_store(url, create=True)) as store, _only_one(url):
+        service = Service(
+            store,
+            url,
+            [*(folder.resolve() for folder in folders), uploads.resolve(), shipped("studies")],
+            uploads.resolve(),
+            credentials,
+            cookie=f"vram_search_{address.port}",
+        )
+        scheduler = Scheduler(store, url) if runs_queue else None
+        listening = _listen(address)
+        announce(credentials, is_new)
+        config = uvicorn.Config(
+            make_app(service, address.hosts, scheduler),
+            http="h11",
+            ws="none",
+            log_level="warning",
+            server_header=False,
+            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            timeout_graceful_shutdown=CLOSING_SECONDS,
+            forwarded_allow_ips="",
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _only_one(url: str) -> Iterator[None]:
+    file = service_lock(url)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file, timeout=1)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            "another service works on this database", "open its page, or end it first"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address.host, address.port))
+    except OSError as error:
+        listening.close()
+        raise InputError(
+            f"{address.host}:{address.port} cannot be used: {error.strerror}",
+            "name another port with --port",
+        ) from None
+    return listening
+
+
+def addresses_here() -> list[str]:
+    """Addresses of this machine in its networks, the one that other machines see first."""
+    found = []
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; the system chooses the network's address
+        found.append(str(probe.getsockname()[0]))
+    with contextlib.suppress(OSError):
+        found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)]
+    own = [address.split("%")[0] for address in found]
+    return [a for a in dict.fromkeys(own) if not ipaddress.ip_address(a).is_loopback]

@@ -1,0 +1,87 @@
+"use strict";
+// What htmx does not do: errors as a message, tips of charts, copying, and sending a file.
+(() => {
+  const toast = document.getElementById("toast");
+  const tip = document.getElementById("tip");
+  let timer = 0;
+  const say = (words) => {
+    toast.textContent = words;
+    toast.hidden = false;
+    clearTimeout(timer);
+    timer = setTimeout(() => { toast.hidden = true; }, 8000);
+  };
+
+  document.body.addEventListener("htmx:responseError", (event) => {
+    try {
+      const problem = JSON.parse(event.detail.xhr.responseText);
+      say([problem.detail, problem.remedy].filter(Boolean).join("\n"));
+    } catch {
+      say(`The service answered ${event.detail.xhr.status}.`);
+    }
+  });
+  document.body.addEventListener("htmx:sendError", () => say("The service cannot be reached."));
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (button) {
+      navigator.clipboard.writeText(button.dataset.copy).then(() => say("Copied."));
+    }
+    const mark = event.target.closest?.(".chart [data-trial]");
+    const study = mark?.closest("[data-study]")?.dataset.study;
+    if (study) {
+      location.href = `/studies/${encodeURIComponent(study)}/trials/${mark.dataset.trial}`;
+    }
+  });
+
+  const MARKS = "[data-trial], [data-tip]";
+  const hideTip = () => {
+    tip.hidden = true;
+    document.querySelectorAll(".at").forEach((mark) => mark.classList.remove("at"));
+  };
+  const showTip = (mark) => {
+    tip.textContent = mark.dataset.tip ?? `trial ${mark.dataset.trial}`;
+    tip.hidden = false;
+    const place = mark.getBoundingClientRect();
+    tip.style.left = `${Math.max(8, Math.min(place.right + 10, innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${Math.max(8, Math.min(place.bottom + 10, innerHeight - tip.offsetHeight - 8))}px`;
+  };
+  document.addEventListener("pointerover", (event) => {
+    const mark = event.target.closest?.(`.chart :is(${MARKS})`);
+    hideTip();
+    if (mark) showTip(mark);
+  });
+  const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+  document.addEventListener("keydown", (event) => {
+    const chart = event.target.closest?.("svg.chart");
+    if (event.key === "Escape") hideTip();
+    if (!chart || (!(event.key in STEPS) && event.key !== "Enter")) return;
+    const marks = Array.from(chart.querySelectorAll(MARKS))
+      .sort((a, b) => a.getBoundingClientRect().left - b.getBoundingClientRect().left);
+    const at = marks.findIndex((mark) => mark.classList.contains("at"));
+    if (event.key === "Enter") {
+      if (at >= 0) marks[at].dispatchEvent(new MouseEvent("click", { bubbles: true }));
+      return;
+    }
+    if (!marks.length) return;
+    event.preventDefault();
+    hideTip();
+    const next = marks[(at + STEPS[event.key] + marks.length) % marks.length];
+    next.classList.add("at");
+    showTip(next);
+  });
+
+  const upload = document.getElementById("upload");
+  upload?.addEventListener("change", async () => {
+    const file = upload.files[0];
+    if (!file) return;
+    const name = file.name.replace(/[^A-Za-z0-9._-]/g, "-");
+    const answer = await fetch(`/api/v1/uploads/${name}`, { method: "PUT", body: file });
+    const said = await answer.json();
+    if (answer.ok) {
+      document.getElementById(upload.dataset.into).value = said.path;
+      say(`${file.name} was received.`);
+    } else {
+      say([said.detail, said.remedy].filter(Boolean).join("\n"));
+    }
+  });
+})();

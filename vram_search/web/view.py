@@ -1,0 +1,161 @@
+"""The data of the pages, read from the record by the answers of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from vram_search.answers.queue import QueueEntryAnswer
+from vram_search.report.dimensions import shown_dimensions
+from vram_search.report.figures import required_bytes
+from vram_search.report.page.byte_charts import memory_chart
+from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
+from vram_search.report.page.live_charts import card_chart, live_curve_chart
+from vram_search.report.page.loss_charts import vram_chart
+from vram_search.report.page.report_data import ReportData, load_report_data
+from vram_search.report.page.search_charts import importance_chart
+from vram_search.report.page.summary import headline, summary_rows, trial_words
+from vram_search.report.page.svg import Chart
+from vram_search.report.page.trials_table import columns, trial_row
+from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
+from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.progress import Progress, progress_of
+from vram_search.units import format_bytes, format_duration
+
+ROWS = 100
+"""Trials of one page of the table."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A study that runs, with its running trial."""
+
+    entry: QueueEntryAnswer
+    facts: list[tuple[str, str]]
+    trial: TrialRecord | None
+    settings: str
+    plan: str
+    stage: str
+    progress: Progress | None
+    charts: list[Chart]
+
+
+def running(store: Store, entry: QueueEntryAnswer) -> Running:
+    """Reads what a running study does now."""
+    record = store.study(entry.study)
+    trials = store.running_trials(record.id) if record is not None else []
+    trial = trials[-1] if trials else None
+    progress = None if trial is None else progress_of(store.engine, trial.id)
+    stage = (progress and progress.stage) or (trial and trial.stage) or "loading the base model"
+    return Running(
+        entry=entry,
+        facts=_facts(store, record, entry) if record is not None else [],
+        trial=trial,
+        settings=hyperparameter_words(trial.hyperparameters) if trial else "",
+        plan=plan_words(trial.plan) if trial and trial.plan else "",
+        stage=stage,
+        progress=progress,
+        charts=_charts(store, record, trial, progress) if record and trial else [],
+    )
+
+
+def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[tuple[str, str]]:
+    counts = store.outcome_counts(record.id)
+    finished = sum(n for outcome, n in counts.items() if outcome not in ("running", "lost"))
+    facts = [("trials finished", str(finished))]
+    top = store.top_trials(record.id, limit=1)
+    if top:
+        size, origin = required_bytes(top[0])
+        facts.append(("best eval_loss", f"{loss_cell(top[0].eval_loss)} (trial {top[0].number})"))
+        if size is not None:
+            facts.append(("it needs", f"{format_bytes(size)} {origin}"))
+    if entry.started_at is not None:
+        seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
+        facts.append(("running for", format_duration(seconds)))
+    facts.append(("ends", _end_words(record, entry, finished)))
+    return facts
+
+
+def _end_words(record: StudyRecord, entry: QueueEntryAnswer, finished: int) -> str:
+    """When the study ends, as far as its limits say it."""
+    if entry.until is not None:
+        return f"{entry.until.astimezone():%a %H:%M} at the latest"
+    budget = record.spec.get("budget") or {}
+    trials = entry.trials or budget.get("trials")
+    if trials and entry.started_at is not None and finished:
+        return f"after {trials} trials"
+    if trials:
+        return f"after {trials} trials"
+    hours = budget.get("hours")
+    return f"after {hours:g} h" if hours else "when it is stopped"
+
+
+def _charts(
+    store: Store, record: StudyRecord, trial: TrialRecord, progress: Progress | None
+) -> list[Chart]:
+    card = record.card
+    total = card.get("total_bytes")
+    limit = int(total) - int(card.get("reserve_bytes", 0)) if total else None
+    charts = [card_chart(trial.number, (trial.predicted or {}).get("parts") or {}, limit)]
+    if progress is not None:
+        top = store.top_trials(record.id, limit=1)
+        best = store.step_losses(top[0].id) if top else []
+        charts.append(
+            live_curve_chart(progress.losses, progress.evaluations, progress.steps_total, best)
+        )
+    return charts
+
+
+def study_charts(data: ReportData) -> list[Chart]:
+    """The report's charts that a study's page shows."""
+    return [
+        vram_chart(data),
+        eval_curves_chart(data),
+        memory_chart(data),
+        importance_chart(data),
+        train_curves_chart(data),
+    ]
+
+
+def study_page(store: Store, record: StudyRecord) -> dict[str, Any]:
+    """The data of a study's page."""
+    data = load_report_data(store, record)
+    spot = data.sweet_spot
+    return {
+        "study": record,
+        "headline": headline(data),
+        "summary": summary_rows(data),
+        "sweet_spot": spot,
+        "sweet_words": trial_words(spot.trial) if spot else "",
+        "best_words": trial_words(spot.best) if spot else "",
+        "charts": study_charts(data),
+        "outcomes": sorted({trial.outcome or "running" for trial in data.trials}),
+    }
+
+
+def trials_page(
+    store: Store, record: StudyRecord, outcome: str, order: str, page: int
+) -> dict[str, Any]:
+    """One page of a study's table of trials."""
+    trials = store.trials(record.id)
+    by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in trials}
+    dimensions = shown_dimensions(trials)
+    shown = [trial for trial in trials if outcome in ("", trial.outcome or "running")]
+    if order == "eval_loss":
+        shown.sort(key=lambda t: (t.eval_loss is None, t.eval_loss or 0.0, t.number))
+    else:
+        shown.reverse()
+    last = max(0, (len(shown) - 1) // ROWS)
+    page = min(max(page, 0), last)
+    rows = shown[page * ROWS : (page + 1) * ROWS]
+    return {
+        "study": record,
+        "columns": columns(dimensions, is_imported=record.is_imported),
+        "rows": [trial_row(t, by_number.get(t.retry_of), dimensions) for t in rows],
+        "count": len(shown),
+        "page": page,
+        "last_page": last,
+        "outcome": outcome,
+        "order": order,
+    }

@@ -1,0 +1,40 @@
+"""Deletes a study: its record, Optuna's trials, its adapters and its log."""
+
+from __future__ import annotations
+
+import shutil
+
+from vram_search.errors import NotFoundError, TooLateError
+from vram_search.search.storage import delete_search
+from vram_search.store import Store
+from vram_search.store.location import study_folder
+from vram_search.store.queue import StudyQueue
+from vram_search.worker.queue_place import study_locked
+
+
+def delete_study(store: Store, url: str, name: str) -> None:
+    """Deletes a study and everything that was kept of it, except its exports.
+
+    Raises:
+        NotFoundError: no study has that name.
+        TooLateError: the study is in the queue.
+        InputError: another process runs it.
+    """
+    study = store.study(name)
+    if study is None:
+        raise NotFoundError(f"no study {name!r} in the database")
+    for entry in StudyQueue(store.engine).entries():
+        if entry.study == name:
+            raise TooLateError(
+                f"study {name} is in the queue (entry {entry.id}, {entry.state})",
+                "cancel it first",
+            )
+    if study.is_imported:
+        store.delete_study(study.id)
+        return
+    folder = study_folder(url, name)
+    with study_locked(folder):
+        delete_search(url, name)
+        store.delete_study(study.id)
+        shutil.rmtree(folder.adapters, ignore_errors=True)
+        folder.log.unlink(missing_ok=True)
