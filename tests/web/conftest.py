@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +90,16 @@ class Server:
         self.address = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self) -> None:
-        arguments = ("serve", "--port", self.port, "--folder", self.folder)
+    def start(self, *options: str) -> str:
+        """Starts it and returns what it prints."""
+        arguments = ("serve", "--port", self.port, "--folder", self.folder, *options)
         self.process = start_cli(*arguments, command=FAKE_TRAINER)
         assert self.process.stdout is not None
         said = ""
         for line in self.process.stdout:
             said += line
             if "Ctrl-C ends" in line:
-                return
+                return said
         raise AssertionError(said)
 
     def stop(self, *, kill: bool = False) -> None:
@@ -110,8 +111,9 @@ class Server:
     def token(self) -> str:
         return (self.home / "service-token").read_text().strip()
 
-    @property
+    @cached_property
     def client(self) -> httpx.Client:
+        """The owner's script; the fixture closes it."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.Client(base_url=self.address, headers=headers, timeout=30)
 
@@ -130,6 +132,7 @@ def server(home: Path, tmp_path: Path) -> Iterator[Server]:
     one = Server(home, tmp_path)
     one.start()
     yield one
+    one.client.close()
     if one.process is not None and one.process.poll() is None:
         one.stop()
 

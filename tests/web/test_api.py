@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import tiny_study
 from vram_search.store import Store, StudyRecord
+from vram_search.store.location import study_folder
 from vram_search.store.queue import StudyQueue
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -213,18 +214,19 @@ def test_report_is_the_command_lines(client: TestClient, study: StudyRecord) -> 
 def test_deleted_study_is_gone_with_its_adapters(
     client: TestClient,
     store: Store,
-    home: Path,
+    url: str,
     write_study: Callable[..., Path],
     vram_search_without_training: Cli,
 ) -> None:
     run = vram_search_without_training
     assert run("run", write_study(), "--trials", 1).returncode == 0
-    assert (home / "adapters" / "tiny").is_dir()
+    adapters = study_folder(url, "tiny").adapters
+    assert adapters.is_dir()
     refused = client.delete("/api/v1/studies/tiny", params={"confirm": "other"})
     assert refused.status_code == 422
     assert client.delete("/api/v1/studies/tiny", params={"confirm": "tiny"}).status_code == 204
     assert store.study("tiny") is None
-    assert not (home / "adapters" / "tiny").exists()
+    assert not adapters.exists()
     assert client.get("/api/v1/studies/tiny").status_code == 404
     assert run("run", write_study(), "--trials", 1).returncode == 0
     record = store.study("tiny")

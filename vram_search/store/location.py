@@ -111,10 +111,19 @@ def folder_name(name: str) -> str:
     return f"{plain[:100].rstrip('.')}~{digest[:8]}"
 
 
+def queue_folder(url: str) -> Path:
+    """The folder of the service's study files and of their output; no study has this folder.
+
+    Raises:
+        StoreError: it is no URL.
+    """
+    return files_folder(url) / ".queue"
+
+
 def service_lock(url: str) -> Path:
     """The lock file that the service of a database holds while it runs.
 
     Raises:
         StoreError: it is no URL.
     """
-    return files_folder(url) / "service.lock"
+    return files_folder(url) / ".service.lock"

@@ -37,7 +37,14 @@ from vram_search.store.records import (
     TrialRecord,
     TrialResult,
 )
-from vram_search.store.tables import evaluations, progress, step_losses, studies, trials
+from vram_search.store.tables import (
+    evaluations,
+    metadata,
+    progress,
+    step_losses,
+    studies,
+    trials,
+)
 
 _T = TypeVar("_T")
 _NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
@@ -144,9 +151,11 @@ class Store:
         name = select(studies.c.name).where(studies.c.id == study_id)
         with writing(self.engine) as connection:
             append_event(connection, "study_deleted", str(connection.scalar(name)))
-            for table in (step_losses, evaluations, progress):
-                connection.execute(delete(table).where(table.c.trial_id.in_(own)))
-            connection.execute(delete(trials).where(trials.c.study_id == study_id))
+            for table in reversed(metadata.sorted_tables):  # first the tables that refer to others
+                if "trial_id" in table.c:
+                    connection.execute(delete(table).where(table.c.trial_id.in_(own)))
+                elif "study_id" in table.c:
+                    connection.execute(delete(table).where(table.c.study_id == study_id))
             connection.execute(delete(studies).where(studies.c.id == study_id))
 
     # A trial's life

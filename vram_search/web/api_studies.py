@@ -103,7 +103,7 @@ def plan_study(text: StudyText, service: Served) -> JSONResponse:
     study = parse_study(text.study_file, service.folders)
     study = study.model_copy(update={"database": service.url})
     prepared = prepare(study, lambda note: None)
-    answer = dry_run(prepared, stop_rule(study, None, None)).as_dict()
+    answer = dry_run(prepared, stop_rule(study, None)).as_dict()
     answer["study"]["database"] = None  # its URL may hold a password
     return JSONResponse(answer)
 
@@ -155,9 +155,7 @@ def study_log(study: str, service: Served, lines: Lines = 200) -> PlainTextRespo
     entry = service.queue.latest_of(study)
     found = [] if entry is None else last_lines(output_file(service.url, entry.id), lines)
     if service.store.study(study) is not None:
-        folder = study_folder(service.url, study)
-        if folder.log.resolve().is_relative_to((folder.root / "logs").resolve()):
-            found += last_lines(folder.log, lines)
+        found += last_lines(study_folder(service.url, study).log, lines)
     elif entry is None:
         known_study(service, study)
     return PlainTextResponse("\n".join(found[-lines:]) + "\n")

@@ -23,8 +23,8 @@ from vram_search.report.page.byte_charts import parts_chart
 from vram_search.report.page.live_charts import live_curve_chart
 from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
 from vram_search.spec.card import card_names
+from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.search_space import LORA_TARGET_SETS
 from vram_search.spec.shape import shape_names
 from vram_search.tools import EXPORTED
 from vram_search.units import format_bytes, format_duration
@@ -89,7 +89,7 @@ def logout(service: Served) -> Response:
 
 @router.get("/")
 def home(request: Request, service: Served) -> HTMLResponse:
-    """What runs now, the queue, and the studies."""
+    """Shows the running study, the queue, and all studies."""
     return _page(request, "home.html.j2", **_home(service))
 
 
@@ -218,7 +218,7 @@ async def new_study(request: Request, step: str, service: Served) -> Response:
         if step == "plan":
             study = study.model_copy(update={"database": service.url})
             prepared = await run_in_threadpool(prepare, study, lambda note: None)
-            answer = await run_in_threadpool(dry_run, prepared, stop_rule(study, None, None))
+            answer = await run_in_threadpool(dry_run, prepared, stop_rule(study, None))
             words = [hyperparameter_words(one.hyperparameters) for one in answer.priors]
             return _page(
                 request, "planned.html.j2", answer=answer, words=words, card=study.card.label

@@ -19,7 +19,7 @@ from typing import Any
 from vram_search.errors import StoreError
 from vram_search.gpu import open_reader
 from vram_search.store import Store
-from vram_search.store.location import DATABASE_VARIABLE, database_folder
+from vram_search.store.location import DATABASE_VARIABLE, queue_folder
 from vram_search.store.queue import QueueEntry, StudyQueue
 from vram_search.worker.queue_place import is_alive, sweep
 
@@ -94,7 +94,7 @@ class Scheduler:
             limits += ["--hours", f"{hours:.6f}"]
         if entry.accept_changes:
             limits.append("--accept-changes")
-        file = database_folder(self.url) / "queue" / f"{entry.id}-{entry.study}.yaml"
+        file = queue_folder(self.url) / f"{entry.id}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(entry.study_file, encoding="utf-8")
         with output_file(self.url, entry.id).open("wb") as output:
@@ -122,7 +122,7 @@ class Scheduler:
 
 def output_file(url: str, entry_id: int) -> Path:
     """The file with the output of an entry's process."""
-    folder = database_folder(url) / "queue"
+    folder = queue_folder(url)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{entry_id}.log"
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from vram_search.errors import InputError
 from vram_search.resources import data_folder, shipped
 from vram_search.store import open_store
-from vram_search.store.location import database_folder, service_lock
+from vram_search.store.location import files_folder, service_lock
 from vram_search.web.app import make_app
 from vram_search.web.scheduler import Scheduler
 from vram_search.web.service import Service
@@ -80,7 +80,7 @@ def serve(
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"--folder {folder} is no folder", "name one that exists")
-    uploads = database_folder(url) / "uploads"
+    uploads = files_folder(url) / ".uploads"
     credentials, is_new = load_token(token_file())
     with contextlib.closing(open_store(url, create=True)) as store, _only_one(url):
         service = Service(
@@ -131,6 +131,7 @@ def _listen(address: Address) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((address.host, address.port))
+        listening.listen()  # a browser that comes before the application is ready waits
     except OSError as error:
         listening.close()
         raise InputError(
