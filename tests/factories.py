@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vram_search.protocol import AnyEvent, Evaluated, Finished, Ready, TrialJob
+from vram_search.protocol import (
+    AnyEvent,
+    BaseEvaluated,
+    EvaluateBaseJob,
+    Evaluated,
+    Finished,
+    Ready,
+    TrialJob,
+)
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DEFAULT_ALPHA
 
@@ -103,6 +111,9 @@ class FakeTrainer:
                 return event
         raise AssertionError("a script ends with Finished, unless the supervisor ends it")
 
+    def answer(self, job: EvaluateBaseJob) -> BaseEvaluated:
+        return BaseEvaluated(eval_loss=2.5, bits_per_byte=1.0, example_loss_sums=(), seconds=1.0)
+
     def restart(self) -> None:
         self.restarts += 1
 
@@ -119,7 +130,8 @@ class FakeListener:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def run_started(self, finished: int) -> None: ...
+    def run_started(self, finished: int, best: TrialRecord | None) -> None: ...
+    def untuned_evaluated(self, eval_loss: float | None) -> None: ...
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None: ...
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None: ...
     def trial_ended(self, record: TrialRecord) -> None: ...

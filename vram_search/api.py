@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vram_search.answers.results import Results
     from vram_search.answers.run import RunAnswer
     from vram_search.spec import StudySpec
+    from vram_search.store import TrialRecord
 
 __all__ = [
     "ExportTarget",
@@ -186,7 +187,8 @@ class _Notes:
     def __init__(self, note: Callable[[str], None]) -> None:
         self.note = note
 
-    def run_started(self, finished: int) -> None: ...
+    def run_started(self, finished: int, best: TrialRecord | None) -> None: ...
+    def untuned_evaluated(self, eval_loss: float | None) -> None: ...
 
     def trial_started(self, proposal: Any, planned: Any) -> None: ...
 

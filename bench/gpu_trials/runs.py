@@ -47,7 +47,10 @@ class Collector:
     def note(self, text: str) -> None:
         progress(text)
 
-    def run_started(self, finished: int) -> None:
+    def untuned_evaluated(self, eval_loss: float | None) -> None:
+        """Nothing is shown of it."""
+
+    def run_started(self, finished: int, best: TrialRecord | None) -> None:
         pass
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:

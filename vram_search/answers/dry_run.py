@@ -8,6 +8,8 @@ from pydantic import Field
 
 from vram_search.answers.base import Answer, AnswerPart
 from vram_search.estimate.memory_budget import card_memory
+from vram_search.estimate.night import NightForecast
+from vram_search.worker.forecast import forecast_study
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.run import StopRule, preview
 
@@ -35,6 +37,16 @@ class PlannedAnswer(AnswerPart):
     fits: bool = Field(description="True if required bytes and margin are within the budget.")
 
 
+class NightAnswer(AnswerPart):
+    """What the search is expected to do in its time."""
+
+    full_trial_seconds: float = Field(description="Predicted seconds of a trial to its end.")
+    seconds: float = Field(description="The time that is forecast.")
+    full_trials: int
+    stopped_trials: int = Field(description="Trials that are stopped early.")
+    is_too_few: bool = Field(description="True below 12 trials.")
+
+
 class DryRunAnswer(Answer):
     """A study that was checked and planned, and not run."""
 
@@ -43,8 +55,25 @@ class DryRunAnswer(Answer):
     train_rows: int
     eval_rows: int
     budget_bytes: int = Field(description="Bytes that the allocator may take on the card.")
+    night: NightAnswer | None = Field(
+        description="Forecast for the study's card, or for the GPU here; null without a limit of "
+        "time or trials."
+    )
     priors: list[PlannedAnswer] = Field(
         description="Published configurations: tried first, or all if no trial starts with one."
+    )
+
+
+def night_answer(night: NightForecast | None) -> NightAnswer | None:
+    """Builds the answer's forecast."""
+    if night is None:
+        return None
+    return NightAnswer(
+        full_trial_seconds=round(night.full_seconds, 1),
+        seconds=round(night.seconds),
+        full_trials=night.full,
+        stopped_trials=night.stopped,
+        is_too_few=night.is_too_few,
     )
 
 
@@ -60,6 +89,7 @@ def dry_run(prepared: Prepared, stop: StopRule) -> DryRunAnswer:
         train_rows=len(rows.train),
         eval_rows=len(rows.eval),
         budget_bytes=card_memory(study.card).budget_bytes,
+        night=night_answer(forecast_study(prepared, stop)),
         priors=[
             PlannedAnswer(
                 hyperparameters=point,

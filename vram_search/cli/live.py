@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from typing import Any
 
@@ -12,12 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from vram_search.cli.console import echo, make_console
+from vram_search.cli.night_words import advice_words, night_words
 from vram_search.cli.show import sparkline
 from vram_search.estimate import PlannedTrial
+from vram_search.estimate.night import NightForecast, forecast_night, seconds_of
 from vram_search.gpu import GpuSample
 from vram_search.protocol import AnyEvent, Evaluated, Probed, Ready, Stage, Step
 from vram_search.report.figures import run_seconds
-from vram_search.report.words import error_words, hyperparameter_words, loss_cell, peak_cell
+from vram_search.report.winner import loss_words
+from vram_search.report.words import WIDTH, error_words, hyperparameter_words, loss_cell, peak_cell
 from vram_search.search import Proposal
 from vram_search.spec import StudySpec
 from vram_search.spec.hyperparameters import DIMENSIONS
@@ -27,6 +31,15 @@ from vram_search.units import format_bytes, format_duration
 from vram_search.worker.run import FINISHED, StopRule
 
 ROWS_SHOWN = 8
+FORECAST_STEPS = 4
+"""Measured steps before the night is forecast from them."""
+BAR_WIDTH = 40
+STAGE_WORDS = {
+    "load": "preparing",
+    "probe": "testing the longest rows",
+    "train": "training",
+    "eval": "evaluating",
+}
 STEP_LINE_SECONDS = 30.0
 """Plain output tells a training's progress this often."""
 
@@ -39,6 +52,12 @@ class Progress:
         self.began = time.monotonic()
         self.finished_before = 0
         self.ended: list[TrialRecord] = []
+        self.best: TrialRecord | None = None
+        """The best trial of the study, earlier runs included."""
+        self.is_loaded = False
+        self.untuned_loss: float | None = None
+        self.step_seconds: list[float] = []
+        self.eval_seconds = 0.0
         self.proposal: Proposal | None = None
         self.planned: PlannedTrial | None = None
         self.trial_began = time.monotonic()
@@ -47,13 +66,17 @@ class Progress:
         self.allocated_bytes: int | None = None
         self.sample: GpuSample | None = None
 
-    def run_started(self, finished: int) -> None:
-        self.finished_before = finished
+    def run_started(self, finished: int, best: TrialRecord | None) -> None:
+        self.finished_before, self.best = finished, best
+
+    def untuned_evaluated(self, eval_loss: float | None) -> None:
+        self.is_loaded, self.untuned_loss = True, eval_loss
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         self.proposal, self.planned = proposal, planned
         self.trial_began = time.monotonic()
         self.stage, self.step, self.steps_total, self.losses = "load", 0, 0, []
+        self.step_seconds = []
         self.allocated_bytes = self.sample = None
 
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
@@ -63,17 +86,71 @@ class Progress:
         elif isinstance(event, Step):
             self.step = event.step
             self.losses.append(event.loss)
+            self.step_seconds.append(event.seconds)
             self.allocated_bytes = event.allocated_bytes
+
+        elif isinstance(event, Evaluated):
+            self.eval_seconds = event.seconds
 
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record)
         self.proposal = self.planned = None
+        if record.outcome == "complete" and record.eval_loss is not None:
+            known = math.inf if self.best is None else self.best.eval_loss or math.inf
+            if record.eval_loss < known:
+                self.best = record
 
     @property
-    def best(self) -> TrialRecord | None:
-        """The best trial of this run."""
-        complete = [t for t in self.ended if t.outcome == "complete" and t.eval_loss is not None]
-        return min(complete, key=lambda t: t.eval_loss or 0.0, default=None)
+    def best_words(self) -> str:
+        """The best trial of the study and since when; empty if no trial is complete."""
+        if self.best is None or self.best.eval_loss is None:
+            return ""
+        words = loss_words(self.best.eval_loss, self.untuned_loss)
+        since = self.best.finished_at
+        when = f", since {since.astimezone():%H:%M}" if since is not None else ""
+        return f"best so far: trial {self.best.number}, eval_loss {words}{when}"
+
+    def full_seconds(self) -> float | None:
+        """Seconds of a full trial, measured: of complete ones, else by the steps of this one."""
+        complete = [t for t in self.ended if t.outcome == "complete"]
+        durations = [seconds for t in complete if (seconds := run_seconds(t)) is not None]
+        if durations:
+            return statistics.median(durations)
+        if len(self.step_seconds) < FORECAST_STEPS:
+            return None
+        step = statistics.median(self.step_seconds[1:])  # the first one warms up
+        evaluations = (len(self.study.training.rungs) + 1) * self.eval_seconds
+        return self.steps_total * step + evaluations
+
+    def night(self) -> NightForecast | None:
+        """Forecast of the time that is left; None before a few steps are measured."""
+        full, left = self.full_seconds(), self.stop.seconds_left
+        if full is None or full <= 0:
+            return None
+        finished = self.finished_before + sum(t.outcome in FINISHED for t in self.ended)
+        if left is None:
+            if self.stop.trials is None:
+                return None
+            left = seconds_of(self.stop.trials, full) - seconds_of(finished, full)
+        stopped = [run_seconds(t) for t in self.ended if t.outcome == "pruned"]
+        known = [seconds for seconds in stopped if seconds]
+        return forecast_night(
+            full,
+            max(0.0, left),
+            stopped_seconds=statistics.median(known) if known else None,
+            full_so_far=sum(t.outcome == "complete" for t in self.ended),
+        )
+
+    @property
+    def place_words(self) -> str:
+        """The trial's place in the search: "trial 4 of about 11, ends about 07:00"."""
+        number = self.finished_before + sum(t.outcome in FINISHED for t in self.ended) + 1
+        if (night := self.night()) is None:
+            return f"trial {number}"
+        total = self.stop.trials or number - 1 + max(1, night.trials)
+        about = "" if self.stop.trials else "about "
+        ends = time.strftime("%H:%M", time.localtime(time.time() + night.seconds))
+        return f"trial {number} of {about}{total}, ends about {ends}"
 
     @property
     def memory_words(self) -> str:
@@ -105,6 +182,7 @@ class PlainView(Progress):
     def __init__(self, study: StudySpec, stop: StopRule, url: str) -> None:
         super().__init__(study, stop, url)
         self._next_step_line = -math.inf
+        self._is_forecast = False
 
     def __enter__(self) -> PlainView:
         self.note(f"study {self.study.study}; database {describe(self.url)}")
@@ -136,6 +214,11 @@ class PlainView(Progress):
         elif isinstance(event, Step) and time.monotonic() > self._next_step_line:
             self._next_step_line = time.monotonic() + STEP_LINE_SECONDS
             self.note(f"  step {event.step} of {self.steps_total}, loss {loss_cell(event.loss)}")
+        if not self._is_forecast and (night := self.night()) is not None:
+            self._is_forecast = True
+            self.note(f"forecast from measured steps: {night_words(night)}")
+            if self.stop.trials is None and (advice := advice_words(night)):
+                self.note(advice)
 
     def trial_ended(self, record: TrialRecord) -> None:
         super().trial_ended(record)
@@ -144,6 +227,8 @@ class PlainView(Progress):
             f"trial {record.number}: {record.outcome}, eval_loss {loss_cell(record.eval_loss)}, "
             f"{format_duration(run_seconds(record))}" + (f"; {words}" if words else "")
         )
+        if record is self.best:
+            self.note(f"  {self.best_words}")
 
 
 class QuietView(Progress):
@@ -192,50 +277,64 @@ class LiveView(Progress):
             lines.append(self._table())
         lines.append(Text(""))
         lines += [Text(line) for line in self._current()]
-        best = self.best
-        if best is not None:
-            lines.append(
-                Text(
-                    f"best so far: trial {best.number}, eval_loss {loss_cell(best.eval_loss)}",
-                    style="bold green",
-                )
-            )
+        if best := self.best_words:
+            lines.append(Text(best, style="bold green"))
         elapsed = format_duration(time.monotonic() - self.began)
-        lines.append(Text(f"elapsed {elapsed}, left {self.time_left()}; Ctrl-C stops", style="dim"))
+        left = f"elapsed {elapsed}, left {self.time_left()}; Ctrl-C stops"
+        lines.append(Text(f"study {self.study.study}: {self.place_words}; {left}", style="dim"))
         return Group(*lines)
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("#", "outcome", "eval_loss", "configuration", "VRAM", "time"):
-            table.add_column(name, overflow="fold")
+        for name in ("#", "outcome", "eval_loss", "VRAM", "time"):
+            table.add_column(name, no_wrap=True)
+        is_wide = self._console.width >= WIDTH
+        if is_wide:
+            table.add_column("settings", no_wrap=True, overflow="ellipsis")
         for trial in self.ended[-ROWS_SHOWN:]:
             hp = trial.hyperparameters
+            settings = " ".join(one.in_words(one.value_in(hp)) for one in self._searched)
             table.add_row(
                 str(trial.number),
                 str(trial.outcome),
                 loss_cell(trial.eval_loss),
-                " ".join(one.in_words(one.value_in(hp)) for one in self._searched),
                 peak_cell(trial),
                 format_duration(run_seconds(trial)),
+                *([settings] if is_wide else []),
             )
         return table
 
     def _current(self) -> list[str]:
         if self.proposal is None or self.planned is None:
+            if not self.is_loaded:
+                return ["loading the base model and evaluating it untuned ..."]
             return ["choosing the next trial ..."]
         said = hyperparameter_words(self.proposal.hyperparameters.model_dump())
         head = f"trial {self.proposal.number}: {said}"
         running = format_duration(time.monotonic() - self.trial_began)
-        state = f"  {self.stage}, {running}"
+        doing = STAGE_WORDS.get(self.stage, self.stage)
+        state = f"  {doing}, {running}"
         if self.losses:
             state = (
-                f"  {self.stage}, step {self.step} of {self.steps_total}, "
+                f"  {doing}, step {self.step} of {self.steps_total}, "
                 f"loss {loss_cell(self.losses[-1])}, {running}"
             )
         lines = [head, state]
         if self.losses:
             lines.append(f"  {sparkline(self.losses)}")
-        return [*lines, f"  {self.memory_words}"]
+        return [*lines, *self._memory_lines()]
+
+    def _memory_lines(self) -> list[str]:
+        """The bytes in use, with a bar against the card where they are measured."""
+        lines, sample = [f"  {self.memory_words}"], self.sample
+        if sample is None or sample.process_bytes is None:
+            return lines
+        total = self.study.card.total_bytes
+        filled = min(BAR_WIDTH, round(BAR_WIDTH * sample.process_bytes / total))
+        heat = sample.temperature_celsius
+        warmth = f", {heat:.0f} °C" if heat is not None else ""
+        bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
+        return [*lines, f"  {bar} of {format_bytes(total)}{warmth}"]
 
 
 def make_view(

@@ -54,6 +54,9 @@ INTERRUPTED = 130
     type=click.Choice(STRATEGY_NAMES),
     help="Who proposes: gp learns from earlier searches too; tpe and random are Optuna's.",
 )
+@click.option(
+    "--fit-night", is_flag=True, help="Shorten each trial so that at least 12 fit the time."
+)
 @click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
 @click.option("--detach", is_flag=True, help="Hand the study to the service; see `serve`.")
@@ -68,6 +71,7 @@ def command(
     hours: float | None,
     until: str | None,
     strategy: str | None,
+    fit_night: bool,
     dry_run: bool,
     accept_changes: bool,
     detach: bool,
@@ -112,6 +116,8 @@ def command(
     from vram_search.worker.prepare import prepare
 
     prepared = prepare(study, lambda text: echo(text, err=True))
+    if fit_night:
+        prepared = _fitted(prepared, stop)
     if dry_run:
         _check_template(prepared)
         _show_dry_run(prepared, stop, as_json=as_json)
@@ -124,6 +130,23 @@ def command(
         entry_id=entry_id,
         beside=beside,
     )
+
+
+def _fitted(prepared: Prepared, stop: StopRule) -> Prepared:
+    """Shortens the trials, and says so."""
+    from vram_search.worker.forecast import fit_night
+
+    fitted = fit_night(prepared, stop)
+    share = fitted.study.training.trial_share
+    if share == 1:
+        echo("note: full trials fit the time; nothing is shortened", err=True)
+    else:
+        echo(
+            f"note: each trial trains {share:.0%} of the study's epochs; train the winner with all "
+            "of them",
+            err=True,
+        )
+    return fitted
 
 
 def _check_template(prepared: Prepared) -> None:
@@ -256,6 +279,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
         return
     lines = _study_lines(prepared, answer)
     what = "bytes and seconds predicted for rows of cutoff_len tokens (a run counts its rows)"
+    lines += _night_lines(prepared, stop)
     lines += ["", *wrapped(f"{_first_trials(prepared.study, stop)}; {what}:", "", "")]
     for planned in answer.priors:
         verdict = "fits" if planned.fits else "DOES NOT FIT"
@@ -266,6 +290,25 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
             "    ",
         )
     echo("\n".join(lines))
+
+
+def _night_lines(prepared: Prepared, stop: StopRule) -> list[str]:
+    """The forecast of the night, and what to change if it holds too few trials."""
+    from vram_search.cli.night_words import advice_words, night_words
+    from vram_search.gpu import open_reader
+    from vram_search.report.words import wrapped
+    from vram_search.worker.forecast import forecast_study
+
+    night = forecast_study(prepared, stop)
+    if night is None:
+        return []
+    lines = wrapped(f"predicted: {night_words(night)}", "  night          ", " " * 17)
+    if advice := advice_words(night):
+        lines += wrapped(advice, " " * 17)
+    if open_reader() is None:
+        where = f"this is predicted for {prepared.study.card.label}; a CPU takes much longer"
+        lines += wrapped(where, " " * 17)
+    return lines
 
 
 def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:

@@ -16,7 +16,7 @@ def count_steps(training: TrainingSpec, plan: MemoryPlan, rows: int) -> int:
         rows: of the training set.
     """
     if training.max_steps is not None:
-        return training.max_steps
+        return math.ceil(training.trial_share * training.max_steps)
     micro_batches = math.ceil(rows / plan.per_device_train_batch_size)
     steps_per_epoch = math.ceil(micro_batches / plan.gradient_accumulation_steps)
-    return math.ceil(training.epochs * steps_per_epoch)
+    return math.ceil(training.trial_share * training.epochs * steps_per_epoch)

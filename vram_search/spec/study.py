@@ -136,6 +136,11 @@ class TrainingSpec(Spec):
         default=2,
         description="lora_alpha = ratio x lora_rank, where search_space.lora_alpha is not given",
     )
+    trial_share: Annotated[Number, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="share of these epochs or steps that each trial trains (`--fit-night`); the "
+        "winner is worth all of them",
+    )
     rungs: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         default=(1 / 9, 1 / 3, 2 / 3),
         description="shares of the run at which a trial is evaluated and may be pruned",

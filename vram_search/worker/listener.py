@@ -17,8 +17,16 @@ class RunListener(Protocol):
     def note(self, text: str) -> None:
         """The run reports a remark of one line."""
 
-    def run_started(self, finished: int) -> None:
-        """A run starts or continues; `finished` trials of earlier runs count against its budget."""
+    def run_started(self, finished: int, best: TrialRecord | None) -> None:
+        """A run starts or continues.
+
+        Args:
+            finished: trials of earlier runs, which count against its budget.
+            best: the study's best trial so far.
+        """
+
+    def untuned_evaluated(self, eval_loss: float | None) -> None:
+        """The base model is loaded and evaluated without an adapter; None if that failed."""
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         """A trial's training begins."""

@@ -155,7 +155,7 @@ def _tell_what_was_found(
 ) -> None:
     counts = store.outcome_counts(record.id)
     total, finished = sum(counts.values()), sum(counts[outcome] for outcome in FINISHED)
-    listener.run_started(finished)
+    listener.run_started(finished, next(iter(store.top_trials(record.id, limit=1)), None))
     if not total:
         return
     found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
@@ -176,7 +176,8 @@ def _search(context: RunContext, stop: StopRule, asked_to_end: Callable[[], str]
     ready = _load(context)
     context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
     context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
-    evaluate_untuned(context, ready)
+    untuned = evaluate_untuned(context, ready)
+    context.listener.untuned_evaluated(None if untuned is None else untuned.eval_loss)
     store, study_id = context.store, context.record.id
     return run_trials(
         context.search,

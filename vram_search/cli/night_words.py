@@ -1,0 +1,30 @@
+"""Words for the forecast of a night."""
+
+from __future__ import annotations
+
+import time
+
+from vram_search.estimate.night import ENOUGH_TRIALS, NightForecast, share_that_fits
+from vram_search.units import format_duration
+
+
+def night_words(night: NightForecast) -> str:
+    """The forecast in one sentence."""
+    until = time.strftime("%H:%M", time.localtime(time.time() + night.seconds))
+    return (
+        f"one full trial takes about {format_duration(night.full_seconds)}; "
+        f"{format_duration(night.seconds)} (until {until}) hold about {night.full} full and "
+        f"{night.stopped} stopped trials"
+    )
+
+
+def advice_words(night: NightForecast) -> str:
+    """What to change if the night holds too few trials; empty if it holds enough."""
+    if not night.is_too_few:
+        return ""
+    share = share_that_fits(ENOUGH_TRIALS, night.full_seconds, night.seconds)
+    return (
+        f"that is few: --fit-night shortens each trial to about {max(share, 0.05):.0%} so that "
+        f"{ENOUGH_TRIALS} fit; a smaller training.num_train_epochs, dataset.max_samples or more "
+        "hours do it too"
+    )

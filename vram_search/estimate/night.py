@@ -1,0 +1,101 @@
+"""Forecasts how many trials a night holds, from the seconds of one full trial.
+
+A search runs its first trials in full, because there is nothing to compare them with. Later it
+stops most of them early. How the time divides is fitted to replayed searches
+(`python -m bench.search.forecast`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_FULL = 4
+"""Trials at the start that run in full."""
+LATER_FULL_SHARE = 0.25
+"""Share of the later time that goes to full trials."""
+STOPPED_SHARE = 0.45
+"""Time of a trial that is stopped early, as a share of a full one's."""
+ENOUGH_TRIALS = 12
+"""With fewer trials a search rarely finds more than the usual settings."""
+_EVALUATION_SHARE = 1 / 3
+"""Seconds of an evaluation row, as a share of a training row's: the forward pass alone."""
+_PROBE_STEPS = 3
+_OTHER_SECONDS = 3.0
+"""Planning, saving and checking, per trial."""
+
+
+@dataclass(frozen=True)
+class NightForecast:
+    """What a search is expected to do in a given time.
+
+    Attributes:
+        full_seconds: of a trial that runs to its end.
+        seconds: the time that was asked about.
+    """
+
+    full_seconds: float
+    seconds: float
+    full: int
+    stopped: int
+
+    @property
+    def trials(self) -> int:
+        """Full and stopped trials together."""
+        return self.full + self.stopped
+
+    @property
+    def is_too_few(self) -> bool:
+        """True if so few trials rarely find more than the usual settings."""
+        return self.trials < ENOUGH_TRIALS
+
+
+def trial_seconds(
+    step_seconds: float, steps: int, batch_size: int, eval_rows: int, evaluations: int
+) -> float:
+    """Predicts the seconds of a full trial on a resident base model.
+
+    Args:
+        step_seconds: of an optimizer step.
+        batch_size: rows of an optimizer step.
+        evaluations: over all evaluation rows, the last one included.
+    """
+    evaluation = _EVALUATION_SHARE * step_seconds * eval_rows / batch_size
+    return (steps + _PROBE_STEPS) * step_seconds + evaluations * evaluation + _OTHER_SECONDS
+
+
+def forecast_night(
+    full_seconds: float,
+    seconds: float,
+    *,
+    stopped_seconds: float | None = None,
+    full_so_far: int = 0,
+) -> NightForecast:
+    """Forecasts the trials of a night.
+
+    Args:
+        full_seconds: of a full trial.
+        seconds: time that is left.
+        stopped_seconds: of a stopped trial; None: STOPPED_SHARE of a full one.
+        full_so_far: trials that are complete already.
+    """
+    first = min(seconds, max(0, FIRST_FULL - full_so_far) * full_seconds)
+    later = seconds - first
+    full = (first + LATER_FULL_SHARE * later) / full_seconds
+    stopped = (1 - LATER_FULL_SHARE) * later / (stopped_seconds or STOPPED_SHARE * full_seconds)
+    return NightForecast(full_seconds, seconds, round_down(full), round(stopped))
+
+
+def round_down(count: float) -> int:
+    """A trial that would end after the night is not started."""
+    return int(count + 1e-9)
+
+
+def seconds_of(trials: int, full_seconds: float) -> float:
+    """Predicts the seconds of a search of so many finished trials."""
+    later_per_full = LATER_FULL_SHARE + (1 - LATER_FULL_SHARE) / STOPPED_SHARE
+    return full_seconds * (min(trials, FIRST_FULL) + max(0, trials - FIRST_FULL) / later_per_full)
+
+
+def share_that_fits(trials: int, full_seconds: float, seconds: float) -> float:
+    """Returns the share to which full trials must be shortened so that `trials` fit; at most 1."""
+    return min(1.0, seconds / seconds_of(trials, full_seconds))

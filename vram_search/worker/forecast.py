@@ -1,0 +1,105 @@
+"""Forecasts a study's night before its first trial, and shortens its trials so that enough fit."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+from vram_search.data import Rows
+from vram_search.errors import InputError, NothingStoredError
+from vram_search.estimate import PlannedTrial
+from vram_search.estimate.night import (
+    ENOUGH_TRIALS,
+    NightForecast,
+    forecast_night,
+    seconds_of,
+    share_that_fits,
+    trial_seconds,
+)
+from vram_search.estimate.step_time import padded_tokens
+from vram_search.spec import StudySpec
+from vram_search.spec.steps import count_steps
+from vram_search.store import open_store
+from vram_search.store.location import database_url
+from vram_search.worker.prepare import Prepared
+from vram_search.worker.run import StopRule, preview
+from vram_search.worker.step_time import approximate_row_tokens
+
+CHARACTERS_PER_TOKEN = 3.5
+"""Of English text before its tokens are counted; fewer make the forecast longer, not shorter."""
+_SHORTEST_SHARE = 0.05
+
+
+def forecast_study(prepared: Prepared, stop: StopRule) -> NightForecast | None:
+    """Forecasts a search's trials by the predicted steps of its first configuration.
+
+    Returns:
+        None if the search has no limit, or its first configuration fits no plan.
+    """
+    full = full_trial_seconds(prepared, stop)
+    if full is None:
+        return None
+    seconds = stop.seconds_left
+    if seconds is None and stop.trials is not None:
+        seconds = seconds_of(stop.trials, full)
+    return None if seconds is None else forecast_night(full, max(0.0, seconds))
+
+
+def full_trial_seconds(prepared: Prepared, stop: StopRule) -> float | None:
+    """Predicts the seconds of a full trial of the first configuration that fits."""
+    planned = next((one for _, one, fits in preview(prepared, stop) if fits), None)
+    if planned is None:
+        return None
+    study, rows = prepared.study, prepared.rows
+    training, plan = study.training, planned.plan
+    batch_size = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
+    return trial_seconds(
+        planned.step_seconds * _filled_share(rows, planned),
+        count_steps(training, plan, len(rows.train)),
+        batch_size,
+        len(rows.eval),
+        len(training.rungs) + 1,
+    )
+
+
+def _filled_share(rows: Rows, planned: PlannedTrial) -> float:
+    """Tokens of a row in a micro-batch, as a share of the cutoff that the plan counts with."""
+    longest = max(sum(len(text) for _, text in row.messages) for row in rows.train)
+    tokens = approximate_row_tokens(rows, max(1, round(longest / CHARACTERS_PER_TOKEN)))
+    plan, cutoff_len = planned.plan, planned.estimate.workload.cutoff_len
+    micro_batch = plan.per_device_train_batch_size
+    batch_size = micro_batch * plan.gradient_accumulation_steps
+    longest_first = sorted(tokens, reverse=True)
+    return padded_tokens(longest_first, cutoff_len, batch_size, micro_batch) / cutoff_len
+
+
+def fit_night(prepared: Prepared, stop: StopRule) -> Prepared:
+    """Shortens the trials so that a search's time holds ENOUGH_TRIALS of them.
+
+    A study that was shortened before keeps its share, so that its losses stay comparable.
+
+    Raises:
+        InputError: the search has no limit of time, or nothing fits the card.
+    """
+    seconds, full = stop.seconds_left, full_trial_seconds(prepared, stop)
+    if seconds is None:
+        raise InputError("--fit-night needs a limit of time", "add --hours 8 or --until 07:00")
+    if full is None:
+        raise InputError("no configuration fits the card", "see `vram-search run --dry-run`")
+    share = _recorded_share(prepared.study)
+    if share is None:
+        share = max(_SHORTEST_SHARE, round(share_that_fits(ENOUGH_TRIALS, full, seconds), 2))
+    training = prepared.study.training.model_copy(update={"trial_share": share})
+    return replace(prepared, study=prepared.study.model_copy(update={"training": training}))
+
+
+def _recorded_share(study: StudySpec) -> float | None:
+    try:
+        opened = open_store(database_url(study.database), create=False)
+    except NothingStoredError:
+        return None
+    with contextlib.closing(opened) as store:
+        record = store.study(study.study)
+        if record is None or not store.trials(record.id):
+            return None
+        return float(record.spec.get("training", {}).get("trial_share", 1.0))
