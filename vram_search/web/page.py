@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,6 +141,7 @@ def trial(request: Request, study: str, trial: str, service: Served) -> HTMLResp
     record = find_trial(service.store, find_study(service.store, name), trial)
     best = service.store.top_trials(record.study_id, limit=1)
     curve = live_curve_chart(
+        record.number,
         [(step.step, step.loss) for step in shown.step_losses],
         [(one.step, one.eval_loss) for one in shown.evaluations],
         record.steps_total,
@@ -191,7 +193,7 @@ def estimate_answer(request: Request, service: Served) -> HTMLResponse:
         return _page(request, "fault.html.j2", error=error)
     plan = answer.plan
     limit = plan.total_bytes - plan.reserve_bytes
-    chart = parts_chart("parts", "Predicted bytes", [(plan.name, plan.parts)], limit, "")
+    chart = parts_chart("parts", "Predicted bytes", [(plan.name, plan.parts)], limit, "", math.inf)
     return _page(request, "estimate_answer.html.j2", plan=plan, chart=chart)
 
 

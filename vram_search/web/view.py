@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
-from vram_search.report.figures import required_bytes
+from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.live_charts import card_chart, live_curve_chart
@@ -73,22 +74,30 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
     if entry.started_at is not None:
         seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
         facts.append(("running for", format_duration(seconds)))
-    facts.append(("ends", _end_words(record, entry, finished)))
+    facts.append(("ends", _end_words(store, record, entry, finished)))
     return facts
 
 
-def _end_words(record: StudyRecord, entry: QueueEntryAnswer, finished: int) -> str:
+def _end_words(store: Store, record: StudyRecord, entry: QueueEntryAnswer, finished: int) -> str:
     """When the study ends, as far as its limits say it."""
     if entry.until is not None:
         return f"{entry.until.astimezone():%a %H:%M} at the latest"
     budget = record.spec.get("budget") or {}
     trials = entry.trials or budget.get("trials")
-    if trials and entry.started_at is not None and finished:
-        return f"after {trials} trials"
+    if trials and finished and entry.started_at is not None:
+        left = max(0, trials - finished) * _seconds_a_trial(store, record)
+        moment = datetime.now().astimezone() + timedelta(seconds=left)
+        return f"after {trials} trials, about {moment:%a %H:%M}"
     if trials:
         return f"after {trials} trials"
     hours = budget.get("hours")
     return f"after {hours:g} h" if hours else "when it is stopped"
+
+
+def _seconds_a_trial(store: Store, record: StudyRecord) -> float:
+    """The median duration of the study's finished trials."""
+    durations = [run_seconds(trial) for trial in store.trials(record.id)]
+    return statistics.median([seconds for seconds in durations if seconds is not None] or [0.0])
 
 
 def _charts(
@@ -97,12 +106,15 @@ def _charts(
     card = record.card
     total = card.get("total_bytes")
     limit = int(total) - int(card.get("reserve_bytes", 0)) if total else None
-    charts = [card_chart(trial.number, (trial.predicted or {}).get("parts") or {}, limit)]
+    parts = (trial.predicted or {}).get("parts") or {}
+    charts = [card_chart(trial.number, parts, limit, progress.process_bytes if progress else None)]
     if progress is not None:
         top = store.top_trials(record.id, limit=1)
         best = store.step_losses(top[0].id) if top else []
         charts.append(
-            live_curve_chart(progress.losses, progress.evaluations, progress.steps_total, best)
+            live_curve_chart(
+                trial.number, progress.losses, progress.evaluations, progress.steps_total, best
+            )
         )
     return charts
 

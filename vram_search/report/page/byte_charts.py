@@ -64,15 +64,17 @@ def parts_chart(
     bars: Sequence[tuple[str, Mapping[str, int]]],
     limit: int | None,
     caption: str,
+    far: float = FAR,
 ) -> Chart:
     """Stacked bars of bytes by part, against a limit.
 
     Args:
         bars: name and bytes by part of each.
         limit: bytes; None draws no limit.
+        far: a limit above this multiple of the largest bar is not drawn.
     """
     largest = max(sum(parts.values()) for _, parts in bars)
-    near = limit is not None and limit <= FAR * largest
+    near = limit is not None and limit <= far * largest
     height = len(bars) * (_BAR + _LABEL + 6) + 52
     shown = [float(largest)] + ([float(limit)] if limit and near else [])
     x = gib([0.0, *shown], _START, WIDTH - RIGHT, from_zero=True)

@@ -1,7 +1,8 @@
-"""Charts of a trial that runs: its parts on the card, and its losses beside the best trial's."""
+"""Charts of one trial, also while it runs: its parts on the card, and its losses."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from vram_search.report.page.byte_charts import parts_chart
@@ -13,28 +14,41 @@ from vram_search.store import StepLoss
 Points = Sequence[tuple[int, float | None]]
 
 
-def card_chart(number: int, parts: Mapping[str, int | None], limit: int | None) -> Chart:
-    """Predicted bytes of a running trial by part, against the card.
+def card_chart(
+    number: int,
+    parts: Mapping[str, int | None],
+    limit: int | None,
+    process_bytes: int | None,
+) -> Chart:
+    """Predicted bytes of a running trial by part, and the bytes in use, against the whole card.
 
     Args:
         limit: bytes of the card less its reserve; None if unknown.
+        process_bytes: of the training process, as NVML reads them; None if not available.
     """
     title = "The card"
     known = {name: int(size) for name, size in parts.items() if size and size > 0}
     if not known:
         return Chart("card", title, "", 0, "", "The trial's bytes are not planned yet.")
-    return parts_chart("card", title, [(f"trial {number}, predicted", known)], limit, "")
+    bars = [(f"trial {number}, predicted", known)]
+    if process_bytes:
+        bars.append(("in use, measured", {"process": process_bytes}))
+    return parts_chart("card", title, bars, limit, "", far=math.inf)
 
 
 def live_curve_chart(
-    losses: Points, evaluations: Points, steps_total: int, best: Sequence[StepLoss]
+    number: int,
+    losses: Points,
+    evaluations: Points,
+    steps_total: int,
+    best: Sequence[StepLoss],
 ) -> Chart:
-    """Training loss of a running trial step by step, its evaluations, and the best trial's losses.
+    """Training loss of a trial step by step, its evaluations, and the best trial's losses.
 
     Args:
         best: training losses of the best trial; empty if no trial is complete.
     """
-    title = "Losses of the running trial"
+    title = f"Losses of trial {number}"
     own = thinned([StepLoss(step, loss) for step, loss in losses])
     marks = [(step, loss) for step, loss in evaluations if loss is not None]
     if not own and not marks:
@@ -49,7 +63,7 @@ def live_curve_chart(
     if len(others) > 1:
         plot.curve(others, "curve s7 dashed", "training loss of the best trial")
     if len(own) > 1:
-        plot.curve(own, "curve bold s0", "training loss of the running trial")
+        plot.curve(own, "curve bold s0", f"training loss of trial {number}")
     for step, loss in marks:
         plot.mark("diamond", step, loss, "f1", f"eval_loss {loss:.4f} at step {step}", 5)
     legend = [("<path d='M2 8L18 8' class='curve bold s0'/>", "training loss")]

@@ -1,0 +1,254 @@
+"""The page in a real headless Chromium, against a real server that runs a search."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import tiny_study
+from tests.report.browser.conftest import Browser
+from tests.report.conftest import make_study
+from tests.web.conftest import Server
+from vram_search.store import Store
+from vram_search.web import app
+
+MOST_SCRIPT_BYTES = 150_000
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Browser:
+    """A browser that is logged in by the link."""
+    browser.open(f"{server.address}/?token={server.token}")
+    return browser
+
+
+@pytest.fixture
+def held(home: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server whose studies never get past the probe of their first trial."""
+    os.environ["HELD_TRIALS"] = "0"
+    server = Server(home, tmp_path)
+    server.start()
+    del os.environ["HELD_TRIALS"]
+    yield server
+    for entry in server.client.get("/api/v1/queue").json()["entries"]:
+        server.client.post(f"/api/v1/queue/{entry['id']}/cancel")
+    server.wait_for(lambda: not server.client.get("/api/v1/queue").json()["entries"])
+    server.client.close()
+    server.stop()
+
+
+def add(server: Server, folder: Path, **changes: Any) -> int:
+    text = yaml.safe_dump(tiny_study(folder, **changes))
+    answer = server.client.post("/api/v1/studies", json={"study_file": text})
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
+
+
+def eventually(page: Browser, script: str, seconds: float = 60) -> Any:
+    """The value of a script as soon as it is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := page.eval(script):
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"never true: {script}\n{page.eval('document.body.innerText')}")
+
+
+def click(page: Browser, words: str, where: str = "body") -> None:
+    buttons = f"[...document.querySelectorAll('{where} button')]"
+    assert page.eval(f"{buttons}.filter(b => b.textContent.trim() === '{words}').length"), words
+    page.eval(f"{buttons}.find(b => b.textContent.trim() === '{words}').click()")
+
+
+def has_text(words: str, where: str = "body") -> str:
+    return f"document.querySelector('{where}')?.innerText.includes('{words}')"
+
+
+def test_page_logs_in_by_its_link_and_loads_nothing_from_elsewhere(
+    page: Browser, server: Server
+) -> None:
+    assert page.eval("location.href") == f"{server.address}/"
+    assert page.eval("document.cookie") == "", "scripts cannot read the cookie"
+    assert [url for url in page.requests() if not url.startswith((server.address, "data:"))] == []
+    assert page.errors() == []
+
+
+def test_page_follows_a_search_without_reloading(
+    page: Browser, server: Server, tmp_path: Path
+) -> None:
+    assert page.eval(has_text("Nothing runs now"))
+    page.eval("window.mark = 1")
+    add(server, tmp_path, budget={"trials": 2})
+    eventually(page, has_text("running", "#now"))
+    eventually(page, has_text("Nothing runs now"))
+    eventually(page, has_text("tiny", "#studies"))
+    assert page.eval("window.mark") == 1
+    assert page.errors() == []
+
+
+def test_queue_is_ordered_paused_and_emptied_with_its_buttons(
+    browser: Browser, held: Server, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        add(held, tmp_path, study=name)
+    browser.open(f"{held.address}/?token={held.token}")
+    eventually(browser, has_text("trial 0", "#now"))
+    names = "[...document.querySelectorAll('.queue strong')].map(e => e.textContent).join()"
+    assert browser.eval(names) == "b,c"
+    click(browser, "Down", "#queue")
+    eventually(browser, f"{names} === 'c,b'")
+    click(browser, "Pause", "#queue")
+    eventually(browser, has_text("paused", "#queue"))
+    browser.eval("window.confirm = () => true")
+    click(browser, "Remove", "#queue")
+    eventually(browser, f"{names} === 'b'")
+    click(browser, "Cancel", "#now")
+    eventually(browser, f"{has_text('b', '#now h1')} && !{names}")
+    assert browser.errors() == []
+
+
+def test_refusal_is_shown_with_its_remedy(page: Browser, server: Server, tmp_path: Path) -> None:
+    add(server, tmp_path, study="later", dataset={"train": "rows.jsonl", "val_size": 4})
+    page.eval("htmx.ajax('POST', '/api/v1/queue/99/pause', {swap: 'none'})")
+    eventually(page, has_text("the queue has no entry 99", "#toast"))
+    eventually(page, has_text("vram-search queue list", "#toast"))
+
+
+def test_will_it_fit_answers_without_reloading(page: Browser, server: Server) -> None:
+    page.open(f"{server.address}/estimate")
+    click(page, "Will it fit?", "form")
+    eventually(page, has_text("It fits NVIDIA GeForce RTX 5060 Ti", "#answer"))
+    page.eval(
+        "(e => { e.value = '64'; e.dispatchEvent(new Event('change', {bubbles: true})) })"
+        "(document.querySelector('[name=batch]'))"
+    )
+    eventually(page, has_text("It does not fit", "#answer"))
+    assert page.errors() == []
+
+
+def test_study_is_written_planned_and_queued_on_the_page(
+    page: Browser, server: Server, tmp_path: Path
+) -> None:
+    tiny_study(tmp_path)
+    page.open(f"{server.address}/new")
+    fields = {"study": "mine", "model": "org/name", "train": "rows.jsonl", "card": "16gb"}
+    for name, value in fields.items():
+        page.eval(f"document.querySelector('[name={name}]').value = '{value}'")
+    click(page, "Write the study file", "form")
+    text = eventually(page, "document.querySelector('textarea')?.value")
+    assert yaml.safe_load(text)["model"] == {"model_name_or_path": "org/name"}
+    study = yaml.safe_dump(tiny_study(tmp_path, study="mine", budget={"trials": 1}))
+    page.eval(f"document.querySelector('textarea').value = {study!r}")
+    click(page, "Check and plan", "#file")
+    eventually(page, has_text("20 training rows", "#plan"))
+    page.eval("document.querySelector('textarea').value = 'study: mine'")
+    click(page, "Check and plan", "#file")
+    eventually(page, has_text("model: is required but missing", "#plan"))
+    page.eval(f"document.querySelector('textarea').value = {study!r}")
+    click(page, "Add to the queue", "#file")
+    eventually(page, "location.pathname === '/'")
+    eventually(page, has_text("mine"))
+
+
+@pytest.fixture
+def recorded(home: Path, browser: Browser, tmp_path: Path) -> Iterator[Callable[[int], Browser]]:
+    """`recorded(60)` opens the page of a study with so many trials."""
+    server = Server(home, tmp_path)
+
+    def open_(trials: int) -> Browser:
+        server.start("--no-run")
+        from vram_search.store import open_store, sqlite_url
+
+        store: Store = open_store(sqlite_url(home / "vram-search.db"), create=True)
+        make_study(store, trials=trials)
+        store.close()
+        browser.open(f"{server.address}/?token={server.token}")
+        browser.open(f"{server.address}/studies/td-010")
+        return browser
+
+    yield open_
+    server.stop()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_their_window_and_can_be_read(
+    recorded: Callable[[int], Browser], width: int, scheme: str
+) -> None:
+    page = recorded(60)
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.send("Emulation.setDeviceMetricsOverride", **size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.send("Emulation.setEmulatedMedia", features=features)
+    base = page.eval("location.origin")
+    for path in ("/", "/studies/td-010", "/studies/td-010/trials/3", "/estimate", "/new"):
+        page.open(base + path)
+        assert page.eval("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.eval(LOW_CONTRAST) == [], path
+        assert page.eval(NAMELESS) == [], path
+        assert page.errors() == [], path
+
+
+def test_table_of_a_thousand_trials_is_paged_and_filtered(
+    recorded: Callable[[int], Browser],
+) -> None:
+    page = recorded(1000)
+    rows = "document.querySelectorAll('#table tbody tr').length"
+    assert page.eval(rows) == 100
+    assert page.eval(has_text("1000 trials, page 1 of 10", "#table"))
+    click(page, "Next page", "#table")
+    eventually(page, has_text("page 2 of 10", "#table"))
+    page.eval(
+        "(e => { e.value = 'complete'; e.dispatchEvent(new Event('change', {bubbles: true})) })"
+        "(document.querySelector('[name=outcome]'))"
+    )
+    eventually(page, f"!{has_text('pruned', '#table tbody')}")
+    assert page.errors() == []
+
+
+def test_arrow_keys_walk_the_marks_of_a_chart(recorded: Callable[[int], Browser]) -> None:
+    page = recorded(60)
+    page.eval("document.querySelector('#chart-vram svg').focus()")
+    page.press("ArrowRight")
+    assert page.eval("document.getElementById('tip').hidden") is False
+    assert page.eval("document.getElementById('tip').textContent").startswith("trial ")
+    page.press("Escape")
+    assert page.eval("document.getElementById('tip').hidden") is True
+
+
+def test_scripts_are_small_and_carry_their_licences() -> None:
+    scripts = list(app.STATIC.rglob("*.js"))
+    assert sum(file.stat().st_size for file in scripts) < MOST_SCRIPT_BYTES
+    for file in (app.STATIC / "vendor").glob("*.js"):
+        assert file.with_name(file.name.replace(".min.js", ".LICENSE")).is_file(), file
+
+
+NAMELESS = """[...document.querySelectorAll('a, button, input, select, textarea, svg[role=img]')]
+    .filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length))
+    .map(e => e.outerHTML.slice(0, 80))"""
+LOW_CONTRAST = """(() => {
+    const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
+    const parse = text => text.match(/[\\d.]+/g).map(Number);
+    const ground = e => {
+        for (; e; e = e.parentElement) {
+            const c = parse(getComputedStyle(e).backgroundColor);
+            if (c.length < 4 || c[3] > 0) return c;
+        }
+        return [255, 255, 255];
+    };
+    return [...document.querySelectorAll(
+        'h1, h2, h3, p, a, dt, dd, td, th, li, button, label, code')]
+        .filter(e => e.innerText?.trim() && !e.closest('svg'))
+        .map(e => {
+            const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))];
+            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 80)];
+        })
+        .filter(([ratio]) => ratio < 4.5);
+})()"""
