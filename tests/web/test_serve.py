@@ -186,6 +186,11 @@ def test_quiet_stream_sends_heartbeats(monkeypatch: pytest.MonkeyPatch, server: 
         assert any(line == ": still here" for line in lines)
 
 
+def test_large_headers_are_refused(server: Server) -> None:
+    answer = httpx.get(server.address, headers={"X-Large": "x" * 20_000})
+    assert answer.status_code in (400, 431)
+
+
 def test_second_service_on_a_database_is_refused(server: Server, tmp_path: Path) -> None:
     done = run_cli("serve", "--port", 1 + server.port, "--folder", tmp_path)
     assert done.returncode == 2
