@@ -236,6 +236,13 @@ def test_change_saves_what_the_changed_options_save(estimate: Estimate) -> None:
     assert plan["required_bytes"] - liger["required_bytes"] == saved["enable_liger_kernel"]
 
 
+def test_dropout_of_the_adapter_costs_bytes_that_a_change_saves(estimate: Estimate) -> None:
+    (plan,) = json.loads(estimate(*MISFIT, "--json").out)["plans"]
+    (dropping,) = json.loads(estimate(*MISFIT, "--lora-dropout", "0.05", "--json").out)["plans"]
+    saved = {change["name"]: change["saved_bytes"] for change in dropping["changes"]}
+    assert dropping["required_bytes"] - plan["required_bytes"] == saved["lora_dropout 0"] > 0
+
+
 @pytest.fixture
 def generic_model(tmp_path: Path) -> Path:
     """A folder of a family that has no model of its own."""
@@ -381,6 +388,8 @@ def test_comparison_of_a_study_with_itself_is_zero(
         ([*FIT, "--points", "rows.jsonl"], ["--model and --points"]),
         ([*FIT, "--lora-target", "wo"], ["lora_target 'wo'", "has no wo"]),
         ([*FIT, "--batch", "0"], ["--batch"]),
+        ([*FIT, "--lora-dropout", "1"], ["lora_dropout 1.0", "from 0 to 0.99"]),
+        ([*FIT, "--lora-dropout", "nan"], ["lora_dropout nan", "from 0 to 0.99"]),
         (["nosuch.yaml"], ["nosuch.yaml", "no such study file"]),
         (["--points", "nosuch.jsonl"], ["nosuch.jsonl", "cannot be read"]),
         (["--points", str(DATA)], ["cannot be read"]),

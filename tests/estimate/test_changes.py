@@ -25,6 +25,7 @@ def workload(**fields: Any) -> Workload:
     costly: dict[str, Any] = {
         "shape": SHAPE,
         "lora_modules": ("q_proj", "v_proj"),
+        "lora_dropout": 0.1,
         "lora_rank": 64,
         "optimizer": "adamw_torch",
         "per_device_train_batch_size": 12,
@@ -59,11 +60,12 @@ def test_changes_come_in_the_order_of_their_cost() -> None:
         "per_device_train_batch_size",
         "gradient_checkpointing",
         "quantization_bit",
+        "lora_dropout",
         "lora_rank",
         "cutoff_len",
     ]
     assert kinds == [kind for kind in order if kind in kinds]
-    assert len(kinds) >= 8
+    assert len(kinds) >= 9
 
 
 def test_saved_bytes_are_those_of_the_changed_workload() -> None:
@@ -73,6 +75,8 @@ def test_saved_bytes_are_those_of_the_changed_workload() -> None:
     assert changes["gradient_checkpointing"] == required(before) - required(after)
     after = replace(before, cutoff_len=1024, eval_cutoff_len=1024)
     assert changes["cutoff_len 1024"] == required(before) - required(after)
+    after = replace(before, lora_dropout=0.0)
+    assert changes["lora_dropout 0"] == required(before) - required(after) > 0
 
 
 def test_micro_batch_and_accumulation_keep_their_product() -> None:
@@ -102,6 +106,7 @@ def test_what_is_on_already_is_not_proposed() -> None:
         optimizer="paged_lion_8bit",
         per_device_train_batch_size=1,
         per_device_eval_batch_size=0,
+        lora_dropout=0.0,
         lora_rank=1,
         cutoff_len=1,
     )
@@ -140,6 +145,7 @@ def test_every_change_is_made_to_its_end_where_only_that_fits() -> None:
         gradient_accumulation_steps=12,
         gradient_checkpointing=True,
         quantization="nf4",
+        lora_dropout=0.0,
         lora_rank=4,
         cutoff_len=256,
         eval_cutoff_len=256,
@@ -158,6 +164,7 @@ def applied(asked: Workload, names: list[str]) -> Workload:
         "expandable_segments:True": {"expandable_segments": True},
         "gradient_checkpointing": {"gradient_checkpointing": True},
         "quantization_bit 4": {"quantization": "nf4"},
+        "lora_dropout 0": {"lora_dropout": 0.0},
     }
     fields: dict[str, Any] = {}
     for name in names:

@@ -19,6 +19,7 @@ from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
 from vram_search.models import find_model
+from vram_search.spec.hyperparameters import MAX_DROPOUT
 from vram_search.spec.optimizers import OPTIMIZERS
 
 MAX_SIZE = 2**31
@@ -154,6 +155,7 @@ def estimate(
     *,
     lora_rank: int = 8,
     lora_target: str = "all",
+    lora_dropout: float = 0.0,
     cutoff_len: int = 1024,
     batch: int = 1,
     accumulate: int = 1,
@@ -170,8 +172,9 @@ def estimate(
     Args:
         model: slug of configs/models, a hub name, or a model's folder.
         card: a card's name or slug, a size such as "16GB", or "auto" for the GPU in this machine.
-        lora_rank: of the adapter.
-        lora_target: a set (qv, attn, all ...), or layer names with commas.
+        lora_rank: rank of the adapter.
+        lora_target: a set (qv, qkvo, all ...), or layer names with commas.
+        lora_dropout: share of the adapter's inputs that is zeroed, from 0 to 0.99.
         cutoff_len: tokens of a sequence.
         batch: sequences of a micro-batch.
         accumulate: micro-batches of an optimizer step.
@@ -179,7 +182,7 @@ def estimate(
         checkpointing: whether gradient checkpointing is on.
         liger: whether Liger fuses the loss (`enable_liger_kernel`).
         eager: whether attention runs without a fused kernel.
-        quantization: of the base model: nf4, int8 or none (bf16).
+        quantization: form of the base model: nf4, int8 or none (bf16).
         eval_batch: sequences of an evaluation batch; 0: no evaluation.
         prepare_kbit: whether peft's `prepare_model_for_kbit_training` ran.
 
@@ -197,6 +200,7 @@ def estimate(
     }
     for name, value in sizes.items():
         check_number(name, value, MAX_SIZE)
+    check_number("lora_dropout", lora_dropout, MAX_DROPOUT, lowest=0)
     check_number("eval_batch", eval_batch, MAX_SIZE, lowest=0)
     found_card, found = find_card(card), find_model(model)
     shape = found.shape()
@@ -206,6 +210,7 @@ def estimate(
         shape=shape,
         lora_modules=lora_modules(shape, lora_target),
         lora_rank=lora_rank,
+        lora_dropout=lora_dropout,
         optimizer=optim,
         per_device_train_batch_size=batch,
         cutoff_len=cutoff_len,

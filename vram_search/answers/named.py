@@ -58,7 +58,7 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
         raise unknown(what, name, known)
 
 
-def check_number(name: str, value: int | None, highest: int, *, lowest: int = 1) -> None:
+def check_number(name: str, value: float | None, highest: float, *, lowest: int = 1) -> None:
     """Refuses a number out of range; None passes.
 
     Raises:

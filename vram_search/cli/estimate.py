@@ -22,6 +22,7 @@ _SIZE = click.IntRange(1, 2**31)
 _MODEL_OPTIONS = {
     "lora_rank": "--lora-rank",
     "lora_target": "--lora-target",
+    "lora_dropout": "--lora-dropout",
     "cutoff_len": "--cutoff-len",
     "batch": "--batch",
     "accumulate": "--accumulate",
@@ -46,6 +47,14 @@ _MODEL_OPTIONS = {
     "--lora-rank", type=_SIZE, metavar="N", default=8, show_default=True, help="Of the adapter."
 )
 @click.option("--lora-target", default="all", show_default=True, help="A set, or q_proj,v_proj.")
+@click.option(
+    "--lora-dropout",
+    type=float,
+    metavar="SHARE",
+    default=0.0,
+    show_default=True,
+    help="Share of the adapter's inputs that is zeroed.",
+)
 @click.option(
     "--cutoff-len",
     type=_SIZE,
@@ -172,11 +181,12 @@ def _models_folder(models: Path | None) -> Path:
 def _estimate_model(model: str, card: str | None, options: dict[str, Any]) -> EstimateAnswer:
     from vram_search.answers.estimate import estimate
 
-    same = ("lora_rank", "lora_target", "cutoff_len", "batch", "accumulate", "optim", "liger")
+    negated = ("no_checkpointing", "prepare_kbit")
+    same = [name for name in _MODEL_OPTIONS if name not in negated]
     return estimate(
         model,
         card,
-        **{name: options[name] for name in (*same, "eager", "quantization", "eval_batch")},
+        **{name: options[name] for name in same},
         checkpointing=not options["no_checkpointing"],
         prepare_kbit=options["prepare_kbit"],
     )

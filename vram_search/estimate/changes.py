@@ -118,6 +118,7 @@ def _options(workload: Workload, card: Card) -> list[Option]:
         "quantization_bit 4",
         quantization="nf4",
     )
+    offer(workload.lora_dropout > 0, "no dropout", "lora_dropout 0", lora_dropout=0.0)
     if workload.lora_rank > 1:
         ranks = _halves(workload.lora_rank, SMALLEST_RANK)
         variants = [Variant(f"lora_rank {rank}", {"lora_rank": rank}) for rank in ranks]

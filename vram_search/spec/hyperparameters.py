@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MODULES = 7
 """Linear layers of a transformer block: q, k, v, o, gate, up, down."""
 
+MAX_DROPOUT = 0.99
+
 Kind = Literal["categorical", "ordered", "log", "float"]
 """A name, a whole number, a number by its logarithm, a number by itself."""
 
@@ -263,7 +265,7 @@ DIMENSIONS = (
         # A tenth weighs as much as an optimizer state's bits, which is a guess: no table holds it.
         coordinates=(Coordinate(0.3, lambda point, frame: point.lora_dropout),),
         form="{:g}",
-        most=0.99,
+        most=MAX_DROPOUT,
         default=0.0,
         always_exported=True,
     ),

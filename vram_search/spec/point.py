@@ -7,14 +7,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from vram_search.spec.base import Count, Number, Spec
-from vram_search.spec.hyperparameters import OPTIONAL
+from vram_search.spec.hyperparameters import MAX_DROPOUT, OPTIONAL
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 
 MAX_RANK = 1024
 MAX_CUTOFF_LEN = 1_048_576
 MAX_ALPHA_RATIO = 1024
-MAX_DROPOUT = 0.99
 
 
 def parse_lora_target(value: object) -> str:
