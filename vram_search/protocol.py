@@ -95,7 +95,7 @@ class Ready(Spec):
     train_rows: int
     eval_rows: int
     longest_tokens: int
-    """Of the training rows, uncut."""
+    """Tokens of the longest training row, before it is cut."""
     longest_eval_tokens: int
     rows_cut: int
     """Training rows longer than the largest cutoff_len."""
@@ -103,7 +103,7 @@ class Ready(Spec):
     allocated_bytes: int | None
     seconds: float
     import_seconds: float = 0.0
-    """Of `seconds`: before anything was loaded, so without memory of the card."""
+    """The part of `seconds` before anything was loaded, when no memory of the card was used."""
     notes: tuple[str, ...] = ()
     """Sentences about the rows as the chat template writes them."""
 
@@ -134,7 +134,7 @@ class Probed(Spec):
     reserved_bytes: int | None
     seconds: float
     step_seconds: float | None = None
-    """Of its last optimizer step, longest rows, scaled to the plan's accumulation."""
+    """Seconds of the last optimizer step on the longest rows, scaled to the plan's accumulation."""
     parts: dict[str, int] = Field(default_factory=dict)
     """The allocated peak by part, names as in `Estimate.parts`; adds up to it."""
 

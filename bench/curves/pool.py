@@ -18,7 +18,7 @@ from bench.curves.runs import Key, Run
 from vram_search.protocol import LoadJob, TrialJob
 
 ATTEMPTS = 2
-"""Of a run whose process dies, and of a process whose start fails."""
+"""Attempts for a run if its process dies, and for a process if it fails to start."""
 
 Row = dict[str, Any]
 

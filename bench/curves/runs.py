@@ -15,11 +15,11 @@ from vram_search.spec import Hyperparameters, MemoryPlan, StudySpec
 from vram_search.worker.prepare import Prepared
 
 INTERVALS = 9
-"""Of a run, equally long: the rungs at 1/9 and 1/3 are among the evaluations between them."""
+"""Equal parts of a run, with an evaluation after each: the rungs at 1/9 and 1/3 are among them."""
 EVAL_BATCH = 50
 """Rows. An evaluation of 100 rows is two forward passes."""
 SEEDS = 3
-"""Of a configuration that is repeated; the others have seed 0 alone."""
+"""Seeds of a repeated configuration; the others have only seed 0."""
 CONFIGURATION_SEED = 2407
 SHARED_CONFIGS = 60
 """The first configurations are those of every task; further ones are a task's own, so that what one

@@ -62,7 +62,7 @@ class Factors:
 
 
 def factors(lone: Sequence[Row], shared: Sequence[Row]) -> Factors:
-    """Of steps by their median seconds, of evaluations by seconds of one, of set-up as it is.
+    """Compares the median seconds of steps, the seconds of one evaluation, and those of set-up.
 
     Rows of an earlier table count as lone runs; of them all training seconds are known.
 

@@ -11,11 +11,11 @@ from bench.end_to_end.records import ARMS, Arm, Record, Run
 from vram_search.worker.run import FINISHED
 
 SHARES = (0.25, 0.5, 1.0)
-"""Of the time, after which the best loss is shown."""
+"""Shares of the time after which the best loss is shown."""
 
 
 def best_loss(records: Iterable[Record], seconds: float = math.inf) -> float:
-    """Of the complete trials that had ended by then, nats per answer token; infinite without one.
+    """Best loss of the complete trials that had ended by then, nats per answer token; inf if none.
 
     A pruned trial's loss is of no full run and does not count.
     """

@@ -42,7 +42,7 @@ from vram_search.units import format_bytes
 MODEL = "Qwen/Qwen2.5-3B-Instruct"
 SMALL_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 OFF_SHARE = 0.4
-"""Of `--seconds`, for the trials without planner."""
+"""Share of `--seconds` for the trials without planner."""
 TABLES: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "trials": trial_tables,
     "monitor_effect": monitor_tables,

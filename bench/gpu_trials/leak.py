@@ -16,8 +16,8 @@ from vram_search.units import KIB, MIB
 from vram_search.worker.resident import ResidentTrainer
 
 LAYERS = 2
-"""Of the base, so that 100 trials take minutes: what is left behind is a model's embedding or an
-adapter's tensors, whatever their number."""
+"""Layers of the base model, so that 100 trials take minutes. A leak does not depend on their
+number: it is a model's embedding or an adapter's tensors."""
 STEPS = 2
 OPTIMIZERS = ("adamw_torch_fused", "adamw_8bit", "lion_8bit")
 """Not the paged ones, whose process is replaced after every trial."""

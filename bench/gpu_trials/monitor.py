@@ -37,7 +37,7 @@ class Load:
     cutoff_len: int
     window_steps: int
     pairs: int
-    """Of windows, in a training; its first step warms up and is left out."""
+    """Pairs of windows in a training; its first step warms up and is left out."""
 
     @property
     def steps(self) -> int:
@@ -174,7 +174,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def monitor_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Of each load the step time, the median effect and its interval."""
+    """Tables of each load: step time, median effect and its interval."""
     rows, rates = [], [rate for load in report["loads"] for rate in load["samples_per_second"]]
     for load in report["loads"]:
         if not load["pairs"]:

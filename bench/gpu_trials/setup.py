@@ -28,7 +28,7 @@ TOO_LONG = 65_536
 """Infeasible on 16 GB under every plan, with a fused loss too."""
 STEPS = 3
 EVAL_TOKENS = (CUTOFFS[-1],) * 2
-"""Of each evaluation row."""
+"""Tokens of each evaluation row."""
 LONG_ROWS, SHORT_ROWS, TOO_LONG_ROWS = 32, 16, 2
 """Training rows of the largest cutoff, of random lengths below it, and of TOO_LONG tokens."""
 TEMPLATE_TOKENS = 21
@@ -61,7 +61,7 @@ class Bench:
 
     @property
     def hardware(self) -> Hardware:
-        """Of the card, as the device here plays it."""
+        """Figures of the card that the device in this machine emulates."""
         return self.budget.as_played(hardware_for(self.study.card))
 
     def trainer(

@@ -14,9 +14,9 @@ from vram_search.units import MIB, format_bytes
 
 WIDTH = 80
 PHASES = ("load", "probe", "train", "eval", "save", "oom", "plan", "between")
-"""Of a trial's seconds; during `plan` and `between` the card waits, with the base model on it."""
+"""Phases of a trial; during `plan` and `between` the card waits, with the base model on it."""
 START = ("imports", "load")
-"""Of the wait for a new process; during `imports` nothing is held on the card."""
+"""Phases of the wait for a new process; during `imports` nothing is held on the card."""
 FINISHED = ("complete", "pruned")
 """Outcomes of trials that passed their probe and were not cut short."""
 START_SECONDS = 1.0
@@ -116,8 +116,8 @@ def summary(trials: Sequence[TrialFigures]) -> dict[str, Any]:
 
 
 def oom_costs(trials: Sequence[TrialFigures]) -> list[tuple[float, TrialFigures | None]]:
-    """Of each trial that ended out of memory its own seconds, and the trial that waited for the
-    process that replaces its own; None where it was the last."""
+    """Returns the seconds of each trial that ended out of memory, and the trial that waited for the
+    new process; None after the last trial."""
     costs: list[tuple[float, TrialFigures | None]] = []
     for place, trial in enumerate(trials):
         if trial.outcome == "oom":
@@ -137,7 +137,7 @@ def recorded(trials: Sequence[TrialFigures], name: str) -> list[float]:
 
 
 def ratios(trials: Sequence[TrialFigures], name: str) -> list[float]:
-    """Of a measured figure to the whole run's allocated peak."""
+    """Ratios of a measured figure to the allocated peak of the whole run."""
     return [
         t.measured[name] / t.measured["allocated_bytes"]
         for t in trials

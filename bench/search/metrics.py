@@ -97,7 +97,7 @@ def is_right(trials: Sequence[Trial], best: Config, seed_noise: float | None) ->
 
 
 def sweet_spot(trials: Iterable[Trial]) -> Trial | None:
-    """Of the complete trials within one standard error of the best seen: the fewest bytes."""
+    """Returns the trial with the fewest bytes within one standard error of the best loss."""
     seen = [(t.value, t) for t in trials if t.outcome == "complete" and t.value is not None]
     if not seen:
         return None
@@ -111,7 +111,7 @@ def sweet_spot(trials: Iterable[Trial]) -> Trial | None:
 
 
 def standard_error(one: Config, other: Config, seed_noise: float | None) -> float:
-    """Of the difference of two configurations' losses, in nats per token.
+    """Standard error of the difference of two configurations' losses, in nats per token.
 
     Paired over the examples of the last evaluation where the table has them; otherwise from the
     noise between seeds, 0 where that is not known.

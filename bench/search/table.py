@@ -105,7 +105,7 @@ class Row(BaseModel):
         return sorted(nearest | {last})
 
     def best_loss(self, shares: Sequence[float] | None = None) -> float:
-        """Of the checkpoints evaluated at these shares; infinite where none is finite."""
+        """Lowest loss of the checkpoints at these shares; infinite if no loss is finite."""
         losses = [self.eval_loss[point] for point in self.points_at(shares)]
         return min((loss for loss in losses if loss is not None), default=math.inf)
 

@@ -87,7 +87,7 @@ class Result:
     tokens_per_second: float
     """Padding does not count."""
     peak_share: float
-    """Of the card's peak, by the operations that the model needs: nothing recomputed."""
+    """Share of the card's peak, counting the operations of the model without recomputation."""
     allocated_bytes: int
 
 

@@ -47,7 +47,7 @@ FIRST_GUESS = Coefficients(
     element_bytes=6.0,
 )
 GUESS_WEIGHT = 0.02
-"""Of a coefficient's squared log distance from the first guess, where the rows leave it open."""
+"""Weight of a coefficient's squared log distance from the first guess."""
 SMALLEST_RESIDUAL = 0.02
 ITERATIONS = 60
 TRIALS_SEEN = 6

@@ -49,7 +49,7 @@ MODELS = (
 )
 LAYERS = 2
 TOLERANCE = 0.01
-"""Of allocated bytes."""
+"""Largest relative error of allocated bytes."""
 TOLERANCE_WIDE = 0.03
 """The same for int8 and eager attention."""
 TOLERANCE_RESERVED = 0.20

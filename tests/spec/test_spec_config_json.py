@@ -257,7 +257,7 @@ def test_any_config_makes_a_shape_or_an_input_error(
         (b"[]", "no mapping"),
         (b'{"a": ' * 100_000, "too deeply nested|not JSON"),
         (b"[" * 100_000 + b"]" * 100_000, "too deeply nested"),
-        (b'{"hidden_size": 1, "hidden_size": 2}', "'hidden_size' stands there twice"),
+        (b'{"hidden_size": 1, "hidden_size": 2}', "'hidden_size' occurs twice"),
         (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
         (None, "no such file"),
     ],

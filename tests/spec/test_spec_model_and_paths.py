@@ -128,7 +128,7 @@ def test_name_that_is_neither_a_path_nor_a_hub_name_is_refused(
 @pytest.mark.parametrize("name", ["~nobody-here/model", "x" * 300])
 @pytest.mark.parametrize("key", ["model.model_name_or_path", "model.shape", "dataset.train"])
 def test_path_that_cannot_be_looked_at_is_a_fault(faults_of: FaultsOf, key: str, name: str) -> None:
-    assert "cannot be looked at" in faults_of("seed: 1", f"{key}={name}")[key].message
+    assert "cannot be checked" in faults_of("seed: 1", f"{key}={name}")[key].message
 
 
 def test_data_files_are_found_from_the_study_file(

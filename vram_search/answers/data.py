@@ -17,7 +17,7 @@ from vram_search.worker.count_rows import count_rows
 PERCENTILES = (0, 25, 50, 75, 90, 95, 99, 100)
 BINS = 8
 FEW_CUT = 0.01
-"""Of the rows may be cut by the cutoff_len that is suggested."""
+"""The suggested cutoff_len cuts at most this share of the rows."""
 STEP = 256
 """A suggested cutoff_len is a multiple of it, or a small power of two."""
 
@@ -70,7 +70,7 @@ def data_answer(
     """Reads the rows, and counts their tokens where a tokenizer is named.
 
     Args:
-        cutoffs: of the study; default: powers of two.
+        cutoffs: values of cutoff_len in the study; default: powers of two.
 
     Raises:
         InputError: the rows cannot be read, or the tokenizer's chat template refuses one.

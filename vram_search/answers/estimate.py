@@ -32,7 +32,7 @@ class ChangeAnswer(AnswerPart):
 
     name: str = Field(description="Keys and values as LLaMA-Factory spells them.")
     cost: str = Field(description="The price of the change, in a few words.")
-    saved_bytes: int = Field(description="Of the required bytes.")
+    saved_bytes: int = Field(description="Required bytes that the change saves.")
     fits: bool = Field(description="True if the configuration fits with this change alone.")
 
 
@@ -61,7 +61,9 @@ class PlanAnswer(AnswerPart):
     spare_bytes: int = Field(
         description="Budget minus required bytes and margin; below 0 if it does not fit."
     )
-    spare_percent: float | None = Field(description="Of the budget; null if the card has none.")
+    spare_percent: float | None = Field(
+        description="Spare bytes in percent of the budget; null if the card has none."
+    )
     allocated_bytes: int = Field(description="torch's max_memory_allocated.")
     reserved_bytes: int = Field(description="torch's max_memory_reserved on a roomy card.")
     required_bytes: int = Field(
@@ -77,7 +79,7 @@ class PlanAnswer(AnswerPart):
         "not enough."
     )
     card_title: str
-    total_bytes: int = Field(description="Of the card.")
+    total_bytes: int = Field(description="Bytes of the whole card.")
     reserve_bytes: int = Field(description="Left on the card for the display and other programs.")
     needed_bytes: float = Field(description="Required bytes with their margin.")
 
@@ -122,7 +124,7 @@ class EstimateAnswer(Answer):
 
 
 class ModelEstimate(EstimateAnswer):
-    """Of a model with options."""
+    """The estimate of a model with options."""
 
     model: str
     model_note: str = Field(
@@ -131,7 +133,7 @@ class ModelEstimate(EstimateAnswer):
 
 
 class RecipeEstimate(EstimateAnswer):
-    """Of a recipe of another tool."""
+    """The estimate of a recipe of another tool."""
 
     recipe: str = Field(description="Path of the file.")
     source: str = Field(description="The tool that the recipe is for.")
@@ -139,7 +141,7 @@ class RecipeEstimate(EstimateAnswer):
 
 
 class StudyEstimate(EstimateAnswer):
-    """Of a published configuration in a study's search space."""
+    """The estimate of a published configuration in a study's search space."""
 
     study: str
     model: str

@@ -124,9 +124,9 @@ def fit(
         model: slug of configs/models, a hub name, or a model's folder.
         card: slug of configs/cards.
         lora_target: a set (qv, attn, all ...), or layer names with commas.
-        lora_rank: of the adapter, for the tables of cutoff_len and micro-batch.
+        lora_rank: rank of the adapter, for the tables of cutoff_len and micro-batch.
         optim: as transformers names it.
-        quantization: of the base model: nf4, int8 or none (bf16).
+        quantization: form of the base model: nf4, int8 or none (bf16).
         checkpointing: whether gradient checkpointing is on.
         liger: whether Liger's kernels are used.
         cutoff_len: tokens; the largest rank at this cutoff_len is answered, too.

@@ -44,7 +44,12 @@ _MODEL_OPTIONS = {
     help="A hub name (Qwen/Qwen2.5-7B-Instruct), a shipped shape, or a folder.",
 )
 @click.option(
-    "--lora-rank", type=_SIZE, metavar="N", default=8, show_default=True, help="Of the adapter."
+    "--lora-rank",
+    type=_SIZE,
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="Rank of the adapter.",
 )
 @click.option("--lora-target", default="all", show_default=True, help="A set, or q_proj,v_proj.")
 @click.option(
@@ -90,7 +95,7 @@ _MODEL_OPTIONS = {
     type=click.Choice(["nf4", "int8", "none"]),
     default="nf4",
     show_default=True,
-    help="Of the base model.",
+    help="Form of the base model.",
 )
 @click.option(
     "--eval-batch",
@@ -226,7 +231,7 @@ def _print_points(file: Path, models: Path | None, card: str | None) -> None:
 
 
 def _hardware(card: str | None) -> Hardware:
-    """Of the card; without one, of the card that the predictions were developed on."""
+    """Returns the figures of the card; by default, of the card that the predictions come from."""
     if card is None:
         from vram_search.estimate.memory.hardware import Hardware
 

@@ -27,7 +27,8 @@ class ChatTurns:
 
     Args:
         render: the chat template; raises ChatTemplateError.
-        special_tokens: of the tokenizer, such as <|im_end|>; the border of a loss divides none.
+        special_tokens: special tokens of the tokenizer, such as <|im_end|>; the border of a loss
+            never divides one.
     """
 
     def __init__(self, render: Render, special_tokens: Iterable[str] = ()) -> None:

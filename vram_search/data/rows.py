@@ -19,7 +19,7 @@ from vram_search.spec.dataset import PUBLISHED_DATE, DatasetSpec, short_name
 
 FAULTS_SHOWN = 3
 BAD_SHARE = 0.01
-"""Of the rows may be bad and skipped where the study does not say what to do with them."""
+"""Largest share of bad rows that is skipped if the study does not set `on_bad_row`."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _split(
 
 
 def _hash(train: Sequence[Example], evaluation: Sequence[Example], dataset: DatasetSpec) -> str:
-    """Of what is learnt and evaluated; file names and layout do not count. A template or a date
-    that the study names counts, since it stands in every prompt."""
+    """Returns a hash of all training and evaluation rows, without file names and layout. A template
+    or date that the study names counts, because it is part of every prompt."""
     digest = hashlib.sha256()
     for part in (train, evaluation):
         for example in part:

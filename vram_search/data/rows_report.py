@@ -36,8 +36,8 @@ class RowsCounted(Spec):
 
     Attributes:
         has_tokenizer: False where it is not here; all else is empty then.
-        train_tokens: of each training row, uncut, in order.
-        train_answer_tokens: of these, tokens that are learnt.
+        train_tokens: tokens of each training row before it is cut, in order.
+        train_answer_tokens: the tokens among them that are learnt.
         notes: sentences about what the chat template does.
         shown: the first training rows.
     """

@@ -12,9 +12,9 @@ class Source:
     """A file, folder, pattern or hub name.
 
     Attributes:
-        split: of a hub data set or a saved one; empty takes an evaluation split.
+        split: split of a hub data set or a saved one; empty: an evaluation split.
         subset: a hub data set's configuration.
-        data_files: of a folder or a hub data set.
+        data_files: files of a folder or a hub data set.
         limit: use the first rows alone.
         notes: sentences about settings that are not followed.
     """

@@ -23,7 +23,7 @@ from vram_search.spec.dataset import (
 
 
 def sources_of(dataset: DatasetSpec, *, evaluation: bool) -> list[Source]:
-    """Of the training or the evaluation rows, in order.
+    """Returns the sources of the training or the evaluation rows, in order.
 
     Raises:
         InputError: an entry is not one that can be read.

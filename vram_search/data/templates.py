@@ -32,7 +32,7 @@ def template_text(name: str) -> str:
     """The Jinja text of a template.
 
     Args:
-        name: of a shipped template, or the path of a file.
+        name: name of a shipped template, or the path of a file.
 
     Raises:
         InputError: there is none of that name, or the file cannot be read.

@@ -30,7 +30,7 @@ class Calibration(Spec):
     """One card with its driver and stack; bytes are measured."""
 
     version: Literal[1] = 1
-    """Of this file's form."""
+    """Version of this file's format."""
     measured_at: str
     """UTC, ISO 8601."""
     card_name: Annotated[str, Field(min_length=1)]
@@ -38,7 +38,7 @@ class Calibration(Spec):
     total_bytes: Annotated[Measured, Field(gt=0)]
     driver: str
     versions: dict[str, str]
-    """Of torch, its CUDA, transformers, peft, bitsandbytes and their like."""
+    """Versions of torch, its CUDA, transformers, peft, bitsandbytes and similar packages."""
     context_bytes: Annotated[Measured, Field(gt=0)]
     """Process less torch's reserved bytes after steps on texts of equal length."""
     padded_context_bytes: Annotated[Measured, Field(gt=0)]

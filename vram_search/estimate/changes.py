@@ -27,7 +27,7 @@ class Change:
     cost: str
     """The cost for the user, in a few words."""
     saved_bytes: int
-    """Of the required bytes."""
+    """Required bytes that the change saves."""
     fits: bool
 
 

@@ -47,7 +47,7 @@ finished without a limit: 20 order statistics, evenly spaced from the lowest to 
 """
 
 GENERIC_MARGIN = 0.15
-"""Of a family without a model of its own (`ModelShape.not_modelled`): assumed, not measured."""
+"""Margin of a family that is not modelled (`ModelShape.not_modelled`): assumed, not measured."""
 
 
 def margin_for(shape: ModelShape, ratios: Sequence[float] = ()) -> float:

@@ -26,7 +26,7 @@ class Largest:
     micro_batch: int | None
     lora_rank: int | None
     required_bytes: int
-    """Of the largest, or of the smallest where even that does not fit."""
+    """Required bytes of the largest value that fits; of the smallest value if none fits."""
     fits: bool
     at_limit: bool
     """Nothing larger was tried."""
@@ -40,7 +40,7 @@ class Cell:
     micro_batch: int
     required_bytes: int
     share: float
-    """Of the card's budget, the margin included."""
+    """Share of the card's budget, including the margin."""
 
     @property
     def fits(self) -> bool:

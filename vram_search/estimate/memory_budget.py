@@ -29,7 +29,7 @@ class MemoryBudget:
 
     @classmethod
     def of(cls, card: Card, shape: ModelShape) -> MemoryBudget:
-        """Of a card that may be elsewhere, for a model of this shape.
+        """Returns the budget of a card, in this machine or not, for a model of this shape.
 
         Raises:
             InputError: the card's calibration is damaged.

@@ -66,7 +66,7 @@ def plans(
     """Every plan that the pins allow, fastest first.
 
     Args:
-        step_time: of the device that trains; None: by the card's data sheet.
+        step_time: step-time model of the device that trains; None: from the card's data sheet.
         row_tokens: lengths of the training rows, uncut, in any order; without them seconds are
             those of rows that reach the cutoff.
         longest: without it bytes are those of rows that reach the cutoffs.

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TFLOPS = 50.0
 DEFAULT_GB_PER_S = 450.0
-"""Of a card whose file does not say: a middling desktop card (RTX 5060 Ti: 47 and 448)."""
+"""Speed of a card with no figures in its file: a medium desktop card (RTX 5060 Ti: 47 and 448)."""
 BANDWIDTH_SHARE = 0.8
-"""Of a card's bandwidth that large elementwise kernels reach."""
+"""Share of a card's bandwidth that large elementwise kernels reach."""
 NF4_BYTES = 4.5
 """Moved per weight and pass: half a byte read, 16 bits written and read by the product."""
 LOGIT_BYTES = 40
@@ -48,7 +48,7 @@ class Coefficients:
     eight_bit_tensor: float
     """More for an 8-bit optimizer, which waits for the card after each tensor."""
     peak_share: float
-    """Of the card's peak that matrix products reach."""
+    """Share of the card's peak that matrix products reach."""
     element_bytes: float
     """Moved per element that enters or leaves a linear layer, per pass; LoRA moves it again."""
 
@@ -105,7 +105,7 @@ def kind_of(workload: Workload) -> TrialKind:
 
 
 def speed_here(device: str, card: Card) -> Speed:
-    """Of the device that trains; of the study's card where no shipped card has the device's name.
+    """Returns the speed of the device that trains, or of the study's card if the device is unknown.
 
     Args:
         device: as torch or NVML names it.
@@ -176,8 +176,8 @@ def _launch_seconds(workload: Workload, fit: Coefficients) -> float:
 def _card_seconds(
     workload: Workload, speed: Speed, tokens_per_row: float, fit: Coefficients
 ) -> float:
-    """Of one micro-batch: products at their share of the peak, then everything else by its
-    traffic."""
+    """Seconds of one micro-batch: products at their share of the peak, everything else by its
+    memory traffic."""
     shape, passes = workload.shape, _passes(workload)
     tokens = workload.per_device_train_batch_size * tokens_per_row
     elements = sum(
@@ -197,9 +197,9 @@ def _card_seconds(
 
 
 def _flops(workload: Workload, tokens_per_row: float, *, forwards: int) -> float:
-    """Of one micro-batch with so many forward passes and one backward pass; the head and the loss
-    are never recomputed. Attention is causal: half of each row's square, and its backward pass
-    takes 2.5 times the forward one (FlashAttention-2, arXiv 2307.08691, section 4.1)."""
+    """Operations of one micro-batch with `forwards` forward passes and one backward pass; the head
+    and the loss are never recomputed. Attention is causal: half of each row's square, and its
+    backward pass takes 2.5 times the forward one (FlashAttention-2, arXiv 2307.08691, 4.1)."""
     shape = workload.shape
     tokens = workload.per_device_train_batch_size * tokens_per_row
     linears = shape.linear_parameters * (forwards + 1)

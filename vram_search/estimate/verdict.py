@@ -45,7 +45,7 @@ class Verdict:
 
     @property
     def spare_percent(self) -> float | None:
-        """Of the card's budget; None where the card has none."""
+        """Spare bytes in percent of the card's budget; None if the card has none."""
         budget = self.limit.budget_bytes
         return round(100 * self.spare_bytes / budget, 2) if budget > 0 else None
 

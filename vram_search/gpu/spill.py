@@ -13,9 +13,9 @@ COLLAPSE_FACTOR = 4.0
 while thermal throttling or a busy desktop stay below 2."""
 
 FULL_FRACTION = 0.85
-"""Windows starts to spill before the card is full: of an RTX 5060 Ti's 15.7 GiB at most 88.6 to
-91.3 % stayed on the card in a forced spill (PCfVW/hypomnesis docs/roadmap-v0.2.5.md, which takes
-85 % for the same purpose). A threshold of 97 % would never be met there."""
+"""Windows starts to spill before the card is full: in a forced spill, at most 88.6 to 91.3 % of the
+15.7 GiB of an RTX 5060 Ti were used (PCfVW/hypomnesis docs/roadmap-v0.2.5.md, which takes 85 % for
+the same purpose). A threshold of 97 % would never be reached there."""
 
 SYSMEM_FALLBACK_HINT = (
     "Windows moved GPU memory to system RAM instead of reporting out of memory. To get a clean "

@@ -250,6 +250,6 @@ def _parsed(cell: str) -> Any:
 
 
 def _fingerprint(cells: dict[str, str]) -> str:
-    """Of the filled cells alone: other rows, empty columns and their order do not count."""
+    """Returns a hash of the filled cells. Other rows, empty columns and order do not count."""
     text = json.dumps(cells, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

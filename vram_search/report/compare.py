@@ -45,11 +45,11 @@ class LossDifference:
     """eval_losses at the same point of both trainings; nats per token.
 
     Attributes:
-        at: "best checkpoint" where both are complete, else the share of the run, in words.
-        difference: second less first.
-        standard_error: of the paired difference, over the evaluation's examples; None where the
-            losses per example are not recorded.
-        examples: how many were paired.
+        at: "best checkpoint" if both trials are complete, otherwise the share of the run in words.
+        difference: the second trial's eval_loss minus the first one's.
+        standard_error: standard error of the paired difference over the evaluation's examples; None
+            if the losses per example are not recorded.
+        examples: number of paired examples.
     """
 
     at: str
@@ -107,7 +107,7 @@ def compare(
     """Differences of the second trial from the first.
 
     Args:
-        evaluations: of the first and of the second, with their losses per example.
+        evaluations: evaluations of both trials, the first trial's first, with losses per example.
     """
     return Comparison(
         first,

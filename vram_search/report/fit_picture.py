@@ -21,7 +21,7 @@ _ANSI_LIGHT_TEXT = 4
 _DARK_BELOW = 0.6
 """Share of the ramp up to which it is dark."""
 _GREY = "#ececec"
-"""Of what does not fit."""
+"""Colour of configurations that do not fit."""
 _CELL, _ROW = 9, 10
 _WIDTH, _HEIGHT, _LEFT, _TOP = 84, 34, 110, 92
 """Pixels of an SVG cell, and of the margin that holds titles and labels."""

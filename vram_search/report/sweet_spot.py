@@ -24,8 +24,8 @@ class Contender:
     """A complete trial beside the best.
 
     Attributes:
-        difference: of its eval_loss to the best's, >= 0; nats per token.
-        standard_error: of that difference; None where the per-example losses are not recorded.
+        difference: its eval_loss minus the lowest one, >= 0; nats per token.
+        standard_error: standard error of that difference; None without recorded per-example losses.
     """
 
     trial: TrialRecord
@@ -76,10 +76,10 @@ class SweetSpot:
 def find_sweet_spot(
     trials: Iterable[TrialRecord], loss_sums: Mapping[int, LossSums]
 ) -> SweetSpot | None:
-    """Of the trials within one standard error of the best: fewest required bytes, then seconds.
+    """Finds the trial with the fewest required bytes within one standard error of the best loss.
 
     Args:
-        trials: of one study; only complete ones with an eval_loss count.
+        trials: trials of one study; only complete ones with an eval_loss count.
         loss_sums: by trial number, summed nats per eval example at the trial's best checkpoint
             (`best_loss_sums`). A trial without them is only a candidate where its loss is the best.
 

@@ -24,7 +24,7 @@ class Observation:
     """The results at one point.
 
     Attributes:
-        number: of its last trial.
+        number: number of its last trial.
         losses: eval_loss at the rungs reached, in their order.
         final: eval_loss of the complete trial.
         diverged: its loss was not finite.

@@ -32,7 +32,7 @@ class Problem:
             left out. A trial reports its loss with the place of the rung as Optuna's `step`.
         initial_points: points to try first.
         source_tasks: earlier searches, the most relevant first; read once.
-        hidden_size: of the model; learning rates of earlier searches are scaled to it.
+        hidden_size: hidden_size of the model; learning rates of earlier searches are scaled to it.
         is_feasible: whether a point is predicted to fit the card.
         largest_cutoff_len: no training row is longer, so larger values would train the same.
         candidates: gives the points to choose from, by what was observed so far; None: points are

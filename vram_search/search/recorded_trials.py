@@ -27,7 +27,7 @@ def frozen_trial(
     (None), was lost, or lies outside the space.
 
     Args:
-        evaluations: of the trial.
+        evaluations: evaluations of the trial.
     """
     unknown: FrozenTrial = optuna.trial.create_trial(state=TrialState.FAIL)
     if record is None or record.outcome in (None, "lost"):

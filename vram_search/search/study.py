@@ -47,7 +47,7 @@ class Search:
         study: the study's name.
         revision: counts the search space's changes; each has an Optuna study of its own, since
             Optuna refuses changed categories.
-        seed: of the sampler's random numbers.
+        seed: seed of the sampler's random numbers.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Search:
         Used when the space has changed or Optuna's tables were lost.
 
         Args:
-            evaluations: of a trial, by its record's `id`.
+            evaluations: evaluations of each trial, by the `id` of its record.
         """
         by_number = {record.number: record for record in records}
         for number in range(self.trial_count, max(by_number, default=-1) + 1):

@@ -1,4 +1,4 @@
-"""Specifications that a person writes: studies, spaces, plans, cards, model shapes. Validated.
+"""The validated specifications that a person writes: studies, spaces, plans, cards, model shapes.
 
 A name's module is imported when the name is first asked for (PEP 562): a model's shape needs no
 pydantic, which takes 0.1 s to load.

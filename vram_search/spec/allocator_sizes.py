@@ -17,9 +17,9 @@ SMALL_SEGMENT = 2 * MIB
 MEDIUM_SEGMENT = 20 * MIB
 """Segment for requests of the large pool below MIN_LARGE_REQUEST (`kLargeBuffer`)."""
 MIN_LARGE_REQUEST = 10 * MIB
-"""Requests from this on get a segment of their own (`kMinLargeAlloc`) ..."""
+"""Requests of at least this size get a segment of their own (`kMinLargeAlloc`)."""
 ROUND_LARGE = 2 * MIB
-"""... rounded up to a multiple of this (`kRoundLarge`)."""
+"""The size of such a segment is rounded up to a multiple of this (`kRoundLarge`)."""
 CUBLAS_WORKSPACE_DATACENTER = 32 * MIB
 """Workspace of a cuBLAS handle on Hopper and data-centre Blackwell (torch
 `aten/src/ATen/cuda/CublasHandlePool.cpp`, `parseChosenWorkspaceSize`)."""
@@ -30,5 +30,5 @@ CUBLASLT_WORKSPACE = MIB
 
 
 def block_size(requested: int) -> int:
-    """Bytes of the block for a request, before a small remainder is added to it."""
+    """Returns the bytes of the block for a request, before a small remainder is added to it."""
     return -(-requested // MIN_BLOCK) * MIN_BLOCK

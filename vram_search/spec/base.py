@@ -1,4 +1,4 @@
-"""The base of every part of a study file: frozen, typed, unknown keys refused."""
+"""The base of every part of a study file: frozen, typed, without unknown keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Count = Annotated[int, Field(strict=True, ge=1)]
-"""A whole number of at least 1; `8.0`, "8" and `true` are faults."""
+"""A whole number of at least 1; `8.0`, "8" and `true` are refused."""
 
 
 def _refuse_flag(value: object) -> object:
@@ -17,7 +17,7 @@ def _refuse_flag(value: object) -> object:
 
 
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_flag)]
-"""A finite number. `2e-4` is accepted although YAML 1.1 reads it as text; `true` is a fault."""
+"""A finite number. `2e-4` is accepted although YAML 1.1 reads it as text; `true` is refused."""
 
 PositiveFloat = Annotated[Number, Field(gt=0)]
 

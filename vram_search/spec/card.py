@@ -1,4 +1,4 @@
-"""A card: a GPU as far as memory and speed go."""
+"""A card: the memory and the speed of a GPU."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ ByteCount = Annotated[int, Field(strict=True, ge=0), BeforeValidator(_bytes)]
 
 
 class Card(Spec):
-    """A name from configs/cards/, or what such a file holds; bytes are numbers or "16 GiB"."""
+    """A name from configs/cards/, or the fields of such a file. Bytes are numbers or "16 GiB"."""
 
     name: str = Field(description="slug, as in configs/cards/")
     title: str = Field(default="", description="the vendor's name")
     total_bytes: Annotated[ByteCount, Field(gt=0)] = Field(description="as NVML reports it")
-    reserve_bytes: ByteCount = Field(default=0, description="kept for a display and others")
+    reserve_bytes: ByteCount = Field(default=0, description="kept for display and other programs")
     context_bytes: ByteCount = Field(default=0, description="the CUDA context of one process")
     compute_capability: str = Field(
-        default="", pattern=r"^([0-9]+\.[0-9]+)?$", description="CUDA's; below 8.0 there is no bf16"
+        default="",
+        pattern=r"^([0-9]+\.[0-9]+)?$",
+        description="CUDA's version; no bf16 below 8.0",
     )
     platform: Literal["linux", "windows"] = Field(
         default="linux", description="windows has no expandable segments"
@@ -38,10 +40,10 @@ class Card(Spec):
     assumed: Flag = Field(default=False, description="context_bytes is assumed, not measured")
     bf16_tflops: PositiveFloat | None = Field(
         default=None,
-        description="peak of dense bf16 products (fp16 before Ampere), fp32 sums; orders plans",
+        description="peak of dense bf16 products (fp16 before Ampere) with fp32 sums; orders plans",
     )
     bandwidth_gb_per_s: PositiveFloat | None = Field(
-        default=None, description="of the card's memory; orders plans"
+        default=None, description="memory bandwidth; orders plans by speed"
     )
 
     @property
@@ -60,7 +62,7 @@ def card_names() -> list[str]:
 
 
 def load_card(slug: str) -> dict[str, Any]:
-    """The shipped card's fields, unvalidated.
+    """Loads the fields of a shipped card without validating them.
 
     Raises:
         ValueError: no card of that name is shipped.

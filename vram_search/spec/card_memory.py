@@ -1,4 +1,5 @@
-"""A card's budget: the bytes that torch's allocator may take. Imports nothing, for every room."""
+"""A card's budget: the bytes that torch's allocator may take. Imports nothing: every room can
+use it."""
 
 from __future__ import annotations
 

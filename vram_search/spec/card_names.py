@@ -1,4 +1,4 @@
-"""Finds a shipped card by the name that people write: "RTX 4060 Ti 16GB", "3090", "24GB"."""
+"""Finds a shipped card by a name as people write it: "RTX 4060 Ti 16GB", "3090", "24GB"."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
     """Returns the fields of the card that a text names.
 
     Args:
-        text: a slug, a card's name with or without vendor and size, a size alone, or "auto".
+        text: a slug, the name of a card with or without vendor and size, only a size, or "auto".
         here: returns the fields of the GPU in this machine, for "auto".
 
     Raises:
@@ -75,7 +75,7 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
 
 
 def matching_cards(text: str) -> list[str]:
-    """Returns the slugs of the shipped cards with this name; with its size, where it has one."""
+    """Returns the slugs of the shipped cards with this name, and with its size if it names one."""
     size = _SIZE.search(text.lower())
     words = _words(text)
     slugs = [slug for slug in card_names() if words and _words(slug) == words]
@@ -99,7 +99,7 @@ def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
 
 
 def _words(text: str) -> frozenset[str]:
-    """The words that tell cards apart: no vendor, size, memory kind or slot."""
+    """Returns the words that distinguish cards: without vendor, size, memory type and slot."""
     spaced = _GLUED.sub(" ", _SIZE.sub("", text.lower().replace("_", " ")))
     words = re.findall(r"[a-z0-9]+", spaced)
     words = [full for word in words for full in _SHORT.get(word, (word,))]
@@ -107,7 +107,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _of_size(gigabytes: int) -> dict[str, Any] | None:
-    """A card of this size that promises no more than any shipped one does."""
+    """Returns a card of this size with the smallest budget of all shipped cards of the size."""
     of_size = [load_card(slug) for slug in card_names() if slug.endswith(f"-{gigabytes}gb")]
     if not of_size:
         return None

@@ -1,4 +1,4 @@
-"""Checked reading of a model's `config.json`: each fault names its field and value."""
+"""Reads and checks a model's `config.json`. Each error names the field and its value."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONFIG_EXPECTED = "a Hugging Face config.json of a causal language model is expe
 
 @dataclass(frozen=True)
 class ConfigFields(TypedFields):
-    """The fields of one configuration, each under any of its names, with its family's defaults."""
+    """The fields of one configuration, under any of their names, with its family's defaults."""
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,29 +55,30 @@ class ConfigFields(TypedFields):
         return super().missing(key, CONFIG_EXPECTED)
 
     def count(self, name: str) -> int:
-        """A whole number from 0; 0 where it is null or missing."""
+        """Returns a whole number of at least 0; 0 if the field is null or missing."""
         return self.size_or_none(name, least=0) or 0
 
     def per_layer(self, name: str, layers: int, kind: type) -> list[Any] | None:
-        """One value of a kind for each layer; None where it is null or missing."""
+        """Returns one value of a kind for each layer; None if the field is null or missing."""
         values = self.list_of(kind, name)
         if values is not None and len(values) != layers:
             raise self.fault(
                 f"{name} has {len(values)} entries, but num_hidden_layers is {layers}",
-                "the two contradict each other: is the file from the model's publisher?",
+                "the two contradict each other; take the file from the model's publisher",
             )
         return values
 
     def layer_numbers(self, name: str) -> frozenset[int]:
-        """Layers by number, from 0; none where it is null or missing."""
+        """Returns layer numbers, counted from 0; empty if the field is null or missing."""
         return frozenset(self.list_of(int, name) or ())
 
 
 def load_config(file: Path) -> dict[str, Any]:
-    """The mapping in a `config.json`.
+    """Loads the mapping from a `config.json`.
 
     Raises:
-        InputError: no such file, not readable, not JSON, no mapping, or a field that stands twice.
+        InputError: there is no such file, it cannot be read, it is not JSON or not a mapping, or a
+            field occurs twice.
     """
     try:
         config = parse_json(file.read_bytes(), pairs=lambda pairs: _without_repeats(pairs, file))
@@ -97,5 +98,5 @@ def _without_repeats(pairs: list[tuple[str, Any]], file: Path) -> dict[str, Any]
     if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{file}: the field {repeated!r} stands there twice", "keep one of them")
+        raise InputError(f"{file}: the field {repeated!r} occurs twice", "keep one of them")
     return mapping

@@ -16,29 +16,29 @@ SUFFIXES = (
     *(".parquet", ".arrow", ".feather"),
 )
 PACKED = (".gz", ".bz2", ".xz")
-"""Endings of a packed file, after its own."""
+"""Endings of a compressed file, after the ending of its content."""
 PUBLISHED_DATE = "2024-07-26"
-"""The date that Llama 3's chat templates fall back on."""
+"""The default date in Llama 3's chat templates."""
 
 Form = Literal["auto", "alpaca", "messages", "sharegpt", "text"]
 
 
 class Columns(Spec):
-    """The fields of a row, keyed as LLaMA-Factory's dataset_info.json keys them."""
+    """The fields of a row, with the keys of LLaMA-Factory's dataset_info.json."""
 
     prompt: str = Field(default="instruction", description="alpaca: the question; a.b for nested")
-    query: str = Field(default="input", description="alpaca: added to the question, may lack")
+    query: str = Field(default="input", description="alpaca: added to the question; optional")
     response: str = Field(default="output", description="alpaca: the answer")
     messages: str = Field(default="messages", description="list of {role, content}")
     history: str = Field(default="history", description="alpaca: earlier [question, answer] pairs")
-    system: str = Field(default="system", description="the row's system message, may lack")
-    tools: str = Field(default="tools", description="functions that may be called, may lack")
-    text: str = Field(default="text", description="plain text, all of which is learnt")
+    system: str = Field(default="system", description="the row's system message; optional")
+    tools: str = Field(default="tools", description="functions that may be called; optional")
+    text: str = Field(default="text", description="plain text; the model learns all of it")
 
 
 class Tags(Spec):
-    """Names inside a message, keyed as LLaMA-Factory's dataset_info.json keys them; the usual
-    names are known without."""
+    """The names inside a message, with the keys of LLaMA-Factory's dataset_info.json. Usual names
+    need no entry."""
 
     role_tag: str | None = Field(default=None, description="key of the role")
     content_tag: str | None = Field(default=None, description="key of the text")
@@ -90,7 +90,7 @@ class DatasetSpec(Spec):
         "default: skip up to 1 %, refuse more",
     )
     max_samples: Count | None = Field(
-        default=None, description="use at most so many rows of each file"
+        default=None, description="use at most this many rows of each file"
     )
 
     @field_validator("dataset_dir")
@@ -127,7 +127,7 @@ class DatasetSpec(Spec):
     @field_validator("train", "eval")
     @classmethod
     def _located(cls, value: Any, info: ValidationInfo) -> Any:
-        """Files as absolute paths; hub names and the names of a dataset_info.json stay."""
+        """Makes paths absolute; hub names and the names of a dataset_info.json stay."""
         if value is None or info.data.get("dataset_dir"):
             return value
         if isinstance(value, str):
@@ -141,15 +141,15 @@ class DatasetSpec(Spec):
 
     @property
     def label(self) -> str:
-        """The training files' names, for a table or a message."""
+        """Names of the training files, for a table or a message."""
         return ", ".join(short_name(path) for path in paths_of(self.train))
 
 
 def locate_data(value: str, info: ValidationInfo) -> str:
-    """An absolute path or pattern of files, or a hub name as it is.
+    """Returns an absolute path or file pattern; a hub name stays as it is.
 
     Raises:
-        ValueError: nothing of that name is here, and it is no hub name.
+        ValueError: there is no such file or folder, and the text is not a hub name.
     """
     if set(value) & set("*?["):
         pattern = str(absolute_path(value, info))
@@ -165,24 +165,24 @@ def locate_data(value: str, info: ValidationInfo) -> str:
 
 
 def matching_files(pattern: str) -> list[Path]:
-    """Files of an absolute pattern such as /data/*.jsonl, in order of their names."""
+    """Returns the files that match an absolute pattern such as /data/*.jsonl, sorted by name."""
     root = Path(Path(pattern).anchor)
     found = root.glob(str(Path(pattern).relative_to(root)))
     return sorted(path for path in found if path.is_file())
 
 
 def has_known_suffix(name: str) -> bool:
-    """True if a name ends like a data file's, compressed or not."""
+    """True if the name ends like a data file, compressed or not."""
     for packed in PACKED:
         name = name.removesuffix(packed)
     return name.endswith(SUFFIXES)
 
 
 def path_of(entry: dict[str, Any]) -> str:
-    """The `path` of an entry as in Axolotl's `datasets:`.
+    """Returns the `path` of an entry in the form of Axolotl's `datasets:`.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the entry has no path.
     """
     path = entry.get("path")
     if not isinstance(path, str) or not path:
@@ -191,7 +191,7 @@ def path_of(entry: dict[str, Any]) -> str:
 
 
 def paths_of(value: str | tuple[Entry, ...] | None) -> list[str]:
-    """Names of files, folders and hub data sets in `train` or `eval`."""
+    """Returns the names of files, folders and hub data sets in `train` or `eval`."""
     if value is None:
         return []
     entries = [value] if isinstance(value, str) else value
@@ -199,5 +199,5 @@ def paths_of(value: str | tuple[Entry, ...] | None) -> list[str]:
 
 
 def short_name(path: str) -> str:
-    """A file by its name alone: its folder may move."""
+    """Returns the name of a file without its folder, which may move."""
     return Path(path).name if Path(path).is_absolute() else path

@@ -1,4 +1,4 @@
-"""How many parameters a mixture of experts holds, and how wide it is for one token."""
+"""Counts the parameters of a mixture of experts, and its width for one token."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from vram_search.spec.config_fields import ConfigFields
 
 @dataclass(frozen=True)
 class Experts:
-    """The MLPs of a mixture of experts, all layers together."""
+    """The MLPs of a mixture of experts, over all layers."""
 
     count: int
     per_token: int
     parameters: int
     """Routed and shared experts, routers, and the MLPs of layers without experts."""
     active_width: int
-    """Intermediate features that one token passes through in a layer."""
+    """Number of intermediate features that one token passes through in a layer."""
 
 
 def read_experts(
     fields: ConfigFields, hidden: int, intermediate: int, layers: int
 ) -> Experts | None:
-    """The experts in a config.json; None if it names fewer than two.
+    """Reads the experts from a config.json; None if it names fewer than two.
 
     Sources: transformers `models/mixtral/modeling_mixtral.py` (`MixtralExperts`),
     `qwen2_moe/modeling_qwen2_moe.py` (`Qwen2MoeSparseMoeBlock`, `Qwen2MoeDecoderLayer`),

@@ -1,4 +1,4 @@
-"""Facts that a model_type's code fixes besides its config.json: projections, norms, biases.
+"""Facts about a model_type that are in its code, not in config.json: projections, norms, biases.
 
 Read from transformers 5.23 `models/*/configuration_*.py` (defaults, layer types) and
 `modeling_*.py` (the rest), and compared with the classes themselves by
@@ -14,7 +14,8 @@ from typing import Any, Literal
 from vram_search.spec.config_fields import ConfigFields
 
 SlidingRule = Callable[[ConfigFields, int], int]
-"""How many of `n` layers slide by the configuration class, where `layer_types` is not given."""
+"""Counts the layers with a sliding window among `n` layers if `layer_types` is not given, as the
+configuration class does."""
 
 
 def _every_layer(_fields: ConfigFields, n: int) -> int:
@@ -50,7 +51,7 @@ def _layers_without_rotation(fields: ConfigFields, n: int) -> int:
 
 @dataclass(frozen=True)
 class Family:
-    """One model_type. A bias is True, False, or the field of config.json that switches it."""
+    """One model_type. A bias is True, False, or the field of config.json that turns it on."""
 
     qkv_bias: bool | str = "attention_bias"
     o_bias: bool | str = "attention_bias"
@@ -63,18 +64,18 @@ class Family:
     """RMSNorm of q and k: over each head, or over the whole projection."""
     residual_multiplier: bool = False
     norm_keeps_dtype: bool = False
-    """A norm's output has the dtype of its input, whatever that of its weight (`.type_as(x)`).
-    Liger does not write the gradient of such a norm over the gradient of its output."""
+    """The norm's output has the dtype of its input, not of its weight (`.type_as(x)`). Liger does
+    not overwrite the gradient of such a norm's output with the gradient of its input."""
     liger_fuses_loss: bool = False
     """liger-kernel fuses head and loss by default (liger_kernel `transformers/monkey_patch.py`)."""
     slides: SlidingRule | None = None
-    """None: the code knows no window, whatever config.json says."""
+    """None: the model's code has no window and ignores the fields of config.json."""
     reads_layer_types: bool = True
-    """Off where all layers slide, whatever `layer_types` says."""
+    """False if all layers slide and the model's code ignores `layer_types`."""
     window_switch: bool = False
-    """Without `use_sliding_window` there is no window, whatever `layer_types` says."""
+    """True if only `use_sliding_window` turns the window on, and `layer_types` alone does not."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Of the configuration class, where they are not None or False."""
+    """Defaults of the configuration class that are not None or False."""
 
 
 _LLAMA = Family(liger_fuses_loss=True)
@@ -186,7 +187,7 @@ MODELLED: dict[str, Family] = {
     ),
     "phi3": replace(_ALL_SLIDE, fused_projections=True, liger_fuses_loss=True),
 }
-"""Families whose decoder layer the estimate follows operation by operation."""
+"""Families with a decoder layer that the estimate follows operation by operation."""
 
 GENERIC: dict[str, Family] = {
     "dots1": Family(
@@ -233,12 +234,12 @@ GENERIC: dict[str, Family] = {
         defaults={"num_key_value_heads": 4, "sliding_window": 4096},
     ),
 }
-"""Families that are not modelled, yet whose parameters are counted by what is known of them."""
+"""Families whose layers are not modelled. Their parameters are counted from these facts."""
 
 MLP_OF_FOUR_HIDDEN = frozenset(
     {"bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt"}
 )
-"""Families whose intermediate size is 4 x hidden_size where config.json does not give it."""
+"""Families with an intermediate size of 4 x hidden_size if config.json does not give it."""
 
 NOT_DECODERS = frozenset(
     {
@@ -252,12 +253,12 @@ NOT_DECODERS = frozenset(
 
 
 def family_of(model_type: str) -> Family:
-    """The family's traits; Llama's and a window where it is not known."""
+    """Returns the traits of a family; an unknown family is treated as Llama with a window."""
     return MODELLED.get(model_type) or GENERIC.get(model_type) or _UNKNOWN
 
 
 def read_window(fields: ConfigFields, family: Family, layers: int) -> tuple[int, int]:
-    """The sliding window in tokens, and its layers; 0 and 0 where none slides."""
+    """Returns the sliding window in tokens and the number of its layers; (0, 0) without one."""
     types = fields.per_layer("layer_types", layers, str)
     window = fields.count("sliding_window")
     switched_off = family.window_switch and not fields.flag("use_sliding_window")

@@ -24,7 +24,8 @@ MODULES = 7
 MAX_DROPOUT = 0.99
 
 Kind = Literal["categorical", "ordered", "log", "float"]
-"""A name, a whole number, a number by its logarithm, a number by itself."""
+"""The kinds of values: a name, a whole number, a number on a logarithmic scale, and one on a linear
+scale."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ DEFAULT_ALPHA = Ratio(2)
 
 @dataclass(frozen=True)
 class Frame:
-    """The reference that positions are relative to.
+    """The reference for positions in the surrogate's space.
 
     Attributes:
         longest_cutoff: the largest cutoff_len of the search that a point belongs to.
-        learning_rate_factor: brings learning rates to those of the model that is searched for.
+        learning_rate_factor: converts learning rates of another model to those of this model.
     """
 
     longest_cutoff: int
@@ -56,11 +57,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Coordinate:
-    """A hyperparameter in the surrogate's space.
+    """One coordinate of a hyperparameter in the surrogate's space.
 
     Attributes:
-        scale: the distance over which losses change.
-        position: equal distances change losses about equally.
+        scale: the length scale: the distance over which losses change.
+        position: computes the coordinate; equal distances change losses by about equal amounts.
     """
 
     scale: float
@@ -72,24 +73,26 @@ class Dimension:
     """One hyperparameter.
 
     Attributes:
-        name: key in study files, records and answers, as LLaMA-Factory, peft and transformers
-            spell it.
-        group: `adapter` where it is a setting of the LoRA adapter (an argument of peft's
-            LoraConfig), `training` otherwise.
-        heading: of a column in the report.
-        short: of a column in a terminal of 80 columns.
-        words: its place in a sentence, `r{}` for r16.
-        meaning: what a person writes for it into a table of runs.
-        changes_bytes: two values may need different bytes.
-        coordinates: none where losses do not depend on it.
-        column: its place among the columns of a table; None: a last column, where trials differ.
-        form: how a value is printed.
-        most: the largest number that makes sense.
-        default: where a study does not search it, and where an older record does not hold it; None
-            where every study and every record holds it.
+        name: its key in study files, records and answers, spelled as in LLaMA-Factory, peft and
+            transformers.
+        kind: the kind of its values.
+        group: `adapter` if it is a setting of the LoRA adapter (an argument of peft's LoraConfig),
+            otherwise `training`.
+        heading: its column heading in the report.
+        short: its column heading in a terminal that is 80 characters wide.
+        words: its form in a sentence, for example `r{}` for r16.
+        meaning: explains its column in a table of runs that a person writes (`import FILE.csv`).
+        changes_bytes: True if two values may need different bytes.
+        coordinates: its positions in the surrogate's space; empty if losses do not depend on it.
+        column: its place among the columns of a table. None: it follows the others, and is shown
+            only if trials differ in it.
+        form: the format of a printed value.
+        most: the highest allowed number.
+        default: its value in a study that does not search it, and in a record that was written
+            before the hyperparameter existed. None: every study and every record holds it.
         follows: the hyperparameter that a Ratio multiplies.
-        keys: tool -> its key, where that is not the name.
-        always_exported: written into an export although it has its default, since the tools'
+        keys: its key by tool, if the tool's key differs from the name.
+        always_exported: True if an export names it even at its default, because the tools'
             defaults differ.
     """
 
@@ -112,29 +115,29 @@ class Dimension:
 
     @property
     def is_optional(self) -> bool:
-        """A record may lack it."""
+        """True if a record may lack it."""
         return self.default is not None and not isinstance(self.default, Ratio)
 
     def value_in(self, hyperparameters: Mapping[str, Any]) -> Any:
-        """The value in a record; None where it is unknown."""
+        """Returns its value in a record; None if the value is unknown."""
         default = self.default if self.is_optional else None
         return hyperparameters.get(self.name, default)
 
     def shown(self, value: Any) -> str:
-        """A value for a table; ? where it is unknown."""
+        """Formats a value for a table; an unknown value is `?`."""
         return "?" if value is None else self.form.format(value)
 
     def in_words(self, value: Any) -> str:
-        """A value for a sentence."""
+        """Formats a value for a sentence."""
         return self.words.format(self.shown(value))
 
     def key(self, tool: str) -> str:
-        """Its key in a tool's configuration."""
+        """Returns its key in a tool's configuration."""
         return self.keys.get(tool, self.name)
 
 
 def _module_share(target: str) -> float:
-    """0 where two modules are trained, 1 where all are."""
+    """Maps a LoRA target to a number: 0 for two trained modules, 1 for all of them."""
     if target == "all":
         return 1.0
     modules = LORA_TARGET_SETS.get(target) or target.split(",")
@@ -197,7 +200,7 @@ DIMENSIONS = (
         words="a{}",
         meaning="whole number",
         changes_bytes=False,
-        # As a learning rate, whose 0.6 decades are 2 doublings; the tables hold one ratio alone.
+        # The scale of the learning rate: 0.6 decades are 2 doublings. The tables hold one ratio.
         coordinates=(
             Coordinate(2.0, lambda point, frame: math.log2(point.lora_alpha / point.lora_rank)),
         ),
@@ -228,7 +231,7 @@ DIMENSIONS = (
         heading="batch",
         short="bs",
         words="batch {}",
-        meaning="rows a step, where micro-batch and accumulation are unknown",
+        meaning="rows a step, if micro-batch and accumulation are unknown",
         changes_bytes=True,
         coordinates=(Coordinate(1.8, lambda point, frame: math.log2(point.batch_size / 8)),),
         column=4,
@@ -262,7 +265,7 @@ DIMENSIONS = (
         words="dropout {}",
         meaning="share of the adapter's inputs that is zeroed, 0 to below 1",
         changes_bytes=True,
-        # A tenth weighs as much as an optimizer state's bits, which is a guess: no table holds it.
+        # A guess: a tenth weighs as much as the optimizer states' bits. The tables do not vary it.
         coordinates=(Coordinate(0.3, lambda point, frame: point.lora_dropout),),
         form="{:g}",
         most=MAX_DROPOUT,
@@ -270,24 +273,27 @@ DIMENSIONS = (
         always_exported=True,
     ),
 )
-"""In the order of records. Scales are from the curves in bench/curves/tables: the learning rate
-decides most, a state's bits least."""
+"""All hyperparameters, in the order of records. The scales come from the curves in
+bench/curves/tables: the learning rate matters most, the bits of an optimizer state least."""
 
 BY_NAME = {dimension.name: dimension for dimension in DIMENSIONS}
 OPTIONAL = tuple(dimension for dimension in DIMENSIONS if dimension.is_optional)
 MAIN = tuple(sorted((d for d in DIMENSIONS if d.column is not None), key=lambda d: d.column or 0))
-"""Hyperparameters that every table of trials shows and every surrogate knows, by column."""
+"""The hyperparameters that every table of trials shows and every surrogate uses, by column."""
 OTHERS = tuple(dimension for dimension in DIMENSIONS if dimension.column is None)
-"""Hyperparameters that are shown if trials differ in them, and known to a surrogate if they are
-searched."""
+"""The hyperparameters that a table shows only if trials differ in them, and that a surrogate uses
+only if they are searched."""
 _LEADERS = {dimension.follows for dimension in DIMENSIONS}
 LEADERS_FIRST = tuple(sorted(DIMENSIONS, key=lambda dimension: dimension.name not in _LEADERS))
-"""A hyperparameter that others follow comes before them."""
+"""All hyperparameters, with those that others follow first."""
 
 
 def adapter_settings(point: Hyperparameters) -> dict[str, Any]:
-    """Returns the settings of a point's LoRA adapter that a configuration has to name: all required
-    ones except its layers, and optional ones that are not at their default."""
+    """Returns the settings of a point's LoRA adapter that a configuration must name.
+
+    These are all required settings except the layers, and optional settings that differ from their
+    default.
+    """
     settings: dict[str, Any] = {}
     for dimension in DIMENSIONS:
         value = getattr(point, dimension.name)

@@ -1,7 +1,7 @@
-"""Published configurations that did well elsewhere; a search tries them first.
+"""Published configurations with good results elsewhere. A search tries them first.
 
-Best first trials over many tasks and models in published LoRA sweeps (arXiv 2508.02932 and
-2407.13906): (rank, learning rate, batch size), on all linear layers.
+They were the best first trials over many tasks and models in published LoRA sweeps (arXiv
+2508.02932 and 2407.13906): (rank, learning rate, batch size), on all linear layers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PUBLISHED = (
 
 
 def initial_points(space: SearchSpace) -> list[Hyperparameters]:
-    """The published points, each moved to the nearest point of the space, without duplicates."""
+    """Moves each published point to the nearest point of the space, and drops duplicates."""
     points = (
         space.nearest(
             {

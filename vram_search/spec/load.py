@@ -1,4 +1,4 @@
-"""A study file from disk: every fault reported at once, with path, value and what is allowed."""
+"""Loads a study file. Reports all errors at once, each with its path, value and allowed values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORMS = {
     "study": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
     "compute_capability": "a version such as 8.6",
 }
-"""Patterns of StudySpec and Card, for a person."""
+"""Descriptions of the patterns in StudySpec and Card."""
 _EXAMPLE = "see the shipped studies/demo.yaml for an example"
 
 
@@ -37,12 +37,12 @@ def load_study(
 
     Args:
         path: the file; "demo" alone means the shipped `studies/demo.yaml`.
-        overrides: "key.inner=value" texts as of `--set`; values are YAML.
+        overrides: texts "key.inner=value" as in `--set`; values are YAML.
         card_here: returns the fields of the GPU in this machine, for `card: auto`
             (`vram_search.gpu.this_card.card_here`).
 
     Raises:
-        InputError: no such file, or not YAML.
+        InputError: there is no such file, or it is not YAML.
         FaultyFileError: one or more values are wrong.
     """
     path = find_study_file(path)
@@ -75,10 +75,11 @@ def validate_study(
 
 
 def find_study_file(path: Path) -> Path:
-    """The file itself, or the shipped study of that name.
+    """Returns the file itself, or the shipped study of that name.
 
     Raises:
-        InputError: neither is there (names the shipped ones), or it cannot be looked at.
+        InputError: neither exists (the message names the shipped studies), or the file cannot be
+            read.
     """
     try:
         if path.is_file():
@@ -93,11 +94,11 @@ def find_study_file(path: Path) -> Path:
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
-    """The keys of a study file, whatever their values.
+    """Loads the keys of a study file without checking their values.
 
     Raises:
-        InputError: it cannot be read, is not YAML, or holds no mapping.
-        FaultyFileError: a key stands twice in one mapping.
+        InputError: the file cannot be read, is not YAML, or is not a mapping.
+        FaultyFileError: a key occurs twice in one mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -155,14 +156,14 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def _distinct(error: ValidationError) -> list[ErrorDetails]:
-    """Without "too short" for a list that is short only because its values are faulty."""
+    """Drops "too short" errors of lists that are short only because their values are wrong."""
     errors = error.errors()
     lists = {e["loc"][:-1] for e in errors}
     return [e for e in errors if e["type"] != "too_short" or e["loc"] not in lists]
 
 
 def _fault(error: ErrorDetails) -> Fault:
-    """Pydantic's error in our words."""
+    """Rewrites an error of pydantic in the words of this program."""
     # "<list>" and "<mapping>" are forms of a value, not keys (`spec.space_parts`).
     location = [part for part in error["loc"] if not str(part).startswith("<")]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
@@ -182,7 +183,7 @@ def _fault(error: ErrorDetails) -> Fault:
         message = "is empty: list at least one value"
     if kind == "model_type":
         keys = ", ".join(_fields_at(location))
-        return Fault(path, "is no mapping of keys", value, _allowed(location) or keys)
+        return Fault(path, "is not a mapping of keys", value, _allowed(location) or keys)
     if kind == "string_pattern_mismatch":
         message = "is not of the allowed form"
     return Fault(path, message, value, _allowed(location))
@@ -196,7 +197,7 @@ def _allowed(location: Sequence[int | str]) -> str:
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
-    """Keys of the part of a study file that a location names."""
+    """Returns the keys of the part of a study file at a location."""
     model: type[BaseModel] = StudySpec
     for part in location:
         field = model.model_fields.get(str(part))
@@ -209,7 +210,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
-    """A field's type, and those that it is made of."""
+    """Yields the type of a field, and the types that it consists of."""
     yield annotation
     for part in typing.get_args(annotation):
         yield from _types_in(part)

@@ -1,4 +1,4 @@
-"""Named sets of LoRA modules. Needs no pydantic, so that shapes load without it."""
+"""Named sets of LoRA modules. This module needs no pydantic, so that shapes load without it."""
 
 from __future__ import annotations
 

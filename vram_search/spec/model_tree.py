@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 FORMAT = 1
-"""Of the JSON; a cached tree of another format is read again from the class."""
+"""Version of the JSON. A cached tree of another version is read from the class again."""
 
 Storage = Literal["nf4", "16-bit", "fp32"]
-"""How a tensor lies on the card once the model is loaded in NF4 with 16 bits for the rest."""
+"""The form of a tensor on the card when the model is loaded in NF4 and the rest in 16 bits."""
 
 Part = Literal["text", "head", "vision", "audio", "projector"]
-"""Where a tensor belongs; `head` is the output layer, also where its weight is the embedding's."""
+"""The part of the model that a tensor belongs to. `head` is the output layer, tied or not."""
 
 Numbers = tuple[int, ...]
 """Numbers in a module's name, from the left: the layer, then the expert."""
@@ -31,11 +31,12 @@ class LinearGroup:
     Attributes:
         pattern: the qualified name with `{}` in place of each number, for example
             `model.layers.{}.self_attn.q_proj`.
-        numbers: of each layer, those that fill the pattern; one empty tuple where it has none.
-        has_bias: a bias, which stays in 16 bits.
-        storage: of the weights.
-        class_name: of the module once it is loaded in NF4, for example `Linear4bit`.
-        is_lora_target: LLaMA-Factory's `all` gives these layers an adapter.
+        numbers: the numbers that fill the pattern, for each layer; one empty tuple if the pattern
+            has no numbers.
+        has_bias: True if the layers have a bias, which stays in 16 bits.
+        storage: form of the weights on the card.
+        class_name: class of the module after loading in NF4, for example `Linear4bit`.
+        is_lora_target: True if LLaMA-Factory's `all` gives these layers an adapter.
     """
 
     pattern: str
@@ -75,9 +76,9 @@ class TensorGroup:
     Attributes:
         numbers: as in LinearGroup.
         element_bytes: bytes of an element on the card.
-        is_buffer: a buffer, not a parameter.
-        is_experts: the experts of a layer in one tensor, which bitsandbytes does not quantise
-            (bitsandbytes#1849).
+        is_buffer: True for a buffer, False for a parameter.
+        is_experts: True if the tensor contains the experts of a layer, which bitsandbytes does not
+            quantise (bitsandbytes#1849).
     """
 
     pattern: str
@@ -104,19 +105,19 @@ class TensorGroup:
 
 @dataclass(frozen=True)
 class ModelTree:
-    """What a model consists of when it is loaded in NF4.
+    """The modules and tensors of a model that is loaded in NF4.
 
     Attributes:
-        model_type: of the whole configuration.
-        text_model_type: of its text part; the same for a model of text alone.
-        class_name: transformers' class.
+        model_type: model_type of the whole configuration.
+        text_model_type: model_type of the text part; equal to model_type for a text-only model.
+        class_name: the model's class in transformers.
         auto_class: the class that loads it, for example `AutoModelForCausalLM`.
-        tied: the head's weight is the embedding's.
+        tied: True if the head uses the weight of the embedding.
         layers_pattern: the qualified name of a decoder layer, `model.layers.{}`; empty if unknown.
-        layer_types: transformers' `layer_types` of the text part; empty where it has none.
-        transformers_version: whose classes were read.
+        layer_types: `layer_types` of the text part in transformers; empty if it has none.
+        transformers_version: the version whose classes were read.
         config: the config.json that was read, as JSON.
-        filled_config: the same with what its class fills in, as JSON.
+        filled_config: the same configuration with the defaults of its class, as JSON.
     """
 
     model_type: str
@@ -135,20 +136,20 @@ class ModelTree:
 
     @property
     def has_other_parts(self) -> bool:
-        """It has a vision tower, an audio tower or a projector."""
+        """True if the model has a vision tower, an audio tower or a projector."""
         parts = {g.part for g in self.linears} | {g.part for g in self.tensors}
         return bool(parts - {"text", "head"})
 
     @property
     def parameters(self) -> int:
-        """All parameters; tied weights once."""
+        """Number of all parameters; tied weights count once."""
         weights = sum(g.count * g.parameters for g in self.linears)
         biases = sum(g.count * g.out_features for g in self.linears if g.has_bias)
         return weights + biases + sum(g.count * g.elements for g in self.tensors if not g.is_buffer)
 
     @property
     def expert_parameters(self) -> int:
-        """Parameters of experts that stay in 16 bits."""
+        """Number of parameters in experts that stay in 16 bits."""
         return sum(group.count * group.elements for group in self.tensors if group.is_experts)
 
     @cached_property

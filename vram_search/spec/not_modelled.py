@@ -1,4 +1,4 @@
-"""Why an estimate is a generic one: what a family or config.json has that no layer here models."""
+"""Finds the reasons why an estimate is generic: parts of a model that the layer model lacks."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _LAYER_KINDS = frozenset({"full_attention", "sliding_attention"})
 def reasons(
     fields: ConfigFields, outer: ConfigFields, model_type: str, layers: int, experts: Experts | None
 ) -> tuple[str, ...]:
-    """Empty where the model is modelled.
+    """Returns the reasons why a model is not modelled; empty if it is modelled.
 
     Args:
         outer: the whole configuration, of which `fields` may be the `text_config`.
@@ -117,8 +117,8 @@ def _of_family(model_type: str, experts: Experts | None) -> tuple[str, ...]:
 
 
 def _quantization(fields: ConfigFields) -> str:
-    """The method of a checkpoint that holds quantised weights; bitsandbytes' NF4 is what this
-    program uses itself."""
+    """Returns the quantisation method of the checkpoint; empty for plain weights, and for NF4 of
+    bitsandbytes, which this program uses itself."""
     section = fields.section("quantization_config")
     if section is None:
         return ""

@@ -16,7 +16,7 @@ class Optimizer:
     paged: bool = False
     """States are in managed memory, which bitsandbytes never frees."""
     is_lion: bool = False
-    """Updates by the sign of the momentum, so its learning rates are lower than those of AdamW."""
+    """Updates follow the sign of the momentum, so learning rates are lower than with AdamW."""
     eight_bit_form: str | None = None
     """Name of the same optimizer with 8-bit states."""
 

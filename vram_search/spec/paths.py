@@ -1,4 +1,4 @@
-"""Paths and hub names in a study file: relative ones start from its folder."""
+"""Paths and hub names in a study file. Relative paths start at the folder of the file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from pydantic import ValidationInfo
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""Of a model or a data set: org/name."""
+"""The hub name of a model or data set: org/name."""
 
 
 def absolute_path(value: str, info: ValidationInfo) -> Path:
-    """The path that a study file means, there or not.
+    """Returns the absolute path for a path in a study file; the file need not exist.
 
     Raises:
-        ValueError: it cannot be looked at: no permission, too long a name, `~nobody`.
+        ValueError: the path cannot be checked: no permission, a name that is too long, `~nobody`.
     """
     folder = Path((info.context or {}).get("folder", "."))
     try:
         path = (folder / Path(value).expanduser()).resolve()
         path.exists()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"cannot be looked at ({error})") from None
+        raise ValueError(f"cannot be checked ({error})") from None
     return path

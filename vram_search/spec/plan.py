@@ -1,4 +1,4 @@
-"""The memory plan: what changes bytes and seconds, never the loss."""
+"""The memory plan: the settings that change bytes and seconds, but not the loss."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pydantic import Field
 from vram_search.spec.base import Count, Flag, Spec
 
 EVAL_LOSS_TOKENS = 512
-"""Tokens whose logits an evaluation turns into fp32 at once: 10 bytes an entry become 2."""
+"""Number of tokens whose logits an evaluation converts to fp32 at once: an entry needs 2 bytes
+instead of 10."""
 
 
 class MemoryPlan(Spec):
-    """Chosen by the planner; names as in transformers' TrainingArguments and LLaMA-Factory."""
+    """The plan that the planner chose, named as in transformers' TrainingArguments and
+    LLaMA-Factory."""
 
     per_device_train_batch_size: Count
     gradient_accumulation_steps: Count
@@ -27,7 +29,7 @@ class MemoryPlan(Spec):
 
     @property
     def label(self) -> str:
-        """Short: "4x2 ckpt"; micro-batch x accumulation and what is switched on."""
+        """Short name such as "4x2 ckpt": micro-batch x accumulation, then the enabled settings."""
         words = [f"{self.per_device_train_batch_size}x{self.gradient_accumulation_steps}"]
         words += ["ckpt"] if self.gradient_checkpointing else []
         words += ["fused"] if self.enable_liger_kernel else []
@@ -35,7 +37,7 @@ class MemoryPlan(Spec):
 
 
 class PlanPins(Spec):
-    """Parts of the plan that a study fixes; what is left out is chosen by the planner."""
+    """The parts of the plan that a study fixes. The planner chooses the others."""
 
     per_device_train_batch_size: Count | None = Field(
         default=None, description="micro-batch; must divide every batch_size"

@@ -17,7 +17,7 @@ MAX_ALPHA_RATIO = 1024
 
 
 def parse_lora_target(value: object) -> str:
-    """One LoRA target as text: a set's name, or module names joined by commas.
+    """Returns a LoRA target as text: the name of a set, or module names joined by commas.
 
     Raises:
         ValueError: the value is neither.
@@ -55,7 +55,7 @@ Alpha = Annotated[Count, Field(le=MAX_ALPHA_RATIO * MAX_RANK)]
 
 
 class Hyperparameters(Spec):
-    """One point of the space; names as LLaMA-Factory and transformers spell them."""
+    """The hyperparameters of one trial, named as in LLaMA-Factory and transformers."""
 
     optim: Optim
     lora_target: LoraTarget
@@ -68,8 +68,8 @@ class Hyperparameters(Spec):
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An optional hyperparameter at its default is left out, as in records that are older
-        than it."""
+        """Leaves out optional hyperparameters at their default, as records did before these
+        hyperparameters existed."""
         dumped: dict[str, Any] = dump(self)
         for dimension in OPTIONAL:
             if dumped.get(dimension.name) == dimension.default:

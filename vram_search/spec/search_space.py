@@ -1,4 +1,4 @@
-"""SearchSpace: all points that a study searches, and the way to a point of it."""
+"""SearchSpace: the values that a study searches, and the points that they form."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class SearchSpace(Spec):
         return distinct(values) if isinstance(values, tuple) else values
 
     def options(self, dimension: Dimension) -> tuple[Any, ...] | NumberRange:
-        """Returns the values (or ratios) or the range that is searched of a hyperparameter.
+        """Returns the values, ratios or range to search for a hyperparameter.
 
-        It is a single value if the hyperparameter is pinned or not searched.
+        A hyperparameter that is pinned or not searched has a single value.
         """
         part = getattr(self, dimension.name)
         if part is None:
@@ -90,7 +90,7 @@ class SearchSpace(Spec):
         return isinstance(options, NumberRange) or len(options) > 1
 
     def words(self, dimension: Dimension) -> str:
-        """Names the searched values of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
+        """Formats the searched values of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
         options = self.options(dimension)
         if isinstance(options, NumberRange):
             return f"{dimension.shown(options.min)} to {dimension.shown(options.max)}"
@@ -100,7 +100,7 @@ class SearchSpace(Spec):
         return ", ".join(map(dimension.shown, options))
 
     def point(self, chosen: Mapping[str, Any]) -> Hyperparameters:
-        """Builds the point with these options; a hyperparameter without one takes its first."""
+        """Builds the point with the chosen options; other hyperparameters take their first one."""
         values: dict[str, Any] = {}
         for dimension in LEADERS_FIRST:
             options = self.options(dimension)
@@ -110,10 +110,10 @@ class SearchSpace(Spec):
         return Hyperparameters(**values)
 
     def option_of(self, point: Hyperparameters, dimension: Dimension) -> Any:
-        """Returns the option that a point has.
+        """Returns the option of a hyperparameter that a point uses.
 
         Raises:
-            ValueError: it has none of them.
+            ValueError: the point's value is not among the options.
         """
         options, value = self.options(dimension), getattr(point, dimension.name)
         slack = 1e-9  # a float that went through a logarithm and JSON
@@ -131,7 +131,7 @@ class SearchSpace(Spec):
         raise ValueError(f"{dimension.name} {value} is not in the search space")
 
     def contains(self, point: Hyperparameters) -> bool:
-        """True if this is a point of the space."""
+        """True if the point is in the space."""
         try:
             for dimension in DIMENSIONS:
                 self.option_of(point, dimension)
@@ -140,10 +140,10 @@ class SearchSpace(Spec):
         return True
 
     def nearest(self, wanted: Mapping[str, Any]) -> Hyperparameters:
-        """Finds the point whose options are nearest to the wanted values.
+        """Finds the point with the options that are nearest to the wanted values.
 
-        A wanted name that is not searched becomes the last name. A hyperparameter without a wanted
-        value takes the option nearest to its default, or its first option.
+        If a wanted name is not searched, the last name is taken. A hyperparameter without a wanted
+        value takes the option nearest to its default, or its first option if it has no default.
         """
         chosen: dict[str, Any] = {}
         values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The shape of a language model, as far as bytes go; read from its `config.json`."""
+"""The shape of a language model: the sizes that decide bytes, read from its `config.json`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder-only transformer of equal layers."""
+    """A decoder-only transformer with equal layers."""
 
     model_type: str
     vocab_size: int
@@ -70,18 +70,18 @@ class ModelShape:
     attention_softcap: bool = False
     final_softcap: bool = False
     sliding_window: int = 0
-    """Tokens that a text needs for its layers to get an explicit mask; 0: never."""
+    """Number of tokens from which these layers need an explicit mask; 0: they never need one."""
     sliding_layers: int = 0
-    """Layers for which the window holds; the others see the whole text."""
+    """Number of layers with the window; the others see the whole text."""
     residual_multiplier: bool = False
     """The branches are scaled before they are added (Granite)."""
     expert_parameters: int = 0
-    """Of a mixture of experts: its MLPs in all layers, which are not among `linears`. Their weights
-    are no `nn.Linear`, so that bitsandbytes leaves them in 16 bits (transformers
-    `integrations/bitsandbytes.py`, `replace_with_bnb_linear`); `intermediate_size` is what one
-    token passes through."""
+    """Parameters of the MLPs of a mixture of experts in all layers; `linears` does not hold them.
+    Their weights are not `nn.Linear`, so bitsandbytes leaves them in 16 bits (transformers
+    `integrations/bitsandbytes.py`, `replace_with_bnb_linear`). `intermediate_size` is the width
+    that one token passes through."""
     not_modelled: tuple[str, ...] = ()
-    """Why an estimate of this model is a generic one; empty where its layers are modelled."""
+    """Reasons why an estimate of this model is generic; empty if its layers are modelled."""
 
     @property
     def q_size(self) -> int:
@@ -93,7 +93,7 @@ class ModelShape:
 
     @property
     def embedding_parameters(self) -> int:
-        """Input embedding, and the output head where it is not tied to it."""
+        """Parameters of the input embedding, and of the output head unless the two are tied."""
         return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
     @property
@@ -147,10 +147,11 @@ class ModelShape:
 
 
 def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
-    """The shape that a `config.json` describes; `not_modelled` says where it is a generic one.
+    """Returns the shape that a `config.json` describes.
 
     Raises:
-        InputError: not a causal decoder, or a field is missing, senseless or contradicts another.
+        InputError: the model is not a causal decoder, or a field is missing, makes no sense, or
+            contradicts another field.
     """
     outer = ConfigFields(config, source)
     text_config = outer.section("text_config")
@@ -276,16 +277,16 @@ def _mlp_linears(
 
 
 def _is_tied(outer: ConfigFields, fields: ConfigFields) -> bool:
-    """A wrapper's own switch counts where it has one."""
+    """True if the embeddings are tied; the outer configuration's field takes precedence."""
     key = "tie_word_embeddings"
     return outer.flag(key) if outer.values.get(key) is not None else fields.flag(key)
 
 
 def load_shape(path: Path) -> ModelShape:
-    """The shape in a `config.json`, or in the folder that holds one.
+    """Loads the shape from a `config.json`, or from the folder that contains one.
 
     Raises:
-        InputError: no such file, not JSON, or not the configuration of a causal decoder.
+        InputError: there is no such file, it is not JSON, or it does not describe a causal decoder.
     """
     file = path / "config.json" if path.is_dir() else path
     return parse_shape(load_config(file), str(file))

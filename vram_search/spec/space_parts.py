@@ -68,7 +68,7 @@ class AlphaRatios(Spec):
 
 
 def _form(value: object) -> str:
-    """Tells the two forms of a part of a space apart (the tags are no keys: `load` drops them)."""
+    """Returns the tag of a part's form. Tags are not keys; `spec.load` drops them from messages."""
     return "<mapping>" if isinstance(value, (dict, Spec)) else "<list>"
 
 

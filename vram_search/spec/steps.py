@@ -9,11 +9,11 @@ from vram_search.spec.study import TrainingSpec
 
 
 def count_steps(training: TrainingSpec, plan: MemoryPlan, rows: int) -> int:
-    """Optimizer steps over all epochs, counted as transformers' Trainer counts them
+    """Returns the number of optimizer steps over all epochs, as transformers' Trainer counts them
     (`Trainer.set_initial_training_values`).
 
     Args:
-        rows: of the training set.
+        rows: number of training rows.
     """
     if training.max_steps is not None:
         return math.ceil(training.trial_share * training.max_steps)

@@ -1,4 +1,5 @@
-"""Names of the strategies, apart from the study file's model: `--help` needs no pydantic."""
+"""Names of the strategies. They are apart from the study file's model, so that `--help` needs no
+pydantic."""
 
 from __future__ import annotations
 

@@ -22,25 +22,25 @@ from vram_search.spec.space_parts import AlphaRatios
 from vram_search.spec.strategy_name import StrategyName
 
 MOST_EPOCHS, MOST_STEPS = 10_000, 10**9
-"""Beyond them a length is a slip of the pen, and no database's integer in the end."""
+"""Limits of a training's length. More is a typing error, and would overflow an integer column."""
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
 
 class ModelSpec(Spec):
-    """Which base model: a folder, a hub name, a GGUF file, or a shape with random weights."""
+    """The base model: a folder, a hub name, a GGUF file, or a shape with random weights."""
 
     model_name_or_path: str | None = Field(
         default=None,
         description="folder, hub name, .gguf file, or package:NAME/FILE.gguf inside a package",
     )
     weights: Literal["pretrained", "random"] = Field(
-        default="pretrained", description="random: same bytes, no download, for memory work"
+        default="pretrained", description="random: same bytes without a download, for memory tests"
     )
     shape: str | None = Field(
         default=None, description="a shipped shape or a config.json; needed for weights: random"
     )
     tokenizer: str | None = Field(
-        default=None, description="folder or hub name; default the model's own"
+        default=None, description="folder or hub name; default: the model's own"
     )
 
     @field_validator("model_name_or_path", "tokenizer")
@@ -117,13 +117,14 @@ class TrainingSpec(Spec):
     """Settings that all trials share; names as in transformers' TrainingArguments."""
 
     num_train_epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = Field(
-        default=None, description="length of a trial; 3 where max_steps is not given either"
+        default=None, description="length of a trial; 3 if max_steps is not given either"
     )
     max_steps: Annotated[Count, Field(le=MOST_STEPS)] | None = Field(
         default=None, description="length in optimizer steps instead"
     )
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
-        default="cosine", description="over the full length, pruned or not"
+        default="cosine",
+        description="runs over the full length, also if a trial is pruned",
     )
     warmup_ratio: Annotated[Number, Field(ge=0, lt=1)] = Field(
         default=0.1, description="share of the steps with a rising learning rate"
@@ -134,7 +135,7 @@ class TrainingSpec(Spec):
     max_grad_norm: PositiveFloat = Field(default=1.0, description="gradients are clipped to it")
     lora_alpha_ratio: Annotated[Count, Field(le=MAX_ALPHA_RATIO)] = Field(
         default=2,
-        description="lora_alpha = ratio x lora_rank, where search_space.lora_alpha is not given",
+        description="lora_alpha = ratio x lora_rank, if search_space.lora_alpha is not given",
     )
     trial_share: Annotated[Number, Field(gt=0, le=1)] = Field(
         default=1.0,
@@ -166,12 +167,12 @@ class TrainingSpec(Spec):
 
     @property
     def epochs(self) -> float:
-        """Epochs where max_steps is not given; LLaMA-Factory's default is 3."""
+        """Number of epochs if max_steps is not given; 3 by default, as in LLaMA-Factory."""
         return self.num_train_epochs or 3.0
 
 
 class BudgetSpec(Spec):
-    """When the search stops; a command-line option overrides it."""
+    """The limits of the search. Options of the command line override them."""
 
     trials: Count | None = Field(default=None, description="finished trials in the study")
     hours: PositiveFloat | None = Field(default=None, description="hours of one run")
@@ -187,7 +188,7 @@ def _card(value: object, info: ValidationInfo) -> object:
 
 
 class StudySpec(Spec):
-    """One search: a model, a data set, a card, a space and a budget."""
+    """One search: a model, a data set, a card, a search space and a budget."""
 
     study: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name in the database"
@@ -202,7 +203,7 @@ class StudySpec(Spec):
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     seed: int = Field(
-        default=42, strict=True, ge=0, lt=2**31, description="of split, data order and adapters"
+        default=42, strict=True, ge=0, lt=2**31, description="seed of split, row order and adapters"
     )
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(
@@ -240,17 +241,17 @@ class StudySpec(Spec):
 
     @property
     def space(self) -> SearchSpace:
-        """The search space with lora_alpha by `training.lora_alpha_ratio` where it has none."""
+        """The search space; a missing lora_alpha is filled from `training.lora_alpha_ratio`."""
         if self.search_space.lora_alpha is not None:
             return self.search_space
         pinned = AlphaRatios(ratio=(self.training.lora_alpha_ratio,))
         return self.search_space.model_copy(update={"lora_alpha": pinned})
 
     def identity(self) -> dict[str, Any]:
-        """The settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
+        """Returns the settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
 
-        Budget, strategy and database may change between runs of one study; paths count by their
-        name, since the rows are held by their hash.
+        Budget, strategy and database may change between two runs of one study and are left out. A
+        path is reduced to its file name: a hash identifies the rows themselves.
         """
         dumped = self.model_dump(mode="json", exclude={"budget", "database", "strategy", "study"})
         for part, keys in (
@@ -263,7 +264,7 @@ class StudySpec(Spec):
 
 
 def _without_folders(value: Any) -> Any:
-    """Absolute paths by their name alone, in a list of files or entries too."""
+    """Reduces absolute paths to their names, also in lists of files or entries."""
     if isinstance(value, list):
         return [_without_folders(inner) for inner in value]
     if isinstance(value, dict):

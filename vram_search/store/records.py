@@ -56,12 +56,12 @@ class TrialRecord:
             say how it ended.
         retry_of: `number` of the trial of the same study that this one repeats: it was lost, or
             stopped at a rung and restarted.
-        eval_loss: of the best evaluated checkpoint, at the study's cutoff; nats per token.
+        eval_loss: loss of the best evaluated checkpoint at the study's cutoff; nats per token.
         eval_loss_step: optimizer step of that checkpoint.
-        last_eval_loss: of the last evaluation.
-        own_cutoff_eval_loss: of the last evaluation, at the trial's own cutoff: what other tools
+        last_eval_loss: eval_loss of the last evaluation.
+        own_cutoff_eval_loss: last eval_loss at the trial's own cutoff, which other tools
             print.
-        bits_per_byte: of the best checkpoint; comparable between tokenizers.
+        bits_per_byte: bits per byte of the best checkpoint; comparable between tokenizers.
         predicted, measured: bytes by name: `allocated_bytes`, `reserved_bytes`, `process_bytes`,
             `device_bytes`, `required_bytes`, and `parts`, a dict of bytes by part.
             `predicted` also holds what the plan was judged by: `budget_bytes`; `margin`, the share
@@ -143,7 +143,7 @@ class Evaluation:
     """One evaluation of the study's eval set.
 
     Attributes:
-        fraction: of the trial's full horizon, 0 to 1.
+        fraction: share of the trial's full length, 0 to 1.
         eval_loss: at the study's cutoff; nats per token.
         own_cutoff_eval_loss: at the trial's own cutoff.
         example_loss_sums: summed nats per eval example, in the order of the eval set.

@@ -14,7 +14,7 @@ def losses_in_a_row(trial: TrialRecord, trials: Iterable[TrialRecord]) -> int:
     """Counts a lost trial and the lost trials that it repeats, directly or through others.
 
     Args:
-        trials: of the study.
+        trials: trials of the study.
     """
     by_number = {other.number: other for other in trials}
     count, ancestor = 1, trial.retry_of

@@ -71,7 +71,7 @@ DEFAULTS: dict[str, Any] = {
     "use_liger_kernel": False,
     "prediction_loss_only": False,
 }
-"""Of the keys that decide bytes."""
+"""Defaults of the keys that decide bytes."""
 
 NAMES = {"enable_liger_kernel": "use_liger_kernel"}
 LORA_CONFIG = hyperparameter_names("peft")

@@ -35,7 +35,7 @@ class ToolEnvironment:
     """A Python in which LLaMA-Factory is installed.
 
     Attributes:
-        versions: of the packages that the loss and the bytes depend on.
+        versions: versions of the packages that loss and bytes depend on.
         has_gpu: True if its torch finds a CUDA device.
     """
 

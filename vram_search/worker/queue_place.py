@@ -68,7 +68,7 @@ class QueuePlace:
     """The queue entry of the run in this process.
 
     Args:
-        url: of the database.
+        url: URL of the database.
         device: UUID of the GPU, or "cpu".
     """
 

@@ -81,11 +81,11 @@ class Sizes:
     small_cached_bytes: int
     """Bytes in it at times: gradients, and autocast's copies."""
     large_adapter: int
-    """Of one layer: the adapter's tensors that are in the large pool; its gradients too."""
+    """Bytes of one layer's adapter tensors in the large pool; its gradients take the same."""
     large_states: int
-    """Of one layer: the optimizer's."""
+    """Bytes of one layer's optimizer states in the large pool."""
     workspace: int
-    """Of cuBLAS, one for each of two threads."""
+    """Bytes of a cuBLAS workspace; two threads have one each."""
     hidden_element: int
     hidden_size: int
     vocab_size: int

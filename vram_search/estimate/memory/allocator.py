@@ -47,7 +47,7 @@ class Gap:
     whole: bool
     """It is the whole segment, so that the segment can be released."""
     small: bool = False
-    """Of the pool for requests up to 1 MiB."""
+    """True if the block belongs to the pool for requests up to 1 MiB."""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vram_search.spec.card import Card
 
 H200_CONTEXT = 794_820_608
-"""Of one process on the H200 that the predictions were developed on (driver 580, CUDA 13)."""
+"""Context of one process on the H200 that the predictions come from (driver 580, CUDA 13)."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class LayerBytes:
     forward: tuple[LiveBytes, ...]
     """Moments of the forward pass that saves; saved tensors included, as in the other two."""
     recomputed: tuple[LiveBytes, ...]
-    """Of the same pass within the backward pass, where the layer is checkpointed."""
+    """Moments of the same pass within the backward pass, if the layer is checkpointed."""
     backward: tuple[LiveBytes, ...]
 
 

@@ -152,8 +152,8 @@ def _layer_backward(workload: Workload, kinds: list[LayerBytes], saved: float) -
 
 
 def _layer_moments(workload: Workload, kind: LayerBytes) -> list[LiveBytes]:
-    """Of the last layer. While the forward pass lasts, the model's frame keeps the embedding
-    (transformers `modeling_*.py`, `inputs_embeds`)."""
+    """Returns the moments of the last layer. During the forward pass, the model's frame keeps the
+    embedding (transformers `modeling_*.py`, `inputs_embeds`)."""
     if workload.gradient_checkpointing:
         return [*kind.recomputed, *kind.backward]
     per_token = hidden_element(workload) * workload.shape.hidden_size

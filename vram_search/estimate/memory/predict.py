@@ -39,9 +39,9 @@ from vram_search.spec.allocator_sizes import SMALL_REQUEST
 from vram_search.spec.shape import ModelShape
 
 REQUIRED_SHARE = 0.9
-"""Of what a roomy allocator takes beyond the allocated peak, a run under a limit needs about this
-much: the rest is cache that it can give back (recorded event streams, replayed under falling
-limits; docs/experiments.md)."""
+"""Share of the bytes that a roomy allocator takes beyond the allocated peak and that a run under a
+limit needs too. The rest is cache that it can give back (recorded event streams, replayed under
+falling limits; docs/experiments.md)."""
 REQUIRED_SHARE_VARIED = 0.5
 """The same where lengths vary, of what equal lengths would reserve."""
 REQUIRED_RATIO_VARIED = 1.10

@@ -42,7 +42,7 @@ class RecipeKeys(TypedFields):
     """The keys of a training file, read by our names, with the tool's defaults.
 
     Attributes:
-        folder: of the file; a model's folder may be named relative to it.
+        folder: folder of the file; a model's folder may be named relative to it.
     """
 
     folder: Path

@@ -21,7 +21,7 @@ from vram_search.store import StepLoss
 MANY = 40
 """More curves than this are drawn thin."""
 MOST_POINTS = 240
-"""Of a training curve."""
+"""Number of points of a training curve."""
 
 
 def eval_curves_chart(data: ReportData) -> Chart:

@@ -10,7 +10,7 @@ from vram_search.store import TrialRecord
 
 
 def highlight_legend(data: ReportData, drawn: Collection[int]) -> list[tuple[str, str]]:
-    """Of the best trial and the sweet spot, where a chart has drawn them; `drawn` are numbers."""
+    """Returns the legend of the best trial and the sweet spot, if their numbers are in `drawn`."""
     spot = data.sweet_spot
     if spot is None:
         return []
@@ -26,7 +26,7 @@ def highlight_legend(data: ReportData, drawn: Collection[int]) -> list[tuple[str
 
 
 def highlight_shape(data: ReportData, trial: TrialRecord) -> str:
-    """Of a highlighted trial's mark."""
+    """Returns the shape of a highlighted trial's mark."""
     return "star" if is_best(data, trial) else "diamond"
 
 

@@ -26,7 +26,7 @@ class StudyBest:
 
     @property
     def name(self) -> str:
-        """Of the study, or of the imported run."""
+        """Name of the study, or of the imported run."""
         return str((self.trial.provenance or {}).get("run", self.study.name))
 
     @property
@@ -35,7 +35,7 @@ class StudyBest:
 
     @property
     def parameters(self) -> int | None:
-        """Of the base model."""
+        """Number of parameters of the base model."""
         return self._model.get("parameters")
 
     @property
@@ -50,9 +50,9 @@ class ReportData:
 
     Attributes:
         evaluations: by trial number, without losses per example.
-        step_losses: of the highlighted trials alone, by number.
-        bests: of all studies of the database that have a complete trial; imported runs may be of
-            several models, each of which has its best.
+        step_losses: losses of each step of the highlighted trials, by number.
+        bests: the best trial of each study in the database with a complete trial; imported runs of
+            several models have one best trial for each model.
     """
 
     study: StudyRecord

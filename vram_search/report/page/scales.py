@@ -14,7 +14,7 @@ class Scale:
     """Maps `low`..`high` to the pixels `start`..`end`.
 
     Args:
-        labels: of the ticks, by value.
+        labels: labels of the ticks, by value.
     """
 
     low: float

@@ -123,4 +123,4 @@ LEGEND = [
     (mark("circle", 10, 8, 3, "f0 faint"), "a complete trial"),
     (line(2, 8, 18, 8, "median"), "median of the value or range"),
 ]
-"""Of all slices."""
+"""The legend of all slices."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from vram_search.report.page.scales import Scale
 
 WIDTH = 480
-"""Of every chart, in user units: on a narrow screen its letters are still readable."""
+"""Width of every chart, in user units: its letters are still readable on a narrow screen."""
 LEFT, RIGHT, TOP, BOTTOM = 66, 12, 14, 44
 """Around the plotting area."""
 LETTER_WIDTH = 6.6
-"""Of an average letter at 12 px, to keep labels apart."""
+"""Width of an average letter at 12 px, to keep labels apart."""
 
 Tip = str | int
 """Words shown for a mark; or a trial's number, whose words are among the page's data."""

@@ -19,9 +19,9 @@ class Evidence:
     """The records of a trial and of the trials it is compared with.
 
     Attributes:
-        trials: of the study, this one included.
+        trials: all trials of the study, including this one.
         evaluations: by trial number; a trial without any may be left out.
-        step_losses: of this trial.
+        step_losses: losses of each step of this trial.
     """
 
     study: StudyRecord

@@ -16,7 +16,7 @@ RANDOM_CANDIDATES, NEAR_CANDIDATES = 400, 100
 NEAR_BEST = 5
 """The best trials, in whose neighbourhood some candidates lie."""
 NEAR_LOG, NEAR_SHARE = 0.4, 0.1
-"""Standard deviation of a step within a range: of the logarithm, or as a share of the range."""
+"""Standard deviation of a step within a range: in the logarithm, or as a share of the range."""
 
 
 def candidates(

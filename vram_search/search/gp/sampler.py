@@ -40,7 +40,7 @@ class GpSampler(BaseSampler):
 
     Args:
         problem: what is searched.
-        seed: of the random numbers; None: a new one in each process.
+        seed: seed of the random numbers; None: a new one in each process.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class GpPruner(BasePruner):
     """Stops a trial at a rung where another use of the time promises clearly more improvement.
 
     Args:
-        sampler: of the same study.
+        sampler: the sampler of the same study.
     """
 
     def __init__(self, sampler: GpSampler) -> None:

@@ -28,7 +28,7 @@ FEWEST_TRIALS = 5
 MOST_TASKS = 4
 """The newest."""
 MOST_TRIALS = 300
-"""Of all tasks together, which share alike: a proposal's time grows with the cube of all trials."""
+"""Most trials of all tasks together, in equal shares: a proposal's time grows with their cube."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SourceTask:
     """Complete trials of one search.
 
     Attributes:
-        hidden_size: of its model; None where it is not known.
+        hidden_size: hidden_size of its model; None if it is unknown.
         trials: points and their eval_loss, nats per token.
     """
 
@@ -71,7 +71,7 @@ def tasks(
     """The surrogate's tasks, for a model with this hidden size; the first ones are kept.
 
     Args:
-        dimensions: of the search that learns from them (`surrogate_dimensions`).
+        dimensions: dimensions of the search that learns from them (`surrogate_dimensions`).
     """
     found: list[Task] = []
     for experience in experiences:
