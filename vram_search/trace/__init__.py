@@ -1,0 +1,1 @@
+"""Traces a training on fake tensors, in a process of its own: bytes of any model without a GPU."""

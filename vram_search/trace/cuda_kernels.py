@@ -1,0 +1,139 @@
+"""CUDA's kernels in place of the CPU's: what they request, and which of them attention takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+from unittest import mock
+
+import bitsandbytes
+import torch
+import transformers.utils.import_utils
+from torch import Tensor, nn
+
+from vram_search.trace.autocast import cuda_autocast_rules
+
+LLM_INT8_THRESHOLD = 6.0
+"""transformers `BitsAndBytesConfig`, default."""
+MAX_FLASH_HEAD = 256
+"""ATen/native/transformers/cuda/sdp_utils.cpp, `check_head_dim_size_flash`."""
+
+aten, bnb = torch.ops.aten, torch.ops.bitsandbytes
+
+
+def run_operation(function: Any, args: Any, kwargs: Any, *, padded: bool) -> Any:
+    """The operation; where it depends on values, as it goes for texts without outliers.
+
+    Args:
+        padded: rows of a batch have different lengths, so that a check for padding finds some.
+    """
+    if function is aten._local_scalar_dense.default:
+        return not padded
+    if function is bnb.int8_vectorwise_quant.default:
+        rows, scales, _ = function(args[0])
+        return rows, scales, args[0].new_empty(0, dtype=torch.int64)
+    if function is bnb.int8_mixed_scaled_mm.default:
+        a, narrow, weight, a_scale, scale, _, *bias = args
+        out = bnb.int8_scaled_mm.default(narrow, weight, a_scale, scale, *bias, dtype=a.dtype)
+        return out, a.new_empty(0)
+    return function(*args, **kwargs)
+
+
+def scratch_bytes(function: Any, args: Any) -> list[int]:
+    """What CUDA kernels request and release within one operation, so that no dispatch shows it."""
+    if function is bnb.gemm_4bit.default:
+        # bitsandbytes backends/cuda/ops.py, `_dequant_linear_fallback`
+        return [args[0].element_size() * prod(args[2])]
+    if function is bnb.int8_vectorwise_quant.default:
+        # backends/cuda/ops.py, `int8_vectorwise_quant`: `A.abs()` and the comparison
+        return [args[0].nbytes, args[0].numel()]
+    if function is bnb.int8_mixed_scaled_mm.default:
+        # backends/default/ops.py, `int8_scaled_mm`: the int32 product; `int8_mm_dequant`: fp16
+        entries = args[1].shape[0] * args[2].shape[0]
+        return [4 * entries, 2 * entries]
+    if function is aten._softmax_backward_data.default:
+        # ATen/native/cuda/SoftMax.cu, `softmax_backward_cuda_out`: grad * output
+        return [args[0].nbytes]
+    if function is aten._scaled_dot_product_flash_attention_backward.default:
+        return _flash_backward_bytes(args[1], args[2])
+    if function is aten._scaled_dot_product_efficient_attention_backward.default:
+        # ATen/native/transformers/cuda/attention_backward.cu: an fp32 sum for dq
+        return [4 * args[1].numel()]
+    return []
+
+
+def _flash_backward_bytes(query: Tensor, key: Tensor) -> list[int]:
+    """ATen/native/transformers/cuda/flash_attn/flash_api.cpp, `mha_bwd`: an fp32 sum for dq, the
+    row sums, and dk and dv of every query head where heads are grouped."""
+    batch, heads, length, head_dim = query.shape
+    rows = batch * heads * -(-length // 128) * 128
+    sizes = [4 * rows, 4 * rows * -(-head_dim // 32) * 32]
+    if key.shape[1] != heads:
+        sizes += [query.element_size() * batch * heads * key.shape[2] * head_dim] * 2
+    return sizes
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` with CUDA's kernels: flash, or memory-efficient with a mask
+    or with large heads (ATen/native/transformers/attention.cpp)."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
+    head_dim = max(query.shape[-1], value.shape[-1])
+    if attn_mask is None and head_dim <= MAX_FLASH_HEAD:
+        return aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, scale=scale
+        )[0]
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
+    bias = None
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=dtype).masked_fill_(
+                attn_mask.logical_not(), float("-inf")
+            )
+        batch, heads, length, _ = query.shape
+        bias = attn_mask.to(dtype).expand(batch, heads, length, key.shape[2])
+    return aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`dropout` as CUDA's fused kernel has it (ATen/native/Dropout.cpp): a copy, and a mask of one
+    byte an element. On the CPU the mask has the input's dtype."""
+    return aten.native_dropout(input, p, training)[0] if training and p else input
+
+
+def matmul_int8(a: Tensor, b: Tensor, bias: Tensor | None, state: Any) -> Tensor:
+    """bitsandbytes' product of 8-bit layers with the threshold of `from_pretrained`."""
+    state.threshold = LLM_INT8_THRESHOLD
+    return bitsandbytes.autograd._functions.MatMul8bitLt.apply(a, b, None, bias, state)
+
+
+@contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """Real branches for fake tensors, and CUDA's kernels and casts on the CPU."""
+    is_autocast_enabled = torch.is_autocast_enabled
+    with (
+        cuda_autocast_rules(),
+        mock.patch.object(torch, "is_autocast_enabled", lambda *_: is_autocast_enabled("cpu")),
+        mock.patch.object(transformers.utils.import_utils, "is_fake_tensor", lambda _: False),
+        mock.patch.object(nn.functional, "scaled_dot_product_attention", attention),
+        mock.patch.object(nn.functional, "dropout", dropout),
+        mock.patch.object(bitsandbytes, "matmul", matmul_int8),
+        mock.patch.object(nn.Module, "to", lambda module, *_, **__: module),
+        mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True),
+    ):
+        yield

@@ -1,0 +1,74 @@
+"""Keeps a few decoder layers of a model: the first, the last, and one of each kind between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+SIMPLE = (bool, int, float, str, tuple, type(None))
+NOT_A_KIND = ("layer_idx", "layer_id", "index")
+"""Attributes that number a layer."""
+
+
+@dataclass(frozen=True)
+class KeptLayers:
+    """Layers that stand for all."""
+
+    places: tuple[int, ...]
+    """Their places in the whole model."""
+    stands_for: tuple[int, ...]
+    """For each layer of the whole model the position among the kept ones."""
+
+
+def decoder_layers(model: Any) -> nn.ModuleList:
+    """The list of a model's decoder layers.
+
+    Raises:
+        ValueError: the model has none of as many modules as its configuration names layers.
+    """
+    config = model.config.get_text_config(decoder=True)
+    decoder = model.get_decoder() or model
+    for module in decoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise ValueError(f"no list of {config.num_hidden_layers} layers in {type(model).__name__}")
+
+
+def keep_few(model: Any) -> KeptLayers:
+    """Removes the layers of a model that repeat another one."""
+    layers = decoder_layers(model)
+    config = model.config.get_text_config(decoder=True)
+    types = list(getattr(config, "layer_types", None) or [""] * len(layers))
+    kinds = [(types[place], _kind(layer)) for place, layer in enumerate(layers)]
+    last = len(layers) - 1
+    chosen = {0, last}
+    chosen |= {kinds.index(kind, 1) for kind in set(kinds[1:last])}
+    places = tuple(sorted(chosen))
+    between = {kinds[place]: position for position, place in enumerate(places) if 0 < place < last}
+    stands_for = [between.get(kind, 0) for kind in kinds]
+    stands_for[0], stands_for[last] = 0, len(places) - 1
+    kept = [layers[place] for place in places]
+    del layers[len(kept) :]
+    for position, layer in enumerate(kept):
+        layers[position] = layer
+    if getattr(config, "layer_types", None):
+        config.layer_types = [types[place] for place in places]
+    return KeptLayers(places, tuple(stands_for))
+
+
+def _kind(layer: nn.Module) -> tuple[Any, ...]:
+    """Everything that layers of one kind have in common."""
+    found = []
+    for name, module in layer.named_modules():
+        facts = tuple(
+            (key, value)
+            for key, value in sorted(vars(module).items())
+            if isinstance(value, SIMPLE)
+            and not key.startswith("_")
+            and not any(word in key for word in NOT_A_KIND)
+        )
+        shapes = tuple(tuple(tensor.shape) for tensor in module.parameters(recurse=False))
+        found.append((name, type(module).__name__, facts, shapes))
+    return tuple(found)

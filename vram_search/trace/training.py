@@ -1,0 +1,165 @@
+"""Runs trainings on fake tensors and records what each micro-batch allocates."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from accelerate.utils.operations import convert_outputs_to_fp32
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vram_search.trace.build import attach_adapter, build_on_meta, materialise
+from vram_search.trace.cuda_kernels import as_on_cuda
+from vram_search.trace.layers import KeptLayers, decoder_layers, keep_few
+from vram_search.trace.recorder import AllocationStream, Recorder, with_sums_in_place
+from vram_search.trace.settings import Batch, TraceSettings
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Requests of one micro-batch, and of an evaluation batch of the same size.
+
+    Phases have names: "start", "f0" ... (forward of a layer), "head" (from the last layer to the
+    start of the backward pass), "b1", "b0" ... (backward of a layer), "end".
+    """
+
+    batch: Batch
+    training: AllocationStream
+    evaluation: AllocationStream
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of one model with one adapter."""
+
+    kept: KeptLayers
+    of_sizes: tuple[Recording, ...]
+
+
+def record(
+    config: dict[str, Any], settings: TraceSettings, batches: Sequence[Batch], *, whole: bool = False
+) -> Recordings:
+    """Records a micro-batch of each size.
+
+    Args:
+        config: of the model, as in its `config.json`.
+        whole: all layers, not one of each kind.
+    """
+    model = build_on_meta(config, settings)
+    count = len(decoder_layers(model))
+    everything = tuple(range(count))
+    kept = KeptLayers(everything, everything) if whole else keep_few(model)
+    recorder = Recorder(padded=settings.padded)
+    with as_on_cuda(), FakeTensorMode(), recorder:
+        materialise(model, settings)
+        layers = decoder_layers_kept(model)
+        model = attach_adapter(model, settings)
+        _as_accelerate_prepares(model)
+        with _marking(layers, recorder):
+            found = tuple(_record_batch(model, recorder, batch) for batch in batches)
+    return Recordings(kept, found)
+
+
+def decoder_layers_kept(model: Any) -> nn.ModuleList:
+    """The list that `keep_few` has shortened."""
+    lists = [m for m in (model.get_decoder() or model).modules() if isinstance(m, nn.ModuleList)]
+    return lists[0]
+
+
+def _record_batch(model: Any, recorder: Recorder, batch: Batch) -> Recording:
+    inputs = _inputs(batch)
+    stream = recorder.restart()
+    stream.mark("start")
+    _train(model, batch)
+    stream.mark("end")
+    training = _copy(stream)
+    model.zero_grad()
+    stream = recorder.restart()
+    stream.mark("start")
+    _evaluate(model, inputs)
+    return Recording(batch, training, _copy(stream))
+
+
+def _copy(stream: AllocationStream) -> AllocationStream:
+    events, marks, sums = list(stream.events), list(stream.marks), list(stream.sums)
+    return with_sums_in_place(AllocationStream(events, marks, stream.ready, sums))
+
+
+def _inputs(batch: Batch) -> dict[str, Tensor]:
+    shape = (batch.rows, batch.tokens)
+    return {name: torch.zeros(shape, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+
+
+def _train(model: Any, batch: Batch) -> None:
+    """transformers `Trainer.training_step`."""
+    inputs = _inputs(batch)
+    inputs["labels"] = torch.zeros_like(inputs["input_ids"])
+    if _accepts_loss_kwargs(model):
+        inputs["num_items_in_batch"] = (inputs["labels"] != -100).sum()
+    loss = model(**inputs)["loss"]
+    loss.backward()
+
+
+def _evaluate(model: Any, inputs: dict[str, Tensor]) -> None:
+    """As `train.evaluate` runs it: without gradients, logits in their own dtype."""
+    model.eval()
+    prepared, model.forward = model.forward, MethodType(type(model).forward, model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = model(**inputs).logits
+        del logits
+    model.forward = prepared
+    model.train()
+
+
+def _as_accelerate_prepares(model: nn.Module) -> None:
+    """accelerate `Accelerator.prepare_model`: bf16 autocast, outputs in fp32."""
+    forward = torch.autocast("cpu", torch.bfloat16)(type(model).forward)
+    model.forward = MethodType(convert_outputs_to_fp32(forward), model)
+
+
+def _accepts_loss_kwargs(model: Any) -> bool:
+    """transformers `Trainer.__init__`, `model_accepts_loss_kwargs`."""
+    base = model.get_base_model()
+    accepts = getattr(base, "accepts_loss_kwargs", None)
+    if accepts is not None:
+        return bool(accepts)
+    parameters = inspect.signature(base.forward).parameters.values()
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+
+
+@contextmanager
+def _marking(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
+    """Marks where a layer's forward and backward pass begin."""
+
+    def forward(place: int) -> Any:
+        def mark(*_: Any) -> None:
+            if torch._C._current_graph_task_id() == -1:
+                recorder.stream.mark(f"f{place}")
+
+        return mark
+
+    def behind(place: int) -> Any:
+        def mark(_module: Any, _inputs: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if torch._C._current_graph_task_id() != -1:
+                return
+            if place == len(layers) - 1:
+                recorder.stream.mark("head")
+            if hidden.requires_grad:
+                hidden.register_hook(lambda _: recorder.stream.mark(f"b{place}"))
+
+        return mark
+
+    handles = [layer.register_forward_pre_hook(forward(i)) for i, layer in enumerate(layers)]
+    handles += [layer.register_forward_hook(behind(i)) for i, layer in enumerate(layers)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
