@@ -39,11 +39,8 @@ def fit_pass(samples: Sequence[Sample], terms: Sequence[Term], grid: Sequence[Sa
     Raises:
         NotLinearError: the sizes do not run the same requests, or their bytes are no such sum.
     """
+    check_alike(samples)
     first = samples[0].phases
-    for sample in samples[1:]:
-        names = [(p.name, len(p.own)) for p in sample.phases.phases]
-        if names != [(p.name, len(p.own)) for p in first.phases]:
-            raise NotLinearError("requests differ between sizes")
     fitter = _Fitter(samples, terms, grid)
     layers = len(first.kept)
     blocks = tuple(fitter.blocks(layer) for layer in range(layers))
@@ -55,6 +52,17 @@ def fit_pass(samples: Sequence[Sample], terms: Sequence[Term], grid: Sequence[Sa
         saved_blocks=blocks,
         phases=phases,
     )
+
+
+def check_alike(samples: Sequence[Sample]) -> None:
+    """Refuses sizes that run different requests.
+
+    Raises:
+        NotLinearError: they do.
+    """
+    requests = {tuple((p.name, len(p.own)) for p in sample.phases.phases) for sample in samples}
+    if len(requests) > 1:
+        raise NotLinearError("requests differ between sizes")
 
 
 def features(rows: float, tokens: float, rank: float, terms: Sequence[Term]) -> list[float]:

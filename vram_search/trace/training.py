@@ -21,6 +21,10 @@ from vram_search.trace.recorder import AllocationStream, Recorder, with_sums_in_
 from vram_search.trace.settings import Batch, TraceSettings
 
 
+WARM_UP = Batch(1, 64)
+"""Recorded first and left out: in its first forward pass a quantised layer casts its bias."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """Requests of one micro-batch, and of an evaluation batch of the same size.
@@ -62,6 +66,7 @@ def record(
         model = attach_adapter(model, settings)
         _as_accelerate_prepares(model)
         with _marking(layers, recorder):
+            _record_batch(model, recorder, WARM_UP)
             found = tuple(_record_batch(model, recorder, batch) for batch in batches)
     return Recordings(kept, found)
 
