@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tools": {"spec"},
     "data": {"parsing", "errors", "resources", "spec"},
     "model_code": {"errors", "spec"},
+    "trace": {"errors", "estimate", "model_code", "spec", "tools"},
     "models": {"errors", "resources", "spec"},
     "estimate": {
         "parsing",
@@ -113,16 +114,16 @@ version and CallablePackage."""
 
 AT_HOME_IN = {
     "optuna": {"search"},
-    "torch": {"model_code", "train"},
-    "transformers": {"model_code", "train"},
-    "peft": {"train"},
-    "bitsandbytes": {"model_code", "train"},
-    "accelerate": {"train"},
+    "torch": {"model_code", "trace", "train"},
+    "transformers": {"model_code", "trace", "train"},
+    "peft": {"trace", "train"},
+    "bitsandbytes": {"model_code", "trace", "train"},
+    "accelerate": {"trace", "train"},
     "pynvml": {"gpu"},
     "huggingface_hub": {"models"},
 }
-"""Heavy packages, and the only rooms that may import each, in a function's body too. `model_code`
-and `train` run in processes of their own."""
+"""Heavy packages, and the only rooms that may import each, in a function's body too. `model_code`,
+`trace` and `train` run in processes of their own."""
 
 FORBIDDEN = (
     r"trust_remote_code\s*=\s*True",

@@ -9,24 +9,27 @@ import torch
 from bitsandbytes.functional import quantize_4bit
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 from transformers.initialization import no_init_weights
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
+from vram_search.model_code.build import auto_class, load_config
 from vram_search.tools import PEFT
 from vram_search.trace.cuda_kernels import LLM_INT8_THRESHOLD
 from vram_search.trace.settings import TraceSettings
 
 
 def build_on_meta(values: dict[str, Any], settings: TraceSettings) -> Any:
-    """The model of a config.json on the meta device, its linear layers bitsandbytes'."""
-    others = {key: value for key, value in values.items() if key != "model_type"}
-    config = AutoConfig.for_model(values["model_type"], **others)
+    """The model of a config.json on the meta device, its linear layers bitsandbytes'.
+
+    Raises:
+        InputError: transformers cannot build it.
+    """
+    config = load_config(values, str(values.get("model_type")))
     config.use_cache = False
     with torch.device("meta"), no_init_weights():
-        model = AutoModelForCausalLM.from_config(
+        model = auto_class(config).from_config(
             config,
             dtype=torch.bfloat16,
             attn_implementation=settings.attention,
@@ -104,6 +107,3 @@ def attach_adapter(model: Any, settings: TraceSettings) -> Any:
             {"use_reentrant": settings.reentrant_checkpointing, "preserve_rng_state": False}
         )
     return model.train()
-
-
-__all__ = ["attach_adapter", "build_on_meta", "materialise", "unset_fake_temporarily"]

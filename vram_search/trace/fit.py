@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from vram_search.estimate.memory.trace_fit import Candidate, Pass, Polynomial, Term
-from vram_search.trace.phases import Array, Phase, Phases
+from vram_search.trace.phases import Array, Phases
 from vram_search.trace.settings import Batch
 
 TOLERANCE = 0.002
@@ -85,7 +85,7 @@ class _Fitter:
 
     def solve(self, values: Array) -> Array:
         """Coefficients (of scaled terms) of each column of values (samples, columns)."""
-        found, *_ = np.linalg.lstsq(self.matrix, values, rcond=None)
+        found: Array = np.linalg.lstsq(self.matrix, values, rcond=None)[0]
         error = np.abs(self.matrix @ found - values).max(axis=1, initial=0.0)
         if (error > TOLERANCE * self.peaks).any():
             raise NotLinearError(f"{(error / self.peaks).max():.1%} of the peak")
@@ -94,8 +94,8 @@ class _Fitter:
     def polynomials(self, values: Array) -> list[Polynomial]:
         return [tuple(column) for column in (self.solve(values) / self.scale[:, None]).T.tolist()]
 
-    def vectors(self, pick: object) -> list[Polynomial]:
-        return self.polynomials(np.stack([pick(s.phases) for s in self.samples]))  # type: ignore[operator]
+    def vectors(self, pick: Callable[[Phases], Array]) -> list[Polynomial]:
+        return self.polynomials(np.stack([pick(s.phases) for s in self.samples]))
 
     def blocks(self, layer: int) -> tuple[tuple[Polynomial, int], ...]:
         sizes = [s.phases.saved_blocks[layer] for s in self.samples]
@@ -118,7 +118,9 @@ class _Fitter:
         phases = [sample.phases.phases[place] for sample in self.samples]
         own = self.solve(np.stack([phase.own for phase in phases]))
         total = self.solve(np.stack([phase.own + phase.layers.sum(axis=0) for phase in phases]))
-        chosen = sorted({*np.argmax(self.grid @ total, axis=1), *np.argmax(self.grid @ own, axis=1)})
+        chosen = sorted(
+            {*np.argmax(self.grid @ total, axis=1), *np.argmax(self.grid @ own, axis=1)}
+        )
         found = []
         for request in chosen:
             layers = self.polynomials(np.stack([phase.layers[:, request] for phase in phases]))
@@ -131,6 +133,3 @@ def grid_of(rows: Sequence[int], tokens: Sequence[int], ranks: Sequence[int]) ->
     """Sizes without recordings."""
     empty = Phases(np.zeros(0), np.zeros(0), np.zeros(0), (), ())
     return [Sample(Batch(b, t), r, empty) for b, t, r in product(rows, tokens, ranks)]
-
-
-__all__ = ["NotLinearError", "Phase", "Sample", "features", "fit_pass", "grid_of"]

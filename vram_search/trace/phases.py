@@ -1,9 +1,10 @@
-"""Splits a recorded micro-batch into phases, and its live bytes by the layer that they come from."""
+"""Splits a recorded micro-batch into phases, and its live bytes by their layer."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +83,7 @@ class _Table:
 
     def __init__(self, stream: AllocationStream, layers: int) -> None:
         marks = [*stream.marks, ("", len(stream.events))]
-        self.spans = [
-            (name, start, stop)
-            for (name, start), (_, stop) in zip(marks, marks[1:], strict=False)
-        ]
+        self.spans = [(name, start, stop) for (name, start), (_, stop) in pairwise(marks)]
         count = len(stream.events)
         change = np.zeros(count)
         self.is_request = np.zeros(count, dtype=bool)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from transformers import AutoConfig
-
 from vram_search.estimate.memory.trace_fit import Term, TraceFit
+from vram_search.model_code.build import load_config
 from vram_search.trace.fit import NotLinearError, Sample, check_alike, fit_pass, grid_of
 from vram_search.trace.phases import split_phases
 from vram_search.trace.settings import Batch, TraceSettings
@@ -53,9 +52,7 @@ class Answer:
     error: float
 
 
-def trace(
-    config: dict[str, Any], settings: TraceSettings, batch: Batch, report: Report
-) -> Answer:
+def trace(config: dict[str, Any], settings: TraceSettings, batch: Batch, report: Report) -> Answer:
     """A fit that holds for `batch` and, where the model allows it, for other lengths.
 
     Raises:
@@ -63,17 +60,27 @@ def trace(
     """
     several = batch.rows > 1
     low, high = _range(config, batch.tokens)
+    exactly = Scope((batch.tokens, batch.tokens), several)
     try:
-        return _trace(config, settings, Scope((low, high), several), _lengths(low, high), report)
+        if runs_alike(config, settings, batch.rows):
+            whole_range = Scope((low, high), several)
+            return _trace(config, settings, whole_range, _lengths(low, high), report)
     except NotLinearError:
-        length = batch.tokens
-        return _trace(config, settings, Scope((length, length), several), (length,), report)
+        pass
+    return _trace(config, settings, exactly, (batch.tokens,), report)
+
+
+def runs_alike(config: dict[str, Any], settings: TraceSettings, rows: int) -> bool:
+    """True if short texts of two lengths run the same requests: no loop over chunks or tokens."""
+    batches = [Batch(min(rows, 2), STEP * count) for count in (1, 2)]
+    found = record(config, settings, batches)
+    counts = {len(recording.training.events) for recording in found.of_sizes}
+    return len(counts) == 1
 
 
 def _range(config: dict[str, Any], tokens: int) -> tuple[int, int]:
     """Lengths between two windows of the model."""
-    others = {key: value for key, value in config.items() if key != "model_type"}
-    text = AutoConfig.for_model(config["model_type"], **others).get_text_config(decoder=True)
+    text = load_config(config, str(config.get("model_type"))).get_text_config(decoder=True)
     found = [getattr(text, name, None) for name in WINDOWS]
     windows = sorted(value for value in found if isinstance(value, int) and value > 1)
     low = max((value for value in windows if value <= tokens), default=1)
@@ -85,7 +92,9 @@ def _lengths(low: int, high: int) -> tuple[int, ...]:
     """Three lengths within a range."""
     if high >= FAR:
         start = max(4 * STEP, -(-low // STEP) * STEP)
-        return (start, 2 * start, 4 * start) if start <= USUAL else (start, start + USUAL, 2 * start)
+        return (
+            (start, 2 * start, 4 * start) if start <= USUAL else (start, start + USUAL, 2 * start)
+        )
     most = min(USUAL, high // STEP * STEP)
     least = -(-low // STEP) * STEP
     if low > 1:

@@ -20,7 +20,6 @@ from vram_search.trace.layers import KeptLayers, decoder_layers, keep_few
 from vram_search.trace.recorder import AllocationStream, Recorder, with_sums_in_place
 from vram_search.trace.settings import Batch, TraceSettings
 
-
 WARM_UP = Batch(1, 64)
 """Recorded first and left out: in its first forward pass a quantised layer casts its bias."""
 
@@ -47,7 +46,11 @@ class Recordings:
 
 
 def record(
-    config: dict[str, Any], settings: TraceSettings, batches: Sequence[Batch], *, whole: bool = False
+    config: dict[str, Any],
+    settings: TraceSettings,
+    batches: Sequence[Batch],
+    *,
+    whole: bool = False,
 ) -> Recordings:
     """Records a micro-batch of each size.
 
@@ -56,25 +59,18 @@ def record(
         whole: all layers, not one of each kind.
     """
     model = build_on_meta(config, settings)
-    count = len(decoder_layers(model))
-    everything = tuple(range(count))
+    layers = decoder_layers(model)
+    everything = tuple(range(len(layers)))
     kept = KeptLayers(everything, everything) if whole else keep_few(model)
     recorder = Recorder(padded=settings.padded)
     with as_on_cuda(), FakeTensorMode(), recorder:
         materialise(model, settings)
-        layers = decoder_layers_kept(model)
         model = attach_adapter(model, settings)
         _as_accelerate_prepares(model)
         with _marking(layers, recorder):
             _record_batch(model, recorder, WARM_UP)
             found = tuple(_record_batch(model, recorder, batch) for batch in batches)
     return Recordings(kept, found)
-
-
-def decoder_layers_kept(model: Any) -> nn.ModuleList:
-    """The list that `keep_few` has shortened."""
-    lists = [m for m in (model.get_decoder() or model).modules() if isinstance(m, nn.ModuleList)]
-    return lists[0]
 
 
 def _record_batch(model: Any, recorder: Recorder, batch: Batch) -> Recording:
@@ -101,10 +97,17 @@ def _inputs(batch: Batch) -> dict[str, Tensor]:
     return {name: torch.zeros(shape, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
 
 
+def _of_other_modalities(model: Any) -> tuple[str, ...]:
+    """Inputs that a wrapper asks for in training on text alone."""
+    parameters = inspect.signature(model.get_base_model().forward).parameters
+    return tuple(name for name in ("token_type_ids", "mm_token_type_ids") if name in parameters)
+
+
 def _train(model: Any, batch: Batch) -> None:
     """transformers `Trainer.training_step`."""
     inputs = _inputs(batch)
-    inputs["labels"] = torch.zeros_like(inputs["input_ids"])
+    for name in ("labels", *_of_other_modalities(model)):
+        inputs[name] = torch.zeros_like(inputs["input_ids"])
     if _accepts_loss_kwargs(model):
         inputs["num_items_in_batch"] = (inputs["labels"] != -100).sum()
     loss = model(**inputs)["loss"]
