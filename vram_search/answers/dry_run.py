@@ -38,7 +38,7 @@ class PlannedAnswer(AnswerPart):
 
 
 class NightAnswer(AnswerPart):
-    """What the search is expected to do in its time."""
+    """The forecast of the search in its time."""
 
     full_trial_seconds: float = Field(description="Predicted seconds of a trial to its end.")
     seconds: float = Field(description="The time that is forecast.")

@@ -26,7 +26,7 @@ class NamedRows:
     """The rows that a file names, and the settings that shape them.
 
     Attributes:
-        tokenizer: folder or hub name of the model or its tokenizer; None if none is named.
+        tokenizer: folder or hub name of the model or its tokenizer; None without a name.
         cutoff_lens: none if the file leaves it to the tool.
         notes: sentences about settings that are not followed.
     """

@@ -133,7 +133,7 @@ def command(
 
 
 def _fitted(prepared: Prepared, stop: StopRule) -> Prepared:
-    """Shortens the trials, and says so."""
+    """Shortens the trials, and prints by how much."""
     from vram_search.worker.forecast import fit_night
 
     fitted = fit_night(prepared, stop)

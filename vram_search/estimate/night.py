@@ -26,7 +26,7 @@ _OTHER_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class NightForecast:
-    """What a search is expected to do in a given time.
+    """The forecast of a search in a given time.
 
     Attributes:
         full_seconds: of a trial that runs to its end.

@@ -79,7 +79,7 @@ _SQLITE_FAULTS = (
 )
 
 _OF_TABLES = ("no such table", "no such column", "has no column", "does not exist")
-"""What SQLite and PostgreSQL say if a table is not as a statement expects it."""
+"""Messages of SQLite and PostgreSQL if a table differs from what a statement expects."""
 _OF_WRITING = {"readonly database", "disk is full", "unable to open", "disk I/O error"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 _TEMPORARY_FOLDERS = (None, "/dev/shm")
-"""None is the usual one; the other is memory, for when that one is full too."""
+"""None stands for the usual folder. The other is in memory, in case the disk is full."""
 
 
 def connect_without_writing(file: Path) -> sqlite3.Connection:

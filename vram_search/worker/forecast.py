@@ -26,7 +26,8 @@ from vram_search.worker.run import StopRule, preview
 from vram_search.worker.step_time import approximate_row_tokens
 
 CHARACTERS_PER_TOKEN = 3.5
-"""Of English text before its tokens are counted; fewer make the forecast longer, not shorter."""
+"""Characters of a token in English text, used until tokens are counted. A lower number makes the
+forecast longer."""
 _SHORTEST_SHARE = 0.05
 
 
