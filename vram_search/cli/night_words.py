@@ -19,7 +19,7 @@ def night_words(night: NightForecast) -> str:
 
 
 def advice_words(night: NightForecast) -> str:
-    """Returns the changes to propose if the night holds too few trials; empty if it holds enough."""
+    """Proposes changes if the night holds too few trials; empty if it holds enough."""
     if not night.is_too_few:
         return ""
     share = share_that_fits(ENOUGH_TRIALS, night.full_seconds, night.seconds)
