@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import tiny_study
 from vram_search.store import Store, StudyRecord
+from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
 from vram_search.store.queue import StudyQueue
 
@@ -282,3 +283,24 @@ def test_wrong_request_is_a_problem_with_its_fault(client: TestClient) -> None:
     assert answer.json()["faults"][0]["path"] == "x"
     missing = client.post("/api/v1/studies", json={})
     assert missing.json()["faults"][0]["path"] == "study_file"
+
+
+def test_point_is_added_once_and_reported(
+    client: TestClient,
+    store: Store,
+    write_study: Callable[..., Path],
+    vram_search_without_training: Cli,
+) -> None:
+    run = vram_search_without_training
+    assert run("run", write_study(), "--trials", 1).returncode == 0
+    path = "/api/v1/studies/tiny/points"
+    added = client.post(path, json={"values": {"learning_rate": 0.002}, "like": "0"})
+    assert added.status_code == 201, added.text
+    assert added.json()["hyperparameters"]["learning_rate"] == 0.002
+    refused = client.post(path, json={"values": {"learning_rate": 5}, "like": "0"})
+    assert refused.status_code == 422
+    page = client.post(
+        "/studies/tiny/points", data={"like": "0", "name": "lora_rank", "value": "5"}
+    )
+    assert "is not in the study" in page.text
+    assert [event.kind for event in events_after(store.engine, 0)].count("point_added") == 1

@@ -35,14 +35,15 @@ COMMANDS = {
     "report": "Write the results as one HTML file.",
     "import": "Take in runs made elsewhere.",
     "studies": "The studies in the database.",
+    "try": "Let a search try a point of yours next.",
     "queue": "What runs, what runs next, and in which order.",
     "serve": "The service: queue, page and REST API.",
     "doctor": "What is here: GPU, driver, packages, database, disk.",
     "dashboard": "Watch the searches in a browser: optuna-dashboard.",
     "completion": "Print a script for the shell's completion.",
 }
-MODULES = {"import": "import_runs"}
-"""Where a command's module has another name: `import` is a keyword."""
+MODULES = {"import": "import_runs", "try": "try_point"}
+"""Where a command's module has another name: `import` and `try` are keywords."""
 FAILED = 1
 INTERRUPTED = 130
 PROGRAM = "vram-search"

@@ -242,10 +242,7 @@ class StudySpec(Spec):
     @property
     def space(self) -> SearchSpace:
         """The search space; a missing lora_alpha is filled from `training.lora_alpha_ratio`."""
-        if self.search_space.lora_alpha is not None:
-            return self.search_space
-        pinned = AlphaRatios(ratio=(self.training.lora_alpha_ratio,))
-        return self.search_space.model_copy(update={"lora_alpha": pinned})
+        return with_alpha(self.search_space, self.training.lora_alpha_ratio)
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
@@ -261,6 +258,13 @@ class StudySpec(Spec):
             for key in keys:
                 dumped[part][key] = _without_folders(dumped[part][key])
         return {**dict(_flatten(dumped, "")), "eval_cutoff_len": self.eval_cutoff_len}
+
+
+def with_alpha(space: SearchSpace, ratio: int) -> SearchSpace:
+    """Returns the search space; a missing lora_alpha becomes a multiple of the rank."""
+    if space.lora_alpha is not None:
+        return space
+    return space.model_copy(update={"lora_alpha": AlphaRatios(ratio=(ratio,))})
 
 
 def _without_folders(value: Any) -> Any:

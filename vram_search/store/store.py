@@ -158,6 +158,11 @@ class Store:
                     connection.execute(delete(table).where(table.c.study_id == study_id))
             connection.execute(delete(studies).where(studies.c.id == study_id))
 
+    def report_point(self, study: str, hyperparameters: dict[str, Any]) -> None:
+        """Writes the event of a point that a person has added to a search."""
+        with writing(self.engine) as connection:
+            append_event(connection, "point_added", study, hyperparameters=hyperparameters)
+
     # A trial's life
 
     def start_trial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
@@ -25,9 +25,26 @@ from vram_search.store import Outcome
 from vram_search.store.progress import progress_of
 from vram_search.web.api_studies import known_study
 from vram_search.web.service import Service, as_json, service_of, temporary_folder
+from vram_search.worker.next_point import try_next
 
 router = APIRouter(prefix="/api/v1/studies/{study}", tags=["trials"])
 Served = Annotated[Service, Depends(service_of)]
+
+
+class NewPoint(BaseModel):
+    """A point that the study tries next."""
+
+    values: dict[str, int | float | str | list[str]] = Field(
+        description="Hyperparameters by name, as in a study file."
+    )
+    like: str = Field(default="best", description="The trial whose other values it takes.")
+
+
+class PointAnswer(BaseModel):
+    """The point with all of its values."""
+
+    study: str
+    hyperparameters: dict[str, Any]
 
 
 class CurveAnswer(BaseModel):
@@ -128,6 +145,15 @@ def export_trial(
         media_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="{_ascii(name)}"'},
     )
+
+
+@router.post("/points", status_code=201, response_model=PointAnswer)
+def add_point(study: str, new: NewPoint, service: Served) -> PointAnswer:
+    """Puts a point in front of what the search proposes, also while it runs."""
+    record = find_study(service.store, known_study(service, study))
+    trial = find_trial(service.store, record, new.like)
+    point = try_next(service.store, service.url, record, new.values, trial)
+    return PointAnswer(study=record.name, hyperparameters=point.model_dump(mode="json"))
 
 
 @router.get("/best", response_model=BestAnswer)

@@ -24,6 +24,7 @@ from vram_search.web.token import SESSION_SECONDS, Credentials, Role
 
 MOST_BODY_BYTES = 1 << 20
 MOST_UPLOAD_BYTES = 64 << 20
+MOST_HEADER_BYTES = 16 << 10
 MOST_FAILURES = 10
 """Failed logins of one address within WINDOW_SECONDS; from all addresses ten times as many."""
 WINDOW_SECONDS = 60.0
@@ -127,6 +128,8 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most:
             return problem(413, *_TOO_LARGE)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+            return problem(431, "the headers of the request are too large")
         if path in PUBLIC or path.startswith("/static/"):
             scope["role"] = None
             return None

@@ -24,6 +24,7 @@ from vram_search.report.page.byte_charts import parts_chart
 from vram_search.report.page.live_charts import live_curve_chart
 from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
 from vram_search.spec.card import card_names
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import shape_names
@@ -35,6 +36,7 @@ from vram_search.web.guard import logged_in
 from vram_search.web.new_study import study_text
 from vram_search.web.paths import checked_model, parse_study
 from vram_search.web.service import Service, role_of, service_of
+from vram_search.worker.next_point import try_next
 from vram_search.worker.prepare import prepare
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
@@ -157,7 +159,23 @@ def trial(request: Request, study: str, trial: str, service: Served) -> HTMLResp
         settings=hyperparameter_words(record.hyperparameters),
         plan=plan_words(record.plan),
         exported=EXPORTED,
+        names=[dimension.name for dimension in DIMENSIONS],
     )
+
+
+@router.post("/studies/{study}/points")
+async def add_point(request: Request, study: str, service: Served) -> HTMLResponse:
+    """Lets the study try a trial with one value changed."""
+    form = await _form(request)
+    try:
+        record = find_study(service.store, known_study(service, study))
+        like = find_trial(service.store, record, form.get("like", ""))
+        values = {form.get("name", ""): _value(form.get("value", ""))}
+        point = await run_in_threadpool(try_next, service.store, service.url, record, values, like)
+    except VramSearchError as error:
+        return _page(request, "fault.html.j2", error=error)
+    words = hyperparameter_words(point.model_dump(mode="json"))
+    return _page(request, "point_added.html.j2", words=words)
 
 
 @router.get("/estimate")
@@ -254,6 +272,16 @@ async def _form(request: Request) -> dict[str, str]:
     """The fields of a form; of a repeated one the last."""
     body = (await request.body()).decode("utf-8", errors="replace")
     return {name: values[-1] for name, values in parse_qs(body, keep_blank_values=True).items()}
+
+
+def _value(text: str) -> int | float | str:
+    """A value of a hyperparameter: a number if it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text.strip()
 
 
 def _whole(form: Mapping[str, str], name: str, default: int) -> int:

@@ -17,12 +17,12 @@ from vram_search.resources import data_folder, shipped
 from vram_search.store import open_store
 from vram_search.store.location import files_folder, service_lock
 from vram_search.web.app import make_app
+from vram_search.web.guard import MOST_HEADER_BYTES
 from vram_search.web.scheduler import Scheduler
 from vram_search.web.service import Service
 from vram_search.web.token import Credentials, load_token
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_HEADER_BYTES = 16 << 10
 CLOSING_SECONDS = 2
 """Open event streams get this long when the service ends."""
 

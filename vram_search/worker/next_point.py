@@ -1,0 +1,91 @@
+"""Adds a point that a person wants to try to a search, in front of what the sampler proposes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vram_search.errors import InputError, NotFoundError, TooLateError
+from vram_search.search import STRATEGIES, Problem, Search, open_storage
+from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.hyperparameters import DIMENSIONS
+from vram_search.spec.study import with_alpha
+from vram_search.store import Store, StudyRecord, TrialRecord
+
+
+def try_next(
+    store: Store,
+    url: str,
+    study: StudyRecord,
+    values: Mapping[str, Any],
+    like: TrialRecord,
+) -> Hyperparameters:
+    """Lets a study try a point next, also while it runs in another process.
+
+    Args:
+        values: hyperparameters by name; lora_alpha follows the rank if the study does not search
+            it by itself.
+        like: the trial whose other values the point takes.
+
+    Raises:
+        InputError: a name or a value is not in the study's search space, or the study was imported.
+        TooLateError: a trial has tried this point already.
+    """
+    if study.is_imported:
+        raise InputError(f"study {study.name} holds imported runs: it tries nothing")
+    space = with_alpha(
+        SearchSpace.model_validate(study.spec["search_space"]),
+        study.spec["training"]["lora_alpha_ratio"],
+    )
+    point = _point(space, values, like)
+    for trial in store.trials(study.id):
+        if trial.outcome != "lost" and _is_same(point, trial):
+            raise TooLateError(
+                f"trial {trial.number} has tried this already",
+                f"see: vram-search show {trial.number}",
+            )
+    refused: list[str] = []
+    with open_storage(url, study.name, refused.append) as storage:
+        if refused:
+            raise InputError(f"study {study.name} takes no point: {refused[0]}")
+        strategy, seed = STRATEGIES["random"], study.spec["seed"]
+        search = Search(storage, study.name, study.revision, Problem(space), strategy, seed)
+        search.enqueue(point)
+    store.report_point(study.name, point.model_dump(mode="json"))
+    return point
+
+
+def _point(space: SearchSpace, values: Mapping[str, Any], like: TrialRecord) -> Hyperparameters:
+    dimensions = {dimension.name: dimension for dimension in DIMENSIONS}
+    for name in values:
+        if name not in dimensions:
+            raise NotFoundError(
+                f"{name!r} is not a hyperparameter", f"there are: {', '.join(dimensions)}"
+            )
+    base = dict(like.hyperparameters)
+    if "lora_rank" in values:
+        base.pop("lora_alpha", None)
+    point = space.nearest({**base, **values})
+    for name, value in values.items():
+        if not _equals(getattr(point, name), value):
+            raise InputError(
+                f"{name} {value!r} is not in the study's search space",
+                f"allowed: {space.words(dimensions[name])}",
+            )
+    return point
+
+
+def _is_same(point: Hyperparameters, trial: TrialRecord) -> bool:
+    own = point.model_dump(mode="json")
+    return all(
+        _equals(own[name], value) for name, value in trial.hyperparameters.items() if name in own
+    )
+
+
+def _equals(own: Any, value: Any) -> bool:
+    if isinstance(own, tuple | list):
+        return isinstance(value, tuple | list) and list(own) == list(value)
+    if isinstance(own, float) and isinstance(value, int | float):
+        return math.isclose(own, value, rel_tol=1e-9)
+    return bool(own == value)
