@@ -11,7 +11,7 @@ from vram_search.answers.base import AS_RECORDED, AnswerPart, Number, Timestamp
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.store import Outcome, TrialRecord
 
-_NOT_SHOWN = ("id", "study_id", "predicted_required_bytes", "measured_required_bytes")
+_NOT_SHOWN = ("damaged", "id", "study_id", "predicted_required_bytes", "measured_required_bytes")
 """Columns for the database alone; the last two are copies out of `predicted` and `measured`."""
 
 Bytes = Annotated[int, Field(description="Bytes.")]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import Select, and_, select
 
 from vram_search.store.database import reading
+from vram_search.store.read_rows import raw_columns, read_row
 from vram_search.store.records import Evaluation
 from vram_search.store.store import Store
 from vram_search.store.tables import evaluations, trials
@@ -26,7 +28,7 @@ def best_example_losses(store: Store, study_id: int) -> dict[int, LossSums]:
         evaluations.c.trial_id == trials.c.id, evaluations.c.step == trials.c.eval_loss_step
     )
     query = (
-        select(trials.c.number, evaluations.c.example_loss_sums)
+        select(trials.c.number)
         .join(evaluations, at_best)
         .where(
             trials.c.study_id == study_id,
@@ -34,8 +36,11 @@ def best_example_losses(store: Store, study_id: int) -> dict[int, LossSums]:
             evaluations.c.example_loss_sums.is_not(None),
         )
     )
-    with reading(store.engine) as connection:
-        return {number: sums for number, sums in connection.execute(query)}
+    found: dict[int, LossSums] = {}
+    for number, values in _evaluations(store, query):
+        if values["example_loss_sums"] is not None:
+            found[number] = values["example_loss_sums"]
+    return found
 
 
 def all_evaluations(store: Store, study_id: int) -> dict[int, list[Evaluation]]:
@@ -45,24 +50,23 @@ def all_evaluations(store: Store, study_id: int) -> dict[int, list[Evaluation]]:
         StoreError: the database cannot be read.
     """
     query = (
-        select(
-            trials.c.number,
-            evaluations.c.step,
-            evaluations.c.fraction,
-            evaluations.c.eval_loss,
-            evaluations.c.bits_per_byte,
-            evaluations.c.seconds,
-        )
+        select(trials.c.number)
         .join(evaluations, evaluations.c.trial_id == trials.c.id)
         .where(trials.c.study_id == study_id)
         .order_by(trials.c.number, evaluations.c.step)
     )
     found: dict[int, list[Evaluation]] = {}
-    with reading(store.engine) as connection:
-        for number, *values in connection.execute(query):
-            step, fraction, eval_loss, bits_per_byte, seconds = values
-            evaluation = Evaluation(
-                step, fraction, eval_loss, bits_per_byte=bits_per_byte, seconds=seconds
-            )
-            found.setdefault(number, []).append(evaluation)
+    for number, values in _evaluations(store, query, without=("example_loss_sums",)):
+        found.setdefault(number, []).append(Evaluation(**values))
     return found
+
+
+def _evaluations(
+    store: Store, query: Select[Any], without: Collection[str] = ()
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Trial number and values of each evaluation that a query joins; damaged values are None."""
+    columns = [column for column in evaluations.c if column.name not in (*without, "trial_id")]
+    with reading(store.engine) as connection:
+        found = connection.execute(query.add_columns(*raw_columns(columns))).all()
+    for row in found:
+        yield row.number, read_row(row, columns)[0]

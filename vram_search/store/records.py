@@ -30,6 +30,7 @@ class StudyRecord:
     data_hash: str
     card: dict[str, Any]
     model: dict[str, Any]
+    damaged: tuple[str, ...] = ()
 
     @property
     def is_imported(self) -> bool:
@@ -40,7 +41,12 @@ class StudyRecord:
     def strategies(self) -> list[list[Any]]:
         """Pairs of a trial's number and the strategy that chose from there on; before there was a
         choice it was `tpe`."""
-        return list(self.spec.get("strategies", [[0, self.spec.get("strategy", "tpe")]]))
+        recorded = self.spec.get("strategies", [[0, self.spec.get("strategy", "tpe")]])
+        return [
+            pair
+            for pair in (recorded if isinstance(recorded, list) else ())
+            if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int)
+        ]
 
     def strategy_of(self, number: int) -> str:
         """The strategy that proposed a trial and decided at its rungs."""
@@ -126,6 +132,8 @@ class TrialRecord:
     fingerprint: str | None = None
     provenance: dict[str, Any] | None = None
     other_training: str | None = None
+    damaged: tuple[str, ...] = ()
+    """Names of the values that the database holds in a form that cannot be read; they are None."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vram_search.errors import StoreError
@@ -27,6 +27,7 @@ from vram_search.store.events import append_event
 from vram_search.store.imports import Imported, import_trials
 from vram_search.store.kept_files import actual_path, delete_kept, recorded_path
 from vram_search.store.location import files_folder
+from vram_search.store.read_rows import error_with_damage, raw_columns, read_row
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
@@ -328,7 +329,8 @@ class Store:
                 trials.c.measured_required_bytes, trials.c.predicted_required_bytes
             )
             query = query.where(required <= max_required_bytes)
-        return self._trials(query)
+        # SQLite sorts a text that stands in the column after all numbers.
+        return [trial for trial in self._trials(query) if trial.eval_loss is not None]
 
     def outcome_counts(self, study_id: int) -> dict[str, int]:
         """Counts the trials of each outcome, 0 included; "running" counts those without one."""
@@ -343,31 +345,45 @@ class Store:
 
     def step_losses(self, trial_id: int) -> list[StepLoss]:
         """Logged training losses of a finished trial, in step order."""
-        columns = [column for column in step_losses.c if column.name != "trial_id"]
-        query = select(*columns).where(step_losses.c.trial_id == trial_id)
-        with reading(self.engine) as connection:
-            rows = connection.execute(query.order_by(step_losses.c.step))
-            return [StepLoss(**row._mapping) for row in rows]
+        query = select(step_losses).where(step_losses.c.trial_id == trial_id)
+        rows = self._rows(query.order_by(step_losses.c.step), step_losses, without=("trial_id",))
+        return [StepLoss(**values) for values, _ in rows]
 
     def evaluations(self, trial_id: int) -> list[Evaluation]:
         """Evaluations of a finished trial, in step order."""
-        columns = [column for column in evaluations.c if column.name != "trial_id"]
-        query = select(*columns).where(evaluations.c.trial_id == trial_id)
-        with reading(self.engine) as connection:
-            rows = connection.execute(query.order_by(evaluations.c.step))
-            return [Evaluation(**row._mapping) for row in rows]
+        query = select(evaluations).where(evaluations.c.trial_id == trial_id)
+        rows = self._rows(query.order_by(evaluations.c.step), evaluations, without=("trial_id",))
+        return [Evaluation(**values) for values, _ in rows]
 
     def _studies(self, query: Select[Any]) -> list[StudyRecord]:
-        with reading(self.engine) as connection:
-            return [StudyRecord(**row._mapping) for row in connection.execute(query)]
+        return [
+            StudyRecord(**values, damaged=damaged) for values, damaged in self._rows(query, studies)
+        ]
 
     def _trials(self, query: Select[Any]) -> list[TrialRecord]:
-        with reading(self.engine) as connection:
-            found = [TrialRecord(**row._mapping) for row in connection.execute(query)]
+        files = self.files
         return [
-            replace(trial, adapter_path=actual_path(self.files, trial.adapter_path))
-            for trial in found
+            TrialRecord(
+                **values
+                | {
+                    "adapter_path": actual_path(files, values["adapter_path"]),
+                    "error": error_with_damage(values["error"], damaged),
+                },
+                damaged=damaged,
+            )
+            for values, damaged in self._rows(query, trials)
         ]
+
+    def _rows(
+        self, query: Select[Any], table: Table, without: Collection[str] = ()
+    ) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+        """The values of each row by column, and what is damaged in it (`read_rows`)."""
+        columns = [column for column in table.c if column.name not in without]
+        with reading(self.engine) as connection:
+            found = connection.execute(
+                query.with_only_columns(*raw_columns(columns)).select_from(table)
+            ).all()
+        return [read_row(row, columns) for row in found]
 
 
 def _first(items: list[_T]) -> _T | None:

@@ -1,0 +1,286 @@
+"""Builds records from rows whatever is stored in them: damaged values are left out and named.
+
+SQLite keeps any value in any column, and databases and imported runs come from strangers. One bad
+value must not hide a night of trials.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Row, literal_column
+from sqlalchemy.types import DateTime, Integer, String, TypeDecorator, TypeEngine
+
+from vram_search.store.column_types import FiniteFloat, FiniteJson, UtcDateTime
+from vram_search.store.records import OUTCOMES, UNKNOWN_DATA, UNKNOWN_SEED
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_LARGEST = 2**63 - 1
+Kind = str
+"""`number`, `text`, `flag`, `list`, `table`, `numbers` (a table of numbers) or `texts`."""
+
+_HYPERPARAMETERS: dict[str, Kind] = {
+    "optim": "text",
+    "lora_target": "text",
+    "lora_rank": "number",
+    "lora_alpha": "number",
+    "lora_dropout": "number",
+    "cutoff_len": "number",
+    "batch_size": "number",
+    "learning_rate": "number",
+}
+_PLAN: dict[str, Kind] = {
+    "per_device_train_batch_size": "number",
+    "gradient_accumulation_steps": "number",
+    "per_device_eval_batch_size": "number",
+    "gradient_checkpointing": "flag",
+    "enable_liger_kernel": "flag",
+    "expandable_segments": "flag",
+}
+_ERROR: dict[str, Kind] = {
+    "stage": "text",
+    "message": "text",
+    "remedy": "text",
+    "step": "number",
+    "requested_bytes": "number",
+    "others_took_bytes": "number",
+    "batch_shape": "list",
+    "parts": "numbers",
+}
+_BYTES: dict[str, Kind] = {
+    "parts": "numbers",
+    "by_phase": "table",
+    "survivors": "list",
+    "process_bytes_source": "text",
+    "emulated": "text",
+    "base_intact": "flag",
+    "margin": "number",
+    "excess": "number",
+    "longest_tokens": "number",
+    "longest_eval_tokens": "number",
+    "required_ratio_above": "number",
+    "probe_miss": "number",
+    "samples_per_second": "number",
+}
+_PROVENANCE: dict[str, Kind] = {
+    "source": "text",
+    "path": "text",
+    "run": "text",
+    "model": "table",
+    "files": "any",
+    "settings": "table",
+    "reported": "table",
+    "unknown": "list",
+    "notes": "list",
+}
+_SHAPES: dict[str, dict[str, Kind]] = {
+    "hyperparameters": _HYPERPARAMETERS,
+    "plan": _PLAN,
+    "error": _ERROR,
+    "measured": _BYTES,
+    "predicted": _BYTES,
+    "provenance": _PROVENANCE,
+}
+_NUMBER_ENDINGS = ("_bytes", "_seconds", "_mhz", "_watts", "_percent", "_celsius")
+_LISTS = {"example_loss_sums", "losses", "evaluations"}
+_DEFAULTS: dict[str, Any] = {
+    "hyperparameters": {},
+    "spec": {},
+    "card": {},
+    "model": {},
+    "seed": UNKNOWN_SEED,
+    "data_hash": UNKNOWN_DATA,
+    "name": "",
+    "revision": 1,
+    "fraction": 0.0,
+    "seconds": 0.0,
+}
+
+
+def raw_columns(columns: Iterable[Column[Any]]) -> list[Any]:
+    """The columns with their values as they are stored, which no type can refuse."""
+    return [
+        literal_column(f"{column.table.name}.{column.name}").label(column.name)
+        for column in columns
+    ]
+
+
+def read_row(
+    row: Row[Any], columns: Iterable[Column[Any]]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The values of a row by column, and the names of what was damaged in it.
+
+    A damaged value is None, or the column's default where None is not allowed.
+    """
+    damaged: list[str] = []
+    values: dict[str, Any] = {}
+    for column in columns:
+        stored = row._mapping[column.name]
+        try:
+            value = _decoded(column, stored)
+        except (ValueError, TypeError, RecursionError, OverflowError):
+            value = None
+            damaged.append(column.name)
+        if isinstance(value, dict):
+            value, faults = _in_shape(column.name, value)
+            damaged += [f"{column.name}.{name}" for name in faults]
+        if value is None and not column.nullable:
+            if stored is None:
+                damaged.append(column.name)
+            value = _default(column)
+        values[column.name] = value
+    return values, tuple(damaged)
+
+
+def error_with_damage(
+    error: dict[str, Any] | None, damaged: Sequence[str]
+) -> dict[str, Any] | None:
+    """A trial's error, with a sentence about the values that cannot be read."""
+    if not damaged:
+        return error
+    message = f"damaged in the database: {', '.join(damaged)}"
+    said = (error or {}).get("message")
+    return {
+        "stage": "record",
+        **(error or {}),
+        "message": f"{message}; {said}" if said else message,
+    }
+
+
+def _decoded(column: Column[Any], stored: Any) -> Any:
+    if stored is None:
+        return None
+    return _decoder(column.type)(column.name, stored)
+
+
+def _decoder(kind: TypeEngine[Any]) -> Callable[[str, Any], Any]:
+    for known, decode in _DECODERS:
+        if isinstance(kind, known):
+            return decode
+    raise AssertionError(f"no decoder for {kind!r}")
+
+
+def _json(name: str, stored: Any) -> Any:
+    value = json.loads(stored, parse_int=_small_int) if isinstance(stored, (str, bytes)) else stored
+    if value is not None and not isinstance(value, list if name in _LISTS else dict):
+        raise TypeError(name)
+    if name in _LISTS:
+        return value if value is None else [_item(item) for item in value]
+    return value
+
+
+def _small_int(digits: str) -> int | float:
+    """A number beyond 64 bits would break arithmetic with floats, or its printing."""
+    return int(digits) if len(digits) < 19 else float(digits)
+
+
+def _item(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_item(inner) for inner in value]
+    return value if _is_number(value) else None
+
+
+def _float(name: str, stored: Any) -> float:
+    if not _is_number(stored):
+        raise TypeError(name)
+    return float(stored)
+
+
+def _int(name: str, stored: Any) -> int:
+    if not _is_number(stored) or stored != int(stored) or abs(stored) > _LARGEST:
+        raise TypeError(name)
+    return int(stored)
+
+
+def _text(name: str, stored: Any) -> str:
+    if not isinstance(stored, str):
+        raise TypeError(name)
+    if name == "outcome" and stored not in OUTCOMES:
+        raise ValueError(name)
+    return stored
+
+
+def _time(name: str, stored: Any) -> datetime:
+    moment = stored if isinstance(stored, datetime) else datetime.fromisoformat(stored)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if not 1970 <= moment.year <= 9000:  # a time zone could leave the calendar
+        raise ValueError(name)
+    return moment
+
+
+_DECODERS: tuple[tuple[type[TypeEngine[Any]], Callable[[str, Any], Any]], ...] = (
+    (FiniteJson, _json),
+    (FiniteFloat, _float),
+    (UtcDateTime, _time),
+    (DateTime, _time),
+    (Integer, _int),
+    (String, _text),
+    (TypeDecorator, _text),
+)
+
+
+def _default(column: Column[Any]) -> Any:
+    if isinstance(column.type, FiniteFloat):
+        return 0.0
+    default = _DEFAULTS.get(column.name)
+    if isinstance(column.type, UtcDateTime):
+        return _EPOCH
+    if isinstance(column.type, FiniteJson):
+        return dict(default or {})
+    if isinstance(column.type, Integer):
+        return default if isinstance(default, int) else 0
+    return default if isinstance(default, str) else ""
+
+
+def _in_shape(column: str, value: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The table without values of the wrong kind, and the names of these."""
+    if column == "seconds":
+        return _only("number", value)
+    if column == "versions":
+        return _only("text", value)
+    kinds = _SHAPES.get(column)
+    if kinds is None:
+        return dict(value), []
+    kept: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, inner in value.items():
+        kind = kinds.get(name, "number" if name.endswith(_NUMBER_ENDINGS) else "any")
+        fitting, inner_faults = _fitting(kind, inner)
+        if inner is not None and fitting is None:
+            faults.append(name)
+            if column == "hyperparameters":
+                kept[name] = None
+            continue
+        faults += [f"{name}.{fault}" for fault in inner_faults]
+        kept[name] = fitting
+    return kept, faults
+
+
+def _fitting(kind: Kind, value: Any) -> tuple[Any, list[str]]:
+    if kind in ("numbers", "texts"):
+        return _only(kind.removesuffix("s"), value) if isinstance(value, dict) else (None, [])
+    return (value, []) if kind == "any" or _is(kind, value) else (None, [])
+
+
+def _only(kind: Kind, value: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    kept = {name: inner for name, inner in value.items() if _is(kind, inner)}
+    return kept, [name for name in value if name not in kept]
+
+
+def _is(kind: Kind, value: Any) -> bool:
+    checks: dict[Kind, Callable[[Any], bool]] = {
+        "number": _is_number,
+        "text": lambda v: isinstance(v, str),
+        "flag": lambda v: isinstance(v, bool),
+        "list": lambda v: isinstance(v, list),
+        "table": lambda v: isinstance(v, dict),
+    }
+    return checks[kind](value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
