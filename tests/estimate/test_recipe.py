@@ -108,6 +108,9 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         ({"quantization_bit": 8}, "quantization", "int8"),
         ({"quantization_bit": None}, "quantization", "none"),
         ({"quantization_bit": "none"}, "quantization", "none"),
+        ({"quantization_bit": 6, "quantization_method": "hqq"}, "quantization", "int8"),
+        ({"quantization_bit": 3, "quantization_method": "hqq"}, "quantization", "nf4"),
+        ({"quantization_bit": 8, "quantization_method": "eetq"}, "quantization", "int8"),
         ({"quantization_bit": 4, "double_quantization": False}, "double_quantization", False),
         ({"quantization_bit": 4}, "prepare_for_kbit_training", False),
         ({"lora_rank": 64}, "lora_rank", 64),
@@ -282,7 +285,10 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (LLAMAFACTORY, "quantization_bit", 3),
         (LLAMAFACTORY, "quantization_bit", True),
         (LLAMAFACTORY, "quantization_bit", "4"),
-        (LLAMAFACTORY | {"quantization_bit": 4}, "quantization_method", "hqq"),
+        (LLAMAFACTORY | {"quantization_method": "hqq"}, "quantization_bit", 7),
+        (LLAMAFACTORY | {"quantization_method": "eetq"}, "quantization_bit", 4),
+        (LLAMAFACTORY, "additional_target", 5),
+        (AXOLOTL, "lora_modules_to_save", [5]),
         (LLAMAFACTORY, "quantization_type", "int4"),
         (LLAMAFACTORY, "double_quantization", "yes"),
         (LLAMAFACTORY, "lora_target", "qkv_proj"),
@@ -388,13 +394,12 @@ def test_a_folder_with_a_config_gives_the_shape(
         (LLAMAFACTORY, {"stage": "rm"}, {}),
         (LLAMAFACTORY, {"finetuning_type": "full"}, {}),
         (LLAMAFACTORY, {"finetuning_type": "freeze"}, {}),
-        (LLAMAFACTORY, {"additional_target": "embed_tokens,lm_head"}, {}),
+        (LLAMAFACTORY, {"additional_target": "embed_tokens,score"}, {}),
         (LLAMAFACTORY, {}, {"deepspeed": "ds.json"}),
         (AXOLOTL, {"adapter": None}, {}),
         (AXOLOTL, {"rl": "orpo"}, {}),
-        (AXOLOTL, {"lora_modules_to_save": ["lm_head"]}, {}),
+        (AXOLOTL, {"lora_modules_to_save": ["lm_head", "classifier"]}, {}),
         (AXOLOTL, {}, {"gradient_checkpointing": "offload"}),
-        (AXOLOTL, {}, {"quantize_moe_experts": True}),
         (TRL, {"use_peft": False}, {}),
         (TRL, {"beta": 0.1}, {}),
         (TRL, {}, {"activation_offloading": True}),
@@ -481,6 +486,99 @@ def test_a_checkpoint_that_is_quantised_stays_so(
     assert [note for note in recipe.notes if method in note]
 
 
+def test_llamafactory_reads_quantised_weights_before_its_own_setting(
+    write: Write, tmp_path: Path, tiny_config: str
+) -> None:
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    keys = {"model_name_or_path": "stored", "quantization_bit": 8}
+    for method, more in (("awq", 0), ("fp8", 1)):
+        config = json.loads(tiny_config) | {"quantization_config": {"quant_method": method}}
+        (folder / "config.json").write_text(json.dumps(config))
+        recipe = load_recipe(write(LLAMAFACTORY, **keys))
+        assert recipe.workload.quantization == ("int8" if method == "fp8" else "nf4")
+        assert len(recipe.needs_more) == more
+
+
+@pytest.mark.parametrize(
+    ("base", "keys", "element_bytes"),
+    [
+        (LLAMAFACTORY, {"additional_target": "embed_tokens,lm_head"}, 4),
+        (LLAMAFACTORY, {"additional_target": "embed_tokens,lm_head", "pure_bf16": True}, 2),
+        (LLAMAFACTORY, {"resize_vocab": True}, 4),
+        (AXOLOTL, {"lora_modules_to_save": ["model.embed_tokens", "lm_head"]}, 2),
+        (TRL, {"lora_modules_to_save": ["embed_tokens", "lm_head"]}, 2),
+    ],
+)
+def test_embeddings_and_heads_that_are_trained_whole_are_counted(
+    write: Write, base: dict[str, Any], keys: dict[str, Any], element_bytes: int
+) -> None:
+    recipe, plain = load_recipe(write(base, **keys)), load_recipe(write(base))
+    assert not recipe.needs_more
+    table = SHAPE.vocab_size * SHAPE.hidden_size
+    workload = recipe.workload
+    assert (workload.whole_parameters, workload.whole_head_parameters) == (2 * table, table)
+    part = predict(workload).parts["trained_modules"]
+    assert part >= 4 * 2 * table * element_bytes  # copy, gradients and two states
+    more = predict(workload).required_bytes - predict(plain.workload).required_bytes
+    assert part <= more < 1.15 * part
+    trainable = (
+        predict(workload).trainable_parameters - predict(plain.workload).trainable_parameters
+    )
+    assert trainable == 2 * table
+
+
+def test_axolotl_can_quantise_the_experts_too(write: Write) -> None:
+    keys = {"base_model": "Qwen/Qwen3-30B-A3B", "sequence_len": 512}
+    plain = predict(load_recipe(write(AXOLOTL, **keys)).workload)
+    quantised = predict(load_recipe(write(AXOLOTL, **keys, quantize_moe_experts=True)).workload)
+    shape = quantised.workload.shape
+    saved = plain.parts["base_weights"] - quantised.parts["base_weights"]
+    assert 1.4 * shape.expert_parameters < saved < 1.5 * shape.expert_parameters
+    layer = 2 * shape.expert_parameters // shape.num_hidden_layers
+    assert quantised.parts["dequantized_experts"] == layer
+    assert quantised.required_bytes < plain.required_bytes - saved + 1.1 * layer
+
+
+def test_a_file_with_former_keys_of_trl_holds_all_logits(write: Write) -> None:
+    old = {key: value for key, value in TRL.items() if key != "max_length"}
+    former = load_recipe(write(old, max_seq_length=512))
+    today = load_recipe(write(TRL))
+    assert today.workload.cut_cross_entropy and not former.workload.cut_cross_entropy
+    assert any("max_seq_length is a key of TRL before 1" in note for note in former.notes)
+
+
+def test_a_file_of_trl_trains_lora_only_if_use_peft_is_on(write: Write) -> None:
+    keys = {key: value for key, value in TRL.items() if key != "use_peft"}
+    (reason,) = load_recipe(write(keys)).needs_more
+    assert reason.startswith("use_peft: off, whatever the lora keys say")
+
+
+def test_chatglm_is_read_and_needs_more_by_its_own_code(write: Write, tmp_path: Path) -> None:
+    config = {
+        "architectures": ["ChatGLMModel"],
+        "model_type": "chatglm",
+        "hidden_size": 4096,
+        "ffn_hidden_size": 13696,
+        "num_layers": 28,
+        "num_attention_heads": 32,
+        "kv_channels": 128,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "padded_vocab_size": 65024,
+        "add_qkv_bias": True,
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "glm").mkdir()
+    (tmp_path / "glm" / "config.json").write_text(json.dumps(config))
+    recipe = load_recipe(
+        write(LLAMAFACTORY, model_name_or_path="glm", lora_target="query_key_value")
+    )
+    shape = recipe.workload.shape
+    assert (shape.vocab_size, shape.num_key_value_heads) == (65024, 2)
+    assert any("copies of the logits" in reason for reason in recipe.needs_more)
+
+
 def test_a_file_of_trl_is_not_taken_for_llamafactorys(write: Write) -> None:
     recipe = load_recipe(write(TRL, torch_dtype="bfloat16", max_seq_length=None))
     assert recipe.source == "trl"
@@ -521,11 +619,19 @@ def test_llamafactorys_v1_file_is_read_by_its_sections(write: Write) -> None:
         ({"model": {"_component_": "torchtune.models.x"}, "batch_size": 4}, "torchtune"),
         ({"task": "llm-sft", "base_model": "m", "params": {"lr": 1}}, "AutoTrain"),
         ({"model": "m", "tuner_type": "lora", "torch_dtype": "bfloat16"}, "ms-swift"),
+        ({"model": "m", "target_modules": "all-linear", "max_length": 2048}, "ms-swift"),
+        ({"model": {"model_name": "m"}, "training": {"optimizer": "sgd"}}, "Oumi"),
+        ({"peft_type": "LORA", "target_modules": ["q_proj"], "r": 8}, "peft"),
+        ({"zero_optimization": {"stage": 3}, "bf16": {"enabled": True}}, "DeepSpeed"),
+        ({"llm_backbone": "m", "architecture": {}}, "H2O LLM Studio"),
+        ({"checkpoint_dir": "c", "out_dir": "o", "lora_r": 8}, "LitGPT"),
+        ({"model": "m", "lora_parameters": {"rank": 8}, "iters": 10}, "mlx-lm"),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "a model"),
         ({"output_dir": "o", "learning_rate": 1e-4, "optim": "sgd"}, "TrainingArguments"),
     ],
 )
 def test_a_file_of_another_tool_is_named(write: Write, values: dict[str, Any], title: str) -> None:
-    with pytest.raises(InputError, match=f"this is a file of .*{title}; supported are") as caught:
+    with pytest.raises(InputError, match=f"this is a file of .*{title}.*; supported are") as caught:
         load_recipe(write(values))
     assert "--model" in caught.value.remedy
 

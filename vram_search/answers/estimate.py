@@ -244,7 +244,7 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
     from vram_search.answers.training_file import is_recipe, study_workloads
 
     file = Path(file)
-    if is_recipe(file):
+    if is_recipe(file) or (file.suffix == ".json" and file.is_file()):  # a study is never JSON
         from vram_search.estimate.recipes.load import load_recipe
 
         recipe = load_recipe(file)

@@ -22,10 +22,14 @@ ALIASES = {
     "layer_types": ("layers_block_type",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
     "num_experts_per_tok": ("moe_topk", "moe_k", "num_experts_per_token"),
+    "vocab_size": ("padded_vocab_size",),
+    "num_key_value_heads": ("multi_query_group_num",),
+    "head_dim": ("kv_channels",),
     "n_shared_experts": ("moe_num_shared_experts",),
 }
 """Other names of a field: `attribute_map` of transformers' `models/*/configuration_*.py`, and the
-feed-forward sizes of GPT-2 (`n_inner`), OPT and XGLM (`ffn_dim`) and Falcon (`ffn_hidden_size`)."""
+feed-forward sizes of GPT-2 (`n_inner`), OPT and XGLM (`ffn_dim`) and Falcon (`ffn_hidden_size`);
+the last are ChatGLM's, of its publisher's code."""
 
 CONFIG_EXPECTED = "a Hugging Face config.json of a causal language model is expected"
 

@@ -20,8 +20,15 @@ READ = {
 """Tools whose files are read -> their names in a sentence."""
 
 NOT_READ = {
+    "adapter": "peft (adapter_config.json)",
     "autotrain": "AutoTrain",
+    "deepspeed": "DeepSpeed",
+    "h2o": "H2O LLM Studio",
+    "litgpt": "LitGPT",
+    "mlx": "mlx-lm",
+    "model": "a model (config.json)",
     "ms-swift": "ms-swift",
+    "oumi": "Oumi",
     "torchtune": "torchtune",
     "unsloth studio": "Unsloth Studio",
     "training arguments": "transformers' TrainingArguments",
@@ -32,8 +39,20 @@ TITLES = READ | NOT_READ
 
 _ONLY_LLAMA_FACTORY = LLAMA_FACTORY.known - TRL.known
 _ONLY_TRL = (TRL.known - LLAMA_FACTORY.known) | {"max_seq_length", "torch_dtype", "dataset_mixer"}
-_SWIFT = {"train_type", "tuner_type", "sft_type", "quant_method", "quant_bits", "model_author"}
+_SWIFT = {
+    *("train_type", "tuner_type", "sft_type", "quant_method", "quant_bits", "model_author"),
+    *("target_modules", "max_length", "split_dataset_ratio"),
+}
 _LLAMA_FACTORY_V1 = {"peft_config", "dist_config", "kernel_config", "quant_config", "train_dataset"}
+_BY_KEYS: dict[str, frozenset[str]] = {
+    "adapter": frozenset({"peft_type", "target_modules"}),
+    "deepspeed": frozenset({"zero_optimization"}),
+    "h2o": frozenset({"llm_backbone", "architecture"}),
+    "litgpt": frozenset({"checkpoint_dir", "out_dir"}),
+    "mlx": frozenset({"model", "lora_parameters"}),
+    "model": frozenset({"model_type", "architectures"}),
+}
+"""Tool -> keys that make a file its own if all of them are there."""
 _FEW = 3
 """So many keys of TrainingArguments make a file theirs."""
 
@@ -47,13 +66,19 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
     names = {key for key in values if values[key] is not None}
     if {"base_model", "model_name_or_path"} <= names:
         return None
+    for tool, keys in _BY_KEYS.items():
+        if keys <= names:
+            return tool
     if "base_model" in names:
         is_autotrain = isinstance(values.get("params"), Mapping) and "task" in names
         return "autotrain" if is_autotrain else "axolotl"
     if "model_name_or_path" in names:
         theirs = len(names & _ONLY_TRL)
         return "trl" if theirs > len(names & _ONLY_LLAMA_FACTORY) else "llamafactory"
-    if isinstance(values.get("model"), str):
+    model = values.get("model")
+    if isinstance(model, Mapping) and "model_name" in model:
+        return "oumi"
+    if isinstance(model, str):
         training = values.get("training")
         if isinstance(training, Mapping) and {"training_type", "max_seq_length"} & set(training):
             return "unsloth studio"

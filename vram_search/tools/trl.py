@@ -31,6 +31,15 @@ PREFERENCES = key_set(
 )
 """Keys of DPO, KTO and reward models."""
 
+OF_RECIPES = key_set(
+    """
+    auto_insert_empty_system_msg benchmarks callbacks chat_template dataset_configs dataset_splits
+    hub_model_revision overwrite_hub_revision push_to_hub_revision system_prompt text_column
+    truncation_side wandb_entity wandb_project wandb_run_group
+    """
+)
+"""Keys that the recipes of alignment-handbook and open-r1 add."""
+
 TRL = ToolKeys(
     title="TRL",
     version="1.16.0",
@@ -48,12 +57,13 @@ TRL = ToolKeys(
         "use_peft": False,
         "packing": False,
     },
-    known=OWN | PREFERENCES | training_arguments.KNOWN | training_arguments.FORMER,
+    known=OWN | PREFERENCES | OF_RECIPES | training_arguments.KNOWN | training_arguments.FORMER,
     successors={
         **training_arguments.SUCCESSORS,
         "max_seq_length": "max_length",
         "torch_dtype": "dtype",
         "dataset_mixer": "datasets",
+        "dataset_mixture": "datasets",
         "use_flash_attention_2": "attn_implementation",
         "preprocessing_num_workers": "dataset_num_proc",
     },

@@ -34,6 +34,11 @@ from vram_search.estimate.memory.persistent import (
     optimizer_bytes,
     upcast_bytes,
 )
+from vram_search.estimate.memory.quantized_experts import (
+    dequantized_expert_bytes,
+    saved_expert_bytes,
+)
+from vram_search.estimate.memory.whole_modules import whole_module_bytes
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.allocator_sizes import SMALL_REQUEST
 from vram_search.spec.shape import ModelShape
@@ -71,7 +76,8 @@ class Estimate:
     @cached_property
     def reserved_bytes(self) -> int:
         """torch's `max_memory_reserved` on a card with room to spare."""
-        return max(self.allocated_bytes, replayed(self.workload, self.hardware).peak_reserved)
+        replay = replayed(self.workload, self.hardware).peak_reserved
+        return max(self.allocated_bytes, replay + _not_replayed(self.workload))
 
     @property
     def required_bytes(self) -> int:
@@ -98,7 +104,7 @@ class Estimate:
 
     @property
     def trainable_parameters(self) -> int:
-        return self.workload.trainable_parameters
+        return self.workload.trainable_parameters + self.workload.whole_parameters
 
     def as_dict(self) -> dict[str, object]:
         """For the record and for JSON."""
@@ -123,6 +129,8 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
         "adapter": adapter_bytes(workload),
         "optimizer": optimizer_bytes(workload),
         "workspaces": _workspaces(workload, hardware),
+        "trained_modules": whole_module_bytes(workload),
+        "dequantized_experts": dequantized_expert_bytes(workload),
     }
     candidates = moments(workload)
     moment = max(candidates, key=lambda name: sum(candidates[name].values()))
@@ -158,15 +166,22 @@ def estimate_base_bytes(shape: ModelShape) -> int:
 
 def _weights(workload: Workload) -> dict[str, int]:
     """Base weights and what their upcast adds."""
+    saved = saved_expert_bytes(workload)
     if workload.expandable_segments:
         double = workload.double_quantization
         base = base_bytes(workload.shape, workload.quantization, double=double, expandable=True)
-        return {"base_weights": base, "upcasts": upcast_bytes(workload)}
+        return {"base_weights": base - saved, "upcasts": upcast_bytes(workload)}
     base = _loaded(workload, upcast=False).allocated_bytes
     if not workload.prepare_for_kbit_training:
-        return {"base_weights": base}
+        return {"base_weights": base - saved}
     upcast = _loaded(workload, upcast=True).allocated_bytes
-    return {"base_weights": base, "upcasts": upcast - base}
+    return {"base_weights": base - saved, "upcasts": upcast - base}
+
+
+def _not_replayed(workload: Workload) -> int:
+    """Bytes that stay for the whole training and that `replayed` leaves out."""
+    added = whole_module_bytes(workload) + dequantized_expert_bytes(workload)
+    return added - saved_expert_bytes(workload)
 
 
 def _loaded(workload: Workload, *, upcast: bool) -> Loaded:

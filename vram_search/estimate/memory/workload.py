@@ -41,6 +41,14 @@ class Workload:
     `Trainer` does."""
     prediction_loss_only: bool = True
     lora_dropout: float = 0.0
+    whole_parameters: int = 0
+    """Parameters of embedding and head that are trained whole, beside the adapter."""
+    whole_head_parameters: int = 0
+    """Of those, the head's."""
+    whole_element_bytes: int = 4
+    """Of the trained copies of those: 4 (fp32) or 2."""
+    quantized_experts: bool = False
+    """The experts of a mixture are quantised as the linear layers are."""
     equal_lengths: bool = True
     """Every batch has the same length, so the allocator meets one shape only."""
     expandable_segments: bool = False

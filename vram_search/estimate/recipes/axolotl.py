@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
@@ -11,11 +12,10 @@ from vram_search.estimate.recipes.model import (
     stored_quantization,
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
-    "lora_modules_to_save": "these modules are trained whole, with a copy, gradients and states",
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
-    "modules_to_save": "these modules are trained whole, with a copy, gradients and states",
     "peft_use_dora": "magnitudes and norms of whole weights are added",
     "qat": "weights are quantised while they train",
     "reward_model": "pairs of texts run together",
@@ -34,7 +34,6 @@ NEEDS_LESS = {
     "fsdp_config": "states are shared out over cards",
     "layer_offloading": "layers are offloaded",
     "lora_on_cpu": "the adapter stays in the computer's memory",
-    "quantize_moe_experts": "experts are quantised, here they are counted in 16 bits",
     "tiled_mlp": "the MLP runs in tiles",
 }
 """Keys that may save bytes."""
@@ -88,6 +87,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         notes.append("bf16: off, and fp16 too; what an fp32 training adds is not modelled")
     model = model_named(keys)
     notes += model.notes
+    needs_more += model.needs_more
     quantization = _quantization(keys, adapter, model, notes)
     checkpointing = keys.values.get("gradient_checkpointing")
     if isinstance(checkpointing, str):
@@ -98,6 +98,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     has_eval_rows = keys.number("val_size") > 0 or bool(keys.values.get("test_datasets"))
     evaluates = has_eval_rows and keys.strategy("eval_strategy") != "no"
     eval_batch = keys.size("per_device_eval_batch_size", micro_batch)
+    whole = whole_modules(keys, "lora_modules_to_save", model.shape, needs_more)
     with_liger, with_cce = _fused_losses(keys, notes)
     packs = keys.flag("sample_packing") or keys.flag("pad_to_sequence_len")
     workload = Workload(
@@ -122,6 +123,9 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
         expandable_segments=False,
+        quantized_experts=keys.flag("quantize_moe_experts")
+        or keys.flag("llama4_linearized_experts"),
+        **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "axolotl", notes, needs_more, needs_less)
@@ -144,6 +148,9 @@ def _quantization(keys: RecipeKeys, adapter: str, model: RecipeModel, notes: lis
         raise keys.refused("load_in_8bit", "stands together with load_in_4bit", "keep one of them")
     if adapter == "qlora" and not in_4bit and not model.checkpoint:
         raise keys.refused("adapter", "needs load_in_4bit: true", "set it, or write adapter: lora")
+    settings = keys.section("model_quantization_config_kwargs") or {}
+    if settings.get("dequantize") is True:
+        return "none"
     if not in_4bit and not in_8bit:
         return stored_quantization(model, notes)
     return "nf4" if in_4bit else "int8"

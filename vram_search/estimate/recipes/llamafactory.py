@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
@@ -13,13 +14,12 @@ from vram_search.estimate.recipes.model import (
     stored_quantization,
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.whole_modules import WholeModules, whole_modules
 
 NEEDS_MORE = {
-    "additional_target": "these modules are trained whole, with a copy, gradients and states",
     "compute_accuracy": "evaluation keeps predictions",
     "freeze_extra_modules": "these modules are trained whole",
     "mixture_of_depths": "layers are replaced",
-    "modules_to_save": "these modules are trained whole, with a copy, gradients and states",
     "predict_with_generate": "evaluation generates with a cache",
     "ref_model": "a second model is loaded",
     "reward_model": "a second model is loaded",
@@ -56,6 +56,14 @@ UNMODELLED = {
 }
 """Keys that change bytes a little, which no term of the estimate holds."""
 
+BITS = {
+    "bnb": (4, 8),
+    "bitsandbytes": (4, 8),
+    "hqq": (1, 2, 3, 4, 5, 6, 8),
+    "eetq": (8,),
+}
+"""Quantisation methods -> their values of `quantization_bit`."""
+
 STAGES = {
     "rm": "two texts a row, and a value head on every token",
     "ppo": "policy, value head, reward model and generation run together",
@@ -84,12 +92,19 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         notes.append("bf16: off, and fp16 too; what an fp32 training adds is not modelled")
     model = model_named(keys)
     notes += model.notes
+    needs_more += model.needs_more
     quantization = _quantization(keys, model, notes)
+    if model.checkpoint == "fp8":
+        needs_more.append(
+            f"{model.name}: LLaMA-Factory from 0.9.4 on turns FP8 weights into 16 bits; counted in "
+            "8 bits, as versions before hold them"
+        )
     if quantization != "none":
         notes.append(
             "prepare_for_kbit_training: off; LLaMA-Factory does not call peft's "
             "prepare_model_for_kbit_training, so norms and embeddings keep 16 bits"
         )
+    whole = _whole_modules(keys, model, needs_more)
     attention = keys.choice("flash_attn", ("auto", "disabled", "sdpa", "fa2", "fa3"))
     cutoff_len = keys.size("cutoff_len")
     has_eval_rows = keys.number("val_size") > 0 or bool(keys.values.get("eval_dataset"))
@@ -117,6 +132,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
         expandable_segments=False,
+        **whole.as_fields(BF16 if keys.values.get("pure_bf16") else FP32),
         **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "llamafactory", notes, needs_more, needs_less)
@@ -152,12 +168,25 @@ def read_llamafactory_v1(keys: RecipeKeys) -> Recipe:
     return replace(recipe, source="llamafactory v1", notes=[*recipe.notes, note])
 
 
+def _whole_modules(keys: RecipeKeys, model: RecipeModel, needs_more: list[str]) -> WholeModules:
+    """With `resize_vocab` alone LLaMA-Factory trains embedding and head (`model/adapter.py`)."""
+    if keys.values.get("resize_vocab") and not keys.values.get("additional_target"):
+        keys = replace(keys, values={**keys.values, "additional_target": "embed_tokens,lm_head"})
+    return whole_modules(keys, "additional_target", model.shape, needs_more)
+
+
 def _quantization(keys: RecipeKeys, model: RecipeModel, notes: list[str]) -> str:
+    """A checkpoint that is quantised already comes before `quantization_bit`
+    (`model/model_utils/quantization.py`, `configure_quantization`)."""
     bits = keys.values.get("quantization_bit")
     keys.choice("quantization_type", ("nf4", "fp4"))  # both hold 4 bits and the same scales
-    if bits is None or bits == "none" or model.checkpoint in ("awq", "gptq"):
+    if bits is None or bits == "none" or model.checkpoint:
         return stored_quantization(model, notes)
-    keys.choice("quantization_method", ("bnb", "bitsandbytes"))
-    if type(bits) is not int or bits not in (4, 8):
-        raise keys.refused("quantization_bit", "cannot be estimated", "allowed: 4, 8 or none")
-    return "nf4" if bits == 4 else "int8"
+    method = keys.choice("quantization_method", tuple(BITS))
+    if type(bits) is not int or bits not in BITS[method]:
+        allowed = ", ".join(map(str, BITS[method]))
+        raise keys.refused("quantization_bit", f"is no size of {method}", f"allowed: {allowed}")
+    counted = "nf4" if bits <= 4 else "int8"
+    if method in ("hqq", "eetq"):
+        notes.append(f"quantization_method: {method} with {bits} bits is counted as {counted}")
+    return counted

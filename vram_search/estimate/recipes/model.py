@@ -25,6 +25,10 @@ FUSED = dict.fromkeys(
 )
 """One layer for query, key and value -> the layers that it is counted as where the shape has them
 apart: the same weights, and LoRA's A three times."""
+OWN_CODE = {
+    "chatglm": "the publisher's code keeps two more copies of the logits in fp32, not modelled"
+}
+"""Why models with code of their publisher need more (`modeling_chatglm.py`, `forward`)."""
 _ROOTS = ("model.", "model.language_model.", "language_model.model.", "model.text_model.")
 _MLP = ("down_proj", "gate_proj", "up_proj", "gate_up_proj")
 
@@ -37,12 +41,14 @@ class RecipeModel:
         name: as the file writes it.
         checkpoint: format of weights that are quantised already, a key of STORED; else empty.
         notes: where the shape came from.
+        needs_more: why the model needs more than its shape tells.
     """
 
     name: str
     shape: ModelShape
     checkpoint: str
     notes: tuple[str, ...]
+    needs_more: tuple[str, ...]
 
 
 def model_named(keys: RecipeKeys) -> RecipeModel:
@@ -65,7 +71,10 @@ def model_named(keys: RecipeKeys) -> RecipeModel:
     section = load_config(config).get("quantization_config")
     method = section.get("quant_method") if isinstance(section, dict) else None
     checkpoint = found.checkpoint or (method if method in STORED else "")
-    return RecipeModel(name, shape, str(checkpoint), (found.note,) if found.note else ())
+    notes = (found.note,) if found.note else ()
+    own_code = OWN_CODE.get(shape.model_type)
+    needs_more = (f"{name}: {own_code}",) if own_code else ()
+    return RecipeModel(name, shape, str(checkpoint), notes, needs_more)
 
 
 def stored_quantization(model: RecipeModel, notes: list[str]) -> str:

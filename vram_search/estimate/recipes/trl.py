@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
@@ -15,10 +16,10 @@ from vram_search.estimate.recipes.model import (
     stored_quantization,
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
     "beta": "preference training runs more texts or models",
-    "lora_modules_to_save": "these modules are trained whole, with a copy, gradients and states",
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
     "center_rewards_coefficient": "a reward model is trained on pairs of texts",
     "use_dora": "magnitudes and norms of whole weights are added",
@@ -42,6 +43,11 @@ UNMODELLED = {
 """Keys that change bytes a little, which no term of the estimate holds."""
 
 
+CHUNKED = "chunked_nll"
+FORMER_KEYS = frozenset({"max_seq_length", "torch_dtype", "dataset_mixer"})
+"""Keys of versions that computed the logits of all tokens at once."""
+
+
 def read_trl(keys: RecipeKeys) -> Recipe:
     """The training that a file for `trl sft` describes.
 
@@ -53,18 +59,27 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     """
     notes = [*keys.notes_on_keys(), *keys.reasons(UNMODELLED)]
     needs_more, needs_less = keys.reasons(NEEDS_MORE), keys.reasons(NEEDS_LESS)
-    if not keys.flag("use_peft", default=any("lora" in str(key) for key in keys.values)):
+    if not keys.flag("use_peft"):
+        has_lora = any(str(key).startswith("lora_") for key in keys.values)
         needs_more.append(
-            "use_peft: off, a full fine-tuning, which is not modelled: the trained weights' "
-            "gradients and states are not counted"
+            f"use_peft: off{', whatever the lora keys say' if has_lora else ''}: a full "
+            "fine-tuning, which is not modelled: the trained weights' gradients and states are not "
+            "counted"
         )
     model = model_named(keys)
     notes += model.notes
+    needs_more += model.needs_more
+    whole = whole_modules(keys, "lora_modules_to_save", model.shape, needs_more)
     with_liger = keys.flag("enable_liger_kernel")
-    chunked = not with_liger and keys.values.get("loss_type") in (None, "chunked_nll")
+    former = sorted(FORMER_KEYS & set(map(str, keys.values)))
+    chunked = not with_liger and not former and keys.values.get("loss_type") in (None, CHUNKED)
     if chunked:
         notes.append(
             "loss_type: chunked_nll, as TRL 1 has it; versions before held all logits at once"
+        )
+    elif former and not with_liger:
+        notes.append(
+            f"loss_type: {former[0]} is a key of TRL before 1, which holds all logits at once"
         )
     cutoff_len = keys.size("cutoff_len")
     evaluates = keys.flag("do_eval") or keys.strategy("eval_strategy") != "no"
@@ -89,6 +104,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,
         equal_lengths=keys.flag("packing"),
         expandable_segments=False,
+        **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
