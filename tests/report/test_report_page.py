@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import event
 
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
-from vram_search.report.page.curve_charts import eval_curves_chart
+from vram_search.report.page.curve_charts import MOST_CURVES, eval_curves_chart
+from vram_search.report.page.history_chart import history_chart
 from vram_search.report.page.html import charts, render
 from vram_search.report.page.loss_charts import vram_chart
 from vram_search.report.page.report_data import ReportData, load_report_data
@@ -28,6 +30,12 @@ from vram_search.store import (
     TrialResult,
     open_store,
     sqlite_url,
+)
+from vram_search.store.untuned import (
+    Sample,
+    UntunedEvaluation,
+    record_samples,
+    record_untuned,
 )
 from vram_search.units import GIB, MIB
 
@@ -101,7 +109,7 @@ def test_report_has_every_chart_and_every_trial(night: ReportData) -> None:
     keys = {str(attributes["id"]) for attributes in page.having("figure")}
     assert keys >= {
         "chart-vram",
-        "chart-model-size",
+        "chart-history",
         "chart-memory",
         "chart-prediction",
         "chart-importance",
@@ -172,7 +180,7 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     text = render(load_report_data(database, study), NOW)
     page = Page(text)
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
-    assert outcomes == ["running", "complete", "complete"]
+    assert outcomes == ["complete", "running", "complete"]  # the lowest eval_loss first
     assert "? r8 a?, cutoff ?, batch ?, lr ?, ?; VRAM unknown" in text
 
 
@@ -204,7 +212,7 @@ def test_imported_runs_are_told_by_name_and_drawn_by_their_models(
     page = Page(text)
     assert {"<small>", "worse", "large", "died", "Qwen/Qwen2-7B-Instruct"} <= set(page.text)
     assert page.having("small") == []
-    chart = charts(night)["results"][1]
+    chart = charts(night)["models"][0]
     named = re.findall(r"class='halo strong[^>]*>([^<]*)<", chart.body)
     assert sorted(named) == ["&lt;small&gt;", "large"]
     assert ">1.54B</text>" in chart.body and ">3.09B</text>" in chart.body
@@ -261,7 +269,7 @@ def test_other_studies_of_the_database_are_drawn_by_model_size(
     for name, parameters in (("small", 135_000_000), ("large", 7_600_000_000)):
         studies(database, name, model={"name": name, "parameters": parameters})
     studies(database, "elsewhere", model={"name": "other", "parameters": 9}, data_hash="other rows")
-    chart = charts(load_report_data(database, studies(database)))["results"][1]
+    chart = charts(load_report_data(database, studies(database)))["models"][0]
     for words in ("small", "large", "td-010", "7.6B parameters"):
         assert words in chart.body
     assert "elsewhere" not in chart.body
@@ -272,7 +280,7 @@ def test_model_size_of_one_model_or_of_other_rows_is_not_drawn(
 ) -> None:
     studies(database, "elsewhere", model={"name": "other", "parameters": 9}, data_hash="other rows")
     study = studies(database, model={"name": "small", "parameters": 134_515_008})
-    assert charts(load_report_data(database, study))["results"][1].is_empty
+    assert charts(load_report_data(database, study))["models"][0].is_empty
 
 
 def test_limit_before_any_plan_is_the_one_that_the_next_plan_is_judged_by(database: Store) -> None:
@@ -305,7 +313,7 @@ def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store)
         trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
         database.record_plan(trial, {}, {"required_bytes": GIB + number})
         database.finish_trial(trial, TrialResult("complete", eval_loss=loss))
-    (chart, _) = charts(load_report_data(database, study))["results"]
+    (_, chart) = charts(load_report_data(database, study))["results"]
     (height,) = re.findall(r"<text [^>]*y='([\d.]+)'[^>]*>limit 16.00 GiB →<", chart.body)
     marks = re.findall(r"cy='([\d.]+)'", chart.body)
     assert marks and float(height) < min(float(mark) for mark in marks) - 10
@@ -348,3 +356,44 @@ def test_report_that_cannot_be_written_is_one_message(
     done = vram_search("report", "-o", tmp_path / "file" / "report.html")
     assert done.returncode == 2
     assert "cannot be written" in done.stdout and "Traceback" not in done.stdout
+
+
+def test_report_begins_with_the_trial_to_use_and_what_it_was_worth(
+    database: Store, studies: Make
+) -> None:
+    study = studies(database, trials=30)
+    evaluation = UntunedEvaluation(study.data_hash, 2.31, None, None, 1.0, "a card", NOW)
+    record_untuned(database, study.id, evaluation)
+    best = database.top_trials(study.id, 1)[0]
+    record_samples(database, best.id, [Sample("<b>Why?</b>", None, "No idea.", "Because.")])
+    data = load_report_data(database, study)
+    text = render(data, NOW)
+    page = Page(text)
+    assert f"Use trial {best.number}" in page.text
+    words = " ".join(page.text)
+    assert "2.3100 (-" in words and f"vram-search export {best.number} --study td-010" in words
+    assert {"<b>Why?</b>", "No idea.", "Because."} <= set(page.text)
+    copied = [a["data-copy"] for a in page.having("button") if "data-copy" in a]
+    settings = yaml.safe_load(str(copied[1]))
+    assert settings["lora_rank"] == best.hyperparameters["lora_rank"]
+    assert "batch_size" not in settings
+    rows = [a for a in page.having("tr") if str(a.get("id", "")).startswith("trial-")]
+    assert rows[0]["id"] == f"trial-{best.number}" and rows[0]["class"] == "best"
+    assert "untuned model 2.3100" in history_chart(data).body
+
+
+def test_history_shows_the_best_so_far_and_leaves_out_pauses(
+    database: Store, studies: Make
+) -> None:
+    data = load_report_data(database, studies(database, trials=30))
+    chart = history_chart(data)
+    assert f"the best is {data.best.eval_loss:.4f}" in chart.summary  # type: ignore[union-attr]
+    assert "hours of searching" in chart.body
+    assert f"data-trial='{data.best.number}'" in chart.body  # type: ignore[union-attr]
+
+
+def test_of_many_curves_the_best_are_drawn(database: Store, studies: Make) -> None:
+    data = load_report_data(database, studies(database, trials=150))
+    chart = eval_curves_chart(data)
+    assert chart.body.count("class='curve s") == MOST_CURVES - 1  # the best of all is drawn bold
+    assert "Drawn are the best 20" in chart.caption

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     type=click.Choice(["svg", "png"]),
     help="Of the charts' files; default: svg. PNG needs the packages resvg-py and font-lato.",
 )
+@click.option("--open", "opens", is_flag=True, help="Open it in the browser.")
 @database_option
 @json_option
 def command(
@@ -47,6 +48,7 @@ def command(
     output: Path,
     plots: Path | None,
     plot_format: PlotFormat | None,
+    opens: bool,
     database: str | None,
     as_json: bool,
 ) -> None:
@@ -54,7 +56,7 @@ def command(
 
     \b
     Examples:
-      vram-search report
+      vram-search report --open
       vram-search report td-010 -o morning.html --plots docs/plots
       vram-search report --plots plots --plot-format png
     """
@@ -80,3 +82,5 @@ def command(
         print_json({"study": night.study.name, "files": [str(file) for file in files]})
     else:
         echo("\n".join(str(file) for file in files))
+    if opens and click.launch(str(output.resolve())) != 0:
+        raise InputError("no browser could be opened", f"open {output.resolve()} yourself")

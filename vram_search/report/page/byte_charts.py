@@ -35,7 +35,7 @@ PART_STYLES = {
     "context": 7,
 }
 _OTHER_STYLE = 8
-MOST_TRIALS = 5
+MOST_TRIALS = 1
 """The trials whose parts are drawn."""
 FAR = 2.0
 """A limit above this multiple of the largest bar is named, not drawn."""

@@ -16,10 +16,14 @@ from vram_search.report.page.highlights import (
 from vram_search.report.page.report_data import ReportData, names_of
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import Chart, Plot, plot_area
-from vram_search.store import StepLoss
+from vram_search.store import StepLoss, TrialRecord
+
+Curves = list[tuple[TrialRecord, list[tuple[float, float]]]]
 
 MANY = 40
 """More curves than this are drawn thin."""
+MOST_CURVES = 20
+"""Of many curves, the best that are drawn."""
 MOST_POINTS = 240
 """Number of points of a training curve."""
 
@@ -47,10 +51,11 @@ def eval_curves_chart(data: ReportData) -> Chart:
     top = max(min(max(losses), first[int(0.95 * (len(first) - 1))]), min(losses) * 1.01)
     across, up = plot_area(320)
     plot = Plot(linear([0, 100], *across, pad=0.02), linear([min(losses), top], *up), 320)
-    plot.axes("share of the full run, %", "eval_loss")
+    plot.axes("training progress, %", "eval_loss")
     highlighted = set(data.step_losses)
     many = " many" if len(curves) > MANY else ""
-    for trial, points in curves:
+    drawn = _drawn(curves, highlighted)
+    for trial, points in drawn:
         if trial.number in highlighted:
             continue
         style = "s0" if trial.outcome == "complete" else "s7 dashed"
@@ -76,9 +81,24 @@ def eval_curves_chart(data: ReportData) -> Chart:
         f"{len(curves)} trials, evaluated at their rungs.",
         320,
         plot.body,
-        f"One line a trial, from rung to rung.{above(losses, top, 'evaluation')}",
+        f"One line a trial, from rung to rung.{_left_out(curves, drawn)}"
+        f"{above(losses, top, 'evaluation')}",
         legend,
     )
+
+
+def _drawn(curves: Curves, highlighted: set[int]) -> Curves:
+    """All curves, or of many the best finished ones: a thousand lines show nothing."""
+    if len(curves) <= MANY:
+        return curves
+    complete = [curve for curve in curves if curve[0].outcome == "complete"]
+    best = sorted(complete, key=lambda curve: curve[0].eval_loss or math.inf)[:MOST_CURVES]
+    return [*best, *(curve for curve in curves if curve[0].number in highlighted)]
+
+
+def _left_out(curves: Curves, drawn: Curves) -> str:
+    left = len(curves) - len({trial.number for trial, _ in drawn})
+    return f" Drawn are the best {MOST_CURVES}; {left} others are left out." if left > 0 else ""
 
 
 def train_curves_chart(data: ReportData) -> Chart:
@@ -96,7 +116,7 @@ def train_curves_chart(data: ReportData) -> Chart:
     top = max(losses[int(0.98 * (len(losses) - 1))], losses[0] + 1e-6)
     across, up = plot_area(280)
     plot = Plot(linear([0, 100], *across, pad=0.02), linear([losses[0], top], *up), 280)
-    plot.axes("share of the full run, %", "training loss")
+    plot.axes("training progress, %", "training loss")
     legend = []
     for trial, points in curves:
         dashed = "" if is_best(data, trial) else " dashed"

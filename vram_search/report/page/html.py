@@ -5,6 +5,7 @@ And its charts as files of their own.
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -15,11 +16,13 @@ from vram_search import __version__
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.page.byte_charts import memory_chart, prediction_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
+from vram_search.report.page.hero import hero, outcome_shares
+from vram_search.report.page.history_chart import history_chart
 from vram_search.report.page.loss_charts import model_size_chart, vram_chart
 from vram_search.report.page.png import render_png
 from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
-from vram_search.report.page.summary import headline, studies_table, summary_rows
+from vram_search.report.page.summary import importance_words, studies_table, summary_rows
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
 from vram_search.report.page.trials_table import columns, trial_data, trial_row
@@ -34,18 +37,20 @@ _FOLDER = Path(__file__).parent
 def charts(data: ReportData) -> dict[str, list[Chart]]:
     """All charts by section."""
     return {
-        "results": [vram_chart(data), model_size_chart(data)],
+        "results": [history_chart(data), vram_chart(data)],
         "curves": [eval_curves_chart(data), train_curves_chart(data)],
         "importance": [importance_chart(data)],
         "slices": slice_charts(data),
         "bytes": [memory_chart(data), prediction_chart(data)],
         "time": [time_chart(data)],
+        "models": [model_size_chart(data)],
     }
 
 
 def render(data: ReportData, written_at: datetime) -> str:
     """The report; nothing in it is loaded from elsewhere."""
     dimensions = shown_dimensions(data.trials)
+    sections = charts(data)
     by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in data.trials}
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -56,13 +61,26 @@ def render(data: ReportData, written_at: datetime) -> str:
     )
     return environment.get_template("report.html.j2").render(
         study=data.study,
-        headline=headline(data),
+        hero=hero(data),
+        outcomes_of_all=outcome_shares(data),
+        samples=data.samples,
+        importance_words=importance_words(data),
+        left_out=[
+            f"{c.title}: {c.caption}" for found in sections.values() for c in found if c.is_empty
+        ],
         sweet_spot=data.sweet_spot,
         summary=summary_rows(data),
-        sections=charts(data),
+        sections={
+            name: [chart for chart in found if not chart.is_empty]
+            for name, found in sections.items()
+        },
         slice_legend=LEGEND,
         columns=columns(dimensions, is_imported=data.study.is_imported),
-        rows=[trial_row(trial, by_number.get(trial.retry_of), dimensions) for trial in data.trials],
+        rows=[
+            trial_row(trial, by_number.get(trial.retry_of), dimensions)
+            for trial in sorted(data.trials, key=_by_loss)
+        ],
+        best=None if data.best is None else data.best.number,
         outcomes=sorted({trial.outcome or "running" for trial in data.trials}),
         studies=studies_table(data),
         phases=_phase_table(data),
@@ -91,6 +109,11 @@ def write_plots(data: ReportData, folder: Path, plot_format: PlotFormat) -> list
     for name, content in drawn.items():
         (folder / name).write_bytes(content)
     return [folder / name for name in drawn]
+
+
+def _by_loss(trial: TrialRecord) -> tuple[float, int]:
+    """Lowest eval_loss first; trials without one come last."""
+    return (math.inf if trial.eval_loss is None else trial.eval_loss, trial.number)
 
 
 def _svg_bytes(chart: Chart) -> bytes:

@@ -69,7 +69,7 @@ def vram_chart(data: ReportData) -> Chart:
     for trial, needed in sized:
         shape, style = OUTCOME_MARKS.get(trial.outcome or "", ("circle", "f7"))
         if _has_loss(trial):
-            plot.mark(shape, needed, trial.eval_loss or 0.0, style, trial.number, size)
+            plot.mark(shape, needed, trial.eval_loss or 0.0, f"{style} faint", trial.number, size)
         else:
             x = plot.x.pixel(needed)
             plot.parts.append(mark(shape, x, _STRIP, 3, f"{style} faint", trial.number))
@@ -78,7 +78,7 @@ def vram_chart(data: ReportData) -> Chart:
     legend: list[tuple[str, str]] = [(mark(*_legend_mark(o)), o) for o in there]
     legend += highlight_legend(data, [trial.number for trial, _ in sized])
     if len(front) > 1:
-        legend.append((line(2, 8, 18, 8, "front"), "Pareto front"))
+        legend.append((line(2, 8, 18, 8, "front"), "best loss for its VRAM"))
     origins = {required_bytes(trial)[1] for trial, _ in sized}
     return Chart(
         "vram",

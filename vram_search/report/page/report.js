@@ -72,6 +72,19 @@
     }
   });
 
+  // Copying: the button names what it copies.
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const said = button.parentElement.querySelector("[role=status]");
+      try {
+        await navigator.clipboard.writeText(button.dataset.copy);
+        said.textContent = "copied";
+      } catch {
+        window.prompt("Copy:", button.dataset.copy);
+      }
+    });
+  }
+
   // Tips: by pointer, or with the arrow keys on a focused chart.
   const words = (mark) => {
     if (mark.dataset.tip) return mark.dataset.tip;
@@ -115,6 +128,7 @@
     row.hidden = false;
     rows.forEach((other) => other.classList.remove("found"));
     row.classList.add("found");
+    history.pushState(null, "", `#trial-${number}`); // the browser's Back returns to the chart
     row.scrollIntoView({ block: "center" });
     row.focus({ preventScroll: true });
   };

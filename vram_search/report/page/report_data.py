@@ -11,10 +11,12 @@ from vram_search.estimate.memory_budget import card_memory
 from vram_search.report.figures import comparable
 from vram_search.report.importance import Importance, importances
 from vram_search.report.pareto import pareto_front
-from vram_search.report.sweet_spot import SweetSpot, find_sweet_spot
+from vram_search.report.sweet_spot import SweetSpot
+from vram_search.report.winner import Winner, judge_winner
 from vram_search.spec.card import Card
 from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
 from vram_search.store.losses import all_evaluations, best_example_losses
+from vram_search.store.untuned import Sample, recorded_samples, untuned_loss
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,13 @@ class ReportData:
     evaluations: dict[int, list[Evaluation]]
     step_losses: dict[int, list[StepLoss]]
     bests: Sequence[StudyBest]
-    sweet_spot: SweetSpot | None
+    winner: Winner | None
+    samples: Sequence[Sample] = ()
+    """Answers of the untuned model and the best trial, if `samples` wrote some."""
+
+    @property
+    def sweet_spot(self) -> SweetSpot | None:
+        return self.winner.spot if self.winner else None
 
     @property
     def best(self) -> TrialRecord | None:
@@ -98,7 +106,13 @@ class ReportData:
 def load_report_data(store: Store, study: StudyRecord) -> ReportData:
     """Reads a study's trials and curves, and the best trial of every other study."""
     trials = store.trials(study.id)
-    spot = find_sweet_spot(trials, best_example_losses(store, study.id))
+    winner = judge_winner(
+        trials,
+        best_example_losses(store, study.id),
+        untuned_loss(store, study),
+        is_comparable=not study.is_imported,
+    )
+    spot = winner.spot if winner else None
     shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
     bests = []
     for other in store.studies():
@@ -112,7 +126,8 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
         evaluations=all_evaluations(store, study.id),
         step_losses={number: store.step_losses(t.id) for number, t in shown.items()},
         bests=bests,
-        sweet_spot=spot,
+        winner=winner,
+        samples=recorded_samples(store, spot.best.id) if spot else (),
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from vram_search.report.figures import card_title, measured_on, required_bytes
 from vram_search.report.page.report_data import ReportData
 from vram_search.report.words import hyperparameter_words, plan_words
+from vram_search.spec.dataset import short_name
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
 
 Fact = tuple[str, str]
+_DECIDES, _NO_DIFFERENCE = 0.1, 0.02
+"""Shares of the spread of eval_loss."""
 
 
 def headline(data: ReportData) -> list[Fact]:
@@ -35,7 +38,7 @@ def summary_rows(data: ReportData) -> list[Fact]:
             "ran on",
             ", ".join(sorted({measured_on(t) for t in data.trials if t.device})) or "unknown",
         ),
-        ("data", study.data_hash),
+        ("data", _data_words(data)),
     ]
     if data.limit_bytes is not None:
         facts.insert(2, ("limit", f"{format_bytes(data.limit_bytes)} for the allocator"))
@@ -47,6 +50,22 @@ def summary_rows(data: ReportData) -> list[Fact]:
     if versions:
         facts.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     return facts
+
+
+def importance_words(data: ReportData) -> str:
+    """Says which settings decided eval_loss, and which made no visible difference."""
+    found = data.importances
+    if not found:
+        return ""
+    decided = [item for item in found if item.share >= _DECIDES]
+    idle = [item.name for item in found if item.share < _NO_DIFFERENCE]
+    words = "No setting stands out."
+    if decided:
+        shares = ", ".join(f"{item.name} {item.share:.0%}" for item in decided)
+        words = f"Of the spread of eval_loss these settings explain: {shares}."
+    if idle:
+        words += f" No visible difference: {', '.join(idle)}; take the cheapest."
+    return words
 
 
 def trial_words(trial: TrialRecord) -> str:
@@ -81,6 +100,15 @@ def _model_words(data: ReportData) -> str:
     parameters = model.get("parameters")
     size = f", {parameters:,} parameters" if parameters else ""
     return f"{model.get('name', 'unknown')}{size}"
+
+
+def _data_words(data: ReportData) -> str:
+    """The files of the rows; their hash tells studies with the same rows."""
+    dataset = data.study.spec.get("dataset") or {}
+    files = dataset.get("train")
+    names = files if isinstance(files, list) else [files]
+    known = ", ".join(short_name(name) for name in names if isinstance(name, str))
+    return f"{known} (hash {data.study.data_hash})" if known else data.study.data_hash
 
 
 def _counts(data: ReportData) -> dict[str, int]:
