@@ -75,12 +75,17 @@ class ReportData:
         return self.sweet_spot.best if self.sweet_spot else None
 
     @cached_property
+    def ranked(self) -> list[TrialRecord]:
+        """The complete trials that compare, lowest eval_loss first, as `top` lists them."""
+        return [rival.trial for rival in self.sweet_spot.ranked] if self.sweet_spot else []
+
+    @cached_property
     def front(self) -> list[TrialRecord]:
-        return pareto_front(self.trials)
+        return pareto_front(self.ranked)
 
     @cached_property
     def importances(self) -> list[Importance]:
-        return importances(self.trials)
+        return importances(self.ranked)
 
     @property
     def limit_bytes(self) -> int | None:

@@ -90,7 +90,7 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
         "eval_loss": trial.eval_loss,
         "hyperparameters": trial.hyperparameters,
         "required_bytes": size,
-        "required_bytes_origin": origin,
+        "required_bytes_origin": None if size is None else origin,
     }
 
 
