@@ -33,15 +33,15 @@ def find_card(name: str | None) -> Card:
 
 
 def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
-    """Returns the names of the linear layers that a set or a comma list selects.
+    """Returns the names of the linear layers that a set, a comma list or an expression selects.
 
     Raises:
         InputError: the model lacks a layer of that name, or the text names no set and no layers.
     """
     try:
-        return tuple(shape.target_modules(parse_lora_target(lora_target)))
+        return shape.estimated_modules(parse_lora_target(lora_target))
     except ValueError as error:
-        names = ", ".join(linear.name for linear in shape.linears)
+        names = ", ".join(shape.linear_kinds)
         raise InputError(
             f"lora_target {lora_target!r}: {error}",
             f"give {', '.join(LORA_TARGET_SETS)} or names with commas out of {names}",

@@ -10,9 +10,10 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point
+from vram_search.models import read_shape
 from vram_search.parsing.json_text import parse_json as parse_json_text
 from vram_search.parsing.parse_error import ParseError
-from vram_search.spec.shape import ModelShape, load_shape
+from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import shown
 
 MAX_FAULTS_SHOWN = 20
@@ -138,7 +139,7 @@ class ShapeLoader:
         """
         if model not in self._found:
             try:
-                self._found[model] = load_shape(self._folder / model)
+                self._found[model] = read_shape(self._folder / model)
             except OSError as error:
                 raise InputError(f"{self._folder / model}: cannot be read ({error})") from None
         return self._found[model]

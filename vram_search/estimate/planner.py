@@ -207,7 +207,7 @@ def workload_of(
         tokens, eval_tokens = min(tokens, longest.train), min(eval_tokens, longest.eval)
     return Workload(
         shape=shape,
-        lora_modules=tuple(shape.target_modules(hp.lora_target)),
+        lora_modules=shape.estimated_modules(hp.lora_target),
         lora_rank=hp.lora_rank,
         optimizer=hp.optim,
         per_device_train_batch_size=plan.per_device_train_batch_size,

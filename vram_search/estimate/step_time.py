@@ -169,7 +169,7 @@ def model_flops(workload: Workload, tokens_per_row: float) -> float:
 
 def _launch_seconds(workload: Workload, fit: Coefficients) -> float:
     passes = workload.shape.num_hidden_layers * _passes(workload)
-    modules = len(workload.lora_modules)
+    modules = workload.lora_layers / workload.shape.num_hidden_layers
     return passes * (fit.layer_launch + modules * fit.lora_launch) + fit.micro_batch
 
 
@@ -210,7 +210,7 @@ def _flops(workload: Workload, tokens_per_row: float, *, forwards: int) -> float
 
 
 def _optimizer_seconds(workload: Workload, fit: Coefficients) -> float:
-    tensors = 2 * workload.shape.num_hidden_layers * len(workload.lora_modules)
+    tensors = 2 * workload.lora_layers
     eight_bit = OPTIMIZERS[workload.optimizer].eight_bit
     return tensors * (fit.tensor + eight_bit * fit.eight_bit_tensor)
 

@@ -193,7 +193,7 @@ def lora_target(fields: RunFields, key: str, shape: ModelShape | None) -> str | 
         raise fields.refused(key, "is too long", f"at most {MAX_TEXT} characters are kept")
     if modules & {"all", "all-linear"}:
         return "all"
-    if modules == _BLOCK_LINEARS if shape is None else modules == {x.name for x in shape.linears}:
+    if modules == (_BLOCK_LINEARS if shape is None else set(shape.linear_kinds)):
         return "all"
     for name, members in LORA_TARGET_SETS.items():
         if modules in (set(members), {name}):

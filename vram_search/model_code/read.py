@@ -29,14 +29,15 @@ def read_tree(model: Any, auto_class: str, values: dict[str, Any]) -> ModelTree:
     text = config.get_text_config(decoder=True)
     part_of = _parts(model)
     layer_types = getattr(text, "layer_types", None) or ()
+    layers_pattern, layers = _decoder_layers(model, getattr(text, "num_hidden_layers", None))
     return ModelTree(
         model_type=config.model_type,
         text_model_type=text.model_type,
         class_name=type(model).__name__,
         auto_class=auto_class,
         tied=_is_tied(model),
-        num_hidden_layers=text.num_hidden_layers,
-        layers_pattern=_layers_pattern(model, text.num_hidden_layers),
+        num_hidden_layers=layers,
+        layers_pattern=layers_pattern,
         layer_types=tuple(str(kind) for kind in layer_types),
         linears=_linears(model, part_of),
         tensors=_tensors(model, part_of),
@@ -115,14 +116,23 @@ def _is_tied(model: Any) -> bool:
     return head is not None and head.weight is embedding.weight
 
 
-def _layers_pattern(model: Any, layers: int) -> str:
-    """Returns the name of the text part's decoder layers with `{}` for the number."""
+def _decoder_layers(model: Any, layers: int | None) -> tuple[str, int]:
+    """Returns the name of the text part's layers with `{}` for the number, and their count.
+
+    Args:
+        layers: as the configuration says; None where it does not, and the longest list counts.
+    """
     decoder = model.get_decoder() or model
     prefix = next((name for name, one in model.named_modules() if one is decoder), "")
-    for name, module in decoder.named_modules(prefix=prefix):
-        if isinstance(module, torch.nn.ModuleList) and len(module) == layers:
-            return f"{name}.{{}}"
-    return ""
+    lists = {
+        name: len(module)
+        for name, module in decoder.named_modules(prefix=prefix)
+        if isinstance(module, torch.nn.ModuleList) and len(module) == (layers or len(module))
+    }
+    if not lists:
+        return "", layers or 1
+    name = max(lists, key=lambda one: lists[one])
+    return f"{name}.{{}}", lists[name]
 
 
 def numbered(name: str) -> tuple[str, Numbers]:
@@ -135,12 +145,11 @@ def numbered(name: str) -> tuple[str, Numbers]:
 def _linears(model: Any, part_of: Callable[[str], Part]) -> tuple[LinearGroup, ...]:
     targets = trained_by_all(model, part_of)
     groups: dict[LinearGroup, list[Numbers]] = {}
-    seen: set[int] = set()
+    counted: set[int] = set()
     embedding = model.get_input_embeddings()
     for name, module in model.named_modules():
-        if not is_linear(module) or module.weight is embedding.weight or id(module) in seen:
+        if not is_linear(module) or module.weight is embedding.weight:
             continue
-        seen.add(id(module))
         pattern, numbers = numbered(name)
         inputs, outputs = in_and_out(module)
         group = LinearGroup(
@@ -148,13 +157,14 @@ def _linears(model: Any, part_of: Callable[[str], Part]) -> tuple[LinearGroup, .
             numbers=(),
             in_features=inputs,
             out_features=outputs,
-            has_bias=module.bias is not None if hasattr(module, "bias") else False,
-            storage=_storage(module),
+            has_bias=module.bias is not None and id(module.bias) not in counted,
+            storage="shared" if id(module.weight) in counted else _storage(module),
             part=part_of(name),
             class_name=type(module).__name__,
             is_lora_target=name in targets,
         )
         groups.setdefault(group, []).append(numbers)
+        counted |= {id(parameter) for parameter in module.parameters(recurse=False)}
     return tuple(_with_numbers(groups))
 
 

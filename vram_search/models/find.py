@@ -11,8 +11,9 @@ from typing import Literal
 from vram_search.errors import InputError
 from vram_search.models.names import hub_names, same_name, shipped_name
 from vram_search.models.other_kinds import other_kind
+from vram_search.models.tree import read_shape
 from vram_search.resources import shipped
-from vram_search.spec.shape import ModelShape, load_shape, shape_names
+from vram_search.spec.shape import ModelShape, shape_names
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -41,7 +42,7 @@ class FoundModel:
         Raises:
             InputError: the config.json is faulty.
         """
-        return load_shape(self.config)
+        return read_shape(self.config)
 
 
 def find_model(name: str, *, beside: Path | None = None) -> FoundModel:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from vram_search.errors import InputError, VramSearchError
 from vram_search.resources import cache_folder
 from vram_search.spec.config_fields import load_config
+from vram_search.spec.filled_shape import parse_filled
 from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
+from vram_search.spec.shape import ModelShape, load_shape
 
 SECONDS = 300
 """A subprocess that takes longer hangs: importing torch takes about 10 s, a tree another 5."""
@@ -36,6 +39,54 @@ def model_tree(config: Path) -> ModelTree:
     """
     file = config / "config.json" if config.is_dir() else config
     return _tree(file.resolve(), tree_key(load_config(file)))
+
+
+def read_shape(config: Path) -> ModelShape:
+    """Returns the shape of a config.json, or of the one in a folder.
+
+    Families with a formula are read from the file alone. For every other model the module tree
+    tells weights and linear layers, and its class fills in what the file leaves out.
+
+    Raises:
+        InputError: the file is faulty, or neither a formula nor transformers knows the model.
+    """
+    file = config / "config.json" if config.is_dir() else config
+    try:
+        shape = load_shape(file)
+    except InputError as error:
+        return _shape_of_class(file, error)
+    if not shape.not_modelled:
+        return shape
+    try:
+        tree = model_tree(file)
+    except InputError as error:  # a class that transformers lacks: the generic shape holds
+        return replace(shape, not_modelled=(*shape.not_modelled, error.message))
+    return with_tree(shape, tree)
+
+
+def _shape_of_class(file: Path, fault: InputError) -> ModelShape:
+    """Returns the shape where the file alone does not tell it.
+
+    Raises:
+        InputError: `fault`, if the class does not know the model either.
+    """
+    values = load_config(file)
+    try:
+        tree = model_tree(file)
+    except InputError as error:
+        is_unknown = values.get("model_type") is None or "no model_type" in error.message
+        raise (fault if is_unknown else error) from None
+    return with_tree(parse_filled(tree, str(file)), tree)
+
+
+def with_tree(shape: ModelShape, tree: ModelTree) -> ModelShape:
+    """Returns a shape whose weights and linear layers are the tree's."""
+    return replace(
+        shape,
+        tree=tree,
+        tie_word_embeddings=tree.tied,
+        expert_parameters=tree.expert_parameters,
+    )
 
 
 def tree_key(values: dict[str, Any]) -> str:

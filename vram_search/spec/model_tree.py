@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeVar
 FORMAT = 1
 """Version of the JSON. A cached tree of another version is read from the class again."""
 
-Storage = Literal["nf4", "16-bit", "fp32"]
-"""The form of a tensor on the card when the model is loaded in NF4 and the rest in 16 bits."""
+Storage = Literal["nf4", "16-bit", "fp32", "shared"]
+"""The form of a layer's weights on the card if the model is loaded in NF4 and the rest in 16 bits;
+`shared` weights are those of another layer."""
 
 Part = Literal["text", "head", "vision", "audio", "projector"]
 """The part of the model that a tensor belongs to. `head` is the output layer, tied or not."""
@@ -61,8 +62,8 @@ class LinearGroup:
 
     @property
     def parameters(self) -> int:
-        """Weights of one layer, without its bias."""
-        return self.in_features * self.out_features
+        """Weights of one layer, without its bias and without what it shares."""
+        return 0 if self.storage == "shared" else self.in_features * self.out_features
 
     def names(self) -> Iterator[str]:
         """Yields the qualified name of each layer."""
@@ -156,6 +157,11 @@ class ModelTree:
     def lora_targets(self) -> tuple[LinearGroup, ...]:
         """The linear layers that LLaMA-Factory's `all` trains."""
         return tuple(group for group in self.linears if group.is_lora_target)
+
+    @cached_property
+    def other_modules(self) -> tuple[str, ...]:
+        """Patterns of the modules that hold tensors and are no linear layers."""
+        return tuple(dict.fromkeys(group.pattern.rpartition(".")[0] for group in self.tensors))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the tree as a mapping for JSON."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from vram_search.spec.base import Count, Number, Spec
 from vram_search.spec.hyperparameters import MAX_DROPOUT, OPTIONAL
-from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression, is_module_name
 from vram_search.spec.optimizers import OPTIMIZERS
 
 MAX_RANK = 1024
@@ -17,10 +18,14 @@ MAX_ALPHA_RATIO = 1024
 
 
 def parse_lora_target(value: object) -> str:
-    """Returns a LoRA target as text: the name of a set, or module names joined by commas.
+    """Returns a LoRA target as text: the name of a set, module names joined by commas, or a
+    regular expression.
+
+    Names may be the ends of qualified names (`self_attn.q_proj`). A regular expression matches
+    whole qualified names, as in peft.
 
     Raises:
-        ValueError: the value is neither.
+        ValueError: the value is none of these.
     """
     if isinstance(value, (list, tuple)):
         if not value or not all(isinstance(name, str) for name in value):
@@ -28,14 +33,24 @@ def parse_lora_target(value: object) -> str:
         value = ",".join(value)
     if not isinstance(value, str):
         raise ValueError("a LoRA target is a set's name or a list of module names")
+    if is_expression(value):
+        return _checked_expression(value)
     names = [name.strip() for name in value.split(",")]
-    if not all(name.isidentifier() for name in names):
-        raise ValueError("a LoRA module is a name such as q_proj")
+    if not all(is_module_name(name) for name in names):
+        raise ValueError("a LoRA module is a name such as q_proj or self_attn.q_proj")
     if len(set(names)) != len(names):
         raise ValueError("a LoRA module is named twice")
     if len(names) > 1 and any(name in LORA_TARGET_SETS for name in names):
         raise ValueError("a set's name stands alone, not in a list of modules")
     return ",".join(names)
+
+
+def _checked_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
 
 
 def _parse_optim(value: object) -> object:

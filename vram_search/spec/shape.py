@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from vram_search.spec.families import (
     family_of,
     read_window,
 )
-from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.lora_matching import LoraLayers, select_layers
+from vram_search.spec.model_tree import LinearGroup, ModelTree
 from vram_search.spec.not_modelled import OTHER_MODALITIES, reasons
 
 MAX_PARAMETERS = 2**50
+MLP = frozenset({"down_proj", "gate_proj", "up_proj", "gate_up_proj"})
+"""Modelled families' linear layers in `mlp`; the others are in `self_attn`."""
 HEAD_DIM_ROUNDED_DOWN = frozenset({"glm4_moe", "glm4_moe_lite"})
 """Families whose heads need not divide hidden_size: `Glm4MoeAttention` rounds down (transformers
 `models/glm4_moe/modeling_glm4_moe.py`), latent attention has its own sizes (`glm4_moe_lite/`)."""
@@ -82,6 +86,9 @@ class ModelShape:
     that one token passes through."""
     not_modelled: tuple[str, ...] = ()
     """Reasons why an estimate of this model is generic; empty if its layers are modelled."""
+    tree: ModelTree | None = field(default=None, repr=False)
+    """The modules of transformers' class if no formula counts them. Its weights and linear layers
+    then hold, and the fields above describe an average layer."""
 
     @property
     def q_size(self) -> int:
@@ -99,6 +106,8 @@ class ModelShape:
     @property
     def linear_parameters(self) -> int:
         """Weights that are quantised: every linear layer of every block."""
+        if self.tree is not None:
+            return sum(g.count * g.parameters for g in self.tree.linears if g.storage == "nf4")
         return self.num_hidden_layers * sum(linear.parameters for linear in self.linears)
 
     @property
@@ -109,6 +118,8 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """All parameters; tied embeddings once."""
+        if self.tree is not None:
+            return self.tree.parameters
         return (
             self.embedding_parameters
             + self.linear_parameters
@@ -117,33 +128,69 @@ class ModelShape:
             + self.expert_parameters
         )
 
-    def target_linears(self, lora_target: str) -> tuple[Linear, ...]:
-        """The linear layers of one block that a LoRA target names.
+    @cached_property
+    def linear_groups(self) -> tuple[LinearGroup, ...]:
+        """All linear layers by qualified name; a modelled family's are named as in Llama."""
+        if self.tree is not None:
+            return self.tree.linears
+        numbers = tuple((layer,) for layer in range(self.num_hidden_layers))
+        block = {
+            linear.name: "mlp" if linear.name in MLP else "self_attn" for linear in self.linears
+        }
+        return tuple(
+            LinearGroup(
+                pattern=f"model.layers.{{}}.{block[linear.name]}.{linear.name}",
+                numbers=numbers,
+                in_features=linear.in_features,
+                out_features=linear.out_features,
+                has_bias=linear.bias,
+                storage="nf4",
+                part="text",
+                class_name="Linear4bit",
+                is_lora_target=True,
+            )
+            for linear in self.linears
+        )
+
+    @property
+    def linear_kinds(self) -> tuple[str, ...]:
+        """Last parts of the names of the layers that `all` gives an adapter."""
+        kinds = (group.kind for group in self.linear_groups if group.is_lora_target)
+        return tuple(dict.fromkeys(kinds))
+
+    def lora_layers(self, lora_target: str) -> LoraLayers:
+        """The linear layers that a LoRA target selects: a set, names with commas, or a regular
+        expression.
 
         Raises:
-            ValueError: the model lacks a named module.
+            ValueError: the target matches no layer.
         """
-        names = LORA_TARGET_SETS.get(lora_target, tuple(lora_target.split(",")))
-        if names == ("all",):
-            return self.linears
-        by_name = {linear.name: linear for linear in self.linears}
-        missing = [name for name in names if name not in by_name]
-        if missing:
-            why = "; its experts are no linear layers" if self.expert_parameters else ""
-            raise ValueError(
-                f"this model ({self.model_type}) has no {', '.join(missing)}; "
-                f"it has {', '.join(by_name)}{why}"
-            )
-        return tuple(by_name[name] for name in names)
+        others = () if self.tree is None else self.tree.other_modules
+        return select_layers(lora_target, self.linear_groups, self.hidden_size, others)
 
     def target_modules(self, lora_target: str) -> list[str]:
-        """Module names for peft's `target_modules`."""
-        return [linear.name for linear in self.target_linears(lora_target)]
+        """Module names for peft's `target_modules`.
+
+        Raises:
+            ValueError: the target matches no layer.
+        """
+        return list(self.lora_layers(lora_target).names)
+
+    def estimated_modules(self, lora_target: str) -> tuple[str, ...]:
+        """The modules as a Workload names them. A formula knows equal layers alone: a target that
+        only some layers have counts for all of them.
+
+        Raises:
+            ValueError: the target matches no layer.
+        """
+        layers = self.lora_layers(lora_target)
+        if self.tree is not None:
+            return layers.names
+        return tuple(dict.fromkeys(group.kind for group in layers.groups))
 
     def lora_parameters(self, lora_target: str, rank: int) -> int:
         """Trainable parameters of an adapter."""
-        per_block = sum(linear.lora_parameters(rank) for linear in self.target_linears(lora_target))
-        return self.num_hidden_layers * per_block
+        return self.lora_layers(lora_target).parameters(rank)
 
 
 def parse_shape(config: dict[str, Any], source: str) -> ModelShape:

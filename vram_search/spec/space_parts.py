@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from vram_search.spec.base import Number, Spec
-from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_module_name
 from vram_search.spec.point import Alpha, AlphaRatio, Dropout, LearningRate
 
 
@@ -96,7 +96,7 @@ def list_of_targets(value: object) -> object:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        loose = [v for v in value if v not in LORA_TARGET_SETS and "," not in v]
+        loose = [v for v in value if v not in LORA_TARGET_SETS and is_module_name(v)]
         if len(loose) == len(value) and len(value) > 1:
             raise ValueError(
                 "module names of one choice need brackets of their own: "

@@ -101,7 +101,7 @@ def _check_targets(study: StudySpec, shape: ModelShape) -> None:
     faults = []
     for index, target in enumerate(study.search_space.lora_target):
         try:
-            shape.target_linears(target)
+            shape.lora_layers(target)
         except ValueError as error:
             faults.append(Fault(f"search_space.lora_target[{index}]", str(error), target))
     if faults:

@@ -16,9 +16,7 @@ from functools import lru_cache
 from vram_search.estimate.memory.allocator import Block, CachingAllocator, Gap
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.persistent import NESTED_BLOCK, NF4_BLOCK
-from vram_search.spec.shape import Linear, ModelShape
-
-MLP = frozenset({"down_proj", "gate_proj", "up_proj", "gate_up_proj"})
+from vram_search.spec.shape import MLP, ModelShape
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,9 @@ def load(shape: ModelShape, quantization: str, *, double: bool, upcast: bool) ->
         for linear in linears:
             if linear.bias:
                 kept.append(_kept(allocator, BF16 * linear.out_features))
-            weights = _load_linear(allocator, linear, quantization, double=double)
+            weights = load_weights(
+                allocator, linear.parameters, linear.out_features, quantization, double=double
+            )
             if quantization == "none":
                 kept.append((weights, BF16 * linear.parameters))
     kept += [_kept(allocator, BF16 * shape.hidden_size), *head]
@@ -71,22 +71,27 @@ def _warmup_bytes(shape: ModelShape, quantization: str) -> int:
     return int(element * shape.linear_parameters) + BF16 * kept
 
 
-def _load_linear(
-    allocator: CachingAllocator, linear: Linear, quantization: str, *, double: bool
+def load_weights(
+    allocator: CachingAllocator,
+    parameters: int,
+    out_features: int,
+    quantization: str,
+    *,
+    double: bool,
 ) -> Block:
-    weights = linear.parameters
-    loaded = allocator.allocate(BF16 * weights)
+    """Loads the weights of one linear layer and quantises them; returns their block."""
+    loaded = allocator.allocate(BF16 * parameters)
     if quantization == "none":
         return loaded
     if quantization == "int8":
-        narrowed = allocator.allocate(BF16 * weights)  # fp16, as the kernel wants it
-        quantized = allocator.allocate(weights)
-        allocator.allocate(FP32 * linear.out_features)
+        narrowed = allocator.allocate(BF16 * parameters)  # fp16, as the kernel wants it
+        quantized = allocator.allocate(parameters)
+        allocator.allocate(FP32 * out_features)
         _free(allocator, narrowed, loaded)
         return quantized
-    blocks = -(-weights // NF4_BLOCK)
+    blocks = -(-parameters // NF4_BLOCK)
     scales = allocator.allocate(FP32 * blocks)
-    quantized = allocator.allocate(weights // 2)
+    quantized = allocator.allocate(-(-parameters // 2))
     allocator.allocate(16 * FP32)
     if double:
         allocator.allocate(FP32)

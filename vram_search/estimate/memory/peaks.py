@@ -61,7 +61,7 @@ def layer_setup(workload: Workload, attention: str) -> LayerSetup:
     """The settings that decide a layer's bytes in this training."""
     return LayerSetup(
         shape=workload.shape,
-        lora_modules=frozenset(workload.lora_modules),
+        lora_modules=frozenset(name.rpartition(".")[2] for name in workload.lora_modules),
         lora_rank=workload.lora_rank,
         drops_out=workload.lora_dropout > 0,
         quantization=workload.quantization,

@@ -10,6 +10,7 @@ from vram_search.spec.allocator_sizes import (
     SMALL_REQUEST,
     block_size,
 )
+from vram_search.spec.model_tree import ModelTree
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import Linear, ModelShape
 from vram_search.units import KIB
@@ -36,21 +37,25 @@ def fresh_block(size: int, *, expandable: bool = False) -> int:
     return segment if segment - block <= SMALL_REQUEST else block
 
 
-def linear_bytes(linear: Linear, quantization: str, *, double: bool) -> int:
+def weight_bytes(parameters: int, out_features: int, quantization: str, *, double: bool) -> int:
     """Weights of one linear layer with its quantisation statistics; biases excluded."""
-    weights = linear.parameters
     if quantization == "none":
-        return block_size(weights * BF16)
+        return block_size(parameters * BF16)
     if quantization == "int8":
-        return block_size(weights) + block_size(linear.out_features * FP32)
-    blocks = -(-weights // NF4_BLOCK)
-    packed = block_size(weights // 2) + block_size(16 * FP32)
+        return block_size(parameters) + block_size(out_features * FP32)
+    blocks = -(-parameters // NF4_BLOCK)
+    packed = block_size(-(-parameters // 2)) + block_size(16 * FP32)
     if not double:
         return packed + block_size(blocks * FP32)
     nested = (
         block_size(-(-blocks // NESTED_BLOCK) * FP32) + block_size(256 * FP32) + block_size(FP32)
     )
     return packed + block_size(blocks) + nested
+
+
+def linear_bytes(linear: Linear, quantization: str, *, double: bool) -> int:
+    """The same of a linear layer of a modelled family."""
+    return weight_bytes(linear.parameters, linear.out_features, quantization, double=double)
 
 
 def base_bytes(
@@ -61,9 +66,27 @@ def base_bytes(
     The embedding, the head, the norms and the biases are not quantised (transformers'
     `get_keys_to_not_convert`).
     """
+    if shape.tree is not None:
+        return tree_bytes(shape.tree, quantization, double=double)
     layer = sum(linear_bytes(linear, quantization, double=double) for linear in shape.linears)
     total = shape.num_hidden_layers * layer
     return total + _kept_bytes(shape, BF16, expandable=expandable)
+
+
+def tree_bytes(tree: ModelTree, quantization: str, *, double: bool) -> int:
+    """Bytes of a model by its module tree, without the gaps that loading leaves."""
+    total = 0
+    for group in tree.linears:
+        element = FP32 if group.storage == "fp32" else BF16
+        if group.storage == "nf4":
+            weights = weight_bytes(
+                group.parameters, group.out_features, quantization, double=double
+            )
+        else:
+            weights = block_size(group.parameters * element)
+        bias = block_size(group.out_features * element) if group.has_bias else 0
+        total += group.count * (weights + bias)
+    return total + sum(g.count * block_size(g.elements * g.element_bytes) for g in tree.tensors)
 
 
 def upcast_bytes(workload: Workload) -> int:
@@ -71,6 +94,8 @@ def upcast_bytes(workload: Workload) -> int:
     if not workload.prepare_for_kbit_training:
         return 0
     shape, expandable = workload.shape, workload.expandable_segments
+    if shape.tree is not None:
+        return (FP32 - BF16) * sixteen_bit_elements(shape.tree, workload.quantization)
     added = _kept_bytes(shape, FP32, expandable=expandable) - _kept_bytes(
         shape, BF16, expandable=expandable
     )
@@ -92,41 +117,67 @@ def _kept_bytes(shape: ModelShape, element: int, *, expandable: bool) -> int:
     )
 
 
-def _lora_tensors(workload: Workload) -> list[int]:
-    """Elements of A and B of one layer."""
-    sizes = []
-    for linear in workload.shape.linears:
-        if linear.name in workload.lora_modules:
-            sizes += [
-                workload.lora_rank * linear.in_features,
-                workload.lora_rank * linear.out_features,
-            ]
-    return sizes
+def sixteen_bit_elements(tree: ModelTree, quantization: str) -> int:
+    """Elements that `prepare_model_for_kbit_training` turns into fp32."""
+    elements = sum(
+        g.count * g.elements for g in tree.tensors if g.element_bytes == BF16 and not g.is_buffer
+    )
+    for group in tree.linears:
+        if group.storage == "16-bit" or (group.storage == "nf4" and quantization == "none"):
+            elements += group.count * group.parameters
+        elements += group.count * group.out_features * group.has_bias
+    return elements
+
+
+def _lora_tensors(workload: Workload) -> list[tuple[int, int]]:
+    """Pairs of (how many, elements) for A and B of every target."""
+    rank = workload.lora_rank
+    if workload.shape.tree is not None:
+        sizes = [(g.count, g.in_features, g.out_features) for g in workload.lora_groups]
+    else:
+        sizes = [
+            (workload.shape.num_hidden_layers, linear.in_features, linear.out_features)
+            for linear in workload.shape.linears
+            if linear.name in workload.lora_modules
+        ]
+    return [(n, rank * features) for n, *both in sizes for features in both]
+
+
+def _of_one_layer(workload: Workload, counted: list[tuple[int, int]]) -> list[int]:
+    """Sizes within an average layer: of a hybrid, a layer kind counts where most layers have it."""
+    layers = workload.shape.num_hidden_layers
+    return [size for count, size in counted for _ in range(max(1, round(count / layers)))]
 
 
 def adapter_blocks(workload: Workload, element: int = FP32) -> list[int]:
     """A and B of every target of one layer; fp32, or autocast's 16-bit copies."""
-    return [block_size(size * element) for size in _lora_tensors(workload)]
+    tensors = _of_one_layer(workload, _lora_tensors(workload))
+    return [block_size(size * element) for size in tensors]
 
 
 def adapter_bytes(workload: Workload, element: int = FP32) -> int:
     """The same for all layers."""
-    return workload.shape.num_hidden_layers * sum(adapter_blocks(workload, element))
+    return sum(count * block_size(size * element) for count, size in _lora_tensors(workload))
 
 
 def optimizer_blocks(workload: Workload) -> list[int]:
-    """States of one layer's tensors on the card (bitsandbytes `Optimizer2State.init_state`, torch
-    `optim/adamw.py`); paged states live in managed memory."""
-    optimizer = OPTIMIZERS[workload.optimizer]
+    """States of one layer's tensors on the card."""
+    tensors = _of_one_layer(workload, _lora_tensors(workload))
+    return [block for size in tensors for block in _state_blocks(workload.optimizer, size)]
+
+
+def _state_blocks(name: str, size: int) -> list[int]:
+    """States of one tensor (bitsandbytes `Optimizer2State.init_state`, torch `optim/adamw.py`);
+    paged states live in managed memory."""
+    optimizer = OPTIMIZERS[name]
     blocks = []
-    for size in _lora_tensors(workload):
-        paged = optimizer.paged and size >= MIN_PAGED_SIZE
-        if not optimizer.eight_bit or size < MIN_8BIT_SIZE:
-            state = block_size(size * FP32)
-        else:
-            state = block_size(size)
-            blocks += optimizer.states_per_parameter * [block_size(-(-size // STATE_BLOCK) * FP32)]
-        blocks += [] if paged else optimizer.states_per_parameter * [state]
+    paged = optimizer.paged and size >= MIN_PAGED_SIZE
+    if not optimizer.eight_bit or size < MIN_8BIT_SIZE:
+        state = block_size(size * FP32)
+    else:
+        state = block_size(size)
+        blocks += optimizer.states_per_parameter * [block_size(-(-size // STATE_BLOCK) * FP32)]
+    blocks += [] if paged else optimizer.states_per_parameter * [state]
     return blocks
 
 
@@ -134,4 +185,8 @@ def optimizer_bytes(workload: Workload) -> int:
     """States of all layers, and the tables of 8-bit codes."""
     optimizer = OPTIMIZERS[workload.optimizer]
     tables = optimizer.states_per_parameter * KIB if optimizer.eight_bit else 0
-    return workload.shape.num_hidden_layers * sum(optimizer_blocks(workload)) + tables
+    states = (
+        count * sum(_state_blocks(workload.optimizer, size))
+        for count, size in _lora_tensors(workload)
+    )
+    return sum(states) + tables

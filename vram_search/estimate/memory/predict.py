@@ -38,6 +38,7 @@ from vram_search.estimate.memory.quantized_experts import (
     dequantized_expert_bytes,
     saved_expert_bytes,
 )
+from vram_search.estimate.memory.tree_loading import load_tree
 from vram_search.estimate.memory.whole_modules import whole_module_bytes
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.allocator_sizes import SMALL_REQUEST
@@ -185,8 +186,16 @@ def _not_replayed(workload: Workload) -> int:
 
 
 def _loaded(workload: Workload, *, upcast: bool) -> Loaded:
+    shape = workload.shape
+    if shape.tree is not None:
+        return load_tree(
+            shape.tree,
+            workload.quantization,
+            double=workload.double_quantization,
+            upcast=upcast,
+        )
     return load(
-        workload.shape,
+        shape,
         workload.quantization,
         double=workload.double_quantization,
         upcast=upcast,
@@ -194,7 +203,7 @@ def _loaded(workload: Workload, *, upcast: bool) -> Loaded:
 
 
 def _workspaces(workload: Workload, hardware: Hardware) -> int:
-    biased = any(linear.bias for linear in workload.shape.linears)
+    biased = any(group.has_bias for group in workload.shape.linear_groups)
     threads = 2 if workload.gradient_checkpointing else 1
     return (
         2 * hardware.cublas_workspace_bytes + biased * threads * hardware.cublaslt_workspace_bytes

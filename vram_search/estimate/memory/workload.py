@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+from vram_search.spec.model_tree import LinearGroup
 from vram_search.spec.shape import ModelShape
 
 
@@ -13,6 +15,7 @@ class Workload:
 
     shape: ModelShape
     lora_modules: tuple[str, ...]
+    """Names as `ModelShape.estimated_modules` gives them."""
     lora_rank: int
     optimizer: str
     per_device_train_batch_size: int
@@ -70,8 +73,29 @@ class Workload:
             return self.eval_tokens
         return min(self.eval_tokens, self.eval_loss_tokens)
 
+    @cached_property
+    def lora_groups(self) -> tuple[LinearGroup, ...]:
+        """The linear layers with an adapter.
+
+        Raises:
+            ValueError: the model has no layer of a name.
+        """
+        if not self.lora_modules:
+            return ()
+        return self.shape.lora_layers(",".join(self.lora_modules)).groups
+
+    @property
+    def lora_layers(self) -> int:
+        """How many linear layers have an adapter."""
+        if self.shape.tree is not None:
+            return sum(group.count for group in self.lora_groups)
+        return self.shape.num_hidden_layers * len(self.lora_modules)
+
     @property
     def trainable_parameters(self) -> int:
+        if self.shape.tree is not None:
+            features = ((g.count, g.in_features + g.out_features) for g in self.lora_groups)
+            return self.lora_rank * sum(count * size for count, size in features)
         per_layer = sum(
             linear.lora_parameters(self.lora_rank)
             for linear in self.shape.linears

@@ -15,7 +15,7 @@ from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import ModelShape
-from vram_search.typed_fields import FieldError, TypedFields, shown
+from vram_search.typed_fields import FieldError, TypedFields
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 LENGTHS = ("full", "random", "worst_first")
@@ -147,18 +147,18 @@ class _RowFields(TypedFields):
         return any("expandable_segments:True" in setting for setting in settings)
 
     def targets(self, shape: ModelShape | None) -> tuple[str, ...]:
-        known = () if shape is None else tuple(linear.name for linear in shape.linears)
+        known = () if shape is None else shape.linear_kinds
         if self.values.get("lora_target") in ALL_TARGETS:
-            return known
+            return () if shape is None else shape.estimated_modules("all")
         names = self.list_of(str, "lora_target")
         remedy = f"list some of: {', '.join(known)}" if known else "list names such as q_proj"
         if not names:
             raise self.refused("lora_target", "is not a list of module names", remedy)
         if len(set(names)) < len(names):
             raise self.refused("lora_target", "names a module twice", remedy)
-        missing = [name for name in names if name not in known]
-        if shape is not None and missing:
-            raise self.refused(
-                "lora_target", f"names modules that this model lacks: {shown(missing)}", remedy
-            )
-        return tuple(names)
+        if shape is None:
+            return tuple(names)
+        try:
+            return shape.estimated_modules(",".join(names))
+        except ValueError as error:
+            raise self.refused("lora_target", str(error), remedy) from None

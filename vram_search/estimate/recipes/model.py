@@ -9,6 +9,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.recipes.keys import RecipeKeys
 from vram_search.models import find_model
 from vram_search.spec.config_fields import load_config
+from vram_search.spec.lora_targets import is_expression
 from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import shown
 
@@ -101,58 +102,67 @@ def modules_named(
     Raises:
         InputError: neither names nor a pattern, or no layer is found.
     """
-    present = [linear.name for linear in shape.linears]
     if named in ("all", "all-linear", ["all"], ["all-linear"]):
-        return tuple(present)
-    if isinstance(named, str) and re.search(r"[\\^$*+?{}\[\]|()]", named):
+        return shape.estimated_modules("all")
+    if isinstance(named, list) and len(named) == 1:
+        named = named[0]
+    if isinstance(named, str) and is_expression(named):
         return _matching(keys, named, shape)
     names = named.split(",") if isinstance(named, str) else named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise keys.refused(
             "lora_target", "is not a list of module names", "write [q_proj, v_proj] or all"
         )
-    written = tuple(dict.fromkeys(name.strip() for name in names))
-    counted_as = {name: _counted_as(name.rpartition(".")[2], present) for name in written}
-    modules = tuple(dict.fromkeys(layer for found in counted_as.values() for layer in found))
-    missing = [name for name, found in counted_as.items() if not found]
-    notes += [
-        f"{keys.found('lora_target')[0]}: {name} is counted as {', '.join(found)}"
-        for name, found in counted_as.items()
-        if len(found) > 1
-    ]
-    if not modules:
+    found: dict[str, None] = {}
+    missing = []
+    for name in dict.fromkeys(name.strip() for name in names):
+        counted = _counted_as(name, shape)
+        if len(counted) > 1:
+            notes.append(
+                f"{keys.found('lora_target')[0]}: {name} is counted as {', '.join(counted)}"
+            )
+        found.update(dict.fromkeys(counted))
+        missing += [] if counted else [name]
+    if not found:
         raise keys.refused(
             "lora_target",
             f"names no layer of this model ({shape.model_type}): {shown(missing)}",
-            f"it has {', '.join(present)}",
+            f"it has {', '.join(shape.linear_kinds)}",
         )
     if missing:
         key = keys.found("lora_target")[0]
         notes.append(f"{key}: {', '.join(missing)} is no linear layer of the blocks, not counted")
-    return modules
+    return tuple(found)
 
 
-def _counted_as(name: str, present: list[str]) -> tuple[str, ...]:
-    """The layers of a shape that a written name stands for."""
-    if name in present:
-        return (name,)
-    return tuple(layer for layer in FUSED.get(name, ()) if layer in present)
+def _counted_as(name: str, shape: ModelShape) -> tuple[str, ...]:
+    """Returns the layers of a shape that a written name stands for; none if it has none."""
+    try:
+        return shape.estimated_modules(name)
+    except ValueError:
+        fused = FUSED.get(name.rpartition(".")[2], ())
+        return tuple(layer for layer in fused if layer in shape.linear_kinds)
 
 
 def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, ...]:
+    """Returns the layers that an expression matches in the model as transformers builds it or, for
+    a file that was written for an older version, where its layers stood in others."""
     try:
         matches = re.compile(pattern).fullmatch
     except re.error as error:
         raise keys.refused("lora_target", f"is no pattern ({error})", "correct it") from None
-    found = tuple(
-        linear.name
-        for linear in shape.linears
-        if any(matches(path) for path in _paths(linear.name, shape.num_hidden_layers))
-    )
-    if not found:
-        names = ", ".join(linear.name for linear in shape.linears)
+    try:
+        return shape.estimated_modules(pattern)
+    except ValueError:
+        kinds = [
+            kind
+            for kind in shape.linear_kinds
+            if any(matches(path) for path in _paths(kind, shape.num_hidden_layers))
+        ]
+    if not kinds:
+        names = ", ".join(shape.linear_kinds)
         raise keys.refused("lora_target", "matches no layer of this model", f"it has {names}")
-    return found
+    return shape.estimated_modules(",".join(kinds))
 
 
 def _paths(name: str, layers: int) -> list[str]:
