@@ -201,14 +201,14 @@ def test_lora_targets_that_the_model_lacks(
     cli: Cli, home: Path, write_study: WriteStudy, tmp_path: Path
 ) -> None:
     model = write_model(tmp_path / "phi")
-    space = {"lora_target": ["all", "qv", ["up_proj", "down_proj"]]}
+    space = {"lora_target": ["all", ["W_pack"], ["up_proj", "down_proj"]]}
     file = write_study(model={"model_name_or_path": model}, search_space=space)
     assert_refused(
         cli("run", file),
         home,
         "2 faults\n",
         "search_space.lora_target[1]: ",
-        "has no q_proj, v_proj; it has qkv_proj",
+        "has no W_pack; it has qkv_proj",
         "search_space.lora_target[2]: ",
         "has no up_proj",
     )

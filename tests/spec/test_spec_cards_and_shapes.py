@@ -97,8 +97,8 @@ def test_defaults_of_a_config_follow_its_family() -> None:
 
 def test_target_that_the_model_lacks_names_what_it_has() -> None:
     phi = load_shape(shipped("configs", "models", "phi-4"))
-    with pytest.raises(ValueError, match=r"has no q_proj, v_proj; it has qkv_proj, o_proj"):
-        phi.target_linears("qv")
+    with pytest.raises(ValueError, match=r"has no up_proj, W_pack; it has qkv_proj, o_proj"):
+        phi.lora_layers("up_proj,qkv_proj,W_pack")
     assert phi.target_modules("qkv_proj,down_proj") == ["qkv_proj", "down_proj"]
 
 

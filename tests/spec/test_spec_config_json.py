@@ -204,7 +204,7 @@ def test_experts_are_no_targets_of_an_adapter() -> None:
     with pytest.raises(
         ValueError, match=r"has no gate_proj, up_proj; .* its experts are no linear"
     ):
-        shape.target_linears("qkvo_gu")
+        shape.lora_layers("q_proj,gate_proj,up_proj")
 
 
 def test_window_of_a_family_without_one_is_ignored() -> None:

@@ -87,7 +87,7 @@ def _named(names: Sequence[str], trained: Sequence[LinearGroup]) -> list[LinearG
     missing = [name for name, groups in found.items() if not groups]
     if missing:
         candidates = [group for group in trained if group.is_lora_target]
-        raise ValueError(f"it has no {', '.join(missing)}; {_has(candidates)}")
+        raise ValueError(f"this model has no {', '.join(missing)}; {_has(candidates)}")
     return _merged([group for groups in found.values() for group in groups], trained)
 
 

@@ -153,6 +153,13 @@ class ModelShape:
         )
 
     @property
+    def has_experts(self) -> bool:
+        """It is a mixture of experts, whose weights are no linear layers."""
+        if self.tree is not None:
+            return self.tree.expert_parameters > 0
+        return self.expert_parameters > 0
+
+    @property
     def linear_kinds(self) -> tuple[str, ...]:
         """Last parts of the names of the layers that `all` gives an adapter."""
         kinds = (group.kind for group in self.linear_groups if group.is_lora_target)
@@ -166,7 +173,11 @@ class ModelShape:
             ValueError: the target matches no layer.
         """
         others = () if self.tree is None else self.tree.other_modules
-        return select_layers(lora_target, self.linear_groups, self.hidden_size, others)
+        try:
+            return select_layers(lora_target, self.linear_groups, self.hidden_size, others)
+        except ValueError as error:
+            why = "; its experts are no linear layers" if self.has_experts else ""
+            raise ValueError(f"{error}{why}") from None
 
     def target_modules(self, lora_target: str) -> list[str]:
         """Module names for peft's `target_modules`.

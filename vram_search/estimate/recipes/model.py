@@ -9,7 +9,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.recipes.keys import RecipeKeys
 from vram_search.models import find_model
 from vram_search.spec.config_fields import load_config
-from vram_search.spec.lora_targets import is_expression
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression
 from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import shown
 
@@ -136,7 +136,12 @@ def modules_named(
 
 
 def _counted_as(name: str, shape: ModelShape) -> tuple[str, ...]:
-    """Returns the layers of a shape that a written name stands for; none if it has none."""
+    """Returns the layers of a shape that a written name stands for; none if it has none.
+
+    The names of our sets are unknown to every tool.
+    """
+    if name in LORA_TARGET_SETS:
+        return ()
     try:
         return shape.estimated_modules(name)
     except ValueError:
