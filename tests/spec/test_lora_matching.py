@@ -6,7 +6,7 @@ import pytest
 
 from vram_search.spec.lora_matching import select_layers
 from vram_search.spec.model_tree import LinearGroup, Part
-from vram_search.spec.search_space import parse_lora_target
+from vram_search.spec.point import parse_lora_target
 
 HIDDEN = 32
 
