@@ -114,7 +114,7 @@ def read_row(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The values of a row by column, and the names of what was damaged in it.
 
-    A damaged value is None, or the column's default where None is not allowed.
+    A damaged value becomes None, or the column's default if the column allows no None.
     """
     damaged: list[str] = []
     values: dict[str, Any] = {}

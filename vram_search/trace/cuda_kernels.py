@@ -42,7 +42,7 @@ def run_operation(function: Any, args: Any, kwargs: Any, *, padded: bool) -> Any
 
 
 def scratch_bytes(function: Any, args: Any) -> list[int]:
-    """What CUDA kernels request and release within one operation, so that no dispatch shows it."""
+    """Bytes that CUDA kernels request and release within one operation, which no dispatch shows."""
     if function is bnb.gemm_4bit.default:
         # bitsandbytes backends/cuda/ops.py, `_dequant_linear_fallback`
         return [args[0].element_size() * prod(args[2])]

@@ -11,7 +11,7 @@ class Batch(NamedTuple):
 
     rows: int
     tokens: int
-    """Of one row."""
+    """Tokens of one row."""
 
 
 @dataclass(frozen=True)

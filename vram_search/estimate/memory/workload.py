@@ -47,9 +47,9 @@ class Workload:
     whole_parameters: int = 0
     """Parameters of embedding and head that are trained whole, beside the adapter."""
     whole_head_parameters: int = 0
-    """Of those, the head's."""
+    """The part of them that belongs to the head."""
     whole_element_bytes: int = 4
-    """Of the trained copies of those: 4 (fp32) or 2."""
+    """Bytes of an element in their trained copies: 4 (fp32) or 2."""
     quantized_experts: bool = False
     """The experts of a mixture are quantised as the linear layers are."""
     equal_lengths: bool = True

@@ -67,8 +67,8 @@ BITS = {
 STAGES = {
     "rm": "two texts a row, and a value head on every token",
     "ppo": "policy, value head, reward model and generation run together",
-    "dpo": "two texts a row, and the reference's logits beside the model's",
-    "kto": "two texts a row, and the reference's logits beside the model's",
+    "dpo": "two texts a row, and the logits of a second model, the reference",
+    "kto": "two texts a row, and the logits of a second model, the reference",
 }
 """Stages that need more than `sft` and `pt`."""
 

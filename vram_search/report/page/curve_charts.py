@@ -23,7 +23,7 @@ Curves = list[tuple[TrialRecord, list[tuple[float, float]]]]
 MANY = 40
 """More curves than this are drawn thin."""
 MOST_CURVES = 20
-"""Of many curves, the best that are drawn."""
+"""Only this number of curves is drawn, the best ones."""
 MOST_POINTS = 240
 """Number of points of a training curve."""
 
