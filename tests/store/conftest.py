@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vram_search
+from tests.store.postgres import new_database, run_server
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
 
 CHECKOUT = Path(vram_search.__file__).parent.parent
@@ -25,6 +26,30 @@ def store(file: Path) -> Iterator[Store]:
     opened = open_store(sqlite_url(file), create=True)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server; see `tests/store/postgres.py`."""
+    yield from run_server()
+
+
+BOTH = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
+"""Parameters of a store on each database that is supported."""
+
+
+def store_on(backend: str, request: pytest.FixtureRequest, file: Path) -> Iterator[Store]:
+    """A new store on a database of this kind."""
+    if backend == "sqlite":
+        store = open_store(sqlite_url(file), create=True)
+        yield store
+        store.close()
+        return
+    server = request.getfixturevalue("postgres")
+    with new_database(server, f"test-{abs(hash(request.node.nodeid))}") as url:
+        store = open_store(url, create=True)
+        yield store
+        store.close()
 
 
 @pytest.fixture

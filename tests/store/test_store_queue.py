@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 
+from tests.store.conftest import BOTH, store_on
 from vram_search.errors import NotFoundError, TooLateError
 from vram_search.store import Store, StudyRecord, TrialResult
 from vram_search.store.events import events_after, last_event_id
 from vram_search.store.progress import Progress, progress_of, record_progress
 from vram_search.store.queue import OPEN_STATES, STATES, QueueEntry, StudyQueue
+
+
+@pytest.fixture(params=BOTH)
+def store(request: pytest.FixtureRequest, file: Path) -> Iterator[Store]:
+    """The contract holds on every database."""
+    yield from store_on(request.param, request, file)
 
 
 @pytest.fixture
@@ -60,6 +72,26 @@ def test_claim_starts_a_study_once_and_only_if_it_may(queue: StudyQueue) -> None
     run(queue, entry)
     assert queue.entry(entry.id).state == "running"
     assert not queue.claim(entry.id, lambda entries: True)
+
+
+def test_study_that_many_claim_at_once_starts_once(queue: StudyQueue) -> None:
+    (entry,) = add(queue, "a")
+    together = Barrier(8)
+
+    def claim(pid: int) -> bool:
+        own = StudyQueue(queue.engine)
+        together.wait()
+
+        def may_start(entries: Sequence[QueueEntry]) -> bool:
+            time.sleep(0.02)
+            return all(entry.state == "queued" for entry in entries)
+
+        return own.claim(entry.id, may_start, host="h", device="cpu", pid=pid)
+
+    with ThreadPoolExecutor(8) as pool:
+        claimed = list(pool.map(claim, range(8)))
+    assert claimed.count(True) == 1
+    assert queue.entry(entry.id).pid == claimed.index(True)
 
 
 @pytest.mark.parametrize("request_", ["pause", "stop", "cancel"])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Table
+from sqlalchemy import Table, text
 from sqlalchemy.exc import IntegrityError
 
+from tests.store.conftest import BOTH, store_on
 from vram_search.store import (
     OUTCOMES,
     Evaluation,
@@ -50,6 +49,12 @@ FULL_RESULT = TrialResult(
         Evaluation(40, 2 / 3, 1.25, 1.125, 0.5, [2.5, 4.0], 1.75),
     ],
 )
+
+
+@pytest.fixture(params=BOTH)
+def store(request: pytest.FixtureRequest, file: Path) -> Iterator[Store]:
+    """The contract holds on every database."""
+    yield from store_on(request.param, request, file)
 
 
 def start(store: Store, study: StudyRecord, number: int = 0) -> int:
@@ -119,7 +124,7 @@ def test_finished_trial_comes_back_whole(store: Store, study: StudyRecord) -> No
     assert store.running_trials(study.id) == []
 
 
-def test_nonfinite_numbers_are_stored_as_null(store: Store, study: StudyRecord, file: Path) -> None:
+def test_nonfinite_numbers_are_stored_as_null(store: Store, study: StudyRecord) -> None:
     trial_id = start(store, study)
     store.record_plan(trial_id, {"margin": INF}, {"parts": {"logits": NAN}})
     store.finish_trial(
@@ -140,9 +145,10 @@ def test_nonfinite_numbers_are_stored_as_null(store: Store, study: StudyRecord, 
     assert trial.measured == {"nested": [1.0, {"deep": None}], "tuple": [None, 2]}
     assert store.step_losses(trial_id) == [StepLoss(1, None, 1e-4, None)]
     assert store.evaluations(trial_id) == [Evaluation(1, 0.5, None, None, None, [1.0, None], 1.0)]
-    with closing(sqlite3.connect(file)) as connection:
-        text, error = connection.execute("SELECT measured, error FROM vs_trials").fetchone()
-    assert json.loads(text, parse_constant=pytest.fail) == trial.measured
+    query = text("SELECT CAST(measured AS TEXT), error FROM vs_trials")
+    with store.engine.connect() as connection:
+        stored, error = connection.execute(query).one()
+    assert json.loads(stored, parse_constant=pytest.fail) == trial.measured
     assert error is None
 
 

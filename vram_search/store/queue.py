@@ -6,12 +6,13 @@ This file knows rows only; `worker.queue_place` knows which processes are alive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
 from vram_search.errors import NotFoundError, TooLateError
 from vram_search.store.database import reading, writing
@@ -21,6 +22,8 @@ from vram_search.store.tables import queue
 QueueState = Literal["queued", "running", "paused", "finished", "failed", "cancelled"]
 Request = Literal["pause", "stop", "cancel"]
 STATES: tuple[QueueState, ...] = get_args(QueueState)
+QUEUE_LOCK = 8417
+"""Key of PostgreSQL's advisory lock."""
 OPEN_STATES: tuple[QueueState, ...] = ("queued", "running", "paused")
 """States of entries that have not ended."""
 
@@ -125,7 +128,7 @@ class StudyQueue:
         Raises:
             TooLateError: the service has this study in the queue already.
         """
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             for other in _entries(connection, OPEN_STATES) if is_detached else ():
                 if other.study == study and other.is_detached:
                     raise TooLateError(
@@ -161,7 +164,7 @@ class StudyQueue:
             may_start: called within the transaction, so that two processes cannot both start.
             values: `host`, `device`, `pid`, `attempts`.
         """
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             entries = _entries(connection, OPEN_STATES)
             own = next((entry for entry in entries if entry.id == entry_id), None)
             if own is None or own.state != "queued" or not may_start(entries):
@@ -173,7 +176,7 @@ class StudyQueue:
     def end(self, entry_id: int, state: QueueState, message: str, remedy: str = "") -> None:
         """Writes the end of a run: `finished`, `failed` or `cancelled`; or `paused`, `queued`."""
         ended = None if state in OPEN_STATES else datetime.now(UTC)
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             if _entry(connection, entry_id).state in OPEN_STATES:
                 _change(
                     connection,
@@ -193,7 +196,7 @@ class StudyQueue:
             NotFoundError: the queue has no entry with this id.
             TooLateError: the study has ended, or is paused already.
         """
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             entry = _open_entry(connection, entry_id)
             if entry.state == "running":
                 _change(connection, entry_id, request=request)
@@ -218,7 +221,7 @@ class StudyQueue:
             NotFoundError: the queue has no entry with this id.
             TooLateError: the study has ended, or is not paused.
         """
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             entry = _open_entry(connection, entry_id)
             if entry.state == "running" and entry.request == "pause":
                 _change(connection, entry_id, request=None)
@@ -235,7 +238,7 @@ class StudyQueue:
             NotFoundError: the queue has no entry with this id.
             TooLateError: the study runs or has ended.
         """
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             entry = _open_entry(connection, entry_id)
             if entry.state == "running":
                 raise TooLateError(
@@ -252,7 +255,7 @@ class StudyQueue:
             NotFoundError: the queue has no entry with this id.
             TooLateError: the study runs or has ended.
         """
-        with writing(self.engine) as connection:
+        with _changing(self.engine) as connection:
             moved = _open_entry(connection, entry_id)
             if moved.state == "running":
                 raise TooLateError(f"study {moved.study} is running: it cannot be moved")
@@ -264,6 +267,18 @@ class StudyQueue:
                 connection.execute(change.values(position=position))
             _report(connection, _entry(connection, entry_id))
             return _entries(connection, OPEN_STATES)
+
+
+@contextmanager
+def _changing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that no other change of the queue overlaps.
+
+    SQLite has one writer at a time; on PostgreSQL a lock makes two claims wait for each other.
+    """
+    with writing(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": QUEUE_LOCK})
+        yield connection
 
 
 def _entries(connection: Connection, states: Collection[QueueState]) -> list[QueueEntry]:
