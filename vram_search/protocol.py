@@ -104,6 +104,8 @@ class Ready(Spec):
     seconds: float
     import_seconds: float = 0.0
     """The part of `seconds` before anything was loaded, when no memory of the card was used."""
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    """Hashes of what was loaded, by name: `tokens`, `weights`."""
     notes: tuple[str, ...] = ()
     """Sentences about the rows as the chat template writes them."""
 

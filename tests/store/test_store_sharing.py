@@ -188,7 +188,7 @@ def test_damaged_database_is_explained(store: Store, study: StudyRecord, file: P
         open_store(sqlite_url(file), create=False).studies()
 
 
-def test_damage_that_sqlite_does_not_see_is_explained(
+def test_damage_that_sqlite_does_not_see_is_named_in_its_trial(
     store: Store, study: StudyRecord, file: Path
 ) -> None:
     """SQLite reads the lost bytes of a truncated file's last page as zeros."""
@@ -197,8 +197,9 @@ def test_damage_that_sqlite_does_not_see_is_explained(
     store.close()
     content = file.read_bytes()
     file.write_bytes(content.replace(marker.encode(), b"\0" * len(marker)))
-    with pytest.raises(StoreError, match="is damaged"):
-        open_store(sqlite_url(file), create=False).trials(study.id)
+    (trial,) = open_store(sqlite_url(file), create=False).trials(study.id)
+    assert trial.damaged == ("hyperparameters",)
+    assert (trial.error or {})["message"] == "damaged in the database: hyperparameters"
 
 
 LIST_MODULES = """

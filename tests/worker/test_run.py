@@ -15,18 +15,23 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.conftest import run_cli, start_cli
 from tests.factories import make_point
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
+from vram_search.errors import VramSearchError
 from vram_search.estimate.margin import conformal_margin
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters
 from vram_search.spec.load import load_study
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store.location import database_url
+from vram_search.worker.process import TrainingDiedError
+from vram_search.worker.run import _ready_after_kills
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WriteStudy = Callable[..., Path]
@@ -467,3 +472,40 @@ def test_disk_that_fills_up_ends_the_run_in_one_message_and_loses_nothing(
     assert study is not None
     finished = [trial for trial in store.trials(study.id) if trial.outcome != "lost"]
     assert len(finished) == 2
+
+
+def test_search_goes_on_when_nobody_reads_its_output(
+    write_study: WriteStudy, opened: Callable[[], Store], home: Path
+) -> None:
+    """`vram-search run ... | head -1`."""
+    process = start("run", write_study(budget={"trials": 2}))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    assert len(store.trials(study.id)) == 2
+    log = home / "vram-search.db.files" / "tiny" / "run.log"
+    assert "trial 1: " in log.read_text(encoding="utf-8")
+
+
+def test_process_killed_while_the_first_model_loads_is_started_again() -> None:
+    answers: list[Any] = [TrainingDiedError("was killed", was_killed=True), "ready"]
+    notes: list[str] = []
+
+    def ready() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    trainer = SimpleNamespace(ready=ready, log=Path("nowhere"))
+    context: Any = SimpleNamespace(trainer=trainer, listener=SimpleNamespace(note=notes.append))
+    found: Any = _ready_after_kills(context)
+    assert found == "ready"
+    assert notes == ["was killed; it is started again"]
+    answers[:] = [TrainingDiedError("ended with code 1"), "ready"]
+    with pytest.raises(VramSearchError, match="could not be loaded"):
+        _ready_after_kills(context)

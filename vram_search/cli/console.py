@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +18,20 @@ if TYPE_CHECKING:
 
 def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
     """Prints text that may hold names and messages of strangers."""
-    click.echo(shown(text), nl=nl, err=err)
+    with contextlib.suppress(BrokenPipeError) if err else contextlib.nullcontext():
+        click.echo(shown(text), nl=nl, err=err)
 
 
 def echo_styled(text: str, *, nl: bool = True, err: bool = False) -> None:
     """Prints our own text with its colours and cursor movements; it holds no foreign text."""
     click.echo(text, nl=nl, err=err)
+
+
+def ignore_output() -> None:
+    """Discards what is printed from now on: nobody reads the pipe any more."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
 
 
 def make_console(**options: Any) -> Console:

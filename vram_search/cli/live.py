@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -12,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vram_search.cli.console import echo, make_console
+from vram_search.cli.console import echo, ignore_output, make_console
 from vram_search.cli.night_words import advice_words, night_words
 from vram_search.cli.show import sparkline
 from vram_search.estimate import PlannedTrial
@@ -23,10 +24,12 @@ from vram_search.report.figures import run_seconds
 from vram_search.report.winner import loss_words
 from vram_search.report.words import WIDTH, error_words, hyperparameter_words, loss_cell, peak_cell
 from vram_search.search import Proposal
+from vram_search.shown_text import shown
 from vram_search.spec import StudySpec
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord
 from vram_search.store.faults import describe
+from vram_search.store.location import study_folder
 from vram_search.units import format_bytes, format_duration
 from vram_search.worker.run import FINISHED, StopRule
 
@@ -183,6 +186,14 @@ class PlainView(Progress):
         super().__init__(study, stop, url)
         self._next_step_line = -math.inf
         self._is_forecast = False
+        self._log_file = study_folder(url, study.study).run_log
+
+    def _log(self, line: str) -> None:
+        """Appends a line to the run's log in the study's folder; the log must not end a run."""
+        with contextlib.suppress(OSError):
+            self._log_file.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_file.open("a", encoding="utf-8", errors="replace") as log:
+                log.write(f"{shown(line)}\n")
 
     def __enter__(self) -> PlainView:
         self.note(f"study {self.study.study}; database {describe(self.url)}")
@@ -192,7 +203,12 @@ class PlainView(Progress):
         return None
 
     def note(self, text: str) -> None:
-        echo(f"{time.strftime('%H:%M:%S')} {text}")
+        line = f"{time.strftime('%H:%M:%S')} {text}"
+        self._log(line)
+        try:
+            echo(line)
+        except BrokenPipeError:  # `run | head`: the search goes on, and the log has the rest
+            ignore_output()
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         super().trial_started(proposal, planned)

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
 from vram_search.store.faults import is_of_the_machine, search_errors
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = 300
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
 
 

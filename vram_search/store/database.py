@@ -5,6 +5,7 @@ Alembic is imported only when there is something to migrate: queries must start 
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import StaticPool
 
@@ -33,11 +34,14 @@ VERSION_TABLE = "vram_search_alembic_version"
 # Every revision in migrations/versions, oldest first; a test compares it with Alembic's own list.
 KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 BUSY_SECONDS = 30.0
+LOCK_ATTEMPTS = 10
+"""Times that a write waits BUSY_SECONDS for the lock, with a warning after each."""
 # RunContext for the record of a long study: a trial takes about 100 KB.
 MIN_FREE_BYTES = 64 * MIB
 
 _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # Execution option of a connection: the words after SQLite's BEGIN, or None for no transaction.
+_LOG = logging.getLogger(__name__)
 _BEGIN = "vram_search_begin"
 _SAME_FILE: WeakKeyDictionary[Engine, SameFile] = WeakKeyDictionary()
 
@@ -130,8 +134,22 @@ def writing(engine: Engine) -> Iterator[Connection]:
         if (same_file := _SAME_FILE.get(engine)) is not None:
             same_file.check()
         connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})
-        with connection.begin():
+        with _begun(connection, engine):
             yield connection
+
+
+def _begun(connection: Connection, engine: Engine) -> RootTransaction:
+    """Begins the transaction; a lock of another process ends a night only after a long wait."""
+    attempts = 1 if engine.dialect.name != "sqlite" else LOCK_ATTEMPTS
+    for attempt in range(attempts):
+        try:
+            return connection.begin()
+        except OperationalError as error:
+            if "is locked" not in str(error.orig) or attempt + 1 == attempts:
+                raise
+            name = describe(engine.url)
+            _LOG.warning("database %s is locked by another process; waiting for it", name)
+    raise AssertionError("the loop returns or raises")
 
 
 def _parse_url(url: str) -> URL:

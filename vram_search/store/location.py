@@ -66,6 +66,10 @@ class StudyFolder:
         return self.path / "training.log"
 
     @property
+    def run_log(self) -> Path:
+        return self.path / "run.log"
+
+    @property
     def lock(self) -> Path:
         return self.path / "run.lock"
 

@@ -77,6 +77,7 @@ def serve(channel: Channel) -> None:
     from vram_search.train import model as base_model
     from vram_search.train.device import compute_dtype, device_name, dtype_name
     from vram_search.train.examples import Encoder
+    from vram_search.train.fingerprints import fingerprints
     from vram_search.train.generate import evaluate_base, generate
     from vram_search.train.health import Health
     from vram_search.train.run import EncodedDataset, Trial
@@ -112,6 +113,7 @@ def serve(channel: Channel) -> None:
             allocated_bytes=base_model.allocated_bytes(),
             seconds=time.perf_counter() - start,
             import_seconds=import_seconds,
+            fingerprints=fingerprints(job, base, encoded.train, encoded.eval),
             notes=tuple(encoder.notes),
         )
     )

@@ -22,6 +22,7 @@ from vram_search.spec.plan import PlanPins
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.location import StudyFolder
 from vram_search.worker.budget import Budget
+from vram_search.worker.identity import IdentityCheck
 from vram_search.worker.listener import RunListener
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.resident import ResidentTrainer
@@ -102,11 +103,14 @@ def make_context(
     search: Search,
     folder: StudyFolder,
     listener: RunListener,
+    *,
+    accept_changes: bool = False,
 ) -> RunContext:
     """Builds a run's context before its first trial; the training process is not started yet.
 
     Args:
         folder: folder of the log and the adapters.
+        accept_changes: continue although rows or weights are others than those recorded.
 
     Raises:
         InputError: no memory of the card is left to train with.
@@ -133,6 +137,7 @@ def make_context(
         folder.log,
         expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
         gpu_uuid=reader.device().uuid if reader is not None else None,
+        check=IdentityCheck(store, record, listener.note, accept_changes),
     )
     return RunContext(
         prepared=prepared,

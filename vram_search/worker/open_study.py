@@ -9,6 +9,7 @@ from vram_search.shown_text import without_secrets_in
 from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
 from vram_search.store.faults import describe
+from vram_search.worker.identity import LOADED
 from vram_search.worker.prepare import Prepared
 
 ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors")
@@ -35,6 +36,8 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
         "card": study.card.model_dump(mode="json"),
         "model": prepared.model_record(),
     }
+    if known is not None and LOADED in known.spec:
+        spec[LOADED] = known.spec[LOADED]
     if known is None:
         return store.create_study(study.study, **parts)
     if known.is_imported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from vram_search.models import find_model
 from vram_search.resources import cache_folder
 from vram_search.spec import ModelShape, StudySpec
 from vram_search.spec.study import ModelSpec
+from vram_search.units import MIB
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, s
 def _converted(gguf: Path, note: Callable[[str], None]) -> Path:
     """Returns the cached folder of a GGUF file, which is converted at first use."""
     stat = gguf.stat()
-    key = hashlib.sha256(f"{gguf.name}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()
+    content = f"{gguf.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}".encode()
+    with gguf.open("rb") as stream:
+        key = hashlib.sha256(content + stream.read(MIB)).hexdigest()
     folder = cache_folder() / "models" / f"{gguf.stem}-{key[:8]}"
     if (folder / "config.json").is_file():
         return folder
@@ -89,12 +93,28 @@ def _converted(gguf: Path, note: Callable[[str], None]) -> Path:
         errors="replace",
     )
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        for leftover in folder.parent.glob(f"{folder.name}.*.part"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        last = (done.stderr.strip().splitlines()[-1:] or ["no message"])[0]
         raise InputError(
-            f"{gguf}: could not be converted: {last[0]}",
-            "is it a GGUF file of a supported architecture? A folder of safetensors works too",
+            f"{gguf}: could not be converted: {last}",
+            _conversion_remedy(done.returncode, last, folder.parent),
         )
     return folder
+
+
+def _conversion_remedy(code: int, message: str, cache: Path) -> str:
+    """What to do about a failed conversion, by its cause."""
+    said = message.lower()
+    if "no space left" in said or "disk quota" in said or "file too large" in said:
+        return f"free some space on the disk of {cache}, or move it with $VRAM_SEARCH_HOME"
+    if "permission denied" in said or "read-only" in said:
+        return f"allow writing to {cache}, or move it with $VRAM_SEARCH_HOME"
+    if code == -9 or "memory" in said:
+        return "the conversion needs the model's size in bf16 as free main memory"
+    if code < 0:
+        return "the conversion was killed: run again"
+    return "is it a GGUF file of a supported architecture? A folder of safetensors works too"
 
 
 def _check_targets(study: StudySpec, shape: ModelShape) -> None:

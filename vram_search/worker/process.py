@@ -27,11 +27,14 @@ class TrainingDiedError(Exception):
 
     Args:
         is_out_of_memory: True if its log reports an out-of-memory.
+        was_killed: True if a signal ended it.
     """
 
-    def __init__(self, message: str, *, is_out_of_memory: bool = False) -> None:
+    def __init__(
+        self, message: str, *, is_out_of_memory: bool = False, was_killed: bool = False
+    ) -> None:
         super().__init__(message)
-        self.is_out_of_memory = is_out_of_memory
+        self.is_out_of_memory, self.was_killed = is_out_of_memory, was_killed
 
 
 class TrainingProcess:
@@ -132,7 +135,9 @@ class TrainingProcess:
             log.seek(self._log_start)
             is_out_of_memory = _OUT_OF_MEMORY in log.read().decode("utf-8", errors="replace")
         return TrainingDiedError(
-            f"the training process {how}; its log: {self.log}", is_out_of_memory=is_out_of_memory
+            f"the training process {how}; its log: {self.log}",
+            is_out_of_memory=is_out_of_memory,
+            was_killed=code < 0,
         )
 
 

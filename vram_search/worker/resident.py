@@ -41,12 +41,19 @@ class ResidentTrainer:
         log: file for the process's standard error.
         expandable_segments: allocator setting of the processes (torch, Linux only).
         gpu_uuid: the GPU that they see; None leaves the choice to CUDA.
+        check: called with each process's report; its InputError ends the process.
     """
 
     def __init__(
-        self, job: LoadJob, log: Path, *, expandable_segments: bool, gpu_uuid: str | None
+        self,
+        job: LoadJob,
+        log: Path,
+        *,
+        expandable_segments: bool,
+        gpu_uuid: str | None,
+        check: Callable[[Ready], None] = lambda ready: None,
     ) -> None:
-        self.job, self.log = job, log
+        self.job, self.log, self.check = job, log, check
         self._environment: dict[str, str] = {}
         if expandable_segments and sys.platform == "linux":
             self._environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
@@ -77,6 +84,7 @@ class ResidentTrainer:
         for attempt in range(self._attempts):
             event = (self._process or self._start()).receive()
             if isinstance(event, Ready):
+                self._check(event)
                 self._ready, self._attempts = event, LATER_LOAD_ATTEMPTS
                 return event
             self.replace()
@@ -85,6 +93,13 @@ class ResidentTrainer:
                 raise InputError(event.message, event.remedy)
             time.sleep(LOAD_RETRY_SECONDS)
         raise AssertionError("the loop returns or raises")
+
+    def _check(self, ready: Ready) -> None:
+        try:
+            self.check(ready)
+        except InputError:
+            self.replace()
+            raise
 
     def run(
         self,

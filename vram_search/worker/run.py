@@ -29,6 +29,7 @@ from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.reconcile import reconcile
+from vram_search.worker.resident import LOAD_ATTEMPTS
 from vram_search.worker.runner import TrialRunner
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
 from vram_search.worker.transfer import source_tasks
@@ -105,7 +106,9 @@ def run_study(
             store, url, study, listener.note, entry_id=entry_id, beside=beside
         ) as place:
             stop = stop.after_waiting(time.monotonic() - began)
-            why = _run_in_place(prepared, store, record, stop, listener, place)
+            why = _run_in_place(
+                prepared, store, record, stop, listener, place, accept_changes=accept_changes
+            )
             place.end(why)
             return why
 
@@ -117,6 +120,8 @@ def _run_in_place(
     stop: StopRule,
     listener: RunListener,
     place: QueuePlace,
+    *,
+    accept_changes: bool,
 ) -> str:
     """Runs the study while it holds the card."""
     study, url = prepared.study, place.url
@@ -134,7 +139,9 @@ def _run_in_place(
         search.enqueue_initial_points()
         _tell_what_was_found(store, record, stop, listener)
         folder = study_folder(url, study.study)
-        context = make_context(prepared, store, record, search, folder, listener)
+        context = make_context(
+            prepared, store, record, search, folder, listener, accept_changes=accept_changes
+        )
         problem.is_feasible = context.fits
         try:
             return _search(context, stop, place.why_over)
@@ -198,12 +205,7 @@ def _load(context: RunContext) -> Ready:
     A loading failure is therefore not recorded as a trial's outcome.
     """
     context.listener.note("loading the base model ...")
-    try:
-        ready = context.trainer.ready()
-    except TrainingDiedError as error:
-        raise VramSearchError(
-            f"the base model could not be loaded: {error}\n{log_tail(context.trainer.log)}"
-        ) from None
+    ready = _ready_after_kills(context)
     for note in ready.notes:
         context.listener.note(note)
     cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
@@ -216,6 +218,21 @@ def _load(context: RunContext) -> Ready:
     )
     _leave_out_needless_cutoffs(context, ready.longest_tokens)
     return ready
+
+
+def _ready_after_kills(context: RunContext) -> Ready:
+    """Loads the base model; a process that was killed meanwhile is started again, as after a full
+    card. One that ended by itself would end again."""
+    for attempt in range(LOAD_ATTEMPTS):
+        try:
+            return context.trainer.ready()
+        except TrainingDiedError as error:
+            if not error.was_killed or attempt + 1 == LOAD_ATTEMPTS:
+                raise VramSearchError(
+                    f"the base model could not be loaded: {error}\n{log_tail(context.trainer.log)}"
+                ) from None
+            context.listener.note(f"{error}; it is started again")
+    raise AssertionError("the loop returns or raises")
 
 
 def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> None:

@@ -1,0 +1,92 @@
+"""Checks that every training process loads what the study recorded: rows, tokens and weights.
+
+A training process is replaced after an out-of-memory, a kill or a leak. If a file has changed
+meanwhile, the new process would train something else under the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from vram_search.errors import InputError
+from vram_search.protocol import Ready
+from vram_search.store import Store, StudyRecord
+
+LOADED = "loaded"
+"""Key of the study's specification under which the record keeps what was loaded first."""
+_OWN_VERSION = "vram-search"
+_ALWAYS = ("rows", "tokens", "weights", "compute dtype")
+"""Parts that must stay the same between the runs of a study, too; the others are noted there."""
+
+
+def loaded_identity(ready: Ready) -> dict[str, str]:
+    """Everything that decides a loss, as the training process loaded it, by name."""
+    identity = {"rows": ready.data_hash, "device": ready.device, **ready.fingerprints}
+    for package, version in ready.versions.items():
+        if package != _OWN_VERSION:
+            identity["compute dtype" if package == "compute_dtype" else package] = version
+    return identity
+
+
+@dataclass
+class IdentityCheck:
+    """Compares each process with the study's record and with the first process of this run.
+
+    Args:
+        record: of the study, as this run opened it.
+        accept_changes: continue with what is loaded now, as a new revision of the study.
+    """
+
+    store: Store
+    record: StudyRecord
+    note: Callable[[str], None]
+    accept_changes: bool = False
+    _of_this_run: dict[str, str] | None = field(default=None, init=False)
+
+    def __call__(self, ready: Ready) -> None:
+        """
+        Raises:
+            InputError: the process loaded something else than the study's trials so far.
+        """
+        now = loaded_identity(ready)
+        if self._of_this_run is not None:
+            self._refuse(_differences(self._of_this_run, now))
+        else:
+            self._compare_with_record(now)
+        self._of_this_run = now
+
+    def _compare_with_record(self, now: dict[str, str]) -> None:
+        known = self.record.spec.get(LOADED) or {"rows": self.record.data_hash}
+        changes = _differences(known, now)
+        fatal = {name: change for name, change in changes.items() if name in _ALWAYS}
+        if fatal and not self.accept_changes:
+            self._refuse(fatal)
+        if changes:
+            self.note(f"this run differs from the study's earlier ones: {_words(changes)}")
+        spec = {**self.record.spec, LOADED: now}
+        if fatal:
+            record = self.record
+            self.store.revise_study(record.id, spec, now["rows"], record.card, record.model)
+        elif known != now:
+            self.store.refresh_study(self.record.id, spec)
+
+    def _refuse(self, changes: dict[str, tuple[str, str]]) -> None:
+        if changes:
+            raise InputError(
+                f"study {self.record.name}: a training process loaded something else than the "
+                f"study's trials so far: {_words(changes)}",
+                "restore it and run again, give the study another name, or continue as a new "
+                "revision with --accept-changes",
+            )
+
+
+def _differences(known: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Parts that both name and that differ; older records know fewer parts."""
+    return {
+        name: (known[name], now[name]) for name in known if name in now and known[name] != now[name]
+    }
+
+
+def _words(changes: dict[str, tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changes.items())
