@@ -60,7 +60,7 @@ def test_prompts_of_a_file_are_asked_one_a_line(searched: Cli, tmp_path: Path) -
 
 
 def test_trial_without_a_kept_adapter_is_refused_with_what_to_do(searched: Cli, home: Path) -> None:
-    for folder in (home / "adapters").rglob("trial-*"):
+    for folder in list(home.rglob("trial-*")):
         folder.rename(folder.with_name("gone"))
     done = searched("samples", "best")
     assert done.returncode == 2

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vram_search.answers.best import BestAnswer
     from vram_search.answers.compare import CompareAnswer
     from vram_search.answers.importance import ImportanceAnswer
+    from vram_search.answers.next_study import NextAnswer
     from vram_search.answers.pareto import ParetoAnswer
     from vram_search.answers.show import ShowAnswer
     from vram_search.answers.studies import StudySummary
@@ -149,6 +150,16 @@ class Results:
         from vram_search.answers.importance import importance
 
         return importance(self.store, find_study(self.store, study))
+
+    def next_study(self, study: str | None = None) -> NextAnswer:
+        """Proposes a narrower study for the next night, or to stop.
+
+        Raises:
+            InputError: the study holds imported runs, or no trial is complete.
+        """
+        from vram_search.answers.next_study import next_study
+
+        return next_study(self.store, find_study(self.store, study))
 
     def why(self, trial: int | str, study: str | None = None) -> WhyAnswer:
         """Explains why a trial ended as it did."""

@@ -13,6 +13,7 @@ from vram_search.answers.estimate import ModelEstimate, RecipeEstimate, StudyEst
 from vram_search.answers.estimate_comparison import EstimateComparison
 from vram_search.answers.fit import FitAnswer
 from vram_search.answers.importance import ImportanceAnswer
+from vram_search.answers.next_study import NextAnswer
 from vram_search.answers.pareto import ParetoAnswer
 from vram_search.answers.queue import QueueAnswer
 from vram_search.answers.run import RunAnswer
@@ -31,6 +32,7 @@ ANSWERS: dict[str, Any] = {
     "estimate-compare": EstimateComparison,
     "fit": FitAnswer,
     "importance": ImportanceAnswer,
+    "next": NextAnswer,
     "pareto": ParetoAnswer,
     "queue": QueueAnswer,
     "run": RunAnswer,

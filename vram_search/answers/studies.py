@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
-from vram_search.store import Store
+from vram_search.store import Store, StudyRecord
+from vram_search.store.location import study_folder
 
 
 class StudySummary(StudyAnswer):
@@ -16,6 +17,13 @@ class StudySummary(StudyAnswer):
     )
     best_trial: int | None = Field(description="Number of the trial with the lowest eval_loss.")
     best_eval_loss: float | None = Field(description="Nats per token.")
+    disk_bytes: int = Field(description="Of its folder: adapters, checkpoints, exports, log.")
+
+
+def _disk_bytes(store: Store, study: StudyRecord) -> int:
+    url = store.engine.url.render_as_string(hide_password=False)
+    folder = study_folder(url, study.name).path
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def studies(store: Store) -> list[StudySummary]:
@@ -29,6 +37,7 @@ def studies(store: Store) -> list[StudySummary]:
                 outcomes=store.outcome_counts(study.id),
                 best_trial=top[0].number if top else None,
                 best_eval_loss=top[0].eval_loss if top else None,
+                disk_bytes=_disk_bytes(store, study),
             )
         )
     return found

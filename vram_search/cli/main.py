@@ -15,33 +15,47 @@ from vram_search import __version__
 from vram_search.cli.console import echo
 from vram_search.errors import InputError, VramSearchError
 
-COMMANDS = {
-    "run": "Search for the best configuration, overnight if need be.",
-    "best": "The best configuration found so far.",
-    "top": "Table of the best trials, or of all.",
-    "show": "All that is known of one trial.",
-    "compare": "What differs between two trials, and what it did.",
-    "pareto": "What each GiB buys: eval_loss against required VRAM.",
-    "importance": "What mattered: the hyperparameters' share of the spread.",
-    "why": "Why a trial ended as it did, with the figures.",
-    "data": "What would be trained: forms, tokens, cutoffs, rows as text.",
-    "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
-    "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
-    "calibrate": "Measure this card's context and workspaces.",
-    "export": "Write a trial for the tool that trains it.",
-    "samples": "Answers of the untuned and the tuned model.",
-    "chat": "Talk to the tuned model in the terminal.",
-    "verify": "Train an export with the real tool and compare.",
-    "report": "Write the results as one HTML file.",
-    "import": "Take in runs made elsewhere.",
-    "studies": "The studies in the database.",
-    "try": "Let a search try a point of yours next.",
-    "queue": "What runs, what runs next, and in which order.",
-    "serve": "The service: queue, page and REST API.",
-    "doctor": "What is here: GPU, driver, packages, database, disk.",
-    "dashboard": "Watch the searches in a browser: optuna-dashboard.",
-    "completion": "Print a script for the shell's completion.",
+GROUPS = {
+    "Will it fit": {
+        "estimate": "Predicted peak VRAM of a configuration, without a GPU.",
+        "fit": "The largest rank, cutoff_len and micro-batch that fit a card.",
+        "calibrate": "Measure this card's context and workspaces.",
+    },
+    "Search": {
+        "init": "Write a study: asks for model, data and hours.",
+        "data": "What would be trained: forms, tokens, cutoffs, rows as text.",
+        "run": "Search for the best settings, overnight if need be.",
+        "try": "Let a search try a point of yours next.",
+        "next": "Propose the next night: a narrower study, or to stop.",
+        "queue": "What runs, what runs next, and in which order.",
+    },
+    "Read the answer": {
+        "best": "The trial to use, and what the search was worth.",
+        "top": "Table of the best trials, or of all.",
+        "show": "All that is known of one trial.",
+        "why": "Why a trial ended as it did, with the figures.",
+        "compare": "What differs between two trials, and what it did.",
+        "pareto": "What each GiB buys: eval_loss against required VRAM.",
+        "importance": "Which settings changed the loss most.",
+        "report": "Write the results as one HTML file.",
+    },
+    "Use the winner": {
+        "export": "Write a trial for the tool that trains it.",
+        "samples": "Answers of the untuned and the tuned model.",
+        "chat": "Talk to the tuned model in the terminal.",
+        "verify": "Train an export with the real tool and compare.",
+    },
+    "Set up": {
+        "doctor": "What is here: GPU, driver, packages, database, disk.",
+        "studies": "The studies in the database, with their disk use.",
+        "delete": "Delete a study with its trials and adapters.",
+        "import": "Take in runs made elsewhere.",
+        "serve": "The service: queue, page and REST API.",
+        "dashboard": "Watch the searches in a browser: optuna-dashboard.",
+        "completion": "Print a script for the shell's completion.",
+    },
 }
+COMMANDS = {name: said for group in GROUPS.values() for name, said in group.items()}
 MODULES = {"import": "import_runs", "try": "try_point"}
 """Where a command's module has another name: `import` and `try` are keywords."""
 FAILED = 1
@@ -107,8 +121,9 @@ class LazyGroup(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
 
 
 @click.group(

@@ -1,0 +1,130 @@
+"""The way in (`init`), the next night (`next`), and tidying up (`delete`, `studies`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.questions.conftest import Ask, Search, ask, search
+from vram_search.resources import shipped
+from vram_search.spec import load_study
+
+__all__ = ["ask", "search"]
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+SPACE = {
+    "optim": ["adamw_8bit", "adamw_torch_fused"],
+    "lora_target": ["qv", "all"],
+    "lora_rank": [8, 16],
+    "cutoff_len": [512],
+    "batch_size": [8],
+    "learning_rate": {"min": 1e-5, "max": 1e-3},
+}
+
+
+def rows_file(folder: Path) -> Path:
+    file = folder / "rows.jsonl"
+    file.write_text(
+        "\n".join(json.dumps({"instruction": "a " * 300, "output": "b"}) for _ in range(40))
+    )
+    return file
+
+
+def test_init_without_questions_writes_a_study_and_says_whether_it_fits(
+    vram_search_without_training: Cli, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    arguments = (
+        "--model",
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "--data",
+        rows_file(tmp_path),
+        "--card",
+        "rtx-4060-8gb",
+    )
+    done = vram_search_without_training("init", *arguments, "--hours", 3, "-o", file)
+    assert done.returncode == 0, done.stdout
+    assert "fits NVIDIA GeForce RTX 4060 8 GB" in done.stdout
+    study = load_study(file)
+    assert study.study == "mine" and study.budget.hours == 3
+    assert study.search_space.cutoff_len == (256,)
+    again = vram_search_without_training("init", *arguments, "--hours", 3, "-o", file)
+    assert again.returncode == 2 and "exists" in again.stdout
+
+
+def test_init_that_can_ask_nobody_names_the_missing_option(
+    vram_search_without_training: Cli, tmp_path: Path
+) -> None:
+    done = vram_search_without_training("init", "-o", tmp_path / "x.yaml")
+    assert done.returncode == 2 and "--model is missing" in done.stdout
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 24])
+def test_starting_study_fits_its_card(vram_search_without_training: Cli, size: int) -> None:
+    file = shipped("studies", f"start-{size}gb.yaml")
+    done = vram_search_without_training("estimate", file, "--json")
+    assert json.loads(done.stdout)["plans"][0]["fits"] is True
+
+
+def describe(search: Search) -> None:
+    spec = {**search.study.spec, "search_space": SPACE, "seed": 42}
+    search.study = search.store.refresh_study(search.study.id, spec)
+
+
+def test_next_night_narrows_to_what_the_best_third_has_in_common(
+    ask: Ask, search: Search, tmp_path: Path
+) -> None:
+    describe(search)
+    for number in range(12):
+        good = number < 4
+        search.add(
+            loss=1.0 + 0.02 * number,
+            hyperparameters={
+                "learning_rate": 2e-4 if good else 3e-5,
+                "lora_target": "all" if good else "qv",
+            },
+        )
+    file = tmp_path / "second.yaml"
+    words = " ".join(ask("next", "-o", file).out.split())
+    assert "lora_target: the best third uses all alone." in words
+    proposal = yaml.safe_load(file.read_text())
+    assert proposal["study"] == "night-2"
+    assert proposal["search_space"]["lora_target"] == ["all"]
+    low, high = (proposal["search_space"]["learning_rate"][end] for end in ("min", "max"))
+    assert 1e-5 < low < 2e-4 < high < 1e-3
+    assert ask("next", "-o", file).code == 2
+
+
+def test_search_without_a_difference_left_is_advised_to_stop(ask: Ask, search: Search) -> None:
+    describe(search)
+    space = {
+        **SPACE,
+        "optim": ["adamw_8bit"],
+        "lora_target": ["all"],
+        "lora_rank": [16],
+        "learning_rate": {"min": 2e-4, "max": 2.0001e-4},
+    }
+    spec = {**search.study.spec, "search_space": {**space, "learning_rate": [2e-4]}}
+    search.study = search.store.refresh_study(search.study.id, spec)
+    for number in range(12):
+        search.add(loss=1.0 + 0.0001 * number)
+    answer = ask("next", "--json").json
+    assert answer["stop"] is True and answer["proposal"] is None
+
+
+def test_deleted_study_is_gone_with_its_adapters_and_its_disk_use_was_shown(
+    vram_search_without_training: Cli, write_study: Callable[..., Path], home: Path
+) -> None:
+    cli = vram_search_without_training
+    assert cli("run", write_study(), "--trials", 1).returncode == 0
+    (summary,) = json.loads(cli("studies", "--json").stdout)
+    assert summary["disk_bytes"] > 0
+    assert list(home.rglob("adapter_config.json"))
+    done = cli("delete", "tiny", "--yes")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(cli("studies", "--json").stdout) == []
+    assert not list(home.rglob("adapter_config.json"))

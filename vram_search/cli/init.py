@@ -1,0 +1,92 @@
+"""`vram-search init`: asks for what it cannot find out and writes a study."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from vram_search.cli.console import echo
+from vram_search.cli.options import FiniteFloatRange
+from vram_search.errors import InputError
+
+_HOURS = 8.0
+
+
+@click.command("init", short_help="Write a study: asks for model, data and hours.")
+@click.option("--model", metavar="NAME|FOLDER", help="Hub name, folder or .gguf file to train.")
+@click.option("--data", metavar="FILE|NAME", help="Rows to learn: file, folder or hub name.")
+@click.option("--hours", type=FiniteFloatRange(0, min_open=True), metavar="H", help="Of a night.")
+@click.option("--card", metavar="NAME", help="A card; default: the GPU in this machine.")
+@click.option("--name", metavar="NAME", help="Name of the study; default: of its file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("my-study.yaml"),
+    show_default=True,
+    help="File to write.",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def command(
+    model: str | None,
+    data: str | None,
+    hours: float | None,
+    card: str | None,
+    name: str | None,
+    output: Path,
+    force: bool,
+) -> None:
+    """Writes a commented study file and says whether it fits the card.
+
+    Options that are given are not asked for.
+
+    \b
+    Examples:
+      vram-search init
+      vram-search init --model Qwen/Qwen2.5-3B-Instruct --data rows.jsonl --hours 8
+    """
+    from vram_search.answers.starting_study import StartingStudy, cutoff_for, fit_words
+    from vram_search.gpu import open_reader
+    from vram_search.gpu.this_card import card_here
+
+    if output.exists() and not force:
+        raise InputError(f"{output} exists", "choose another file with -o, or add --force")
+    model = model or _ask("model (hub name, folder or .gguf file)", "--model")
+    data = data or _ask("data (file, folder or hub name)", "--data")
+    if card is None and open_reader() is None:
+        card = _ask("card (no GPU is found here; e.g. rtx-4060-8gb or 16GB)", "--card")
+    if hours is None:
+        hours = float(_ask("hours of a night", "--hours", str(_HOURS)))
+    folder = output.resolve().parent
+    cutoff_len, rows = cutoff_for(data, Path.cwd())
+    if (Path.cwd() / data).exists():
+        data = str((Path.cwd() / data).resolve())
+    study = StartingStudy(name or _name_of(output), model, data, hours, card or "auto")
+    folder.mkdir(parents=True, exist_ok=True)
+    output.write_text(study.text(cutoff_len), encoding="utf-8")
+    try:
+        verdict = fit_words(output, card_here)
+    except InputError:
+        output.unlink()
+        raise
+    echo(f"written: {output}; {rows} training rows, cutoff_len {cutoff_len} (95 % of them fit)")
+    echo(verdict)
+    echo(f"next: vram-search run {output} --dry-run")
+
+
+def _ask(question: str, option: str, default: str | None = None) -> str:
+    """Asks a person; without a terminal the option must be given.
+
+    Raises:
+        InputError: nobody can be asked.
+    """
+    if not sys.stdin.isatty():
+        raise InputError(f"{option} is missing", f"add {option}, or run it in a terminal")
+    return str(click.prompt(question, default=default))
+
+
+def _name_of(file: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")[:64] or "study"

@@ -1,0 +1,62 @@
+"""`vram-search next`: the study for another night, or the advice to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vram_search.cli.console import echo
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    print_json,
+    results_of,
+    study_option,
+)
+from vram_search.errors import InputError
+
+
+@click.command("next", short_help="Propose the next night: a narrower study, or to stop.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; default: the new study's name.",
+)
+@study_option
+@database_option
+@json_option
+def command(output: Path | None, study: str | None, database: str | None, as_json: bool) -> None:
+    """Writes a study that searches what the best third of the trials have in common.
+
+    \b
+    Examples:
+      vram-search next
+      vram-search next --study my-model -o second-night.yaml
+    """
+    from vram_search.report.words import wrapped
+
+    with results_of(study, database) as results:
+        answer = results.next_study(study)
+    if as_json:
+        print_json(answer.as_dict())
+        return
+    lines = [line for reason in answer.reasons for line in wrapped(reason, "", "  ")]
+    if answer.proposal is not None:
+        file = output or Path(f"{answer.proposal['study']}.yaml")
+        _write(file, answer.proposal)
+        lines += [f"written: {file}", f"next: vram-search run {file} --dry-run"]
+    echo("\n".join(lines))
+
+
+def _write(file: Path, proposal: dict[str, object]) -> None:
+    """
+    Raises:
+        InputError: the file exists.
+    """
+    import yaml
+
+    if file.exists():
+        raise InputError(f"{file} exists", "choose another file with -o")
+    file.write_text(yaml.safe_dump(proposal, sort_keys=False), encoding="utf-8")
