@@ -90,7 +90,8 @@ def test_readme_study_is_a_study(tmp_path: Path) -> None:
 def test_fields_of_a_shown_trial_are_documented() -> None:
     page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
     (row,) = re.findall(r"^\| `show` \|.*$", page, re.MULTILINE)
-    hidden = {"id", "study_id", "predicted_required_bytes", "measured_required_bytes"}
+    hidden = {"damaged", "id", "study_id"}
+    hidden |= {"predicted_required_bytes", "measured_required_bytes"}
     for record in (TrialRecord, StepLoss, Evaluation):
         names = {field.name for field in dataclasses.fields(record)} - hidden
         assert names <= set(re.findall(r"`(\w+)`", row)), record.__name__
