@@ -1,0 +1,140 @@
+"""Searches one model of each of many families on the GPU: predicted bytes beside measured bytes.
+
+    python -m bench.gpu_families [--seconds 500] [--out FILE.json] [NAME ...]
+
+Each model has random weights of its shipped shape, so its bytes are those of the real weights. The
+search is `vram-search run` with one trial. Needs a GPU; on a CPU it only shows that a model trains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FAMILIES = (
+    "lfm2-1.2b",
+    "falcon-h1-0.5b",
+    "granite-4.0-h-350m",
+    "stablelm-2-1.6b",
+    "starcoder2-3b",
+    "phi-2",
+    "pythia-1b",
+    "ernie-4.5-0.3b",
+    "gemma-3-4b",
+    "gemma-4-e2b",
+    "qwen3.5-4b",
+    "qwen2.5-vl-3b",
+    "qwen3-vl-2b",
+    "smolvlm2-500m",
+    "ministral-3-3b",
+    "olmoe-1b-7b",
+    "granite-3.1-1b-a400m",
+)
+"""Shapes without a formula, and models with several parts."""
+SECONDS_A_MODEL = 150
+_WORDS = "memory of a card is full when many long rows are trained at once "
+
+
+def study(name: str, folder: Path) -> dict[str, Any]:
+    """Returns a study of one trial with rows longer than its cutoff."""
+    rows = [{"instruction": f"Say {n}.", "output": _WORDS * 10} for n in range(40)]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return {
+        "study": name,
+        "model": {"weights": "random", "shape": name},
+        "dataset": {"train": "rows.jsonl", "val_size": 4},
+        "card": "24GB",
+        "search_space": {
+            "optim": ["adamw_8bit"],
+            "lora_target": ["all"],
+            "lora_rank": [16],
+            "cutoff_len": [512],
+            "batch_size": [2],
+            "learning_rate": {"min": 1e-4, "max": 2e-4},
+        },
+        "training": {"max_steps": 4, "rungs": [0.5]},
+        "budget": {"trials": 1},
+    }
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Runs the search of one model and returns its first trial with the end of its output."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as text:
+        folder = Path(text)
+        file = folder / "study.yaml"
+        file.write_text(yaml.safe_dump(study(name, folder)))
+        environment = {**os.environ, "VRAM_SEARCH_HOME": str(folder / "home")}
+        command = [sys.executable, "-m", "vram_search"]
+        began = time.monotonic()
+        try:
+            run = subprocess.run(
+                [*command, "run", str(file)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SECONDS_A_MODEL,
+            )
+            output, code = run.stdout, run.returncode
+        except subprocess.TimeoutExpired as error:
+            output = error.stdout.decode() if isinstance(error.stdout, bytes) else ""
+            code = 124
+        seconds = round(time.monotonic() - began, 1)
+        shown = subprocess.run(
+            [*command, "show", "0", "--json"], env=environment, capture_output=True, text=True
+        )
+    trial = json.loads(shown.stdout) if shown.returncode == 0 else {}
+    return {
+        "model": name,
+        "exit_code": code,
+        "seconds": seconds,
+        "outcome": trial.get("outcome"),
+        "predicted": trial.get("predicted", {}),
+        "measured": trial.get("measured", {}),
+        "plan": trial.get("plan"),
+        "output": output[-3000:],
+    }
+
+
+def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yields the table as Markdown; bytes in GiB."""
+    yield "| model | outcome | predicted | measured | difference | seconds |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    for row in rows:
+        predicted = row["predicted"].get("allocated_bytes")
+        measured = row["measured"].get("allocated_bytes")
+        cells = [row["model"], str(row["outcome"] or f"exit code {row['exit_code']}")]
+        cells += ["?" if each is None else f"{each / 2**30:.3f}" for each in (predicted, measured)]
+        known = predicted and measured
+        cells.append(f"{(predicted / measured - 1) * 100:+.2f} %" if known else "")
+        yield f"| {' | '.join([*cells, str(row['seconds'])])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", default=FAMILIES, metavar="NAME")
+    parser.add_argument("--seconds", type=float, default=500, help="start no model after this time")
+    parser.add_argument("--out", type=Path, help="JSON with everything that was recorded")
+    arguments = parser.parse_args()
+    began, rows = time.monotonic(), []
+    for name in arguments.names:
+        if time.monotonic() - began > arguments.seconds:
+            break
+        rows.append(measure(name))
+        if arguments.out is not None:
+            arguments.out.write_text(json.dumps(rows, indent=1))
+    print("\n".join(lines(rows)))
+
+
+if __name__ == "__main__":
+    main()
