@@ -10,6 +10,7 @@ import pytest
 
 from vram_search.data import Example
 from vram_search.data.example import example_of
+from vram_search.data.templates import template_names, template_text
 from vram_search.errors import InputError
 from vram_search.train.examples import Encoder
 from vram_search.train.tokenizer import byte_tokenizer, load_tokenizer
@@ -241,3 +242,32 @@ def test_base_model_without_a_template_takes_one_by_name_or_from_a_file(tmp_path
     with pytest.raises(InputError, match="no template 'chatlm'") as caught:
         load_tokenizer(base, "chatlm")
     assert "did you mean chatml" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_every_shipped_template_learns_the_answers_alone(name: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    tokenizer.chat_template = template_text(name)
+    turns = [("system", "Be kind."), ("user", "ask 1"), ("assistant", "say 1")]
+    turns += [("user", "ask 2"), ("assistant", "say 2")]
+    read, learnt = zip(*Encoder(tokenizer).encode(Example(tuple(turns))).turns, strict=True)
+    for number in (0, 1):
+        said = tokenizer.decode(list(learnt[number]))
+        assert f"say {number + 1}" in said and "ask" not in said
+        assert f"ask {number + 1}" in tokenizer.decode(list(read[number]))
+
+
+def test_generation_prompt_that_nobody_asked_for_is_not_learnt() -> None:
+    """The first template of Llama 3."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}"
+    )
+    turns = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    encoded = Encoder(tokenizer).encode(Example(turns)).turns
+    assert [tokenizer.decode(list(target)) for _, target in encoded] == [
+        "b<|im_end|>",
+        "d<|im_end|>",
+    ]

@@ -10,8 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
 
-from vram_search.data.chat_abilities import MARK, Abilities, ChatTemplateError, Messages, Render
+from vram_search.data.chat_abilities import (
+    MARK,
+    Abilities,
+    ChatTemplateError,
+    Messages,
+    Render,
+    unasked_prompt,
+)
 from vram_search.data.chat_messages import Prepared, prepare_messages
 from vram_search.data.example import Example
 
@@ -32,11 +41,20 @@ class ChatTurns:
     """
 
     def __init__(self, render: Render, special_tokens: Iterable[str] = ()) -> None:
-        self.render = render
         self.special_tokens = sorted({*special_tokens} - {""}, key=len, reverse=True)
-        self.abilities = Abilities(render)
+        self._render = render
         self.notes: Counter[str] = Counter()
         """Rows by a sentence about them."""
+
+    @cached_property
+    def render(self) -> Render:
+        """The template without a generation prompt that was not asked for."""
+        return _without(unasked_prompt(self._render, self.special_tokens), self._render)
+
+    @cached_property
+    def abilities(self) -> Abilities:
+        """What the template can write."""
+        return Abilities(self.render)
 
     def split(self, example: Example) -> Turns:
         """The row's turns. An answer without a loss belongs to what is read.
@@ -112,6 +130,15 @@ class ChatTurns:
         last, between = self.abilities.closings
         if last and tail.startswith(last) and between.startswith(last):
             return len(last)
+        for token in self.special_tokens:
+            closing = last.removesuffix(token)  # some write an end of text after the last answer
+            if (
+                closing
+                and closing != last
+                and between.startswith(closing)
+                and tail.startswith(closing)
+            ):
+                return len(closing)
         return len(self._special_token_at(tail))
 
     def _special_token_at(self, text: str) -> str:
@@ -129,6 +156,20 @@ class ChatTurns:
             if after.endswith(token) and at <= same:
                 return len(before), at + len(self._special_token_at(whole[at:]))
         return None
+
+
+def _without(prompt: str, render: Render) -> Render:
+    """The template without a generation prompt that was not asked for."""
+    if not prompt:
+        return render
+
+    def rendered(
+        messages: Messages, tools: list[dict[str, Any]] | None, add_generation_prompt: bool
+    ) -> str:
+        text = render(messages, tools, add_generation_prompt)
+        return text if add_generation_prompt else text.removesuffix(prompt)
+
+    return rendered
 
 
 def _marked(messages: Messages, index: int) -> Messages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -93,6 +93,26 @@ class Abilities:
             return self.render(messages, tools, add_generation_prompt)
         except ChatTemplateError:
             return ""
+
+
+def unasked_prompt(render: Render, special_tokens: Iterable[str]) -> str:
+    """The generation prompt that a template writes after the last answer though none was asked for.
+
+    The first chat template of Llama 3 ignores `add_generation_prompt`. Empty for other templates.
+    """
+    try:
+        if render([_user(_OTHER)], None, False) != render([_user(_OTHER)], None, True):
+            return ""
+        text = render([_user(_OTHER), _assistant(MARK)], None, False)
+    except ChatTemplateError:
+        return ""
+    if text.count(MARK) != 1 or text.count(_OTHER) != 1:
+        return ""
+    before = text[text.index(_OTHER) + len(_OTHER) : text.index(MARK)]
+    after = text[text.index(MARK) + len(MARK) :]
+    end = next((token for token in special_tokens if after.startswith(token)), "")
+    prompt = after.removeprefix(end)
+    return prompt if end and prompt.strip() and before.endswith(prompt) else ""
 
 
 def with_thoughts(reasoning: str, answer: str) -> str:

@@ -9,12 +9,12 @@ from vram_search.errors import InputError
 from vram_search.resources import shipped
 
 ALIASES = {
-    **dict.fromkeys(("qwen3", "qwen3_nothink", "yi", "smollm", "chatml_de"), "chatml"),
+    **dict.fromkeys(("qwen3_nothink", "yi", "smollm"), "chatml"),
     **dict.fromkeys(("qwen_25", "qwen25", "qwen2", "qwen2.5"), "qwen"),
     **dict.fromkeys(("llama-3", "llama3.1", "llama31"), "llama3"),
-    **dict.fromkeys(("llama-2", "llama2_zh"), "llama2"),
+    **dict.fromkeys(("llama-2",), "llama2"),
     **dict.fromkeys(("inst", "mistral_v1", "mistral_v2v3", "mistral-7b"), "mistral"),
-    **dict.fromkeys(("gemma2", "gemma3", "gemma_chatml"), "gemma"),
+    **dict.fromkeys(("gemma3",), "gemma"),
     **dict.fromkeys(("phi_3", "phi_35", "phi3", "phi-3"), "phi"),
     **dict.fromkeys(("phi_4", "phi-4"), "phi4"),
     **dict.fromkeys(("deepseek_v2",), "deepseek"),

@@ -16,7 +16,7 @@ from vram_search.data.example import LEARNT_ROLES, SEGMENT, SEGMENT_READ
 from vram_search.data.findings import rows_word
 from vram_search.errors import InputError
 from vram_search.spec.dataset import PUBLISHED_DATE
-from vram_search.train.tokenizer import chat_renderer
+from vram_search.train.tokenizer import chat_renderer, special_tokens
 
 IGNORED = -100
 """The label of tokens without loss (torch `cross_entropy`, ignore_index)."""
@@ -56,7 +56,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, date: str = PUBLISHED_DATE) -> None:
         self.tokenizer = tokenizer
-        self.turns = ChatTurns(chat_renderer(tokenizer, date), tokenizer.all_special_tokens)
+        self.turns = ChatTurns(chat_renderer(tokenizer, date), special_tokens(tokenizer))
 
     def encode(self, example: Example) -> EncodedExample:
         """Encodes one row.

@@ -74,6 +74,12 @@ def chat_renderer(tokenizer: Any, date: str) -> Render:
     return render
 
 
+def special_tokens(tokenizer: Any) -> list[str]:
+    """Returns all special tokens, also those that only the list of added tokens names."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return [*tokenizer.all_special_tokens, *added]
+
+
 def byte_tokenizer() -> Any:
     """Builds a tokenizer with one token per byte and ChatML turns.
 

