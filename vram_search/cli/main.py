@@ -46,6 +46,7 @@ GROUPS = {
         "verify": "Train an export with the real tool and compare.",
     },
     "Set up": {
+        "demo": "A real search on a small model, about ten minutes.",
         "doctor": "What is here: GPU, driver, packages, database, disk.",
         "studies": "The studies in the database, with their disk use.",
         "delete": "Delete a study with its trials and adapters.",

@@ -144,3 +144,13 @@ def test_comparison_needs_two_trials_of_the_study(
     search.add()
     answer = ask("compare", *numbers)
     assert (answer.code, answer.out) == (2, "")
+
+
+def test_comparison_begins_with_a_sentence(ask: Ask, search: Search) -> None:
+    search.add(loss=1.2, gib=8)
+    search.add(loss=1.0, gib=6, hyperparameters={"lora_rank": 8})
+    search.add(loss=1.0005, gib=6, hyperparameters={"lora_rank": 4})
+    assert ask("compare", 0, 1).words.startswith(
+        "Trial 1 is better by 0.2000; trial 1 needs 2.00 GiB less VRAM."
+    )
+    assert ask("compare", 1, 2).words.startswith("Trials 1 and 2 show no practical difference")
