@@ -17,6 +17,7 @@ from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.loading import Loaded, load
 from vram_search.estimate.memory.peaks import (
+    Parts,
     attentions,
     computes_eval_logits,
     fused_chunk_bytes,
@@ -37,6 +38,12 @@ from vram_search.estimate.memory.persistent import (
 from vram_search.estimate.memory.quantized_experts import (
     dequantized_expert_bytes,
     saved_expert_bytes,
+)
+from vram_search.estimate.memory.traced import (
+    RESERVED_RATIO,
+    TracedPeaks,
+    evaluation_copies,
+    traced_peaks,
 )
 from vram_search.estimate.memory.tree_loading import load_tree
 from vram_search.estimate.memory.whole_modules import whole_module_bytes
@@ -68,6 +75,8 @@ class Estimate:
     """When the peak is: `loss`, `fused loss`, `layer backward` or `evaluation`."""
     allocated_parts: dict[str, int]
     """The allocated peak by what it is for."""
+    is_traced: bool = False
+    """The peak is of a trace of the model's own code, not of a formula."""
 
     @cached_property
     def allocated_bytes(self) -> int:
@@ -77,6 +86,8 @@ class Estimate:
     @cached_property
     def reserved_bytes(self) -> int:
         """torch's `max_memory_reserved` on a card with room to spare."""
+        if self.is_traced:
+            return round(self.allocated_bytes * RESERVED_RATIO)
         replay = replayed(self.workload, self.hardware).peak_reserved
         return max(self.allocated_bytes, replay + _not_replayed(self.workload))
 
@@ -133,11 +144,30 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
         "trained_modules": whole_module_bytes(workload),
         "dequantized_experts": dequantized_expert_bytes(workload),
     }
-    candidates = moments(workload)
+    traced = traced_peaks(workload)
+    candidates = moments(workload) if traced is None else _traced_moments(workload, traced)
     moment = max(candidates, key=lambda name: sum(candidates[name].values()))
     named = stays | candidates[moment]
     parts = {name: size for name, exact in named.items() if (size := round(exact))}
-    return Estimate(workload, hardware, moment, parts)
+    return Estimate(workload, hardware, moment, parts, is_traced=traced is not None)
+
+
+def _traced_moments(workload: Workload, peaks: TracedPeaks) -> dict[str, Parts]:
+    """Parts at the peak of the training and of an evaluation, by a trace."""
+    own = "recomputed_layer" if workload.gradient_checkpointing else "layer"
+    peak = peaks.training
+    is_loss = peak.phase in ("start", "head")
+    found: dict[str, Parts] = {
+        "loss" if is_loss else "layer backward": {
+            "saved_activations": peak.saved,
+            "gradients": peak.gradients,
+            "logits" if is_loss else own: peak.own,
+        }
+    }
+    if peaks.evaluation is not None:
+        copies = evaluation_copies(workload)
+        found["evaluation"] = {"evaluation_logits": peaks.evaluation.total + copies}
+    return found
 
 
 def predict_plausible(workload: Workload, hardware: Hardware) -> Estimate:

@@ -1,0 +1,70 @@
+"""Fits of traced models are asked for once and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.estimate import trace_store
+from vram_search.estimate.memory.trace_fit import Candidate, Pass, TraceFit, fit_to_json
+from vram_search.estimate.trace_store import TraceQuery, find_fit
+
+ANCHORS = (256, 512, 1024)
+
+
+class FakeProcess:
+    """Answers for exactly the length that it is asked for, as for a model with chunks."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(request["tokens"])
+        one = Pass(
+            ((0.0,),), ((0.0,),), ((0.0,),), ((),), {"head": (Candidate((1.0,), ((0.0,),)),)}
+        )
+        fit = fit_to_json(TraceFit(((0, 0, 0),), (0,), one, one))
+        return {"fit": fit, "tokens": [request["tokens"]] * 2, "error": 0.0}
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
+    fake = FakeProcess()
+    monkeypatch.setenv("VRAM_SEARCH_HOME", str(tmp_path))
+    monkeypatch.setattr(trace_store, "_PROCESS", fake)
+    monkeypatch.setattr(trace_store, "find_spec", lambda _: True)
+    trace_store._fits.cache_clear()
+    return fake
+
+
+def _query(name: str) -> TraceQuery:
+    flags = dict.fromkeys(("prepare_for_kbit_training", "reentrant_checkpointing"), False)
+    return TraceQuery(
+        config="{}",
+        lora_target=name,
+        gradient_checkpointing=True,
+        quantization="nf4",
+        double_quantization=True,
+        attention="sdpa",
+        drops_out=False,
+        padded=False,
+        several_rows=True,
+        **flags,
+    )
+
+
+def test_a_length_is_traced_once_even_by_another_process(process: FakeProcess) -> None:
+    assert list(find_fit(_query("q"), 512, ANCHORS)) == [512]
+    trace_store._fits.cache_clear()
+    assert list(find_fit(_query("q"), 512, ANCHORS)) == [512]
+    assert process.asked == [512]
+
+
+def test_another_length_of_a_model_with_chunks_lies_between_two_anchors(
+    process: FakeProcess,
+) -> None:
+    find_fit(_query("v"), 512, ANCHORS)
+    assert list(find_fit(_query("v"), 700, ANCHORS)) == [512, 1024]
+    assert process.asked == [512, 1024]

@@ -1,0 +1,120 @@
+"""Bytes of a model without a formula, from traces of its own code.
+
+`vram_search.trace` fits each model once, in a process of its own; the fits are kept in the cache.
+Without `VRAM_SEARCH_TRACE=1`, without torch, or if a trace fails, the generic formula answers.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from vram_search.estimate.memory.elements import FP32
+from vram_search.estimate.memory.persistent import adapter_bytes
+from vram_search.estimate.memory.trace_fit import Peak, TraceFit
+from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.trace_store import ON, TraceQuery, find_fit
+
+RESERVED_RATIO = 1.13
+"""Reserved to allocated bytes: the median of the 28 runs in `tests/fixtures/families_truth.jsonl`.
+The allocator is not replayed for a traced model."""
+ANCHORS = tuple(2**power for power in range(7, 13))
+"""Lengths that are traced where a model runs other requests at each length (loops over chunks)."""
+
+
+@dataclass(frozen=True)
+class TracedPeaks:
+    """The largest live bytes of a training and of its evaluations, without what stays."""
+
+    training: Peak
+    evaluation: Peak | None
+
+
+def traced_peaks(workload: Workload) -> TracedPeaks | None:
+    """The peaks by a trace; None where a formula answers, or no trace can be made."""
+    if not _is_traced(workload):
+        return None
+    rows, tokens = workload.per_device_train_batch_size, workload.cutoff_len
+    earlier = adapter_bytes(workload) if workload.gradient_accumulation_steps > 1 else None
+    training = _peak(workload, rows, tokens, evaluates=False, earlier=earlier)
+    if training is None:
+        return None
+    evaluation = None
+    if workload.per_device_eval_batch_size:
+        evaluation = _peak(
+            workload,
+            workload.per_device_eval_batch_size,
+            workload.eval_cutoff_len,
+            evaluates=True,
+            earlier=None,
+        )
+        if evaluation is None:
+            return None
+    return TracedPeaks(training, evaluation)
+
+
+def evaluation_copies(workload: Workload) -> int:
+    """Logits in fp32 and their log-softmax, of as many tokens as are looked at together."""
+    return 2 * FP32 * workload.shape.vocab_size * workload.eval_fp32_tokens
+
+
+def _is_traced(workload: Workload) -> bool:
+    if not os.environ.get(ON):
+        return False
+    shape = workload.shape
+    has_code = shape.tree is not None and bool(shape.not_modelled) and bool(workload.lora_modules)
+    is_other = workload.cut_cross_entropy or workload.quantized_experts or workload.whole_parameters
+    return has_code and not is_other
+
+
+def _query(workload: Workload, rows: int) -> TraceQuery:
+    tree = workload.shape.tree
+    assert tree is not None
+    return TraceQuery(
+        config=tree.config,
+        lora_target=_expression(workload),
+        gradient_checkpointing=workload.gradient_checkpointing,
+        quantization=workload.quantization,
+        double_quantization=workload.double_quantization,
+        attention=workload.attention,
+        prepare_for_kbit_training=workload.prepare_for_kbit_training,
+        reentrant_checkpointing=workload.reentrant_checkpointing,
+        drops_out=workload.lora_dropout > 0,
+        padded=rows > 1 and not workload.equal_lengths,
+        several_rows=rows > 1,
+    )
+
+
+def _expression(workload: Workload) -> str:
+    """A regular expression for the names of the layers with an adapter, whatever their numbers."""
+    patterns = sorted({group.pattern for group in workload.lora_groups})
+    return "|".join(re.escape(one).replace(r"\{\}", r"\d+") for one in patterns)
+
+
+def _peak(
+    workload: Workload, rows: int, tokens: int, *, evaluates: bool, earlier: float | None
+) -> Peak | None:
+    query = _query(workload, rows)
+
+    def at(length: int, fit: TraceFit) -> Peak:
+        return fit.peak(
+            rows,
+            length,
+            workload.lora_rank,
+            evaluates=evaluates,
+            earlier_gradients=earlier,
+            expandable=workload.expandable_segments,
+        )
+
+    found = find_fit(query, tokens, anchors=ANCHORS)
+    if not found:
+        return None
+    if len(found) == 1:
+        (fit,) = found.values()
+        return at(tokens, fit)
+    (low, first), (high, second) = found.items()
+    share = (tokens - low) / (high - low)
+    one, other = at(low, first), at(high, second)
+    mixed = [(1 - share) * a + share * b for a, b in zip(one[1:], other[1:], strict=True)]
+    return Peak(other.phase, *mixed)
