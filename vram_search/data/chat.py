@@ -53,7 +53,7 @@ class ChatTurns:
 
     @cached_property
     def abilities(self) -> Abilities:
-        """What the template can write."""
+        """The messages that the template can write."""
         return Abilities(self.render)
 
     def split(self, example: Example) -> Turns:

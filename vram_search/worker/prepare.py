@@ -104,7 +104,7 @@ def _converted(gguf: Path, note: Callable[[str], None]) -> Path:
 
 
 def _conversion_remedy(code: int, message: str, cache: Path) -> str:
-    """What to do about a failed conversion, by its cause."""
+    """Returns the remedy for a failed conversion, by its cause."""
     said = message.lower()
     if "no space left" in said or "disk quota" in said or "file too large" in said:
         return f"free some space on the disk of {cache}, or move it with $VRAM_SEARCH_HOME"
