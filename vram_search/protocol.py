@@ -116,6 +116,8 @@ class LoadFailed(Spec):
     event: Literal["fault"] = "fault"
     message: str
     remedy: str = ""
+    without_liger: bool = False
+    """The model can be loaded without Liger's kernels."""
     is_passing: bool = False
     """Trying again later may help: the card was full."""
 

@@ -13,6 +13,7 @@ from vram_search.errors import InputError
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec import MemoryPlan
 from vram_search.train import model as base_model
+from vram_search.train.liger_error import LigerRefusedError
 from vram_search.train.trainer import make_trainer
 
 MakeJob = Callable[..., TrialJob]
@@ -79,4 +80,19 @@ def test_missing_package_and_unknown_model_are_said_at_loading(
         base_model.load_base(liger_job(load_job))
     monkeypatch.setattr(transformers_liger, "apply_liger_kernel", lambda model, config: None)
     with pytest.raises(InputError, match="no fused cross entropy for LlamaForCausalLM"):
+        base_model.load_base(liger_job(load_job))
+
+
+def test_forward_pass_of_liger_that_fails_is_refused_when_the_model_is_loaded(
+    load_job: LoadJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apply(model: Any, kernel_config: Any) -> None:
+        def lce_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            raise AttributeError("'NoneType' object has no attribute 'shape'")  # no image
+
+        lce_forward.__module__ = "liger_kernel.transformers.model.gemma3"
+        model.forward = MethodType(lce_forward, model)
+
+    monkeypatch.setattr(transformers_liger, "apply_liger_kernel", apply)
+    with pytest.raises(LigerRefusedError, match=r"forward pass of LlamaForCausalLM fails: 'NoneT"):
         base_model.load_base(liger_job(load_job))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from transformers import (
     AutoModelForMultimodalLM,
     BitsAndBytesConfig,
 )
+from transformers.core_model_loading import build_glob_alternation
 from transformers.initialization import no_init_weights
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vram_search.errors import InputError
 
@@ -111,6 +115,27 @@ def quantize(model: Any, dtype: torch.dtype, skipped: list[str] | None) -> None:
         llm_int8_skip_modules=skipped,
     )
     Bnb4BitHfQuantizer(settings)._process_model_before_weight_loading(model, device_map=None)
+
+
+def quantized_names(model: Any) -> list[str]:
+    """Returns the names of the linear layers that transformers quantises when it loads a model
+    (`integrations/bitsandbytes.py`, `replace_with_bnb_linear`)."""
+    kept = Bnb4BitHfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+    return [
+        name
+        for name, module in model.named_modules()
+        if (type(module) is torch.nn.Linear or isinstance(module, Conv1D))
+        and should_convert_module(name, kept)
+    ]
+
+
+def kept_in_fp32(model: Any) -> Callable[[str], bool]:
+    """Returns whether loading keeps a parameter in fp32 (`_keep_in_fp32_modules_strict`)."""
+    plan = model._get_dtype_plan(torch.bfloat16)
+    if not plan:
+        return lambda name: False
+    pattern = build_glob_alternation(list(plan))[0]
+    return lambda name: pattern.search(name) is not None
 
 
 def _skipped_modules(config: Any) -> list[str] | None:

@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
+from vram_search.model_code.build import kept_in_fp32
 from vram_search.spec.model_tree import LinearGroup, ModelTree, Numbers, Part, Storage, TensorGroup
 
 NOT_TRAINED_BY_ALL = {"chatglm": "output_layer", "internlm2": "output"}
@@ -176,7 +177,7 @@ def _storage(module: Any) -> Storage:
 
 def _tensors(model: Any, part_of: Callable[[str], Part]) -> tuple[TensorGroup, ...]:
     """Returns all tensors that no linear layer holds; a shared one is counted once."""
-    kept_in_fp32 = _kept_in_fp32(model)
+    is_fp32 = kept_in_fp32(model)
     embedding = model.get_input_embeddings()
     linears = [m for m in model.modules() if is_linear(m) and m.weight is not embedding.weight]
     in_linears = {id(parameter) for module in linears for parameter in module.parameters(False)}
@@ -193,7 +194,7 @@ def _tensors(model: Any, part_of: Callable[[str], Part]) -> tuple[TensorGroup, .
             pattern=pattern,
             numbers=(),
             shape=tuple(tensor.shape),
-            element_bytes=4 if kept_in_fp32(name) else tensor.element_size(),
+            element_bytes=4 if is_fp32(name) else tensor.element_size(),
             part=part_of(name),
             is_buffer=is_buffer,
             is_experts=not is_buffer and _is_experts(model, name, tensor),
@@ -206,17 +207,6 @@ def _is_experts(model: Any, name: str, tensor: torch.Tensor) -> bool:
     """Returns True for the weights of several experts; a convolution's have three axes too."""
     owner = model.get_submodule(name.rpartition(".")[0])
     return tensor.ndim == 3 and not isinstance(owner, torch.nn.modules.conv._ConvNd)
-
-
-def _kept_in_fp32(model: Any) -> Callable[[str], bool]:
-    """Returns whether loading keeps a parameter in fp32 (`_keep_in_fp32_modules_strict`)."""
-    from transformers.core_model_loading import build_glob_alternation
-
-    plan = model._get_dtype_plan(torch.bfloat16)
-    if not plan:
-        return lambda name: False
-    pattern = build_glob_alternation(list(plan))[0]
-    return lambda name: pattern.search(name) is not None
 
 
 Group = TypeVar("Group", LinearGroup, TensorGroup)

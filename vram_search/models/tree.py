@@ -18,6 +18,7 @@ from vram_search.resources import cache_folder
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.filled_shape import parse_filled
 from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
+from vram_search.spec.not_modelled import TEXT_ALONE
 from vram_search.spec.shape import ModelShape, load_shape
 
 SECONDS = 300
@@ -81,9 +82,16 @@ def _shape_of_class(file: Path, fault: InputError) -> ModelShape:
 
 def with_tree(shape: ModelShape, tree: ModelTree) -> ModelShape:
     """Returns a shape whose weights and linear layers are the tree's."""
+    reasons = tuple(
+        f"{tree.model_type}: the text part is trained, the others are frozen and counted"
+        if reason.endswith(TEXT_ALONE)
+        else reason
+        for reason in shape.not_modelled
+    )
     return replace(
         shape,
         tree=tree,
+        not_modelled=reasons,
         tie_word_embeddings=tree.tied,
         expert_parameters=tree.expert_parameters,
     )

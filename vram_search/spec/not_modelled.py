@@ -72,6 +72,7 @@ _HYBRIDS = frozenset(
 """Families of state space, convolution or linear attention layers."""
 
 _DROPOUTS = ("residual_dropout", "resid_pdrop", "embd_pdrop", "hidden_dropout")
+TEXT_ALONE = "the text model alone is counted"
 OTHER_MODALITIES = ("vision_config", "audio_config")
 _LAYER_KINDS = frozenset({"full_attention", "sliding_attention"})
 
@@ -96,7 +97,7 @@ def reasons(
     if fields.values.get("use_bidirectional_attention"):  # true, or "vision"
         found.append("use_bidirectional_attention")
     if any(outer.values.get(key) is not None for key in OTHER_MODALITIES):
-        found.append(f"{outer.values.get('model_type')}: the text model alone is counted")
+        found.append(f"{outer.values.get('model_type')}: {TEXT_ALONE}")
     method = _quantization(outer) or _quantization(fields)
     if method:
         found.append(f"the checkpoint is already quantised ({method})")

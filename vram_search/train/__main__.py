@@ -21,6 +21,7 @@ from vram_search.protocol import (
     TrialJob,
 )
 from vram_search.train.channel import Channel, silence_libraries
+from vram_search.train.liger_error import LigerRefusedError
 
 if TYPE_CHECKING:
     from vram_search.train.health import Health
@@ -36,7 +37,13 @@ def main() -> None:
     try:
         serve(channel)
     except VramSearchError as error:
-        channel.send(LoadFailed(message=error.message, remedy=error.remedy))
+        channel.send(
+            LoadFailed(
+                message=error.message,
+                remedy=error.remedy,
+                without_liger=isinstance(error, LigerRefusedError),
+            )
+        )
     except Exception as error:
         traceback.print_exc()
         fault = explain(error)

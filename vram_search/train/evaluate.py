@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from vram_search.spec.plan import EVAL_LOSS_TOKENS
 from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
-from vram_search.train.model import evaluation_mode, to_device
+from vram_search.train.model import evaluation_mode, to_device, with_type_ids
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def evaluate(
         for start in range(0, len(order), batch_size):
             chosen = [rows[i] for i in order[start : start + batch_size]]
             on_batch((len(chosen), len(chosen[0].input_ids)))
-            batch = to_device(collate(chosen, pad_token_id), here)
+            batch = with_type_ids(model, to_device(collate(chosen, pad_token_id), here))
             labels = batch.pop("labels")
             logits = model(**batch).logits
             sums += [_summed_loss(logits[i, :-1], labels[i, 1:]) for i in range(len(chosen))]

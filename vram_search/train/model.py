@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.metadata
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,25 @@ import bitsandbytes as bnb
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, BitsAndBytesConfig
 from transformers.integrations import liger as transformers_liger
 
 from vram_search import __version__
 from vram_search.errors import InputError
+from vram_search.model_code.build import TOO_NEW, auto_class, kept_in_fp32, quantized_names
+from vram_search.model_code.read import in_and_out
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec.hyperparameters import adapter_settings
 from vram_search.tools import PEFT
 from vram_search.train.device import compute_dtype, device
+from vram_search.train.liger_error import LigerRefusedError
 from vram_search.train.patches import (
     clear_cublas_workspaces,
     logits_in_their_own_dtype,
     mark_as_4bit,
 )
 
+LIGER_TRIAL_TOKENS = 16
 INITIAL_STD = 0.02
 """Standard deviation of random weights; their values do not change a byte."""
 
@@ -37,6 +42,22 @@ def to_device(batch: dict[str, torch.Tensor], here: torch.device) -> dict[str, t
     if here.type != "cuda":
         return {name: tensor.to(here) for name, tensor in batch.items()}
     return {name: t.pin_memory().to(here, non_blocking=True) for name, t in batch.items()}
+
+
+def with_type_ids(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Adds the inputs that tell text from images, which some models of several parts need in
+    training (`token_type_ids` of Gemma 3, `mm_token_type_ids` of Gemma 4): all of it is text."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config
+    if config.get_text_config(decoder=True) is config:
+        return batch
+    accepted = inspect.signature(type(base).forward).parameters
+    types = {
+        name: torch.zeros_like(batch["input_ids"])
+        for name in ("token_type_ids", "mm_token_type_ids")
+        if name in accepted
+    }
+    return {**batch, **types}
 
 
 def limit_allocator(cap_bytes: int | None) -> None:
@@ -75,12 +96,13 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
         bnb_4bit_compute_dtype=dtype,
     )
     try:
-        base, loaded = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(model_name_or_path, trust_remote_code=False)
+        base, loaded = auto_class(config).from_pretrained(
             model_name_or_path,
             dtype=dtype,
             quantization_config=quantization,
             device_map={"": device()},
-            attn_implementation="sdpa",
+            attn_implementation=attention(config),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -90,13 +112,23 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
         raise
     except (OSError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"the model {model_name_or_path} cannot be loaded: {first}",
+        remedy = (
             "a folder with config.json and *.safetensors, or a hub name that can be reached; is "
-            "the download complete?",
+            "the download complete?"
+        )
+        if "does not recognize this architecture" in str(error):
+            remedy = TOO_NEW
+        raise InputError(
+            f"the model {model_name_or_path} cannot be loaded: {first}", remedy
         ) from None
     _refuse_random_weights(model_name_or_path, loaded)
     return base
+
+
+def attention(config: Any) -> str:
+    """Returns the implementation of attention: sdpa, or eager where the class has no other."""
+    model_class = auto_class(config)._model_mapping[type(config)]
+    return "sdpa" if model_class._supports_sdpa else "eager"
 
 
 def _refuse_random_weights(model_name_or_path: str, loaded: dict[str, Any]) -> None:
@@ -119,20 +151,51 @@ def apply_liger(base: Any) -> None:
     removes the patch, so either all trials of a process run with them or no trial does.
 
     Raises:
-        InputError: the package is missing or does not know the model.
+        LigerRefusedError: the package is missing, does not know the model, or fails.
     """
     try:
         transformers_liger.apply_liger_kernel(base, None)
     except ImportError:
-        raise InputError(
+        raise LigerRefusedError(
             "plan.enable_liger_kernel needs the package liger-kernel",
             "pip install liger-kernel, or set plan.enable_liger_kernel to false",
         ) from None
     if not uses_liger(base):
-        raise InputError(
+        raise LigerRefusedError(
             f"liger-kernel has no fused cross entropy for {type(base).__name__}",
             "set plan.enable_liger_kernel to false",
         )
+    _try_forward(base)
+
+
+def _try_forward(base: Any) -> None:
+    """Runs Liger's forward pass on a few tokens; some models' fails without an image.
+
+    Raises:
+        LigerRefusedError: it fails.
+    """
+    tokens = torch.ones((1, LIGER_TRIAL_TOKENS), dtype=torch.int64, device=device())
+    batch = with_type_ids(base, {"input_ids": tokens, "labels": tokens})
+    dtype, was_training = compute_dtype(), base.training
+    base.train()  # Liger fuses the loss in training alone
+    try:
+        with (
+            torch.no_grad(),
+            torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32),
+        ):
+            base(**batch)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a patched forward may fail in any way
+        raise LigerRefusedError(
+            f"liger-kernel's forward pass of {type(base).__name__} fails: {first_line(error)}",
+            "set plan.enable_liger_kernel to false",
+        ) from None
+    base.train(was_training)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def uses_liger(base: Any) -> bool:
@@ -148,19 +211,19 @@ def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
     config = AutoConfig.from_pretrained(config_path, trust_remote_code=False)
     torch.manual_seed(seed)
     with _uninitialised():
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False
+        model = auto_class(config).from_config(
+            config, dtype=dtype, attn_implementation=attention(config), trust_remote_code=False
         )
     here = device()
-    head = model.get_output_embeddings()
-    for name, module in list(model.named_modules()):
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            parent = model.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], _random_linear4bit(module, dtype, here))
-    for parameter in model.parameters():
+    stays_in_fp32 = kept_in_fp32(model)
+    for name in quantized_names(model):
+        module = model.get_submodule(name)
+        model.set_submodule(name, _random_linear4bit(module, dtype, here))
+    for name, parameter in model.named_parameters():
         if not isinstance(parameter, bnb.nn.Params4bit):
             scale = INITIAL_STD if parameter.ndim > 1 else 0.0
-            values = torch.empty(parameter.shape, dtype=dtype, device=here).normal_(0.0, 1.0)
+            kept = torch.float32 if stays_in_fp32(name) else dtype
+            values = torch.empty(parameter.shape, dtype=kept, device=here).normal_(0.0, 1.0)
             parameter.data = values * scale if scale else torch.ones_like(values)
     model.tie_weights()
     model.to(here)
@@ -177,22 +240,23 @@ def _uninitialised() -> Iterator[None]:
         yield
 
 
-def _random_linear4bit(linear: torch.nn.Linear, dtype: torch.dtype, here: torch.device) -> Any:
+def _random_linear4bit(linear: Any, dtype: torch.dtype, here: torch.device) -> Any:
+    inputs, outputs = in_and_out(linear)
     quantised = bnb.nn.Linear4bit(
-        linear.in_features,
-        linear.out_features,
+        inputs,
+        outputs,
         bias=linear.bias is not None,
         compute_dtype=dtype,
         compress_statistics=True,
         quant_type="nf4",
         device="meta",
     )
-    weight = torch.empty(linear.weight.shape, dtype=dtype, device=here).normal_(0.0, INITIAL_STD)
+    weight = torch.empty((outputs, inputs), dtype=dtype, device=here).normal_(0.0, INITIAL_STD)
     quantised.weight = bnb.nn.Params4bit(
         weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=quantised
     ).to(here)
     if linear.bias is not None:
-        quantised.bias = torch.nn.Parameter(torch.zeros(linear.out_features, dtype=dtype))
+        quantised.bias = torch.nn.Parameter(torch.zeros(outputs, dtype=dtype))
     return quantised
 
 

@@ -20,7 +20,7 @@ from vram_search.spec.plan import MemoryPlan
 from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
 from vram_search.train.faults import DivergedError, TrialPosition, noting_parts
-from vram_search.train.model import allocated_bytes, to_device
+from vram_search.train.model import allocated_bytes, to_device, with_type_ids
 from vram_search.train.patches import steps_in_the_background
 
 Order = Literal["random", "sequential"]
@@ -67,7 +67,10 @@ class AdapterTrainer(Trainer):
         is_shuffled = self.args.train_sampling_strategy == "random"
         if is_shuffled and len(drawn) > 1 and self.model_accepts_loss_kwargs:
             drawn = by_length(drawn)
-        batches = [to_device(collate(rows, self.pad_token_id), device) for rows in drawn]
+        batches = [
+            with_type_ids(self.model, to_device(collate(rows, self.pad_token_id), device))
+            for rows in drawn
+        ]
         return batches, self._get_num_items_in_batch(batches, device)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -18,7 +18,7 @@ from vram_search.models import find_model
 from vram_search.resources import cache_folder
 from vram_search.spec import ModelShape, StudySpec
 from vram_search.spec.study import ModelSpec
-from vram_search.units import MIB
+from vram_search.units import MIB, format_bytes
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     if found.note:
         note(found.note)
     shape = found.shape()
+    if shape.expert_parameters:
+        note(
+            f"the experts stay in 16 bits: {format_bytes(2 * shape.expert_parameters)}; "
+            "bitsandbytes quantises linear layers alone (bitsandbytes#1849)"
+        )
     _check_targets(study, shape)
     check_card_holds_base(shape, study.card)
     return Prepared(study, rows, shape, name_or_path, tokenizer)

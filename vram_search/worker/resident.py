@@ -63,6 +63,8 @@ class ResidentTrainer:
         self._ready: Ready | None = None
         self.starts = 0
         self._attempts = LOAD_ATTEMPTS
+        self.refused_liger = ""
+        """Why the base is loaded without Liger's kernels although they were asked for."""
 
     @property
     def pid(self) -> int | None:
@@ -89,6 +91,10 @@ class ResidentTrainer:
                 return event
             self.replace()
             assert isinstance(event, LoadFailed), f"loading sent {event}, not ready or failed"
+            if event.without_liger and self.job.enable_liger_kernel:
+                self.job = self.job.model_copy(update={"enable_liger_kernel": False})
+                self.refused_liger = event.message
+                continue
             if not event.is_passing or attempt + 1 == self._attempts:
                 raise InputError(event.message, event.remedy)
             time.sleep(LOAD_RETRY_SECONDS)

@@ -206,6 +206,8 @@ def _load(context: RunContext) -> Ready:
     """
     context.listener.note("loading the base model ...")
     ready = _ready_after_kills(context)
+    if context.trainer.refused_liger:
+        _go_on_without_liger(context)
     for note in ready.notes:
         context.listener.note(note)
     cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
@@ -233,6 +235,16 @@ def _ready_after_kills(context: RunContext) -> Ready:
                 ) from None
             context.listener.note(f"{error}; it is started again")
     raise AssertionError("the loop returns or raises")
+
+
+def _go_on_without_liger(context: RunContext) -> None:
+    """Plans all trials without Liger's kernels."""
+    context.listener.note(
+        f"{context.trainer.refused_liger}; the model trains without Liger's kernels, and the plans "
+        "are made again"
+    )
+    context.pins = context.pins.model_copy(update={"enable_liger_kernel": False})
+    context.planned.clear()
 
 
 def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> None:
