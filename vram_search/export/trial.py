@@ -19,7 +19,7 @@ from vram_search.export.template import Template
 from vram_search.models import find_on_this_machine
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import adapter_settings
-from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
@@ -72,7 +72,10 @@ class ExportedTrial:
     def modules(self) -> Collection[str]:
         """Names of the model's linear layers; if its shape is not known, those of all supported
         families."""
-        return {linear.name for linear in self.shape.linears} if self.shape else LORA_MODULES
+        if self.shape is None:
+            return LORA_MODULES
+        qualified = self.target_modules if self._names_real_layers else ()
+        return {*self.shape.linear_kinds, *qualified}
 
     @property
     def seed(self) -> int:
@@ -112,9 +115,22 @@ class ExportedTrial:
         return math.ceil(self.training.warmup_ratio * self.steps)
 
     @property
+    def _names_real_layers(self) -> bool:
+        """The target's layers are looked up in the model."""
+        if self.shape is None:
+            return False
+        return self.shape.tree is not None or is_expression(self.hp.lora_target)
+
+    @property
     def target_modules(self) -> tuple[str, ...]:
-        """Names of the LoRA modules; `("all",)` for every linear layer of the blocks."""
-        return LORA_TARGET_SETS.get(self.hp.lora_target, tuple(self.hp.lora_target.split(",")))
+        """Names of the LoRA modules; `("all",)` for every linear layer of a modelled family.
+
+        Other models' layers are named one by one: a tool's own `all` may reach the vision tower.
+        """
+        target = self.hp.lora_target
+        if self.shape is not None and self._names_real_layers:
+            return tuple(self.shape.target_modules(target))
+        return LORA_TARGET_SETS.get(target, tuple(target.split(",")))
 
 
 def exported_trial(
