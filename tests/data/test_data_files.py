@@ -50,12 +50,12 @@ def csv_text(delimiter: str) -> str:
         ("rows.json", LINES.encode()),
         ("rows.data", LINES.encode()),
         ("rows.jsonl", LINES.encode("utf-16")),
-        ("rows.jsonl.gz", gzip.compress(LINES.encode())),
+        ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("rows.json.bz2", bz2.compress(json.dumps(ROWS).encode())),
         ("rows.csv", csv_text(",").encode()),
         ("rows.csv", csv_text(";").encode()),
         ("rows.tsv", csv_text("\t").encode()),
-        ("rows.csv.gz", gzip.compress(csv_text(",").encode("utf-8-sig"))),
+        ("rows.csv.gz", gzip.compress(csv_text(",").encode("utf-8-sig"), mtime=0)),
     ],
 )
 def test_rows_are_the_same_from_every_kind_of_file(
