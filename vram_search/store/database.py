@@ -128,19 +128,22 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Opens a transaction with the write lock from its start; any exception rolls it back."""
+def writing(engine: Engine, lock_attempts: int = LOCK_ATTEMPTS) -> Iterator[Connection]:
+    """Opens a transaction with the write lock from its start; any exception rolls it back.
+
+    Args:
+        lock_attempts: times that it waits BUSY_SECONDS for another process's lock (SQLite).
+    """
     with store_errors(engine.url), engine.connect() as connection:
         if (same_file := _SAME_FILE.get(engine)) is not None:
             same_file.check()
         connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})
-        with _begun(connection, engine):
+        with _begun(connection, engine, lock_attempts):
             yield connection
 
 
-def _begun(connection: Connection, engine: Engine) -> RootTransaction:
+def _begun(connection: Connection, engine: Engine, attempts: int) -> RootTransaction:
     """Begins the transaction; a lock of another process ends a night only after a long wait."""
-    attempts = 1 if engine.dialect.name != "sqlite" else LOCK_ATTEMPTS
     for attempt in range(attempts):
         try:
             return connection.begin()
@@ -241,7 +244,8 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
     if engine.dialect.name == "sqlite":
         with store_errors(engine.url):
             _use_write_ahead_log(engine, busy_seconds)
-    with writing(engine) as connection:
+    # At the start of a run the user is there to end the other process.
+    with writing(engine, lock_attempts=1) as connection:
         if _revision(connection) != head:
             _migrate(connection)
         # Changes nothing, yet fails where nothing may be written (BEGIN IMMEDIATE alone does not):
