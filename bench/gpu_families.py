@@ -93,7 +93,7 @@ def measure(name: str) -> dict[str, Any]:
         shown = subprocess.run(
             [*command, "show", "0", "--json"], env=environment, capture_output=True, text=True
         )
-    trial = json.loads(shown.stdout) if shown.returncode == 0 else {}
+    trial = json.loads(shown.stdout)["trial"] if shown.returncode == 0 else {}
     return {
         "model": name,
         "exit_code": code,

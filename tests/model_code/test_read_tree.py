@@ -93,3 +93,21 @@ def test_model_without_a_language_model_is_refused() -> None:
     config = load_config({"model_type": "vit"}, "config.json")
     with pytest.raises(InputError, match="no language model for model_type 'vit'"):
         auto_class(config)
+
+
+def test_layers_that_peft_refuses_get_no_adapter() -> None:
+    tree = read(
+        {
+            **SIZES,
+            "model_type": "falcon_h1",
+            "mamba_n_heads": 8,
+            "mamba_d_head": 8,
+            "mamba_d_ssm": 64,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 1,
+        }
+    )
+    kinds = {group.kind for group in tree.linears if group.is_lora_target}
+    assert {"in_proj", "q_proj", "down_proj"} <= kinds
+    assert "out_proj" in {group.kind for group in tree.linears}
+    assert "out_proj" not in kinds

@@ -36,7 +36,7 @@ def test_broken_cache_is_read_again(
     file = written(tmp_path, STARCODER_2)
     folder = home / "cache" / "trees"
     folder.mkdir(parents=True)
-    (folder / f"{tree_key(STARCODER_2)}.json").write_text('{"format": 1, "lin', encoding="utf-8")
+    (folder / f"{tree_key(STARCODER_2)}.json").write_text('{"format": 2, "lin', encoding="utf-8")
     monkeypatch.setattr(tree_module, "_read_from_class", lambda file: pytest.fail("is read"))
     with pytest.raises(pytest.fail.Exception, match="is read"):
         model_tree(file)

@@ -17,6 +17,10 @@ from vram_search.spec.model_tree import LinearGroup, ModelTree, Numbers, Part, S
 
 NOT_TRAINED_BY_ALL = {"chatglm": "output_layer", "internlm2": "output"}
 """model_type -> its head, which LLaMA-Factory's `all` leaves out besides `lm_head`."""
+MAMBA_TYPES = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+REFUSED_BY_PEFT = frozenset({"out_proj", "conv1d"})
+"""Layers that peft gives no LoRA adapter in these models: `_check_lora_target_modules_mamba` of
+`tuners/tuners_utils.py` (peft 0.21)."""
 
 
 def read_tree(model: Any, auto_class: str, values: dict[str, Any]) -> ModelTree:
@@ -74,9 +78,11 @@ def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
 
     LLaMA-Factory 0.9.5, `model_utils/misc.py` (`find_all_linear_modules`) and `visual.py`
     (`patch_target_modules`): every module whose class is named "...Linear...", without the head,
-    and of a model with several parts the text part alone.
+    and of a model with several parts the text part alone. Layers that peft refuses are left out:
+    LLaMA-Factory stops there.
     """
     head = NOT_TRAINED_BY_ALL.get(model.config.model_type, "lm_head")
+    refused = REFUSED_BY_PEFT if model.config.model_type in MAMBA_TYPES else frozenset()
     return {
         name
         for name, module in model.named_modules()
@@ -86,6 +92,7 @@ def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
         and part_of(name) == "text"
         and "lm_head" not in name
         and head not in name
+        and name.rpartition(".")[2] not in refused
     }
 
 

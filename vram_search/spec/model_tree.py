@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-FORMAT = 1
+FORMAT = 2
 """Version of the JSON. A cached tree of another version is read from the class again."""
 
 Storage = Literal["nf4", "16-bit", "fp32", "shared"]
