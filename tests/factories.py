@@ -96,6 +96,7 @@ class FakeTrainer:
         self.pid, self.log = pid, Path("none")
         self.jobs: list[TrialJob] = []
         self.restarts = 0
+        self.refused_liger = ""
 
     def ready(self) -> Ready:
         return self._ready

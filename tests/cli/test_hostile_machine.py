@@ -79,13 +79,13 @@ def test_answer_that_finds_no_room_is_one_message(home: Path) -> None:
     ]
 
 
-def test_folder_of_locks_that_cannot_be_used_is_named(
+def test_folder_of_a_studys_files_that_cannot_be_used_is_named(
     vram_search: Cli, write_study: Callable[..., Path], home: Path
 ) -> None:
     """A file in the folder's place: root, as which tests may run, is refused nothing else."""
     home.mkdir()
-    (home / "locks").write_text("")
+    (home / "vram-search.db.files").write_text("")
     done = vram_search("run", write_study())
     assert done.returncode == 1
     assert "Traceback" not in done.stdout
-    assert f"error: {home / 'locks'} cannot be used: " in done.stdout
+    assert f"error: {home / 'vram-search.db.files'}" in done.stdout

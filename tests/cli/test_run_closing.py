@@ -25,7 +25,7 @@ def vram_search(vram_search_without_training: Cli) -> Cli:
 
 @pytest.fixture
 def report(home: Path) -> Path:
-    return home / "exports" / "tiny" / "tiny-report.html"
+    return home / "vram-search.db.files" / "tiny" / "exports" / "tiny-report.html"
 
 
 def test_run_without_a_complete_trial_names_its_report_too(

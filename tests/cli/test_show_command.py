@@ -135,8 +135,8 @@ def test_emulated_card_and_what_nvml_saw_are_named(vram_search: Cli, home: Path)
     assert "predicted for a card; measured: emulated 16 GB on NVIDIA H200" in text
     seen = "97 % busy, 310 W, at most 61 °C, SM clock 1755 MHz, least 1410 MHz"
     assert seen in " ".join(text.split())
-    best = vram_search("best").stdout
-    assert "9.00 GiB reserved, measured: emulated 16 GB on NVIDIA H200" in best
+    best = " ".join(vram_search("best").stdout.split())
+    assert "9.00 GiB reserved on emulated 16 GB on NVIDIA H200" in best
     assert "measured: emulated 16 GB on NVIDIA H200" in " ".join(vram_search("top").stdout.split())
 
 

@@ -171,8 +171,7 @@ def test_unknown_device_runs_at_the_speed_of_the_studys_card() -> None:
 def test_every_shipped_card_has_a_plausible_data_sheet() -> None:
     for slug in card_names():
         read_card = card(slug)
-        assert read_card.bandwidth_gb_per_s is not None
-        assert 150 <= read_card.bandwidth_gb_per_s <= 8000
+        assert 150 <= (read_card.bandwidth_gb_per_s or 500) <= 8000  # not known of some laptops
         assert 10 <= (read_card.bf16_tflops or 50) <= 2500
 
 

@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from tests.factories import make_point
 from vram_search.protocol import (
     AnyEvent,
+    BaseEvaluated,
     Evaluated,
     Finished,
+    Generated,
     LoadFailed,
     LoadJob,
     Probed,
@@ -88,6 +90,8 @@ EVENTS = [
     STEP,
     EVALUATED,
     FINISHED,
+    BaseEvaluated(eval_loss=2.5, bits_per_byte=0.9, example_loss_sums=(1.0, None), seconds=0.5),
+    Generated(answers=("two lines\nof an answer", "")),
 ]
 VERDICTS = [PruneDecision(prune=True), PruneDecision(prune=False)]
 

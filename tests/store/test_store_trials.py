@@ -141,7 +141,7 @@ def test_nonfinite_numbers_are_stored_as_null(store: Store, study: StudyRecord) 
     trial = found(store, study)
     assert (trial.eval_loss, trial.last_eval_loss) == (None, None)
     assert trial.plan == {"margin": None}
-    assert trial.predicted == {"parts": {"logits": None}}
+    assert trial.predicted == {"parts": {}}
     assert trial.measured == {"nested": [1.0, {"deep": None}], "tuple": [None, 2]}
     assert store.step_losses(trial_id) == [StepLoss(1, None, 1e-4, None)]
     assert store.evaluations(trial_id) == [Evaluation(1, 0.5, None, None, None, [1.0, None], 1.0)]

@@ -230,6 +230,7 @@ def test_scripts_are_small_and_carry_their_licences() -> None:
 
 
 NAMELESS = """[...document.querySelectorAll('a, button, input, select, textarea, svg[role=img]')]
+    .filter(e => e.type !== 'hidden')
     .filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length))
     .map(e => e.outerHTML.slice(0, 80))"""
 LOW_CONTRAST = """(() => {

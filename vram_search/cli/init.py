@@ -46,7 +46,7 @@ def command(
     \b
     Examples:
       vram-search init
-      vram-search init --model Qwen/Qwen2.5-3B-Instruct --data rows.jsonl --hours 8
+      vram-search init --model qwen2.5-3b --data rows.jsonl --hours 8
     """
     from vram_search.answers.starting_study import StartingStudy, cutoff_for, fit_words
     from vram_search.gpu import open_reader

@@ -187,13 +187,22 @@ class PlainView(Progress):
         self._next_step_line = -math.inf
         self._is_forecast = False
         self._log_file = study_folder(url, study.study).run_log
+        self._unwritten: list[str] = []
 
     def _log(self, line: str) -> None:
-        """Appends a line to the run's log in the study's folder; the log must not end a run."""
-        with contextlib.suppress(OSError):
-            self._log_file.parent.mkdir(parents=True, exist_ok=True)
-            with self._log_file.open("a", encoding="utf-8", errors="replace") as log:
-                log.write(f"{shown(line)}\n")
+        """Appends a line to the run's log in the study's folder; the log must not end a run.
+
+        Lines wait until the run has made the folder: a refused database gets none.
+        """
+        self._unwritten.append(f"{shown(line)}\n")
+        if not self._log_file.parent.is_dir():
+            return
+        with (
+            contextlib.suppress(OSError),
+            self._log_file.open("a", encoding="utf-8", errors="replace") as log,
+        ):
+            log.writelines(self._unwritten)
+        self._unwritten.clear()
 
     def __enter__(self) -> PlainView:
         self.note(f"study {self.study.study}; database {describe(self.url)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.options import database_option
 from vram_search.errors import InputError
 from vram_search.store.faults import describe
@@ -72,28 +73,28 @@ def command(
 
     address = Address("0.0.0.0" if lan else host, port, [name.lower() for name in allow_host])
     if link:
-        click.echo(f"{address.url()}?token={load_token(token_file())[0].token}")
+        echo_styled(f"{address.url()}?token={load_token(token_file())[0].token}")
         return
     url = database_url(database)
 
     def announce(credentials: Credentials, is_new: bool) -> None:
-        click.echo(f"vram-search serves {describe(url)}")
+        echo(f"vram-search serves {describe(url)}")
         if is_new:
-            click.echo(f"{address.url()}?token={credentials.token}")
-            click.echo(f"this link is printed once; the token is kept in {token_file()}")
+            echo_styled(f"{address.url()}?token={credentials.token}")
+            echo(f"this link is printed once; the token is kept in {token_file()}")
         else:
-            click.echo(f"{address.url()} (`vram-search serve --link` prints the token, too)")
+            echo(f"{address.url()} (`vram-search serve --link` prints the token, too)")
         if not address.is_local:
             _warn(address)
         if lan:
             _print_qr(address, credentials)
-        click.echo("Ctrl-C ends the service; a study that runs goes on")
+        echo("Ctrl-C ends the service; a study that runs goes on")
 
     serve(url, address, folders or (Path.cwd(),), runs_queue=not no_run, announce=announce)
 
 
 def _warn(address: Address) -> None:
-    click.echo(
+    echo(
         f"warning: every machine that reaches {address.host}:{address.port} can open the login. "
         "Whoever has the token can run studies here, and traffic is not encrypted (plain HTTP).",
         err=True,
@@ -107,8 +108,8 @@ def _print_qr(address: Address, credentials: Credentials) -> None:
 
     here = addresses_here()
     if not here:
-        click.echo("this machine has no address in a network")
+        echo("this machine has no address in a network")
         return
     link = f"{address.url(here[0])}?token={credentials.viewer_token}"
-    click.echo(f"read-only link for a phone in the same network:\n{link}")
+    echo_styled(f"read-only link for a phone in the same network:\n{link}")
     segno.make(link).terminal(compact=True)

@@ -97,5 +97,10 @@ def seconds_of(trials: int, full_seconds: float) -> float:
 
 
 def share_that_fits(trials: int, full_seconds: float, seconds: float) -> float:
-    """Returns the share to which full trials must be shortened so that `trials` fit; at most 1."""
-    return min(1.0, seconds / seconds_of(trials, full_seconds))
+    """Returns the share to which full trials must be shortened so that `trials` fit; 0 to 1.
+
+    Planning, saving and checking take the same time in a shortened trial.
+    """
+    trained_seconds = seconds / seconds_of(trials, 1.0) - _OTHER_SECONDS
+    share = trained_seconds / max(full_seconds - _OTHER_SECONDS, 1e-9)
+    return min(1.0, max(0.0, share))

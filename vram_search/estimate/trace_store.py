@@ -20,7 +20,7 @@ from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
 from vram_search.resources import cache_folder
 
 FORMAT = 1
-"""Of the cached files."""
+"""Version of the cached files."""
 ON = "VRAM_SEARCH_TRACE"
 """Models are traced if this environment variable is not empty: a first estimate takes a minute or
 more for each kind of training that it compares."""
@@ -28,7 +28,8 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 FUSED_KERNELS = ("flash-linear-attention", "mamba-ssm", "causal-conv1d")
 """Packages that replace a hybrid's layers; a trace follows the layers without them."""
 LARGEST_ERROR = 0.02
-"""Of a fit at a size that it was not fitted to; above it the fit is not used."""
+"""Largest error of a fit, as a share, at a size that it was not fitted to. A fit with a larger
+error is not used."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import replace
 
 from vram_search.data import Rows
@@ -89,7 +90,9 @@ def fit_night(prepared: Prepared, stop: StopRule) -> Prepared:
         raise InputError("no configuration fits the card", "see `vram-search run --dry-run`")
     share = _recorded_share(prepared.study)
     if share is None:
-        share = max(_SHORTEST_SHARE, round(share_that_fits(ENOUGH_TRIALS, full, seconds), 2))
+        share = max(
+            _SHORTEST_SHARE, math.floor(share_that_fits(ENOUGH_TRIALS, full, seconds) * 100) / 100
+        )
     training = prepared.study.training.model_copy(update={"trial_share": share})
     return replace(prepared, study=prepared.study.model_copy(update={"training": training}))
 
