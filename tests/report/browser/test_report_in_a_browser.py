@@ -169,7 +169,7 @@ def test_tab_reaches_every_chart_once_then_filter_and_headings(page: Any) -> Non
     count = page.eval("document.querySelectorAll('figure > svg').length")
     page.eval("document.querySelector('nav a:last-child').focus()")
     reached = []
-    for _ in range(count + 60):  # with buttons and the headings of tables
+    for _ in range(count + 30):  # with buttons and the headings of tables
         page.press("Tab")
         reached.append(page.eval("document.activeElement.tagName"))
     assert reached.count("svg") == count
