@@ -133,6 +133,9 @@ def test_evaluation_never_lowers_the_peak(
 def test_more_rank_or_longer_texts_never_need_less(
     shape: ModelShape, point: Hyperparameters, plan: MemoryPlan, name: str
 ) -> None:
+    states = OPTIMIZERS[point.optim]
+    # The states of a small matrix are in fp32 and never paged, whatever the optimizer.
+    assume(name != "lora_rank" or not (states.eight_bit or states.paged))
     more = point.model_copy(update={name: getattr(point, name) + 1})
     fewer_bytes = estimate(shape, point, plan, CARD).allocated_bytes
     assert estimate(shape, more, plan, CARD).allocated_bytes >= fewer_bytes

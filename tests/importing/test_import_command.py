@@ -154,7 +154,7 @@ def test_database_of_before_imports_is_migrated_with_its_rows(
     before = store.trials(search.id)
     store.close()
     with closing(sqlite3.connect(home / "vram-search.db")) as connection, connection:
-        for table in ("vs_untuned", "vs_events", "vs_progress", "vs_queue"):
+        for table in ("vs_samples", "vs_untuned", "vs_events", "vs_progress", "vs_queue"):
             connection.execute(f"DROP TABLE {table}")
         connection.execute("DROP INDEX vs_trials_study_fingerprint")
         for column in ("fingerprint", "provenance", "other_training"):

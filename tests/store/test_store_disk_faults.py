@@ -129,6 +129,7 @@ def test_database_of_an_older_version_is_read_where_nothing_can_be_written(
 
     with closing(open_store(sqlite_url(tmp_path / "search.db"), create=True)) as opened:
         with opened.engine.begin() as connection:
+            connection.execute(text("DROP TABLE vs_samples"))
             connection.execute(text("DROP TABLE vs_untuned"))
             connection.execute(text("DROP TABLE vs_events"))
             connection.execute(text("DROP TABLE vs_progress"))

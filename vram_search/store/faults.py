@@ -183,8 +183,9 @@ def is_of_the_machine(error: BaseException) -> bool:
 
 
 def _is_of_the_world(error: DatabaseError) -> bool:
-    # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's.
-    return type(error) in (DatabaseError, OperationalError)
+    # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's. Without a
+    # statement the driver refused the connection, for example an unknown parameter of the URL.
+    return type(error) in (DatabaseError, OperationalError) or error.statement is None
 
 
 def _explained(url: URL | str, error: DatabaseError) -> StoreError:
