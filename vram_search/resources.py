@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path, user_data_path
 
@@ -32,3 +34,22 @@ def cache_folder() -> Path:
     """Where converted models lie; safe to delete."""
     home = os.environ.get("VRAM_SEARCH_HOME")
     return Path(home) / "cache" if home else user_cache_path("vram-search", appauthor=False)
+
+
+def read_cached_json(file: Path) -> Any:
+    """Returns what a cached file holds; None if it is absent or was cut off by a full disk."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_cached_json(file: Path, data: Any) -> None:
+    """Writes a file of the cache in one step; a folder that cannot be written to costs only time."""
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(data), encoding="utf-8")
+        unfinished.replace(file)
+    except OSError:
+        unfinished.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
-from vram_search.resources import cache_folder
+from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 
 FORMAT = 1
 """Version of the cached files."""
@@ -98,9 +98,8 @@ def _covering(fits: list[RangedFit], tokens: int) -> TraceFit | None:
 def _fits(query: TraceQuery) -> list[RangedFit]:
     """The cached fits of a query; `_trace` appends to them."""
     try:
-        data = json.loads(_file(query).read_text(encoding="utf-8"))
-        return [_ranged(one) for one in data]
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk
+        return [_ranged(one) for one in read_cached_json(_file(query)) or []]
+    except (KeyError, TypeError, ValueError):  # another format
         return []
 
 
@@ -131,7 +130,8 @@ def _trace(query: TraceQuery, tokens: int, fits: list[RangedFit]) -> TraceFit | 
     if "fit" not in answer or answer["error"] > LARGEST_ERROR:
         _FAILED.add(query)
         return None
-    _save(query, answer)
+    file = _file(query)
+    write_cached_json(file, [*(read_cached_json(file) or []), answer])
     found = _ranged(answer)
     fits.append(found)
     return found.fit if found.low <= tokens <= found.high else None
@@ -139,19 +139,6 @@ def _trace(query: TraceQuery, tokens: int, fits: list[RangedFit]) -> TraceFit | 
 
 _FAILED: set[TraceQuery] = set()
 """Queries without an answer, so that each is asked once."""
-
-
-def _save(query: TraceQuery, answer: dict[str, Any]) -> None:
-    """Adds a fit to the cache; a folder that cannot be written to costs only time."""
-    file = _file(query)
-    unfinished = file.with_suffix(f".{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        earlier = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-        unfinished.write_text(json.dumps([*earlier, answer]), encoding="utf-8")
-        unfinished.replace(file)
-    except (OSError, ValueError):
-        unfinished.unlink(missing_ok=True)
 
 
 class _TraceProcess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError, VramSearchError
-from vram_search.resources import cache_folder
+from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.filled_shape import parse_filled
 from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
@@ -111,30 +112,11 @@ def _transformers_version() -> str:
 @lru_cache(maxsize=64)
 def _tree(file: Path, key: str) -> ModelTree:
     cached = cache_folder() / "trees" / f"{key}.json"
-    found = _load(cached)
-    if found is not None:
-        return found
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # absent, or another format
+        return parse_tree(read_cached_json(cached))
     data = _read_from_class(file)
-    _save(data, cached)
+    write_cached_json(cached, data)
     return parse_tree(data)
-
-
-def _load(cached: Path) -> ModelTree | None:
-    try:
-        return parse_tree(json.loads(cached.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk
-        return None
-
-
-def _save(data: dict[str, Any], cached: Path) -> None:
-    """Writes a tree into the cache; a folder that cannot be written to costs only time."""
-    unfinished = cached.with_suffix(f".{os.getpid()}")
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(data), encoding="utf-8")
-        unfinished.replace(cached)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
 
 
 def _read_from_class(file: Path) -> dict[str, Any]:
