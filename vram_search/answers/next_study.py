@@ -10,9 +10,10 @@ from pydantic import Field
 from vram_search.answers.best import none_complete
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
-from vram_search.report.figures import comparable
+from vram_search.report.figures import ranked
 from vram_search.report.limits import Limits
 from vram_search.report.winner import is_clear
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 ENOUGH_TO_STOP = 12
@@ -43,17 +44,17 @@ def next_study(store: Store, study: StudyRecord) -> NextAnswer:
             f"study {study.name} holds imported runs: it has no search space to narrow",
             "write a study with `vram-search init`",
         )
-    ranked = sorted(comparable(store.trials(study.id)), key=lambda t: (t.eval_loss or 0, t.number))
-    if not ranked:
-        raise none_complete(study, ranked, Limits())
-    top = ranked[: max(3, len(ranked) // 3)]
+    runs = ranked(store.trials(study.id))
+    if not runs:
+        raise none_complete(study, runs, Limits())
+    top = runs[: max(3, len(runs) // 3)]
     space, reasons = _narrowed(study.spec["search_space"], top)
-    if len(ranked) >= ENOUGH_TO_STOP and not reasons and _is_flat(ranked):
+    if len(runs) >= ENOUGH_TO_STOP and not reasons and _is_flat(runs):
         return NextAnswer(
             **study_fields(study),
             stop=True,
             reasons=[
-                f"Stop: the five best of {len(ranked)} finished trials show no practical "
+                f"Stop: the five best of {len(runs)} finished trials show no practical "
                 "difference, and they use the whole search space.",
                 "Use the sweet spot, or gain more with more or better rows.",
             ],
@@ -68,8 +69,8 @@ def next_study(store: Store, study: StudyRecord) -> NextAnswer:
     return NextAnswer(**study_fields(study), stop=False, reasons=reasons, proposal=proposal)
 
 
-def _is_flat(ranked: Sequence[TrialRecord]) -> bool:
-    best, fifth = ranked[0].eval_loss or 0.0, ranked[4].eval_loss or 0.0
+def _is_flat(runs: Sequence[TrialRecord]) -> bool:
+    best, fifth = runs[0].eval_loss or 0.0, runs[4].eval_loss or 0.0
     return not is_clear(fifth - best, None, best)
 
 
@@ -94,10 +95,10 @@ def _narrowed(
             )
         if new_low < low or new_high > high:
             reasons.append("learning_rate: the best are at the edge of the range; it is widened.")
-    for name in ("lora_target", "lora_rank", "cutoff_len", "batch_size", "optim"):
-        values = space.get(name)
-        used = {str(trial.hyperparameters.get(name)) for trial in top}
-        kept = [value for value in values or [] if str(value) in used]
+    for dimension in DIMENSIONS:
+        name, values = dimension.name, space.get(dimension.name)
+        used = {str(dimension.value_in(trial.hyperparameters)) for trial in top}
+        kept = [one for one in values if str(one) in used] if isinstance(values, list) else []
         if values and kept and len(kept) < len(values):
             narrowed[name] = kept
             reasons.append(f"{name}: the best third uses {', '.join(map(str, kept))} alone.")

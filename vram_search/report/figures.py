@@ -69,3 +69,13 @@ def comparable(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         and trial.eval_loss is not None
         and trial.other_training is None
     ]
+
+
+def by_eval_loss(trial: TrialRecord) -> tuple[bool, float, int]:
+    """Sort key: the lowest eval_loss first, then the lower number; unknown losses last."""
+    return trial.eval_loss is None, trial.eval_loss or 0.0, trial.number
+
+
+def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Comparable trials, the lowest eval_loss first."""
+    return sorted(comparable(trials), key=by_eval_loss)

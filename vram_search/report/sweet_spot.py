@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vram_search.report.figures import both_required, comparable, required_bytes, run_seconds
+from vram_search.report.figures import both_required, ranked, required_bytes, run_seconds
 from vram_search.store import Evaluation, TrialRecord
 from vram_search.units import format_bytes
 
@@ -86,11 +86,11 @@ def find_sweet_spot(
     Returns:
         None where no trial is complete.
     """
-    ranked = sorted(comparable(trials), key=lambda t: (t.eval_loss or 0.0, t.number))
-    if not ranked:
+    runs = ranked(trials)
+    if not runs:
         return None
-    best = ranked[0]
-    contenders = [_contender(trial, best, loss_sums) for trial in ranked]
+    best = runs[0]
+    contenders = [_contender(trial, best, loss_sums) for trial in runs]
     within = tuple(contender for contender in contenders if contender.is_within)
     return SweetSpot(best, min(within, key=_cost), within, tuple(contenders))
 

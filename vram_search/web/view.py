@@ -9,7 +9,7 @@ from typing import Any
 
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
-from vram_search.report.figures import required_bytes, run_seconds
+from vram_search.report.figures import by_eval_loss, required_bytes, run_seconds
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.live_charts import card_chart, live_curve_chart
@@ -155,7 +155,7 @@ def trials_page(
     dimensions = shown_dimensions(trials)
     shown = [trial for trial in trials if outcome in ("", trial.outcome or "running")]
     if order == "eval_loss":
-        shown.sort(key=lambda t: (t.eval_loss is None, t.eval_loss or 0.0, t.number))
+        shown.sort(key=by_eval_loss)
     else:
         shown.reverse()
     last = max(0, (len(shown) - 1) // ROWS)

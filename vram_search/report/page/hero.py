@@ -54,7 +54,10 @@ def hero(data: ReportData) -> Hero | None:
     facts = [("eval_loss", f"{winner.loss:.4f}")]
     if winner.untuned_loss and winner.improvement is not None:
         facts.append(("untuned model", f"{winner.untuned_loss:.4f} (-{winner.improvement:.0%})"))
-    facts += [("VRAM needed", _vram_words(data, trial)), ("time", _time_words(trial))]
+    facts += [
+        ("VRAM needed", _vram_words(data, trial)),
+        ("time", format_duration(run_seconds(trial))),
+    ]
     return Hero(
         title=f"Use trial {trial.number}",
         lead=" ".join(winner.sentences),
@@ -95,7 +98,3 @@ def _vram_words(data: ReportData, trial: TrialRecord) -> str:
         return "unknown"
     limit = "" if data.limit_bytes is None else f" of {format_bytes(data.limit_bytes)}"
     return f"{format_bytes(size)}{limit} ({origin})"
-
-
-def _time_words(trial: TrialRecord) -> str:
-    return format_duration(run_seconds(trial))

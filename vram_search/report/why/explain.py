@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vram_search.report.figures import comparable
+from vram_search.report.figures import comparable, ranked
 from vram_search.report.why.evidence import Evidence, Facts
 from vram_search.report.why.memory import infeasible_facts, oom_facts
 from vram_search.report.why.pruned import pruned_facts
@@ -77,13 +77,13 @@ def _complete(evidence: Evidence) -> Facts:
         return ["it has no eval_loss: it is ranked nowhere"], {}
     if trial.other_training is not None:
         return [f"its training is {trial.other_training}: its eval_loss is ranked nowhere"], {}
-    ranked = sorted(comparable(evidence.trials), key=lambda t: (t.eval_loss or 0.0, t.number))
-    rank = [other.number for other in ranked].index(trial.number) + 1
-    behind = trial.eval_loss - (ranked[0].eval_loss or 0.0)
-    facts = [f"eval_loss {trial.eval_loss:.4f}, number {rank} of {len(ranked)} complete trials"]
+    others = ranked(evidence.trials)
+    rank = [other.number for other in others].index(trial.number) + 1
+    behind = trial.eval_loss - (others[0].eval_loss or 0.0)
+    facts = [f"eval_loss {trial.eval_loss:.4f}, number {rank} of {len(others)} complete trials"]
     if behind > 0:
-        facts.append(f"{behind:.4f} above the best, trial {ranked[0].number}")
-    return facts, {"eval_loss": trial.eval_loss, "rank": rank, "complete_trials": len(ranked)}
+        facts.append(f"{behind:.4f} above the best, trial {others[0].number}")
+    return facts, {"eval_loss": trial.eval_loss, "rank": rank, "complete_trials": len(others)}
 
 
 def _running(evidence: Evidence) -> Facts:
