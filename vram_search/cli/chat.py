@@ -6,23 +6,14 @@ import click
 
 from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, study_option
-
-_MOST_TOKENS = 512
+from vram_search.cli.options import database_option, max_tokens_option, study_option
 
 
 @click.command("chat", short_help="Talk to the tuned model in the terminal.")
 @click.argument("trial", metavar="N|best")
 @click.option("--untuned", is_flag=True, help="Talk to the model without the adapter.")
 @click.option("--system", metavar="TEXT", help="System message of the conversation.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1, 8192),
-    metavar="N",
-    default=_MOST_TOKENS,
-    show_default=True,
-    help="Longest answer.",
-)
+@max_tokens_option(512)
 @study_option
 @database_option
 def command(

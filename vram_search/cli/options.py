@@ -51,6 +51,17 @@ def study_option(function: F) -> F:
     )(function)
 
 
+def max_tokens_option(default: int) -> Callable[[F], F]:
+    return click.option(
+        "--max-tokens",
+        type=click.IntRange(1, 8192),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="Longest answer.",
+    )
+
+
 @contextmanager
 def results_of(study: str | None, database: str | None) -> Iterator[Results]:
     """Opens the database; says which study is meant by default if there are several."""

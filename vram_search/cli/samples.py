@@ -10,7 +10,13 @@ import click
 
 from vram_search.answers.lookup import find_study, find_trial
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, json_option, print_json, study_option
+from vram_search.cli.options import (
+    database_option,
+    json_option,
+    max_tokens_option,
+    print_json,
+    study_option,
+)
 from vram_search.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +24,6 @@ if TYPE_CHECKING:
     from vram_search.worker.talk import Conversation
 
 DEFAULT_ROWS = 3
-_MOST_TOKENS = 200
 
 
 @click.command("samples", short_help="Answers of the untuned and the tuned model.")
@@ -34,14 +39,7 @@ _MOST_TOKENS = 200
     show_default=True,
     help="Evaluation rows that are asked without --prompts.",
 )
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1, 8192),
-    metavar="N",
-    default=_MOST_TOKENS,
-    show_default=True,
-    help="Longest answer.",
-)
+@max_tokens_option(200)
 @study_option
 @database_option
 @json_option
