@@ -45,7 +45,7 @@ def read_cached_json(file: Path) -> Any:
 
 
 def write_cached_json(file: Path, data: Any) -> None:
-    """Writes a file of the cache in one step; a folder that cannot be written to costs only time."""
+    """Writes a file of the cache in one step; an unwritable folder costs only time."""
     unfinished = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
