@@ -14,10 +14,9 @@ from vram_search.errors import InputError
 from vram_search.estimate.recipes.load import load_mapping
 from vram_search.gpu.this_card import card_here
 from vram_search.spec import load_study
-from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec
 from vram_search.tools.detect import TITLES, tool_of
 
-_SEED = 42
 _MODEL, _TOKENIZER_OWN = "model_name_or_path", "tokenizer_default"
 
 
@@ -68,7 +67,7 @@ def load_named_rows(path: Path) -> NamedRows:
     seed = values.get("seed")
     return NamedRows(
         dataset,
-        seed if isinstance(seed, int) else _SEED,
+        seed if isinstance(seed, int) else DEFAULT_SEED,
         tokenizer if isinstance(tokenizer, str) else None,
         (cutoff,) if isinstance(cutoff, int) else (),
         tuple(notes),

@@ -9,6 +9,7 @@ from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.estimate import choose_plan, plans, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.step_time import CHARACTERS_PER_TOKEN
 from vram_search.models import find_shape
 from vram_search.report.words import plan_words
 from vram_search.spec.initial_points import initial_points
@@ -16,9 +17,7 @@ from vram_search.spec.load import load_study
 from vram_search.units import format_bytes
 
 CUTOFFS = (256, 512, 1024, 2048, 4096)
-CHARACTERS_PER_TOKEN = 3.5
 _COVERED = 0.95
-_SEED = 42
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,17 @@ def cutoff_for(data: str, folder: Path) -> tuple[int, int]:
     """
     from pydantic import ValidationError
 
-    from vram_search.spec.dataset import DatasetSpec
+    from vram_search.spec.base import plain_message
+    from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec
 
     try:
         dataset = DatasetSpec.model_validate({"train": data}, context={"folder": folder})
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = plain_message(error.errors()[0])
         raise InputError(
             f"--data {data}: {message}", "name a file, a folder or a hub name"
         ) from None
-    rows = load_rows(dataset, _SEED)
+    rows = load_rows(dataset, DEFAULT_SEED)
     sizes = sorted(sum(len(text) for _, text in row.messages) for row in rows.train)
     tokens = sizes[int(_COVERED * (len(sizes) - 1))] / CHARACTERS_PER_TOKEN
     cutoff_len = next((cutoff for cutoff in CUTOFFS if cutoff >= tokens), CUTOFFS[-1])

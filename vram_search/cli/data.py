@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 40
 _LONGEST_TEXT = 600
 """Characters of a row's piece that are shown."""
-_SEED = 42
 
 
 @click.command("data", short_help="What would be trained: forms, tokens, cutoffs, rows as text.")
@@ -57,10 +56,11 @@ def command(
     vram-search data my-study.yaml --json
     """
     from vram_search.answers.data import data_answer
+    from vram_search.spec.dataset import DEFAULT_SEED
 
     named = _named_by(files)
     if named is None:
-        dataset, seed = _dataset(files, evaluation, template, dataset_dir), _SEED
+        dataset, seed = _dataset(files, evaluation, template, dataset_dir), DEFAULT_SEED
         tokenizer = model
     else:
         dataset, seed = named.dataset, named.seed

@@ -19,6 +19,9 @@ from vram_search.spec.optimizers import OPTIMIZERS
 if TYPE_CHECKING:
     from vram_search.spec.card import Card
 
+CHARACTERS_PER_TOKEN = 3.5
+"""Characters of a token in English text, used until tokens are counted. A lower number makes the
+forecast longer."""
 DEFAULT_TFLOPS = 50.0
 DEFAULT_GB_PER_S = 450.0
 """Speed of a card with no figures in its file: a medium desktop card (RTX 5060 Ti: 47 and 448)."""

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from vram_search.errors import Fault
-from vram_search.spec.base import PositiveFloat, Spec
+from vram_search.spec.base import PositiveFloat, Spec, plain_message
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.point import LearningRate
 
@@ -84,7 +84,7 @@ def _fault(details: ErrorDetails) -> Fault:
     if kind == "missing":
         return Fault(path, "is missing")
     value = None if isinstance(details["input"], dict) else details["input"]
-    return Fault(path, details["msg"].removeprefix("Value error, "), value)
+    return Fault(path, plain_message(details), value)
 
 
 def target_faults(key: str, names: Sequence[str], modules: Collection[str]) -> list[Fault]:

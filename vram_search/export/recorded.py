@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.export.write import DEFAULT_TOOL, write_export
-from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import StudyRecord, TrialRecord
 
 
@@ -34,14 +32,7 @@ def write_recorded(
             "so it cannot be exported",
             "use the file that it was started with",
         )
-    try:
-        dataset = DatasetSpec.model_validate(study.spec["dataset"])
-    except ValidationError as error:
-        raise InputError(
-            f"the data set of study {study.name} is not there any more: "
-            f"{error.errors()[0]['msg'].removeprefix('Value error, ')}",
-            "put the file back where it was",
-        ) from None
+    dataset = recorded_dataset(study.spec, study.name)
     rows = load_rows(dataset, study.spec["seed"])
     if rows.data_hash != trial.data_hash:
         raise InputError(

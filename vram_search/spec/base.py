@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 """A whole number of at least 1; `8.0`, "8" and `true` are refused."""
@@ -22,6 +25,11 @@ Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_fl
 PositiveFloat = Annotated[Number, Field(gt=0)]
 
 Flag = Annotated[bool, Field(strict=True)]
+
+
+def plain_message(details: ErrorDetails) -> str:
+    """Returns the message of one of pydantic's errors without its prefix."""
+    return details["msg"].removeprefix("Value error, ")
 
 
 class Spec(BaseModel):

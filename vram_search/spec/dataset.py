@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from vram_search.spec.base import Count, PositiveFloat, Spec
+from vram_search.errors import InputError
+from vram_search.spec.base import Count, PositiveFloat, Spec, plain_message
 from vram_search.spec.paths import HUB_NAME, absolute_path
 
 SUFFIXES = (
@@ -17,6 +19,8 @@ SUFFIXES = (
 )
 PACKED = (".gz", ".bz2", ".xz")
 """Endings of a compressed file, after the ending of its content."""
+DEFAULT_SEED = 42
+"""Seed of the split and of the order of rows, unless a study says otherwise."""
 PUBLISHED_DATE = "2024-07-26"
 """The default date in Llama 3's chat templates."""
 
@@ -201,3 +205,19 @@ def paths_of(value: str | tuple[Entry, ...] | None) -> list[str]:
 def short_name(path: str) -> str:
     """Returns the name of a file without its folder, which may move."""
     return Path(path).name if Path(path).is_absolute() else path
+
+
+def recorded_dataset(spec: Mapping[str, Any], study: str) -> DatasetSpec:
+    """Returns the data set of a recorded study.
+
+    Raises:
+        InputError: one of its files is not there any more.
+    """
+    try:
+        return DatasetSpec.model_validate(spec["dataset"])
+    except ValidationError as error:
+        raise InputError(
+            f"the data set of study {study} is not there any more: "
+            f"{plain_message(error.errors()[0])}",
+            "put the file back where it was",
+        ) from None

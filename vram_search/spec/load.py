@@ -15,6 +15,7 @@ from vram_search.errors import Fault, FaultyFileError, InputError, shortened
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import RepeatedKey, parse_yaml, parse_yaml_strictly
 from vram_search.resources import shipped
+from vram_search.spec.base import plain_message
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.study import StudySpec
 
@@ -169,7 +170,7 @@ def _fault(error: ErrorDetails) -> Fault:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     path = path.lstrip(".") or "(the file)"
     value = error["input"] if not isinstance(error["input"], (dict, list)) else None
-    message = error["msg"].removeprefix("Value error, ")
+    message = plain_message(error)
     message = message[0].lower() + message[1:]
     kind = error["type"]
     if kind == "extra_forbidden":

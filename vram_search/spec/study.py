@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
-from vram_search.spec.dataset import DatasetSpec, short_name
+from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.point import MAX_ALPHA_RATIO
@@ -203,7 +203,11 @@ class StudySpec(Spec):
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     seed: int = Field(
-        default=42, strict=True, ge=0, lt=2**31, description="seed of split, row order and adapters"
+        default=DEFAULT_SEED,
+        strict=True,
+        ge=0,
+        lt=2**31,
+        description="seed of split, row order and adapters",
     )
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(

@@ -17,7 +17,7 @@ from vram_search.estimate.night import (
     share_that_fits,
     trial_seconds,
 )
-from vram_search.estimate.step_time import padded_tokens
+from vram_search.estimate.step_time import CHARACTERS_PER_TOKEN, padded_tokens
 from vram_search.spec import StudySpec
 from vram_search.spec.steps import count_steps
 from vram_search.store import open_store
@@ -26,9 +26,6 @@ from vram_search.worker.prepare import Prepared
 from vram_search.worker.run import StopRule, preview
 from vram_search.worker.step_time import approximate_row_tokens
 
-CHARACTERS_PER_TOKEN = 3.5
-"""Characters of a token in English text, used until tokens are counted. A lower number makes the
-forecast longer."""
 _SHORTEST_SHARE = 0.05
 
 

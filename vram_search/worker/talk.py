@@ -6,12 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from vram_search.data import Example, load_rows
 from vram_search.errors import InputError, VramSearchError
 from vram_search.protocol import Generated, GenerateJob, LoadJob
-from vram_search.spec.dataset import DatasetSpec
+from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.untuned import Sample
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -90,22 +88,11 @@ def _load_job(study: StudyRecord) -> LoadJob:
         model_name_or_path=name,
         random_weights=is_random,
         tokenizer=spec["model"].get("tokenizer") or (None if is_random else name),
-        dataset=_dataset(study),
+        dataset=recorded_dataset(study.spec, study.name),
         seed=spec["seed"],
         cutoff_lens=tuple(spec["search_space"]["cutoff_len"]),
         eval_cutoff_len=spec["identity"]["eval_cutoff_len"],
     )
-
-
-def _dataset(study: StudyRecord) -> DatasetSpec:
-    try:
-        return DatasetSpec.model_validate(study.spec["dataset"])
-    except ValidationError as error:
-        raise InputError(
-            f"the data set of study {study.name} is not there any more: "
-            f"{error.errors()[0]['msg'].removeprefix('Value error, ')}",
-            "put the file back where it was",
-        ) from None
 
 
 def evaluation_prompts(study: StudyRecord, rows: int) -> list[tuple[Conversation, str]]:
@@ -119,7 +106,7 @@ def evaluation_prompts(study: StudyRecord, rows: int) -> list[tuple[Conversation
     Raises:
         InputError: the rows cannot be read, or hold no plain conversation.
     """
-    examples = load_rows(_dataset(study), study.spec["seed"]).eval
+    examples = load_rows(recorded_dataset(study.spec, study.name), study.spec["seed"]).eval
     found = [_split(example) for example in examples if example.is_plain and not example.is_text]
     if not found:
         raise InputError(
