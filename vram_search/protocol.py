@@ -36,6 +36,8 @@ class LoadJob(Spec):
     """The allocator's limit on a GPU; None: no limit."""
     enable_liger_kernel: bool = False
     """Patches the base once; every trial's plan says the same."""
+    all_rows: bool = False
+    """Trains on the rows that `max_samples` leaves out, too (`data.load_rows`)."""
 
 
 class TrialJob(Spec):

@@ -363,3 +363,16 @@ def test_any_json_rows_are_loaded_or_refused_with_an_input_error(
         assert str(file) in error.message
         return
     assert len(loaded.train) + len(loaded.eval) + loaded.bad == len(rows)
+
+
+def test_all_rows_leave_the_evaluation_rows_held_out(tmp_path: Path) -> None:
+    rows = [{"instruction": f"q{n % 9}", "output": f"a{n % 9}"} for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    dataset = DatasetSpec.model_validate(
+        {"train": str(tmp_path / "rows.jsonl"), "max_samples": 9, "val_size": 3}
+    )
+    few, every = load_rows(dataset, 1), load_rows(dataset, 1, all_rows=True)
+    assert every.eval == few.eval
+    assert len(few.train) == 6 and len(every.train) > 6
+    assert not set(every.train) & set(every.eval), "a repeated row of the evaluation is left out"
+    assert every.data_hash != few.data_hash

@@ -21,6 +21,7 @@ from vram_search.answers.samples import SamplesAnswer
 from vram_search.answers.show import ShowAnswer
 from vram_search.answers.studies import StudySummary
 from vram_search.answers.top import TopAnswer
+from vram_search.answers.train import TrainAnswer
 from vram_search.answers.why import WhyAnswer
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -41,6 +42,7 @@ ANSWERS: dict[str, Any] = {
     "show": ShowAnswer,
     "studies": list[StudySummary],
     "top": TopAnswer,
+    "train": TrainAnswer,
     "why": WhyAnswer,
 }
 """Types of the answers; each is the file `docs/schema/NAME.json`."""

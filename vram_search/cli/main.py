@@ -40,6 +40,7 @@ GROUPS = {
         "report": "Write the results as one HTML file.",
     },
     "Use the winner": {
+        "train": "Train the winner again: more epochs, all rows, other seeds.",
         "export": "Write a trial for the tool that trains it.",
         "samples": "Answers of the untuned and the tuned model.",
         "chat": "Talk to the tuned model in the terminal.",

@@ -42,8 +42,12 @@ class Rows:
     empty: int = field(default=0, compare=False)
 
 
-def load_rows(dataset: DatasetSpec, seed: int) -> Rows:
+def load_rows(dataset: DatasetSpec, seed: int, *, all_rows: bool = False) -> Rows:
     """The study's rows; the split depends on the rows' count, `val_size` and `seed` alone.
+
+    Args:
+        all_rows: train on the rows that `max_samples` leaves out, too. The evaluation rows are the
+            same, and no training row equals one of them.
 
     Raises:
         InputError: a file is empty or cannot be read, or the split leaves nothing.
@@ -57,6 +61,12 @@ def load_rows(dataset: DatasetSpec, seed: int) -> Rows:
         evaluation = _load_examples(dataset, findings, notes, evaluation=True)
     else:
         train, evaluation = _split(examples, dataset, seed)
+    if all_rows:
+        findings, notes = [], []
+        whole = dataset.model_copy(update={"max_samples": None})
+        held_out = {example.hashed() for example in evaluation}
+        examples = _load_examples(whole, findings, notes, evaluation=False)
+        train = [example for example in examples if example.hashed() not in held_out]
     forms: dict[str, int] = {}
     for name, found in findings:
         notes += [f"{short_name(name)}: {said}" for said in found.notes()]

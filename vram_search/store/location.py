@@ -54,6 +54,10 @@ class StudyFolder:
         return self.path / "checkpoints"
 
     @property
+    def products(self) -> Path:
+        return self.path / "products"
+
+    @property
     def exports(self) -> Path:
         return self.path / "exports"
 

@@ -92,7 +92,7 @@ def serve(channel: Channel) -> None:
 
     import_seconds = time.perf_counter() - start
     tokenizer = load_tokenizer(job.tokenizer, job.dataset.template)
-    rows = load_rows(job.dataset, job.seed)
+    rows = load_rows(job.dataset, job.seed, all_rows=job.all_rows)
     encoder = Encoder(tokenizer, job.dataset.date)
     encoded = EncodedDataset(
         encoder.encode_all(rows.train), encoder.encode_all(rows.eval), tokenizer

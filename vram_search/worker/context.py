@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest, decide_liger
 from vram_search.estimate.step_time import StepTimeModel
 from vram_search.gpu import open_reader
-from vram_search.protocol import LoadJob
+from vram_search.protocol import LoadJob, Ready
 from vram_search.search import Search
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.hyperparameters import DIMENSIONS
@@ -121,24 +121,8 @@ def make_context(
     reader = open_reader()
     budget = Budget.at_start(limit, reader, listener.note)
     pins = decided_pins(prepared, store.trials(record.id), has_gpu=reader is not None)
-    expandable = study.plan.expandable_segments
-    trainer = ResidentTrainer(
-        LoadJob(
-            model_name_or_path=prepared.model_name_or_path,
-            random_weights=study.model.weights == "random",
-            tokenizer=prepared.tokenizer,
-            dataset=study.dataset,
-            seed=study.seed,
-            cutoff_lens=study.search_space.cutoff_len,
-            eval_cutoff_len=study.eval_cutoff_len,
-            cap_bytes=budget.first_bytes if reader is not None else None,
-            enable_liger_kernel=bool(pins.enable_liger_kernel),
-        ),
-        folder.log,
-        expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
-        gpu_uuid=reader.device().uuid if reader is not None else None,
-        check=IdentityCheck(store, record, listener.note, accept_changes),
-    )
+    check = IdentityCheck(store, record, listener.note, accept_changes)
+    trainer = make_trainer(prepared, pins, budget, folder.log, check)
     return RunContext(
         prepared=prepared,
         store=store,
@@ -151,6 +135,45 @@ def make_context(
         adapters=folder.adapters,
         pins=pins,
         hardware=budget.as_played(limit.hardware),
+    )
+
+
+def make_trainer(
+    prepared: Prepared,
+    pins: PlanPins,
+    budget: Budget,
+    log: Path,
+    check: Callable[[Ready], None],
+    *,
+    all_rows: bool = False,
+) -> ResidentTrainer:
+    """Builds a study's training process, which is started when it is needed.
+
+    Args:
+        pins: with the use of Liger decided.
+        log: file for the process's standard error.
+        check: called with each process's report.
+        all_rows: train on rows that the study leaves out, too.
+    """
+    study, reader = prepared.study, budget.reader
+    expandable = study.plan.expandable_segments
+    return ResidentTrainer(
+        LoadJob(
+            model_name_or_path=prepared.model_name_or_path,
+            random_weights=study.model.weights == "random",
+            tokenizer=prepared.tokenizer,
+            dataset=study.dataset,
+            seed=study.seed,
+            cutoff_lens=study.search_space.cutoff_len,
+            eval_cutoff_len=study.eval_cutoff_len,
+            cap_bytes=budget.first_bytes if reader is not None else None,
+            enable_liger_kernel=bool(pins.enable_liger_kernel),
+            all_rows=all_rows,
+        ),
+        log,
+        expandable_segments=study.card.platform == "linux" if expandable is None else expandable,
+        gpu_uuid=reader.device().uuid if reader is not None else None,
+        check=check,
     )
 
 

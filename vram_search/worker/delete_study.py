@@ -36,6 +36,6 @@ def delete_study(store: Store, url: str, name: str) -> None:
     with study_locked(folder):
         delete_search(url, name)
         store.delete_study(study.id)
-        for own in (folder.adapters, folder.checkpoints):
+        for own in (folder.adapters, folder.checkpoints, folder.products):
             shutil.rmtree(own, ignore_errors=True)
         folder.log.unlink(missing_ok=True)
