@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.cli.main import main
+from vram_search.store import Store, StudyRecord, open_store, sqlite_url
 from vram_search.worker import process, training_device
 
 # A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
@@ -56,6 +58,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VRAM_SEARCH_HOME", str(folder))
     monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
     return folder
+
+
+@pytest.fixture
+def url(home: Path) -> str:
+    """The default database of the test's data folder."""
+    return sqlite_url(home / "vram-search.db")
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    """A new store on a real SQLite file."""
+    with closing(open_store(url, create=True)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def study(store: Store) -> StudyRecord:
+    return store.create_study("demo", {}, "d1", {"name": "card"}, {"name": "model"})
 
 
 def tiny_study(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -24,6 +24,27 @@ if TYPE_CHECKING:
     from vram_search.search import Proposal
     from vram_search.store import TrialRecord
 
+HYPERPARAMETERS: dict[str, Any] = {
+    "optim": "adamw_8bit",
+    "lora_target": "all",
+    "lora_rank": 16,
+    "lora_alpha": 32,
+    "cutoff_len": 512,
+    "batch_size": 8,
+    "learning_rate": 2e-4,
+}
+"""The hyperparameters of a trial as they are recorded."""
+
+PLAN: dict[str, Any] = {
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "gradient_checkpointing": True,
+    "enable_liger_kernel": False,
+    "per_device_eval_batch_size": 4,
+    "expandable_segments": True,
+}
+"""The memory plan of a trial as it is recorded."""
+
 Script = Sequence[AnyEvent | Callable[[], object]]
 """The events of one trial. Functions in between are called at that moment."""
 

@@ -11,19 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import HYPERPARAMETERS
 from vram_search.store import StepLoss, TrialResult, open_store, sqlite_url
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 STUDY = "nächtlich-名前"
-HYPERPARAMETERS = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 8,
-    "lora_alpha": 16,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 1e-4,
-}
 
 
 def write_trial(home: Path) -> None:

@@ -10,22 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.factories import HYPERPARAMETERS
 from vram_search.cli.console import make_console
 from vram_search.cli.live import LiveView, PlainView
 from vram_search.protocol import Stage, Step
 from vram_search.spec import StudySpec, load_study
 from vram_search.store import Store, TrialRecord, TrialResult, open_store, sqlite_url
 from vram_search.worker.run import StopRule
-
-HYPERPARAMETERS = {
-    "optim": "adamw_torch_fused",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 128,
-    "batch_size": 4,
-    "learning_rate": 2e-4,
-}
 
 
 @pytest.fixture

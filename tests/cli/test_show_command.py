@@ -10,29 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.factories import HYPERPARAMETERS, PLAN
 from vram_search.gpu import SYSMEM_FALLBACK_HINT
 from vram_search.store import Outcome, TrialResult, open_store, sqlite_url
 from vram_search.units import GIB
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
-HYPERPARAMETERS = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 8,
-    "lora_alpha": 16,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 1e-4,
-}
-PLAN = {
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "gradient_checkpointing": True,
-    "enable_liger_kernel": False,
-    "per_device_eval_batch_size": 8,
-    "expandable_segments": True,
-}
 BYTES = {"allocated_bytes": 9 * GIB, "required_bytes": 10 * GIB, "parts": {"base_weights": GIB}}
 
 

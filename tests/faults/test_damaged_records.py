@@ -12,26 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.factories import HYPERPARAMETERS, PLAN
 from vram_search.cli.main import main
 from vram_search.store import Evaluation, StepLoss, TrialResult, open_store, sqlite_url
 
-HYPERPARAMETERS = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 2e-4,
-}
-PLAN = {
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "gradient_checkpointing": True,
-    "enable_liger_kernel": False,
-    "per_device_eval_batch_size": 4,
-    "expandable_segments": True,
-}
 BYTES = {"required_bytes": 5e9, "allocated_bytes": 4e9, "parts": {"weights": 2e9}, "margin": 0.02}
 COMMANDS = (
     ["top"],

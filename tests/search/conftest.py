@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,29 +12,12 @@ from optuna.trial import FrozenTrial
 
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import SearchSpace
-from vram_search.store import Store, StudyRecord, open_store, sqlite_url
+from vram_search.store import Store
 
 RUNGS = (1 / 9, 1 / 3, 2 / 3)
 
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return sqlite_url(tmp_path / "search.db")
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = open_store(url, create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def study(store: Store) -> StudyRecord:
-    return store.create_study("demo", {}, "d1", {"name": "card"}, {"name": "model"})
 
 
 @pytest.fixture

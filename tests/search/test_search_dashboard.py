@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import FrozenTrial
 from optuna_dashboard._serializer import serialize_frozen_trial
 
+from tests.factories import PLAN
 from vram_search.errors import InputError
 from vram_search.search import Proposal, Search
 from vram_search.search.dashboard import dashboard_server
@@ -25,11 +26,6 @@ from vram_search.units import GIB
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
 Record = Callable[..., TrialRecord]
-PLAN = {
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "gradient_checkpointing": True,
-}
 
 
 @pytest.fixture
@@ -207,13 +203,13 @@ def test_search_goes_on_while_the_dashboard_reads(
     open_search: OpenSearch,
     serve: Callable[[], WSGIServer],
     record: Record,
-    tmp_path: Path,
+    home: Path,
 ) -> None:
     search = open_search()
     server = serve()
     study_detail(server)
     # A reader in the middle of its answer: an open transaction on a connection of its own.
-    with closing(sqlite3.connect(tmp_path / "search.db", isolation_level=None)) as reader:
+    with closing(sqlite3.connect(home / "vram-search.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM trials").fetchone()
         proposal = search.ask()
@@ -224,11 +220,11 @@ def test_search_goes_on_while_the_dashboard_reads(
 
 
 def test_dashboard_answers_while_the_search_writes(
-    open_search: OpenSearch, serve: Callable[[], WSGIServer], tmp_path: Path
+    open_search: OpenSearch, serve: Callable[[], WSGIServer], home: Path
 ) -> None:
     open_search().ask()
     server = serve()
-    with closing(sqlite3.connect(tmp_path / "search.db", isolation_level=None)) as writer:
+    with closing(sqlite3.connect(home / "vram-search.db", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("UPDATE studies SET study_name = 'unseen'")
         assert study_detail(server)["name"] == "demo"

@@ -18,7 +18,7 @@ from tests.conftest import start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from tests.report.browser.conftest import browser, chromium
 from tests.report.conftest import make_study
-from vram_search.store import Store, StudyRecord, open_store, sqlite_url
+from vram_search.store import Store, StudyRecord
 from vram_search.web.app import make_app
 from vram_search.web.service import Service
 from vram_search.web.token import Credentials
@@ -27,18 +27,6 @@ __all__ = ["browser", "chromium"]
 
 TOKEN = "a-token-of-at-least-thirty-two-characters"
 HOST = "127.0.0.1:8416"
-
-
-@pytest.fixture
-def url(home: Path) -> str:
-    return sqlite_url(home / "vram-search.db")
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = open_store(url, create=True)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

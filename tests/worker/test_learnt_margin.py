@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +21,6 @@ from vram_search.store import (
     StudyRecord,
     TrialResult,
     open_store,
-    sqlite_url,
 )
 from vram_search.units import GIB, MIB
 from vram_search.worker.context import RunContext
@@ -33,18 +31,6 @@ SHAPE = load_shape(shipped("configs", "models", "smollm2-135m"))
 DEVICE = "NVIDIA GeForce RTX 4090"
 BUDGET = 10 * GIB
 PRIOR_MARGIN = margin_for(SHAPE)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(sqlite_url(tmp_path / "search.db"), create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def study(store: Store) -> StudyRecord:
-    return store.create_study("demo", {}, "d1", {"name": "card"}, {"name": "model"})
 
 
 @pytest.fixture
@@ -117,14 +103,14 @@ def test_limit_that_was_met_is_a_floor_under_many_good_predictions(
 
 
 def test_continued_study_has_the_margin_that_it_had(
-    store: Store, study: StudyRecord, record: Callable[..., None], tmp_path: Path
+    store: Store, study: StudyRecord, record: Callable[..., None], url: str
 ) -> None:
     record(1.013)
     record(1.021, "pruned")
     record(0.98, "oom", required_ratio_above=1.05)
     before = margin(store, study)
     store.close()
-    again = open_store(sqlite_url(tmp_path / "search.db"), create=False)
+    again = open_store(url, create=False)
     found = again.study("demo")
     assert found is not None
     assert margin(again, found) == before == pytest.approx(0.05)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,12 @@ from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.resources import shipped
 from vram_search.spec import StudySpec, load_shape
-from vram_search.store import Store, StudyRecord, open_store, sqlite_url
+from vram_search.store import Store, StudyRecord
 from vram_search.worker.open_study import differences, open_study
 from vram_search.worker.prepare import Prepared
 
 SHAPE = shipped("configs", "models", "smollm2-135m")
 SPACE = {"lora_rank": [8, 16], "cutoff_len": [256, 512]}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(sqlite_url(tmp_path / "search.db"), create=True)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.conftest import start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.answers.queue import add_study
 from vram_search.spec import load_study
-from vram_search.store import Store, open_store, sqlite_url
+from vram_search.store import Store
 from vram_search.store.queue import STATES, StudyQueue
 from vram_search.worker.queue_place import sweep
 
@@ -29,18 +29,6 @@ start = partial(start_cli, command=FAKE_TRAINER)
 @pytest.fixture
 def vram_search(vram_search_without_training: Cli) -> Cli:
     return vram_search_without_training
-
-
-@pytest.fixture
-def url(home: Path) -> str:
-    return sqlite_url(home / "vram-search.db")
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    opened = open_store(url, create=True)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

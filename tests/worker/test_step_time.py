@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from vram_search.estimate.step_time import StepTimeModel, speed_here
 from vram_search.resources import shipped
 from vram_search.spec import Card, MemoryPlan, PlanPins, load_shape
 from vram_search.spec.card import load_card
-from vram_search.store import Outcome, Store, StudyRecord, TrialResult, open_store, sqlite_url
+from vram_search.store import Outcome, Store, StudyRecord, TrialResult
 from vram_search.worker.step_time import approximate_row_tokens, corrected, learnt_step_time
 
 SHAPE = load_shape(shipped("configs", "models", "qwen2.5-3b"))
@@ -29,18 +28,6 @@ CHECKPOINTED = MemoryPlan(
 )
 PLAIN_PLAN = CHECKPOINTED.model_copy(update={"gradient_checkpointing": False})
 Record = Callable[..., None]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(sqlite_url(tmp_path / "search.db"), create=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def study(store: Store) -> StudyRecord:
-    return store.create_study("demo", {}, "d1", {"name": "card"}, {"name": "model"})
 
 
 @pytest.fixture

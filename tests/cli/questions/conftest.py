@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import update
 
+from tests.factories import HYPERPARAMETERS, PLAN
 from vram_search.cli.main import main
 from vram_search.store import (
     Evaluation,
@@ -29,23 +30,6 @@ from vram_search.units import GIB
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 TOKENS = 80
 """Answer tokens of the evaluation set's four examples."""
-HYPERPARAMETERS = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 2e-4,
-}
-PLAN = {
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "gradient_checkpointing": True,
-    "enable_liger_kernel": False,
-    "per_device_eval_batch_size": 4,
-    "expandable_segments": True,
-}
 RUNGS = (1 / 9, 1 / 3)
 
 
