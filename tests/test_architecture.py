@@ -107,7 +107,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {"answers", "export", "gpu", "spec", "store", "worker"},
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
     "web": {"answers", "api", "export", "report", "worker"} | BELOW_WORKER,
-    "cli": {"web", "worker", "export", "importing", "report", "answers", "verify"} | BELOW_WORKER,
+    "upkeep": {"answers", "errors", "search", "shown_text", "spec", "store", "units", "worker"},
+    "cli": {"web", "worker", "export", "importing", "report", "answers", "upkeep", "verify"}
+    | BELOW_WORKER,
 }
 """Room -> rooms it may import, besides itself and what `vram_search/__init__.py` itself holds: the
 version and CallablePackage."""

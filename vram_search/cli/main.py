@@ -46,11 +46,14 @@ GROUPS = {
         "chat": "Talk to the tuned model in the terminal.",
         "verify": "Train an export with the real tool and compare.",
     },
+    "Keep the record": {
+        "db": "Check, back up, repair, move or export the database.",
+        "delete": "Delete a study with its trials and adapters.",
+    },
     "Set up": {
         "demo": "A real search on a small model, about ten minutes.",
         "doctor": "What is here: GPU, driver, packages, database, disk.",
         "studies": "The studies in the database, with their disk use.",
-        "delete": "Delete a study with its trials and adapters.",
         "import": "Take in runs made elsewhere.",
         "serve": "The service: queue, page and REST API.",
         "dashboard": "Watch the searches in a browser: optuna-dashboard.",

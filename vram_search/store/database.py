@@ -39,6 +39,7 @@ LOCK_ATTEMPTS = 10
 # RunContext for the record of a long study: a trial takes about 100 KB.
 MIN_FREE_BYTES = 64 * MIB
 
+_OPTUNA = {"studies", "trials", "version_info", "alembic_version"}
 _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # Execution option of a connection: the words after SQLite's BEGIN, or None for no transaction.
 _LOG = logging.getLogger(__name__)
@@ -289,10 +290,14 @@ def _revision(connection: Connection) -> str | None:
     return None
 
 
+def optuna_tables(tables: set[str]) -> set[str]:
+    """The tables that Optuna makes (optuna/storages/_rdb/models.py) among these."""
+    return {name for name in tables if name in _OPTUNA or name.startswith(("study_", "trial_"))}
+
+
 def _are_optunas(tables: set[str]) -> bool:
-    """True for the tables Optuna makes (optuna/storages/_rdb/models.py), and no others."""
-    core = {"studies", "trials", "version_info", "alembic_version"}
-    return core <= tables and all(name.startswith(("study_", "trial_")) for name in tables - core)
+    """True for the tables Optuna makes, and no others."""
+    return tables >= _OPTUNA and optuna_tables(tables) == tables
 
 
 def _use_write_ahead_log(engine: Engine, busy_seconds: float) -> None:

@@ -15,7 +15,7 @@ from vram_search.shown_text import MASK
 URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
 _DAMAGED = (
     "is damaged",
-    "restore a copy of it, or save what is left with `sqlite3 FILE .recover`",
+    "restore a copy of it (`db backup` makes one), or save the rest: `sqlite3 FILE .recover`",
 )
 # https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _HARMLESS_PARAMETERS = frozenset(

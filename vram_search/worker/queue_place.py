@@ -214,12 +214,12 @@ def study_yaml(study: StudySpec) -> str:
 
 def is_alive(url: str, entry: QueueEntry) -> bool:
     """Returns True if a process of this machine holds the lock of the entry's study."""
-    return _is_held(study_folder(url, entry.study).lock)
+    return lock_is_held(study_folder(url, entry.study).lock)
 
 
 def service_is_alive(url: str) -> bool:
     """Returns True if a service of this machine works on this database."""
-    return _is_held(service_lock(url))
+    return lock_is_held(service_lock(url))
 
 
 def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
@@ -253,13 +253,15 @@ def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
             )
 
 
-def _is_held(file: Path) -> bool:
+def lock_is_held(file: Path) -> bool:
+    """Returns True if a process of this machine holds a lock file, or if nobody can tell: on a
+    read-only disk, and for the file of another user."""
     if not file.exists():
         return False
     lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
-    except Timeout:
+    except (Timeout, OSError):
         return True
     lock.release()
     return False

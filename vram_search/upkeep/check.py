@@ -1,0 +1,218 @@
+"""Answers `db check`: is the database whole, and does everything that belongs to it agree?"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from sqlalchemy import text
+
+from vram_search.answers.base import Answer, AnswerPart
+from vram_search.search import Problem
+from vram_search.search.agreement import (
+    Disagreement,
+    OptunaTables,
+    disagreements,
+    optuna_name,
+    read_optuna,
+)
+from vram_search.spec import SearchSpace
+from vram_search.spec.study import with_alpha
+from vram_search.store import Store, StudyRecord
+from vram_search.store.database import KNOWN_REVISIONS, VERSION_TABLE, reading
+from vram_search.store.faults import describe
+from vram_search.store.location import StudyFolder
+from vram_search.upkeep.leftovers import leftovers, lost_adapters
+from vram_search.worker.queue_place import lock_is_held
+
+MOST_FAULTS = 100
+"""Faults of one kind that are listed; SQLite stops its check there, too."""
+
+
+class DamagedRow(AnswerPart):
+    """A row of the record with values that cannot be read."""
+
+    study: str
+    trial: int | None = Field(description="None: the study's own row.")
+    values: list[str] = Field(description="Names of the damaged values.")
+
+
+class DeadTrial(AnswerPart):
+    """A trial that the record marks as running although no process runs its study."""
+
+    study: str
+    trial: int
+    stage: str | None
+
+
+class LeftoverFolder(AnswerPart):
+    """A folder that a killed training left and that no trial keeps."""
+
+    study: str
+    path: str
+    size_bytes: int
+
+
+class MissingAdapter(AnswerPart):
+    """An adapter that the record names and that is not on this disk."""
+
+    study: str
+    trial: int
+    path: str
+    is_foreign: bool = Field(description="True: its path is outside the database's folder.")
+
+
+class OptunaDifference(AnswerPart):
+    """A trial of which the record and Optuna's tables differ."""
+
+    study: str
+    trial: int
+    recorded: str
+    in_optuna: str
+    is_pending: bool = Field(description="True: the next run reports it to Optuna.")
+
+
+class CheckAnswer(Answer):
+    """The state of a database, of its folder of files and of Optuna's tables in it."""
+
+    database: str
+    files: str = Field(description="The folder of the database's files.")
+    version: str = Field(description="Revision of its tables.")
+    newest_version: str = Field(description="Revision that this program writes.")
+    studies: int
+    trials: int
+    integrity: list[str] = Field(description="Faults that SQLite's integrity check finds.")
+    foreign_keys: list[str] = Field(description="Rows that refer to a row that is missing.")
+    damaged: list[DamagedRow]
+    dead: list[DeadTrial]
+    leftovers: list[LeftoverFolder]
+    missing_adapters: list[MissingAdapter]
+    optuna_problem: str = Field(
+        description="Why the installed Optuna cannot use its tables; empty if it can."
+    )
+    optuna: list[OptunaDifference]
+
+    @property
+    def disagreements(self) -> list[OptunaDifference]:
+        """Differences that no run corrects by itself."""
+        return [one for one in self.optuna if not one.is_pending]
+
+    @property
+    def is_whole(self) -> bool:
+        """True if nothing is to be repaired; a trial that was cut off is no damage."""
+        return not (
+            self.integrity
+            or self.foreign_keys
+            or self.damaged
+            or self.leftovers
+            or self.missing_adapters
+            or self.optuna_problem
+            or self.disagreements
+        )
+
+
+def check_database(store: Store) -> CheckAnswer:
+    """Checks a database; it writes nothing and may run beside a search.
+
+    Raises:
+        StoreError: the database cannot be read.
+    """
+    studies = store.studies()
+    trials = {study.id: store.trials(study.id) for study in studies}
+    searches = [study for study in studies if not study.is_imported and trials[study.id]]
+    tables = read_optuna(store.engine) if searches else OptunaTables({})
+    return CheckAnswer(
+        database=describe(store.engine.url),
+        files=str(store.files),
+        version=_version(store),
+        newest_version=KNOWN_REVISIONS[-1],
+        studies=len(studies),
+        trials=sum(map(len, trials.values())),
+        integrity=_integrity(store),
+        foreign_keys=[f"{table}, row {row}" for table, row in broken_references(store)],
+        damaged=[
+            *(
+                DamagedRow(study=study.name, trial=None, values=list(study.damaged))
+                for study in studies
+                if study.damaged
+            ),
+            *(
+                DamagedRow(study=study.name, trial=trial.number, values=list(trial.damaged))
+                for study in studies
+                for trial in trials[study.id]
+                if trial.damaged
+            ),
+        ],
+        dead=[
+            DeadTrial(study=study.name, trial=trial.number, stage=trial.stage)
+            for study in studies
+            if not lock_is_held(StudyFolder(store.files, study.name).lock)
+            for trial in trials[study.id]
+            if trial.outcome is None and "outcome" not in trial.damaged
+        ],
+        leftovers=[
+            LeftoverFolder(study=one.study, path=str(one.path), size_bytes=one.size_bytes)
+            for one in leftovers(store)
+        ],
+        missing_adapters=[
+            MissingAdapter(
+                study=one.study,
+                trial=one.trial.number,
+                path=str(one.path),
+                is_foreign=one.is_foreign,
+            )
+            for one in lost_adapters(store)
+        ],
+        optuna_problem=tables.problem,
+        optuna=[
+            OptunaDifference(
+                study=study.name,
+                trial=one.number,
+                recorded=one.recorded,
+                in_optuna=one.in_optuna,
+                is_pending=one.is_pending,
+            )
+            for study in searches
+            for one in study_disagreements(store, study, tables)
+        ],
+    )
+
+
+def study_disagreements(
+    store: Store, study: StudyRecord, tables: OptunaTables
+) -> list[Disagreement]:
+    """Trials of a search of which the record and Optuna's tables differ."""
+    if tables.problem or (problem := problem_of(study)) is None:
+        return []
+    stored = tables.trials.get(optuna_name(study.name, study.revision), {})
+    return disagreements(store.trials(study.id), stored, problem)
+
+
+def problem_of(study: StudyRecord) -> Problem | None:
+    """The search problem of a recorded study; None if its specification is damaged."""
+    try:
+        space = SearchSpace.model_validate(study.spec["search_space"])
+        training = study.spec["training"]
+        return Problem(with_alpha(space, training["lora_alpha_ratio"]), training["rungs"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def broken_references(store: Store) -> list[tuple[str, int]]:
+    """Table and rowid of each row that refers to a missing row (SQLite alone allows them)."""
+    if store.engine.dialect.name != "sqlite":
+        return []
+    with reading(store.engine) as connection:
+        found = connection.execute(text("PRAGMA foreign_key_check")).fetchmany(MOST_FAULTS)
+    return [(str(row[0]), int(row[1])) for row in found if row[1] is not None]
+
+
+def _integrity(store: Store) -> list[str]:
+    if store.engine.dialect.name != "sqlite":
+        return []
+    with reading(store.engine) as connection:
+        lines = connection.scalars(text(f"PRAGMA integrity_check({MOST_FAULTS})")).all()
+    return [] if list(lines) == ["ok"] else [str(line) for line in lines]
+
+
+def _version(store: Store) -> str:
+    with reading(store.engine) as connection:
+        return str(connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}")))
