@@ -171,7 +171,7 @@ def test_fields_of_a_row_reach_the_workload() -> None:
 def test_faulty_row_is_refused_with_its_line_and_field(
     estimate: Estimate, tmp_path: Path, row: object, words: list[str]
 ) -> None:
-    file = write_rows(tmp_path, ROW, row)
+    file = write_rows(tmp_path, "", row)
     answer = predict_rows(estimate, file)
     assert (answer.code, answer.out) == (2, "")
     assert "remedy: " in answer.err and "Traceback" not in answer.err
@@ -179,8 +179,23 @@ def test_faulty_row_is_refused_with_its_line_and_field(
         assert word in answer.err
 
 
+def test_faulty_row_has_an_error_in_its_place(estimate: Estimate, tmp_path: Path) -> None:
+    bad = ROW | {"optimizer": "lomo", "lora_rank": 0, "note": "the second"}
+    answer = predict_rows(estimate, write_rows(tmp_path, ROW, "", bad, "{", ROW))
+    assert answer.code == 0 and "2 of 4 rows are wrong" in answer.err
+    first, second, third, fourth = map(json.loads, answer.out.splitlines())
+    assert first == fourth and first["required_bytes"] > 0
+    assert (second["model"], second["note"]) == (bad["model"], "the second")
+    assert second["error"]["line"] == 3
+    by_field = {fault["field"]: fault for fault in second["error"]["faults"]}
+    assert by_field.keys() == {"optimizer", "lora_rank"}
+    assert "updates weights during the backward pass" in by_field["optimizer"]["message"]
+    assert "adamw_8bit" in by_field["optimizer"]["remedy"]
+    assert third == {"error": {"line": 4, "faults": third["error"]["faults"]}}
+
+
 def test_all_faults_of_a_file_are_named_together(estimate: Estimate, tmp_path: Path) -> None:
-    file = write_rows(tmp_path, ROW | {"lora_rank": 0, "cutoff_len": 0}, ROW, "{")
+    file = write_rows(tmp_path, ROW | {"lora_rank": 0, "cutoff_len": 0}, "", "{")
     answer = predict_rows(estimate, file)
     assert f"{file}: 3 faults" in answer.err
     for place in (":1: lora_rank", ":1: cutoff_len", ":3: (the row)"):
@@ -383,6 +398,7 @@ def test_comparison_of_a_study_with_itself_is_zero(
         (["--model", "a\0b", "--card", "a100-40gb"], ["no model"]),
         (["--model", "x" * 9000, "--card", "a100-40gb"], ["model"]),
         ([*FIT, "--optim", "adam"], ["no optimizer 'adam'", "adamw_8bit"]),
+        ([*FIT, "--optim", "galore_adamw"], ["galore_adamw is not modelled", "choose one of"]),
         ([*FIT, "--lora-rank", "99999999999"], ["--lora-rank", "not in the range"]),
         ([*FIT, "--batch", str(2**31), "--cutoff-len", str(2**31)], ["absurd sizes"]),
         ([*FIT, "--points", "rows.jsonl"], ["--model and --points"]),

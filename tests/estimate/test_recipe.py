@@ -121,7 +121,7 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         ({"cutoff_len": 512}, "cutoff_len", 512),
         ({"per_device_train_batch_size": 2}, "per_device_train_batch_size", 2),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps", 4),
-        ({"optim": "adamw_bnb_8bit"}, "optimizer", "adamw_8bit"),
+        ({"optim": "adamw_bnb_8bit"}, "optimizer", "adamw_bnb_8bit"),
         ({"optim": "paged_adamw_8bit"}, "optimizer", "paged_adamw_8bit"),
         ({"enable_liger_kernel": True}, "fused_linear_cross_entropy", True),
         ({"disable_gradient_checkpointing": True}, "gradient_checkpointing", False),
@@ -178,7 +178,7 @@ LORA = {"adapter": "lora", "load_in_4bit": False}
         ({"val_set_size": 0.05}, "eval_cutoff_len", 512),
         ({"val_set_size": 0.05, "eval_strategy": "no"}, "per_device_eval_batch_size", 0),
         ({"eval_batch_size": 3}, "per_device_eval_batch_size", 0),
-        ({"optimizer": "adamw_bnb_8bit"}, "optimizer", "adamw_8bit"),
+        ({"optimizer": "adamw_bnb_8bit"}, "optimizer", "adamw_bnb_8bit"),
         ({"gradient_checkpointing": True}, "gradient_checkpointing", True),
         ({"gradient_checkpointing": "offload"}, "gradient_checkpointing", True),
         ({"eager_attention": True}, "attention", "eager"),
@@ -222,7 +222,7 @@ def test_what_is_not_modelled_is_noted_where_it_is_switched_on(
             "lora_ranks: unknown key, LLaMA-Factory stops at it; did",
         ),
         (LLAMAFACTORY, {"evaluation_strategy": "steps"}, "evaluation_strategy: former name of"),
-        (LLAMAFACTORY, {"optim": "sgd"}, "optim: sgd is counted as lion_8bit"),
+        (LLAMAFACTORY, {"optim": "lomo"}, "optim: lomo (it updates weights during"),
         (LLAMAFACTORY, {"lora_target": "q_proj,qkv_proj"}, "lora_target: qkv_proj is no linear"),
         (AXOLOTL, {"optimizer": "came_pytorch"}, "optimizer: came_pytorch is counted as"),
         (AXOLOTL, {"sequence_length": 9}, "sequence_length: unknown key, Axolotl ignores it"),
@@ -331,7 +331,7 @@ def test_a_value_that_cannot_be_used_is_refused_with_file_key_and_remedy(
 
 def test_remedies_say_what_is_there(write: Write) -> None:
     for key, value, remedy in (
-        ("optim", "sgdd", "adamw_torch, .*paged_lion_8bit, adamw_bnb_8bit"),
+        ("optim", "sgdd", "adamw_torch, .*paged_lion_8bit, .*adamw_bnb_8bit"),
         ("lora_target", "qkv_proj", "it has q_proj, .*down_proj"),
         ("model_name_or_path", "nobody/unknown", r"folder with its config\.json"),
     ):

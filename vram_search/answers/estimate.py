@@ -11,6 +11,7 @@ from vram_search.answers.base import Answer, AnswerPart
 from vram_search.answers.named import (
     check_name,
     check_number,
+    check_optimizer,
     clean,
     find_card,
     lora_modules,
@@ -20,7 +21,6 @@ from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
 from vram_search.models import find_model
 from vram_search.spec.hyperparameters import MAX_DROPOUT
-from vram_search.spec.optimizers import OPTIMIZERS
 
 MAX_SIZE = 2**31
 OUTSIDE_TORCH = ("allocator_slack", "context")
@@ -206,7 +206,7 @@ def estimate(
     check_number("eval_batch", eval_batch, MAX_SIZE, lowest=0)
     found_card, found = find_card(card), find_model(model)
     shape = found.shape()
-    check_name("optimizer", optim, list(OPTIMIZERS))
+    check_optimizer(optim)
     check_name("quantization", quantization, ("nf4", "int8", "none"))
     workload = Workload(
         shape=shape,

@@ -12,6 +12,7 @@ from vram_search.answers.memory_budget import CardAnswer, card_answer
 from vram_search.answers.named import (
     check_name,
     check_number,
+    check_optimizer,
     clean,
     find_card,
     lora_modules,
@@ -20,7 +21,6 @@ from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.models import find_model
-from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.point import MAX_CUTOFF_LEN, MAX_RANK
 
 TABLE_MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
@@ -143,7 +143,7 @@ def fit(
     check_number("lora_rank", lora_rank, MAX_RANK)
     check_number("cutoff_len", cutoff_len, MAX_CUTOFF_LEN)
     check_number("micro_batch", micro_batch, MICRO_BATCHES[-1])
-    check_name("optimizer", optim, list(OPTIMIZERS))
+    check_optimizer(optim)
     check_name("quantization", quantization, QUANTIZATIONS)
     workload = Workload(
         shape=shape,

@@ -10,6 +10,7 @@ from vram_search.gpu.this_card import card_here
 from vram_search.spec import card_names as cards
 from vram_search.spec.card import Card
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.optimizers import OPTIMIZERS, REFUSED_OPTIMIZERS, optimizer_fault
 from vram_search.spec.point import parse_lora_target
 from vram_search.spec.shape import ModelShape
 
@@ -56,6 +57,17 @@ def check_name(what: str, name: str, known: Sequence[str]) -> None:
     """
     if name not in known:
         raise unknown(what, name, known)
+
+
+def check_optimizer(name: str) -> None:
+    """Refuses an optimizer that is not modelled.
+
+    Raises:
+        InputError: the name is not known, or transformers accepts it and it is not modelled.
+    """
+    if name in REFUSED_OPTIMIZERS:
+        raise InputError(optimizer_fault(name), f"choose one of: {', '.join(OPTIMIZERS)}")
+    check_name("optimizer", name, list(OPTIMIZERS))
 
 
 def check_number(name: str, value: float | None, highest: float, *, lowest: int = 1) -> None:

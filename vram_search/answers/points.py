@@ -22,14 +22,17 @@ MAX_FAULTS_SHOWN = 20
 def predict_points(file: Path, models: Path, hardware: Hardware) -> list[dict[str, object]]:
     """The predictions for all rows of a JSONL file, in their order; empty lines are passed over.
 
+    A row that is wrong has an `error` in its place: its line and its faults.
+
     Args:
         models: the folder that holds `<model>/config.json`.
 
     Raises:
-        InputError: the file cannot be read, or one or more rows are wrong; names each fault.
+        InputError: the file cannot be read, or not one of its rows is right; names each fault.
     """
-    answers = []
+    answers: list[dict[str, object]] = []
     faults: list[_RowFault] = []
+    wrong = 0
     shape_of = ShapeLoader(models)
     for number, line in enumerate(read_text(file).split("\n"), start=1):
         if not line.strip():
@@ -38,12 +41,26 @@ def predict_points(file: Path, models: Path, hardware: Hardware) -> list[dict[st
             point = parse_point(parse_json(line), shape_of)
             answers.append(point.as_dict(_predict(point, hardware)))
         except RowError as error:
+            wrong += 1
+            answers.append(_error_row(number, line, error))
             faults += [_RowFault(f"{file}:{number}", *fault) for fault in error.faults]
-    if faults:
-        raise _refusal(file, faults)
     if not answers:
         raise InputError(f"{file}: holds no row", "write one JSON mapping a line")
+    if wrong == len(answers):
+        raise _refusal(file, faults)
     return answers
+
+
+def _error_row(number: int, line: str, error: RowError) -> dict[str, object]:
+    """The answer of a row that is wrong, with the row's own name and note where it has them."""
+    try:
+        row = parse_json(line)
+    except RowError:
+        row = {}
+    named = {key: row[key] for key in ("model", "note") if isinstance(row.get(key), str)}
+    keys = ("field", "message", "remedy")
+    faults = [dict(zip(keys, fault, strict=True)) for fault in error.faults]
+    return {**named, "error": {"line": number, "faults": faults}}
 
 
 def _predict(point: Point, hardware: Hardware) -> Estimate:

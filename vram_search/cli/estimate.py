@@ -128,7 +128,8 @@ def command(
     """Predicted peak bytes of a study, a recipe, options or rows, and what would make it fit.
 
     A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, or an export.
-    Exit code 0 whether it fits or not.
+    Exit code 0 whether it fits or not. Of --points, a row that is wrong has an "error" in its
+    place; the exit code is 0 unless all rows are wrong.
 
     \b
     Examples:
@@ -228,6 +229,9 @@ def _print_points(file: Path, models: Path | None, card: str | None) -> None:
 
     rows = predict_points(file, _models_folder(models), _hardware(card))
     echo("\n".join(json_text(row) for row in rows))
+    wrong = sum("error" in row for row in rows)
+    if wrong:
+        echo(f"{wrong} of {len(rows)} rows are wrong; each has an error in its place", err=True)
 
 
 def _hardware(card: str | None) -> Hardware:

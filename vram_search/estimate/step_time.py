@@ -49,7 +49,8 @@ class Coefficients:
     tensor: float
     """Per tensor of the adapter and optimizer step: norm, clipping, update."""
     eight_bit_tensor: float
-    """More for an 8-bit optimizer, which waits for the card after each tensor."""
+    """More for an 8-bit optimizer, which waits for the card after each tensor, and for Adafactor,
+    which updates one tensor after another."""
     peak_share: float
     """Share of the card's peak that matrix products reach."""
     element_bytes: float
@@ -214,8 +215,9 @@ def _flops(workload: Workload, tokens_per_row: float, *, forwards: int) -> float
 
 def _optimizer_seconds(workload: Workload, fit: Coefficients) -> float:
     tensors = 2 * workload.lora_layers
-    eight_bit = OPTIMIZERS[workload.optimizer].eight_bit
-    return tensors * (fit.tensor + eight_bit * fit.eight_bit_tensor)
+    optimizer = OPTIMIZERS[workload.optimizer]
+    one_by_one = optimizer.eight_bit or optimizer.factored
+    return tensors * (fit.tensor + one_by_one * fit.eight_bit_tensor)
 
 
 def _passes(workload: Workload) -> int:

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from vram_search.errors import Fault
 from vram_search.spec.base import PositiveFloat, Spec, plain_message
-from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.optimizers import OPTIMIZERS, optimizer_fault
 from vram_search.spec.point import LearningRate
 
 LORA_MODULES = frozenset(
@@ -32,7 +32,7 @@ LORA_MODULES = frozenset(
 
 def _known_optim(value: object) -> object:
     if not isinstance(value, str) or value not in OPTIMIZERS:
-        raise ValueError(f"not an optimizer that is searched here: {', '.join(OPTIMIZERS)}")
+        raise ValueError(f"{optimizer_fault(str(value))}; there are {', '.join(OPTIMIZERS)}")
     return value
 
 

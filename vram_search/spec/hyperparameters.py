@@ -144,6 +144,9 @@ def _module_share(target: str) -> float:
     return min(1.0, max(0.0, (len(modules) - 2) / (MODULES - 2)))
 
 
+OTHER_RULES = {"adafactor": 1.0, "rmsprop": 2.0, "adagrad": 3.0, "sgd": 5.0}
+"""Update rules in the order of their usual learning rates; Adam and Lion are at 0."""
+
 DIMENSIONS = (
     Dimension(
         name="optim",
@@ -157,6 +160,7 @@ DIMENSIONS = (
         coordinates=(
             Coordinate(1.0, lambda point, frame: float(OPTIMIZERS[point.optim].is_lion)),
             Coordinate(3.0, lambda point, frame: float(OPTIMIZERS[point.optim].eight_bit)),
+            Coordinate(1.0, lambda point, frame: OTHER_RULES.get(OPTIMIZERS[point.optim].rule, 0)),
         ),
         column=5,
         keys={"axolotl": "optimizer"},

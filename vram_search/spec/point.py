@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 from vram_search.spec.base import Count, Number, Spec
 from vram_search.spec.hyperparameters import MAX_DROPOUT, OPTIONAL
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression, is_module_name
-from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.optimizers import OPTIMIZERS, optimizer_fault
 
 MAX_RANK = 1024
 MAX_CUTOFF_LEN = 1_048_576
@@ -55,7 +55,7 @@ def _checked_expression(text: str) -> str:
 
 def _parse_optim(value: object) -> object:
     if isinstance(value, str) and value not in OPTIMIZERS:
-        raise ValueError("not an optimizer that is searched here")
+        raise ValueError(optimizer_fault(value))
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.events import LiveBytes
 from vram_search.estimate.memory.layer import LayerBytes, LayerSetup, layer_bytes
-from vram_search.estimate.memory.persistent import adapter_bytes, fresh_block
+from vram_search.estimate.memory.persistent import adapter_bytes, fresh_block, step_bytes
 from vram_search.estimate.memory.tape import NOTHING, Bytes
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.families import family_of
@@ -77,7 +77,7 @@ def layer_setup(workload: Workload, attention: str) -> LayerSetup:
 
 def moments(workload: Workload) -> dict[str, Parts]:
     """Parts at each moment that may be the peak: the loss (or the fused loss), the backward pass of
-    a layer, an evaluation."""
+    a layer, an evaluation, the optimizer's step."""
     kinds = [
         (layer_bytes(layer_setup(workload, attention)), count)
         for attention, count in attentions(workload).items()
@@ -90,7 +90,16 @@ def moments(workload: Workload) -> dict[str, Parts]:
         found["loss"] = _loss(workload, saved)
     if computes_eval_logits(workload):
         found["evaluation"] = _evaluation(workload)
-    return found
+    return found | optimizer_step(workload)
+
+
+def optimizer_step(workload: Workload) -> dict[str, Parts]:
+    """Parts during the update of the adapter; empty for an optimizer without temporary tensors,
+    whose step needs less than the backward pass before it."""
+    temporary = step_bytes(workload)
+    if not temporary:
+        return {}
+    return {"optimizer step": {"gradients": adapter_bytes(workload), "temporaries": temporary}}
 
 
 def _saved_bytes(workload: Workload, kinds: list[tuple[LayerBytes, int]]) -> float:

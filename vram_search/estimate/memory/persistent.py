@@ -5,13 +5,14 @@ from __future__ import annotations
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.allocator_sizes import (
+    MIN_BLOCK,
     MIN_LARGE_REQUEST,
     ROUND_LARGE,
     SMALL_REQUEST,
     block_size,
 )
 from vram_search.spec.model_tree import ModelTree
-from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.optimizers import OPTIMIZERS, Optimizer
 from vram_search.spec.shape import Linear, ModelShape
 from vram_search.units import KIB
 
@@ -129,9 +130,8 @@ def sixteen_bit_elements(tree: ModelTree, quantization: str) -> int:
     return elements
 
 
-def _lora_tensors(workload: Workload) -> list[tuple[int, int]]:
-    """Pairs of (how many, elements) for A and B of every target."""
-    rank = workload.lora_rank
+def _lora_features(workload: Workload) -> list[tuple[int, int]]:
+    """Pairs of (how many, features) for A and B of every target; each has rank x features."""
     if workload.shape.tree is not None:
         sizes = [(g.count, g.in_features, g.out_features) for g in workload.lora_groups]
     else:
@@ -140,7 +140,12 @@ def _lora_tensors(workload: Workload) -> list[tuple[int, int]]:
             for linear in workload.shape.linears
             if linear.name in workload.lora_modules
         ]
-    return [(n, rank * features) for n, *both in sizes for features in both]
+    return [(n, features) for n, *both in sizes for features in both]
+
+
+def _lora_tensors(workload: Workload) -> list[tuple[int, int]]:
+    """Pairs of (how many, elements) for A and B of every target."""
+    return [(n, workload.lora_rank * features) for n, features in _lora_features(workload)]
 
 
 def _of_one_layer(workload: Workload, counted: list[tuple[int, int]]) -> list[int]:
@@ -162,31 +167,45 @@ def adapter_bytes(workload: Workload, element: int = FP32) -> int:
 
 def optimizer_blocks(workload: Workload) -> list[int]:
     """States of one layer's tensors on the card."""
-    tensors = _of_one_layer(workload, _lora_tensors(workload))
-    return [block for size in tensors for block in _state_blocks(workload.optimizer, size)]
+    optimizer = OPTIMIZERS[workload.optimizer]
+    tensors = _of_one_layer(workload, _lora_features(workload))
+    return [
+        block
+        for features in tensors
+        for block in state_blocks(optimizer, workload.lora_rank, features)
+    ]
 
 
-def _state_blocks(name: str, size: int) -> list[int]:
-    """States of one tensor (bitsandbytes `Optimizer2State.init_state`, torch `optim/adamw.py`);
-    paged states live in managed memory."""
-    optimizer = OPTIMIZERS[name]
+def state_blocks(optimizer: Optimizer, rank: int, features: int) -> list[int]:
+    """States of one matrix of the adapter (bitsandbytes `Optimizer2State.init_state`, torch
+    `optim/adamw.py`, transformers `Adafactor`); paged states live in managed memory."""
+    size = rank * features
+    if optimizer.factored:
+        return [block_size(rank * FP32), block_size(features * FP32), MIN_BLOCK]
+    in_eight_bits = optimizer.eight_bit and size >= MIN_8BIT_SIZE
     blocks = []
-    paged = optimizer.paged and size >= MIN_PAGED_SIZE
-    if not optimizer.eight_bit or size < MIN_8BIT_SIZE:
-        state = block_size(size * FP32)
-    else:
-        state = block_size(size)
-        blocks += optimizer.states_per_parameter * [block_size(-(-size // STATE_BLOCK) * FP32)]
-    blocks += [] if paged else optimizer.states_per_parameter * [state]
+    for elements in optimizer.states:
+        if in_eight_bits:
+            blocks.append(block_size(elements * -(-size // STATE_BLOCK) * FP32))
+        if not (optimizer.paged and size >= MIN_PAGED_SIZE):
+            blocks.append(block_size(elements * size * (1 if in_eight_bits else FP32)))
     return blocks
 
 
 def optimizer_bytes(workload: Workload) -> int:
     """States of all layers, and the tables of 8-bit codes."""
     optimizer = OPTIMIZERS[workload.optimizer]
-    tables = optimizer.states_per_parameter * KIB if optimizer.eight_bit else 0
+    tables = len(optimizer.states) * KIB if optimizer.eight_bit else 0
     states = (
-        count * sum(_state_blocks(workload.optimizer, size))
-        for count, size in _lora_tensors(workload)
+        count * sum(state_blocks(optimizer, workload.lora_rank, features))
+        for count, features in _lora_features(workload)
     )
     return sum(states) + tables
+
+
+def step_bytes(workload: Workload) -> int:
+    """Temporary bytes of an optimizer step, beside the states and the gradients."""
+    optimizer = OPTIMIZERS[workload.optimizer]
+    largest = max((size for _, size in _lora_tensors(workload)), default=0)
+    one_by_one = optimizer.step_tensors * block_size(largest * FP32)
+    return optimizer.step_copies * adapter_bytes(workload) + one_by_one

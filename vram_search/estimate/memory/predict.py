@@ -26,6 +26,7 @@ from vram_search.estimate.memory.peaks import (
     hidden_element,
     layer_setup,
     moments,
+    optimizer_step,
 )
 from vram_search.estimate.memory.persistent import (
     adapter_blocks,
@@ -72,7 +73,8 @@ class Estimate:
     workload: Workload
     hardware: Hardware
     moment: str
-    """When the peak is: `loss`, `fused loss`, `layer backward` or `evaluation`."""
+    """When the peak is: `loss`, `fused loss`, `layer backward`, `optimizer step` or
+    `evaluation`."""
     allocated_parts: dict[str, int]
     """The allocated peak by what it is for."""
     is_traced: bool = False
@@ -167,7 +169,7 @@ def _traced_moments(workload: Workload, peaks: TracedPeaks) -> dict[str, Parts]:
     if peaks.evaluation is not None:
         copies = evaluation_copies(workload)
         found["evaluation"] = {"evaluation_logits": peaks.evaluation.total + copies}
-    return found
+    return found | optimizer_step(workload)
 
 
 def predict_plausible(workload: Workload, hardware: Hardware) -> Estimate:

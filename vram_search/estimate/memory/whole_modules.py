@@ -27,6 +27,6 @@ def _state_bytes(workload: Workload) -> int:
     if optimizer.eight_bit:
         size = count + FP32 * count // STATE_BLOCK
     else:
-        follows_dtype = workload.optimizer.startswith("adamw_torch")
-        size = count * (workload.whole_element_bytes if follows_dtype else FP32)
-    return optimizer.states_per_parameter * size
+        in_torch = optimizer.library == "torch"
+        size = count * (workload.whole_element_bytes if in_torch else FP32)
+    return sum(optimizer.states) * size

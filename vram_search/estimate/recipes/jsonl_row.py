@@ -13,7 +13,7 @@ from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.predict import Estimate
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.hyperparameters import OPTIONAL
-from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.optimizers import OPTIMIZERS, REFUSED_OPTIMIZERS, optimizer_fault
 from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import FieldError, TypedFields
 
@@ -87,7 +87,7 @@ def parse_point(row: dict[str, Any], shape_of: Callable[[str], ModelShape]) -> P
     add("note", lambda: fields.text_or_none("note"))
     for name in _REQUIRED_SIZES:
         add(name, partial(fields.size, name))
-    add("optimizer", lambda: fields.choice("optimizer", OPTIMIZERS))
+    add("optimizer", fields.optimizer)
     for name in filter(row.__contains__, _FLAGS):
         add(name, partial(fields.written_flag, name))
     for name in filter(row.__contains__, _CHOICES):
@@ -145,6 +145,13 @@ class _RowFields(TypedFields):
             problem = f"{error.field} {error.problem}"
             raise FieldError(self.place, "env", problem, error.remedy) from None
         return any("expandable_segments:True" in setting for setting in settings)
+
+    def optimizer(self) -> str:
+        name = self.values.get("optimizer")
+        if isinstance(name, str) and name in REFUSED_OPTIMIZERS:
+            remedy = f"write one of: {', '.join(OPTIMIZERS)}"
+            raise self.refused("optimizer", optimizer_fault(name), remedy)
+        return self.choice("optimizer", OPTIMIZERS)
 
     def targets(self, shape: ModelShape | None) -> tuple[str, ...]:
         known = () if shape is None else shape.linear_kinds

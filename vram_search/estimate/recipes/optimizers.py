@@ -1,18 +1,15 @@
-"""The optimizer that a training file names, or the one that its states are counted as."""
+"""Finds the optimizer that a training file names, or the one that its states are counted as."""
 
 from __future__ import annotations
 
 from vram_search.estimate.recipes.keys import RecipeKeys
-from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.optimizers import OPTIMIZERS, REFUSED_OPTIMIZERS
 
 SAME = {
-    "adamw_bnb_8bit": "adamw_8bit",
     "adamw_hf": "adamw_torch",
     "adamw_torch_npu_fused": "adamw_torch_fused",
     "adamw_torch_xla": "adamw_torch",
     "adamw_apex_fused": "adamw_torch_fused",
-    "rmsprop_bnb_8bit": "lion_8bit",
-    "rmsprop_bnb_32bit": "lion_32bit",
 }
 """Second names, and optimizers with the same states (transformers `OptimizerNames`)."""
 
@@ -30,25 +27,17 @@ NEAREST = {
         "adamw_torch",
     ),
     **dict.fromkeys(
-        ["galore_adamw", "galore_adamw_layerwise", "apollo_adamw_layerwise", "muon", "dion"],
-        "adamw_torch",
+        ["galore_adamw", "galore_adamw_layerwise", "apollo_adamw_layerwise", "dion"], "adamw_torch"
     ),
     **dict.fromkeys(
         ["galore_adamw_8bit", "galore_adamw_8bit_layerwise", "q_galore_adamw8bit"], "adamw_8bit"
     ),
     **dict.fromkeys(
-        ["adafactor", "galore_adafactor", "galore_adafactor_layerwise", "came_pytorch", "sinkgd"],
-        "lion_8bit",
+        ["galore_adafactor", "galore_adafactor_layerwise", "came_pytorch", "sinkgd", "adalomo"],
+        "adafactor",
     ),
-    **dict.fromkeys(["sgd", "lomo", "adalomo", "flash_sgd", "flash_sgdw"], "lion_8bit"),
-    **dict.fromkeys(
-        ["adagrad", "rmsprop", "rmsprop_bnb", "schedule_free_sgd", "flash_lion"], "lion_32bit"
-    ),
-    "paged_lion_32bit": "lion_32bit",
-    "ademamix": "adamw_torch",
-    "ademamix_8bit": "adamw_8bit",
-    "paged_ademamix_32bit": "paged_adamw_32bit",
-    "paged_ademamix_8bit": "paged_adamw_8bit",
+    **dict.fromkeys(["lomo", "flash_sgd", "flash_sgdw"], "sgd"),
+    **dict.fromkeys(["schedule_free_sgd", "flash_lion", "muon"], "lion_32bit"),
 }
 """Optimizers without a term of their own -> the known one with the most similar states. The states
 belong to the adapter alone, so that the difference is small. With Axolotl's
@@ -64,5 +53,8 @@ def optimizer_named(keys: RecipeKeys, notes: list[str]) -> str:
     name = keys.choice("optim", (*OPTIMIZERS, *SAME, *NEAREST))
     if name in NEAREST:
         key = keys.found("optim")[0]
-        notes.append(f"{key}: {name} is counted as {NEAREST[name]}, whose states are similar")
+        reason = f" ({REFUSED_OPTIMIZERS[name]})" if name in REFUSED_OPTIMIZERS else ""
+        notes.append(
+            f"{key}: {name}{reason} is counted as {NEAREST[name]}, whose states are similar"
+        )
     return SAME.get(name) or NEAREST.get(name) or name
