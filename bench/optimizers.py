@@ -33,7 +33,7 @@ class MeasuredOptimizer:
     """Bytes of an optimizer on its matrices."""
 
     states: tuple[tuple[int, ...], ...]
-    """Per matrix: the bytes of each state tensor, tables of 8-bit codes and step counts excluded."""
+    """Per matrix: bytes of each state tensor, tables of 8-bit codes and step counts excluded."""
     temporary_bytes: int
     """The most that a step allocates beside states and gradients; 0 for bitsandbytes, whose kernels
     write in place."""
