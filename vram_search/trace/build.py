@@ -35,6 +35,7 @@ def build_on_meta(values: dict[str, Any], settings: TraceSettings) -> Any:
             attn_implementation=settings.attention,
             trust_remote_code=False,
         )
+        model.tie_weights()
     if settings.quantization == "nf4":
         nf4 = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -14,6 +14,7 @@ import transformers.utils.import_utils
 from torch import Tensor, nn
 
 from vram_search.trace.autocast import cuda_autocast_rules
+from vram_search.trace.meta_kernels import MetaKernels
 
 LLM_INT8_THRESHOLD = 6.0
 """transformers `BitsAndBytesConfig`, default."""
@@ -23,7 +24,9 @@ MAX_FLASH_HEAD = 256
 aten, bnb = torch.ops.aten, torch.ops.bitsandbytes
 
 
-def run_operation(function: Any, args: Any, kwargs: Any, *, padded: bool) -> Any:
+def run_operation(
+    kernels: MetaKernels, function: Any, args: Any, kwargs: Any, *, padded: bool
+) -> Any:
     """The operation; where it depends on values, as it goes for texts without outliers.
 
     Args:
@@ -38,7 +41,7 @@ def run_operation(function: Any, args: Any, kwargs: Any, *, padded: bool) -> Any
         a, narrow, weight, a_scale, scale, _, *bias = args
         out = bnb.int8_scaled_mm.default(narrow, weight, a_scale, scale, *bias, dtype=a.dtype)
         return out, a.new_empty(0)
-    return function(*args, **kwargs)
+    return kernels.run(function, args, kwargs)
 
 
 def scratch_bytes(function: Any, args: Any) -> list[int]:

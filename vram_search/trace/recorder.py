@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from vram_search.trace.cuda_kernels import run_operation, scratch_bytes
+from vram_search.trace.meta_kernels import MetaKernels
 
-aten = torch.ops.aten
+aten, DEVICE = torch.ops.aten, torch.ops.prim.device.default
 AT_ONCE = 6
 """Events within which the summands of a sum in place are released after it."""
 
@@ -48,21 +49,28 @@ class AllocationStream:
 class Recorder(TorchDispatchMode):
     """Writes every storage that an operation makes into a stream."""
 
-    def __init__(self, *, padded: bool = False) -> None:
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and skipping takes time at every operation
+
+    def __init__(self, mode: FakeTensorMode, *, padded: bool = False) -> None:
         super().__init__()
         self.stream = AllocationStream()
         self.padded = padded
+        self._kernels = MetaKernels(mode)
         self._keys: dict[int, int] = {}
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if function is DEVICE:  # asked for at every operation
+            return args[0].fake_device
         stream = self.stream
         scratch = [stream.allocate(size) for size in scratch_bytes(function, args)]
-        result = run_operation(function, args, kwargs or {}, padded=self.padded)
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and tensor.device.type != "meta":
+        result = run_operation(self._kernels, function, args, kwargs or {}, padded=self.padded)
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, FakeTensor):
                 self._follow(tensor.untyped_storage())
         for key in scratch:
             stream.free(key)

@@ -62,11 +62,12 @@ def record(
     layers = decoder_layers(model)
     everything = tuple(range(len(layers)))
     kept = KeptLayers(everything, everything) if whole else keep_few(model)
-    recorder = Recorder(padded=settings.padded)
-    with as_on_cuda(), FakeTensorMode(), recorder:
+    mode = FakeTensorMode()
+    recorder = Recorder(mode, padded=settings.padded)
+    with as_on_cuda(), mode, recorder:
         materialise(model, settings)
         model = attach_adapter(model, settings)
-        _as_accelerate_prepares(model)
+        as_accelerate_prepares(model)
         with _marking(layers, recorder):
             _record_batch(model, recorder, WARM_UP)
             found = tuple(_record_batch(model, recorder, batch) for batch in batches)
@@ -125,7 +126,7 @@ def _evaluate(model: Any, inputs: dict[str, Tensor]) -> None:
     model.train()
 
 
-def _as_accelerate_prepares(model: nn.Module) -> None:
+def as_accelerate_prepares(model: nn.Module) -> None:
     """accelerate `Accelerator.prepare_model`: bf16 autocast, outputs in fp32."""
     forward = torch.autocast("cpu", torch.bfloat16)(type(model).forward)
     model.forward = MethodType(convert_outputs_to_fp32(forward), model)
