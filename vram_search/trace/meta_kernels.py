@@ -1,6 +1,6 @@
 """Runs operations on fake tensors without FakeTensorMode's own checks, which take most of the time.
 
-Written against torch 2.11 to 2.13 (`torch/_subclasses/fake_tensor.py`, `FakeTensorMode._dispatch_impl`).
+Written against torch 2.11 to 2.13 (`torch/_subclasses/fake_tensor.py`, `_dispatch_impl`).
 With sizes that are known, an operation with a kernel for the meta device needs nothing but that
 kernel. All others take FakeTensorMode's way.
 """
