@@ -487,7 +487,7 @@ def test_search_goes_on_when_nobody_reads_its_output(
     study = store.study("tiny")
     assert study is not None
     assert len(store.trials(study.id)) == 2
-    log = home / "vram-search.db.files" / "tiny" / "run.log"
+    (log,) = (home / "vram-search.db.files" / "tiny" / "logs").glob("*.log")
     assert "trial 1: " in log.read_text(encoding="utf-8")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 import time
@@ -24,12 +23,10 @@ from vram_search.report.figures import run_seconds
 from vram_search.report.winner import loss_words
 from vram_search.report.words import WIDTH, error_words, hyperparameter_words, loss_cell, peak_cell
 from vram_search.search import Proposal
-from vram_search.shown_text import shown
 from vram_search.spec import StudySpec
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord
 from vram_search.store.faults import describe
-from vram_search.store.location import study_folder
 from vram_search.units import format_bytes, format_duration
 from vram_search.worker.run import FINISHED, StopRule
 
@@ -186,23 +183,6 @@ class PlainView(Progress):
         super().__init__(study, stop, url)
         self._next_step_line = -math.inf
         self._is_forecast = False
-        self._log_file = study_folder(url, study.study).run_log
-        self._unwritten: list[str] = []
-
-    def _log(self, line: str) -> None:
-        """Appends a line to the run's log in the study's folder; the log must not end a run.
-
-        Lines wait until the run has made the folder: a refused database gets none.
-        """
-        self._unwritten.append(f"{shown(line)}\n")
-        if not self._log_file.parent.is_dir():
-            return
-        with (
-            contextlib.suppress(OSError),
-            self._log_file.open("a", encoding="utf-8", errors="replace") as log,
-        ):
-            log.writelines(self._unwritten)
-        self._unwritten.clear()
 
     def __enter__(self) -> PlainView:
         self.note(f"study {self.study.study}; database {describe(self.url)}")
@@ -212,10 +192,8 @@ class PlainView(Progress):
         return None
 
     def note(self, text: str) -> None:
-        line = f"{time.strftime('%H:%M:%S')} {text}"
-        self._log(line)
         try:
-            echo(line)
+            echo(f"{time.strftime('%H:%M:%S')} {text}")
         except BrokenPipeError:  # `run | head`: the search goes on, and the log has the rest
             ignore_output()
 

@@ -47,6 +47,7 @@ GROUPS = {
         "verify": "Train an export with the real tool and compare.",
     },
     "Keep the record": {
+        "logs": "The log of the latest run, or of one trial.",
         "db": "Check, back up, repair, move or export the database.",
         "delete": "Delete a study with its trials and adapters.",
     },

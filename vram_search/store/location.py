@@ -70,8 +70,9 @@ class StudyFolder:
         return self.path / "training.log"
 
     @property
-    def run_log(self) -> Path:
-        return self.path / "run.log"
+    def logs(self) -> Path:
+        """Logs of the runs; `log` is the standard error of the training processes."""
+        return self.path / "logs"
 
     @property
     def lock(self) -> Path:

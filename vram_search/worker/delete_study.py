@@ -1,4 +1,4 @@
-"""Deletes a study: its record, Optuna's trials, its adapters and its log."""
+"""Deletes a study: its record, Optuna's trials, its adapters and its logs."""
 
 from __future__ import annotations
 

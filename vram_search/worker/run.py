@@ -30,6 +30,7 @@ from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.reconcile import reconcile
 from vram_search.worker.resident import LOAD_ATTEMPTS
+from vram_search.worker.run_log import logged_run
 from vram_search.worker.runner import TrialRunner
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
 from vram_search.worker.transfer import source_tasks
@@ -99,17 +100,20 @@ def run_study(
     study = prepared.study
     url = database_url(study.database)
     folder = study_folder(url, study.study)
-    with contextlib.closing(open_store(url, create=True)) as store, study_locked(folder):
+    with (
+        contextlib.closing(open_store(url, create=True)) as store,
+        study_locked(folder),
+        logged_run(folder, listener) as logged,
+    ):
         record = open_study(store, prepared, accept_changes=accept_changes)
         began = time.monotonic()
-        with take_place(
-            store, url, study, listener.note, entry_id=entry_id, beside=beside
-        ) as place:
+        with take_place(store, url, study, logged.note, entry_id=entry_id, beside=beside) as place:
             stop = stop.after_waiting(time.monotonic() - began)
             why = _run_in_place(
-                prepared, store, record, stop, listener, place, accept_changes=accept_changes
+                prepared, store, record, stop, logged, place, accept_changes=accept_changes
             )
             place.end(why)
+            logged.run_ended(why)
             return why
 
 
