@@ -89,6 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "report": {"errors", "units", "spec", "store", "estimate", "search"},
     "answers": {
+        "protocol",
         "parsing",
         "errors",
         "data",

@@ -73,6 +73,18 @@ class GenerateJob(Spec):
     max_new_tokens: int
 
 
+class MergeJob(Spec):
+    """Merge a kept adapter into its base model; a job of `train.convert`."""
+
+    do: Literal["merge"] = "merge"
+    load: LoadJob
+    adapter_folder: str
+    target: str
+    """Folder of the merged model; an existing one is replaced."""
+    measure: bool
+    """Evaluates the merged model on the study's evaluation rows."""
+
+
 class PruneDecision(Spec):
     """The answer to an evaluation at a rung: go on, or stop here."""
 
@@ -217,6 +229,30 @@ class Generated(Spec):
     event: Literal["generated"] = "generated"
     answers: tuple[str, ...]
 
+
+class Note(Spec):
+    """A line of progress of `train.convert`."""
+
+    event: Literal["note"] = "note"
+    text: str
+
+
+class Merged(Spec):
+    """The merged model is written; losses are None or empty if they were not measured."""
+
+    event: Literal["merged"] = "merged"
+    changed_weights: int
+    size_bytes: int
+    eval_loss: float | None
+    example_loss_sums: tuple[float | None, ...]
+    dtype: str
+    """The dtype in which it was measured, as torch names it."""
+    versions: dict[str, str]
+
+
+Converted = Merged
+ConvertEvent = Annotated[Note | Merged | LoadFailed, Field(discriminator="event")]
+CONVERT_EVENT: TypeAdapter[Note | Merged | LoadFailed] = TypeAdapter(ConvertEvent)
 
 AnyEvent = (
     Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished | BaseEvaluated | Generated

@@ -13,6 +13,7 @@ from vram_search.answers.estimate import ModelEstimate, RecipeEstimate, StudyEst
 from vram_search.answers.estimate_comparison import EstimateComparison
 from vram_search.answers.fit import FitAnswer
 from vram_search.answers.importance import ImportanceAnswer
+from vram_search.answers.merge import MergeAnswer
 from vram_search.answers.next_study import NextAnswer
 from vram_search.answers.pareto import ParetoAnswer
 from vram_search.answers.queue import QueueAnswer
@@ -33,6 +34,7 @@ ANSWERS: dict[str, Any] = {
     "estimate-compare": EstimateComparison,
     "fit": FitAnswer,
     "importance": ImportanceAnswer,
+    "merge": MergeAnswer,
     "next": NextAnswer,
     "pareto": ParetoAnswer,
     "queue": QueueAnswer,

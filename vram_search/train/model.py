@@ -121,7 +121,7 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
         raise InputError(
             f"the model {model_name_or_path} cannot be loaded: {first}", remedy
         ) from None
-    _refuse_random_weights(model_name_or_path, loaded)
+    refuse_random_weights(model_name_or_path, loaded)
     return base
 
 
@@ -131,7 +131,7 @@ def attention(config: Any) -> str:
     return "sdpa" if model_class._supports_sdpa else "eager"
 
 
-def _refuse_random_weights(model_name_or_path: str, loaded: dict[str, Any]) -> None:
+def refuse_random_weights(model_name_or_path: str, loaded: dict[str, Any]) -> None:
     """Refuses files that lack weights; transformers would fill these with random numbers."""
     lacking = sorted(loaded["missing_keys"])
     misfits = sorted(name for name, *_ in loaded["mismatched_keys"])

@@ -56,7 +56,7 @@ def talking(
         VramSearchError: the process died.
     """
     adapter = kept_adapter(study, trial)
-    trainer = ResidentTrainer(_load_job(study), log, expandable_segments=True, gpu_uuid=None)
+    trainer = ResidentTrainer(load_job(study), log, expandable_segments=True, gpu_uuid=None)
     try:
         trainer.ready()
         yield Talk(trainer, adapter, max_new_tokens)
@@ -80,7 +80,12 @@ def kept_adapter(study: StudyRecord, trial: TrialRecord) -> Path:
     return Path(trial.adapter_path)
 
 
-def _load_job(study: StudyRecord) -> LoadJob:
+def load_job(study: StudyRecord) -> LoadJob:
+    """Returns the job that loads a recorded study's base model and rows.
+
+    Raises:
+        InputError: the rows are not there any more.
+    """
     spec = study.spec
     name = str(study.model["model_name_or_path"])
     is_random = spec["model"].get("weights") == "random"

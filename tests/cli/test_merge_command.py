@@ -1,0 +1,87 @@
+"""`merge`: options, the comparison with the record, and its exit codes; see tests/train/test_merge."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vram_search.protocol import Merged, MergeJob
+from vram_search.worker import convert, talk
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def merge(
+    vram_search_without_training: Cli,
+    write_study: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[MergeJob]]]:
+    """`merge(loss, *arguments)` after a search whose best trial is recorded near 2."""
+    done = vram_search_without_training("run", write_study(), "--trials", 1)
+    assert done.returncode == 0, done.stdout
+    plain = talk.load_job
+    changed = {"random_weights": False}
+    monkeypatch.setattr(talk, "load_job", lambda study: plain(study).model_copy(update=changed))
+
+    def run(
+        loss: float | None, *arguments: object
+    ) -> tuple[subprocess.CompletedProcess[str], list[MergeJob]]:
+        jobs: list[MergeJob] = []
+
+        def pretend(job: MergeJob, log: Path, tell: Callable[[str], None]) -> Merged:
+            jobs.append(job)
+            return Merged(
+                changed_weights=3,
+                size_bytes=2**20,
+                eval_loss=loss,
+                example_loss_sums=(),
+                dtype="float32",
+                versions={},
+            )
+
+        monkeypatch.setattr(convert, "convert", pretend)
+        return vram_search_without_training("merge", *arguments), jobs
+
+    return run
+
+
+def test_merged_model_that_is_worse_fails(merge: Any, tmp_path: Path) -> None:
+    done, jobs = merge(9.0, "best", "-o", tmp_path / "model")
+    assert done.returncode == 1
+    assert "WORSE, more than 0.02" in done.stdout
+    assert jobs[0].target == str(tmp_path / "model") and jobs[0].measure
+    assert "adapters/trial-0000" in Path(jobs[0].adapter_folder).as_posix()
+
+
+def test_merged_model_that_is_better_is_no_failure(merge: Any, tmp_path: Path) -> None:
+    done, _ = merge(1.0, "best", "-o", tmp_path / "model")
+    assert done.returncode == 0 and "better, since the base is not" in done.stdout
+
+
+def test_unmeasured_model_is_said_to_be_unmeasured(merge: Any, tmp_path: Path) -> None:
+    done, jobs = merge(None, "0", "-o", tmp_path / "m", "--no-check")
+    assert done.returncode == 0 and "was not measured" in done.stdout
+    assert not jobs[0].measure
+
+
+def test_folder_that_is_there_is_not_replaced(merge: Any, tmp_path: Path) -> None:
+    done, jobs = merge(1.0, "best", "-o", tmp_path)
+    assert done.returncode == 2 and "exists" in done.stdout and not jobs
+
+
+def test_unknown_product_run_is_named(merge: Any, tmp_path: Path) -> None:
+    done, _ = merge(1.0, "p7", "-o", tmp_path / "m")
+    assert done.returncode == 2 and "has no product run p7" in done.stdout
+
+
+def test_random_weights_are_refused(
+    vram_search_without_training: Cli, write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    vram_search_without_training("run", write_study(), "--trials", 1)
+    done = vram_search_without_training("merge", "best", "-o", tmp_path / "m")
+    assert done.returncode == 2 and "trains random weights" in done.stdout

@@ -1,0 +1,79 @@
+"""Answers `merge`: the merged model, and its eval_loss beside the recorded one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from vram_search.answers.adapter import KeptAdapter
+from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.protocol import Merged
+from vram_search.units import format_bytes
+
+
+class MergeAnswer(StudyAnswer):
+    """A merged model on the disk."""
+
+    trial: int
+    run: str | None = Field(description="Product run (p3); null if the search trained the adapter.")
+    folder: str = Field(description="Folder of the merged model.")
+    size_bytes: int
+    changed_weights: int = Field(description="Weights that the adapter changed.")
+    recorded_eval_loss: float | None = Field(
+        description="Nats per token of base in NF4 and adapter, as recorded."
+    )
+    merged_eval_loss: float | None = Field(
+        description="Nats per token of the merged model; null if it was not measured."
+    )
+    measured_in: str = Field(description="The dtype in which the merged model was measured.")
+    difference: float | None = Field(description="Merged minus recorded.")
+    tolerance: float = Field(description="Nats per token by which it may be worse.")
+    agrees: bool | None = Field(
+        description="False if the merged model is worse by more; null if it was not measured."
+    )
+    sentence: str
+
+
+def merge_answer(
+    adapter: KeptAdapter, merged: Merged, folder: Path, tolerance: float
+) -> MergeAnswer:
+    """Builds the answer."""
+    before, after = adapter.eval_loss, merged.eval_loss
+    difference = None if before is None or after is None else after - before
+    agrees = None if difference is None else difference <= tolerance
+    return MergeAnswer(
+        **study_fields(adapter.study),
+        trial=adapter.trial.number,
+        run=adapter.run.name if adapter.run else None,
+        folder=str(folder),
+        size_bytes=merged.size_bytes,
+        changed_weights=merged.changed_weights,
+        recorded_eval_loss=before,
+        merged_eval_loss=after,
+        measured_in=merged.dtype,
+        difference=difference,
+        tolerance=tolerance,
+        agrees=agrees,
+        sentence=_sentence(adapter, merged, difference, tolerance),
+    )
+
+
+def _sentence(
+    adapter: KeptAdapter, merged: Merged, difference: float | None, tolerance: float
+) -> str:
+    size = format_bytes(merged.size_bytes)
+    if difference is None:
+        return f"The merged model ({size}) was not measured."
+    figures = (
+        f"The merged model has eval_loss {merged.eval_loss:.4f} on the same rows, measured in "
+        f"{merged.dtype}; with the base in NF4 it was {adapter.eval_loss:.4f}"
+    )
+    if difference > tolerance:
+        return (
+            f"{figures}: {difference:.4f} WORSE, more than {tolerance:g}. The adapter was trained "
+            "on the rounded weights of NF4; use adapter and quantised base instead."
+        )
+    if difference < -tolerance:
+        return f"{figures}: {-difference:.4f} better, since the base is not quantised any more."
+    return f"{figures}: a difference of {difference:+.4f}, within {tolerance:g}."

@@ -1,0 +1,104 @@
+"""`vram-search merge N|best|pN`: the adapter merged into its base model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from vram_search.cli.console import echo
+from vram_search.cli.options import (
+    FiniteFloatRange,
+    database_option,
+    json_option,
+    print_json,
+    study_option,
+    tell_which,
+)
+from vram_search.errors import InputError
+
+DEFAULT_TOLERANCE = 0.02
+"""Nats per token. The base is in NF4 in the search and in bf16 here."""
+
+
+@click.command("merge", short_help="Merge an adapter into a model that runs.")
+@click.argument("trial", metavar="N|best|pN")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of the model; default ./merged/STUDY-trial-N.",
+)
+@click.option("--no-check", is_flag=True, help="Do not measure the merged model's eval_loss.")
+@click.option(
+    "--tolerance",
+    type=FiniteFloatRange(min=0, min_open=True),
+    metavar="NATS",
+    default=DEFAULT_TOLERANCE,
+    show_default=True,
+    help="By how much the merged model may be worse, per token.",
+)
+@click.option("--force", is_flag=True, help="Replace a folder that is there.")
+@study_option
+@database_option
+@json_option
+def command(
+    trial: str,
+    output: Path | None,
+    no_check: bool,
+    tolerance: float,
+    force: bool,
+    study: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Merges the adapter of trial N, of the best trial, or of product run pN (`train`) into the
+    base model, in bf16 on the CPU.
+
+    Weights are read and written one by one, so that little memory is needed. Tokenizer, chat
+    template and generation settings come with it. Then the merged model's eval_loss is measured on
+    the study's evaluation rows and compared with the record; that needs memory for the whole
+    model. Exit code 1 if it is worse by more than the tolerance.
+
+    \b
+    Examples:
+      vram-search merge best
+      vram-search merge p3 -o my-model
+    """
+    from vram_search.answers.adapter import find_adapter
+    from vram_search.answers.lookup import find_study, opened
+    from vram_search.answers.merge import merge_answer
+    from vram_search.protocol import MergeJob
+    from vram_search.report.words import wrapped
+    from vram_search.store.location import database_url, study_folder
+    from vram_search.worker.convert import convert
+    from vram_search.worker.talk import load_job
+
+    with opened(database) as store:
+        if study is None:
+            tell_which(store)
+        record = find_study(store, study)
+        adapter = find_adapter(store, record, trial)
+    folder = (output or Path("merged") / adapter.name).resolve()
+    if folder.exists() and not force:
+        raise InputError(f"{folder} exists", "choose another folder with -o, or add --force")
+    load = load_job(record)
+    if load.random_weights:
+        raise InputError(
+            f"study {record.name} trains random weights: there is no model to merge with",
+            "search with pretrained weights",
+        )
+    job = MergeJob(
+        load=load, adapter_folder=str(adapter.folder), target=str(folder), measure=not no_check
+    )
+    log = study_folder(database_url(database), record.name).log
+    merged = convert(job, log, lambda text: echo(text, err=True))
+    answer = merge_answer(adapter, merged, folder, tolerance)
+    if as_json:
+        print_json(answer.as_dict())
+    else:
+        echo(f"merged {adapter.words}: {folder}")
+        echo("\n".join(wrapped(answer.sentence, "", "")))
+    sys.exit(1 if answer.agrees is False else 0)

@@ -1,0 +1,33 @@
+"""Turns a trained adapter into a model that runs: `python -m vram_search.train.convert JOB.json`.
+
+It answers with one JSON object a line on standard output: notes, then the result.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vram_search.errors import VramSearchError
+from vram_search.protocol import Converted, LoadFailed, MergeJob
+from vram_search.train.channel import silence_libraries
+
+
+def main(file: Path) -> None:
+    """Does the job in `file`; an error that the user can mend becomes a LoadFailed."""
+    out = sys.stdout
+    sys.stdout = sys.stderr  # what libraries print must not break a line
+    silence_libraries()
+    answer: Converted | LoadFailed
+    try:
+        job = MergeJob.model_validate_json(file.read_text(encoding="utf-8"))
+        from vram_search.train.merge import merge
+
+        answer = merge(job, lambda note: print(note.model_dump_json(), file=out, flush=True))
+    except VramSearchError as error:
+        answer = LoadFailed(message=error.message, remedy=error.remedy)
+    print(answer.model_dump_json(), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
