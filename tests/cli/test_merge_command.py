@@ -1,4 +1,4 @@
-"""`merge`: options, the comparison with the record, and its exit codes; see tests/train/test_merge."""
+"""`merge`: options, the comparison with the record, and its exit codes."""
 
 from __future__ import annotations
 
