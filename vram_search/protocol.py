@@ -53,6 +53,8 @@ class TrialJob(Spec):
     seed: int
     adapter_folder: str
     """Where the best checkpoint's adapter goes; the parent folder exists."""
+    checkpoint_folder: str | None = None
+    """Where the trial finds and keeps its checkpoint; None keeps none."""
 
 
 class EvaluateBaseJob(Spec):
@@ -185,6 +187,23 @@ class Evaluated(Spec):
     seconds: float
 
 
+class Resumed(Spec):
+    """The trial goes on from the checkpoint of a training that was cut off."""
+
+    event: Literal["resumed"] = "resumed"
+    step: int
+    """The checkpoint's optimizer step; the next event is the step after it."""
+    steps: tuple[Step, ...]
+    evaluations: tuple[Evaluated, ...]
+
+
+class CheckpointRefused(Spec):
+    """There is a checkpoint that cannot be used; the trial starts at its first step."""
+
+    event: Literal["checkpoint_refused"] = "checkpoint_refused"
+    reason: str
+
+
 class Finished(Spec):
     """The trial is over as far as the training process can tell."""
 
@@ -255,12 +274,19 @@ ConvertEvent = Annotated[Note | Merged | LoadFailed, Field(discriminator="event"
 CONVERT_EVENT: TypeAdapter[Note | Merged | LoadFailed] = TypeAdapter(ConvertEvent)
 
 AnyEvent = (
-    Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished | BaseEvaluated | Generated
+    Ready
+    | LoadFailed
+    | Stage
+    | Probed
+    | Step
+    | Evaluated
+    | Resumed
+    | CheckpointRefused
+    | Finished
+    | BaseEvaluated
+    | Generated
 )
-Event = Annotated[
-    Ready | LoadFailed | Stage | Probed | Step | Evaluated | Finished | BaseEvaluated | Generated,
-    Field(discriminator="event"),
-]
+Event = Annotated[AnyEvent, Field(discriminator="event")]
 EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 
 

@@ -23,6 +23,7 @@ from vram_search.spec.strategy_name import StrategyName
 
 MOST_EPOCHS, MOST_STEPS = 10_000, 10**9
 """Limits of a training's length. More is a typing error, and would overflow an integer column."""
+MOST_CHECKPOINT_MINUTES = 24 * 60
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
 
@@ -151,6 +152,11 @@ class TrainingSpec(Spec):
         description="token limit of evaluation rows, the same for every trial; default: largest "
         "cutoff_len",
     )
+    checkpoint_every: Annotated[Number, Field(ge=0, le=MOST_CHECKPOINT_MINUTES)] = Field(
+        default=10.0,
+        description="minutes between checkpoints, from which a trial goes on if it was cut off; "
+        "0: none",
+    )
 
     @field_validator("rungs")
     @classmethod
@@ -251,10 +257,19 @@ class StudySpec(Spec):
     def identity(self) -> dict[str, Any]:
         """Returns the settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
 
-        Budget, strategy and database may change between two runs of one study and are left out. A
-        path is reduced to its file name: a hash identifies the rows themselves.
+        Budget, strategy, database and checkpoints may change between two runs of one study and are
+        left out. A path is reduced to its file name: a hash identifies the rows themselves.
         """
-        dumped = self.model_dump(mode="json", exclude={"budget", "database", "strategy", "study"})
+        dumped = self.model_dump(
+            mode="json",
+            exclude={
+                "budget": True,
+                "database": True,
+                "strategy": True,
+                "study": True,
+                "training": {"checkpoint_every"},
+            },
+        )
         for part, keys in (
             ("dataset", ("train", "eval", "dataset_dir", "template")),
             ("model", ("model_name_or_path", "tokenizer", "shape")),

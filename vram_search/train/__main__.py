@@ -103,27 +103,32 @@ def serve(channel: Channel) -> None:
     base_model.limit_allocator(job.cap_bytes)
     base = base_model.load_base(job)
     health = Health(base)
-    channel.send(
-        Ready(
-            device=device_name(),
-            has_gpu=torch.cuda.is_available(),
-            versions={
-                **base_model.versions(),
-                "compute_dtype": dtype_name(compute_dtype()),
-            },
-            train_rows=len(rows.train),
-            eval_rows=len(rows.eval),
-            longest_tokens=max(lengths),
-            longest_eval_tokens=max(row.length for row in encoded.eval),
-            rows_cut=too_long,
-            data_hash=rows.data_hash,
-            allocated_bytes=base_model.allocated_bytes(),
-            seconds=time.perf_counter() - start,
-            import_seconds=import_seconds,
-            fingerprints=fingerprints(job, base, encoded.train, encoded.eval),
-            notes=tuple(encoder.notes),
-        )
+    ready = Ready(
+        device=device_name(),
+        has_gpu=torch.cuda.is_available(),
+        versions={
+            **base_model.versions(),
+            "compute_dtype": dtype_name(compute_dtype()),
+        },
+        train_rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        longest_tokens=max(lengths),
+        longest_eval_tokens=max(row.length for row in encoded.eval),
+        rows_cut=too_long,
+        data_hash=rows.data_hash,
+        allocated_bytes=base_model.allocated_bytes(),
+        seconds=time.perf_counter() - start,
+        import_seconds=import_seconds,
+        fingerprints=fingerprints(job, base, encoded.train, encoded.eval),
+        notes=tuple(encoder.notes),
     )
+    channel.send(ready)
+    loaded = {
+        "rows": ready.data_hash,
+        "device": ready.device,
+        **ready.versions,
+        **ready.fingerprints,
+    }
 
     def ask_verdict() -> bool:
         verdict = channel.receive()
@@ -139,7 +144,7 @@ def serve(channel: Channel) -> None:
             channel.send(generate(base, tokenizer, job.dataset.date, trial))
             continue
         assert isinstance(trial, TrialJob), "after loading come trials"
-        finished = examined(Trial(base, encoded, trial, channel.send, ask_verdict), health)
+        finished = examined(Trial(base, encoded, trial, channel.send, ask_verdict, loaded), health)
         channel.send(finished)
         if finished.outcome == "oom":
             return

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,25 @@ import torch
 from vram_search.errors import VramSearchError
 from vram_search.protocol import (
     AnyEvent,
+    CheckpointRefused,
     Evaluated,
     Finished,
     Probed,
+    Resumed,
     Stage,
+    Step,
     TrialJob,
     finite,
 )
 from vram_search.spec.steps import count_steps
 from vram_search.train import model as base_model
+from vram_search.train.checkpoint import (
+    Checkpoint,
+    Manifest,
+    checkpoint_identity,
+    find_checkpoint,
+    write_checkpoint,
+)
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import EncodedExample, answer_bytes, cut
 from vram_search.train.faults import (
@@ -36,7 +47,15 @@ from vram_search.train.faults import (
     requested_bytes,
 )
 from vram_search.train.probe import probe
-from vram_search.train.trainer import AtStep, StepGuard, make_trainer, rung_steps
+from vram_search.train.trainer import (
+    AdapterTrainer,
+    AtStep,
+    CheckpointClock,
+    StepGuard,
+    make_trainer,
+    rung_steps,
+)
+from vram_search.train.training_state import take_state
 
 Outcome = Literal["complete", "pruned", "oom", "diverged", "failed"]
 
@@ -58,6 +77,8 @@ class Trial:
             out.
         send: called with each event.
         ask_verdict: called at each rung; returns True if the supervisor wants the trial pruned.
+        loaded: hashes, package versions and device of this process; a checkpoint of others is not
+            used.
     """
 
     def __init__(
@@ -67,9 +88,13 @@ class Trial:
         job: TrialJob,
         send: Callable[[AnyEvent], None],
         ask_verdict: Callable[[], bool],
+        loaded: Mapping[str, str] | None = None,
     ) -> None:
         self.base, self.encoded, self.job = base, encoded, job
-        self.send, self.ask_verdict = send, ask_verdict
+        self._send, self.ask_verdict = send, ask_verdict
+        self.identity = checkpoint_identity(loaded or {}, job)
+        self.steps: list[Step] = []
+        self.evaluations: list[Evaluated] = []
         self.pad_token_id = encoded.tokenizer.pad_token_id
         self.train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in encoded.train]
         self.eval_rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
@@ -80,6 +105,14 @@ class Trial:
         self.best_step: int | None = None
         self.trainable: int | None = None
         self.seconds = {"probe": 0.0, "train": 0.0, "eval": 0.0, "save": 0.0}
+
+    def send(self, event: AnyEvent) -> None:
+        """Sends an event; a checkpoint holds the steps and evaluations that were sent."""
+        if isinstance(event, Step):
+            self.steps.append(event)
+        elif isinstance(event, Evaluated):
+            self.evaluations.append(event)
+        self._send(event)
 
     def run(self) -> Finished:
         """Probes and trains; an error that ends the trial early becomes its outcome."""
@@ -144,6 +177,7 @@ class Trial:
             return bool(pruned_at)
 
         with self._timed("train"):
+            checkpoint = self._resume()
             make_trainer(
                 model,
                 self.job,
@@ -152,8 +186,14 @@ class Trial:
                 steps=self.steps_total,
                 horizon=self.steps_total,
                 pad_token_id=self.pad_token_id,
-                callbacks=[StepGuard(self.send), AtStep(rungs, stop_at_rung)],
+                callbacks=[
+                    StepGuard(self.send),
+                    AtStep(rungs, stop_at_rung),
+                    *self._checkpoint_clock(),
+                ],
                 position=self.position,
+                checkpoint=checkpoint,
+                save=self._save_checkpoint,
             ).train()
         if pruned_at:
             return "pruned", f"stopped at a rung: step {pruned_at[0]} of {self.steps_total}"
@@ -161,6 +201,50 @@ class Trial:
         if self.best_step is None:
             return "diverged", "no evaluation gave a finite loss"
         return "complete", ""
+
+    def _resume(self) -> Checkpoint | None:
+        """Returns the checkpoint of an earlier training of this trial, and takes its results."""
+        if self.job.checkpoint_folder is None:
+            return None
+        found, reason = find_checkpoint(Path(self.job.checkpoint_folder), self.identity)
+        if reason:
+            self._send(CheckpointRefused(reason=reason))
+        if found is None:
+            return None
+        manifest = found.manifest
+        found.restore_best_adapter(Path(self.job.adapter_folder))
+        if manifest.best_loss is not None:
+            self.best_loss, self.best_step = manifest.best_loss, manifest.best_step
+        self.steps, self.evaluations = list(manifest.steps), list(manifest.evaluations)
+        self._send(
+            Resumed(step=manifest.step, steps=manifest.steps, evaluations=manifest.evaluations)
+        )
+        return found
+
+    def _checkpoint_clock(self) -> list[CheckpointClock]:
+        seconds = self.job.training.checkpoint_every * 60
+        is_wanted = self.job.checkpoint_folder is not None and seconds > 0
+        return [CheckpointClock(seconds)] if is_wanted else []
+
+    def _save_checkpoint(self, trainer: AdapterTrainer) -> None:
+        """Writes a checkpoint. A full disk ends no training."""
+        assert self.job.checkpoint_folder is not None, "only then there is a clock"
+        manifest = Manifest(
+            step=trainer.state.global_step,
+            identity=self.identity,
+            best_loss=finite(self.best_loss),
+            best_step=self.best_step,
+            steps=tuple(self.steps),
+            evaluations=tuple(self.evaluations),
+        )
+        with self._timed("save"), contextlib.suppress(OSError):
+            write_checkpoint(
+                Path(self.job.checkpoint_folder),
+                manifest,
+                take_state(trainer),
+                trainer.state,
+                Path(self.job.adapter_folder),
+            )
 
     def _evaluate(self, model: Any, step: int, *, is_rung: bool) -> None:
         """Evaluates the study's evaluation rows and saves the adapter if it is the best so far."""

@@ -17,12 +17,20 @@ from vram_search.errors import VramSearchError
 from vram_search.protocol import Step, TrialJob
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.plan import MemoryPlan
+from vram_search.train.checkpoint import Checkpoint
 from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
 from vram_search.train.faults import DivergedError, TrialPosition, noting_parts
 from vram_search.train.model import allocated_bytes, to_device, with_type_ids
 from vram_search.train.patches import steps_in_the_background
+from vram_search.train.training_state import (
+    restore_adapter,
+    restore_optimizer,
+    restore_random_state,
+)
 
+CHECKPOINT_SHARE = 0.01
+"""Largest share of the time that checkpoints may take."""
 Order = Literal["random", "sequential"]
 """The order of the rows: shuffled by the job's seed, or as given."""
 
@@ -49,16 +57,48 @@ class AdapterTrainer(Trainer):
     micro-batch instead (`model_accepts_loss_kwargs` false), the rows stay as they were drawn.
     """
 
-    def __init__(self, *, pad_token_id: int, position: TrialPosition, **trainer: Any) -> None:
+    def __init__(
+        self,
+        *,
+        pad_token_id: int,
+        position: TrialPosition,
+        checkpoint: Checkpoint | None = None,
+        save: Callable[[AdapterTrainer], None] | None = None,
+        **trainer: Any,
+    ) -> None:
         super().__init__(**trainer)
         self.pad_token_id, self.position = pad_token_id, position
+        self.checkpoint, self.save = checkpoint, save
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with (
             steps_in_the_background(is_paged=OPTIMIZERS[self.args.optim.value].paged),
             noting_parts(self.position, self.model, lambda: self.optimizer),
         ):
+            if self.checkpoint is not None:
+                kwargs["resume_from_checkpoint"] = str(self.checkpoint.folder)
             return super().train(*args, **kwargs)
+
+    # transformers pickles optimizer, schedule and random numbers (`trainer.py`, 5.17 to 5.24).
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        assert self.save is not None, "only CheckpointClock asks for a checkpoint"
+        self.save(self)
+
+    def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
+        assert self.checkpoint is not None
+        restore_adapter(self.model, self.checkpoint.state)
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        if self.checkpoint is not None:
+            restore_optimizer(self, self.checkpoint.state)
+
+    def _load_scaler(self, folder: str | None) -> None:
+        """`restore_optimizer` has restored it."""
+
+    def _load_rng_state(self, folder: str | None) -> None:
+        if self.checkpoint is not None:
+            restore_random_state(self.checkpoint.state)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -98,12 +138,16 @@ def make_trainer(
     callbacks: list[TrainerCallback],
     position: TrialPosition | None = None,
     order: Order = "random",
+    checkpoint: Checkpoint | None = None,
+    save: Callable[[AdapterTrainer], None] | None = None,
 ) -> AdapterTrainer:
     """Builds a Trainer for `steps` optimizer steps; the warm-up is a share of `horizon`.
 
     Args:
         position: updated during the training.
         order: order of the rows; sequential rows also stay in the micro-batches that they form.
+        checkpoint: the training goes on from it.
+        save: called when a callback asks for a checkpoint.
     """
     hp, training = job.hyperparameters, job.training
     dtype, has_gpu = compute_dtype(), torch.cuda.is_available()
@@ -138,6 +182,8 @@ def make_trainer(
     return AdapterTrainer(
         pad_token_id=pad_token_id,
         position=position or TrialPosition(),
+        checkpoint=checkpoint,
+        save=save,
         model=model,
         args=arguments,
         train_dataset=RowDataset(rows),
@@ -155,6 +201,29 @@ class AtStep(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step in self.steps and self.action(state.global_step):
             control.should_training_stop = True
+
+
+class CheckpointClock(TrainerCallback):
+    """Asks for a checkpoint when it is due; it comes after callbacks that evaluate.
+
+    Args:
+        seconds: at least so many between two checkpoints. They stay further apart where writing
+            one takes more than CHECKPOINT_SHARE of that.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.interval = seconds
+        self.last = self.began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        is_going_on = state.global_step < state.max_steps and not control.should_training_stop
+        self.began = time.monotonic()
+        if is_going_on and self.began - self.last >= self.interval:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.last = time.monotonic()
+        self.interval = max(self.interval, (self.last - self.began) / CHECKPOINT_SHARE)
 
 
 class StepGuard(TrainerCallback):

@@ -1,0 +1,289 @@
+"""A training that was cut off goes on from its checkpoint, with the losses of a whole one."""
+
+from __future__ import annotations
+
+import errno
+import math
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.factories import make_point
+from vram_search.protocol import (
+    AnyEvent,
+    CheckpointRefused,
+    Evaluated,
+    Resumed,
+    Step,
+    TrialJob,
+)
+from vram_search.spec.study import TrainingSpec
+from vram_search.train import run as run_module
+from vram_search.train import trainer as trainer_module
+from vram_search.train.checkpoint import checkpoint_identity, find_checkpoint
+from vram_search.train.evaluate import Losses
+from vram_search.train.run import EncodedDataset, Trial
+from vram_search.train.trainer import CheckpointClock
+
+MakeJob = Callable[..., TrialJob]
+LOADED = {"tokens": "t1", "torch": "2"}
+AT_EVERY_STEP = 1e-6
+"""Minutes between checkpoints."""
+
+
+class CutOffError(Exception):
+    """Stands for a kill: nothing of the trial catches it."""
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SHARE", math.inf)
+
+
+@pytest.fixture
+def job(make_job: MakeJob, tmp_path: Path) -> Callable[..., TrialJob]:
+    """A job of 7 steps over three and a half epochs, with dropout and an evaluation at step 2."""
+
+    def make(optim: str = "adamw_torch_fused", **changes: Any) -> TrialJob:
+        changes.setdefault("checkpoint_folder", str(tmp_path / "checkpoints"))
+        point = make_point(
+            optim=optim,
+            lora_target="qv",
+            lora_rank=4,
+            cutoff_len=128,
+            batch_size=4,
+            learning_rate=1e-2,
+            lora_dropout=0.1,
+        )
+        training = TrainingSpec(max_steps=7, rungs=(0.3,), checkpoint_every=AT_EVERY_STEP)
+        return make_job(**{"hyperparameters": point, "training": training, **changes})
+
+    return make
+
+
+def train(
+    base: Any,
+    encoded: EncodedDataset,
+    job: TrialJob,
+    cut_off_after: int | None = None,
+    loaded: dict[str, str] = LOADED,
+) -> list[AnyEvent]:
+    """Returns the events of a training; it is cut off when it has reported a step."""
+    events: list[AnyEvent] = []
+
+    def send(event: AnyEvent) -> None:
+        events.append(event)
+        if isinstance(event, Step) and event.step == cut_off_after:
+            raise CutOffError
+
+    try:
+        Trial(base, encoded, job, send, lambda: False, loaded).run()
+    except CutOffError:
+        disturb_random_numbers()
+    return events
+
+
+def disturb_random_numbers() -> None:
+    """A new process has other random numbers."""
+    torch.manual_seed(987)
+    random.seed(987)
+    np.random.seed(987)
+
+
+def figures(events: list[AnyEvent]) -> list[Any]:
+    """Losses, learning rates and evaluations, without seconds; those of a checkpoint first."""
+    resumed = [e for e in events if isinstance(e, Resumed)]
+    known = [*resumed[0].steps, *resumed[0].evaluations] if resumed else []
+    seen = [e for e in [*known, *events] if isinstance(e, (Step, Evaluated))]
+    return sorted(
+        (e.step, e.event, e.model_dump(exclude={"seconds", "allocated_bytes"})) for e in seen
+    )
+
+
+def weights(adapter: Path) -> dict[str, torch.Tensor]:
+    return load_file(adapter / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(("optim", "last_step"), [("adamw_torch_fused", 3), ("adamw_8bit", 6)])
+def test_a_cut_off_training_goes_on_bit_by_bit(
+    base: Any,
+    encoded: EncodedDataset,
+    job: Callable[..., TrialJob],
+    tmp_path: Path,
+    optim: str,
+    last_step: int,
+) -> None:
+    whole = train(base, encoded, job(optim, checkpoint_folder=None))
+    kept = weights(tmp_path / "adapter")
+    train(base, encoded, job(optim), cut_off_after=last_step)
+    shutil.rmtree(tmp_path / "adapter")
+    events = train(base, encoded, job(optim))
+    resumed = [e for e in events if isinstance(e, Resumed)]
+    assert [e.step for e in resumed] == [last_step - 1], "the last step was reported, not saved"
+    assert figures(events) == figures(whole)
+    after = weights(tmp_path / "adapter")
+    assert all(torch.equal(kept[name], after[name]) for name in kept)
+
+
+def test_the_best_adapter_before_the_cut_is_kept_with_its_loss(
+    base: Any,
+    encoded: EncodedDataset,
+    job: Callable[..., TrialJob],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train(base, encoded, job(), cut_off_after=4)
+    early = weights(tmp_path / "adapter")
+    shutil.rmtree(tmp_path / "adapter")
+    worse = Losses((100.0,), (1,))
+    monkeypatch.setattr(run_module, "evaluate", lambda *arguments: worse)
+    finished = Trial(base, encoded, job(), lambda event: None, lambda: False, LOADED).run()
+    assert finished.outcome == "complete" and finished.best_step == 2
+    after = weights(tmp_path / "adapter")
+    assert all(torch.equal(early[name], after[name]) for name in early)
+
+
+@pytest.fixture
+def checkpoint(
+    base: Any, encoded: EncodedDataset, job: Callable[..., TrialJob], tmp_path: Path
+) -> Path:
+    """The checkpoint of a training that was cut off after its second step."""
+    train(base, encoded, job(), cut_off_after=2)
+    (found,) = (tmp_path / "checkpoints").iterdir()
+    return found
+
+
+def test_checkpoints_hold_safetensors_and_json_alone(checkpoint: Path) -> None:
+    names = {path.suffix for path in checkpoint.rglob("*") if path.is_file()}
+    assert names == {".json", ".safetensors"}
+
+
+def truncate(checkpoint: Path) -> None:
+    file = checkpoint / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    file = checkpoint / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def lose_a_file(checkpoint: Path) -> None:
+    (checkpoint / "trainer_state.json").unlink()
+
+
+def garble(checkpoint: Path) -> None:
+    (checkpoint / "checkpoint.json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncate, "state.safetensors has changed"),
+        (flip_a_bit, "state.safetensors has changed"),
+        (lose_a_file, "trainer_state.json has changed or is missing"),
+        (garble, "checkpoint.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_not_used(
+    checkpoint: Path,
+    job: Callable[..., TrialJob],
+    damage: Callable[[Path], None],
+    words: str,
+) -> None:
+    damage(checkpoint)
+    found, reason = find_checkpoint(checkpoint.parent, checkpoint_identity(LOADED, job()))
+    assert found is None and words in reason
+
+
+@pytest.mark.parametrize(
+    ("loaded", "changes", "words"),
+    [
+        ({**LOADED, "tokens": "t2"}, {}, "other tokens"),
+        ({**LOADED, "torch": "3"}, {}, "other torch"),
+        ({"tokens": "t1"}, {}, "other torch"),
+        (LOADED, {"seed": 4}, "other seed"),
+        (LOADED, {"eval_cutoff_len": 64}, "other eval_cutoff_len"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_not_used(
+    checkpoint: Path,
+    job: Callable[..., TrialJob],
+    loaded: dict[str, str],
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    identity = checkpoint_identity(loaded, job(**changes))
+    found, reason = find_checkpoint(checkpoint.parent, identity)
+    assert found is None and words in reason
+
+
+def test_a_half_written_checkpoint_is_passed_over(
+    checkpoint: Path, job: Callable[..., TrialJob]
+) -> None:
+    shutil.copytree(checkpoint, checkpoint.with_name("step-00000005.part"))
+    found, reason = find_checkpoint(checkpoint.parent, checkpoint_identity(LOADED, job()))
+    assert found is not None and found.manifest.step == 1 and not reason
+
+
+def test_a_trial_starts_at_step_one_where_its_checkpoint_is_refused(
+    base: Any, encoded: EncodedDataset, job: Callable[..., TrialJob], checkpoint: Path
+) -> None:
+    flip_a_bit(checkpoint)
+    events = train(base, encoded, job())
+    assert [type(e) for e in events if isinstance(e, (CheckpointRefused, Resumed))] == [
+        CheckpointRefused
+    ]
+    assert [e.step for e in events if isinstance(e, Step)] == list(range(1, 8))
+
+
+def test_a_full_disk_ends_no_training(
+    base: Any,
+    encoded: EncodedDataset,
+    job: Callable[..., TrialJob],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_module, "write_checkpoint", fail)
+    finished = Trial(base, encoded, job(), lambda event: None, lambda: False, LOADED).run()
+    assert finished.outcome == "complete"
+
+
+def test_a_checkpoint_that_took_long_delays_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    clock_module = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(trainer_module, "time", clock_module)
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SHARE", 0.01)
+    clock = CheckpointClock(600)
+    state = SimpleNamespace(global_step=1, max_steps=100)
+
+    def is_due(at: float) -> bool:
+        now[0] = at
+        control = SimpleNamespace(should_save=False, should_training_stop=False)
+        clock.on_step_end(None, state, control)
+        return control.should_save
+
+    assert not is_due(599) and is_due(600)
+    now[0] = 620  # it took 20 s, which is 1 % of 2000 s
+    clock.on_save(None, state, None)
+    assert not is_due(2619) and is_due(2620)
+
+
+def test_no_checkpoint_is_due_at_the_last_step_or_after_a_verdict_to_stop() -> None:
+    clock = CheckpointClock(0)
+    for step, stops in ((100, False), (50, True)):
+        control = SimpleNamespace(should_save=False, should_training_stop=stops)
+        clock.on_step_end(None, SimpleNamespace(global_step=step, max_steps=100), control)
+        assert not control.should_save
