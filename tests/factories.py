@@ -116,6 +116,7 @@ class FakeTrainer:
         self._scripts, self._ready = iter(scripts), ready
         self.pid, self.log = pid, Path("none")
         self.jobs: list[TrialJob] = []
+        self.on_job: Callable[[TrialJob], object] = lambda job: None
         self.restarts = 0
         self.refused_liger = ""
 
@@ -124,6 +125,7 @@ class FakeTrainer:
 
     def run(self, job: TrialJob, on_event: Callable[[AnyEvent], None], prune: object) -> Finished:
         self.jobs.append(job)
+        self.on_job(job)
         for event in next(self._scripts):
             if callable(event):
                 event()

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.factories import make_point, make_ready
+from tests.factories import EVALUATED, make_point, make_ready
 from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
     AnyEvent,
+    Evaluated,
     Finished,
     LoadFailed,
     LoadJob,
+    Resumed,
     TrialJob,
 )
 from vram_search.spec import MemoryPlan
@@ -129,6 +131,20 @@ def test_paged_states_are_never_freed_so_their_process_is_replaced(start: StartT
     trainer = start([READY, finished()], [READY])
     run(trainer, "paged_adamw_8bit")
     assert trainer.starts == 2
+
+
+def test_rungs_of_a_checkpoint_are_reported_again_and_need_no_answer(start: StartTrainer) -> None:
+    rung = EVALUATED.model_copy(update={"is_rung": True})
+    trainer = start([READY, Resumed(step=1, steps=(), evaluations=(rung, EVALUATED)), finished()])
+    told: list[Evaluated] = []
+
+    def prune(event: Evaluated) -> bool:
+        told.append(event)
+        return True
+
+    trainer.run(job(), lambda event: None, prune)
+    assert told == [rung]
+    assert [type(sent) for sent in Process.alive[0].sent] == [LoadJob, TrialJob]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ class TrialAnswer(AnswerPart):
     seed: int
     data_hash: str = Field(description="Hash of the rows that the trial was trained on.")
     retry_of: int | None = Field(description="Number of the trial that this one repeats.")
+    resumed_step: int | None = Field(
+        description="Optimizer step of the checkpoint from which the trial went on, after the one "
+        "that it repeats was lost; null if it started at its first step."
+    )
     eval_loss: float | None = Field(description="Of the best evaluated checkpoint.")
     eval_loss_step: int | None = Field(description="Optimizer step of that checkpoint.")
     last_eval_loss: float | None = Field(description="Of the last evaluation.")

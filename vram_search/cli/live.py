@@ -18,7 +18,7 @@ from vram_search.cli.show import sparkline
 from vram_search.estimate import PlannedTrial
 from vram_search.estimate.night import NightForecast, forecast_night, seconds_of
 from vram_search.gpu import GpuSample
-from vram_search.protocol import AnyEvent, Evaluated, Probed, Ready, Stage, Step
+from vram_search.protocol import AnyEvent, Evaluated, Probed, Ready, Resumed, Stage, Step
 from vram_search.report.figures import run_seconds
 from vram_search.report.winner import loss_words
 from vram_search.report.words import WIDTH, error_words, hyperparameter_words, loss_cell, peak_cell
@@ -88,7 +88,8 @@ class Progress:
             self.losses.append(event.loss)
             self.step_seconds.append(event.seconds)
             self.allocated_bytes = event.allocated_bytes
-
+        elif isinstance(event, Resumed):
+            self.step, self.losses = event.step, [step.loss for step in event.steps]
         elif isinstance(event, Evaluated):
             self.eval_seconds = event.seconds
 

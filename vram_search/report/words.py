@@ -142,6 +142,8 @@ def repeat_words(trial: TrialFields, earlier: TrialFields | None) -> str:
         return ""
     if earlier is None:
         return f"repeats trial {trial.retry_of}"
+    if earlier.outcome == "lost" and trial.resumed_step is not None:
+        return f"resumed at step {trial.resumed_step}: trial {earlier.number} was lost"
     if earlier.outcome == "lost":
         return f"repeats trial {earlier.number}, which was lost"
     return f"restarted: trial {earlier.number} was stopped too early"

@@ -95,6 +95,9 @@ class TrialRecord:
         other_training: of an imported run that is no supervised LoRA training, its stage and
             finetuning type in words ("dpo", "sft, full"). Such a run is not ranked, and no search
             learns from it. None for all others.
+        resumed_step: optimizer step of the checkpoint from which the trial went on after the trial
+            that it repeats was lost. Losses up to there come from the checkpoint; None if the trial
+            started at its first step.
         fingerprint, provenance: of an imported run alone, None otherwise: see ImportedTrial. Its
             hyperparameters, seed and data hash may be unknown (None, UNKNOWN_SEED, UNKNOWN_DATA);
             `started_at` is when it was imported, and `finished_at` is None.
@@ -132,6 +135,7 @@ class TrialRecord:
     fingerprint: str | None = None
     provenance: dict[str, Any] | None = None
     other_training: str | None = None
+    resumed_step: int | None = None
     damaged: tuple[str, ...] = ()
     """Names of the values that the database holds in a form that cannot be read; they are None."""
 

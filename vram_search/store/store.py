@@ -219,6 +219,12 @@ class Store:
             study_id, number = _change_running(connection, trial_id, stage=stage)
             _report(connection, "trial_stage", study_id, number, stage=stage)
 
+    def record_resumed(self, trial_id: int, step: int) -> None:
+        """Writes that a running trial goes on from a checkpoint of this optimizer step."""
+        with writing(self.engine) as connection:
+            study_id, number = _change_running(connection, trial_id, resumed_step=step)
+            _report(connection, "trial_resumed", study_id, number, step=step)
+
     def finish_trial(self, trial_id: int, result: TrialResult) -> None:
         """Writes all results of a trial in one transaction, or nothing if any of it is refused.
 

@@ -76,6 +76,7 @@ trials = Table(
     Column("fingerprint", String(64)),
     Column("provenance", FiniteJson),
     Column("other_training", Text),
+    Column("resumed_step", Integer),
     UniqueConstraint("study_id", "number", name="vs_trials_study_number"),
     CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_trials_outcome"),
     # NULL, of a trial of a search, equals no other.

@@ -102,7 +102,7 @@ def restore_random_state(state: TrainingState) -> None:
 
 def _take_random_state() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     kind, keys, *rest = np.random.get_state(legacy=True)
-    values = {"python": random.getstate(), "numpy": [kind, keys.tolist(), *rest]}
+    values = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
     tensors = {_CPU: torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors[_GPU] = torch.cuda.get_rng_state()

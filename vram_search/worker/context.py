@@ -22,6 +22,7 @@ from vram_search.spec.plan import PlanPins
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.location import StudyFolder
 from vram_search.worker.budget import Budget
+from vram_search.worker.checkpoints import remove_unneeded_checkpoints
 from vram_search.worker.identity import IdentityCheck
 from vram_search.worker.listener import RunListener
 from vram_search.worker.prepare import Prepared
@@ -64,6 +65,11 @@ class RunContext:
     def budget_bytes(self) -> int:
         """Bytes that the allocator may use now."""
         return self.budget.now_bytes
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints of trials that are not finished."""
+        return self.adapters.with_name("checkpoints")
 
     @property
     def study(self) -> StudySpec:
@@ -117,6 +123,7 @@ def make_context(
     """
     study = prepared.study
     remove_leftovers(folder.adapters, store.trials(record.id))
+    remove_unneeded_checkpoints(folder.checkpoints, store.trials(record.id))
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
     budget = Budget.at_start(limit, reader, listener.note)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from vram_search.errors import StoreError
 from vram_search.gpu import GpuSample
-from vram_search.protocol import AnyEvent, Evaluated, Stage, Step
+from vram_search.protocol import AnyEvent, Evaluated, Resumed, Stage, Step
 from vram_search.store import Store
 from vram_search.store.progress import Progress, record_progress
 
@@ -43,6 +43,11 @@ class ProgressWriter:
                 self.losses = self.losses[::2]
         elif isinstance(event, Evaluated):
             self.evaluations.append((event.step, event.eval_loss))
+        elif isinstance(event, Resumed):
+            self.step = event.step
+            stride = 1 + len(event.steps) // MOST_POINTS
+            self.losses = [(step.step, step.loss) for step in event.steps[::stride]]
+            self.evaluations = [(e.step, e.eval_loss) for e in event.evaluations]
         else:
             return
         if time.monotonic() - self._written_at < WRITE_SECONDS:

@@ -20,6 +20,7 @@ from vram_search.protocol import (
     LoadJob,
     PruneDecision,
     Ready,
+    Resumed,
     TrialJob,
 )
 from vram_search.spec.optimizers import OPTIMIZERS
@@ -158,6 +159,9 @@ class ResidentTrainer:
             on_event(event)
             if isinstance(event, Evaluated) and event.is_rung:
                 process.send(PruneDecision(prune=prune(event)))
+            elif isinstance(event, Resumed):
+                for passed in (e for e in event.evaluations if e.is_rung):
+                    prune(passed)  # Optuna learns the losses; the trial has passed these rungs
             elif isinstance(event, LoadFailed):
                 raise InputError(event.message, event.remedy)
             elif isinstance(event, Finished):

@@ -283,11 +283,11 @@ def _is_over(context: RunContext, stop: StopRule) -> str:
 
 
 def _expected_seconds(context: RunContext) -> float | None:
-    """Returns the median duration of the study's complete trials."""
+    """Returns the median duration of the study's complete trials, without resumed ones."""
     durations = [
         sum(seconds for phase, seconds in trial.seconds.items() if phase != "between")
         for trial in context.store.trials(context.record.id, (COMPLETE,))
-        if trial.seconds
+        if trial.seconds and trial.resumed_step is None
     ]
     return statistics.median(durations) if durations else None
 

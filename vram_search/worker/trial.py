@@ -9,10 +9,25 @@ from typing import Any
 
 from vram_search.estimate import PlannedTrial, choose_plan, smallest
 from vram_search.gpu import Monitor, MonitorReport
-from vram_search.protocol import AnyEvent, Evaluated, Finished, Stage, Step, TrialJob
+from vram_search.protocol import (
+    AnyEvent,
+    CheckpointRefused,
+    Evaluated,
+    Finished,
+    Resumed,
+    Stage,
+    Step,
+    TrialJob,
+)
 from vram_search.search import Proposal
 from vram_search.store import TrialRecord, TrialResult
 from vram_search.units import format_bytes
+from vram_search.worker.checkpoints import (
+    checkpoint_folder,
+    cut_off_trial,
+    hand_over_checkpoint,
+    remove_checkpoint,
+)
 from vram_search.worker.context import RunContext
 from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.process import TrainingDiedError
@@ -35,7 +50,11 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
     """
     began = time.perf_counter()
     candidates = context.candidates(proposal.hyperparameters)
-    planned = choose_plan(candidates, context.budget_bytes, context.margin)
+    earlier = context.store.trials(context.record.id)
+    cut_off = cut_off_trial(context.checkpoints, earlier, proposal.retry_of)
+    planned = _plan_of(context, candidates, cut_off) or choose_plan(
+        candidates, context.budget_bytes, context.margin
+    )
     if planned is None and not context.study.plan.skip_infeasible:
         planned = candidates[0]
     trial_id = context.store.start_trial(
@@ -46,6 +65,8 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
         data_hash=context.record.data_hash,
         retry_of=proposal.retry_of,
     )
+    if cut_off is not None:
+        hand_over_checkpoint(context.checkpoints, cut_off.number, proposal.number)
     if planned is None:
         least = smallest(candidates)
         _record_plan(context, trial_id, least)
@@ -97,6 +118,7 @@ def _train_until_it_fits(
         if not smaller or attempt + 1 == PLAN_ATTEMPTS:
             break
         planned = choose_plan(smaller, context.budget_bytes, context.margin) or smaller[0]
+        remove_checkpoint(context.checkpoints, proposal.number)  # it belongs to the other plan
         seconds["oom"] = seconds.get("oom", 0.0) + time.perf_counter() - began
         context.listener.note(
             f"trial {proposal.number}: out of memory in {error.get('stage')}: "
@@ -115,7 +137,7 @@ def _train(
     seconds: dict[str, float],
 ) -> TrialResult:
     """Probes and trains under one plan. After a Ctrl-C or a dead process the trial is lost."""
-    watch = _Watch(context, trial_id, ProgressWriter(context.store, trial_id))
+    watch = _Watch(context, trial_id, proposal.number, ProgressWriter(context.store, trial_id))
     job = _job(context, proposal, planned)
     context.adapters.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
@@ -152,6 +174,8 @@ def _train(
         report = watch.stop()
         context.idle_since = watch.finished_at or time.perf_counter()
     assert ready is not None, "else the trial is lost"
+    if not finished.base_intact:
+        remove_checkpoint(context.checkpoints, proposal.number)  # it was trained on another base
     result = trial_result(ready, finished, watch.log, report, seconds, job.adapter_folder)
     if watch.taken_by_others:
         result = blame_others(result, watch.taken_by_others)
@@ -170,6 +194,7 @@ class _Watch:
 
     context: RunContext
     trial_id: int
+    number: int
     progress: ProgressWriter
     log: TrialLog = field(default_factory=TrialLog)
     monitor: Monitor | None = None
@@ -199,6 +224,11 @@ class _Watch:
             self.context.store.record_stage(self.trial_id, event.stage)
             if self.monitor is not None:
                 self.monitor.mark(event.stage)
+        elif isinstance(event, Resumed):
+            self.context.store.record_resumed(self.trial_id, event.step)
+            self._note(f"goes on after step {event.step} of the trial that it repeats")
+        elif isinstance(event, CheckpointRefused):
+            self._note(f"its checkpoint is not used ({event.reason}); it starts at step 1")
         self.progress.on_event(event, sample)
         self.context.listener.trial_event(event, sample)
         budget = self.context.budget
@@ -208,6 +238,9 @@ class _Watch:
             self.finished_at = time.perf_counter()
             if event.outcome == "oom":
                 self.taken_by_others = max(0, -budget.follow(sample))
+
+    def _note(self, text: str) -> None:
+        self.context.listener.note(f"trial {self.number}: {text}")
 
 
 def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> TrialJob:
@@ -221,7 +254,20 @@ def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> Tria
         eval_cutoff_len=context.study.eval_cutoff_len,
         seed=context.study.seed,
         adapter_folder=str(context.adapters / f"trial-{proposal.number:04d}"),
+        checkpoint_folder=str(checkpoint_folder(context.checkpoints, proposal.number)),
     )
+
+
+def _plan_of(
+    context: RunContext, candidates: list[PlannedTrial], cut_off: TrialRecord | None
+) -> PlannedTrial | None:
+    """Returns the plan of a trial that was cut off, if it still fits: its checkpoint needs it."""
+    if cut_off is None:
+        return None
+    for planned in candidates:
+        if planned.plan.model_dump(mode="json") == cut_off.plan:
+            return planned if planned.fits(context.budget_bytes, context.margin) else None
+    return None
 
 
 def _finish(
@@ -234,6 +280,8 @@ def _finish(
     context.search.tell(proposal.number, result.outcome, result.eval_loss, excess, record)
     if record.adapter_path is None:
         shutil.rmtree(context.adapters / f"trial-{proposal.number:04d}", ignore_errors=True)
+    if record.outcome != "lost":
+        remove_checkpoint(context.checkpoints, proposal.number)
     context.listener.trial_ended(record)
     return record
 

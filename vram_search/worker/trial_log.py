@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from vram_search.gpu import SYSMEM_FALLBACK_HINT, GpuDevice, GpuSample, is_spilling
-from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Stage, Step
+from vram_search.protocol import AnyEvent, Evaluated, Finished, Probed, Resumed, Stage, Step
 from vram_search.store import Evaluation, StepLoss
 from vram_search.units import format_bytes, format_duration
 
@@ -36,6 +36,7 @@ class TrialLog:
     steps_total: int = 0
     probed: Probed | None = None
     own_cutoff_eval_loss: float | None = None
+    resumed_step: int | None = None
 
     def add(self, event: AnyEvent) -> None:
         """Notes an event."""
@@ -44,24 +45,16 @@ class TrialLog:
         elif isinstance(event, Step):
             self.step = event.step
             self.step_seconds.append(event.seconds)
-            self.steps.append(
-                StepLoss(event.step, event.loss, event.learning_rate, event.grad_norm)
-            )
+            self.steps.append(_step_loss(event))
+        elif isinstance(event, Resumed):
+            self.step = self.resumed_step = event.step
+            self.steps = [_step_loss(step) for step in event.steps]
+            self.evaluations = [_evaluation(evaluated) for evaluated in event.evaluations]
         elif isinstance(event, Probed):
             self.probed = event
         elif isinstance(event, Evaluated):
             self.own_cutoff_eval_loss = event.own_cutoff_eval_loss
-            self.evaluations.append(
-                Evaluation(
-                    step=event.step,
-                    fraction=event.fraction,
-                    eval_loss=event.eval_loss,
-                    own_cutoff_eval_loss=event.own_cutoff_eval_loss,
-                    bits_per_byte=event.bits_per_byte,
-                    example_loss_sums=event.example_loss_sums,
-                    seconds=event.seconds,
-                )
-            )
+            self.evaluations.append(_evaluation(event))
 
     @property
     def best(self) -> Evaluation | None:
@@ -104,6 +97,22 @@ class TrialLog:
             allocated_bytes=probed.allocated_bytes if probed else None,
             reserved_bytes=probed.reserved_bytes if probed else None,
         )
+
+
+def _step_loss(event: Step) -> StepLoss:
+    return StepLoss(event.step, event.loss, event.learning_rate, event.grad_norm)
+
+
+def _evaluation(event: Evaluated) -> Evaluation:
+    return Evaluation(
+        step=event.step,
+        fraction=event.fraction,
+        eval_loss=event.eval_loss,
+        own_cutoff_eval_loss=event.own_cutoff_eval_loss,
+        bits_per_byte=event.bits_per_byte,
+        example_loss_sums=event.example_loss_sums,
+        seconds=event.seconds,
+    )
 
 
 def expected_step_seconds(probed: Probed | None, step_seconds: Sequence[float]) -> float:

@@ -1,0 +1,65 @@
+"""Hands the checkpoint of a lost trial to the trial that repeats it, and deletes unneeded ones."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from vram_search.store import TrialRecord
+from vram_search.store.retries import may_retry
+
+
+def checkpoint_folder(root: Path, number: int) -> Path:
+    """Returns the folder of a trial's checkpoint.
+
+    Args:
+        root: folder of the study's checkpoints.
+    """
+    return root / f"trial-{number:04d}"
+
+
+def cut_off_trial(
+    root: Path, trials: Sequence[TrialRecord], retry_of: int | None
+) -> TrialRecord | None:
+    """Returns the lost trial with whose checkpoint a repetition goes on; None if there is none.
+
+    It is the nearest one: a repetition may have been lost before it took over the checkpoint.
+
+    Args:
+        retry_of: number of the trial that is repeated.
+    """
+    by_number = {trial.number: trial for trial in trials}
+    while retry_of is not None and (trial := by_number.get(retry_of)) is not None:
+        if trial.outcome != "lost":
+            return None
+        if checkpoint_folder(root, trial.number).is_dir():
+            return trial
+        retry_of = trial.retry_of
+    return None
+
+
+def hand_over_checkpoint(root: Path, giver: int, taker: int) -> None:
+    """Moves a checkpoint from one trial to another, which has none of its own."""
+    shutil.rmtree(checkpoint_folder(root, taker), ignore_errors=True)
+    checkpoint_folder(root, giver).rename(checkpoint_folder(root, taker))
+
+
+def remove_checkpoint(root: Path, number: int) -> None:
+    """Deletes a trial's checkpoint, if it has one."""
+    shutil.rmtree(checkpoint_folder(root, number), ignore_errors=True)
+
+
+def remove_unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> None:
+    """Deletes all checkpoints but those with which a repetition will go on."""
+    repeated = {trial.retry_of for trial in trials}
+    waiting = [
+        trial.number
+        for trial in trials
+        if trial.outcome == "lost" and trial.number not in repeated and may_retry(trial, trials)
+    ]
+    givers = [cut_off_trial(root, trials, number) for number in waiting]
+    needed = {checkpoint_folder(root, giver.number) for giver in givers if giver is not None}
+    for folder in root.iterdir() if root.is_dir() else ():
+        if folder not in needed:
+            shutil.rmtree(folder, ignore_errors=True)
