@@ -25,6 +25,7 @@ from vram_search.protocol import (
     Step,
     TrialJob,
 )
+from vram_search.spec import MemoryPlan
 from vram_search.spec.study import TrainingSpec
 from vram_search.train import run as run_module
 from vram_search.train import trainer as trainer_module
@@ -33,7 +34,6 @@ from vram_search.train.evaluate import Losses
 from vram_search.train.run import EncodedDataset, Trial
 from vram_search.train.trainer import CheckpointClock
 
-MakeJob = Callable[..., TrialJob]
 LOADED = {"tokens": "t1", "torch": "2"}
 AT_EVERY_STEP = 1e-6
 """Minutes between checkpoints."""
@@ -48,13 +48,11 @@ def checkpoints_at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_module, "CHECKPOINT_SHARE", math.inf)
 
 
-@pytest.fixture
-def job(make_job: MakeJob, tmp_path: Path) -> Callable[..., TrialJob]:
+def make_job(folder: Path, optim: str = "adamw_torch_fused", **changes: Any) -> TrialJob:
     """A job of 7 steps over three and a half epochs, with dropout and an evaluation at step 2."""
-
-    def make(optim: str = "adamw_torch_fused", **changes: Any) -> TrialJob:
-        changes.setdefault("checkpoint_folder", str(tmp_path / "checkpoints"))
-        point = make_point(
+    fields: dict[str, Any] = {
+        "number": 0,
+        "hyperparameters": make_point(
             optim=optim,
             lora_target="qv",
             lora_rank=4,
@@ -62,11 +60,21 @@ def job(make_job: MakeJob, tmp_path: Path) -> Callable[..., TrialJob]:
             batch_size=4,
             learning_rate=1e-2,
             lora_dropout=0.1,
-        )
-        training = TrainingSpec(max_steps=7, rungs=(0.3,), checkpoint_every=AT_EVERY_STEP)
-        return make_job(**{"hyperparameters": point, "training": training, **changes})
-
-    return make
+        ),
+        "target_modules": ("q_proj", "v_proj"),
+        "plan": MemoryPlan(
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            gradient_checkpointing=True,
+            per_device_eval_batch_size=2,
+        ),
+        "training": TrainingSpec(max_steps=7, rungs=(0.3,), checkpoint_every=AT_EVERY_STEP),
+        "eval_cutoff_len": 128,
+        "seed": 3,
+        "adapter_folder": str(folder / "adapter"),
+        "checkpoint_folder": str(folder / "checkpoints"),
+    }
+    return TrialJob(**{**fields, **changes})
 
 
 def train(
@@ -116,16 +124,15 @@ def weights(adapter: Path) -> dict[str, torch.Tensor]:
 def test_a_cut_off_training_goes_on_bit_by_bit(
     base: Any,
     encoded: EncodedDataset,
-    job: Callable[..., TrialJob],
     tmp_path: Path,
     optim: str,
     last_step: int,
 ) -> None:
-    whole = train(base, encoded, job(optim, checkpoint_folder=None))
+    whole = train(base, encoded, make_job(tmp_path, optim, checkpoint_folder=None))
     kept = weights(tmp_path / "adapter")
-    train(base, encoded, job(optim), cut_off_after=last_step)
+    train(base, encoded, make_job(tmp_path, optim), cut_off_after=last_step)
     shutil.rmtree(tmp_path / "adapter")
-    events = train(base, encoded, job(optim))
+    events = train(base, encoded, make_job(tmp_path, optim))
     resumed = [e for e in events if isinstance(e, Resumed)]
     assert [e.step for e in resumed] == [last_step - 1], "the last step was reported, not saved"
     assert figures(events) == figures(whole)
@@ -136,29 +143,37 @@ def test_a_cut_off_training_goes_on_bit_by_bit(
 def test_the_best_adapter_before_the_cut_is_kept_with_its_loss(
     base: Any,
     encoded: EncodedDataset,
-    job: Callable[..., TrialJob],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(base, encoded, job(), cut_off_after=4)
+    train(base, encoded, make_job(tmp_path), cut_off_after=4)
     early = weights(tmp_path / "adapter")
     shutil.rmtree(tmp_path / "adapter")
     worse = Losses((100.0,), (1,))
     monkeypatch.setattr(run_module, "evaluate", lambda *arguments: worse)
-    finished = Trial(base, encoded, job(), lambda event: None, lambda: False, LOADED).run()
+    finished = Trial(
+        base, encoded, make_job(tmp_path), lambda event: None, lambda: False, LOADED
+    ).run()
     assert finished.outcome == "complete" and finished.best_step == 2
     after = weights(tmp_path / "adapter")
     assert all(torch.equal(early[name], after[name]) for name in early)
 
 
-@pytest.fixture
-def checkpoint(
-    base: Any, encoded: EncodedDataset, job: Callable[..., TrialJob], tmp_path: Path
-) -> Path:
+@pytest.fixture(scope="module")
+def trained(base: Any, encoded: EncodedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a training that was cut off after its second step."""
-    train(base, encoded, job(), cut_off_after=2)
-    (found,) = (tmp_path / "checkpoints").iterdir()
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "CHECKPOINT_SHARE", math.inf)
+        train(base, encoded, make_job(folder), cut_off_after=2)
+    (found,) = (folder / "checkpoints").iterdir()
     return found
+
+
+@pytest.fixture
+def checkpoint(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that checkpoint."""
+    return shutil.copytree(trained, tmp_path / "checkpoints" / trained.name)
 
 
 def test_checkpoints_hold_safetensors_and_json_alone(checkpoint: Path) -> None:
@@ -197,12 +212,13 @@ def garble(checkpoint: Path) -> None:
 )
 def test_a_damaged_checkpoint_is_not_used(
     checkpoint: Path,
-    job: Callable[..., TrialJob],
     damage: Callable[[Path], None],
     words: str,
 ) -> None:
     damage(checkpoint)
-    found, reason = find_checkpoint(checkpoint.parent, checkpoint_identity(LOADED, job()))
+    found, reason = find_checkpoint(
+        checkpoint.parent, checkpoint_identity(LOADED, make_job(checkpoint.parents[1]))
+    )
     assert found is None and words in reason
 
 
@@ -218,29 +234,28 @@ def test_a_damaged_checkpoint_is_not_used(
 )
 def test_a_checkpoint_of_another_training_is_not_used(
     checkpoint: Path,
-    job: Callable[..., TrialJob],
     loaded: dict[str, str],
     changes: dict[str, Any],
     words: str,
 ) -> None:
-    identity = checkpoint_identity(loaded, job(**changes))
+    identity = checkpoint_identity(loaded, make_job(checkpoint.parents[1], **changes))
     found, reason = find_checkpoint(checkpoint.parent, identity)
     assert found is None and words in reason
 
 
-def test_a_half_written_checkpoint_is_passed_over(
-    checkpoint: Path, job: Callable[..., TrialJob]
-) -> None:
+def test_a_half_written_checkpoint_is_passed_over(checkpoint: Path) -> None:
     shutil.copytree(checkpoint, checkpoint.with_name("step-00000005.part"))
-    found, reason = find_checkpoint(checkpoint.parent, checkpoint_identity(LOADED, job()))
+    found, reason = find_checkpoint(
+        checkpoint.parent, checkpoint_identity(LOADED, make_job(checkpoint.parents[1]))
+    )
     assert found is not None and found.manifest.step == 1 and not reason
 
 
 def test_a_trial_starts_at_step_one_where_its_checkpoint_is_refused(
-    base: Any, encoded: EncodedDataset, job: Callable[..., TrialJob], checkpoint: Path
+    base: Any, encoded: EncodedDataset, checkpoint: Path
 ) -> None:
     flip_a_bit(checkpoint)
-    events = train(base, encoded, job())
+    events = train(base, encoded, make_job(checkpoint.parents[1]))
     assert [type(e) for e in events if isinstance(e, (CheckpointRefused, Resumed))] == [
         CheckpointRefused
     ]
@@ -250,14 +265,16 @@ def test_a_trial_starts_at_step_one_where_its_checkpoint_is_refused(
 def test_a_full_disk_ends_no_training(
     base: Any,
     encoded: EncodedDataset,
-    job: Callable[..., TrialJob],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(run_module, "write_checkpoint", fail)
-    finished = Trial(base, encoded, job(), lambda event: None, lambda: False, LOADED).run()
+    finished = Trial(
+        base, encoded, make_job(tmp_path), lambda event: None, lambda: False, LOADED
+    ).run()
     assert finished.outcome == "complete"
 
 
