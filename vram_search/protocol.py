@@ -87,6 +87,24 @@ class MergeJob(Spec):
     """Evaluates the merged model on the study's evaluation rows."""
 
 
+class OllamaJob(Spec):
+    """Write a kept adapter as GGUF file and Modelfile; a job of `train.convert`."""
+
+    do: Literal["ollama"] = "ollama"
+    merge: MergeJob
+    """`target` is the folder of both files; `measure` measures the GGUF file."""
+    kind: str
+    """Form of the matrices: bf16, f16, q8_0 or q4_0."""
+    llama_cpp: str | None
+    """Folder of llama.cpp, whose converter writes the file; None writes it here."""
+    comments: tuple[str, ...]
+    """Lines at the head of the Modelfile."""
+
+
+ConvertJob = Annotated[MergeJob | OllamaJob, Field(discriminator="do")]
+CONVERT_JOB: TypeAdapter[MergeJob | OllamaJob] = TypeAdapter(ConvertJob)
+
+
 class PruneDecision(Spec):
     """The answer to an evaluation at a rung: go on, or stop here."""
 
@@ -269,9 +287,22 @@ class Merged(Spec):
     versions: dict[str, str]
 
 
-Converted = Merged
-ConvertEvent = Annotated[Note | Merged | LoadFailed, Field(discriminator="event")]
-CONVERT_EVENT: TypeAdapter[Note | Merged | LoadFailed] = TypeAdapter(ConvertEvent)
+class OllamaWritten(Spec):
+    """The folder for Ollama is written; losses as in Merged, of the GGUF file."""
+
+    event: Literal["ollama_written"] = "ollama_written"
+    written_by: str
+    kind: str
+    size_bytes: int
+    eval_loss: float | None
+    example_loss_sums: tuple[float | None, ...]
+    dtype: str
+    notes: tuple[str, ...]
+
+
+Converted = Merged | OllamaWritten
+ConvertEvent = Annotated[Note | Merged | OllamaWritten | LoadFailed, Field(discriminator="event")]
+CONVERT_EVENT: TypeAdapter[Note | Merged | OllamaWritten | LoadFailed] = TypeAdapter(ConvertEvent)
 
 AnyEvent = (
     Ready

@@ -8,8 +8,10 @@ from pydantic import Field
 
 from vram_search.answers.adapter import KeptAdapter
 from vram_search.answers.study import StudyAnswer, study_fields
-from vram_search.protocol import Merged
+from vram_search.protocol import Converted, OllamaWritten
 from vram_search.units import format_bytes
+
+SAFETENSORS = "bf16 in safetensors"
 
 
 class MergeAnswer(StudyAnswer):
@@ -19,7 +21,8 @@ class MergeAnswer(StudyAnswer):
     run: str | None = Field(description="Product run (p3); null if the search trained the adapter.")
     folder: str = Field(description="Folder of the merged model.")
     size_bytes: int
-    changed_weights: int = Field(description="Weights that the adapter changed.")
+    written_as: str = Field(description="Form of the weights: bf16 in safetensors, or of a GGUF.")
+    notes: list[str] = Field(description="Remarks, a sentence each.")
     recorded_eval_loss: float | None = Field(
         description="Nats per token of base in NF4 and adapter, as recorded."
     )
@@ -36,7 +39,7 @@ class MergeAnswer(StudyAnswer):
 
 
 def merge_answer(
-    adapter: KeptAdapter, merged: Merged, folder: Path, tolerance: float
+    adapter: KeptAdapter, merged: Converted, folder: Path, tolerance: float
 ) -> MergeAnswer:
     """Builds the answer."""
     before, after = adapter.eval_loss, merged.eval_loss
@@ -48,7 +51,8 @@ def merge_answer(
         run=adapter.run.name if adapter.run else None,
         folder=str(folder),
         size_bytes=merged.size_bytes,
-        changed_weights=merged.changed_weights,
+        written_as=f"{merged.kind} in GGUF" if isinstance(merged, OllamaWritten) else SAFETENSORS,
+        notes=list(merged.notes) if isinstance(merged, OllamaWritten) else [],
         recorded_eval_loss=before,
         merged_eval_loss=after,
         measured_in=merged.dtype,
@@ -60,13 +64,13 @@ def merge_answer(
 
 
 def _sentence(
-    adapter: KeptAdapter, merged: Merged, difference: float | None, tolerance: float
+    adapter: KeptAdapter, merged: Converted, difference: float | None, tolerance: float
 ) -> str:
-    size = format_bytes(merged.size_bytes)
+    what = "The GGUF file" if isinstance(merged, OllamaWritten) else "The merged model"
     if difference is None:
-        return f"The merged model ({size}) was not measured."
+        return f"{what} ({format_bytes(merged.size_bytes)}) was not measured."
     figures = (
-        f"The merged model has eval_loss {merged.eval_loss:.4f} on the same rows, measured in "
+        f"{what} has eval_loss {merged.eval_loss:.4f} on the same rows, measured in "
         f"{merged.dtype}; with the base in NF4 it was {adapter.eval_loss:.4f}"
     )
     if difference > tolerance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from vram_search.cli.options import (
 )
 from vram_search.errors import InputError
 
+if TYPE_CHECKING:
+    from vram_search.answers.adapter import KeptAdapter
+
 DEFAULT_TOLERANCE = 0.02
 """Nats per token. The base is in NF4 in the search and in bf16 here."""
 
@@ -30,6 +34,27 @@ DEFAULT_TOLERANCE = 0.02
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Folder of the model; default ./merged/STUDY-trial-N.",
+)
+@click.option(
+    "--to",
+    type=click.Choice(["folder", "ollama"]),
+    default="folder",
+    show_default=True,
+    help="A folder of safetensors, or GGUF file and Modelfile for Ollama.",
+)
+@click.option(
+    "--gguf",
+    "kind",
+    type=click.Choice(["bf16", "f16", "q8_0", "q4_0"]),
+    default="bf16",
+    show_default=True,
+    help="Form of the GGUF file.",
+)
+@click.option(
+    "--llama-cpp",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Folder of llama.cpp: its converter knows all families.",
 )
 @click.option("--no-check", is_flag=True, help="Do not measure the merged model's eval_loss.")
 @click.option(
@@ -47,6 +72,9 @@ DEFAULT_TOLERANCE = 0.02
 def command(
     trial: str,
     output: Path | None,
+    to: str,
+    kind: str,
+    llama_cpp: Path | None,
     no_check: bool,
     tolerance: float,
     force: bool,
@@ -62,15 +90,19 @@ def command(
     the study's evaluation rows and compared with the record; that needs memory for the whole
     model. Exit code 1 if it is worse by more than the tolerance.
 
+    With --to ollama the merged model is written as a GGUF file, with a Modelfile whose template
+    renders as the trained chat template, and the GGUF file is measured.
+
     \b
     Examples:
       vram-search merge best
       vram-search merge p3 -o my-model
+      vram-search merge best --to ollama --gguf q8_0
     """
     from vram_search.answers.adapter import find_adapter
     from vram_search.answers.lookup import find_study, opened
     from vram_search.answers.merge import merge_answer
-    from vram_search.protocol import MergeJob
+    from vram_search.protocol import MergeJob, OllamaJob
     from vram_search.report.words import wrapped
     from vram_search.store.location import database_url, study_folder
     from vram_search.worker.convert import convert
@@ -81,7 +113,8 @@ def command(
             tell_which(store)
         record = find_study(store, study)
         adapter = find_adapter(store, record, trial)
-    folder = (output or Path("merged") / adapter.name).resolve()
+    name = adapter.name if to == "folder" else f"{adapter.name}-ollama"
+    folder = (output or Path("merged") / name).resolve()
     if folder.exists() and not force:
         raise InputError(f"{folder} exists", "choose another folder with -o, or add --force")
     load = load_job(record)
@@ -90,9 +123,17 @@ def command(
             f"study {record.name} trains random weights: there is no model to merge with",
             "search with pretrained weights",
         )
-    job = MergeJob(
+    merge = MergeJob(
         load=load, adapter_folder=str(adapter.folder), target=str(folder), measure=not no_check
     )
+    job: MergeJob | OllamaJob = merge
+    if to == "ollama":
+        job = OllamaJob(
+            merge=merge,
+            kind=kind,
+            llama_cpp=None if llama_cpp is None else str(llama_cpp.resolve()),
+            comments=_comments(adapter),
+        )
     log = study_folder(database_url(database), record.name).log
     merged = convert(job, log, lambda text: echo(text, err=True))
     answer = merge_answer(adapter, merged, folder, tolerance)
@@ -100,5 +141,17 @@ def command(
         print_json(answer.as_dict())
     else:
         echo(f"merged {adapter.words}: {folder}")
-        echo("\n".join(wrapped(answer.sentence, "", "")))
+        for text in (answer.sentence, *answer.notes):
+            echo("\n".join(wrapped(text, "", "")))
+        if to == "ollama":
+            echo(f"next: ollama create {adapter.name.lower()} -f {folder / 'Modelfile'}")
     sys.exit(1 if answer.agrees is False else 0)
+
+
+def _comments(adapter: KeptAdapter) -> tuple[str, ...]:
+    """Head of the Modelfile."""
+    loss = "unknown" if adapter.eval_loss is None else f"{adapter.eval_loss:.4f}"
+    return (
+        f"{adapter.words}; eval_loss {loss} before it was merged",
+        f"ollama create {adapter.name.lower()} -f Modelfile",
+    )

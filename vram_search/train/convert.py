@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vram_search.errors import VramSearchError
-from vram_search.protocol import Converted, LoadFailed, MergeJob
+from vram_search.protocol import CONVERT_JOB, Converted, LoadFailed, Note, OllamaJob
 from vram_search.train.channel import silence_libraries
 
 
@@ -20,10 +20,19 @@ def main(file: Path) -> None:
     silence_libraries()
     answer: Converted | LoadFailed
     try:
-        job = MergeJob.model_validate_json(file.read_text(encoding="utf-8"))
-        from vram_search.train.merge import merge
+        job = CONVERT_JOB.validate_json(file.read_text(encoding="utf-8"))
 
-        answer = merge(job, lambda note: print(note.model_dump_json(), file=out, flush=True))
+        def send(note: Note) -> None:
+            print(note.model_dump_json(), file=out, flush=True)
+
+        if isinstance(job, OllamaJob):
+            from vram_search.train.ollama import write_ollama
+
+            answer = write_ollama(job, send)
+        else:
+            from vram_search.train.merge import merge
+
+            answer = merge(job, send)
     except VramSearchError as error:
         answer = LoadFailed(message=error.message, remedy=error.remedy)
     print(answer.model_dump_json(), file=out, flush=True)

@@ -25,8 +25,8 @@ from vram_search.protocol import Merged, MergeJob, Note, finite
 from vram_search.train import model as base_model
 from vram_search.train.adapter_weights import AdapterWeights
 from vram_search.train.device import compute_dtype, device
-from vram_search.train.evaluate import evaluate
-from vram_search.train.examples import Encoder, cut
+from vram_search.train.evaluate import Losses, evaluate
+from vram_search.train.examples import Encoder, TokenRow, cut
 from vram_search.train.safetensors_files import (
     SINGLE,
     TensorEntry,
@@ -271,16 +271,23 @@ def _write_generation_config(
     generation.save_pretrained(folder)
 
 
-def measure(job: MergeJob, folder: Path) -> Any:
+def encoded_eval_rows(job: MergeJob, folder: Path) -> tuple[list[TokenRow], int]:
+    """Returns the study's evaluation rows as the tokenizer in `folder` encodes them, and the id of
+    its padding token."""
+    tokenizer = load_tokenizer(str(folder), is_local=True)
+    rows = load_rows(job.load.dataset, job.load.seed)
+    encoder = Encoder(tokenizer, job.load.dataset.date)
+    encoded = [cut(row, job.load.eval_cutoff_len) for row in encoder.encode_all(rows.eval)]
+    return encoded, tokenizer.pad_token_id
+
+
+def measure(job: MergeJob, folder: Path) -> Losses:
     """Evaluates the model in `folder` on the study's evaluation rows, with its own tokenizer.
 
     Raises:
         InputError: the folder lacks weights.
     """
-    tokenizer = load_tokenizer(str(folder), is_local=True)
-    rows = load_rows(job.load.dataset, job.load.seed)
-    encoder = Encoder(tokenizer, job.load.dataset.date)
-    encoded = [cut(row, job.load.eval_cutoff_len) for row in encoder.encode_all(rows.eval)]
+    encoded, pad_token_id = encoded_eval_rows(job, folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model, loaded = auto_class(config).from_pretrained(
         folder,
@@ -291,4 +298,4 @@ def measure(job: MergeJob, folder: Path) -> Any:
         output_loading_info=True,
     )
     base_model.refuse_random_weights(str(folder), loaded)
-    return evaluate(model, encoded, 1, tokenizer.pad_token_id)
+    return evaluate(model, encoded, 1, pad_token_id)

@@ -11,13 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vram_search.errors import InputError, VramSearchError
-from vram_search.protocol import CONVERT_EVENT, Converted, LoadFailed, MergeJob, Note
+from vram_search.protocol import (
+    CONVERT_EVENT,
+    Converted,
+    LoadFailed,
+    MergeJob,
+    Note,
+    OllamaJob,
+)
 from vram_search.worker.process import log_tail
 
 COMMAND = (sys.executable, "-m", "vram_search.train.convert")
 
 
-def convert(job: MergeJob, log: Path, tell: Callable[[str], None]) -> Converted:
+def convert(job: MergeJob | OllamaJob, log: Path, tell: Callable[[str], None]) -> Converted:
     """Does the job and returns its result; Ctrl-C ends the process and removes what it wrote.
 
     Args:
@@ -47,7 +54,8 @@ def convert(job: MergeJob, log: Path, tell: Callable[[str], None]) -> Converted:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-            remove_part(Path(job.target))
+            merged = job.merge if isinstance(job, OllamaJob) else job
+            remove_part(Path(merged.target))
     if isinstance(answer, LoadFailed):
         raise InputError(answer.message, answer.remedy)
     if answer is None:
