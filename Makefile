@@ -25,13 +25,13 @@ demo: $(VENV)/installed  ## run a real search on SmolLM2-135M, up to the winning
 	$(BIN)/vram-search run studies/demo.yaml
 
 # Two processes: a third gains nothing on two cores, and each may hold two training processes.
-PYTEST := $(BIN)/python -m pytest -m 'not gpu' --numprocesses 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: lint types  ## run the linter, the type checker and all tests that need no GPU
-	$(PYTEST)
+test: lint types  ## run the linter, the type checker and the tests that need no GPU
+	$(PYTEST) -m 'not gpu and not slow'
 
-test-all: lint types  ## the same with the full number of examples for each property
-	$(PYTEST) --hypothesis-profile full
+test-all: lint types  ## the same with the slow tests, and with all examples for each property
+	$(PYTEST) -m 'not gpu' --hypothesis-profile full
 
 lint: $(VENV)/installed  ## check the style with ruff
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bench.curves.__main__ import STUDIES, WORKERS, prepare_tasks, resume, shortened
+from bench.curves.__main__ import STUDIES, WORKERS, main, prepare_tasks, resume, shortened
 from bench.curves.figures import task_figures
 from bench.curves.pool import Pool, WorkerDiedError, WorkerProcess
 from bench.curves.rows import append, check, read_rows, row_key, write_rows
@@ -67,7 +67,7 @@ def curves(study: Path, out: Path, *options: str) -> subprocess.CompletedProcess
 ANSWERS_EVERYTHING = """
 import json, sys
 for line in sys.stdin:
-    print(json.dumps({"eval_loss": [1.0]}), flush=True)
+    print(json.dumps({"eval_loss": [1.0], "step_seconds": 1.0}), flush=True)
 """
 """A worker process that trains nothing."""
 
@@ -259,6 +259,51 @@ def test_rows_of_other_hyperparameters_are_refused(runs: list[Run]) -> None:
         check([runs[0].labels | {"lora_rank": 3}], runs)
 
 
+def test_a_run_is_measured_with_its_curve(study_file: Path) -> None:
+    from bench.curves.worker import load_task, measure
+    from vram_search.train.model import load_base
+
+    [prepared] = prepare_tasks([study_file], None)
+    job = load_job(prepared)
+    base, rows = load_base(job), load_task(job)
+    first, second = task_runs(prepared, configs=1, repeated=1)[:2]
+    measured = measure(base, first.job, rows)
+    of_the_worker = {"eval_steps", "curve_example_loss_sums", "step_seconds"}
+    assert of_the_worker <= set(measured) <= {*FIELDS, *of_the_worker}
+    assert measured["eval_steps"] == eval_points(10)
+    assert len(measured["eval_loss"]) == 10 and len(measured["example_loss_sums"]) == 4
+    assert measured["eval_loss"][-1] < measured["eval_loss"][0]
+    assert measured["max_allocated_bytes"] is None  # there is no card
+    assert (first.seed, second.seed) == (0, 1)
+    assert measure(base, second.job, rows)["eval_loss"] != measured["eval_loss"]
+
+
+def test_workers_write_rows_and_resume_where_they_stopped(
+    study_file: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.curves.pool.COMMAND", (sys.executable, "-c", ANSWERS_EVERYTHING))
+
+    def measure_curves(out: Path, *options: str) -> None:
+        arguments = ["--out", str(out), "--study", str(study_file), "--workers", "1", *options]
+        monkeypatch.setattr(sys, "argv", ["curves", *arguments])
+        main()
+
+    measure_curves(tmp_path / "a", "--configs", "1", "--repeated", "0")
+    [measured] = read_rows(tmp_path / "a" / "runs.jsonl")
+    assert measured["workers"] == 1 and measured["machine"]["eval_loss"] == [1.0]
+
+    earlier = ("--resume", str(tmp_path / "a" / "runs.jsonl"), "--lone", "1")
+    measure_curves(tmp_path / "b", "--configs", "2", "--repeated", "1", *earlier)
+    rows = read_rows(tmp_path / "b" / "runs.jsonl")
+    assert rows[0] == measured
+    assert sorted(map(row_key, rows)) == [
+        ("tiny", "c000", 0), ("tiny", "c000", 1), ("tiny", "c000", 2), ("tiny", "c001", 0),
+    ]  # fmt: skip
+    [lone] = read_rows(tmp_path / "b" / "lone.jsonl")
+    assert lone["steps"] == 18 and row_key(lone) == ("tiny", "c001", 0)
+
+
+@pytest.mark.slow
 def test_real_workers_write_rows_and_resume_where_they_stopped(
     study_file: Path, tmp_path: Path, home: Path
 ) -> None:

@@ -27,6 +27,7 @@ from tests.factories import make_space
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
+from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec import load_study
 from vram_search.store import TrialResult, open_store, sqlite_url
 
@@ -304,19 +305,33 @@ def test_the_command_line_prints_an_earlier_run_and_refuses_what_is_none(tmp_pat
     assert shown.stdout.rstrip() == render(RUN, [record("ours", 50, 1.3)], markdown=True)
 
 
-def test_a_trial_process_trains_and_tells_its_best_loss(task: Task) -> None:
+@pytest.fixture
+def trial_message(task: Task) -> dict[str, Any]:
+    """What a trial process reads from its standard input."""
     params: dict[str, Any] = {
         "optim": "adamw_torch_fused", "lora_target": "all", "lora_rank": 4, "cutoff_len": 128,
         "batch_size": 4, "learning_rate": 1e-2,
     }  # fmt: skip
     hp = hyperparameters(params, task.study)
-    job = {
+    return {
         "load": task.load_job(0).model_dump(mode="json"),
         "trial": task.trial_job(0, hp, 0).model_dump(mode="json"),
     }
+
+
+def test_a_trial_trains_and_tells_its_best_loss(trial_message: dict[str, Any]) -> None:
+    from bench.end_to_end.trial import run
+
+    answer = run(LoadJob(**trial_message["load"]), TrialJob(**trial_message["trial"]))
+    assert answer["outcome"] == "complete"
+    assert 4 < answer["eval_loss"] < math.log(512) + 0.2
+
+
+@pytest.mark.slow
+def test_a_trial_process_prints_the_answer_of_its_training(trial_message: dict[str, Any]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.end_to_end.trial"],
-        input=json.dumps(job), cwd=ROOT, capture_output=True, text=True, timeout=240,
+        input=json.dumps(trial_message), cwd=ROOT, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     answer = json.loads(done.stdout)
     assert answer["outcome"] == "complete"

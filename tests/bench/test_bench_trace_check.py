@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+
+import pytest
+
+from bench.trace.check import Case, check, quick_cases, row
 
 ROOT = Path(__file__).parents[2]
 TWO_CASES = """
@@ -28,11 +33,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_formulas_agree_with_the_real_code_within_their_tolerance() -> None:
-    done = run("-m", "bench.trace.check", "--quick", "--jobs", "1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("torch ")
-    assert done.stdout.endswith("\n5 cases, 0 beyond tolerance\n")
+@pytest.mark.parametrize("case", quick_cases(), ids=lambda case: case.name)
+def test_formulas_agree_with_the_real_code_within_their_tolerance(case: Case) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = check(case)
+    assert result.agrees, row(result)
 
 
 def test_difference_beyond_tolerance_is_marked_and_fails() -> None:

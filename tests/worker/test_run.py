@@ -23,12 +23,14 @@ import pytest
 from tests.conftest import run_cli, start_cli
 from tests.factories import make_point
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
+from vram_search import store as store_room
 from vram_search.errors import VramSearchError
 from vram_search.estimate.margin import conformal_margin
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters
 from vram_search.spec.load import load_study
 from vram_search.store import Store, open_store, sqlite_url
+from vram_search.store.database import open_database
 from vram_search.store.location import database_url
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.run import _ready_after_kills
@@ -200,7 +202,7 @@ def test_killed_run_leaves_no_orphan_and_is_reconciled(
     read_until(process, "probe passed")
     (trainer,) = children(process.pid)
     process.kill()
-    process.wait()
+    process.communicate()
     deadline = time.monotonic() + 10
     while Path(f"/proc/{trainer}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -431,10 +433,15 @@ def test_points_that_wait_in_line_and_do_not_fit_do_not_end_the_search(
 
 
 def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(
-    vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path
+    vram_search: Cli,
+    write_study: WriteStudy,
+    opened: Callable[[], Store],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study_file = write_study(budget={"trials": 1})
     assert vram_search("run", study_file).returncode == 0
+    monkeypatch.setattr(store_room, "open_database", partial(open_database, busy_seconds=0.2))
     with closing(sqlite3.connect(home / "vram-search.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         refused = vram_search("run", study_file, "--trials", 2)

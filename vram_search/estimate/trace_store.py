@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -166,6 +167,9 @@ class _TraceProcess:
         finally:
             _show("")
         self._process = None
+        process.kill()
+        with contextlib.suppress(OSError):  # a request that it never read
+            process.communicate()
         return {"failed": "the trace process ended"}
 
     def _started(self) -> subprocess.Popen[str]:

@@ -26,6 +26,9 @@ def tree_of(path: Path) -> ModelTree:
     Raises:
         InputError: transformers cannot build the model.
     """
+    from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+
+    import_bitsandbytes()
     from vram_search.model_code.build import auto_class, build, load_config, read_values
     from vram_search.model_code.read import read_tree
 

@@ -37,6 +37,9 @@ def main() -> None:
 def answer(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The answer to one request."""
     from vram_search.estimate.memory.trace_fit import fit_to_json
+    from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+
+    import_bitsandbytes()
     from vram_search.trace.settings import Batch, TraceSettings
     from vram_search.trace.tracer import trace
 

@@ -81,6 +81,9 @@ def serve(channel: Channel) -> None:
     start = time.perf_counter()
     import torch
 
+    from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+
+    import_bitsandbytes()
     from vram_search.train import model as base_model
     from vram_search.train.device import compute_dtype, device_name, dtype_name
     from vram_search.train.examples import Encoder
