@@ -34,6 +34,17 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TESTS = Path(__file__).parent
+LONGEST_FIRST = ("web", "worker", "cli", "verify", "trace", "bench", "report")
+"""Folders of tests that start processes, so that the short ones fill the end of a run."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the folders with the longest tests first."""
+    folders = dict(zip(LONGEST_FIRST, range(-len(LONGEST_FIRST), 0), strict=True))
+    items.sort(key=lambda item: folders.get(item.path.relative_to(TESTS).parts[0], 0))
+
+
 TINY_CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",

@@ -132,3 +132,13 @@ def test_bench_page_names_every_script() -> None:
     started = set(re.findall(r"^\| `python -m ([\w.]+)`", page, re.MULTILINE))
     assert started <= runnable_benches()
     assert [module for module in runnable_benches() if f"{module}`" not in page] == []
+
+
+def test_every_night_runs_the_slow_tests_too() -> None:
+    assert "make test-all" in commands(workflow()["jobs"]["every-night"])
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    quick, whole = (
+        re.search(rf"^{name}:.*\n\t(.*)", makefile, re.MULTILINE) for name in ("test", "test-all")
+    )
+    assert quick is not None and "not slow" in quick[1]
+    assert whole is not None and "slow" not in whole[1]
