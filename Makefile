@@ -7,7 +7,7 @@ TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-all lint types docs wheel-check gpu bench trace-check export-check clean
+.PHONY: help demo test test-all lint types docs wheel-check faults gpu bench trace-check export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ docs: $(VENV)/installed  ## generate docs/cli.md, docs/study-file.md and docs/td
 
 wheel-check: $(VENV)/installed  ## install the wheel into an empty environment and run the demo study there
 	$(BIN)/python tests/wheel_check.py "$(TORCH)"
+
+faults: $(VENV)/installed  ## kill searches more than 500 times and run the tests of every known fault (20 minutes)
+	$(BIN)/python -m bench.faults --table
 
 gpu: $(VENV)/installed  ## run the tests and the benchmark that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu tests/on_gpu

@@ -1,0 +1,69 @@
+"""The faults that were once found, and the tests that hold them; `make faults` runs these."""
+
+from __future__ import annotations
+
+FAULTS: dict[str, tuple[str, ...]] = {
+    "1 rows or weights change in mid-run": (
+        "tests/worker/test_identity.py::test_later_process_of_a_run_must_load_the_same",
+        "tests/worker/test_identity.py::test_next_run_is_compared_with_the_record",
+    ),
+    "2 two databases share files": (
+        "tests/search/test_search_location.py::test_two_studies_share_no_file",
+        "tests/search/test_search_location.py::test_names_that_differ_by_case_have_folders_of_their_own",
+    ),
+    "3 a path in the record is trusted": (
+        "tests/store/test_store_kept_files.py::test_path_out_of_the_record_never_deletes_a_foreign_folder",
+        "tests/store/test_store_kept_files.py::test_link_inside_the_folder_is_not_followed",
+    ),
+    "4 one study by two names": (
+        "tests/faults/test_whole_runs.py::test_database_reached_through_a_link_is_the_same_study",
+        "tests/store/test_store_disk_faults.py::test_database_with_two_names_is_refused",
+    ),
+    "5 database deleted in mid-run": (
+        "tests/faults/test_whole_runs.py::test_database_deleted_in_mid_run_ends_the_run_in_one_message",
+        "tests/store/test_store_disk_faults.py::test_record_is_refused_after_the_database_was_replaced",
+    ),
+    "6 odd values in the record": (
+        "tests/faults/test_damaged_records.py::test_no_value_in_the_record_ends_a_command_in_a_traceback",
+        "tests/faults/test_damaged_records.py::test_damaged_trial_does_not_hide_the_others",
+    ),
+    "7 tags and numbers that YAML refuses": (
+        "tests/parsing/test_parsing.py::test_tag_that_a_value_does_not_have_is_a_parse_error_or_a_value",
+        "tests/parsing/test_parsing.py::test_list_of_a_million_entries_is_refused_without_parsing_it",
+    ),
+    "8 the clock is set": (
+        "tests/worker/test_clock.py::test_hours_do_not_follow_the_clock",
+        "tests/worker/test_clock.py::test_duration_of_a_trial_does_not_follow_the_clock",
+    ),
+    "9 folders of killed trials": (
+        "tests/upkeep/test_db.py::test_adapters_of_killed_trials_are_found_and_removed",
+        "tests/worker/test_context.py::test_adapters_that_no_trial_keeps_are_removed",
+    ),
+    "10 full or read-only disk": (
+        "tests/store/test_store_disk_faults.py::test_results_are_read_on_a_full_disk",
+        "tests/upkeep/test_db.py::test_read_only_disk_is_checked_exported_and_backed_up",
+    ),
+    "11 conversion fails": (
+        "tests/faults/test_conversion.py::test_failed_conversion_leaves_nothing_and_its_remedy_follows_the_cause",
+    ),
+    "12 Optuna's tables of another version": (
+        "tests/search/test_search_storage.py::test_search_continues_from_the_record",
+        "tests/upkeep/test_db.py::test_optunas_tables_are_written_again_from_the_record",
+    ),
+    "13 escape sequences in names": (
+        "tests/test_shown_text.py::test_control_character_is_removed",
+        "tests/test_shown_text.py::test_commands_print_through_the_console_alone",
+    ),
+    "14 password in a URL's query": (
+        "tests/test_shown_text.py::test_error_about_a_database_shows_no_secret",
+        "tests/worker/test_run_log.py::test_secret_in_a_message_does_not_reach_the_log",
+    ),
+    "long lock": ("tests/faults/test_long_lock.py::test_write_waits_for_a_long_lock_and_warns",),
+    "output closed": (
+        "tests/worker/test_run.py::test_search_goes_on_when_nobody_reads_its_output",
+    ),
+    "killed while the first model loads": (
+        "tests/worker/test_run.py::test_process_killed_while_the_first_model_loads_is_started_again",
+    ),
+}
+"""Tests by fault, with the numbers of issue 17."""
