@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
+from vram_search.answers.adapter import find_adapter
+from vram_search.answers.lookup import find_study, opened
+from vram_search.answers.model_card import model_card
 from vram_search.protocol import Merged, MergeJob
 from vram_search.worker import convert, talk
 
@@ -35,6 +40,7 @@ def merge(
 
         def pretend(job: MergeJob, log: Path, tell: Callable[[str], None]) -> Merged:
             jobs.append(job)
+            Path(job.target).mkdir()
             return Merged(
                 changed_weights=3,
                 size_bytes=2**20,
@@ -61,6 +67,45 @@ def test_merged_model_that_is_worse_fails(merge: Any, tmp_path: Path) -> None:
 def test_merged_model_that_is_better_is_no_failure(merge: Any, tmp_path: Path) -> None:
     done, _ = merge(1.0, "best", "-o", tmp_path / "model")
     assert done.returncode == 0 and "better, since the base is not" in done.stdout
+
+
+def test_merged_folder_has_a_card_that_the_hub_reads(merge: Any, tmp_path: Path) -> None:
+    done, _ = merge(2.0, "best", "-o", tmp_path / "model")
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert card.data.library_name == "transformers" and "vram-search" in card.data.tags
+    assert "license" not in card.data.to_dict() and "base_model" not in card.data.to_dict()
+    assert "| base model, untuned (NF4) | 4.0000 |" in card.text
+    assert "| merged model (bf16) | 2.0000 |" in card.text
+    assert "| learning_rate |" in card.text and "| data | rows.jsonl; hash " in card.text
+    assert str(tmp_path) not in card.text
+    assert "next: hf upload YOUR-NAME/tiny-trial-0" in done.stdout
+
+
+def test_adapter_is_copied_with_a_card(
+    merge: Any, vram_search_without_training: Cli, tmp_path: Path
+) -> None:
+    done = vram_search_without_training("card", "best", "-o", tmp_path / "adapter")
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    card = ModelCard.load(tmp_path / "adapter" / "README.md")
+    assert card.data.library_name == "peft" and "BitsAndBytesConfig" in card.text
+    again = vram_search_without_training("card", "best", "-o", tmp_path / "adapter")
+    assert again.returncode == 2 and "exists" in again.stdout
+
+
+def test_card_names_base_and_data_that_are_on_the_hub(merge: Any, home: Path) -> None:
+    with opened(str(home / "vram-search.db")) as store:
+        study = find_study(store, None)
+        kept = find_adapter(store, study, "best")
+    spec = {
+        **study.spec,
+        "model": {"model_name_or_path": "Qwen/Qwen2.5-3B-Instruct"},
+        "dataset": {"train": ["tatsu-lab/alpaca", "/home/me/private rows.jsonl"]},
+    }
+    found = ModelCard(model_card(replace(kept, study=replace(study, spec=spec)), "adapter", None))
+    assert found.data.base_model == "Qwen/Qwen2.5-3B-Instruct"
+    assert found.data.datasets == ["tatsu-lab/alpaca"]
+    assert "/home/me" not in found.text
 
 
 def test_unmeasured_model_is_said_to_be_unmeasured(merge: Any, tmp_path: Path) -> None:

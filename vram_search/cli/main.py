@@ -42,6 +42,7 @@ GROUPS = {
     "Use the winner": {
         "train": "Train the winner again: more epochs, all rows, other seeds.",
         "merge": "Merge the winner's adapter into a model that runs.",
+        "card": "The winner's adapter in a folder with a model card.",
         "export": "Write a trial for the tool that trains it.",
         "samples": "Answers of the untuned and the tuned model.",
         "chat": "Talk to the tuned model in the terminal.",

@@ -102,9 +102,11 @@ def command(
     from vram_search.answers.adapter import find_adapter
     from vram_search.answers.lookup import find_study, opened
     from vram_search.answers.merge import merge_answer
+    from vram_search.answers.model_card import upload_line, write_card
     from vram_search.protocol import MergeJob, OllamaJob
     from vram_search.report.words import wrapped
     from vram_search.store.location import database_url, study_folder
+    from vram_search.store.untuned import untuned_loss
     from vram_search.worker.convert import convert
     from vram_search.worker.talk import load_job
 
@@ -113,6 +115,7 @@ def command(
             tell_which(store)
         record = find_study(store, study)
         adapter = find_adapter(store, record, trial)
+        untuned = untuned_loss(store, record)
     name = adapter.name if to == "folder" else f"{adapter.name}-ollama"
     folder = (output or Path("merged") / name).resolve()
     if folder.exists() and not force:
@@ -137,6 +140,8 @@ def command(
     log = study_folder(database_url(database), record.name).log
     merged = convert(job, log, lambda text: echo(text, err=True))
     answer = merge_answer(adapter, merged, folder, tolerance)
+    if to == "folder":
+        write_card(adapter, "merged", untuned, folder, answer.merged_eval_loss)
     if as_json:
         print_json(answer.as_dict())
     else:
@@ -145,6 +150,8 @@ def command(
             echo("\n".join(wrapped(text, "", "")))
         if to == "ollama":
             echo(f"next: ollama create {adapter.name.lower()} -f {folder / 'Modelfile'}")
+        else:
+            echo(f"next: {upload_line(folder, adapter.name)}")
     sys.exit(1 if answer.agrees is False else 0)
 
 
