@@ -103,8 +103,8 @@ def test_card_names_base_and_data_that_are_on_the_hub(merge: Any, home: Path) ->
         "dataset": {"train": ["tatsu-lab/alpaca", "/home/me/private rows.jsonl"]},
     }
     found = ModelCard(model_card(replace(kept, study=replace(study, spec=spec)), "adapter", None))
-    assert found.data.base_model == "Qwen/Qwen2.5-3B-Instruct"
-    assert found.data.datasets == ["tatsu-lab/alpaca"]
+    assert found.data.to_dict()["base_model"] == "Qwen/Qwen2.5-3B-Instruct"
+    assert found.data.to_dict()["datasets"] == ["tatsu-lab/alpaca"]
     assert "/home/me" not in found.text
 
 
