@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from vram_search.answers.adapter import find_adapter
 from vram_search.answers.lookup import find_study, opened
-from vram_search.answers.model_card import model_card
+from vram_search.answers.model_card import metadata, model_card
 from vram_search.protocol import Merged, MergeJob
 from vram_search.worker import convert, talk
 
@@ -102,9 +102,11 @@ def test_card_names_base_and_data_that_are_on_the_hub(merge: Any, home: Path) ->
         "model": {"model_name_or_path": "Qwen/Qwen2.5-3B-Instruct"},
         "dataset": {"train": ["tatsu-lab/alpaca", "/home/me/private rows.jsonl"]},
     }
-    found = ModelCard(model_card(replace(kept, study=replace(study, spec=spec)), "adapter", None))
-    assert found.data.to_dict()["base_model"] == "Qwen/Qwen2.5-3B-Instruct"
-    assert found.data.to_dict()["datasets"] == ["tatsu-lab/alpaca"]
+    elsewhere = replace(kept, study=replace(study, spec=spec))
+    found = ModelCard(model_card(elsewhere, "adapter", None))
+    head = metadata(elsewhere, "adapter")
+    assert head["base_model"] == "Qwen/Qwen2.5-3B-Instruct"
+    assert head["datasets"] == ["tatsu-lab/alpaca"]
     assert "/home/me" not in found.text
 
 
