@@ -15,8 +15,9 @@ from vram_search.protocol import (
     Ready,
     TrialJob,
 )
-from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec import Hyperparameters, MemoryPlan, SearchSpace
 from vram_search.spec.hyperparameters import DEFAULT_ALPHA
+from vram_search.spec.study import TrainingSpec
 
 if TYPE_CHECKING:
     from vram_search.estimate import PlannedTrial
@@ -86,6 +87,26 @@ def make_ready(**changes: Any) -> Ready:
         **changes,
     }
     return Ready(**values)
+
+
+def make_trial_job(**changes: Any) -> TrialJob:
+    """Builds a job of one optimizer step."""
+    values: dict[str, Any] = {
+        "number": 0,
+        "hyperparameters": make_point(),
+        "target_modules": ("q_proj",),
+        "plan": MemoryPlan(
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+        ),
+        "training": TrainingSpec(max_steps=1),
+        "eval_cutoff_len": 64,
+        "seed": 1,
+        "adapter_folder": "none",
+        **changes,
+    }
+    return TrialJob(**values)
 
 
 PRUNED = Finished(outcome="pruned", stage="train", step=1, steps_total=1)

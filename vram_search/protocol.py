@@ -17,6 +17,10 @@ from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.study import TrainingSpec
 
+STALL_SECONDS = 1800.0
+"""Silence after which a training process counts as hung while it loads or downloads a model."""
+ALIVE_SECONDS = 10.0
+"""A training process that makes progress is not silent for longer, except within a micro-batch."""
 LEAK_BYTES = 16 * 2**20
 """Allocated bytes after a trial may exceed those before it by so much; more is a leak."""
 
@@ -55,6 +59,9 @@ class TrialJob(Spec):
     """Where the best checkpoint's adapter goes; the parent folder exists."""
     checkpoint_folder: str | None = None
     """Where the trial finds and keeps its checkpoint; None keeps none."""
+    patience_seconds: float = STALL_SECONDS
+    """Silence after which the training counts as hung; its process then writes all stacks into its
+    log, and is replaced."""
 
 
 class EvaluateBaseJob(Spec):
@@ -189,6 +196,12 @@ class Step(Spec):
     allocated_bytes: int | None = None
 
 
+class Alive(Spec):
+    """A micro-batch has begun; sent if nothing else was sent for a while."""
+
+    event: Literal["alive"] = "alive"
+
+
 class Evaluated(Spec):
     """An evaluation at a rung or at the end; at a rung the process waits for a PruneDecision."""
 
@@ -244,6 +257,8 @@ class Finished(Spec):
     leaked_bytes: int = 0
     survivors: tuple[str, ...] = ()
     """The largest tensors that a leak left behind, in words."""
+    is_host_memory: bool = False
+    """After an out-of-memory: main memory ran out, not the card's."""
     base_intact: bool = True
     """A sample of the base's weights is bit-identical to what was loaded."""
     parts: dict[str, int] = Field(default_factory=dict)
@@ -311,6 +326,7 @@ AnyEvent = (
     | Probed
     | Step
     | Evaluated
+    | Alive
     | Resumed
     | CheckpointRefused
     | Finished

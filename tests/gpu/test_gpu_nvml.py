@@ -11,8 +11,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from vram_search.gpu import GpuReadError, NoGpuError, NvmlReader, nvml, open_reader
-from vram_search.units import MIB
+from vram_search.gpu import GpuFault, GpuReadError, NoGpuError, NvmlReader, nvml, open_reader
+from vram_search.units import GIB, MIB
 
 H200_BYTES = 143_771 * MIB
 RTX_5060_TI_BYTES = 16_311 * MIB
@@ -37,9 +37,11 @@ class FakeNvml:
         self.fails: dict[str, int] = {}
         """Names of functions that fail, with the NVML code they fail with."""
         self.inits = 0
+        self.xids: list[int] = []
+        """Errors that the driver reports next."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith(("NVML", "nvmlMemory_v2")):
+        if name.startswith(("NVML", "nvmlMemory_v2", "nvmlEventType")):
             return getattr(pynvml, name)
         answers: dict[str, Any] = {
             "nvmlInit": self._init,
@@ -60,6 +62,9 @@ class FakeNvml:
             "nvmlDeviceGetPowerUsage": lambda handle: 151_500,
             "nvmlDeviceGetTemperature": lambda handle, sensor: 61,
             "nvmlDeviceGetClockInfo": lambda handle, kind: 2407,
+            "nvmlEventSetCreate": lambda: "a set of events",
+            "nvmlDeviceRegisterEvents": lambda handle, types, events: None,
+            "nvmlEventSetWait_v2": self._next_event,
             "nvmlDeviceGetComputeRunningProcesses": lambda handle: self.compute,
             "nvmlDeviceGetGraphicsRunningProcesses": lambda handle: self.graphics,
         }
@@ -82,6 +87,11 @@ class FakeNvml:
         if "v2" in self.fails:
             raise pynvml.NVMLError(self.fails["v2"])
         return SimpleNamespace(total=total, free=free, used=self.used, reserved=self.reserved)
+
+    def _next_event(self, events: str, timeout: int) -> SimpleNamespace:
+        if not self.xids:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+        return SimpleNamespace(eventData=self.xids.pop(0))
 
     def _driver_model(self, handle: int) -> int:
         if not self.wddm:
@@ -289,3 +299,45 @@ def test_an_index_beyond_the_cards_is_refused(install: Any) -> None:
     install(FakeNvml(H200_BYTES))
     with pytest.raises(NoGpuError, match="GPU 1 was asked for, but 1 of 1 are visible"):
         NvmlReader(1)
+
+
+def test_gpu_that_fell_off_the_bus_is_a_fatal_fault_in_nvmls_words(install: Any) -> None:
+    fake = install(FakeNvml(16 * GIB))
+    reader = NvmlReader()
+    assert reader.fault() is None
+    fake.xids = [79]
+    fake.fails["nvmlDeviceGetMemoryInfo"] = pynvml.NVML_ERROR_GPU_IS_LOST
+    assert reader.fault() == GpuFault("card 0 (GPU 0): GPU is lost Xid 79", is_fatal=True)
+
+
+def test_gpu_that_is_not_found_again_after_a_failed_reading_is_a_fatal_fault(install: Any) -> None:
+    fake = install(FakeNvml(16 * GIB))
+    reader = NvmlReader()
+    fake.fails["nvmlDeviceGetPowerUsage"] = pynvml.NVML_ERROR_UNKNOWN
+    with pytest.raises(GpuReadError):
+        reader.sample(None)
+    fake.fails["nvmlDeviceGetHandleByUUID"] = pynvml.NVML_ERROR_NOT_FOUND
+    fault = reader.fault()
+    assert fault is not None and fault.is_fatal
+
+
+@pytest.mark.parametrize(
+    ("xids", "is_fatal"), [([31], False), ([13, 45], False), ([48], True), ([45, 119], True)]
+)
+def test_xids_that_a_program_may_cause_are_no_fatal_fault(
+    install: Any, xids: list[int], is_fatal: bool
+) -> None:
+    fake = install(FakeNvml(16 * GIB))
+    reader = NvmlReader()
+    reader.fault()
+    fake.xids = list(xids)
+    fault = reader.fault()
+    assert fault is not None and fault.is_fatal == is_fatal
+    assert fault.message == "card 0 (GPU 0) reported" + "".join(f" Xid {xid}" for xid in xids)
+    assert reader.fault() is None, "each is reported once"
+
+
+def test_driver_without_events_reports_no_fault(install: Any) -> None:
+    fake = install(FakeNvml(16 * GIB))
+    fake.fails["nvmlEventSetCreate"] = pynvml.NVML_ERROR_NOT_SUPPORTED
+    assert NvmlReader().fault() is None

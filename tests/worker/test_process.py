@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import make_trial_job
+from vram_search.protocol import Stage
+from vram_search.store.retries import HANG, HOST_MEMORY
+from vram_search.units import GIB
 from vram_search.worker import process
+from vram_search.worker.host_memory import OutOfMemoryKills
 from vram_search.worker.process import TrainingDiedError, TrainingProcess
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for python")
@@ -21,7 +26,7 @@ def death(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, last_words: str) -> T
     started = TrainingProcess(tmp_path / "log", {})
     try:
         with pytest.raises(TrainingDiedError, match="ended with code 1") as found:
-            started.receive(timeout=20)
+            started.receive(20)
     finally:
         started.stop()
     return found.value
@@ -38,3 +43,57 @@ def test_log_of_an_earlier_process_does_not_count(
 ) -> None:
     (tmp_path / "log").write_text("Error out of memory at line 380\n")
     assert not death(monkeypatch, tmp_path, "Segmentation fault").is_out_of_memory
+
+
+def kill_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TrainingDiedError:
+    monkeypatch.setattr(process, "COMMAND", ("/bin/sh", "-c", "kill -9 $$"))
+    started = TrainingProcess(tmp_path / "log", {})
+    try:
+        with pytest.raises(TrainingDiedError) as found:
+            started.receive(20)
+    finally:
+        started.stop()
+    return found.value
+
+
+def test_kernels_kill_for_lack_of_main_memory_is_told_from_any_other_kill(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counts = iter([3, 3, 3, 4])
+    read = lambda: OutOfMemoryKills(next(counts), 16 * GIB)  # noqa: E731
+    monkeypatch.setattr(process, "read_kills", read)
+    killed = kill_itself(monkeypatch, tmp_path)
+    assert killed.was_killed and killed.cause == "" and "signal 9" in str(killed)
+    by_kernel = kill_itself(monkeypatch, tmp_path)
+    assert by_kernel.was_killed and by_kernel.cause == HOST_MEMORY
+    assert "the main memory of this container or session (16.00 GiB) ran out" in str(by_kernel)
+
+
+HANGING = """
+import time
+from vram_search.protocol import Stage
+from vram_search.train.channel import Channel
+channel = Channel()
+job = channel.receive()
+channel.send(Stage(stage="probe"))
+def hang_here():
+    time.sleep(60)
+hang_here()
+"""
+
+
+def test_a_process_without_progress_writes_its_stacks_and_counts_as_hung(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", HANGING))
+    started = TrainingProcess(tmp_path / "log", {})
+    try:
+        started.send(make_trial_job(patience_seconds=0.5))
+        assert isinstance(started.receive(60), Stage)
+        with pytest.raises(TrainingDiedError, match=r"no progress for 0\.5") as found:
+            started.receive(0.5)
+    finally:
+        started.stop()
+    assert found.value.cause == HANG
+    log = (tmp_path / "log").read_text()
+    assert "Timeout" in log and "hang_here" in log

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.factories import EVALUATED, make_point, make_ready
+from tests.factories import EVALUATED, make_point, make_ready, make_trial_job
 from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
+    Alive,
     AnyEvent,
     Evaluated,
     Finished,
@@ -20,9 +21,7 @@ from vram_search.protocol import (
     Resumed,
     TrialJob,
 )
-from vram_search.spec import MemoryPlan
 from vram_search.spec.dataset import DatasetSpec
-from vram_search.spec.study import TrainingSpec
 from vram_search.worker import resident
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import LATER_LOAD_ATTEMPTS, LOAD_ATTEMPTS, ResidentTrainer
@@ -44,7 +43,8 @@ class Process:
     def send(self, job: Any) -> None:
         self.sent.append(job)
 
-    def receive(self) -> AnyEvent:
+    def receive(self, patience_seconds: float = 0.0) -> AnyEvent:
+        self.patience_seconds = patience_seconds
         event = self._events.pop(0)
         if isinstance(event, Exception):
             raise event
@@ -85,22 +85,7 @@ def finished(outcome: Any = "complete", **more: Any) -> Finished:
 
 
 def job(optim: str = "adamw_8bit") -> TrialJob:
-    return TrialJob(
-        number=0,
-        hyperparameters=make_point(
-            optim=optim, lora_target="qv", lora_rank=8, cutoff_len=64, batch_size=1
-        ),
-        target_modules=("q_proj",),
-        plan=MemoryPlan(
-            per_device_train_batch_size=1,
-            gradient_accumulation_steps=1,
-            gradient_checkpointing=False,
-        ),
-        training=TrainingSpec(max_steps=1),
-        eval_cutoff_len=64,
-        seed=1,
-        adapter_folder="none",
-    )
+    return make_trial_job(hyperparameters=make_point(optim=optim))
 
 
 def run(trainer: ResidentTrainer, optim: str = "adamw_8bit") -> Finished:
@@ -125,6 +110,15 @@ def test_process_that_is_not_trusted_is_followed_by_one_that_loads_at_once(
     assert trainer.starts == 2 and successor.sent == [trainer.job]
     assert trainer.ready() is READY
     assert trainer.starts == 2, "the one that was started is used"
+
+
+def test_signs_of_progress_reach_no_listener_and_the_jobs_patience_counts(
+    start: StartTrainer,
+) -> None:
+    trainer, seen = start([READY, Alive(), finished()]), list[AnyEvent]()
+    trainer.run(make_trial_job(patience_seconds=7.0), seen.append, lambda event: False)
+    assert [type(event) for event in seen] == [Finished]
+    assert Process.alive[0].patience_seconds == 7.0
 
 
 def test_paged_states_are_never_freed_so_their_process_is_replaced(start: StartTrainer) -> None:

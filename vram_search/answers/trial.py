@@ -57,6 +57,7 @@ class TrialError(TypedDict, total=False):
     step: int
     message: str
     remedy: str
+    cause: Annotated[str, Field(description="Of a lost trial: `hang` or `host memory`.")]
     requested_bytes: Bytes
     batch_shape: Annotated[list[int], Field(description="Rows and tokens of the batch.")]
     others_took_bytes: Bytes

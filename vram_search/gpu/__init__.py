@@ -4,7 +4,14 @@ from vram_search.gpu.budget import CardBudget, budget_here, emulation_words
 from vram_search.gpu.fake import FakeReader
 from vram_search.gpu.monitor import Monitor, MonitorReport, PhasePeaks
 from vram_search.gpu.nvml import NvmlReader, open_reader
-from vram_search.gpu.reader import GpuDevice, GpuReader, GpuReadError, GpuSample, NoGpuError
+from vram_search.gpu.reader import (
+    GpuDevice,
+    GpuFault,
+    GpuReader,
+    GpuReadError,
+    GpuSample,
+    NoGpuError,
+)
 from vram_search.gpu.spill import SYSMEM_FALLBACK_HINT, is_spilling
 
 __all__ = [
@@ -12,6 +19,7 @@ __all__ = [
     "CardBudget",
     "FakeReader",
     "GpuDevice",
+    "GpuFault",
     "GpuReadError",
     "GpuReader",
     "GpuSample",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Sequence
 
-from vram_search.gpu.reader import GpuDevice, GpuReadError, GpuSample
+from vram_search.gpu.reader import GpuDevice, GpuFault, GpuReadError, GpuSample
 
 
 class FakeReader:
@@ -37,6 +37,8 @@ class FakeReader:
         self._next = 0
         self._replayed = threading.Event()
         self.calls = 0
+        self.faults: list[GpuFault] = []
+        """Faults that the card reports next."""
 
     def device(self) -> GpuDevice:
         return self._device
@@ -51,6 +53,9 @@ class FakeReader:
             return self._samples[-1]
         self._next += 1
         return self._samples[self._next - 1]
+
+    def fault(self) -> GpuFault | None:
+        return self.faults.pop(0) if self.faults else None
 
     def show(self, sample: GpuSample) -> None:
         """Makes this the sample of all further readings."""

@@ -11,11 +11,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vram_search.gpu.reader import GpuDevice, GpuReader, GpuReadError, GpuSample, NoGpuError
+from vram_search.gpu.reader import (
+    GpuDevice,
+    GpuFault,
+    GpuReader,
+    GpuReadError,
+    GpuSample,
+    NoGpuError,
+)
 
 _WSL_GPU = Path("/dev/dxg")
 """Exists below WSL2 only: a Linux whose GPU memory Windows manages."""
 
+APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
+"""Xids that a program may cause; the card goes on. Source: NVIDIA/k8s-device-plugin,
+`internal/rm/health.go`, which skips the same ones; https://docs.nvidia.com/deploy/xid-errors."""
 _ON_CPU = "Without a GPU studies train on the CPU and bytes are predicted."
 
 
@@ -45,6 +55,10 @@ def visible_entries(cuda_visible_devices: str | None) -> list[str] | None:
     return entries
 
 
+def _xid_words(xids: Iterable[int]) -> str:
+    return "".join(f" Xid {xid}" for xid in dict.fromkeys(xids))
+
+
 class NvmlReader:
     """Reads one GPU through nvidia-ml-py, loaded when the first reader opens.
 
@@ -65,6 +79,13 @@ class NvmlReader:
             nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
             nvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
         }
+        self._gone = {
+            nvml.NVML_ERROR_GPU_IS_LOST,
+            nvml.NVML_ERROR_RESET_REQUIRED,
+            nvml.NVML_ERROR_GPU_NOT_FOUND,
+            nvml.NVML_ERROR_NOT_FOUND,
+        }
+        """Codes by which NVML answers once the card has fallen off the bus or must be reset."""
         try:
             nvml.nvmlInit()
             self._handle = self._find(index)
@@ -72,6 +93,7 @@ class NvmlReader:
         except nvml.NVMLError as error:
             raise self._no_gpu(error) from error
         self._is_open = True
+        self._events: Any = None
 
     def device(self) -> GpuDevice:
         return self._device
@@ -110,6 +132,37 @@ class NvmlReader:
                 f"{self._device.name} (GPU {self._device.index}) did not answer: {error}",
                 "If it does not come back, see `nvidia-smi` and the system log (Xid).",
             ) from error
+
+    def fault(self) -> GpuFault | None:
+        """The worst fault since the last call: a lost card, or an Xid that the driver reported.
+
+        The first call starts to listen for Xids; Windows has none.
+        """
+        nvml, name = self._nvml, f"{self._device.name} (GPU {self._device.index})"
+        xids = self._new_xids()
+        try:
+            self._reopen_after_failure()
+            nvml.nvmlDeviceGetMemoryInfo(self._handle)
+        except nvml.NVMLError as error:
+            if error.value in self._gone:
+                return GpuFault(f"{name}: {error}{_xid_words(xids)}", is_fatal=True)
+        if not xids:
+            return None
+        is_fatal = not APPLICATION_XIDS.issuperset(xids)
+        return GpuFault(f"{name} reported{_xid_words(xids)}", is_fatal=is_fatal)
+
+    def _new_xids(self) -> list[int]:
+        nvml, xids = self._nvml, list[int]()
+        try:
+            if self._events is None:
+                self._events = nvml.nvmlEventSetCreate()
+                nvml.nvmlDeviceRegisterEvents(
+                    self._handle, nvml.nvmlEventTypeXidCriticalError, self._events
+                )
+            while True:
+                xids.append(int(nvml.nvmlEventSetWait_v2(self._events, 0).eventData))
+        except nvml.NVMLError:  # none is left, or this driver reports none
+            return xids
 
     def _process_bytes(self, pid: int) -> int | None:
         """Bytes of `pid` on the device; None if NVML has no figure.
@@ -213,7 +266,7 @@ class NvmlReader:
             self._nvml.nvmlShutdown()
         self._nvml.nvmlInit()
         self._handle = self._nvml.nvmlDeviceGetHandleByUUID(self._device.uuid)
-        self._is_open = True
+        self._is_open, self._events = True, None
 
     def _no_gpu(self, error: Exception) -> NoGpuError:
         nvml = self._nvml

@@ -57,6 +57,15 @@ class GpuSample:
     sm_clock_mhz: int | None = None
 
 
+@dataclass(frozen=True)
+class GpuFault:
+    """A fault of the GPU in NVML's words."""
+
+    message: str
+    is_fatal: bool
+    """No training can go on: the card is lost, must be reset, or reported a hardware error."""
+
+
 class GpuReader(Protocol):
     """Reads one GPU. `NvmlReader` does; `FakeReader` replays."""
 
@@ -70,4 +79,8 @@ class GpuReader(Protocol):
         Raises:
             GpuReadError: the device did not answer this time.
         """
+        ...
+
+    def fault(self) -> GpuFault | None:
+        """The worst fault since the last call, or since the first one; None: the card is well."""
         ...

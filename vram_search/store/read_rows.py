@@ -45,6 +45,7 @@ _ERROR: dict[str, Kind] = {
     "stage": "text",
     "message": "text",
     "remedy": "text",
+    "cause": "text",
     "step": "number",
     "requested_bytes": "number",
     "others_took_bytes": "number",

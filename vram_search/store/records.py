@@ -91,7 +91,8 @@ class TrialRecord:
             earlier plans that ran out of memory; `probe`, `train`, `eval`, `save`.
         error: `stage`, `step`, `message`, `remedy`; after an out-of-memory also
             `requested_bytes`, `batch_shape` (rows, tokens), `parts`, what was allocated then, and
-            `others_took_bytes`, by how much other programs had shrunk the budget meanwhile.
+            `others_took_bytes`, by how much other programs had shrunk the budget meanwhile. `cause`
+            of a lost trial: `hang` or `host memory`, if it is known.
         other_training: of an imported run that is no supervised LoRA training, its stage and
             finetuning type in words ("dpo", "sft, full"). Such a run is not ranked, and no search
             learns from it. None for all others.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from vram_search.store.records import TrialRecord
 
+HANG, HOST_MEMORY = "hang", "host memory"
+"""Causes of a loss, in `TrialRecord.error["cause"]`."""
 MAX_RETRIES = 2
 """Retries of one trial; a trial that is lost more often may be what kills the process."""
 
@@ -24,5 +26,13 @@ def losses_in_a_row(trial: TrialRecord, trials: Iterable[TrialRecord]) -> int:
 
 
 def may_retry(trial: TrialRecord, trials: Iterable[TrialRecord]) -> bool:
-    """Returns True if a lost trial may be run again."""
-    return losses_in_a_row(trial, trials) <= MAX_RETRIES
+    """Returns True if a lost trial may be run again: a training that hung, only once."""
+    by_number = {other.number: other for other in trials}
+    earlier = by_number.get(trial.retry_of) if trial.retry_of is not None else None
+    if _hung(trial) and earlier is not None and _hung(earlier):
+        return False
+    return losses_in_a_row(trial, by_number.values()) <= MAX_RETRIES
+
+
+def _hung(trial: TrialRecord) -> bool:
+    return trial.outcome == "lost" and (trial.error or {}).get("cause") == HANG

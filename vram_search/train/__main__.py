@@ -147,7 +147,8 @@ def serve(channel: Channel) -> None:
             channel.send(generate(base, tokenizer, job.dataset.date, trial))
             continue
         assert isinstance(trial, TrialJob), "after loading come trials"
-        finished = examined(Trial(base, encoded, trial, channel.send, ask_verdict, loaded), health)
+        running = Trial(base, encoded, trial, channel.send, ask_verdict, loaded, channel.send_alive)
+        finished = examined(running, health)
         channel.send(finished)
         if finished.outcome == "oom":
             return

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import queue
 import sys
 import threading
+import time
 from typing import TextIO
 
-from vram_search.protocol import AnyEvent, AnyJob, parse_job
+from vram_search.protocol import (
+    ALIVE_SECONDS,
+    STALL_SECONDS,
+    Alive,
+    AnyEvent,
+    AnyJob,
+    TrialJob,
+    parse_job,
+)
 
 
 def silence_libraries() -> None:
@@ -30,6 +40,8 @@ class Channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         self._jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="jobs", daemon=True).start()
+        self._patience_seconds = STALL_SECONDS
+        self._sent_at = 0.0
 
     def _read(self) -> None:
         for line in sys.stdin:
@@ -39,8 +51,28 @@ class Channel:
 
     def receive(self) -> AnyJob:
         """Waits for the next job and returns it."""
-        return parse_job(self._jobs.get())
+        faulthandler.cancel_dump_traceback_later()
+        job = parse_job(self._jobs.get())
+        if isinstance(job, TrialJob):
+            self._patience_seconds = job.patience_seconds
+        self._watch()
+        return job
 
     def send(self, event: AnyEvent) -> None:
+        """Sends an event; it counts as progress."""
         self._out.write(event.model_dump_json() + "\n")
         self._out.flush()
+        self._sent_at = time.monotonic()
+        self._watch()
+
+    def send_alive(self) -> None:
+        """Sends a sign of progress if nothing was sent for a while."""
+        if time.monotonic() - self._sent_at >= ALIVE_SECONDS:
+            self.send(Alive())
+
+    def _watch(self) -> None:
+        """Lets the stacks of all threads be written into the log if nothing more is sent in time.
+
+        It is a thread of C code: it needs neither signals nor the interpreter's lock.
+        """
+        faulthandler.dump_traceback_later(self._patience_seconds, file=sys.stderr)

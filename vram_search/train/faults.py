@@ -39,10 +39,13 @@ class TrialPosition:
     """The latest micro-batch or evaluation batch: rows, tokens of the longest."""
     parts: dict[str, int] = field(default_factory=dict)
     """Bytes that were allocated at an out-of-memory, by part."""
+    on_batch: Callable[[], None] = lambda: None
+    """Called before each batch: the training makes progress."""
 
     def note(self, batch_shape: tuple[int, int]) -> None:
         """Notes the shape of the next batch."""
         self.batch_shape = batch_shape
+        self.on_batch()
 
 
 class DivergedError(Exception):
@@ -54,6 +57,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def is_out_of_host_memory(error: BaseException) -> bool:
+    """Returns True if the memory that ran out is the host's."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager

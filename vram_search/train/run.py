@@ -42,6 +42,7 @@ from vram_search.train.faults import (
     DivergedError,
     TrialPosition,
     first_sentences,
+    is_out_of_host_memory,
     is_out_of_memory,
     noting_parts,
     requested_bytes,
@@ -79,6 +80,7 @@ class Trial:
         ask_verdict: called at each rung; returns True if the supervisor wants the trial pruned.
         loaded: hashes, package versions and device of this process; a checkpoint of others is not
             used.
+        on_batch: called before each batch.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Trial:
         send: Callable[[AnyEvent], None],
         ask_verdict: Callable[[], bool],
         loaded: Mapping[str, str] | None = None,
+        on_batch: Callable[[], None] = lambda: None,
     ) -> None:
         self.base, self.encoded, self.job = base, encoded, job
         self._send, self.ask_verdict = send, ask_verdict
@@ -100,7 +103,7 @@ class Trial:
         self.eval_rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
         self.eval_bytes = [answer_bytes(row, encoded.tokenizer) for row in self.eval_rows]
         self.steps_total = count_steps(job.training, job.plan, len(self.train_rows))
-        self.position = TrialPosition()
+        self.position = TrialPosition(on_batch=on_batch)
         self.best_loss = math.inf
         self.best_step: int | None = None
         self.trainable: int | None = None
@@ -142,7 +145,11 @@ class Trial:
         """Returns the trial's end after `error`, an out-of-memory (`faults.is_out_of_memory`)."""
         message = str(error) or type(error).__name__
         finished = self._finished("oom", first_sentences(message))
-        found = {"requested_bytes": requested_bytes(message), "parts": self.position.parts}
+        found = {
+            "requested_bytes": requested_bytes(message),
+            "parts": self.position.parts,
+            "is_host_memory": torch.cuda.is_available() and is_out_of_host_memory(error),
+        }
         return finished.model_copy(update=found)
 
     @contextmanager

@@ -10,12 +10,16 @@ import sys
 import threading
 from pathlib import Path
 
-from vram_search.protocol import AnyEvent, AnyJob, parse_event
+from vram_search.protocol import STALL_SECONDS, AnyEvent, AnyJob, parse_event
+from vram_search.store.retries import HANG, HOST_MEMORY
+from vram_search.units import format_duration
+from vram_search.worker.host_memory import killed_by_kernel, read_kills
 
 COMMAND = (sys.executable, "-m", "vram_search.train")
-STALL_SECONDS = 1800.0
-"""Silence after which a training process counts as dead. A healthy one is silent longest during an
-evaluation or a download, minutes at most."""
+DUMP_SECONDS = 5.0
+"""Time that a hung process gets, after its patience, to write its stacks into its log."""
+KILL_SECONDS = 60.0
+"""Time in which a killed process ends; one that waits for a lost GPU never does."""
 _LOG_LINES_SHOWN = 15
 _OUT_OF_MEMORY = "out of memory"
 """Text in the log if C code ended the process: bitsandbytes' paged states (its macro
@@ -23,18 +27,25 @@ CUDA_CHECK_RETURN prints CUDA's text and exits with 1)."""
 
 
 class TrainingDiedError(Exception):
-    """The training process ended or fell silent without reporting its trial's outcome.
+    """The training process ended or hung without reporting its trial's outcome.
 
     Args:
         is_out_of_memory: True if its log reports an out-of-memory.
         was_killed: True if a signal ended it.
+        cause: HANG, HOST_MEMORY, or empty.
     """
 
     def __init__(
-        self, message: str, *, is_out_of_memory: bool = False, was_killed: bool = False
+        self,
+        message: str,
+        *,
+        is_out_of_memory: bool = False,
+        was_killed: bool = False,
+        cause: str = "",
     ) -> None:
         super().__init__(message)
         self.is_out_of_memory, self.was_killed = is_out_of_memory, was_killed
+        self.cause = cause
 
 
 class TrainingProcess:
@@ -48,6 +59,7 @@ class TrainingProcess:
     def __init__(self, log: Path, environment: dict[str, str]) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._kills = read_kills()
         with log.open("ab") as errors:
             self._log_start = errors.tell()
             self._process = subprocess.Popen(
@@ -86,26 +98,32 @@ class TrainingProcess:
         except OSError:
             raise self._death() from None
 
-    def receive(self, timeout: float = STALL_SECONDS) -> AnyEvent:
+    def receive(self, patience_seconds: float = STALL_SECONDS) -> AnyEvent:
         """Returns the next event.
 
+        Args:
+            patience_seconds: silence after which the process counts as hung.
+
         Raises:
-            TrainingDiedError: the process ended, fell silent or sent an invalid message.
+            TrainingDiedError: the process ended, hung or sent an invalid message.
         """
         try:
-            event = self._events.get(timeout=timeout)
+            event = self._events.get(timeout=patience_seconds + DUMP_SECONDS)
         except queue.Empty:
             raise TrainingDiedError(
-                f"the training process was silent for {timeout:.0f} s"
+                f"no progress for {format_duration(patience_seconds)}; the stacks of the training "
+                f"process are in its log: {self.log}",
+                cause=HANG,
             ) from None
         if isinstance(event, Exception):
             raise event
         return event
 
     def stop(self) -> None:
-        """Kills the process and waits for its end."""
+        """Kills the process and waits for its end, unless a broken driver holds it."""
         self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_SECONDS)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -125,10 +143,13 @@ class TrainingProcess:
         self._events.put(self._death())
 
     def _death(self) -> TrainingDiedError:
-        code = self._process.wait()
-        if code < 0:
-            how = f"was killed (signal {-code}"
-            how += "; the system may have run out of memory)" if code == -9 else ")"
+        code, cause = self._process.wait(), ""
+        kills = read_kills()
+        if code == -9 and killed_by_kernel(self._kills, kills):
+            cause = HOST_MEMORY
+            how = f"was killed by the kernel, because the main memory {kills.limit_words} ran out"
+        elif code < 0:
+            how = f"was killed (signal {-code})"
         else:
             how = f"ended with code {code}"
         with self.log.open("rb") as log:
@@ -138,6 +159,7 @@ class TrainingProcess:
             f"the training process {how}; its log: {self.log}",
             is_out_of_memory=is_out_of_memory,
             was_killed=code < 0,
+            cause=cause,
         )
 
 

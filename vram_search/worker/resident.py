@@ -11,6 +11,7 @@ from pathlib import Path
 from vram_search.errors import InputError
 from vram_search.protocol import (
     LEAK_BYTES,
+    Alive,
     AnyEvent,
     EvaluateBaseJob,
     Evaluated,
@@ -155,7 +156,9 @@ class ResidentTrainer:
         assert process is not None
         process.send(job)
         while True:
-            event = process.receive()
+            event = process.receive(job.patience_seconds)
+            if isinstance(event, Alive):
+                continue
             on_event(event)
             if isinstance(event, Evaluated) and event.is_rung:
                 process.send(PruneDecision(prune=prune(event)))

@@ -9,9 +9,11 @@ from typing import Any
 from vram_search.gpu import MonitorReport, PhasePeaks
 from vram_search.protocol import Finished, Ready
 from vram_search.store import Outcome, TrialResult
+from vram_search.store.retries import HOST_MEMORY
 from vram_search.units import format_bytes
 from vram_search.worker.trial_log import TrialLog
 
+HOST_MEMORY_REMEDY = "close other programs, add swap, or raise the memory limit of the container"
 PROBE_TOLERANCE = 1.01
 """Ratio of a run's allocated peak to the probe's above which the probe is refuted."""
 
@@ -35,7 +37,7 @@ def trial_result(
     """
     best = log.best
     outcome: Outcome = "diverged" if finished.outcome == "failed" else finished.outcome
-    if not finished.base_intact:
+    if not finished.base_intact or finished.is_host_memory:
         outcome = "lost"
     is_valid = outcome != "lost"
     return TrialResult(
@@ -59,7 +61,13 @@ def trial_result(
     )
 
 
-def lost(log: TrialLog, why: str, ready: Ready | None, seconds: dict[str, float]) -> TrialResult:
+def lost(
+    log: TrialLog,
+    why: str,
+    ready: Ready | None,
+    seconds: dict[str, float],
+    cause: str = "",
+) -> TrialResult:
     """Builds the result of a training that was cut off.
 
     Args:
@@ -73,7 +81,13 @@ def lost(log: TrialLog, why: str, ready: Ready | None, seconds: dict[str, float]
         device=ready.device if ready else None,
         steps_done=log.step,
         steps_total=log.steps_total,
-        error={"stage": log.stage, "step": log.step, "message": why},
+        error={
+            "stage": log.stage,
+            "step": log.step,
+            "message": why,
+            **({"cause": cause} if cause else {}),
+            **({"remedy": HOST_MEMORY_REMEDY} if cause == HOST_MEMORY else {}),
+        },
         step_losses=log.steps,
         evaluations=log.evaluations,
     )
@@ -94,11 +108,15 @@ def error_of(finished: Finished) -> dict[str, Any]:
     message = finished.message
     if not finished.base_intact:
         message = "the base model's weights have changed: nothing that was measured on it counts"
+    remedy = finished.remedy
+    if finished.is_host_memory:
+        message, remedy = f"main memory ran out, not the card's: {message}", HOST_MEMORY_REMEDY
     error = {
+        "cause": HOST_MEMORY if finished.is_host_memory else "",
         "stage": finished.stage,
         "step": finished.step,
         "message": message,
-        "remedy": finished.remedy,
+        "remedy": remedy,
         "requested_bytes": finished.requested_bytes,
         "batch_shape": finished.batch_shape,
         "parts": finished.parts,

@@ -147,6 +147,8 @@ def _run_in_place(
             prepared, store, record, search, folder, listener, accept_changes=accept_changes
         )
         problem.is_feasible = context.fits
+        if context.budget.reader is not None:
+            context.budget.reader.fault()  # listens for faults from now on
         try:
             return _search(context, stop, place.why_over)
         finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vram_search.errors import VramSearchError
 from vram_search.search import Proposal
 from vram_search.store import Outcome, TrialRecord
+from vram_search.store.retries import HANG, may_retry
 from vram_search.worker.context import RunContext
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import log_tail
@@ -46,9 +47,11 @@ class TrialRunner:
         context.budget.refresh(context.trainer.pid, context.listener.note)
         record = run_trial(context, proposal)
         assert record.outcome is not None, "run_trial finishes the record"
+        self._stop_if_gpu_failed()
         self._count_infeasible(proposal, record)
         self._count_lost(record)
         if record.outcome == "lost":
+            self._note_second_hang(record)
             enqueue_lost(context.store, context.record, context.search)
         self._keep_best_adapters()
         return record.outcome
@@ -61,6 +64,29 @@ class TrialRunner:
         context.step_time = learnt_step_time(
             shape, trials, self.device, context.study.card, context.row_tokens
         )
+
+    def _stop_if_gpu_failed(self) -> None:
+        """Ends the run if the card is lost or has failed; a fault that a program caused is noted.
+
+        Raises:
+            VramSearchError: no trial can be trained on this card any more.
+        """
+        reader = self.context.budget.reader
+        fault = reader.fault() if reader is not None else None
+        if fault is None:
+            return
+        if fault.is_fatal:
+            raise VramSearchError(
+                f"the GPU has failed: {fault.message}",
+                "restart the machine, then run the same command again; if it happens again, see "
+                "https://docs.nvidia.com/deploy/xid-errors",
+            )
+        self.context.listener.note(fault.message)
+
+    def _note_second_hang(self, record: TrialRecord) -> None:
+        trials = self.context.store.trials(self.context.record.id)
+        if (record.error or {}).get("cause") == HANG and not may_retry(record, trials):
+            self.context.listener.note(f"trial {record.number} hung again; it is not repeated")
 
     def _count_infeasible(self, proposal: Proposal, record: TrialRecord) -> None:
         if record.outcome != "infeasible":

@@ -34,6 +34,7 @@ from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.progress import ProgressWriter
 from vram_search.worker.result import blame_others, load_seconds, lost, trial_result
 from vram_search.worker.trial_log import SpilledError, TrialLog
+from vram_search.worker.watchdog import patience_seconds
 
 PLAN_ATTEMPTS = 3
 """Most plans tried for one trial; after an out-of-memory the next one needs less memory."""
@@ -149,6 +150,8 @@ def _train(
     try:
         context.listener.trial_started(proposal, planned)
         ready = context.trainer.ready()
+        patience = patience_seconds(planned.step_seconds, has_gpu=ready.has_gpu)
+        job = job.model_copy(update={"patience_seconds": patience})
         seconds = {**seconds, **load_seconds(ready, time.perf_counter() - began)}
         watch.start()
         began = time.perf_counter()
@@ -160,7 +163,7 @@ def _train(
         context.trainer.restart()
         if ready is None or not error.is_out_of_memory:
             seconds = {**seconds, "lost": time.perf_counter() - began}
-            return lost(watch.log, str(error), ready, seconds)
+            return lost(watch.log, str(error), ready, seconds, error.cause)
         finished = watch.log.out_of_memory(str(error))
     except BaseException as error:
         # After Ctrl-C, a full disk or a locked database, record the trial before raising.
@@ -177,7 +180,7 @@ def _train(
     if not finished.base_intact:
         remove_checkpoint(context.checkpoints, proposal.number)  # it was trained on another base
     result = trial_result(ready, finished, watch.log, report, seconds, job.adapter_folder)
-    if watch.taken_by_others:
+    if watch.taken_by_others and result.outcome == "oom":
         result = blame_others(result, watch.taken_by_others)
     if context.budget.emulated and result.measured:
         result.measured["emulated"] = context.budget.emulated
