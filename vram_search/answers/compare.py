@@ -12,6 +12,7 @@ from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.compare import Figure, LossDifference
 from vram_search.report.compare import compare as compare_records
+from vram_search.report.sentences import compare_sentence
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 Pairs = dict[str, tuple[Any, Any]]
@@ -53,6 +54,7 @@ class CompareAnswer(StudyAnswer):
     """Two trials side by side; every difference is second minus first."""
 
     trials: tuple[int, int] = Field(description="Numbers of the first and of the second trial.")
+    sentence: str = Field(description="The better trial, by how much, and at what price.")
     differs: DiffersAnswer
     eval_loss: LossAnswer | None = Field(
         description="null if no point exists at which both were evaluated."
@@ -84,6 +86,7 @@ def compare(
     return CompareAnswer(
         **study_fields(study),
         trials=(first.number, second.number),
+        sentence=compare_sentence(found, first.number, second.number),
         differs=DiffersAnswer(
             hyperparameters=found.hyperparameters,
             plan=found.plan,

@@ -10,6 +10,7 @@ from vram_search.answers.base import AnswerPart
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.importance import FEWEST_TRIALS, Group, importances
+from vram_search.report.sentences import importance_sentence
 from vram_search.store import Store, StudyRecord
 
 
@@ -35,6 +36,7 @@ class ImportanceAnswer(StudyAnswer):
     """Main effects of the hyperparameters that varied, the largest first."""
 
     trials: int = Field(description="Complete trials that were counted.")
+    sentence: str = Field(description="The settings that decided, and those that did not.")
     importances: list[ImportanceItem]
 
 
@@ -65,7 +67,12 @@ def importance(store: Store, study: StudyRecord) -> ImportanceAnswer:
         )
         for item in found
     ]
-    return ImportanceAnswer(**study_fields(study), trials=len(trials), importances=items)
+    return ImportanceAnswer(
+        **study_fields(study),
+        trials=len(trials),
+        sentence=importance_sentence(found),
+        importances=items,
+    )
 
 
 def _group(group: Group) -> GroupAnswer:

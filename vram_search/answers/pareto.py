@@ -14,6 +14,7 @@ from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes
 from vram_search.report.limits import Limits
 from vram_search.report.pareto import pareto_front
+from vram_search.report.sentences import pareto_sentence
 from vram_search.report.trial_row import trial_row
 from vram_search.store import Store, StudyRecord, TrialRecord
 
@@ -51,6 +52,7 @@ class ParetoTrial(AnswerPart):
 class ParetoAnswer(StudyAnswer):
     """All complete trials whose required bytes are known, fewest bytes first."""
 
+    sentence: str = Field(description="Says what more VRAM buys.")
     trials: list[ParetoTrial]
 
 
@@ -70,7 +72,7 @@ def pareto(store: Store, study: StudyRecord) -> ParetoAnswer:
             "`vram-search top` lists their losses",
         )
     rows = [_row(trial, front) for trial in _by_size(trials)]
-    return ParetoAnswer(**study_fields(study), trials=rows)
+    return ParetoAnswer(**study_fields(study), sentence=pareto_sentence(front), trials=rows)
 
 
 def _by_size(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

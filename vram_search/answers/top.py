@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.report.sentences import top_sentence
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 MOST_ROWS = 2**31
@@ -18,6 +19,7 @@ MOST_ROWS = 2**31
 class TopAnswer(StudyAnswer):
     """Trials of a study."""
 
+    sentence: str = Field(description="The best trial, and how far the second is behind.")
     trials: list[TrialAnswer]
     outcomes: dict[str, int] = Field(
         description="Trials of the study by outcome, 0 included; `running` counts those without "
@@ -54,6 +56,7 @@ def these_trials(store: Store, study: StudyRecord, trials: Sequence[TrialRecord]
     """Builds the answer about chosen trials of a study, in their order."""
     return TopAnswer(
         **study_fields(study),
+        sentence=top_sentence(store.top_trials(study.id, 2)),
         trials=[trial_answer(trial) for trial in trials],
         outcomes=store.outcome_counts(study.id),
         not_ranked=not_ranked(store, study),

@@ -18,7 +18,6 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.report.compare import Pair
-from vram_search.report.winner import is_clear
 from vram_search.report.words import known_cell, wrapped
 from vram_search.units import MIB, format_bytes, format_duration
 
@@ -93,7 +92,7 @@ def _settings(answer: CompareAnswer) -> list[tuple[str, Mapping[str, Pair]]]:
 def _lines(answer: CompareAnswer) -> list[str]:
     names = [f"trial {number}" for number in answer.trials]
     lines = [
-        *wrapped(_sentence(answer), ""),
+        *wrapped(answer.sentence, ""),
         f"study {answer.study}",
         _line("", names[0], names[1], "difference"),
     ]
@@ -110,24 +109,6 @@ def _lines(answer: CompareAnswer) -> list[str]:
         lines.append(f"  parts of the peak, {next(iter(parts.values())).origin}:")
         lines += [_figure_line(f"  {n}", figure, format_bytes) for n, figure in parts.items()]
     return [*lines, *(line for note in answer.notes for line in wrapped(note))]
-
-
-def _sentence(answer: CompareAnswer) -> str:
-    """The difference in one sentence: which trial is better, by how much, and at what price."""
-    first, second = answer.trials
-    loss = answer.eval_loss
-    if loss is None:
-        return f"Trials {first} and {second} have no eval_loss at the same point."
-    words = f"Trial {second} is {'better' if loss.difference < 0 else 'worse'} by "
-    words += f"{abs(loss.difference):.4f}"
-    if not is_clear(loss.difference, loss.standard_error, min(loss.first, loss.second)):
-        words = f"Trials {first} and {second} show no practical difference in eval_loss"
-        words += f" ({abs(loss.difference):.4f})"
-    size = answer.bytes.get("required_bytes")
-    if size is not None and size.difference and size.first:
-        more = "more" if size.difference > 0 else "less"
-        words += f"; trial {second} needs {format_bytes(abs(size.difference))} {more} VRAM"
-    return f"{words}."
 
 
 def _none_differs(kind: str, answer: CompareAnswer) -> str:

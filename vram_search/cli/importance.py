@@ -17,6 +17,7 @@ from vram_search.cli.options import (
     results_of,
     study_option,
 )
+from vram_search.report.words import wrapped
 
 COLUMNS = ("hyperparameter", "share", "group", "low", "high", "trials", "median_eval_loss")
 _BAR_WIDTH = 30
@@ -47,7 +48,8 @@ def command(study: str | None, database: str | None, as_json: bool, as_csv: bool
         print_csv(COLUMNS, _rows(answer))
     else:
         title = f"study {answer.study}: share of the spread of eval_loss, {answer.trials} trials"
-        echo("\n".join([title, *_lines(answer.importances)]))
+        sentence = wrapped(answer.sentence, "")
+        echo("\n".join([*sentence, title, *_lines(answer.importances)]))
 
 
 def _rows(answer: ImportanceAnswer) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.report.trial_row import COLUMNS
-from vram_search.report.words import WIDTH, hyperparameter_words
+from vram_search.report.words import WIDTH, hyperparameter_words, wrapped
 from vram_search.units import format_bytes, format_duration
 
 
@@ -54,6 +54,7 @@ def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
     front = [trial for trial in answer.trials if trial.on_front]
     shown = answer.trials if every else front
     lines = [
+        *wrapped(answer.sentence, ""),
         f"study {answer.study}: Pareto front of {len(answer.trials)} complete trials, "
         f"{len(front)} on it",
         f"{'#':>4} {'required':>10} {'eval_loss':>9} {'time':>13}  settings",

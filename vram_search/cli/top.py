@@ -62,6 +62,7 @@ def command(
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
     console = make_console()
+    console.print(answer.sentence, markup=False, highlight=False)
     console.print(trial_table(answer.trials, answer, title, console.width))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())

@@ -22,10 +22,11 @@ from vram_search.report.page.loss_charts import model_size_chart, vram_chart
 from vram_search.report.page.png import render_png
 from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.search_charts import LEGEND, importance_chart, slice_charts
-from vram_search.report.page.summary import importance_words, studies_table, summary_rows
+from vram_search.report.page.summary import studies_table, summary_rows
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
 from vram_search.report.page.trials_table import columns, trial_data, trial_row
+from vram_search.report.sentences import importance_sentence
 from vram_search.store import TrialRecord
 from vram_search.units import format_duration
 
@@ -64,7 +65,7 @@ def render(data: ReportData, written_at: datetime) -> str:
         hero=hero(data),
         outcomes_of_all=outcome_shares(data),
         samples=data.samples,
-        importance_words=importance_words(data),
+        importance_words=importance_sentence(data.importances),
         left_out=[
             f"{c.title}: {c.caption}" for found in sections.values() for c in found if c.is_empty
         ],

@@ -10,8 +10,6 @@ from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
 
 Fact = tuple[str, str]
-_DECIDES, _NO_DIFFERENCE = 0.1, 0.02
-"""Shares of the spread of eval_loss."""
 
 
 def headline(data: ReportData) -> list[Fact]:
@@ -50,22 +48,6 @@ def summary_rows(data: ReportData) -> list[Fact]:
     if versions:
         facts.append(("versions", ", ".join(f"{name} {v}" for name, v in versions.items())))
     return facts
-
-
-def importance_words(data: ReportData) -> str:
-    """Says which settings decided eval_loss, and which made no visible difference."""
-    found = data.importances
-    if not found:
-        return ""
-    decided = [item for item in found if item.share >= _DECIDES]
-    idle = [item.name for item in found if item.share < _NO_DIFFERENCE]
-    words = "No setting stands out."
-    if decided:
-        shares = ", ".join(f"{item.name} {item.share:.0%}" for item in decided)
-        words = f"Of the spread of eval_loss these settings explain: {shares}."
-    if idle:
-        words += f" No visible difference: {', '.join(idle)}; take the cheapest."
-    return words
 
 
 def trial_words(trial: TrialRecord) -> str:
