@@ -166,6 +166,14 @@ def cases(models: tuple[str, ...]) -> Iterator[Case]:
             gradient_checkpointing=checkpointing,
             lora_dropout=0.1,
         )
+    for checkpointing, dropout in product((True, False), (0.0, 0.1)):
+        yield varied(
+            case,
+            f"DoRA {'ckpt' if checkpointing else 'nogc'}{' dropout' if dropout else ''}",
+            gradient_checkpointing=checkpointing,
+            lora_dropout=dropout,
+            use_dora=True,
+        )
 
 
 def quick_cases() -> list[Case]:
@@ -176,6 +184,7 @@ def quick_cases() -> list[Case]:
         varied(qwen, "nogc prepare", gradient_checkpointing=False, prepare_for_kbit_training=True),
         varied(qwen, "int8", quantization="int8"),
         varied(phi, "bf16 eager", quantization="none", attention="eager"),
+        varied(qwen, "nogc DoRA", gradient_checkpointing=False, use_dora=True),
         varied(qwen, "nogc dropout", gradient_checkpointing=False, lora_dropout=0.1),
     ]
 

@@ -44,6 +44,7 @@ def record(config: dict[str, Any], workload: Workload) -> AllocationStream:
         attention=workload.attention,
         prepare_for_kbit_training=workload.prepare_for_kbit_training,
         lora_dropout=workload.lora_dropout,
+        use_dora=workload.use_dora,
     )
     model = build_on_meta(config, settings)
     mode = FakeTensorMode()

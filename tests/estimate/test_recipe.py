@@ -766,6 +766,32 @@ known = st.sampled_from(
 )
 
 
+@pytest.mark.parametrize(
+    ("base", "keys"),
+    [
+        (LLAMAFACTORY, {"quantization_bit": 4, "use_dora": True}),
+        (AXOLOTL, {"peft_use_dora": True}),
+    ],
+)
+def test_dora_adds_magnitudes_and_a_residual_stream_in_fp32(
+    write: Write, base: dict[str, Any], keys: dict[str, Any]
+) -> None:
+    plain, dora = load_recipe(write(base)).workload, load_recipe(write(base, **keys)).workload
+    assert dora.use_dora and not plain.use_dora
+    outputs = sum(layer.out_features for layer in SHAPE.linears) * SHAPE.num_hidden_layers
+    ranks = dora.lora_rank / plain.lora_rank
+    assert dora.trainable_parameters - ranks * plain.trainable_parameters == outputs
+    assert dora.widens_hidden_states
+
+
+def test_dora_on_weights_that_peft_cannot_combine_it_with_is_refused(write: Write) -> None:
+    file = write(
+        LLAMAFACTORY, quantization_bit=8, quantization_method="eetq", use_dora=True, bf16=True
+    )
+    with pytest.raises(InputError, match="peft has no DoRA on weights .* eetq"):
+        load_recipe(file)
+
+
 @given(keys=st.dictionaries(known, values))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_values_give_a_recipe_or_an_input_error(write: Write, keys: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,34 @@ def test_dropout_is_exported_and_read_back(
     assert config.get("lora", config)["lora_dropout"] == 0.05
     assert parse_export(TOOLS[tool], text)["hyperparameters"]["lora_dropout"] == 0.05
     assert "trust_remote_code" not in config
+
+
+FURTHER = {
+    "use_rslora": True,
+    "use_dora": True,
+    "loraplus_lr_ratio": 8.0,
+    "neftune_noise_alpha": 5.0,
+}
+SETTINGS = {"weight_decay": 0.05, "lr_scheduler_type": "linear", "warmup_ratio": 0.2, "seed": 7}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_further_hyperparameters_are_exported_and_read_back(
+    tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows
+) -> None:
+    searched = {**trial.hyperparameters, **FURTHER, **SETTINGS}
+    text = yaml_of(tool, study, replace(trial, hyperparameters=searched), rows)
+    found = parse_export(TOOLS[tool], text)["hyperparameters"]
+    expected = dict(FURTHER)
+    if tool == "trl":
+        assert "TRL has no key for LoRA+: loraplus_lr_ratio 8" in text
+        del expected["loraplus_lr_ratio"]
+    assert {name: found.get(name) for name in expected} == expected
+    training = yaml.safe_load(text)
+    training = training.get("training", training)
+    assert training["weight_decay"] == 0.05
+    assert training.get("lr_scheduler_type", training.get("lr_scheduler")) == "linear"
+    assert training["warmup_steps"] == math.ceil(0.2 * training["max_steps"])
 
 
 @pytest.mark.parametrize("tool", SCRIPTED)

@@ -134,6 +134,22 @@ def test_dropout_of_an_adapter_is_a_hyperparameter_where_it_is_set(
     assert run.hyperparameters.get("lora_dropout") == expected
 
 
+def test_further_hyperparameters_of_a_run_are_known(load: Load) -> None:
+    run = load(
+        {
+            "adapter_config.json": ADAPTER | {"use_dora": True, "use_rslora": None},
+            "a.yaml": TRAINING_ARGS
+            + "loraplus_lr_ratio: 16\nneftune_noise_alpha: 5\nweight_decay: 0.1\n"
+            "lr_scheduler_type: cosine_with_restarts\n",
+        }
+    )
+    found = run.hyperparameters
+    assert found["use_dora"] is True and "use_rslora" not in found
+    assert (found["loraplus_lr_ratio"], found["neftune_noise_alpha"]) == (16, 5)
+    assert found["weight_decay"] == 0.1
+    assert "lr_scheduler_type" not in found
+
+
 def test_axolotl_folder_reads_its_own_keys_and_the_last_checkpoint(load: Load) -> None:
     run = load(
         {

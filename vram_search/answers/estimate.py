@@ -20,7 +20,7 @@ from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
 from vram_search.models import find_model
-from vram_search.spec.hyperparameters import MAX_DROPOUT
+from vram_search.spec.further_dimensions import MAX_DROPOUT
 
 MAX_SIZE = 2**31
 OUTSIDE_TORCH = ("allocator_slack", "context")

@@ -221,7 +221,7 @@ def workload_of(
         prediction_loss_only=False,
         equal_lengths=False,
         expandable_segments=plan.expandable_segments,
-        **{one.name: getattr(hp, one.name) for one in OPTIONAL if one.changes_bytes},
+        **{one.name: getattr(hp, one.name) for one in OPTIONAL if one.is_workload},
     )
 
 

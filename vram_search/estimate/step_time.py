@@ -85,6 +85,13 @@ class Speed:
         return cls(1e12 * tflops, 1e9 * (card.bandwidth_gb_per_s or DEFAULT_GB_PER_S))
 
 
+DORA_LAUNCHES = 4
+"""Launches of a DoRA module over those of a LoRA module: the weight is dequantised, its product and
+norms are computed. Counted in peft's `tuners/lora/dora.py`, not measured."""
+DORA_IDENTITY_BYTES, DORA_WEIGHT_BYTES = 8, 20
+"""Moved per element of the identity matrix (fp32, then 16 bits), and per weight: the dequantised
+weight, the adapter's product, their sum and its norms."""
+
 TrialKind = tuple[bool, bool]
 """Settings of a trial that decide its correction: gradient_checkpointing, fused cross entropy."""
 
@@ -174,6 +181,7 @@ def model_flops(workload: Workload, tokens_per_row: float) -> float:
 def _launch_seconds(workload: Workload, fit: Coefficients) -> float:
     passes = workload.shape.num_hidden_layers * _passes(workload)
     modules = workload.lora_layers / workload.shape.num_hidden_layers
+    modules *= DORA_LAUNCHES if workload.use_dora else 1
     return passes * (fit.layer_launch + modules * fit.lora_launch) + fit.micro_batch
 
 
@@ -195,6 +203,10 @@ def _card_seconds(
         + logit_bytes * shape.vocab_size * tokens
     )
     flops = _flops(workload, tokens_per_row, forwards=passes - 1)
+    if workload.use_dora:
+        squares = sum(g.count * g.in_features**2 for g in workload.lora_groups)
+        weights = sum(g.count * g.parameters for g in workload.lora_groups)
+        moved += (passes - 1) * (DORA_IDENTITY_BYTES * squares + DORA_WEIGHT_BYTES * weights)
     return flops / (fit.peak_share * speed.flops_per_second) + moved / (
         BANDWIDTH_SHARE * speed.bytes_per_second
     )

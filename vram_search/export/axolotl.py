@@ -43,6 +43,7 @@ def _config(trial: ExportedTrial) -> Groups:
                 else {"lora_target_modules": list(targets)}
             ),
             **keys.AXOLOTL.written(trial.adapter_settings),
+            **trial.loraplus,
             **dict.fromkeys(LORA_KERNELS, False),
         },
         "dataset": {

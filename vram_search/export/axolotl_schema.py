@@ -19,7 +19,7 @@ from vram_search.export.fields import (
 )
 from vram_search.export.training_keys import SharedKeys
 from vram_search.spec.base import Count, Flag, Spec
-from vram_search.spec.point import CutoffLen, Rank
+from vram_search.spec.point import CutoffLen, LoraPlusRatio, Rank
 from vram_search.tools.axolotl import LIGER_KERNELS
 
 
@@ -57,6 +57,9 @@ class AxolotlConfig(SharedKeys):
     lora_r: Rank
     lora_alpha: Count
     lora_dropout: Dropout
+    peft_use_rslora: Flag = False
+    peft_use_dora: Flag = False
+    loraplus_lr_ratio: LoraPlusRatio = 1.0
     lora_mlp_kernel: Literal[False]
     lora_qkv_kernel: Literal[False]
     lora_o_kernel: Literal[False]

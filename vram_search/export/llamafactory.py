@@ -40,6 +40,7 @@ def _config(trial: ExportedTrial) -> Groups:
             "finetuning_type": "lora",
             "lora_target": ",".join(trial.target_modules),
             **keys.LLAMA_FACTORY.written(trial.adapter_settings),
+            **trial.loraplus,
         },
         "dataset": {
             "dataset_dir": ".",

@@ -22,7 +22,7 @@ from vram_search.export.fields import (
 from vram_search.export.template_names import TEMPLATE_NAMES
 from vram_search.export.training_keys import TrainingKeys
 from vram_search.spec.base import Count, Flag
-from vram_search.spec.point import CutoffLen, Rank
+from vram_search.spec.point import CutoffLen, LoraPlusRatio, Rank
 
 
 def _known_template(value: object) -> object:
@@ -52,6 +52,9 @@ class LlamaFactoryConfig(TrainingKeys):
     lora_rank: Rank
     lora_alpha: Count
     lora_dropout: Dropout
+    use_rslora: Flag = False
+    use_dora: Flag = False
+    loraplus_lr_ratio: LoraPlusRatio = 1.0
 
     dataset_dir: Text
     dataset: Text

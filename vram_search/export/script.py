@@ -47,6 +47,7 @@ def _peft_config(trial: ExportedTrial) -> Groups:
         },
         "peft.LoraConfig": {"lora": {**_lora(trial), "task_type": "CAUSAL_LM"}},
         **_rows(trial),
+        **_optimizer(trial),
         "transformers.TrainingArguments": {
             "training": {
                 "gradient_checkpointing": trial.plan.gradient_checkpointing,
@@ -81,6 +82,7 @@ def _unsloth_config(trial: ExportedTrial) -> Groups:
             }
         },
         **_rows(trial),
+        **_optimizer(trial),
         "transformers.TrainingArguments": {"training": _training(trial, "unsloth")},
     }
 
@@ -108,6 +110,11 @@ def _rows(trial: ExportedTrial) -> Groups:
             }
         }
     }
+
+
+def _optimizer(trial: ExportedTrial) -> Groups:
+    plus = {"peft.optimizers.create_loraplus_optimizer": {"optimizer": trial.loraplus}}
+    return plus if trial.loraplus else {}
 
 
 def _training(trial: ExportedTrial, loader: str) -> dict[str, Any]:
@@ -143,6 +150,7 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
     targets = lora["target_modules"]
     fields = {
         **training_arguments.PEFT.read(lora),
+        **config.get("optimizer", {}),
         **training,
         "lora_target": ["all"] if targets == "all-linear" else targets,
         "cutoff_len": config["rows"]["cutoff_len"],

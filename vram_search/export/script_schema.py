@@ -16,7 +16,7 @@ from vram_search.export.fields import (
 )
 from vram_search.export.training_keys import TrainingKeys
 from vram_search.spec.base import Count, Flag, Spec
-from vram_search.spec.point import CutoffLen, Rank
+from vram_search.spec.point import CutoffLen, LoraPlusRatio, Rank
 
 
 class _Quantization(Spec):
@@ -39,6 +39,8 @@ class _Lora(Spec):
     r: Rank
     lora_alpha: Count
     lora_dropout: Dropout
+    use_rslora: Flag = False
+    use_dora: Flag = False
     target_modules: Literal["all-linear"] | tuple[Text, ...]
     bias: Literal["none"]
 
@@ -74,6 +76,10 @@ class _UnslothModel(Spec):
     random_state: Seed
 
 
+class _Optimizer(Spec):
+    loraplus_lr_ratio: LoraPlusRatio
+
+
 class PeftConfig(Spec):
     """Arguments of transformers' and peft's classes, as `train_trial.py` passes them."""
 
@@ -82,6 +88,7 @@ class PeftConfig(Spec):
     quantization: _Quantization
     lora: _PeftLora
     rows: _Rows
+    optimizer: _Optimizer | None = None
     training: _PeftTraining
 
 
@@ -92,6 +99,7 @@ class UnslothConfig(Spec):
     model: _UnslothModel
     lora: _UnslothLora
     rows: _Rows
+    optimizer: _Optimizer | None = None
     training: TrainingKeys
 
 

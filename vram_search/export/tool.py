@@ -18,6 +18,7 @@ from vram_search.export.template import Template
 from vram_search.export.trial import ExportedTrial
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
+from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.point import Hyperparameters
@@ -112,7 +113,8 @@ def _yaml_text(tool: Tool, trial: ExportedTrial, stem: str, groups: Groups) -> s
 def parse_export(tool: Tool, text: str) -> dict[str, Any]:
     """Reads an exported YAML as {"hyperparameters": ..., "plan": ..., "seed": ...}.
 
-    A list of LoRA modules that has a set's name comes back as that name.
+    A list of LoRA modules that has a set's name comes back as that name. Settings that a study may
+    set once, such as weight_decay, are left out: the file does not show if they were searched.
 
     Raises:
         InputError: the text is not YAML.
@@ -138,7 +140,11 @@ def parse_export(tool: Tool, text: str) -> dict[str, Any]:
         "batch_size": plan.batch_size,
     }
     hp = Hyperparameters(
-        **{name: fields[name] for name in Hyperparameters.model_fields if name in fields}
+        **{
+            dimension.name: fields[dimension.name]
+            for dimension in DIMENSIONS
+            if dimension.name in fields and not dimension.is_setting
+        }
     )
     return {
         "hyperparameters": hp.model_dump(mode="json"),

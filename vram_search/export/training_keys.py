@@ -18,11 +18,13 @@ from vram_search.export.fields import (
 )
 from vram_search.export.trial import ExportedTrial
 from vram_search.spec.base import Count, Flag, Spec
+from vram_search.spec.point import NoiseAlpha
 
 
 def training_values(trial: ExportedTrial) -> dict[str, Any]:
     """Returns the trial's training settings under transformers' names."""
     hp, plan, training = trial.hp, trial.plan, trial.training
+    noise = hp.neftune_noise_alpha
     return {
         "per_device_train_batch_size": plan.per_device_train_batch_size,
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
@@ -32,6 +34,7 @@ def training_values(trial: ExportedTrial) -> dict[str, Any]:
         "warmup_steps": trial.warmup_steps,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
+        **({"neftune_noise_alpha": noise} if noise else {}),
         "optim": hp.optim,
         "bf16": trial.dtype == "bfloat16",
         "fp16": trial.dtype == "float16",
@@ -49,6 +52,7 @@ class SharedKeys(Spec):
     warmup_steps: Steps
     weight_decay: Share
     max_grad_norm: GradNorm
+    neftune_noise_alpha: NoiseAlpha | None = None
     bf16: Flag = False
     fp16: Flag = False
     seed: Seed

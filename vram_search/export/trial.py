@@ -105,6 +105,12 @@ class ExportedTrial:
         return adapter_settings(self.hp)
 
     @property
+    def loraplus(self) -> dict[str, float]:
+        """The key of LoRA+, as LLaMA-Factory and Axolotl spell it; empty for plain LoRA."""
+        ratio = self.hp.loraplus_lr_ratio
+        return {} if ratio == 1 else {"loraplus_lr_ratio": ratio}
+
+    @property
     def dtype(self) -> str:
         """The dtype that the card computes in, as torch names it."""
         return "bfloat16" if self.card.has_bf16 else "float16"
@@ -165,7 +171,8 @@ def exported_trial(
         )
     check_exportable(rows)
     plan = MemoryPlan.model_validate(trial.plan)
-    training = TrainingSpec.model_validate(study.spec["training"])
+    hp = Hyperparameters.model_validate(trial.hyperparameters)
+    training = TrainingSpec.model_validate(study.spec["training"]).of_point(hp)
     eval_cutoff_len = training.eval_cutoff_len or max(study.spec["search_space"]["cutoff_len"])
     predicted = trial.predicted or {}
     steps = trial.steps_total or count_steps(training, plan, len(rows.train))
@@ -176,7 +183,7 @@ def exported_trial(
         rows=rows,
         model=_model(study, model_name_or_path),
         shape=shape,
-        hp=Hyperparameters.model_validate(trial.hyperparameters),
+        hp=hp,
         plan=plan,
         training=training,
         steps=steps,

@@ -126,6 +126,10 @@ def _notes(trial: ExportedTrial) -> list[str]:
     if not _answers_once(trial):
         notes.append("Rows with several answers: assistant_only_loss needs a chat template that")
         notes.append("marks them; TRL brings its own for the common families.")
+    notes += [
+        f"TRL has no key for LoRA+: {name} {ratio:g} of the trial is not applied."
+        for name, ratio in trial.loraplus.items()
+    ]
     if trial.tokenizer:
         notes.append(f"The study read its tokenizer from {json.dumps(trial.tokenizer)};")
         notes.append("TRL reads the model's own.")

@@ -33,6 +33,8 @@ class TrlConfig(TrainingKeys):
     lora_r: Rank
     lora_alpha: Count
     lora_dropout: Dropout
+    use_rslora: Flag = False
+    use_dora: Flag = False
     lora_task_type: Literal["CAUSAL_LM"]
 
     dataset_name: Literal["./trl-rows"]

@@ -11,6 +11,7 @@ from vram_search.importing.fields import MAX_COUNT, RunFields
 from vram_search.importing.kind import TrainingKind, read_adapter_kind, read_stage
 from vram_search.models.names import shipped_name
 from vram_search.resources import shipped
+from vram_search.spec.further_dimensions import SCHEDULE_POSITIONS
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Dimension
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.shape import ModelShape, load_shape
@@ -24,8 +25,9 @@ _MODULE_NAME = re.compile(r"[\w.-]*")
 """Anything else in a text is a pattern."""
 _BLOCK_LINEARS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 """Linear layers of a block in almost every model; they are `all` where the model is unknown."""
-_READ_APART = ("lora_target", "batch_size")
-"""Hyperparameters that several keys, or several forms of one key, may hold."""
+_READ_APART = ("lora_target", "batch_size", "seed")
+"""Hyperparameters that several keys, or several forms of one key, may hold; and the seed, which
+every record holds by itself."""
 KEPT_SETTINGS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -136,11 +138,27 @@ def read_settings(
 
 
 def _value(fields: RunFields, key: str, dimension: Dimension) -> Any:
+    if dimension.is_setting or dimension.kind == "flag":
+        return _setting(fields.found(key)[1], dimension)
     if dimension.kind == "categorical":
         return fields.label(key)
     if dimension.kind == "ordered":
         return fields.count(key, least=1)
     return fields.number_or_none(key)
+
+
+def _setting(value: Any, dimension: Dimension) -> Any:
+    """The value of a setting; None if no search could have it."""
+    if dimension.kind == "flag":
+        return value is True or str(value).lower() == "true"
+    if dimension.kind == "categorical":
+        return value if value in SCHEDULE_POSITIONS else None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    is_allowed = 0 <= number <= dimension.most and not (dimension.kind == "log" and number == 0)
+    return number if is_allowed and not isinstance(value, bool) else None
 
 
 def batch_size(fields: RunFields, micro_batch_key: str) -> int | None:

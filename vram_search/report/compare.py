@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vram_search.report.figures import both_required, run_seconds
-from vram_search.report.rungs import by_point, study_rungs
+from vram_search.report.rungs import by_point, length_share, study_rungs
 from vram_search.report.sweet_spot import best_loss_sums, paired_standard_error
 from vram_search.spec.hyperparameters import DIMENSIONS, OPTIONAL
 from vram_search.store import Evaluation, StudyRecord, TrialRecord
@@ -171,7 +171,10 @@ def _loss(
             for trial, own in zip((first, second), evaluations, strict=True)
         ]
         return _paired(BEST_CHECKPOINT, first.eval_loss, second.eval_loss, sums[0], sums[1])
-    points = [by_point(own, study_rungs(study)) for own in evaluations]
+    points = [
+        by_point(own, study_rungs(study), length_share(study, trial))
+        for trial, own in zip((first, second), evaluations, strict=True)
+    ]
     for point in sorted(points[0].keys() & points[1].keys(), reverse=True):
         ours, theirs = points[0][point], points[1][point]
         if ours.eval_loss is not None and theirs.eval_loss is not None:

@@ -64,7 +64,7 @@ def trial_table(
     if width < WIDTH:
         dimensions = tuple(one for one in dimensions if one.name not in _LEFT_OUT_IF_NARROW)
     for dimension in dimensions:
-        if dimension.kind == "categorical":
+        if dimension.is_name:
             table.add_column(dimension.short, overflow="fold")
         else:
             justify: JustifyMethod = "left" if dimension.kind == "log" else "right"

@@ -91,7 +91,7 @@ def hyperparameter_words(hp: dict[str, Any]) -> str:
     said = [d for d in DIMENSIONS if not d.is_optional or d.value_in(hp) != d.default]
     adapter = " ".join(d.in_words(d.value_in(hp)) for d in said if d.group == "adapter")
     rest = [d for d in said if d.group == "training"]
-    rest.sort(key=lambda dimension: dimension.kind == "categorical")  # a name alone comes last
+    rest.sort(key=lambda dimension: dimension.is_name)  # a name alone comes last
     return ", ".join([adapter, *(d.in_words(d.value_in(hp)) for d in rest)])
 
 

@@ -33,7 +33,7 @@ class _Parameter:
     def indexed(self) -> tuple[Any, ...] | None:
         """The options where Optuna sees their index."""
         is_range = isinstance(self.options, NumberRange)
-        return None if is_range or self.dimension.kind == "categorical" else tuple(self.options)
+        return None if is_range or self.dimension.is_name else tuple(self.options)
 
     @property
     def name(self) -> str:

@@ -56,6 +56,8 @@ class Problem:
         kept = tuple(c for c in self.space.cutoff_len if c <= self.largest_cutoff_len)
         return self.space.model_copy(update={"cutoff_len": kept})
 
-    def rung(self, fraction: float) -> int:
-        """Place of the rung that is nearest to this share of a run."""
-        return min(range(len(self.rungs)), key=lambda place: abs(self.rungs[place] - fraction))
+    def rung(self, fraction: float, point: Hyperparameters) -> int:
+        """Place of the rung that is nearest to this share of a point's run. Rungs are shares of the
+        longest run in the space."""
+        share = fraction * self.space.length_share(point)
+        return min(range(len(self.rungs)), key=lambda place: abs(self.rungs[place] - share))

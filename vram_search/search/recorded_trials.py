@@ -46,16 +46,18 @@ def frozen_trial(
         distributions=distributions(problem.space),
         user_attrs={**user_attributes(record), **diverged},
         system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
-        intermediate_values=_losses_by_rung(evaluations, problem),
+        intermediate_values=_losses_by_rung(evaluations, hyperparameters, problem),
     )
     trial.set_constraint(MEMORY_CONSTRAINT, constraint)
     return trial
 
 
-def _losses_by_rung(evaluations: Sequence[Evaluation], problem: Problem) -> dict[int, float]:
+def _losses_by_rung(
+    evaluations: Sequence[Evaluation], point: Hyperparameters, problem: Problem
+) -> dict[int, float]:
     """Losses by the place of their rung; the end of a run is no rung."""
     return {
-        problem.rung(one.fraction): one.eval_loss
+        problem.rung(one.fraction, point): one.eval_loss
         for one in evaluations
         if one.eval_loss is not None and one.fraction < 1 and problem.rungs
     }

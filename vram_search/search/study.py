@@ -116,7 +116,8 @@ class Search:
         if eval_loss is None or not self.problem.rungs:
             return eval_loss is None
         trial = self._running[number]
-        trial.report(eval_loss, step=self.problem.rung(fraction))
+        point = decode(trial.params, self.problem.space)
+        trial.report(eval_loss, step=self.problem.rung(fraction, point))
         return bool(trial.should_prune())
 
     def tell(

@@ -1,17 +1,21 @@
 """The table of hyperparameters, over which search, report, import and export loop.
 
-A new hyperparameter is a row of DIMENSIONS, a field in `spec.point` and in `spec.search_space`, and
-its effect on training and bytes. This module does not load pydantic: questions about a study are
-answered fast.
+A new hyperparameter is a row here or in `spec.further_dimensions`, a field in `spec.point` and in
+`spec.search_space`, and its effect on training and bytes. This module does not load pydantic:
+questions about a study are answered fast.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from vram_search.spec.dimension import Coordinate as Coordinate
+from vram_search.spec.dimension import Dimension as Dimension
+from vram_search.spec.dimension import Frame as Frame
+from vram_search.spec.dimension import Kind as Kind
+from vram_search.spec.dimension import Ratio as Ratio
+from vram_search.spec.further_dimensions import FURTHER
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
 from vram_search.spec.optimizers import OPTIMIZERS
 
@@ -21,119 +25,8 @@ if TYPE_CHECKING:
 MODULES = 7
 """Linear layers of a transformer block: q, k, v, o, gate, up, down."""
 
-MAX_DROPOUT = 0.99
-
-Kind = Literal["categorical", "ordered", "log", "float"]
-"""The kinds of values: a name, a whole number, a number on a logarithmic scale, and one on a linear
-scale."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A value as a multiple of the hyperparameter that it follows."""
-
-    times: int
-
-    def of(self, value: int) -> int:
-        return self.times * value
-
-
 DEFAULT_ALPHA = Ratio(2)
 """lora_alpha of a study that does not set it."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The reference for positions in the surrogate's space.
-
-    Attributes:
-        longest_cutoff: the largest cutoff_len of the search that a point belongs to.
-        learning_rate_factor: converts learning rates of another model to those of this model.
-    """
-
-    longest_cutoff: int
-    learning_rate_factor: float = 1.0
-
-
-@dataclass(frozen=True)
-class Coordinate:
-    """One coordinate of a hyperparameter in the surrogate's space.
-
-    Attributes:
-        scale: the length scale: the distance over which losses change.
-        position: computes the coordinate; equal distances change losses by about equal amounts.
-    """
-
-    scale: float
-    position: Callable[[Hyperparameters, Frame], float]
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One hyperparameter.
-
-    Attributes:
-        name: its key in study files, records and answers, spelled as in LLaMA-Factory, peft and
-            transformers.
-        kind: the kind of its values.
-        group: `adapter` if it is a setting of the LoRA adapter (an argument of peft's LoraConfig),
-            otherwise `training`.
-        heading: its column heading in the report.
-        short: its column heading in a terminal that is 80 characters wide.
-        words: its form in a sentence, for example `r{}` for r16.
-        meaning: explains its column in a table of runs that a person writes (`import FILE.csv`).
-        changes_bytes: True if two values may need different bytes.
-        coordinates: its positions in the surrogate's space; empty if losses do not depend on it.
-        column: its place among the columns of a table. None: it follows the others, and is shown
-            only if trials differ in it.
-        form: the format of a printed value.
-        most: the highest allowed number.
-        default: its value in a study that does not search it, and in a record that was written
-            before the hyperparameter existed. None: every study and every record holds it.
-        follows: the hyperparameter that a Ratio multiplies.
-        keys: its key by tool, if the tool's key differs from the name.
-        always_exported: True if an export names it even at its default, because the tools'
-            defaults differ.
-    """
-
-    name: str
-    kind: Kind
-    group: Literal["adapter", "training"]
-    heading: str
-    short: str
-    words: str
-    meaning: str
-    changes_bytes: bool
-    coordinates: tuple[Coordinate, ...]
-    column: int | None = None
-    form: str = "{}"
-    most: float = math.inf
-    default: Any = None
-    follows: str | None = None
-    keys: Mapping[str, str] = field(default_factory=dict)
-    always_exported: bool = False
-
-    @property
-    def is_optional(self) -> bool:
-        """True if a record may lack it."""
-        return self.default is not None and not isinstance(self.default, Ratio)
-
-    def value_in(self, hyperparameters: Mapping[str, Any]) -> Any:
-        """Returns its value in a record; None if the value is unknown."""
-        default = self.default if self.is_optional else None
-        return hyperparameters.get(self.name, default)
-
-    def shown(self, value: Any) -> str:
-        """Formats a value for a table; an unknown value is `?`."""
-        return "?" if value is None else self.form.format(value)
-
-    def in_words(self, value: Any) -> str:
-        """Formats a value for a sentence."""
-        return self.words.format(self.shown(value))
-
-    def key(self, tool: str) -> str:
-        """Returns its key in a tool's configuration."""
-        return self.keys.get(tool, self.name)
 
 
 def _module_share(target: str) -> float:
@@ -260,22 +153,7 @@ DIMENSIONS = (
         column=0,
         form="{:.1e}",
     ),
-    Dimension(
-        name="lora_dropout",
-        kind="float",
-        group="adapter",
-        heading="dropout",
-        short="drop",
-        words="dropout {}",
-        meaning="share of the adapter's inputs that is zeroed, 0 to below 1",
-        changes_bytes=True,
-        # A guess: a tenth weighs as much as the optimizer states' bits. The tables do not vary it.
-        coordinates=(Coordinate(0.3, lambda point, frame: point.lora_dropout),),
-        form="{:g}",
-        most=MAX_DROPOUT,
-        default=0.0,
-        always_exported=True,
-    ),
+    *FURTHER,
 )
 """All hyperparameters, in the order of records. The scales come from the curves in
 bench/curves/tables: the learning rate matters most, the bits of an optimizer state least."""
@@ -284,6 +162,8 @@ BY_NAME = {dimension.name: dimension for dimension in DIMENSIONS}
 OPTIONAL = tuple(dimension for dimension in DIMENSIONS if dimension.is_optional)
 MAIN = tuple(sorted((d for d in DIMENSIONS if d.column is not None), key=lambda d: d.column or 0))
 """The hyperparameters that every table of trials shows and every surrogate uses, by column."""
+SETTINGS = tuple(dimension for dimension in DIMENSIONS if dimension.is_setting)
+"""The hyperparameters that a study sets once if it does not search them."""
 OTHERS = tuple(dimension for dimension in DIMENSIONS if dimension.column is None)
 """The hyperparameters that a table shows only if trials differ in them, and that a surrogate uses
 only if they are searched."""

@@ -27,3 +27,8 @@ def is_expression(target: str) -> bool:
 def is_module_name(name: str) -> bool:
     """Returns True for a module's name, or the end of its qualified name (`self_attn.q_proj`)."""
     return all(part.isidentifier() or part.isdecimal() for part in name.split("."))
+
+
+WITHOUT_DORA = frozenset({"aqlm", "awq", "eetq", "gptq"})
+"""Quantisation methods on which peft trains no DoRA (peft 0.21 `tuners/lora/aqlm.py`, `awq.py`,
+`eetq.py`, `gptq.py`: "does not support DoRA yet")."""

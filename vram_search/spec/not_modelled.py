@@ -72,6 +72,7 @@ _HYBRIDS = frozenset(
 """Families of state space, convolution or linear attention layers."""
 
 _DROPOUTS = ("residual_dropout", "resid_pdrop", "embd_pdrop", "hidden_dropout")
+ALREADY_QUANTIZED = "the checkpoint is already quantised"
 TEXT_ALONE = "the text model alone is counted"
 OTHER_MODALITIES = ("vision_config", "audio_config")
 _LAYER_KINDS = frozenset({"full_attention", "sliding_attention"})
@@ -100,7 +101,7 @@ def reasons(
         found.append(f"{outer.values.get('model_type')}: {TEXT_ALONE}")
     method = _quantization(outer) or _quantization(fields)
     if method:
-        found.append(f"the checkpoint is already quantised ({method})")
+        found.append(f"{ALREADY_QUANTIZED} ({method})")
     return tuple(found)
 
 

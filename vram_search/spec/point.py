@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
-from vram_search.spec.base import Count, Number, Spec
-from vram_search.spec.hyperparameters import MAX_DROPOUT, OPTIONAL
+from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
+from vram_search.spec.further_dimensions import (
+    MAX_DROPOUT,
+    MAX_LORAPLUS_RATIO,
+    MAX_NEFTUNE_ALPHA,
+    MOST_EPOCHS,
+)
+from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression, is_module_name
 from vram_search.spec.optimizers import OPTIMIZERS, optimizer_fault
 
@@ -67,10 +73,20 @@ LearningRate = Annotated[Number, Field(gt=0, le=1)]
 AlphaRatio = Annotated[Count, Field(le=MAX_ALPHA_RATIO)]
 Dropout = Annotated[Number, Field(ge=0, le=MAX_DROPOUT)]
 Alpha = Annotated[Count, Field(le=MAX_ALPHA_RATIO * MAX_RANK)]
+LoraPlusRatio = Annotated[Number, Field(ge=1, le=MAX_LORAPLUS_RATIO)]
+NoiseAlpha = Annotated[Number, Field(ge=0, le=MAX_NEFTUNE_ALPHA)]
+WeightDecay = Annotated[Number, Field(ge=0, le=1)]
+Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
+WarmupRatio = Annotated[Number, Field(ge=0, lt=1)]
+Epochs = Annotated[PositiveFloat, Field(le=MOST_EPOCHS)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 
 
 class Hyperparameters(Spec):
-    """The hyperparameters of one trial, named as in LLaMA-Factory and transformers."""
+    """The hyperparameters of one trial, named as in LLaMA-Factory and transformers.
+
+    None stands for the study's own setting (`StudySpec.training_of`).
+    """
 
     optim: Optim
     lora_target: LoraTarget
@@ -80,6 +96,15 @@ class Hyperparameters(Spec):
     batch_size: Count = Field(description="effective: sequences per optimizer step")
     learning_rate: LearningRate
     lora_dropout: Dropout = 0.0
+    use_rslora: Flag = False
+    use_dora: Flag = False
+    loraplus_lr_ratio: LoraPlusRatio = 1.0
+    neftune_noise_alpha: NoiseAlpha = 0.0
+    weight_decay: WeightDecay | None = None
+    lr_scheduler_type: Scheduler | None = None
+    warmup_ratio: WarmupRatio | None = None
+    num_train_epochs: Epochs | None = None
+    seed: Seed | None = None
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from vram_search.spec.base import Count, Spec
 from vram_search.spec.hyperparameters import DIMENSIONS, LEADERS_FIRST, Dimension, Ratio
@@ -15,12 +15,21 @@ from vram_search.spec.space_parts import (
     AlphaRatios,
     AlphaSpace,
     DropoutSpace,
+    EpochSpace,
+    FlagSpace,
     LearningRateRange,
+    LoraPlusSpace,
+    NoiseSpace,
     NumberRange,
+    SchedulerSpace,
+    SeedSpace,
+    WarmupSpace,
+    WeightDecaySpace,
     distinct,
     learning_rate_range,
     list_of_targets,
     list_unless_mapping,
+    list_unless_none,
     one_or_many,
 )
 
@@ -65,6 +74,52 @@ class SearchSpace(Spec):
         "`{min: 0, max: 0.1}`; default: 0",
     )
 
+    use_rslora: Annotated[FlagSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None,
+        description="scale the adapter by alpha / sqrt(rank) in place of alpha / rank: "
+        "`[true, false]`; default: false",
+    )
+    use_dora: Annotated[FlagSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None,
+        description="train magnitudes apart from directions (DoRA): `[true, false]`; slower and "
+        "larger; default: false",
+    )
+    loraplus_lr_ratio: Annotated[LoraPlusSpace | None, BeforeValidator(list_unless_mapping)] = (
+        Field(
+            default=None,
+            description="learning rate of matrix B over that of A (LoRA+), with AdamW only: "
+            "values, or a range `{min: 1, max: 32}`; default: 1",
+        )
+    )
+    neftune_noise_alpha: Annotated[NoiseSpace | None, BeforeValidator(list_unless_mapping)] = Field(
+        default=None,
+        description="noise on the embeddings in training (NEFTune): values or a range; "
+        "default: 0, no noise",
+    )
+    weight_decay: Annotated[WeightDecaySpace | None, BeforeValidator(list_unless_mapping)] = Field(
+        default=None,
+        description="values, or a range `{min: 0, max: 0.1}`; default: training.weight_decay",
+    )
+    lr_scheduler_type: Annotated[SchedulerSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None, description="schedules; default: training.lr_scheduler_type"
+    )
+    warmup_ratio: Annotated[WarmupSpace | None, BeforeValidator(list_unless_mapping)] = Field(
+        default=None,
+        description="values, or a range `{min: 0, max: 0.1}`; default: training.warmup_ratio",
+    )
+    num_train_epochs: Annotated[EpochSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None,
+        description="lengths of a trial: `[1, 2, 4]`; rungs then count the steps of the longest; "
+        "default: training.num_train_epochs",
+    )
+    seed: Annotated[SeedSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None,
+        description="seeds of adapter and row order, to repeat points: `[1, 2, 3]`; "
+        "default: the study's seed",
+    )
+
+    _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     @field_validator("*")
     @classmethod
     def _no_duplicates(cls, values: Any) -> Any:
@@ -92,6 +147,8 @@ class SearchSpace(Spec):
     def words(self, dimension: Dimension) -> str:
         """Formats the searched values of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
         options = self.options(dimension)
+        if options == (None,):
+            return dimension.shown(self._settings.get(dimension.name))
         if isinstance(options, NumberRange):
             return f"{dimension.shown(options.min)} to {dimension.shown(options.max)}"
         if isinstance(options[0], Ratio):
@@ -109,6 +166,18 @@ class SearchSpace(Spec):
             values[dimension.name] = _value(option, dimension, values)
         return Hyperparameters(**values)
 
+    def with_settings(self, settings: Mapping[str, Any]) -> SearchSpace:
+        """Returns the space with the study's own settings, which points hold as None."""
+        space = self.model_copy()
+        space._settings = dict(settings)
+        return space
+
+    def length_share(self, point: Hyperparameters) -> float:
+        """Returns the length of a point's training as a share of the longest one's."""
+        if self.num_train_epochs is None or point.num_train_epochs is None:
+            return 1.0
+        return point.num_train_epochs / max(self.num_train_epochs)
+
     def option_of(self, point: Hyperparameters, dimension: Dimension) -> Any:
         """Returns the option of a hyperparameter that a point uses.
 
@@ -116,8 +185,16 @@ class SearchSpace(Spec):
             ValueError: the point's value is not among the options.
         """
         options, value = self.options(dimension), getattr(point, dimension.name)
+        setting = self._settings.get(dimension.name)
+        if options == (None,) and value in (None, setting):
+            return None
+        value = setting if value is None else value
+        if value == dimension.default and not dimension.applies(vars(point)):
+            return options.min if isinstance(options, NumberRange) else options[0]
         slack = 1e-9  # a float that went through a logarithm and JSON
-        if isinstance(options, NumberRange):
+        if value is None:
+            pass  # a setting that is not known
+        elif isinstance(options, NumberRange):
             if options.min * (1 - slack) <= value <= options.max * (1 + slack):
                 return min(max(value, options.min), options.max)
         else:
@@ -149,6 +226,7 @@ class SearchSpace(Spec):
         values: dict[str, Any] = {}
         for dimension in LEADERS_FIRST:
             goal = wanted.get(dimension.name, dimension.default)
+            goal = self._settings.get(dimension.name) if goal is None else goal
             options = self.options(dimension)
             if goal is not None:
                 chosen[dimension.name] = _nearest(options, goal, dimension, values)
@@ -160,6 +238,8 @@ class SearchSpace(Spec):
 
 
 def _value(option: Any, dimension: Dimension, known: Mapping[str, Any]) -> Any:
+    if not dimension.applies(known):
+        return dimension.default
     if isinstance(option, Ratio):
         assert dimension.follows is not None
         return option.of(known[dimension.follows])
@@ -175,8 +255,9 @@ def _nearest(
     goal = _value(goal, dimension, known)
     if isinstance(options, NumberRange):
         return min(max(goal, options.min), options.max)
-    if dimension.kind == "categorical":
+    if dimension.is_name or None in options:
         return goal if goal in options else options[-1]
-    if dimension.kind == "float":
-        return min(options, key=lambda option: abs(option - goal))
-    return min(options, key=lambda option: abs(math.log(_value(option, dimension, known) / goal)))
+    numbers = {option: _value(option, dimension, known) for option in options}
+    if dimension.kind == "float" or min(goal, *numbers.values()) <= 0:
+        return min(options, key=lambda option: abs(numbers[option] - goal))
+    return min(options, key=lambda option: abs(math.log(numbers[option] / goal)))

@@ -6,9 +6,21 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from vram_search.spec.base import Number, Spec
+from vram_search.spec.base import Flag, Number, Spec
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_module_name
-from vram_search.spec.point import Alpha, AlphaRatio, Dropout, LearningRate
+from vram_search.spec.point import (
+    Alpha,
+    AlphaRatio,
+    Dropout,
+    Epochs,
+    LearningRate,
+    LoraPlusRatio,
+    NoiseAlpha,
+    Scheduler,
+    Seed,
+    WarmupRatio,
+    WeightDecay,
+)
 
 
 class NumberRange(Spec):
@@ -36,6 +48,34 @@ class DropoutRange(NumberRange):
 
     min: Dropout
     max: Dropout
+
+
+class LoraPlusRange(NumberRange):
+    """Ratios of learning rates, searched on a logarithmic scale."""
+
+    min: LoraPlusRatio
+    max: LoraPlusRatio
+
+
+class NoiseRange(NumberRange):
+    """NEFTune's alpha from `min` to `max`."""
+
+    min: NoiseAlpha
+    max: NoiseAlpha
+
+
+class WeightDecayRange(NumberRange):
+    """Weight decay from `min` to `max`."""
+
+    min: WeightDecay
+    max: WeightDecay
+
+
+class WarmupRange(NumberRange):
+    """Warm-up ratios from `min` to `max`."""
+
+    min: WarmupRatio
+    max: WarmupRatio
 
 
 def one_or_many(value: object) -> object:
@@ -89,6 +129,35 @@ DropoutSpace = Annotated[
     | Annotated[tuple[Dropout, ...], Field(min_length=1), Tag("<list>")],
     Discriminator(_form),
 ]
+LoraPlusSpace = Annotated[
+    Annotated[LoraPlusRange, Tag("<mapping>")]
+    | Annotated[tuple[LoraPlusRatio, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+NoiseSpace = Annotated[
+    Annotated[NoiseRange, Tag("<mapping>")]
+    | Annotated[tuple[NoiseAlpha, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+WeightDecaySpace = Annotated[
+    Annotated[WeightDecayRange, Tag("<mapping>")]
+    | Annotated[tuple[WeightDecay, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+WarmupSpace = Annotated[
+    Annotated[WarmupRange, Tag("<mapping>")]
+    | Annotated[tuple[WarmupRatio, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
+FlagSpace = Annotated[tuple[Flag, ...], Field(min_length=1)]
+SchedulerSpace = Annotated[tuple[Scheduler, ...], Field(min_length=1)]
+EpochSpace = Annotated[tuple[Epochs, ...], Field(min_length=1)]
+SeedSpace = Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+
+def list_unless_none(value: object) -> object:
+    """A pinned value becomes a list of one; null stays."""
+    return None if value is None else one_or_many(value)
 
 
 def list_of_targets(value: object) -> object:

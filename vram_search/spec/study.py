@@ -13,16 +13,25 @@ from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
+from vram_search.spec.hyperparameters import SETTINGS
 from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
-from vram_search.spec.point import MAX_ALPHA_RATIO
+from vram_search.spec.point import (
+    MAX_ALPHA_RATIO,
+    Epochs,
+    Hyperparameters,
+    Scheduler,
+    Seed,
+    WarmupRatio,
+    WeightDecay,
+)
 from vram_search.spec.search_space import SearchSpace
 from vram_search.spec.shape import shape_names
 from vram_search.spec.space_parts import AlphaRatios
 from vram_search.spec.strategy_name import StrategyName
 
-MOST_EPOCHS, MOST_STEPS = 10_000, 10**9
-"""Limits of a training's length. More is a typing error, and would overflow an integer column."""
+MOST_STEPS = 10**9
+"""Limit of a training's length. More is a typing error, and would overflow an integer column."""
 MOST_CHECKPOINT_MINUTES = 24 * 60
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
@@ -117,22 +126,20 @@ class ModelSpec(Spec):
 class TrainingSpec(Spec):
     """Settings that all trials share; names as in transformers' TrainingArguments."""
 
-    num_train_epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = Field(
+    num_train_epochs: Epochs | None = Field(
         default=None, description="length of a trial; 3 if max_steps is not given either"
     )
     max_steps: Annotated[Count, Field(le=MOST_STEPS)] | None = Field(
         default=None, description="length in optimizer steps instead"
     )
-    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+    lr_scheduler_type: Scheduler = Field(
         default="cosine",
         description="runs over the full length, also if a trial is pruned",
     )
-    warmup_ratio: Annotated[Number, Field(ge=0, lt=1)] = Field(
+    warmup_ratio: WarmupRatio = Field(
         default=0.1, description="share of the steps with a rising learning rate"
     )
-    weight_decay: Annotated[Number, Field(ge=0, le=1)] = Field(
-        default=0.0, description="AdamW's decoupled weight decay"
-    )
+    weight_decay: WeightDecay = Field(default=0.0, description="AdamW's decoupled weight decay")
     max_grad_norm: PositiveFloat = Field(default=1.0, description="gradients are clipped to it")
     lora_alpha_ratio: Annotated[Count, Field(le=MAX_ALPHA_RATIO)] = Field(
         default=2,
@@ -176,6 +183,13 @@ class TrainingSpec(Spec):
         """Number of epochs if max_steps is not given; 3 by default, as in LLaMA-Factory."""
         return self.num_train_epochs or 3.0
 
+    def of_point(self, point: Hyperparameters) -> TrainingSpec:
+        """Returns the settings of a trial: a point's own values take the place of the study's."""
+        own = {
+            d.name: getattr(point, d.name) for d in SETTINGS if d.name in type(self).model_fields
+        }
+        return self.model_copy(update={k: value for k, value in own.items() if value is not None})
+
 
 class BudgetSpec(Spec):
     """The limits of the search. Options of the command line override them."""
@@ -208,13 +222,7 @@ class StudySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
-    seed: int = Field(
-        default=DEFAULT_SEED,
-        strict=True,
-        ge=0,
-        lt=2**31,
-        description="seed of split, row order and adapters",
-    )
+    seed: Seed = Field(default=DEFAULT_SEED, description="seed of split, row order and adapters")
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(
         default=True,
@@ -244,6 +252,14 @@ class StudySpec(Spec):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _one_length(self) -> StudySpec:
+        if self.search_space.num_train_epochs is not None and self.training.max_steps is not None:
+            raise ValueError(
+                "search_space.num_train_epochs and training.max_steps exclude each other"
+            )
+        return self
+
     @property
     def eval_cutoff_len(self) -> int:
         """Tokens at which evaluation texts are cut, the same for every trial."""
@@ -251,8 +267,19 @@ class StudySpec(Spec):
 
     @property
     def space(self) -> SearchSpace:
-        """The search space; a missing lora_alpha is filled from `training.lora_alpha_ratio`."""
-        return with_alpha(self.search_space, self.training.lora_alpha_ratio)
+        """The search space with everything that the study sets once."""
+        return complete_space(self.search_space, self.training, self.seed)
+
+    def training_of(self, point: Hyperparameters) -> TrainingSpec:
+        """Returns the settings of a point's trial.
+
+        Rungs count the optimizer steps of the longest training: a shorter one ends before it
+        reaches the later rungs.
+        """
+        share = self.space.length_share(point)
+        training = self.training.of_point(point)
+        rungs = tuple(rung / share for rung in training.rungs if rung < share)
+        return training if share == 1 else training.model_copy(update={"rungs": rungs})
 
     def identity(self) -> dict[str, Any]:
         """Returns the settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
@@ -279,11 +306,14 @@ class StudySpec(Spec):
         return {**dict(_flatten(dumped, "")), "eval_cutoff_len": self.eval_cutoff_len}
 
 
-def with_alpha(space: SearchSpace, ratio: int) -> SearchSpace:
-    """Returns the search space; a missing lora_alpha becomes a multiple of the rank."""
-    if space.lora_alpha is not None:
-        return space
-    return space.model_copy(update={"lora_alpha": AlphaRatios(ratio=(ratio,))})
+def complete_space(space: SearchSpace, training: TrainingSpec, seed: int) -> SearchSpace:
+    """Returns a study's search space with its settings: a missing lora_alpha becomes a multiple of
+    the rank."""
+    settings = {**training.model_dump(), "num_train_epochs": training.epochs, "seed": seed}
+    if space.lora_alpha is None:
+        ratios = AlphaRatios(ratio=(training.lora_alpha_ratio,))
+        space = space.model_copy(update={"lora_alpha": ratios})
+    return space.with_settings(settings)
 
 
 def _without_folders(value: Any) -> Any:

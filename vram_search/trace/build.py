@@ -100,7 +100,7 @@ def attach_adapter(model: Any, settings: TraceSettings) -> Any:
         r=settings.lora_rank,
         target_modules=list(targets) if isinstance(targets, tuple) else targets,
         task_type="CAUSAL_LM",
-        **PEFT.written({"lora_dropout": settings.lora_dropout}),
+        **PEFT.written({"lora_dropout": settings.lora_dropout, "use_dora": settings.use_dora}),
     )
     model = get_peft_model(model, lora)
     if settings.gradient_checkpointing:

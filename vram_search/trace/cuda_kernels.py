@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 import bitsandbytes
+import peft.tuners.lora.dora
 import torch
 import transformers.utils.import_utils
 from torch import Tensor, nn
@@ -119,6 +120,16 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return aten.native_dropout(input, p, training)[0] if training and p else input
 
 
+def dequantized(linear: Any) -> Tensor:
+    """peft `utils/integrations.py`, `dequantize_module_weight`, which knows a 4-bit weight by its
+    class."""
+    weight: Tensor = linear.weight
+    state = getattr(weight, "quant_state", None)
+    if state is not None:
+        weight = bitsandbytes.functional.dequantize_4bit(weight.data, state)
+    return weight
+
+
 def matmul_int8(a: Tensor, b: Tensor, bias: Tensor | None, state: Any) -> Tensor:
     """bitsandbytes' product of 8-bit layers with the threshold of `from_pretrained`."""
     state.threshold = LLM_INT8_THRESHOLD
@@ -136,6 +147,8 @@ def as_on_cuda() -> Iterator[None]:
         mock.patch.object(nn.functional, "scaled_dot_product_attention", attention),
         mock.patch.object(nn.functional, "dropout", dropout),
         mock.patch.object(bitsandbytes, "matmul", matmul_int8),
+        mock.patch.object(peft.tuners.lora.dora, "deepcopy", lambda module: module),
+        mock.patch.object(peft.tuners.lora.dora, "dequantize_module_weight", dequantized),
         mock.patch.object(nn.Module, "to", lambda module, *_, **__: module),
         mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True),
     ):

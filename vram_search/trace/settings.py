@@ -28,6 +28,7 @@ class TraceSettings:
     prepare_for_kbit_training: bool = False
     reentrant_checkpointing: bool = False
     lora_dropout: float = 0.0
+    use_dora: bool = False
     use_liger_kernel: bool = False
     padded: bool = False
     """Rows of a batch have different lengths, so that attention takes a mask."""

@@ -80,6 +80,22 @@ def logits_in_their_own_dtype(model: Any) -> Iterator[None]:
         model.forward = prepared
 
 
+@contextmanager
+def without_noise_afterwards(model: Any) -> Iterator[None]:
+    """Removes the forward hooks that a training adds to the embeddings (NEFTune's noise).
+
+    transformers removes its hook only if the training comes to its end (`trainer.py`,
+    `_finalize_training`); the base model serves other trials afterwards. transformers 5.24.
+    """
+    hooks = model.get_input_embeddings()._forward_hooks
+    before = set(hooks)
+    try:
+        yield
+    finally:
+        for added in set(hooks) - before:
+            del hooks[added]
+
+
 def mark_as_4bit(model: Any) -> None:
     """Sets the attribute by which peft chooses its 4-bit LoRA layers.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -22,7 +23,7 @@ from vram_search.train.device import compute_dtype
 from vram_search.train.examples import TokenRow, collate
 from vram_search.train.faults import DivergedError, TrialPosition, noting_parts
 from vram_search.train.model import allocated_bytes, to_device, with_type_ids
-from vram_search.train.patches import steps_in_the_background
+from vram_search.train.patches import steps_in_the_background, without_noise_afterwards
 from vram_search.train.training_state import (
     restore_adapter,
     restore_optimizer,
@@ -64,16 +65,19 @@ class AdapterTrainer(Trainer):
         position: TrialPosition,
         checkpoint: Checkpoint | None = None,
         save: Callable[[AdapterTrainer], None] | None = None,
+        loraplus_lr_ratio: float = 1.0,
         **trainer: Any,
     ) -> None:
         super().__init__(**trainer)
         self.pad_token_id, self.position = pad_token_id, position
         self.checkpoint, self.save = checkpoint, save
+        self.loraplus_lr_ratio = loraplus_lr_ratio
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with (
             steps_in_the_background(is_paged=OPTIMIZERS[self.args.optim.value].paged),
             noting_parts(self.position, self.model, lambda: self.optimizer),
+            without_noise_afterwards(self.model),
         ):
             if self.checkpoint is not None:
                 kwargs["resume_from_checkpoint"] = str(self.checkpoint.folder)
@@ -99,6 +103,20 @@ class AdapterTrainer(Trainer):
     def _load_rng_state(self, folder: str | None) -> None:
         if self.checkpoint is not None:
             restore_random_state(self.checkpoint.state)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Creates the optimizer; with LoRA+, matrices B learn faster than matrices A."""
+        if self.loraplus_lr_ratio == 1:
+            return super().create_optimizer(model)
+        optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer = create_loraplus_optimizer(
+            self.model,
+            optimizer_class,
+            loraplus_lr_ratio=self.loraplus_lr_ratio,
+            loraplus_weight_decay=self.args.weight_decay,
+            **arguments,
+        )
+        return self.optimizer
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -162,6 +180,7 @@ def make_trainer(
         lr_scheduler_type=training.lr_scheduler_type,
         warmup_steps=warmup_steps(training.warmup_ratio, horizon),
         weight_decay=training.weight_decay,
+        neftune_noise_alpha=hp.neftune_noise_alpha or None,
         max_grad_norm=training.max_grad_norm,
         max_steps=steps,
         bf16=dtype == torch.bfloat16,
@@ -184,6 +203,7 @@ def make_trainer(
         position=position or TrialPosition(),
         checkpoint=checkpoint,
         save=save,
+        loraplus_lr_ratio=hp.loraplus_lr_ratio,
         model=model,
         args=arguments,
         train_dataset=RowDataset(rows),

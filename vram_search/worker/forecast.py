@@ -18,7 +18,7 @@ from vram_search.estimate.night import (
     trial_seconds,
 )
 from vram_search.estimate.step_time import CHARACTERS_PER_TOKEN, padded_tokens
-from vram_search.spec import StudySpec
+from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.steps import count_steps
 from vram_search.store import open_store
 from vram_search.store.location import database_url
@@ -46,11 +46,12 @@ def forecast_study(prepared: Prepared, stop: StopRule) -> NightForecast | None:
 
 def full_trial_seconds(prepared: Prepared, stop: StopRule) -> float | None:
     """Predicts the seconds of a full trial of the first configuration that fits."""
-    planned = next((one for _, one, fits in preview(prepared, stop) if fits), None)
-    if planned is None:
+    first = next(((point, one) for point, one, fits in preview(prepared, stop) if fits), None)
+    if first is None:
         return None
     study, rows = prepared.study, prepared.rows
-    training, plan = study.training, planned.plan
+    point, planned = Hyperparameters.model_validate(first[0]), first[1]
+    training, plan = study.training_of(point), planned.plan
     batch_size = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
     return trial_seconds(
         planned.step_seconds * _filled_share(rows, planned),

@@ -10,7 +10,7 @@ from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS
-from vram_search.spec.study import with_alpha
+from vram_search.spec.study import TrainingSpec, complete_space
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 
@@ -34,9 +34,10 @@ def try_next(
     """
     if study.is_imported:
         raise InputError(f"study {study.name} holds imported runs: it tries nothing")
-    space = with_alpha(
+    space = complete_space(
         SearchSpace.model_validate(study.spec["search_space"]),
-        study.spec["training"]["lora_alpha_ratio"],
+        TrainingSpec.model_validate(study.spec["training"]),
+        study.spec["seed"],
     )
     point = _point(space, values, like)
     for trial in store.trials(study.id):

@@ -17,6 +17,8 @@ from vram_search.estimate import check_card_holds_base
 from vram_search.models import find_model
 from vram_search.resources import cache_folder
 from vram_search.spec import ModelShape, StudySpec
+from vram_search.spec.lora_targets import WITHOUT_DORA
+from vram_search.spec.not_modelled import ALREADY_QUANTIZED
 from vram_search.spec.study import ModelSpec
 from vram_search.units import MIB, format_bytes
 
@@ -64,6 +66,7 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
             "bitsandbytes quantises linear layers alone (bitsandbytes#1849)"
         )
     _check_targets(study, shape)
+    _check_dora(study, shape)
     check_card_holds_base(shape, study.card)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
 
@@ -120,6 +123,16 @@ def _conversion_remedy(code: int, message: str, cache: Path) -> str:
     if code < 0:
         return "the conversion was killed: run again"
     return "is it a GGUF file of a supported architecture? A folder of safetensors works too"
+
+
+def _check_dora(study: StudySpec, shape: ModelShape) -> None:
+    methods = [
+        method for method in WITHOUT_DORA if f"{ALREADY_QUANTIZED} ({method})" in shape.not_modelled
+    ]
+    if methods and True in (study.search_space.use_dora or ()):
+        problem = f"peft has no DoRA on weights that are quantised with {methods[0]}"
+        fault = Fault("search_space.use_dora", problem, True, "false, or a model of plain weights")
+        raise FaultyFileError(f"study {study.study}", [fault])
 
 
 def _check_targets(study: StudySpec, shape: ModelShape) -> None:

@@ -62,7 +62,7 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
         context.record.id,
         proposal.number,
         proposal.hyperparameters.model_dump(mode="json"),
-        seed=context.study.seed,
+        seed=seed_of(context, proposal),
         data_hash=context.record.data_hash,
         retry_of=proposal.retry_of,
     )
@@ -246,6 +246,12 @@ class _Watch:
         self.context.listener.note(f"trial {self.number}: {text}")
 
 
+def seed_of(context: RunContext, proposal: Proposal) -> int:
+    """Returns the seed of a trial: the point's own, or the study's."""
+    own = proposal.hyperparameters.seed
+    return context.study.seed if own is None else own
+
+
 def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> TrialJob:
     hp = proposal.hyperparameters
     return TrialJob(
@@ -253,9 +259,9 @@ def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> Tria
         hyperparameters=hp,
         target_modules=tuple(context.prepared.shape.target_modules(hp.lora_target)),
         plan=planned.plan,
-        training=context.study.training,
+        training=context.study.training_of(hp),
         eval_cutoff_len=context.study.eval_cutoff_len,
-        seed=context.study.seed,
+        seed=seed_of(context, proposal),
         adapter_folder=str(context.adapters / f"trial-{proposal.number:04d}"),
         checkpoint_folder=str(checkpoint_folder(context.checkpoints, proposal.number)),
     )

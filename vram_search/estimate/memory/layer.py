@@ -44,6 +44,9 @@ class LayerSetup:
     """Tokens of a text where attention's matrices count (`masked`, `eager`); else 0."""
     fused: bool
     """Liger's kernels in place of norm, activation and rotation."""
+    use_dora: bool = False
+    hidden_element: int = BF16
+    """Bytes of an element of the residual stream."""
     keeps_int8_inputs: bool = True
     """Off where checkpoints are re-entrant: their first forward pass runs without autograd."""
 
@@ -108,8 +111,7 @@ def _highest(moments: list[LiveBytes]) -> tuple[LiveBytes, ...]:
 def record_layer(setup: LayerSetup, *, input_requires_grad: bool) -> tuple[Tape, Tensor]:
     shape = setup.shape
     tape = Tape()
-    element = FP32 if setup.upcast else BF16
-    hidden = Tensor(shape.hidden_size, element, input_requires_grad)
+    hidden = Tensor(shape.hidden_size, setup.hidden_element, input_requires_grad)
     by_name = {linear.name: linear for linear in shape.linears}
     run = _Runner(tape, setup, by_name)
 
@@ -200,6 +202,8 @@ class _Runner:
             out = self.tape.run((out,), linear.out_features, FP32, holds=(x, *holds))
         if name not in self.setup.lora_modules:
             return out
+        if self.setup.use_dora:
+            return self._dora(x, out, linear, holds)
         lora_x = wide = x
         if not quantized and x.element_bytes == BF16:  # to the dtype of A, then autocast's
             lora_x = wide = self.tape.run((x,), linear.in_features, FP32)
@@ -215,6 +219,52 @@ class _Runner:
         b = self.tape.run((a,), linear.out_features, BF16, saves=(a,), trains=True)
         scaled = self.tape.run((b,), linear.out_features, BF16)
         return self.add(out, scaled, holds=(x, wide, *holds))
+
+    def _dora(
+        self, x: Tensor, out: Tensor, linear: Linear, holds: tuple[Tensor, ...] = ()
+    ) -> Tensor:
+        """Adds DoRA's part to a frozen layer's output, which becomes fp32 (peft
+        `tuners/lora/dora.py`, `DoraLinearLayer.forward`)."""
+        tape, size = self.tape, linear.out_features
+        weights = self._dora_weights(x, linear)
+        lora_x = x
+        if self.setup.drops_out:
+            mask = Tensor(linear.in_features, 1)
+            lora_x = tape.run((x,), linear.in_features, x.element_bytes, saves=(mask,))
+        narrow = lora_x
+        if lora_x.element_bytes == FP32:
+            narrow = tape.run((lora_x,), linear.in_features, BF16, holds=(weights,))
+        a = tape.run((narrow,), self.setup.lora_rank, BF16, saves=(narrow,), trains=True)
+        b = tape.run((a,), size, BF16, saves=(a,), trains=True, holds=(weights,))
+        base = out
+        if self.setup.drops_out:  # the frozen product again, of the thinned input
+            weight = Tensor(0, BF16, constant=BF16 * linear.parameters)
+            base = tape.run((narrow,), size, BF16, saves=(weight,), holds=(weights,))
+        wide = Bytes(FP32 * size)
+        held = (x, weights, *holds)
+        own = tape.run(
+            (base,), size, FP32, saves=(base,), trains=True, backward_temporary=wide, holds=held
+        )
+        scaled = tape.run(
+            (b,), size, FP32, saves=(b,), trains=True, backward_temporary=wide, holds=held
+        )
+        scaled = tape.run((scaled,), size, FP32, holds=held)
+        added = tape.run((own, scaled), size, FP32, passes_gradient=True, holds=held)
+        return self.add(out, added, holds=(x, *holds))
+
+    def _dora_weights(self, x: Tensor, linear: Linear) -> Tensor:
+        """The frozen weight and the adapter's product, both of the weight's size, and an identity
+        matrix, which the norms of the columns are computed from; all live until the layer ends."""
+        square, whole = linear.in_features**2, linear.parameters
+        element = x.element_bytes
+        kept = BF16 * square + 2 * element * whole
+        product = (FP32 + BF16) * square + BF16 * whole  # B(A(identity)), under autocast
+        copies = (FP32 - BF16) * whole if element == BF16 else 0
+        norms = kept + 2 * element * whole + copies
+        sums = Bytes(0, max(product, norms) - kept)
+        weights = self.tape.run((x,), 0, BF16, forward_temporaries=(sums,))
+        weights.requires_grad, weights.constant = False, kept
+        return weights
 
     def attention(self, x: Tensor) -> Tensor:
         shape = self.setup.shape

@@ -33,7 +33,8 @@ def computes_eval_logits(workload: Workload) -> bool:
 
 def hidden_element(workload: Workload) -> int:
     """Bytes of an element of the hidden states."""
-    return FP32 if workload.prepare_for_kbit_training else BF16
+    is_wide = workload.prepare_for_kbit_training or workload.widens_hidden_states
+    return FP32 if is_wide else BF16
 
 
 def head_copy_bytes(workload: Workload) -> int:
@@ -64,6 +65,8 @@ def layer_setup(workload: Workload, attention: str) -> LayerSetup:
         lora_modules=frozenset(name.rpartition(".")[2] for name in workload.lora_modules),
         lora_rank=workload.lora_rank,
         drops_out=workload.lora_dropout > 0,
+        use_dora=workload.use_dora,
+        hidden_element=hidden_element(workload),
         quantization=workload.quantization,
         upcast=workload.prepare_for_kbit_training,
         attention=attention,

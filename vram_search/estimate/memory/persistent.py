@@ -144,8 +144,9 @@ def _lora_features(workload: Workload) -> list[tuple[int, int]]:
 
 
 def _lora_tensors(workload: Workload) -> list[tuple[int, int]]:
-    """Pairs of (how many, elements) for A and B of every target."""
-    return [(n, workload.lora_rank * features) for n, features in _lora_features(workload)]
+    """Pairs of (how many, elements) for A and B of every target, and DoRA's magnitudes."""
+    matrices = [(n, workload.lora_rank * features) for n, features in _lora_features(workload)]
+    return [*matrices, *workload.magnitudes]
 
 
 def _of_one_layer(workload: Workload, counted: list[tuple[int, int]]) -> list[int]:

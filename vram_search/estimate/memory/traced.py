@@ -64,7 +64,12 @@ def _is_traced(workload: Workload) -> bool:
         return False
     shape = workload.shape
     has_code = shape.tree is not None and bool(shape.not_modelled) and bool(workload.lora_modules)
-    is_other = workload.cut_cross_entropy or workload.quantized_experts or workload.whole_parameters
+    is_other = (
+        workload.cut_cross_entropy
+        or workload.quantized_experts
+        or workload.whole_parameters
+        or workload.use_dora
+    )
     return has_code and not is_other
 
 

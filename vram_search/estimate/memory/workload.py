@@ -44,6 +44,7 @@ class Workload:
     `Trainer` does."""
     prediction_loss_only: bool = True
     lora_dropout: float = 0.0
+    use_dora: bool = False
     whole_parameters: int = 0
     """Parameters of embedding and head that are trained whole, beside the adapter."""
     whole_head_parameters: int = 0
@@ -92,7 +93,34 @@ class Workload:
         return self.shape.num_hidden_layers * len(self.lora_modules)
 
     @property
+    def widens_hidden_states(self) -> bool:
+        """DoRA's magnitudes turn the output of a target into fp32, and the residual stream with it
+        (peft `tuners/lora/dora.py`). Attention narrows its inputs again."""
+        attention_inputs = {"q_proj", "k_proj", "v_proj", "qkv_proj"}
+        names = {name.rpartition(".")[2] for name in self.lora_modules}
+        return self.use_dora and not names <= attention_inputs
+
+    @property
+    def magnitudes(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of (how many, elements) for the magnitude vectors of DoRA."""
+        if not self.use_dora:
+            return ()
+        if self.shape.tree is not None:
+            return tuple((group.count, group.out_features) for group in self.lora_groups)
+        return tuple(
+            (self.shape.num_hidden_layers, linear.out_features)
+            for linear in self.shape.linears
+            if linear.name in self.lora_modules
+        )
+
+    @property
     def trainable_parameters(self) -> int:
+        """Elements of the adapter."""
+        matrices = self._matrix_parameters
+        return matrices + sum(count * size for count, size in self.magnitudes)
+
+    @property
+    def _matrix_parameters(self) -> int:
         if self.shape.tree is not None:
             features = ((g.count, g.in_features + g.out_features) for g in self.lora_groups)
             return self.lora_rank * sum(count * size for count, size in features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -16,7 +17,6 @@ from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
-    "peft_use_dora": "magnitudes and norms of whole weights are added",
     "qat": "weights are quantised while they train",
     "reward_model": "pairs of texts run together",
     "process_reward_model": "pairs of texts run together",
@@ -89,6 +89,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     notes += model.notes
     needs_more += model.needs_more
     quantization = _quantization(keys, adapter, model, notes)
+    refuse_dora_on(model.checkpoint, keys)
     checkpointing = keys.values.get("gradient_checkpointing")
     if isinstance(checkpointing, str):
         keys.choice("gradient_checkpointing", CHECKPOINTING)

@@ -100,8 +100,10 @@ def parse_point(row: dict[str, Any], shape_of: Callable[[str], ModelShape]) -> P
         )
         read["eval_cutoff_len"] = read.get("cutoff_len")
     for one in OPTIONAL:
-        if one.changes_bytes and one.name in row:
-            add(one.name, partial(fields.number, one.name, most=one.most))
+        if one.is_workload and one.name in row:
+            is_flag = one.kind == "flag"
+            reader = fields.flag if is_flag else partial(fields.number, most=one.most)
+            add(one.name, partial(reader, one.name))
     if "lengths" in row:
         add("equal_lengths", lambda: fields.choice("lengths", LENGTHS) == "full")
     add("expandable_segments", fields.expandable_segments)

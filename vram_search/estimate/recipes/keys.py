@@ -77,9 +77,11 @@ class RecipeKeys(TypedFields):
     def optional_hyperparameters(self) -> dict[str, Any]:
         """The optional hyperparameters that change bytes, as fields of a Workload."""
         return {
-            dimension.name: self.number(dimension.name, dimension.default, most=dimension.most)
-            for dimension in OPTIONAL
-            if dimension.changes_bytes
+            one.name: self.flag(one.name, one.default)
+            if one.kind == "flag"
+            else self.number(one.name, one.default, most=one.most)
+            for one in OPTIONAL
+            if one.is_workload
         }
 
     def is_reentrant(self, default: bool) -> bool:

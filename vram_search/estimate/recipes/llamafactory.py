@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -24,7 +25,6 @@ NEEDS_MORE = {
     "ref_model": "a second model is loaded",
     "reward_model": "a second model is loaded",
     "upcast_lmhead_output": "the logits become fp32",
-    "use_dora": "magnitudes and norms of whole weights are added",
     "use_llama_pro": "layers are added",
 }
 """LLaMA-Factory's keys that add bytes which no term of the estimate holds."""
@@ -94,6 +94,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
     notes += model.notes
     needs_more += model.needs_more
     quantization = _quantization(keys, model, notes)
+    refuse_dora_on(model.checkpoint or _method(keys), keys)
     if model.checkpoint == "fp8":
         needs_more.append(
             f"{model.name}: LLaMA-Factory from 0.9.4 on turns FP8 weights into 16 bits; counted in "
@@ -153,6 +154,7 @@ def read_llamafactory_v1(keys: RecipeKeys) -> Recipe:
         "finetuning_type": adapter.get("name") or "full",
         "lora_rank": adapter.get("r"),
         "lora_dropout": adapter.get("lora_dropout"),
+        "use_dora": adapter.get("use_dora"),
         "lora_target": adapter.get("target_modules"),
         "quantization_bit": quantization.get("quantization_bit"),
         "per_device_train_batch_size": micro_batch,
@@ -173,6 +175,11 @@ def _whole_modules(keys: RecipeKeys, model: RecipeModel, needs_more: list[str]) 
     if keys.values.get("resize_vocab") and not keys.values.get("additional_target"):
         keys = replace(keys, values={**keys.values, "additional_target": "embed_tokens,lm_head"})
     return whole_modules(keys, "additional_target", model.shape, needs_more)
+
+
+def _method(keys: RecipeKeys) -> str:
+    """The method of `quantization_bit`; empty for plain weights."""
+    return str(keys.found("quantization_method")[1]) if keys.values.get("quantization_bit") else ""
 
 
 def _quantization(keys: RecipeKeys, model: RecipeModel, notes: list[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.workload import Workload
+from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -22,7 +23,6 @@ NEEDS_MORE = {
     "beta": "preference training runs more texts or models",
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
     "center_rewards_coefficient": "a reward model is trained on pairs of texts",
-    "use_dora": "magnitudes and norms of whole weights are added",
 }
 """TRL's keys that add bytes which no term of the estimate holds."""
 
@@ -84,6 +84,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     cutoff_len = keys.size("cutoff_len")
     evaluates = keys.flag("do_eval") or keys.strategy("eval_strategy") != "no"
     eval_batch = keys.size("per_device_eval_batch_size")
+    refuse_dora_on(model.checkpoint, keys)
     workload = Workload(
         shape=model.shape,
         lora_modules=modules_named(keys, _targets(keys, notes), model.shape, notes),
@@ -148,6 +149,7 @@ def read_script(keys: RecipeKeys) -> Recipe:
         "lora_r": lora.get("r"),
         "lora_alpha": lora.get("lora_alpha"),
         "lora_dropout": lora.get("lora_dropout"),
+        "use_dora": lora.get("use_dora"),
         "lora_target_modules": lora.get("target_modules"),
         "max_length": sections["rows"].get("cutoff_len"),
         **({} if checkpointing is None else {"gradient_checkpointing": checkpointing}),

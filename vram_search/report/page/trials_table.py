@@ -40,7 +40,7 @@ def columns(dimensions: Sequence[Dimension], *, is_imported: bool) -> tuple[Colu
         Column("outcome", "what came of it", is_number=False),
         Column("eval_loss", "best checkpoint, nats per token"),
         Column("bits/byte", "best checkpoint, bits per byte of the answers"),
-        *(Column(one.heading, one.name, one.kind != "categorical") for one in dimensions),
+        *(Column(one.heading, one.name, not one.is_name) for one in dimensions),
         Column("required GiB", "required VRAM, GiB; ~ predicted"),
         Column("reserved GiB", "measured peak of reserved bytes, GiB"),
         Column("steps", "optimizer steps done"),
@@ -95,8 +95,8 @@ def trial_data(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _cell(dimension: Dimension, value: Any) -> Cell:
-    if dimension.kind == "categorical":
-        return _name(value)
+    if dimension.is_name:
+        return _name(value if value is None else dimension.shown(value))
     if not isinstance(value, int | float):
         return Cell("-", None)
     is_formatted = dimension.form != "{}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vram_search.report.rungs import by_point, study_rungs
+from vram_search.report.rungs import by_point, length_share, study_rungs
 from vram_search.report.why.evidence import Evidence, Facts
 from vram_search.search.optuna_strategies import compare_with_complete
 from vram_search.search.strategy import StoppedTrial
@@ -23,7 +23,8 @@ def pruned_facts(evidence: Evidence) -> Facts:
 
 def _at_its_rung(evidence: Evidence) -> Facts:
     rungs = study_rungs(evidence.study)
-    own = by_point(evidence.evaluations.get(evidence.trial.number, ()), rungs)
+    length = length_share(evidence.study, evidence.trial)
+    own = by_point(evidence.evaluations.get(evidence.trial.number, ()), rungs, length)
     if not own:
         return [], {}
     point = max(own)
@@ -47,7 +48,8 @@ def _others_at(
     for other in evidence.trials:
         if other.number == evidence.trial.number or until is None or other.finished_at is None:
             continue
-        at = by_point(evidence.evaluations.get(other.number, ()), rungs).get(point)
+        length = length_share(evidence.study, other)
+        at = by_point(evidence.evaluations.get(other.number, ()), rungs, length).get(point)
         if other.finished_at <= until and at is not None and at.eval_loss is not None:
             found.append((other, at.eval_loss))
     return found

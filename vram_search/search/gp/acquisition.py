@@ -109,7 +109,8 @@ class Acquisition:
             rates = -means
         else:
             gains = log_expected_improvement(means, deviations, view.reference)
-            rates = gains - math.log(self._rules.new_trial_share)
+            lengths = [self._problem.space.length_share(point) for point in candidates]
+            rates = gains - math.log(self._rules.new_trial_share) - np.log(lengths)
         ranked = np.argsort(-rates, kind="stable")
         place = next((i for i in ranked if self._problem.is_feasible(candidates[i])), None)
         return (candidates[place], float(rates[place])) if place is not None else None
@@ -136,11 +137,12 @@ class Acquisition:
         }
 
     def _share_left(self, trial: Observation, running: int | None) -> float:
-        """Share of a run that the trial still takes."""
+        """What the trial still takes, as a share of the longest run."""
+        length = self._problem.space.length_share(trial.hyperparameters)
         if trial.number != running:
-            return 1.0
+            return length
         rungs = self._problem.rungs
-        return 1.0 - rungs[min(len(trial.losses), len(rungs)) - 1]
+        return length - rungs[min(len(trial.losses), len(rungs)) - 1]
 
     def _gain(
         self, view: _View, stopped: Iterable[float], new: tuple[Hyperparameters, float] | None
@@ -148,7 +150,10 @@ class Acquisition:
         """`Suggestion.gain` from the rates of stopped trials and of the best new point."""
         if view.reference is None:
             return math.inf
-        best_new = [new[1] + math.log(self._rules.new_trial_share)] if new else []
+        best_new = []
+        if new is not None:
+            length = self._problem.space.length_share(new[0])
+            best_new = [new[1] + math.log(self._rules.new_trial_share * length)]
         return math.exp(max([*stopped, *best_new], default=-math.inf))
 
     def _view(self, seen: Sequence[Observation]) -> _View:
