@@ -788,7 +788,7 @@ def test_dora_on_weights_that_peft_cannot_combine_it_with_is_refused(write: Writ
     file = write(
         LLAMAFACTORY, quantization_bit=8, quantization_method="eetq", use_dora=True, bf16=True
     )
-    with pytest.raises(InputError, match="peft has no DoRA on weights that are quantised with eetq"):
+    with pytest.raises(InputError, match="peft has no DoRA on"):
         load_recipe(file)
 
 

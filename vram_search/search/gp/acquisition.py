@@ -137,7 +137,7 @@ class Acquisition:
         }
 
     def _share_left(self, trial: Observation, running: int | None) -> float:
-        """What the trial still takes, as a share of the longest run."""
+        """Returns the rest of the trial as a share of the longest run."""
         length = self._problem.space.length_share(trial.hyperparameters)
         if trial.number != running:
             return length
