@@ -15,7 +15,7 @@ from vram_search.search.agreement import (
     read_optuna,
 )
 from vram_search.spec import SearchSpace
-from vram_search.spec.study import with_alpha
+from vram_search.spec.study import TrainingSpec, complete_space
 from vram_search.store import Store, StudyRecord
 from vram_search.store.database import KNOWN_REVISIONS, VERSION_TABLE, reading
 from vram_search.store.faults import describe
@@ -190,8 +190,8 @@ def problem_of(study: StudyRecord) -> Problem | None:
     """The search problem of a recorded study; None if its specification is damaged."""
     try:
         space = SearchSpace.model_validate(study.spec["search_space"])
-        training = study.spec["training"]
-        return Problem(with_alpha(space, training["lora_alpha_ratio"]), training["rungs"])
+        training = TrainingSpec.model_validate(study.spec["training"])
+        return Problem(complete_space(space, training, study.spec["seed"]), training.rungs)
     except (KeyError, TypeError, ValueError):
         return None
 

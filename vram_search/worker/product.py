@@ -296,7 +296,7 @@ class _Training:
             hyperparameters=hp,
             target_modules=tuple(self.prepared.shape.target_modules(hp.lora_target)),
             plan=planned.plan,
-            training=product_training(study.training, order.settings.epochs),
+            training=product_training(study.training_of(hp), order.settings.epochs),
             eval_cutoff_len=study.eval_cutoff_len,
             seed=seed,
             adapter_folder=str(adapter),
