@@ -44,6 +44,7 @@ def test_json_of_a_run_holds_the_reports_path(
     done = vram_search("run", write_study(), *AT_ONCE, "--json")
     answer = json.loads(done.stdout[done.stdout.index("{") :])
     assert answer["report"] == str(report)
+    assert answer["night"]["stopped"] == answer["stopped"] and answer["night"]["outcomes"] == {}
     assert report.is_file()
 
 
@@ -64,6 +65,12 @@ def test_ctrl_c_prints_the_same_ending_as_the_end_of_time(
     assert "sweet spot" in done.stdout
     assert "not exported: " in done.stdout  # a random model has no name to train from
     assert f"report, to open in a browser: {report}" in done.stdout
+    words = " ".join(done.stdout.split())
+    assert "this run: " in words and "(interrupted by Ctrl-C): 1 trial (1 complete)" in words
+    assert "the first of the study" in words
+    assert "Latest run" in report.read_text(encoding="utf-8")
+    listed = " ".join(vram_search("studies").stdout.split())
+    assert "last run of tiny:" in listed and "(interrupted by Ctrl-C): 1 trial" in listed
 
 
 def test_second_ctrl_c_ends_the_process_at_once() -> None:

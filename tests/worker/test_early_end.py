@@ -12,6 +12,7 @@ from vram_search.search.global_stopping import GlobalStopping
 from vram_search.search.gp.strategy import GpStrategy
 from vram_search.units import GIB
 from vram_search.worker.context import RunContext
+from vram_search.worker.recorded_run import CurrentRun
 from vram_search.worker.run import ENDLESS, _search
 
 COMPLETE = Finished(
@@ -40,7 +41,7 @@ def test_search_ends_by_what_it_proposes_and_not_before_the_points_that_wait(
             )
         )
 
-    why = _search(context, ENDLESS, lambda: "")
+    why = _search(context, ENDLESS, lambda: "", CurrentRun())
 
     assert why.startswith("no further improvement is expected")
     outcomes = [trial.outcome for trial in context.store.trials(context.record.id)]

@@ -6,8 +6,11 @@ import time
 
 from pydantic import Field
 
+from vram_search.answers.next_study import next_study
+from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.report.figures import ranked
 from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
 from vram_search.worker.run import StopRule
@@ -18,6 +21,8 @@ class RunAnswer(StudyAnswer):
 
     stopped: str = Field(description="The reason why no further trial was started.")
     best: TrialAnswer | None = Field(description="null if no trial is complete.")
+    night: NightAnswer | None = Field(description="Summary of this run.")
+    next: list[str] = Field(description="What to do next, in sentences.")
     report: str | None = Field(description="Path of the HTML report; null if none was written.")
 
 
@@ -30,7 +35,25 @@ def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | 
     """
     top = store.top_trials(study.id, limit=1)
     best = trial_answer(top[0]) if top else None
-    return RunAnswer(**study_fields(study), stopped=stopped, best=best, report=report)
+    night = last_night(store, study)
+    return RunAnswer(
+        **study_fields(study),
+        stopped=stopped,
+        best=best,
+        night=night,
+        next=next_steps(store, study),
+        report=report,
+    )
+
+
+def next_steps(store: Store, study: StudyRecord) -> list[str]:
+    """Advises what to do after a run: narrow the search or stop; if no trial is complete, the
+    remedy of the latest fault."""
+    trials = store.trials(study.id)
+    if ranked(trials):
+        return next_study(store, study).reasons[:2]
+    remedies = [(trial.error or {}).get("remedy") for trial in reversed(trials)]
+    return [str(remedy) for remedy in remedies if remedy][:1]
 
 
 def stop_rule(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.store import Store, StudyRecord
 from vram_search.store.location import study_folder
@@ -17,6 +18,9 @@ class StudySummary(StudyAnswer):
     )
     best_trial: int | None = Field(description="Number of the trial with the lowest eval_loss.")
     best_eval_loss: float | None = Field(description="Nats per token.")
+    night: NightAnswer | None = Field(
+        description="Summary of the latest run; null if an older version made it."
+    )
     disk_bytes: int = Field(description="Of its folder: adapters, checkpoints, exports, log.")
 
 
@@ -37,6 +41,7 @@ def studies(store: Store) -> list[StudySummary]:
                 outcomes=store.outcome_counts(study.id),
                 best_trial=top[0].number if top else None,
                 best_eval_loss=top[0].eval_loss if top else None,
+                night=last_night(store, study),
                 disk_bytes=_disk_bytes(store, study),
             )
         )

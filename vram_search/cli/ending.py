@@ -54,6 +54,7 @@ def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:
         why: the reason why no further trial was started.
     """
     from vram_search.answers.run import run_answer
+    from vram_search.cli.last_night import night_lines
     from vram_search.store import open_store
     from vram_search.store.location import study_folder
 
@@ -76,6 +77,8 @@ def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:
             _export(record, top[0], folder)
         else:
             echo("\nno trial is complete yet: nothing to export")
+        if answer.night is not None:
+            echo("\n".join(["", *night_lines(answer.night, "this run", answer.next)]))
     finally:
         store.close()
     if report is not None:

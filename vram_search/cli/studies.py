@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from vram_search.answers.results import Results
-from vram_search.cli.console import make_console
+from vram_search.cli.console import echo, make_console
+from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.figures import card_title
 from vram_search.report.words import loss_cell
@@ -44,3 +45,5 @@ def command(database: str | None, as_json: bool) -> None:
             summary.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"),
         )
     make_console().print(table if found else "no studies yet")
+    if found and (night := found[0].night) is not None:
+        echo("\n".join(["", *night_lines(night, f"last run of {found[0].study}")]))

@@ -298,10 +298,14 @@ class Store:
         return self._trials(running.order_by(trials.c.number))
 
     def trials(
-        self, study_id: int, outcomes: Collection[Outcome] | None = None
+        self, study_id: int, outcomes: Collection[Outcome] | None = None, first: int = 0
     ) -> list[TrialRecord]:
-        """Trials in number order: all of them, or those with one of the outcomes."""
-        query = _trials_of(study_id).order_by(trials.c.number)
+        """Trials in number order: all of them, or those with one of the outcomes.
+
+        Args:
+            first: lowest number.
+        """
+        query = _trials_of(study_id).where(trials.c.number >= first).order_by(trials.c.number)
         if outcomes is not None:
             query = query.where(trials.c.outcome.in_(outcomes))
         return self._trials(query)

@@ -162,6 +162,20 @@ progress = Table(
     Column("device_bytes", BigInteger),
 )
 
+runs = Table(
+    "vs_runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("vs_studies.id"), nullable=False),
+    Column("first_trial", Integer, nullable=False),
+    Column("best_before", FiniteFloat),
+    Column("seconds", FiniteJson),
+    Column("stopped", Text),
+    Column("remedy", Text),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+)
+
 untuned = Table(
     "vs_untuned",
     metadata,

@@ -29,6 +29,7 @@ from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.reconcile import reconcile
+from vram_search.worker.recorded_run import CurrentRun, recorded_run
 from vram_search.worker.resident import LOAD_ATTEMPTS
 from vram_search.worker.run_log import logged_run
 from vram_search.worker.runner import TrialRunner
@@ -108,10 +109,13 @@ def run_study(
         record = open_study(store, prepared, accept_changes=accept_changes)
         began = time.monotonic()
         with take_place(store, url, study, logged.note, entry_id=entry_id, beside=beside) as place:
-            stop = stop.after_waiting(time.monotonic() - began)
-            why = _run_in_place(
-                prepared, store, record, stop, logged, place, accept_changes=accept_changes
-            )
+            waited = time.monotonic() - began
+            stop = stop.after_waiting(waited)
+            with recorded_run(store, record.id) as run:
+                run.seconds["waiting"] = waited
+                why = run.stopped = _run_in_place(
+                    prepared, store, record, stop, logged, place, run, accept_changes=accept_changes
+                )
             place.end(why)
             logged.run_ended(why)
             return why
@@ -124,6 +128,7 @@ def _run_in_place(
     stop: StopRule,
     listener: RunListener,
     place: QueuePlace,
+    run: CurrentRun,
     *,
     accept_changes: bool,
 ) -> str:
@@ -150,7 +155,7 @@ def _run_in_place(
         if context.budget.reader is not None:
             context.budget.reader.fault()  # listens for faults from now on
         try:
-            return _search(context, stop, place.why_over)
+            return _search(context, stop, place.why_over, run)
         finally:
             context.trainer.replace()
 
@@ -178,18 +183,25 @@ def _tell_what_was_found(
     listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
 
 
-def _search(context: RunContext, stop: StopRule, asked_to_end: Callable[[], str]) -> str:
+def _search(
+    context: RunContext, stop: StopRule, asked_to_end: Callable[[], str], run: CurrentRun
+) -> str:
     """Loads the base model, runs trials until the search ends and returns the reason.
 
     Args:
         asked_to_end: returns the reason why a person ends the search; empty if it goes on.
+        run: takes the seconds before the first trial.
     """
     if why := _is_over(context, stop):
         return why
+    began = time.perf_counter()
     ready = _load(context)
+    run.seconds["load"] = time.perf_counter() - began
     context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
     context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
+    began = time.perf_counter()
     untuned = evaluate_untuned(context, ready)
+    run.seconds["eval"] = time.perf_counter() - began
     context.listener.untuned_evaluated(None if untuned is None else untuned.eval_loss)
     store, study_id = context.store, context.record.id
     return run_trials(

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vram_search import __version__
 from vram_search.report.dimensions import shown_dimensions
+from vram_search.report.night import night_sentences
 from vram_search.report.page.byte_charts import memory_chart, prediction_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.hero import hero, outcome_shares
@@ -65,6 +66,7 @@ def render(data: ReportData, written_at: datetime) -> str:
         hero=hero(data),
         outcomes_of_all=outcome_shares(data),
         samples=data.samples,
+        night=[] if data.night is None else night_sentences(data.night),
         importance_words=importance_sentence(data.importances),
         left_out=[
             f"{c.title}: {c.caption}" for found in sections.values() for c in found if c.is_empty

@@ -10,12 +10,14 @@ from typing import Any
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.report.figures import comparable
 from vram_search.report.importance import Importance, importances
+from vram_search.report.night import NightSummary, summarise
 from vram_search.report.pareto import pareto_front
 from vram_search.report.sweet_spot import SweetSpot
 from vram_search.report.winner import Winner, judge_winner
 from vram_search.spec.card import Card
 from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
 from vram_search.store.losses import all_evaluations, best_example_losses
+from vram_search.store.runs import latest_run
 from vram_search.store.untuned import Sample, recorded_samples, untuned_loss
 
 
@@ -65,6 +67,8 @@ class ReportData:
     winner: Winner | None
     samples: Sequence[Sample] = ()
     """Answers of the untuned model and the best trial, if `samples` wrote some."""
+    night: NightSummary | None = None
+    """The latest run; None if an older version made it."""
 
     @property
     def sweet_spot(self) -> SweetSpot | None:
@@ -118,6 +122,7 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
         is_comparable=not study.is_imported,
     )
     spot = winner.spot if winner else None
+    run = latest_run(store, study.id)
     shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
     bests = []
     for other in store.studies():
@@ -133,6 +138,9 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
         bests=bests,
         winner=winner,
         samples=recorded_samples(store, spot.best.id) if spot else (),
+        night=None
+        if run is None
+        else summarise(run, [t for t in trials if t.number >= run.first_trial]),
     )
 
 

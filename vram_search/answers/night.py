@@ -1,0 +1,48 @@
+"""Builds the summary of a study's latest run."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from vram_search.answers.base import AnswerPart, Timestamp
+from vram_search.report.night import night_sentences, summarise
+from vram_search.store import Store, StudyRecord
+from vram_search.store.runs import latest_run
+
+
+class NightAnswer(AnswerPart):
+    """The latest run of a study."""
+
+    started_at: Timestamp
+    ended_at: Timestamp | None = Field(description="null while it runs.")
+    stopped: str = Field(description="The reason why it ended; empty while it runs.")
+    outcomes: dict[str, int] = Field(description="Trials that it started, by outcome.")
+    seconds: dict[str, float] = Field(
+        description="By phase: training, evaluation, mini-test, loading, saving, lost (attempts "
+        "that ran out of memory or were cut off), waiting."
+    )
+    best_before: float | None = Field(description="Lowest eval_loss of the study at its start.")
+    best_after: float | None = Field(description="Lowest eval_loss of the study now.")
+    best_trial: int | None = Field(description="The trial that lowered it; null if none did.")
+    faults: list[str] = Field(description="What went wrong, the most frequent first.")
+    sentences: list[str] = Field(description="The summary in words.")
+
+
+def last_night(store: Store, study: StudyRecord) -> NightAnswer | None:
+    """Summarises the latest run; None if an older version made all runs, or runs were imported."""
+    run = latest_run(store, study.id)
+    if run is None:
+        return None
+    night = summarise(run, store.trials(study.id, first=run.first_trial))
+    return NightAnswer(
+        started_at=night.started_at,
+        ended_at=night.ended_at,
+        stopped=night.stopped,
+        outcomes=night.outcomes,
+        seconds=night.seconds,
+        best_before=night.best_before,
+        best_after=night.best_after,
+        best_trial=night.best_trial,
+        faults=night.faults,
+        sentences=night_sentences(night),
+    )

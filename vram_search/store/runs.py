@@ -1,0 +1,100 @@
+"""Records the runs of a study: each start of `vram-search run`, its end and the reason.
+
+    run_id = start_run(store, study.id)
+    end_run(store, run_id, RunEnd("the time is used up", seconds={"load": 31.0}))
+    latest_run(store, study.id)
+
+All functions raise StoreError when the database is locked, read-only, full or damaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import func, insert, select, update
+
+from vram_search.store.database import reading, writing
+from vram_search.store.read_rows import raw_columns, read_row
+from vram_search.store.store import Store
+from vram_search.store.tables import runs, trials
+
+KILLED = "the run was killed"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of a study as recorded.
+
+    Attributes:
+        first_trial: number of the first trial that the run may start; those before are older.
+        best_before: lowest eval_loss of the study at the start.
+        seconds: spent by the run itself, by phase: `waiting` in the queue, `load` of the base model
+            before the first trial, `eval` of the untuned model.
+        stopped: the reason why it ended; None while it runs.
+        remedy: of the error that ended it; empty if it ended regularly.
+        ended_at: None while it runs.
+    """
+
+    id: int
+    study_id: int
+    first_trial: int
+    best_before: float | None
+    seconds: dict[str, float] | None
+    stopped: str | None
+    remedy: str | None
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """The end of a run; fields as in RunRecord."""
+
+    stopped: str
+    remedy: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def start_run(store: Store, study_id: int) -> int:
+    """Records the start of a run and returns its row id. Runs without an end were killed, since the
+    caller holds the study's lock."""
+    numbers = select(func.max(trials.c.number)).where(trials.c.study_id == study_id)
+    losses = select(func.min(trials.c.eval_loss)).where(
+        trials.c.study_id == study_id, trials.c.outcome == "complete"
+    )
+    killed = update(runs).where(runs.c.study_id == study_id, runs.c.ended_at.is_(None))
+    with writing(store.engine) as connection:
+        latest = select(func.max(trials.c.started_at)).where(trials.c.study_id == study_id)
+        ended_at = connection.scalar(latest) or datetime.now(UTC)
+        connection.execute(killed.values(stopped=KILLED, ended_at=ended_at))
+        last = connection.scalar(numbers)
+        row = insert(runs).values(
+            study_id=study_id,
+            first_trial=0 if last is None else last + 1,
+            best_before=connection.scalar(losses),
+            started_at=datetime.now(UTC),
+        )
+        return int(connection.execute(row.returning(runs.c.id)).scalar_one())
+
+
+def end_run(store: Store, run_id: int, end: RunEnd) -> None:
+    """Records the end of a run."""
+    change = update(runs).where(runs.c.id == run_id)
+    with writing(store.engine) as connection:
+        connection.execute(
+            change.values(
+                stopped=end.stopped,
+                remedy=end.remedy,
+                seconds=end.seconds,
+                ended_at=datetime.now(UTC),
+            )
+        )
+
+
+def latest_run(store: Store, study_id: int) -> RunRecord | None:
+    """Returns the study's latest run; None for a study that an older version has run."""
+    query = select(*raw_columns(runs.c)).select_from(runs).where(runs.c.study_id == study_id)
+    with reading(store.engine) as connection:
+        row = connection.execute(query.order_by(runs.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else RunRecord(**read_row(row, list(runs.c))[0])
