@@ -7,7 +7,7 @@ TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-all lint types docs wheel-check faults gpu bench trace-check export-check clean
+.PHONY: help demo test test-all lint types docs wheel-check faults fuzz gpu bench trace-check export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ wheel-check: $(VENV)/installed  ## install the wheel into an empty environment a
 
 faults: $(VENV)/installed  ## kill searches more than 500 times and run the tests of every known fault (20 minutes)
 	$(BIN)/python -m bench.faults --table
+
+fuzz: $(VENV)/installed  ## feed 200,000 changed inputs to everything that reads strangers' files (20 minutes)
+	$(BIN)/python -m bench.fuzz
 
 gpu: $(VENV)/installed  ## run the tests and the benchmark that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu tests/on_gpu

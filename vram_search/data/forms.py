@@ -191,9 +191,12 @@ class RowReader:
         if isinstance(history, str):
             history = parsed_json(history, at) if history.strip() else None
         turns: list[tuple[str, str]] = []
+        no_pairs = RowFaultError(Fault(at, "is not a list of [question, answer] pairs"))
+        if history is not None and not isinstance(history, (list, tuple)):
+            raise no_pairs
         for pair in history or []:
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                raise RowFaultError(Fault(at, "is not a list of [question, answer] pairs"))
+                raise no_pairs
             question, answer = (checked_text(text, at, findings) for text in pair)
             if not question.strip() or not answer.strip():
                 raise RowFaultError(Fault(at, "holds an empty question or answer"))

@@ -6,6 +6,7 @@ from pydantic import Field
 from sqlalchemy import text
 
 from vram_search.answers.base import Answer, AnswerPart
+from vram_search.errors import InputError
 from vram_search.search import Problem
 from vram_search.search.agreement import (
     Disagreement,
@@ -14,14 +15,14 @@ from vram_search.search.agreement import (
     optuna_name,
     read_optuna,
 )
-from vram_search.spec import SearchSpace
-from vram_search.spec.study import TrainingSpec, complete_space
+from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord
 from vram_search.store.database import KNOWN_REVISIONS, VERSION_TABLE, reading
 from vram_search.store.faults import describe
 from vram_search.store.location import StudyFolder
 from vram_search.upkeep.leftovers import leftovers, lost_adapters
 from vram_search.worker.queue_place import lock_is_held
+from vram_search.worker.recorded_study import recorded_space
 
 MOST_FAULTS = 100
 """Faults of one kind that are listed; SQLite stops its check there, too."""
@@ -189,10 +190,9 @@ def study_disagreements(
 def problem_of(study: StudyRecord) -> Problem | None:
     """The search problem of a recorded study; None if its specification is damaged."""
     try:
-        space = SearchSpace.model_validate(study.spec["search_space"])
-        training = TrainingSpec.model_validate(study.spec["training"])
-        return Problem(complete_space(space, training, study.spec["seed"]), training.rungs)
-    except (KeyError, TypeError, ValueError):
+        rungs = TrainingSpec.model_validate(study.spec["training"]).rungs
+        return Problem(recorded_space(study), rungs)
+    except (InputError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -10,8 +10,8 @@ from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS
-from vram_search.spec.study import TrainingSpec, complete_space
 from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.worker.recorded_study import recorded_space
 
 
 def try_next(
@@ -34,11 +34,7 @@ def try_next(
     """
     if study.is_imported:
         raise InputError(f"study {study.name} holds imported runs: it tries nothing")
-    space = complete_space(
-        SearchSpace.model_validate(study.spec["search_space"]),
-        TrainingSpec.model_validate(study.spec["training"]),
-        study.spec["seed"],
-    )
+    space = recorded_space(study)
     point = _point(space, values, like)
     for trial in store.trials(study.id):
         if trial.outcome != "lost" and _is_same(point, trial):

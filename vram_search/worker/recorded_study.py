@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from vram_search.errors import InputError
-from vram_search.spec import StudySpec
+from vram_search.spec import SearchSpace, StudySpec
+from vram_search.spec.study import TrainingSpec, complete_space
 from vram_search.store import StudyRecord
 
 
@@ -33,4 +34,21 @@ def recorded_spec(record: StudyRecord, url: str) -> StudySpec:
             f"study {record.name} cannot be trained again: {place}: "
             f"{fault['msg'].removeprefix('Value error, ')}",
             "put its files back where they were",
+        ) from None
+
+
+def recorded_space(record: StudyRecord) -> SearchSpace:
+    """Returns the search space with which the study was last run.
+
+    Raises:
+        InputError: it is damaged in the database.
+    """
+    try:
+        space = SearchSpace.model_validate(record.spec["search_space"])
+        training = TrainingSpec.model_validate(record.spec["training"])
+        return complete_space(space, training, record.spec["seed"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"study {record.name}: its search space is damaged in the database",
+            "run the study file again; that records it",
         ) from None
