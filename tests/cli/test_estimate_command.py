@@ -496,8 +496,8 @@ def test_llamafactory_recipe_is_told_from_a_study(estimate: Estimate, tmp_path: 
     ("cutoff_len", "changes", "answer"),
     [
         (1024, {}, True),
-        (1024, {"stage": "dpo"}, None),
-        (65536, {"stage": "dpo"}, False),
+        (1024, {"stage": "ppo"}, None),
+        (65536, {"stage": "ppo"}, False),
         (1024, {"deepspeed": "ds.json"}, True),
         (65536, {"deepspeed": "ds.json"}, None),
     ],

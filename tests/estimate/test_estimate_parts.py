@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.factories import make_point
 from vram_search.estimate import Estimate, estimate_base_bytes, predict, workload_of
 from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.peaks import fused_chunk_bytes
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, MemoryPlan, ModelShape, load_shape
 from vram_search.spec.optimizers import OPTIMIZERS
@@ -286,3 +287,24 @@ def test_record_of_an_estimate_holds_its_bytes() -> None:
         "moment": "loss",
         "parts": found.parts,
     }
+
+
+def test_the_logits_of_dpo_count_for_both_texts_and_both_models() -> None:
+    sft = replace(estimate(QWEN, POINT, PLAN, CARD).workload, cutoff_len=1024)
+    dpo = replace(sft, objective="llamafactory dpo")
+    assert dpo.tokens == 2 * sft.tokens
+    assert predict(dpo).parts["logits"] == 20 * QWEN.vocab_size * dpo.tokens
+
+
+def test_tiled_logits_of_dpo_do_not_grow_with_the_texts() -> None:
+    dpo = replace(estimate(QWEN, POINT, PLAN, CARD).workload, objective="trl dpo in chunks")
+    longer = replace(dpo, cutoff_len=2048)
+    assert longer.tokens > dpo.tokens
+    assert fused_chunk_bytes(longer) == fused_chunk_bytes(replace(longer, cutoff_len=4096))
+
+
+def test_an_adapter_in_16_bits_halves_its_bytes_and_needs_no_copies() -> None:
+    wide = estimate(QWEN, POINT, PLAN, CARD).workload
+    narrow = replace(wide, adapter_element_bytes=2)
+    assert predict(narrow).parts["adapter"] == predict(wide).parts["adapter"] / 2
+    assert "adapter_copies" not in predict(narrow).parts

@@ -390,8 +390,7 @@ def test_a_folder_with_a_config_gives_the_shape(
 @pytest.mark.parametrize(
     ("base", "more", "less"),
     [
-        (LLAMAFACTORY, {"stage": "dpo"}, {}),
-        (LLAMAFACTORY, {"stage": "rm"}, {}),
+        (LLAMAFACTORY, {"stage": "ppo"}, {}),
         (LLAMAFACTORY, {"finetuning_type": "full"}, {}),
         (LLAMAFACTORY, {"finetuning_type": "freeze"}, {}),
         (LLAMAFACTORY, {"additional_target": "embed_tokens,score"}, {}),
@@ -401,7 +400,7 @@ def test_a_folder_with_a_config_gives_the_shape(
         (AXOLOTL, {"lora_modules_to_save": ["lm_head", "classifier"]}, {}),
         (AXOLOTL, {}, {"gradient_checkpointing": "offload"}),
         (TRL, {"use_peft": False}, {}),
-        (TRL, {"beta": 0.1}, {}),
+        (TRL, {"num_generations": 8}, {}),
         (TRL, {}, {"activation_offloading": True}),
     ],
 )
@@ -411,6 +410,41 @@ def test_what_turns_the_answer_is_a_reason_and_no_note(
     recipe = load_recipe(write(base, **more, **less))
     assert [reason.split(":")[0] for reason in recipe.needs_more] == list(more)
     assert [reason.split(":")[0] for reason in recipe.needs_less] == list(less)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "objective", "texts"),
+    [
+        (LLAMAFACTORY, {"stage": "dpo"}, "llamafactory dpo", 2),
+        (LLAMAFACTORY, {"stage": "dpo", "pref_loss": "simpo"}, "llamafactory orpo", 2),
+        (LLAMAFACTORY, {"stage": "kto"}, "llamafactory kto", 1),
+        (LLAMAFACTORY, {"stage": "rm"}, "llamafactory rm", 2),
+        (LLAMAFACTORY, {"stage": "pt"}, "sft", 1),
+        (AXOLOTL, {"rl": "dpo"}, "trl dpo", 2),
+        (AXOLOTL, {"rl": "ipo"}, "trl dpo", 2),
+        (AXOLOTL, {"rl": "dpo", "precompute_ref_log_probs": True}, "trl dpo precomputed", 2),
+        (AXOLOTL, {"rl": "kto"}, "trl kto", 1),
+        (AXOLOTL, {"reward_model": True}, "trl reward", 2),
+        (TRL, {"beta": 0.1}, "trl dpo in chunks", 2),
+        (TRL, {"beta": 0.1, "torch_dtype": "bfloat16"}, "trl dpo", 2),
+        (TRL, {"desirable_weight": 1.0}, "trl kto in chunks", 1),
+        (TRL, {"center_rewards_coefficient": 0.01}, "trl reward", 2),
+    ],
+)
+def test_preference_training_is_counted_with_its_texts_and_its_loss(
+    write: Write, base: dict[str, Any], changes: dict[str, Any], objective: str, texts: int
+) -> None:
+    recipe = load_recipe(write(base, **changes))
+    workload = recipe.workload
+    assert (workload.objective, recipe.needs_more) == (objective, [])
+    assert workload.tokens == texts * workload.per_device_train_batch_size * workload.cutoff_len
+
+
+def test_dpo_needs_more_than_sft_and_dropout_is_switched_off(write: Write) -> None:
+    sft = load_recipe(write(LLAMAFACTORY, lora_dropout=0.1)).workload
+    dpo = load_recipe(write(LLAMAFACTORY, lora_dropout=0.1, stage="dpo")).workload
+    assert (sft.lora_dropout, dpo.lora_dropout) == (0.1, 0.0)
+    assert predict(dpo).required_bytes > 1.5 * predict(sft).required_bytes
 
 
 @pytest.mark.parametrize(("base", "tool"), READ)

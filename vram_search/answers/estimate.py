@@ -248,10 +248,11 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
         from vram_search.estimate.recipes.load import load_recipe
 
         recipe = load_recipe(file)
-        limit = MemoryBudget.of(find_card(card), recipe.workload.shape)
+        workload = recipe.workload
+        limit = MemoryBudget.of(find_card(card), workload.shape, objective=workload.objective)
         verdict = judge(
             clean(file.name),
-            recipe.workload,
+            workload,
             limit,
             needs_more=recipe.needs_more,
             needs_less=recipe.needs_less,

@@ -113,7 +113,7 @@ def _side(file: Path, models: Path, card: str | None) -> _Side:
         workload, named = next(iter(workloads.values())), study.card
     if named is None:
         return _Side(predict_plausible(workload, Hardware()).as_dict())
-    budget = MemoryBudget.of(named, workload.shape)
+    budget = MemoryBudget.of(named, workload.shape, objective=workload.objective)
     predicted = predict_plausible(workload, budget.hardware)
     spare = budget.spare_bytes(predicted.required_bytes)
     return _Side(predicted.as_dict(), named.label, spare)

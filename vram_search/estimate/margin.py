@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from vram_search.estimate.memory.objectives import SFT
 from vram_search.spec.shape import ModelShape
 
 PRIOR_RATIOS: tuple[float, ...] = (
@@ -49,17 +50,23 @@ finished without a limit: 20 order statistics, evenly spaced from the lowest to 
 GENERIC_MARGIN = 0.15
 """Margin of a family that is not modelled (`ModelShape.not_modelled`): assumed, not measured."""
 
+PREFERENCE_MARGIN = 0.05
+"""Margin of preference losses, whose bytes were checked on traces and on few runs: assumed."""
 
-def margin_for(shape: ModelShape, ratios: Sequence[float] = ()) -> float:
+
+def margin_for(shape: ModelShape, ratios: Sequence[float] = (), *, objective: str = SFT) -> float:
     """The margin of a model; its prior is GENERIC_MARGIN alone where the family is not modelled.
 
     Args:
         ratios: as in `conformal_margin`.
+        objective: as in `Workload`; any other than SFT has a prior of PREFERENCE_MARGIN or more.
 
     Raises:
         ValueError: a ratio is not a finite number above 0.
     """
     prior = (1 + GENERIC_MARGIN,) if shape.not_modelled else PRIOR_RATIOS
+    if objective != SFT:
+        prior = (max(*prior, 1.0 + PREFERENCE_MARGIN),)
     return conformal_margin(ratios, prior=prior)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from vram_search.estimate.calibration import hardware_for, load_calibration
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.objectives import SFT
 from vram_search.spec.card import Card
 from vram_search.spec.card_memory import CardMemory
 from vram_search.spec.shape import ModelShape
@@ -28,8 +29,11 @@ class MemoryBudget:
     origin: Origin
 
     @classmethod
-    def of(cls, card: Card, shape: ModelShape) -> MemoryBudget:
+    def of(cls, card: Card, shape: ModelShape, *, objective: str = SFT) -> MemoryBudget:
         """Returns the budget of a card, in this machine or not, for a model of this shape.
+
+        Args:
+            objective: as in `Workload`.
 
         Raises:
             InputError: the card's calibration is damaged.
@@ -37,7 +41,7 @@ class MemoryBudget:
         origin: Origin = "assumed" if card.assumed else "measured"
         if load_calibration(card.label, card.total_bytes) is not None:
             origin = "calibrated"
-        return cls(card, hardware_for(card), margin_for(shape), origin)
+        return cls(card, hardware_for(card), margin_for(shape, objective=objective), origin)
 
     @property
     def memory(self) -> CardMemory:

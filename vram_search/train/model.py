@@ -78,7 +78,7 @@ def load_base(job: LoadJob) -> Any:
     """
     dtype = compute_dtype()
     if job.random_weights:
-        base = _random_base(Path(job.model_name_or_path), dtype, job.seed)
+        base = random_base(Path(job.model_name_or_path), dtype, job.seed)
     else:
         base = _pretrained_base(job.model_name_or_path, dtype)
     if job.enable_liger_kernel:
@@ -203,7 +203,7 @@ def uses_liger(base: Any) -> bool:
     return base.forward.__module__.startswith("liger_kernel.")
 
 
-def _random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
+def random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
     """Builds a config's model with random weights, quantised layer by layer on the device.
 
     Every tensor has the dtype and size that `from_pretrained` gives it, so bytes are exact.

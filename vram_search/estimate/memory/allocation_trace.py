@@ -98,6 +98,9 @@ class Sizes:
     """One chunk of the fused loss; 0 where the loss is not fused."""
     eval_tokens: int
     eval_fp32_tokens: int
+    logit_bytes: int = 0
+    """Bytes of a logit at the peak of a preference loss; 0 for cross entropy."""
+    eval_logit_bytes: int = 0
 
 
 def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocator:
@@ -204,6 +207,8 @@ class _Replay:
             return gradient
         logits = self._scaled(allocate(BF16 * entries))
         free(normed)
+        if s.logit_bytes:
+            return self._preference_loss(logits, entries, first=first)
         capped = allocate(BF16 * entries) if s.softcap else None
         wide = allocate(FP32 * entries)
         soft = allocate(FP32 * entries)
@@ -227,10 +232,27 @@ class _Replay:
             free(head)
         return gradient
 
+    def _preference_loss(self, logits: Block, entries: int, *, first: bool) -> Block:
+        """Logits of both models and their log-softmax in fp32, then the gradient's way back."""
+        s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
+        wide = [allocate(FP32 * entries)]
+        free(logits)
+        wide += [allocate(FP32 * entries) for _ in range(max(2, s.logit_bytes // FP32) - 1)]
+        for block in wide[:-2]:
+            free(block)
+        narrow = allocate(BF16 * entries)
+        for block in wide[-2:]:
+            free(block)
+        gradient = allocate(s.hidden_element * s.hidden_size * s.tokens)
+        if first:
+            allocate(s.workspace)
+        free(narrow)
+        return gradient
+
     def loss_fits_again(self) -> bool:
         """The blocks of the first step's loss are whole: nothing that stays was cut from them."""
         s = self.sizes
-        if s.fused_logits:
+        if s.fused_logits or s.logit_bytes:
             return False
         return self.allocator.has_free((FP32 * s.vocab_size * s.tokens,) * 3 + (s.head_copy,))
 
@@ -258,6 +280,6 @@ class _Replay:
         if head:
             free(head)
         in_fp32 = FP32 * s.vocab_size * s.eval_fp32_tokens
-        wide, soft = allocate(in_fp32), allocate(in_fp32)
-        for block in (soft, wide, logits, residual):
+        copies = [allocate(in_fp32) for _ in range(s.eval_logit_bytes // FP32 or 2)]
+        for block in (*reversed(copies), logits, residual):
             free(block)

@@ -8,7 +8,13 @@ from __future__ import annotations
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.events import LiveBytes
 from vram_search.estimate.memory.layer import LayerBytes, LayerSetup, layer_bytes
-from vram_search.estimate.memory.persistent import adapter_bytes, fresh_block, step_bytes
+from vram_search.estimate.memory.objectives import SFT, TILE_TOKENS, TILE_VOCABULARY
+from vram_search.estimate.memory.persistent import (
+    adapter_bytes,
+    adapter_copy_bytes,
+    fresh_block,
+    step_bytes,
+)
 from vram_search.estimate.memory.tape import NOTHING, Bytes
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.families import family_of
@@ -19,12 +25,16 @@ Parts = dict[str, float]
 
 def fuses_loss(workload: Workload) -> bool:
     """The loss is computed chunk by chunk, so that there are no logits."""
+    if workload.objective != SFT:
+        return not workload.loss.logit_bytes
     liger = family_of(workload.shape.model_type).liger_fuses_loss
     return workload.cut_cross_entropy or (workload.fused_linear_cross_entropy and liger)
 
 
 def computes_eval_logits(workload: Workload) -> bool:
     """There is an evaluation, and its logits are wanted or its loss is not fused."""
+    if workload.objective != SFT:
+        return workload.per_device_eval_batch_size > 0 and workload.loss.eval_logit_bytes > 0
     if workload.cut_cross_entropy:
         return False
     fused = fuses_loss(workload) and workload.prediction_loss_only
@@ -49,7 +59,7 @@ def attentions(workload: Workload) -> dict[str, int]:
     shape = workload.shape
     if workload.attention == "eager":
         return {"eager": shape.num_hidden_layers}
-    if not workload.equal_lengths and workload.per_device_train_batch_size > 1:
+    if not workload.equal_lengths and workload.texts > 1:
         return {"masked": shape.num_hidden_layers}
     sliding = 0
     if shape.sliding_window and workload.cutoff_len >= shape.sliding_window:
@@ -131,7 +141,7 @@ def _last_norm_bytes(workload: Workload) -> int:
 
 def _layer_backward(workload: Workload, kinds: list[LayerBytes], saved: float) -> Parts:
     tokens, layers = workload.tokens, workload.shape.num_hidden_layers
-    copies = adapter_bytes(workload, BF16)
+    copies = adapter_copy_bytes(workload)
     kind, moment = max(
         ((kind, moment) for kind in kinds for moment in _layer_moments(workload, kind)),
         key=lambda pair: pair[1].total.of(tokens),
@@ -180,24 +190,37 @@ def _loss(workload: Workload, saved: float) -> Parts:
     entries = workload.shape.vocab_size * workload.tokens
     softcap = BF16 * entries if workload.shape.final_softcap else 0
     wide = fresh_block(FP32 * entries, expandable=workload.expandable_segments)
-    copies = 0 if workload.gradient_checkpointing else adapter_bytes(workload, BF16)
+    copies = 0 if workload.gradient_checkpointing else adapter_copy_bytes(workload)
+    logits = 3 * wide + softcap
+    if workload.objective != SFT:
+        logits = (
+            workload.loss.peak_bytes(workload.texts) * entries
+            + softcap
+            + _loss_hidden_bytes(workload)
+        )
     return {
         "saved_activations": saved,
         "gradients": _earlier_gradients(workload),
         "adapter_copies": copies,
         "head_copy": fresh_block(head_copy_bytes(workload)),
-        "logits": 3 * wide + softcap,
+        "logits": logits,
     }
+
+
+def _loss_hidden_bytes(workload: Workload) -> int:
+    """Copies of the last hidden states that a preference loss makes."""
+    return workload.loss.hidden_bytes * workload.shape.hidden_size * workload.tokens
 
 
 def _fused_loss(workload: Workload, saved: float) -> Parts:
     """One chunk of liger's loss (liger_kernel `ops/fused_linear_cross_entropy.py`,
     `fused_linear_cross_entropy_forward`), the normed hidden states and their gradient."""
     hidden = 2 * hidden_element(workload) * workload.shape.hidden_size * workload.tokens
+    hidden += _loss_hidden_bytes(workload)
     return {
         "saved_activations": saved,
         "gradients": _earlier_gradients(workload),
-        "adapter_copies": adapter_bytes(workload, BF16),
+        "adapter_copies": adapter_copy_bytes(workload),
         "head_copy": head_copy_bytes(workload),
         "logits": fused_chunk_bytes(workload) + hidden,
     }
@@ -206,6 +229,9 @@ def _fused_loss(workload: Workload, saved: float) -> Parts:
 def fused_chunk_bytes(workload: Workload) -> int:
     """Logits of one chunk of the fused loss."""
     shape, tokens = workload.shape, workload.tokens
+    if workload.objective != SFT:
+        tile = min(tokens, TILE_TOKENS) * min(shape.vocab_size, TILE_VOCABULARY)
+        return BF16 * tile if workload.loss.has_tiles else 0
     chunks = -(-shape.vocab_size // shape.hidden_size)
     chunk = min(tokens, 1 << (max(1, -(-tokens // chunks)) - 1).bit_length())
     return BF16 * shape.vocab_size * chunk
@@ -215,11 +241,13 @@ def _evaluation(workload: Workload) -> Parts:
     """bf16 logits, and the fp32 copy and log-softmax of as many as are looked at together."""
     shape, tokens = workload.shape, workload.eval_tokens
     state = hidden_element(workload) * shape.hidden_size * tokens
+    a_token = BF16 * tokens + 2 * FP32 * workload.eval_fp32_tokens
+    if workload.objective != SFT:
+        a_token = workload.loss.eval_logit_bytes * tokens
     return {
-        "evaluation_logits": shape.vocab_size
-        * (BF16 * tokens + 2 * FP32 * workload.eval_fp32_tokens),
+        "evaluation_logits": shape.vocab_size * a_token,
         "saved_activations": state + _small_bytes(workload, tokens),
-        "adapter_copies": adapter_bytes(workload, BF16),
+        "adapter_copies": adapter_copy_bytes(workload),
     }
 
 
@@ -242,7 +270,7 @@ def _small_bytes(workload: Workload, tokens: int) -> float:
     tables = 2 * workload.cutoff_len * workload.shape.head_dim * element
     mask = 0
     if workload.attention == "eager":
-        mask = element * workload.per_device_train_batch_size * workload.cutoff_len**2
-    elif not workload.equal_lengths and workload.per_device_train_batch_size > 1:
-        mask = workload.per_device_train_batch_size * workload.cutoff_len**2
+        mask = element * workload.texts * workload.cutoff_len**2
+    elif not workload.equal_lengths and workload.texts > 1:
+        mask = workload.texts * workload.cutoff_len**2
     return tables + mask + (5 * 8 + FP32) * tokens

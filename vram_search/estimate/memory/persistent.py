@@ -155,14 +155,32 @@ def _of_one_layer(workload: Workload, counted: list[tuple[int, int]]) -> list[in
     return [size for count, size in counted for _ in range(max(1, round(count / layers)))]
 
 
-def adapter_blocks(workload: Workload, element: int = FP32) -> list[int]:
-    """A and B of every target of one layer; fp32, or autocast's 16-bit copies."""
+def adapter_blocks(workload: Workload) -> list[int]:
+    """A and B of every target of one layer."""
+    return _blocks(workload, workload.adapter_element_bytes)
+
+
+def adapter_copy_blocks(workload: Workload) -> list[int]:
+    """Autocast's 16-bit copies of them; none of an adapter in 16 bits."""
+    return _blocks(workload, BF16) if workload.adapter_element_bytes == FP32 else []
+
+
+def _blocks(workload: Workload, element: int) -> list[int]:
     tensors = _of_one_layer(workload, _lora_tensors(workload))
     return [block_size(size * element) for size in tensors]
 
 
-def adapter_bytes(workload: Workload, element: int = FP32) -> int:
-    """The same for all layers."""
+def adapter_bytes(workload: Workload) -> int:
+    """A and B of every target of all layers; their gradients take the same."""
+    return _adapter_bytes(workload, workload.adapter_element_bytes)
+
+
+def adapter_copy_bytes(workload: Workload) -> int:
+    """Autocast's 16-bit copies of them; none of an adapter in 16 bits."""
+    return _adapter_bytes(workload, BF16) if workload.adapter_element_bytes == FP32 else 0
+
+
+def _adapter_bytes(workload: Workload, element: int) -> int:
     return sum(count * block_size(size * element) for count, size in _lora_tensors(workload))
 
 
@@ -173,11 +191,17 @@ def optimizer_blocks(workload: Workload) -> list[int]:
     return [
         block
         for features in tensors
-        for block in state_blocks(optimizer, workload.lora_rank, features)
+        for block in state_blocks(optimizer, workload.lora_rank, features, _state_element(workload))
     ]
 
 
-def state_blocks(optimizer: Optimizer, rank: int, features: int) -> list[int]:
+def _state_element(workload: Workload) -> int:
+    """Bytes of an element of whole states: torch's AdamW follows the adapter's dtype."""
+    follows = workload.optimizer.startswith("adamw_torch")
+    return workload.adapter_element_bytes if follows else FP32
+
+
+def state_blocks(optimizer: Optimizer, rank: int, features: int, element: int = FP32) -> list[int]:
     """States of one matrix of the adapter (bitsandbytes `Optimizer2State.init_state`, torch
     `optim/adamw.py`, transformers `Adafactor`); paged states live in managed memory."""
     size = rank * features
@@ -189,7 +213,7 @@ def state_blocks(optimizer: Optimizer, rank: int, features: int) -> list[int]:
         if in_eight_bits:
             blocks.append(block_size(elements * -(-size // STATE_BLOCK) * FP32))
         if not (optimizer.paged and size >= MIN_PAGED_SIZE):
-            blocks.append(block_size(elements * size * (1 if in_eight_bits else FP32)))
+            blocks.append(block_size(elements * size * (1 if in_eight_bits else element)))
     return blocks
 
 
@@ -197,8 +221,9 @@ def optimizer_bytes(workload: Workload) -> int:
     """States of all layers, and the tables of 8-bit codes."""
     optimizer = OPTIMIZERS[workload.optimizer]
     tables = len(optimizer.states) * KIB if optimizer.eight_bit else 0
+    element = _state_element(workload)
     states = (
-        count * sum(state_blocks(optimizer, workload.lora_rank, features))
+        count * sum(state_blocks(optimizer, workload.lora_rank, features, element))
         for count, features in _lora_features(workload)
     )
     return sum(states) + tables

@@ -13,7 +13,6 @@ from functools import cached_property
 from vram_search.errors import InputError
 from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
 from vram_search.estimate.memory.allocator import CachingAllocator
-from vram_search.estimate.memory.elements import BF16
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.loading import Loaded, load
 from vram_search.estimate.memory.peaks import (
@@ -31,6 +30,7 @@ from vram_search.estimate.memory.peaks import (
 from vram_search.estimate.memory.persistent import (
     adapter_blocks,
     adapter_bytes,
+    adapter_copy_blocks,
     base_bytes,
     optimizer_blocks,
     optimizer_bytes,
@@ -251,7 +251,7 @@ def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
         tokens=workload.tokens,
         layers=layers,
         small_bytes=layers * _small_pool(adapter + states),
-        small_cached_bytes=layers * _small_pool(adapter + adapter_blocks(workload, BF16)),
+        small_cached_bytes=layers * _small_pool(adapter + adapter_copy_blocks(workload)),
         large_adapter=_large_pool(adapter),
         large_states=_large_pool(states),
         workspace=hardware.cublas_workspace_bytes,
@@ -265,6 +265,8 @@ def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
         fused_logits=fused_chunk_bytes(workload) if fuses_loss(workload) else 0,
         eval_tokens=workload.eval_tokens if computes_eval_logits(workload) else 0,
         eval_fp32_tokens=workload.eval_fp32_tokens,
+        logit_bytes=workload.loss.peak_bytes(workload.texts),
+        eval_logit_bytes=workload.loss.eval_logit_bytes,
     )
     counts = attentions(workload)
     most = max(counts, key=lambda attention: counts[attention])

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from vram_search.estimate.memory.elements import FP32
+from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.persistent import adapter_bytes
 from vram_search.estimate.memory.trace_fit import Peak, TraceFit
 from vram_search.estimate.memory.workload import Workload
@@ -70,7 +71,7 @@ def _is_traced(workload: Workload) -> bool:
         or workload.whole_parameters
         or workload.use_dora
     )
-    return has_code and not is_other
+    return has_code and not is_other and workload.objective == SFT
 
 
 def _query(workload: Workload, rows: int) -> TraceQuery:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from vram_search.estimate.memory.objectives import SFT, Objective, objective_of
 from vram_search.spec.model_tree import LinearGroup
 from vram_search.spec.shape import ModelShape
 
@@ -56,16 +57,31 @@ class Workload:
     equal_lengths: bool = True
     """Every batch has the same length, so the allocator meets one shape only."""
     expandable_segments: bool = False
+    objective: str = SFT
+    """`sft`, or a key of OBJECTIVES: a preference loss of a tool."""
+    adapter_element_bytes: int = 4
+    """Bytes of an element of the adapter and its gradients: 4 (fp32), or 2 (bf16: TRL over a
+    quantised base)."""
+
+    @property
+    def loss(self) -> Objective:
+        """The loss that is computed."""
+        return objective_of(self.objective)
+
+    @property
+    def texts(self) -> int:
+        """Texts of one micro-batch."""
+        return self.loss.texts_per_row * self.per_device_train_batch_size
 
     @property
     def tokens(self) -> int:
         """Tokens of one micro-batch."""
-        return self.per_device_train_batch_size * self.cutoff_len
+        return self.texts * self.cutoff_len
 
     @property
     def eval_tokens(self) -> int:
         """Tokens of one evaluation batch."""
-        return self.per_device_eval_batch_size * self.eval_cutoff_len
+        return self.loss.texts_per_row * self.per_device_eval_batch_size * self.eval_cutoff_len
 
     @property
     def eval_fp32_tokens(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vram_search.estimate.memory.elements import BF16
+from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
@@ -13,14 +14,13 @@ from vram_search.estimate.recipes.model import (
     stored_quantization,
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.trl_objective import trl_adapter_element, without_head
 from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
     "qat": "weights are quantised while they train",
-    "reward_model": "pairs of texts run together",
-    "process_reward_model": "pairs of texts run together",
-    "rl": "preference training runs more texts or models",
+    "process_reward_model": "every step of an answer is scored",
     "unfrozen_parameters": "these parameters are trained whole",
     "use_dora": "magnitudes and norms of whole weights are added",
 }
@@ -30,6 +30,7 @@ NEEDS_LESS = {
     "activation_offloading": "checkpoints are offloaded",
     "chunked_cross_entropy": "the loss is replaced",
     "deepspeed": "states may be shared out or offloaded",
+    "dpo_use_liger_kernel": "the loss is computed in chunks",
     "fsdp": "states are shared out over cards",
     "fsdp_config": "states are shared out over cards",
     "layer_offloading": "layers are offloaded",
@@ -67,6 +68,10 @@ UNMODELLED = {
 }
 """Keys that change bytes a little, which no term of the estimate holds."""
 
+RL = {"dpo": "trl dpo", "ipo": "trl dpo", "kto": "trl kto"}
+"""Values of `rl` -> their objectives, as TRL 1.9 computes them, which Axolotl 0.19 asks for."""
+OTHER_RL = ("orpo", "simpo", "grpo", "gdpo", "ebft")
+
 CHECKPOINTING = ("offload", "offload_disk", "unsloth")
 
 
@@ -101,9 +106,12 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     eval_batch = keys.size("per_device_eval_batch_size", micro_batch)
     whole = whole_modules(keys, "lora_modules_to_save", model.shape, needs_more)
     with_liger, with_cce = _fused_losses(keys, notes)
+    objective = _objective(keys, needs_more)
     packs = keys.flag("sample_packing") or keys.flag("pad_to_sequence_len")
+    packs = packs and objective == SFT
+    shape = without_head(model.shape) if objective == "trl reward" else model.shape
     workload = Workload(
-        shape=model.shape,
+        shape=shape,
         lora_modules=_modules(keys, adapter, model, notes),
         lora_rank=keys.size("lora_rank", None if adapter else 8),
         optimizer=optimizer_named(keys, notes),
@@ -126,10 +134,24 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         expandable_segments=False,
         quantized_experts=keys.flag("quantize_moe_experts")
         or keys.flag("llama4_linearized_experts"),
+        objective=objective,
+        adapter_element_bytes=trl_adapter_element(quantization) if objective != SFT else FP32,
         **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
     return Recipe(workload, model.name, "axolotl", notes, needs_more, needs_less)
+
+
+def _objective(keys: RecipeKeys, needs_more: list[str]) -> str:
+    """The key of OBJECTIVES of `rl` and `reward_model`."""
+    if keys.is_on("rl"):
+        method = keys.choice("rl", (*RL, *OTHER_RL))
+        if method in OTHER_RL:
+            needs_more.append(f"rl: {method} is not modelled: it runs more texts or models")
+            return SFT
+        precomputed = method == "dpo" and keys.flag("precompute_ref_log_probs")
+        return f"{RL[method]} precomputed" if precomputed else RL[method]
+    return "trl reward" if keys.flag("reward_model") else SFT
 
 
 def _adapter(keys: RecipeKeys, needs_more: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
@@ -64,13 +65,10 @@ BITS = {
 }
 """Quantisation methods -> their values of `quantization_bit`."""
 
-STAGES = {
-    "rm": "two texts a row, and a value head on every token",
-    "ppo": "policy, value head, reward model and generation run together",
-    "dpo": "two texts a row, and the logits of a second model, the reference",
-    "kto": "two texts a row, and the logits of a second model, the reference",
-}
-"""Stages that need more than `sft` and `pt`."""
+STAGES = {"pt": SFT, "sft": SFT, "rm": "rm", "dpo": "dpo", "kto": "kto", "ppo": SFT}
+"""Stages -> their objectives; of `ppo` only a part is counted."""
+WITHOUT_REFERENCE = ("orpo", "simpo")
+"""Values of `pref_loss` that need no reference (`hparams/finetuning_args.py`, `use_ref_model`)."""
 
 
 def read_llamafactory(keys: RecipeKeys) -> Recipe:
@@ -85,9 +83,8 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
     if method != "lora":
         what = "the trained weights' gradients and states" if method != "oft" else "its rotations"
         needs_more.append(f"finetuning_type: {method} is not modelled: {what} are not counted")
-    stage = keys.choice("stage", ("pt", "sft", *STAGES))
-    if stage in STAGES:
-        needs_more.append(f"stage: {stage} is not modelled: {STAGES[stage]}")
+    stage = keys.choice("stage", tuple(STAGES))
+    objective = _objective(keys, stage, needs_more)
     if not any(keys.values.get(key) for key in ("bf16", "fp16", "pure_bf16")):
         notes.append("bf16: off, and fp16 too; what an fp32 training adds is not modelled")
     model = model_named(keys)
@@ -113,6 +110,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
     evaluates = has_eval_rows and (strategy != "no" or keys.flag("do_eval"))
     eval_batch = keys.size("per_device_eval_batch_size")
     packs = keys.flag("packing", default=stage == "pt") or keys.flag("neat_packing")
+    packs = packs and objective == SFT
     workload = Workload(
         shape=model.shape,
         lora_modules=modules_named(keys, keys.found("lora_target")[1], model.shape, notes),
@@ -133,10 +131,26 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
         expandable_segments=False,
+        objective=objective,
         **whole.as_fields(BF16 if keys.values.get("pure_bf16") else FP32),
         **keys.optional_hyperparameters(),
     )
+    if stage in ("dpo", "kto"):
+        workload = replace(workload, lora_dropout=0.0)  # `disable_dropout_in_model`
     return Recipe(workload, model.name, "llamafactory", notes, needs_more, needs_less)
+
+
+def _objective(keys: RecipeKeys, stage: str, needs_more: list[str]) -> str:
+    """The key of OBJECTIVES that a stage stands for."""
+    if stage == "ppo":
+        needs_more.append(
+            "stage: ppo is not modelled: policy, value head, reward model and generation run "
+            "together"
+        )
+    if stage == "dpo" and keys.values.get("pref_loss") in WITHOUT_REFERENCE:
+        return "llamafactory orpo"
+    objective = STAGES[stage]
+    return objective if objective == SFT else f"llamafactory {objective}"
 
 
 def read_llamafactory_v1(keys: RecipeKeys) -> Recipe:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vram_search.estimate.memory.elements import BF16
+from vram_search.estimate.memory.elements import BF16, FP32
+from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
@@ -17,12 +18,16 @@ from vram_search.estimate.recipes.model import (
     stored_quantization,
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.trl_objective import (
+    FORMER_KEYS,
+    trl_adapter_element,
+    trl_objective,
+    without_head,
+)
 from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
-    "beta": "preference training runs more texts or models",
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
-    "center_rewards_coefficient": "a reward model is trained on pairs of texts",
 }
 """TRL's keys that add bytes which no term of the estimate holds."""
 
@@ -44,8 +49,6 @@ UNMODELLED = {
 
 
 CHUNKED = "chunked_nll"
-FORMER_KEYS = frozenset({"max_seq_length", "torch_dtype", "dataset_mixer"})
-"""Keys of versions that computed the logits of all tokens at once."""
 
 
 def read_trl(keys: RecipeKeys) -> Recipe:
@@ -71,9 +74,14 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     needs_more += model.needs_more
     whole = whole_modules(keys, "lora_modules_to_save", model.shape, needs_more)
     with_liger = keys.flag("enable_liger_kernel")
+    objective = trl_objective(keys, notes, needs_more)
+    quantization = _quantization(keys, model, notes)
+    shape = without_head(model.shape) if objective == "trl reward" else model.shape
     former = sorted(FORMER_KEYS & set(map(str, keys.values)))
     chunked = not with_liger and not former and keys.values.get("loss_type") in (None, CHUNKED)
-    if chunked:
+    if objective != SFT:
+        chunked = False
+    elif chunked:
         notes.append(
             "loss_type: chunked_nll, as TRL 1 has it; versions before held all logits at once"
         )
@@ -86,7 +94,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     eval_batch = keys.size("per_device_eval_batch_size")
     refuse_dora_on(model.checkpoint, keys)
     workload = Workload(
-        shape=model.shape,
+        shape=shape,
         lora_modules=modules_named(keys, _targets(keys, notes), model.shape, notes),
         lora_rank=keys.size("lora_rank"),
         optimizer=optimizer_named(keys, notes),
@@ -94,7 +102,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         cutoff_len=cutoff_len,
         gradient_checkpointing=keys.flag("gradient_checkpointing", default=True),
         gradient_accumulation_steps=keys.size("gradient_accumulation_steps"),
-        quantization=_quantization(keys, model, notes),
+        quantization=quantization,
         double_quantization=keys.flag("use_bnb_nested_quant"),
         attention="eager" if keys.values.get("attn_implementation") == "eager" else "sdpa",
         fused_linear_cross_entropy=with_liger,
@@ -103,11 +111,15 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         per_device_eval_batch_size=eval_batch if evaluates else 0,
         eval_cutoff_len=cutoff_len if evaluates else 0,
         prediction_loss_only=False,
-        equal_lengths=keys.flag("packing"),
+        equal_lengths=keys.flag("packing") and objective == SFT,
         expandable_segments=False,
+        objective=objective,
+        adapter_element_bytes=trl_adapter_element(quantization),
         **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
+    if objective.startswith(("trl dpo", "trl kto")):
+        workload = replace(workload, lora_dropout=0.0)  # `disable_dropout`
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
 
 
@@ -158,4 +170,5 @@ def read_script(keys: RecipeKeys) -> Recipe:
     less = (
         ["loader: unsloth replaces kernels, which is not modelled"] if loader == "unsloth" else []
     )
-    return replace(recipe, source=loader, needs_less=[*recipe.needs_less, *less])
+    workload = replace(recipe.workload, adapter_element_bytes=FP32)
+    return replace(recipe, workload=workload, source=loader, needs_less=[*recipe.needs_less, *less])
