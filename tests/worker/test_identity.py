@@ -73,8 +73,47 @@ def test_accepted_change_is_a_new_revision(store: Store) -> None:
     check_of(store, [])(changed)
 
 
-def test_other_packages_of_a_later_run_are_noted(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"versions": {"torch": "2.8.0"}}, {"versions": {"torch": "2.9.0"}}),
+        ({"versions": {"bitsandbytes": "0.49.2"}}, {"versions": {"bitsandbytes": "0.50.0"}}),
+        ({"versions": {"cuda": "12.8"}}, {"versions": {"cuda": "13.0"}}),
+        ({"device": "NVIDIA GeForce RTX 4090"}, {"device": "NVIDIA H200"}),
+        (
+            {"versions": {"compute_dtype": "bfloat16"}},
+            {"versions": {"compute_dtype": "float16"}},
+        ),
+    ],
+)
+def test_another_release_or_other_hardware_stops_a_later_run_until_it_is_accepted(
+    store: Store, before: dict[str, object], now: dict[str, object]
+) -> None:
+    check_of(store, [])(make_ready(**before))
+    with pytest.raises(InputError, match="loaded something else") as refused:
+        check_of(store, [])(make_ready(**now))
+    assert "new revision with --accept-changes" in str(refused.value.remedy)
+    check_of(store, [], accept_changes=True)(make_ready(**now))
+    record = store.study("demo")
+    assert record is not None and record.revision == 2
+    check_of(store, [])(make_ready(**now))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now"),
+    [
+        ("torch", "2.8.0", "2.8.1"),
+        ("torch", "2.13.0+cpu", "2.13.0+cu130"),
+        ("cuda", "12.8", "12.9"),
+        ("another package", "1.0", "2.0"),
+    ],
+)
+def test_another_patch_of_a_later_run_is_noted(
+    store: Store, name: str, before: str, now: str
+) -> None:
     notes: list[str] = []
-    check_of(store, notes)(make_ready(versions={"torch": "2.8"}))
-    check_of(store, notes)(make_ready(versions={"torch": "2.9"}))
-    assert notes == ["this run differs from the study's earlier ones: torch 2.8 -> 2.9"]
+    check_of(store, notes)(make_ready(versions={name: before}))
+    check_of(store, notes)(make_ready(versions={name: now}))
+    assert notes == [f"this run differs from the study's earlier ones: {name} {before} -> {now}"]
+    record = store.study("demo")
+    assert record is not None and record.revision == 1

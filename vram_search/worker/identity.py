@@ -16,8 +16,19 @@ from vram_search.store import Store, StudyRecord
 LOADED = "loaded"
 """Key of the study's specification under which the record keeps what was loaded first."""
 _OWN_VERSION = "vram-search"
-_ALWAYS = ("rows", "tokens", "weights", "compute dtype")
-"""Parts that must stay the same between the runs of a study, too; the others are noted there."""
+_ALWAYS = ("rows", "tokens", "weights", "compute dtype", "device")
+"""Parts that must stay the same between the runs of a study, too."""
+_RELEASE_NUMBERS = {
+    "torch": 2,
+    "transformers": 2,
+    "peft": 2,
+    "bitsandbytes": 2,
+    "accelerate": 2,
+    "cuda": 1,
+}
+"""Packages of which another release must not join a study, and the numbers of a version that name
+the release: torch 2.12 and 2.13 are two, 2.13.0 and 2.13.1 are one, and so are CUDA 12.8 and 12.9.
+Changes that leave the release alone are noted."""
 
 
 def loaded_identity(ready: Ready) -> dict[str, str]:
@@ -59,7 +70,7 @@ class IdentityCheck:
     def _compare_with_record(self, now: dict[str, str]) -> None:
         known = self.record.spec.get(LOADED) or {"rows": self.record.data_hash}
         changes = _differences(known, now)
-        fatal = {name: change for name, change in changes.items() if name in _ALWAYS}
+        fatal = {name: change for name, change in changes.items() if _is_fatal(name, *change)}
         if fatal and not self.accept_changes:
             self._refuse(fatal)
         if changes:
@@ -79,6 +90,14 @@ class IdentityCheck:
                 "restore it and run again, give the study another name, or continue as a new "
                 "revision with --accept-changes",
             )
+
+
+def _is_fatal(name: str, before: str, now: str) -> bool:
+    """True if losses before and after the change must not be compared."""
+    numbers = _RELEASE_NUMBERS.get(name)
+    if numbers is None:
+        return name in _ALWAYS
+    return before.split(".")[:numbers] != now.split(".")[:numbers]
 
 
 def _differences(known: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
