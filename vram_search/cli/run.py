@@ -61,6 +61,11 @@ INTERRUPTED = 130
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
 @click.option("--detach", is_flag=True, help="Hand the study to the service; see `serve`.")
 @click.option("--beside", is_flag=True, help="Do not wait while another study holds the card.")
+@click.option(
+    "--keep-awake/--no-keep-awake",
+    default=True,
+    help="Keep the machine from falling asleep meanwhile (Windows, systemd). On by default.",
+)
 @click.option("--entry", "entry_id", type=int, hidden=True, help="Of the queue, for the service.")
 @database_option
 @json_option
@@ -76,6 +81,7 @@ def command(
     accept_changes: bool,
     detach: bool,
     beside: bool,
+    keep_awake: bool,
     entry_id: int | None,
     database: str | None,
     as_json: bool,
@@ -129,6 +135,7 @@ def command(
         as_json=as_json,
         entry_id=entry_id,
         beside=beside,
+        keep_awake=keep_awake,
     )
 
 
@@ -224,11 +231,13 @@ def _run(
     as_json: bool,
     entry_id: int | None,
     beside: bool,
+    keep_awake: bool,
 ) -> None:
     from vram_search.cli.ending import INTERRUPTED_BY_USER, print_ending, second_interrupt_quits
     from vram_search.cli.live import make_view
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
+    from vram_search.worker.keep_awake import kept_awake
     from vram_search.worker.run import run_study
 
     study = prepared.study
@@ -237,7 +246,8 @@ def _run(
     why, code = INTERRUPTED_BY_USER, INTERRUPTED
     with second_interrupt_quits():
         try:
-            with view, search_errors(url):
+            awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
+            with view, search_errors(url), awake:
                 why = run_study(
                     prepared,
                     stop,
