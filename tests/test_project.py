@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -54,6 +56,55 @@ def test_lowest_versions_are_tested_on_the_lowest_python() -> None:
     assert PROJECT["requires-python"].startswith(f">={python},")
     assert "--resolution lowest-direct" in commands(job)
     assert "pytest" in commands(job)
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: str(file.name))
+def test_workflow_calls_targets_and_files_that_exist(file: Path) -> None:
+    loaded = yaml.safe_load(file.read_text("utf-8"))
+    (targets,) = re.findall(
+        r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE
+    )
+    jobs = loaded["jobs"].values()
+    assert jobs
+    for job in jobs:
+        assert job["timeout-minutes"]
+        assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+        called = commands(job)
+        assert set(re.findall(r"\bmake ([\w-]+)", called)) <= set(targets.split())
+        for named in re.findall(r"requirements/[\w.]+", called):
+            assert (ROOT / named).is_file()
+    assert set(loaded["permissions"]) == {"contents"}
+
+
+def test_packages_are_audited_and_a_release_has_a_bill_of_materials() -> None:
+    assert "pip-audit --require-hashes" in commands(workflow()["jobs"]["audit"])
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    assert "make sbom" in text
+
+
+LOCK = (ROOT / "requirements" / "ci.lock").read_text("utf-8")
+
+
+def test_lock_pins_every_dependency_within_its_bounds() -> None:
+    locked = {
+        canonicalize_name(name): version
+        for name, version in re.findall(r"^([\w.-]+)==([\w.+!-]+)", LOCK, re.MULTILINE)
+    }
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, wanted):
+        version = locked.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement} is missing: run `make lock`"
+        assert requirement.specifier.contains(version), f"{requirement}: run `make lock`"
+
+
+def test_lock_has_hashes_and_no_address() -> None:
+    entries = re.split(r"^(?=[\w.-]+==)", LOCK, flags=re.MULTILINE)[1:]
+    assert len(entries) > 50
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+    assert "://" not in LOCK and "--index" not in LOCK
 
 
 def test_every_dependency_of_the_package_has_a_lower_bound() -> None:
@@ -107,7 +158,7 @@ def test_source_distribution_has_all_that_its_tests_import() -> None:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 imported.add((node.module or "").split(".")[0])
-    needed = (imported & folders) | {"configs", "studies", "docs"}
+    needed = (imported & folders) | {"configs", "studies", "docs", "requirements"}
     assert {"bench", "vram_search"} < needed
     assert needed <= {name.strip("/") for name in shipped}
 
