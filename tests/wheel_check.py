@@ -33,7 +33,7 @@ def main(torch: str) -> None:
         # An empty folder: nothing of the checkout can be found from here.
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
-        search = [scripts / "vram-search", "run", "demo", "--trials", "1"]
+        search = [scripts / "python", "-m", "vram_search", "demo", "--trials", "1"]
         run(search, cwd=elsewhere, home=folder / "home")
         run([scripts / "vram-search", "best"], cwd=elsewhere, home=folder / "home")
         print(f"{wheel.name}: runs the demo study in an empty environment")
