@@ -1,6 +1,6 @@
 """Measures a checkpoint on this machine: its seconds and bytes, and the losses after it.
 
-    python -m bench.checkpoints --shape qwen2.5-3b > checkpoints.json
+    python -m bench.checkpoints --shape qwen2.5-3b --out checkpoints.jsonl
 
 For each optimizer a training is run whole, cut off after a few steps, and continued from its
 checkpoint. The base has random weights; the seconds, bytes and the comparison need no real ones.
@@ -40,13 +40,14 @@ class _CutOffError(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="qwen2.5-3b", help="a shipped shape")
+    parser.add_argument("--out", type=Path, required=True, help="file of JSON lines, appended to")
     parser.add_argument("--optimizers", nargs="*", default=OPTIMIZERS)
     options = parser.parse_args()
-    found = find_model(options.shape)
-    targets = tuple(found.shape().target_modules("all"))
+    named = find_model(options.shape)
+    targets = tuple(named.shape().target_modules("all"))
     base = base_model.load_base(
         LoadJob(
-            model_name_or_path=str(found.config),
+            model_name_or_path=str(named.config),
             random_weights=True,
             tokenizer=None,
             dataset=DatasetSpec.model_construct(),
@@ -61,12 +62,11 @@ def main() -> None:
         for n in range(40)
     ]
     encoded = EncodedDataset(rows[:32], rows[32:], tokenizer)
-    report = {
-        "device": device_name(),
-        "shape": options.shape,
-        "optimizers": {o: measure(base, encoded, targets, o) for o in options.optimizers},
-    }
-    print(json.dumps(report, indent=1))
+    where = {"device": device_name(), "shape": options.shape}
+    with options.out.open("a", encoding="utf-8") as out:
+        for optim in options.optimizers:
+            found = measure(base, encoded, targets, optim)
+            print(json.dumps({**where, "optim": optim, **found}), file=out, flush=True)
 
 
 def measure(
