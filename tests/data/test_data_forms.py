@@ -37,6 +37,18 @@ def load(tmp_path: Path) -> Load:
         {"messages": [{"from": "USER", "value": "Sky?"}, {"from": "Bot", "value": "Blue."}]},
         {"conversation": [{"role": "human", "text": "Sky?"}, {"role": "model", "text": "Blue."}]},
         {"messages": '[{"role":"user","content":"Sky?"},{"role":"assistant","content":"Blue."}]'},
+        {
+            "conversations": [
+                {"from": "question", "value": "Sky?"},
+                {"from": "agent", "value": "Blue."},
+            ]
+        },
+        {"conversations": {"from": ["human", "gpt"], "value": ["Sky?", "Blue."]}},
+        {"messages": {"role": ["user", "assistant"], "content": ["Sky?", "Blue."]}},
+        {"conversation": [{"input": "Sky?", "output": "Blue."}]},
+        {"conversation": [{"assistant": "Blue.", "human": "Sky?"}]},
+        {"messages": None, "instruction": "Sky?", "output": "Blue."},
+        {"instruction": None, "output": None, "prompt": "Sky?", "completion": "Blue."},
         {"prompt": "Sky?", "completion": "Blue."},
         {
             "prompt": [{"role": "user", "content": "Sky?"}],
@@ -51,6 +63,12 @@ def load(tmp_path: Path) -> Load:
                 {"role": "system", "content": ""},
                 {"role": "user", "content": [{"type": "text", "text": "Sky?"}]},
                 {"role": "assistant", "content": [{"type": "text", "value": "Blue."}]},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": [{"text": "Sky?"}]},
+                {"role": "assistant", "content": [{"text": "Blue."}]},
             ]
         },
     ],

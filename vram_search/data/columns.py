@@ -58,7 +58,9 @@ def has(row: dict[str, Any], name: str) -> bool:
 
 def conversation_field(row: dict[str, Any], columns: Columns) -> str | None:
     """The field that holds a conversation; None where there is none."""
-    if has(row, columns.messages):
+    if has(row, columns.messages) and (
+        lookup(row, columns.messages) is not None or pair_fields(row, columns) is None
+    ):
         return columns.messages
     if columns.messages != _DEFAULT.messages:
         return None
@@ -68,19 +70,26 @@ def conversation_field(row: dict[str, Any], columns: Columns) -> str | None:
 def _is_conversation(value: Any) -> bool:
     if isinstance(value, str):
         return value.lstrip().startswith("[{")
+    if isinstance(value, dict):  # a sequence of objects, as `datasets` keeps it
+        return bool(value) and all(isinstance(one, list) for one in value.values())
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
-    """The fields of question and answer: the study's, or the first usual ones that are there."""
-    if has(row, columns.prompt) and has(row, columns.response):
+    """The fields of question and answer: the study's, or the first usual ones that are there.
+
+    A table of several data sets has the columns of all of them, empty where a row has others.
+    """
+    own = (lookup(row, columns.prompt), lookup(row, columns.response))
+    is_usual = (columns.prompt, columns.response) == (_DEFAULT.prompt, _DEFAULT.response)
+    is_there = has(row, columns.prompt) and has(row, columns.response)
+    if is_there and (not is_usual or None not in own):
         return Fields(columns.prompt, columns.query, columns.response)
-    if (columns.prompt, columns.response) != (_DEFAULT.prompt, _DEFAULT.response):
+    if not is_usual:
         return None
-    for prompt, query, response in PAIRS:
-        if prompt in row and response in row:
-            return Fields(prompt, query, response)
-    return None
+    there = [Fields(*names) for names in PAIRS if names[0] in row and names[2] in row]
+    filled = (one for one in there if row[one.prompt] is not None and row[one.response] is not None)
+    return next(filled, there[0] if there else None)
 
 
 def system_field(row: dict[str, Any], columns: Columns) -> str:

@@ -21,6 +21,8 @@ ROLES = {
     **dict.fromkeys(("user", "human", "prompter", "instruction", "client"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "ai"), "assistant"),
     **dict.fromkeys(("bing", "bard", "claude", "gpt4", "gpt-4", "chatbot"), "assistant"),
+    **dict.fromkeys(("question", "query", "prompt", "input"), "user"),
+    **dict.fromkeys(("answer", "response", "output", "agent", "llm", "gpt-4o"), "assistant"),
     **dict.fromkeys(("tool", "observation", "function", "function_response"), "tool"),
     **dict.fromkeys(("tool_response", "tool_result", "ipython", "environment"), "tool"),
     **dict.fromkeys(("function_call", "tool_call", "tool_calls", "function-call"), CALL),
@@ -34,6 +36,7 @@ _KNOWN_KEYS = {
     *(*_ROLE_KEYS, *_CONTENT_KEYS, *_REASONING_KEYS, *_LOSS_KEYS),
     *("tool_calls", "function_call", "name", "tool_call_id", "tool_name"),
 }
+_PAIR_ORDER = ("system", "user", "assistant", "tool", CALL)
 _HALF_A_CHARACTER = "holds half a character (a lone surrogate such as \\ud83d)"
 _WEIGHTED = "have answers with a weight between 0 and 1: it counts as 1"
 _TRIMMED = "end without an answer: the turns after the last answer are left out"
@@ -100,6 +103,7 @@ def parse_conversation(
     """
     if isinstance(messages, str):
         messages = parsed_json(messages, place)
+    messages = unfolded(messages)
     if not isinstance(messages, list) or not messages:
         raise RowFaultError(Fault(place, "is not a list of messages"))
     turns = []
@@ -110,6 +114,32 @@ def parse_conversation(
     if system and (not turns or turns[0].role != "system"):
         turns.insert(0, _Turn("system", system, {}))
     return finished(turns, place, findings, tools)
+
+
+def unfolded(messages: Any) -> Any:
+    """Messages one by one, where they are lists by key or pairs of a question and an answer.
+
+    `datasets` keeps a sequence of objects as one object of lists; XTuner and Firefly write
+    {"input": ..., "output": ...} and {"human": ..., "assistant": ...} for two messages.
+    """
+    if isinstance(messages, dict):
+        lists = list(messages.values())
+        if lists and all(isinstance(one, list) and len(one) == len(lists[0]) for one in lists):
+            rows = zip(*lists, strict=True)
+            messages = [dict(zip(messages, values, strict=True)) for values in rows]
+    if not isinstance(messages, list):
+        return messages
+    return [turn for message in messages for turn in _pair_as_turns(message)]
+
+
+def _pair_as_turns(message: Any) -> list[Any]:
+    is_pair = isinstance(message, dict) and not {*_ROLE_KEYS} & message.keys()
+    roles = {key: _role(key, MessageNames()) for key in message} if is_pair else {}
+    if not {"user", "assistant"} <= set(roles.values()) or None in roles.values():
+        return [message]
+    texts = [(role, message[key]) for key, role in roles.items() if message[key]]
+    in_order = sorted(texts, key=lambda turn: _PAIR_ORDER.index(str(turn[0])))
+    return [{"role": role, "content": text} for role, text in in_order]
 
 
 def finished(
@@ -207,6 +237,8 @@ def _add_part(turn: _Turn, part: Any, at: str) -> None:
     if isinstance(part, str):
         part = {"type": "text", "text": part}
     kind = part.get("type") if isinstance(part, dict) else None
+    if kind is None and isinstance(part, dict) and isinstance(part.get("text"), str):
+        kind = "text"
     value = None
     if kind is not None:
         value = next((part[key] for key in ("text", "value", kind) if part.get(key)), "")
