@@ -174,9 +174,18 @@ def differing(a: StudySpec, b: StudySpec) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "override", ["budget.trials=3", "budget.hours=1", "database=other.db", "study=renamed"]
+    "override",
+    [
+        "budget.trials=3",
+        "budget.hours=1",
+        "database=other.db",
+        "study=renamed",
+        "training.checkpoint_every=0",
+    ],
 )
-def test_identity_ignores_budget_database_and_name(load_text: LoadText, override: str) -> None:
+def test_identity_ignores_budget_database_name_and_checkpoints(
+    load_text: LoadText, override: str
+) -> None:
     assert load_text("seed: 1").identity() == load_text("seed: 1", override).identity()
 
 
