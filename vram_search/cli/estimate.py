@@ -5,6 +5,7 @@ What only one mode needs is imported inside the functions, as is all that loads 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,7 @@ _MODEL_OPTIONS = {
 @click.option("--points", metavar="FILE.jsonl", type=Path, help="A configuration a line.")
 @click.option("--models", metavar="FOLDER", type=Path, help="Holds the models that rows name.")
 @click.option("--compare", metavar="A B", nargs=2, type=Path, help="Two studies or JSON rows.")
+@click.option("--check", is_flag=True, help="Exit code 1 unless it is predicted to fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; --points does always.")
 @click.pass_context
 def command(
@@ -122,6 +124,7 @@ def command(
     points: Path | None,
     models: Path | None,
     compare: tuple[Path, Path] | None,
+    check: bool,
     as_json: bool,
     **_: object,
 ) -> None:
@@ -135,6 +138,7 @@ def command(
     Examples:
       vram-search estimate studies/demo.yaml
       vram-search estimate --model qwen2.5-3b --batch 4 --card rtx-5060-ti-16gb
+      vram-search estimate my-recipe.yaml --card rtx-3060-12gb --check
       vram-search estimate --points rows.jsonl --models configs/models
       vram-search estimate --compare a.json b.json
     """
@@ -143,12 +147,15 @@ def command(
         _print_points(points, models, card)
     elif compare is not None:
         _print_comparison(compare, models, card, as_json)
-    elif file is not None:
-        _print_answer(_estimate_file(file, card), as_json=as_json, with_changes=changes)
     else:
-        assert model is not None, "_check_mode holds this"
-        answer = _estimate_model(model, card, ctx.params)
+        if file is not None:
+            answer = _estimate_file(file, card)
+        else:
+            assert model is not None, "_check_mode holds this"
+            answer = _estimate_model(model, card, ctx.params)
         _print_answer(answer, as_json=as_json, with_changes=changes)
+        if check and not any(plan.fits for plan in answer.plans):
+            sys.exit(1)
 
 
 def _check_mode(ctx: click.Context) -> None:
@@ -168,7 +175,7 @@ def _check_mode(ctx: click.Context) -> None:
     if given[0] not in ("points", "compare"):
         foreign.append(("models", "--models"))
     else:
-        foreign.append(("changes", "--changes"))
+        foreign += [("changes", "--changes"), ("check", "--check")]
     default = click.core.ParameterSource.DEFAULT
     unused = [flag for name, flag in foreign if ctx.get_parameter_source(name) is not default]
     if unused:

@@ -30,6 +30,7 @@ from vram_search.report.fit_picture import grid_svg
 @click.option("--liger", is_flag=True, help="With Liger's kernels.")
 @click.option("--cutoff-len", type=int, metavar="N", help="Largest rank at this cutoff_len, too.")
 @click.option("--micro-batch", type=int, metavar="N", help="Largest rank at this micro-batch, too.")
+@click.option("--check", is_flag=True, help="Exit code 1 if nothing fits.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", metavar="FILE", type=Path, help="Write the picture as SVG.")
 def command(
@@ -43,6 +44,7 @@ def command(
     liger: bool,
     cutoff_len: int | None,
     micro_batch: int | None,
+    check: bool,
     as_json: bool,
     svg: Path | None,
 ) -> None:
@@ -72,11 +74,13 @@ def command(
         _write(svg, grid_svg(answer.rows, answer.card.budget_bytes, title, settings))
     if as_json:
         print_json(answer.as_dict())
-        return
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    echo_styled("\n".join(fit_lines(answer, colour=colour)))
-    if svg is not None:
-        echo(f"\nwrote {clean(str(svg))}")
+    else:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        echo_styled("\n".join(fit_lines(answer, colour=colour)))
+        if svg is not None:
+            echo(f"\nwrote {clean(str(svg))}")
+    if check and not any(cell.fits for cell in answer.grid):
+        sys.exit(1)
 
 
 def _write(path: Path, text: str) -> None:

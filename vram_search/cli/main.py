@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from vram_search import __version__
 from vram_search.cli.console import echo
 from vram_search.errors import InputError, VramSearchError
+from vram_search.extras import missing_package, training_package_of
 
 GROUPS = {
     "Will it fit": {
@@ -157,6 +158,13 @@ def main() -> None:
     except VramSearchError as error:
         _print_error(error.message, error.remedy)
         code = error.exit_code
+    except ModuleNotFoundError as error:
+        package = training_package_of(error)
+        if package is None:
+            raise
+        missing = missing_package(package)
+        _print_error(missing.message, missing.remedy)
+        code = missing.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from vram_search.errors import InputError
+from vram_search.extras import missing_package
 
 CONNECT_SECONDS = 3.0
 """A hub that does not answer for so long is treated as out of reach: huggingface_hub itself would
@@ -20,6 +22,8 @@ DOWNLOAD_REMEDY = (
 
 def cached_config(name: str) -> Path | None:
     """Returns the config.json of a hub name in the local cache; None where it is not there."""
+    if find_spec("huggingface_hub") is None:
+        return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -36,6 +40,8 @@ def download_config(name: str) -> Path:
     Raises:
         InputError: no network, no such model, or a gated one without a token that may read it.
     """
+    if find_spec("huggingface_hub") is None:
+        raise missing_package("huggingface_hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vram_search.errors import InputError, VramSearchError
+from vram_search.extras import check_training_packages
 from vram_search.protocol import (
     CONVERT_EVENT,
     Converted,
@@ -35,6 +36,7 @@ def convert(job: MergeJob | OllamaJob, log: Path, tell: Callable[[str], None]) -
         InputError: base, adapter or rows cannot be used.
         VramSearchError: the process died.
     """
+    check_training_packages()
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, log.open("ab") as errors:
         file = Path(scratch) / "job.json"

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from vram_search.data.rows_report import RowsCounted, RowsQuestion
 from vram_search.errors import InputError, VramSearchError
+from vram_search.extras import check_training_packages
 from vram_search.protocol import LoadFailed
 
 ANSWER: TypeAdapter[RowsCounted | LoadFailed] = TypeAdapter(RowsCounted | LoadFailed)
@@ -29,6 +30,7 @@ def count_rows(
         InputError: the tokenizer cannot be loaded, or its chat template refuses a row.
         VramSearchError: the process failed.
     """
+    check_training_packages()
     with tempfile.TemporaryDirectory(prefix="vram-search-rows-") as folder:
         asked, answer = Path(folder, "question.json"), Path(folder, "answer.json")
         asked.write_text(question.model_dump_json(), encoding="utf-8")

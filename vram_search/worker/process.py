@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from vram_search.extras import check_training_packages
 from vram_search.protocol import STALL_SECONDS, AnyEvent, AnyJob, parse_event
 from vram_search.store.retries import HANG, HOST_MEMORY
 from vram_search.units import format_duration
@@ -57,6 +58,7 @@ class TrainingProcess:
     """
 
     def __init__(self, log: Path, environment: dict[str, str]) -> None:
+        check_training_packages()
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._kills = read_kills()

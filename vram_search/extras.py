@@ -1,0 +1,38 @@
+"""Names what to install when a command needs packages that the light installation leaves out."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from vram_search.errors import InputError
+
+INSTALL = "pip install 'vram-search[train]'"
+_ENTRY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna")
+_PACKAGES = (
+    *_ENTRY_PACKAGES,
+    *("accelerate", "gguf", "huggingface_hub", "numpy", "safetensors", "threadpoolctl"),
+    "tokenizers",
+)
+"""Packages of the extra `train`, and those that it brings along."""
+
+
+def check_training_packages() -> None:
+    """Checks that the packages are here that a training process imports; imports none of them.
+
+    Raises:
+        InputError: one is missing.
+    """
+    for name in _ENTRY_PACKAGES:
+        if find_spec(name) is None:
+            raise missing_package(name)
+
+
+def training_package_of(error: ModuleNotFoundError) -> str | None:
+    """Returns the package of the extra `train` that an import did not find; None for others."""
+    package = (error.name or "").partition(".")[0]
+    return package if package in _PACKAGES else None
+
+
+def missing_package(name: str) -> InputError:
+    """Returns the error for a package of the extra `train`."""
+    return InputError(f"this needs the package {name}, which is not installed", INSTALL)
