@@ -55,7 +55,7 @@ wheel-check: $(VENV)/installed  ## install the wheel into an empty environment a
 
 lock: $(VENV)/installed  ## write requirements/ci.lock: versions and hashes of all packages that CI installs
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements/ci.lock
 
 sbom: $(VENV)/installed  ## build the package in dist/ with its bill of materials (CycloneDX)
