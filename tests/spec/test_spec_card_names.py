@@ -81,6 +81,8 @@ def test_every_card_is_found_by_its_title_and_slug(slug: str) -> None:
         ("2x 3090", "runs on one card: write '3090'"),
         ("RTX 4090 x2", "runs on one card: write 'RTX 4090'"),
         ("12", "write 12GB"),
+        ("30GB", "known sizes are 6, 8, 10,"),
+        ("1000000GB", "for another one write a mapping with total_bytes"),
         ("2080 Ti 22GB", "shipped are rtx-2080-ti-11gb; for another size"),
     ],
 )

@@ -141,6 +141,10 @@ def _why_not(text: str) -> str:
             )
     if re.fullmatch(r"\d{1,3}", lower):
         return f"for a card of that size write {lower}GB"
+    if re.fullmatch(r"[-+]? ?\d+ ?(gb|gib|g|mb|mib)", lower):
+        sizes = sorted({int(slug.rpartition("-")[2].removesuffix("gb")) for slug in card_names()})
+        listed = ", ".join(map(str, sizes))
+        return f"known sizes are {listed} GB; for another one write a mapping with total_bytes"
     others = [slug for slug in card_names() if _words(text) and _words(slug) == _words(text)]
     if others:
         return (
