@@ -428,6 +428,9 @@ def test_what_turns_the_answer_is_a_reason_and_no_note(
         (TRL, {"beta": 0.1}, "trl dpo in chunks", 2),
         (TRL, {"beta": 0.1, "torch_dtype": "bfloat16"}, "trl dpo", 2),
         (TRL, {"desirable_weight": 1.0}, "trl kto in chunks", 1),
+        (TRL, {"loss_type": ["sigmoid", "sft"]}, "trl dpo in chunks", 2),
+        (TRL, {"loss_type": "ipo"}, "trl dpo in chunks", 2),
+        (TRL, {"loss_type": "kto"}, "trl kto in chunks", 1),
         (TRL, {"center_rewards_coefficient": 0.01}, "trl reward", 2),
     ],
 )
@@ -438,6 +441,21 @@ def test_preference_training_is_counted_with_its_texts_and_its_loss(
     workload = recipe.workload
     assert (workload.objective, recipe.needs_more) == (objective, [])
     assert workload.tokens == texts * workload.per_device_train_batch_size * workload.cutoff_len
+
+
+@pytest.mark.parametrize(
+    ("model", "counted"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int8", "int8"),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "nf4"),
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", "nf4"),
+    ],
+)
+def test_a_quantised_checkpoint_has_the_bits_of_its_name(
+    write: Write, model: str, counted: str
+) -> None:
+    recipe = load_recipe(write(LLAMAFACTORY, model_name_or_path=model, quantization_bit=None))
+    assert recipe.workload.quantization == counted
 
 
 def test_dpo_needs_more_than_sft_and_dropout_is_switched_off(write: Write) -> None:

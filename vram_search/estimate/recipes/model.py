@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.estimate.recipes.keys import RecipeKeys
@@ -30,6 +31,7 @@ OWN_CODE = {
     "chatglm": "the publisher's code keeps two more copies of the logits in fp32, not modelled"
 }
 """Why models with code of their publisher need more (`modeling_chatglm.py`, `forward`)."""
+_EIGHT_BITS = re.compile(r"int8|8[-_]?bit|w8a|q8")
 _ROOTS = ("model.", "model.language_model.", "language_model.model.", "model.text_model.")
 _MLP = ("down_proj", "gate_proj", "up_proj", "gate_up_proj")
 
@@ -41,6 +43,7 @@ class RecipeModel:
     Attributes:
         name: as the file writes it.
         checkpoint: format of weights that are quantised already, a key of STORED; else empty.
+        stored: how the weights are counted; `none` where they are in 16 bits.
         notes: where the shape came from.
         needs_more: why the model needs more than its shape tells.
     """
@@ -48,6 +51,7 @@ class RecipeModel:
     name: str
     shape: ModelShape
     checkpoint: str
+    stored: str
     notes: tuple[str, ...]
     needs_more: tuple[str, ...]
 
@@ -71,23 +75,33 @@ def model_named(keys: RecipeKeys) -> RecipeModel:
     config = found.config if found.config.is_file() else found.config / "config.json"
     section = load_config(config).get("quantization_config")
     method = section.get("quant_method") if isinstance(section, dict) else None
-    checkpoint = found.checkpoint or (method if method in STORED else "")
+    checkpoint = str(found.checkpoint or (method if method in STORED else ""))
+    stored = _stored(name, checkpoint, section if isinstance(section, dict) else {})
     notes = (found.note,) if found.note else ()
     own_code = OWN_CODE.get(shape.model_type)
     needs_more = (f"{name}: {own_code}",) if own_code else ()
-    return RecipeModel(name, shape, str(checkpoint), notes, needs_more)
+    return RecipeModel(name, shape, checkpoint, stored, notes, needs_more)
+
+
+def _stored(name: str, checkpoint: str, section: dict[str, Any]) -> str:
+    """How weights of a format are counted; its bits are in the configuration or in the name."""
+    if not checkpoint:
+        return "none"
+    in_eight_bits = section.get("bits") == 8 or section.get("load_in_8bit") is True
+    if "bits" not in section:
+        in_eight_bits |= _EIGHT_BITS.search(name.rpartition("/")[2].lower()) is not None
+    return "int8" if in_eight_bits else STORED[checkpoint]
 
 
 def stored_quantization(model: RecipeModel, notes: list[str]) -> str:
     """How weights are held that the file does not quantise."""
     if not model.checkpoint:
         return "none"
-    counted = STORED[model.checkpoint]
     notes.append(
         f"{model.name}: the checkpoint is quantised ({model.checkpoint}) and stays so; counted as "
-        f"{counted}"
+        f"{model.stored}"
     )
-    return counted
+    return model.stored
 
 
 def modules_named(

@@ -15,6 +15,27 @@ OF_KTO = frozenset({"desirable_weight", "undesirable_weight"})
 OF_DPO = frozenset(
     {"beta", "precompute_ref_log_probs", "f_divergence_type", "rpo_alpha", "ld_alpha"}
 )
+DPO_LOSSES = frozenset(
+    [
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "aot_pair",
+        "discopop",
+        "apo_zero",
+        "apo_down",
+        "sigmoid_norm",
+    ]
+)
+KTO_LOSSES = frozenset({"kto", "apo_zero_unpaired"})
+"""Values of `loss_type` (`trainer/dpo_config.py`, `trainer/kto_config.py`)."""
 OF_GENERATION = frozenset(
     {"num_generations", "max_completion_length", "use_vllm", "reward_model_path", "reward_funcs"}
 )
@@ -30,8 +51,11 @@ def trl_objective(keys: RecipeKeys, notes: list[str], needs_more: list[str]) -> 
         return SFT
     if "center_rewards_coefficient" in names:
         return "trl reward"
-    kind = "kto" if OF_KTO & names else "dpo"
+    losses = keys.values.get("loss_type")
+    named = {str(loss) for loss in (losses if isinstance(losses, list) else [losses])}
+    kind = "kto" if OF_KTO & names or KTO_LOSSES & named else "dpo"
     found = sorted((OF_KTO | OF_DPO) & names)
+    found += ["loss_type"] if (DPO_LOSSES | KTO_LOSSES) & named else []
     if not found:
         return SFT
     former = sorted(FORMER_KEYS & names)
