@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import Connection, Table, event, func, insert, select, update
 
 from vram_search.store import (
     Evaluation,
@@ -22,6 +26,8 @@ from vram_search.store import (
     open_store,
     sqlite_url,
 )
+from vram_search.store.database import reading, writing
+from vram_search.store.tables import metadata
 from vram_search.store.tables import trials as trials_table
 from vram_search.units import GIB, MIB
 
@@ -45,11 +51,15 @@ def database(home: Path) -> Iterator[Store]:
     """The database that the command line of this test reads."""
     home.mkdir()
     store = open_store(sqlite_url(home / "vram-search.db"), create=True)
-    # A thousand trials are four thousand transactions: no test here is about a power cut.
-    event.listen(store.engine, "connect", _without_waiting_for_the_disk)
-    store.engine.dispose()
+    _do_not_wait_for_the_disk(store)
     yield store
     store.close()
+
+
+def _do_not_wait_for_the_disk(store: Store) -> None:
+    """A thousand trials are four thousand transactions: no test here is about a power cut."""
+    event.listen(store.engine, "connect", _without_waiting_for_the_disk)
+    store.engine.dispose()
 
 
 def _without_waiting_for_the_disk(connection: Any, _: object) -> None:
@@ -65,12 +75,49 @@ def make_study(
     with_gpu: bool = True,
     data_hash: str = "9f2c6a41d0",
 ) -> StudyRecord:
-    """A finished study; losses, bytes and outcomes hang on the hyperparameters as real ones do."""
-    study = store.create_study(name, {"study": name}, data_hash, CARD, model)
-    dice = random.Random(name)
-    for number in range(trials):
-        _make_trial(store, study, number, dice, with_gpu)
+    """A finished study; losses, bytes and outcomes hang on the hyperparameters as real ones do.
+
+    The first one of its kind is recorded trial by trial; each further one is a copy of its rows.
+    """
+    rows = _recorded(name, trials, json.dumps(model), with_gpu, data_hash)
+    with writing(store.engine) as connection:
+        used = {table.name: _largest_id(connection, table) for table in rows}
+        for table, recorded in rows.items():
+            connection.execute(insert(table), [_renumbered(row, table, used) for row in recorded])
+    study = store.study(name)
+    assert study is not None
     return study
+
+
+@cache
+def _recorded(
+    name: str, trials: int, model: str, with_gpu: bool, data_hash: str
+) -> dict[Table, list[dict[str, Any]]]:
+    """The rows of a study by table, as the store itself writes them."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(open_store(sqlite_url(Path(folder, "study.db")), create=True)) as store,
+    ):
+        _do_not_wait_for_the_disk(store)
+        study = store.create_study(name, {"study": name}, data_hash, CARD, json.loads(model))
+        dice = random.Random(name)
+        for number in range(trials):
+            _make_trial(store, study, number, dice, with_gpu)
+        with reading(store.engine) as connection:
+            found = {table: connection.execute(table.select()) for table in metadata.sorted_tables}
+            rows = {table: [dict(row._mapping) for row in rows] for table, rows in found.items()}
+    return {table: of_it for table, of_it in rows.items() if of_it}
+
+
+def _largest_id(connection: Connection, table: Table) -> int:
+    return (connection.scalar(select(func.max(table.c.id))) or 0) if "id" in table.c else 0
+
+
+def _renumbered(row: dict[str, Any], table: Table, used: dict[str, int]) -> dict[str, Any]:
+    """The row with identifiers that follow those in use."""
+    columns = {"id": table.name, "study_id": "vs_studies", "trial_id": "vs_trials"}
+    moved = {name: row[name] + used[of] for name, of in columns.items() if name in row}
+    return row | moved
 
 
 def draw(dice: random.Random) -> dict[str, Any]:

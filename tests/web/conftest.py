@@ -16,14 +16,14 @@ from starlette.testclient import TestClient
 
 from tests.conftest import start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
-from tests.report.browser.conftest import browser, chromium
+from tests.report.browser.conftest import browser, chromium, running_browser
 from tests.report.conftest import make_study
 from vram_search.store import Store, StudyRecord
 from vram_search.web.app import make_app
 from vram_search.web.service import Service
 from vram_search.web.token import Credentials
 
-__all__ = ["browser", "chromium"]
+__all__ = ["browser", "chromium", "running_browser"]
 
 TOKEN = "a-token-of-at-least-thirty-two-characters"
 HOST = "127.0.0.1:8416"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.conftest import tiny_study
 from tests.report.browser.conftest import Browser
 from tests.report.conftest import make_study
 from tests.web.conftest import Server
-from vram_search.store import Store
+from vram_search.store import open_store, sqlite_url
 from vram_search.web import app
 
 MOST_SCRIPT_BYTES = 150_000
@@ -71,8 +72,10 @@ def has_text(words: str, where: str = "body") -> str:
 
 
 def test_page_logs_in_by_its_link_and_loads_nothing_from_elsewhere(
-    page: Browser, server: Server
+    browser: Browser, records: Server
 ) -> None:
+    page, server = browser, records
+    page.open(f"{server.address}/?token={server.token}")
     assert page.eval("location.href") == f"{server.address}/"
     assert page.eval("document.cookie") == "", "scripts cannot read the cookie"
     assert [url for url in page.requests() if not url.startswith((server.address, "data:"))] == []
@@ -113,15 +116,18 @@ def test_queue_is_ordered_paused_and_emptied_with_its_buttons(
     assert browser.errors() == []
 
 
-def test_refusal_is_shown_with_its_remedy(page: Browser, server: Server, tmp_path: Path) -> None:
-    add(server, tmp_path, study="later", dataset={"train": "rows.jsonl", "val_size": 4})
+def test_refusal_is_shown_with_its_remedy(recorded: Callable[[str], Browser]) -> None:
+    page = recorded("td-010")
     page.eval("htmx.ajax('POST', '/api/v1/queue/99/pause', {swap: 'none'})")
     eventually(page, has_text("the queue has no entry 99", "#toast"))
     eventually(page, has_text("vram-search queue list", "#toast"))
 
 
-def test_will_it_fit_answers_without_reloading(page: Browser, server: Server) -> None:
-    page.open(f"{server.address}/estimate")
+def test_will_it_fit_answers_without_reloading(
+    recorded: Callable[[str], Browser], records: Server
+) -> None:
+    page = recorded("td-010")
+    page.open(f"{records.address}/estimate")
     click(page, "Will it fit?", "form")
     eventually(page, has_text("It fits NVIDIA GeForce RTX 5060 Ti", "#answer"))
     page.eval(
@@ -156,32 +162,41 @@ def test_study_is_written_planned_and_queued_on_the_page(
     eventually(page, has_text("mine"))
 
 
-@pytest.fixture
-def recorded(home: Path, browser: Browser, tmp_path: Path) -> Iterator[Callable[[int], Browser]]:
-    """`recorded(60)` opens the page of a study with so many trials."""
-    server = Server(home, tmp_path)
-
-    def open_(trials: int) -> Browser:
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that runs nothing, with a study of 60 trials and one of 250."""
+    folder = tmp_path_factory.mktemp("records")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("VRAM_SEARCH_HOME", str(folder / "home"))
+        patched.delenv("VRAM_SEARCH_DATABASE", raising=False)
+        server = Server(folder / "home", folder)
         server.start("--no-run")
-        from vram_search.store import open_store, sqlite_url
+    with closing(open_store(sqlite_url(folder / "home" / "vram-search.db"), create=True)) as store:
+        make_study(store, trials=60)
+        make_study(store, "long", trials=250)
+    yield server
+    server.client.close()
+    server.stop()
 
-        store: Store = open_store(sqlite_url(home / "vram-search.db"), create=True)
-        make_study(store, trials=trials)
-        store.close()
-        browser.open(f"{server.address}/?token={server.token}")
-        browser.open(f"{server.address}/studies/td-010")
+
+@pytest.fixture
+def recorded(records: Server, browser: Browser) -> Callable[[str], Browser]:
+    """`recorded("td-010")` opens the page of a study."""
+
+    def open_(study: str) -> Browser:
+        browser.open(f"{records.address}/?token={records.token}")
+        browser.open(f"{records.address}/studies/{study}")
         return browser
 
-    yield open_
-    server.stop()
+    return open_
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_their_window_and_can_be_read(
-    recorded: Callable[[int], Browser], width: int, scheme: str
+    recorded: Callable[[str], Browser], width: int, scheme: str
 ) -> None:
-    page = recorded(60)
+    page = recorded("td-010")
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
     page.send("Emulation.setDeviceMetricsOverride", **size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -195,13 +210,13 @@ def test_pages_fit_their_window_and_can_be_read(
         assert page.errors() == [], path
 
 
-def test_table_of_a_thousand_trials_is_paged_and_filtered(
-    recorded: Callable[[int], Browser],
+def test_table_of_many_trials_is_paged_and_filtered(
+    recorded: Callable[[str], Browser],
 ) -> None:
-    page = recorded(1000)
+    page = recorded("long")
     rows = "document.querySelectorAll('#table tbody tr').length"
     assert page.eval(rows) == 100
-    assert page.eval(has_text("1000 trials, page 1 of 10", "#table"))
+    assert page.eval(has_text("250 trials, page 1 of 3", "#table"))
     click(page, "Next page", "#table")
     eventually(page, has_text("page 2 of 10", "#table"))
     page.eval(
@@ -212,8 +227,8 @@ def test_table_of_a_thousand_trials_is_paged_and_filtered(
     assert page.errors() == []
 
 
-def test_arrow_keys_walk_the_marks_of_a_chart(recorded: Callable[[int], Browser]) -> None:
-    page = recorded(60)
+def test_arrow_keys_walk_the_marks_of_a_chart(recorded: Callable[[str], Browser]) -> None:
+    page = recorded("td-010")
     page.eval("document.querySelector('#chart-vram svg').focus()")
     page.press("ArrowRight")
     assert page.eval("document.getElementById('tip').hidden") is False

@@ -5,9 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vram_search.data import Example
 from vram_search.data.chat import ChatTurns
@@ -17,6 +15,9 @@ from vram_search.data.findings import rows_word
 from vram_search.errors import InputError
 from vram_search.spec.dataset import PUBLISHED_DATE
 from vram_search.train.tokenizer import chat_renderer, special_tokens
+
+if TYPE_CHECKING:
+    import torch
 
 IGNORED = -100
 """The label of tokens without loss (torch `cross_entropy`, ignore_index)."""
@@ -169,6 +170,8 @@ def answer_bytes(sequence: TokenRow, tokenizer: Any) -> int:
 
 def collate(rows: Sequence[TokenRow], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Builds a batch padded on the right to its longest row: int64 tensors of (rows, tokens)."""
+    import torch  # the process that only counts tokens starts without it
+
     longest = max(len(row.input_ids) for row in rows)
 
     def padded(sequences: Iterable[tuple[int, ...]], filler: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37,
 
 
 class Browser:
-    """One page of a browser; messages are JSON that ends with a zero byte (Chromium's
+    """One page of a browser at a time; messages are JSON that ends with a zero byte (Chromium's
     `--remote-debugging-pipe`: it reads from descriptor 3 and writes to 4)."""
 
     def __init__(self, program: str, profile: Path) -> None:
@@ -37,10 +37,14 @@ class Browser:
         os.close(to_write)
         self._buffer = b""
         self._count = 0
-        self._session = ""
+        self._session = self._context = ""
         self.events: list[dict[str, Any]] = []
-        pages = self.send("Target.getTargets")["targetInfos"]
-        target = next(page["targetId"] for page in pages if page["type"] == "page")
+
+    def open_page(self) -> None:
+        """Opens a page with cookies, storage and window of its own."""
+        self._context = self.send("Target.createBrowserContext")["browserContextId"]
+        place = {"url": "about:blank", "browserContextId": self._context}
+        target = self.send("Target.createTarget", **place)["targetId"]
         attached = self.send("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -59,7 +63,17 @@ class Browser:
                 assert "error" not in answer, (method, answer["error"])
                 result: dict[str, Any] = answer["result"]
                 return result
-            self.events.append(answer)
+            self._keep(answer)
+
+    def close_page(self) -> None:
+        """Closes the page; events of it that come later are not those of the next one."""
+        self._session = ""
+        self.send("Target.disposeBrowserContext", browserContextId=self._context)
+        self.events.clear()
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        if message.get("sessionId", "") == self._session:
+            self.events.append(message)
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -75,7 +89,7 @@ class Browser:
         self.events.clear()
         self.send("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read())
+            self._keep(self._read())
 
     def eval(self, script: str) -> Any:
         """The value of a JavaScript expression; two frames are painted before it."""
@@ -136,11 +150,19 @@ def chromium() -> str:
     pytest.skip(missing)
 
 
-@pytest.fixture
-def browser(chromium: str, tmp_path: Path) -> Iterator[Browser]:
-    opened = Browser(chromium, tmp_path / "profile")
+@pytest.fixture(scope="session")
+def running_browser(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser takes two seconds to start and to end, a page of it takes no time."""
+    opened = Browser(chromium, tmp_path_factory.mktemp("chromium"))
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def browser(running_browser: Browser) -> Iterator[Browser]:
+    running_browser.open_page()
+    yield running_browser
+    running_browser.close_page()
 
 
 @pytest.fixture

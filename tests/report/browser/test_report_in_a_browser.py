@@ -185,6 +185,7 @@ def test_hostile_study_name_does_not_act(database: Store, studies: Make, open_re
     assert page.eval("document.images.length") == 0
 
 
+@pytest.mark.slow
 def test_thousand_trials_open_in_two_seconds(
     database: Store, studies: Make, open_report: Open
 ) -> None:
