@@ -43,7 +43,7 @@ def _peak(stream: AllocationStream) -> int:
     return peak
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("checkpointing", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_fit_of_three_layers_is_the_trace_of_all(checkpointing: bool) -> None:
     settings = TraceSettings(TARGETS, gradient_checkpointing=checkpointing)
     batch, rank = Batch(3, 640), 16

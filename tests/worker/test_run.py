@@ -222,6 +222,7 @@ def test_killed_run_leaves_no_orphan_and_is_reconciled(
     assert [trial.outcome for trial in trials].count("lost") == 1
 
 
+@pytest.mark.slow  # tests/worker/test_resident.py and test_trial.py cover its parts
 def test_out_of_memory_is_pruned_and_the_search_goes_on_in_a_new_process(
     write_study: WriteStudy, opened: Callable[[], Store], home: Path, tmp_path: Path
 ) -> None:
