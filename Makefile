@@ -62,7 +62,7 @@ sbom: $(VENV)/installed  ## build the package in dist/ with its bill of material
 	$(BIN)/python -m build
 	$(BIN)/python -m pip install --quiet cyclonedx-bom
 	$(PYTHON) -m venv --clear build/released
-	build/released/bin/python -m pip install --quiet dist/*.whl
+	build/released/bin/python -m pip install --quiet "$$(ls dist/*.whl)[train]"
 	build/released/bin/python -m pip uninstall --quiet --yes pip
 	$(BIN)/cyclonedx-py environment build/released --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/vram-search.cdx.json

@@ -12,6 +12,7 @@ from vram_search.protocol import Converted, OllamaWritten
 from vram_search.units import format_bytes
 
 SAFETENSORS = "bf16 in safetensors"
+QUANTIZED = ("q8_0", "q4_0")
 
 
 class MergeAnswer(StudyAnswer):
@@ -74,10 +75,10 @@ def _sentence(
         f"{merged.dtype}; with the base in NF4 it was {adapter.eval_loss:.4f}"
     )
     if difference > tolerance:
-        return (
-            f"{figures}: {difference:.4f} WORSE, more than {tolerance:g}. The adapter was trained "
-            "on the rounded weights of NF4; use adapter and quantised base instead."
-        )
+        remedy = "The adapter was trained on the rounded weights of NF4: use it on the base in NF4."
+        if isinstance(merged, OllamaWritten) and merged.kind in QUANTIZED:
+            remedy = f"That is what {merged.kind} costs, or a part of it: try q8_0 or bf16."
+        return f"{figures}: {difference:.4f} WORSE, more than {tolerance:g}. {remedy}"
     if difference < -tolerance:
         return f"{figures}: {-difference:.4f} better, since the base is not quantised any more."
     return f"{figures}: a difference of {difference:+.4f}, within {tolerance:g}."
