@@ -237,7 +237,7 @@ class _Replay:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
         wide = [allocate(FP32 * entries)]
         free(logits)
-        wide += [allocate(FP32 * entries) for _ in range(max(2, s.logit_bytes // FP32) - 1)]
+        wide += [allocate(FP32 * entries) for _ in range(s.logit_bytes // FP32 - 1)]
         for block in wide[:-2]:
             free(block)
         narrow = allocate(BF16 * entries)
