@@ -187,14 +187,12 @@ class DatabaseReader:
     def __call__(self, folder: Path) -> None:
         from vram_search.cli.main import main
 
-        asked = json.loads((folder / "damage.json").read_bytes())
+        cells, command = self._asked(folder / "damage.json")
         database = folder / "search.db"
         shutil.copyfile(self.file, database)
         with contextlib.closing(sqlite3.connect(database)) as connection:
             connection.execute("PRAGMA ignore_check_constraints = ON")
-            for table, column, row, value in asked["cells"]:
-                if table not in seeds.TABLES or column not in seeds.TABLES[table]:
-                    raise RefusedError
+            for table, column, row, value in cells:
                 if isinstance(value, dict | list):
                     value = json.dumps(value)
                 with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeEncodeError):
@@ -202,9 +200,6 @@ class DatabaseReader:
                         f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (value, row)
                     )
             connection.commit()
-        command = asked["command"]
-        if command not in seeds.COMMANDS:
-            raise RefusedError
         sys.argv = ["vram-search", *command, "--database", str(database)]
         with (
             contextlib.chdir(folder),
@@ -216,6 +211,18 @@ class DatabaseReader:
             except SystemExit as ended:
                 if ended.code:
                     raise RefusedError from ended
+
+    def _asked(self, file: Path) -> tuple[list[list[Any]], list[str]]:
+        """Cells and command of an input; RefusedError if the file itself was damaged."""
+        try:
+            asked = json.loads(file.read_bytes())
+            cells, command = list(asked["cells"]), asked["command"]
+            are_known = all(column in seeds.TABLES[table] for table, column, _, _ in cells)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RefusedError from error
+        if not are_known or command not in seeds.COMMANDS:
+            raise RefusedError
+        return cells, command
 
 
 class ServiceReader:
@@ -244,7 +251,10 @@ class ServiceReader:
         )
 
     def __call__(self, folder: Path) -> None:
-        asked = json.loads((folder / "request.json").read_bytes())
+        try:
+            asked = json.loads((folder / "request.json").read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise RefusedError from error
         refused = False
         for one in asked if isinstance(asked, list) else [asked]:
             refused |= self._send(one)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from vram_search.cli.ending import second_interrupt_quits
 from vram_search.cli.live import PlainView
 from vram_search.store import TrialRecord
 
@@ -97,3 +100,15 @@ def test_report_that_cannot_be_written_fails_no_search(
     assert "no report was written: " in done.stdout
     assert "Traceback" not in done.stdout
     assert "to open in a browser" not in done.stdout
+
+
+def test_interrupt_that_is_dropped_in_a_finaliser_is_raised_again() -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt), second_interrupt_quits():
+        one: Finalised | None = Finalised()
+        del one  # Python drops the KeyboardInterrupt here
+        for _ in range(500):
+            time.sleep(0.02)

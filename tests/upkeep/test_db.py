@@ -113,6 +113,15 @@ def test_adapters_of_killed_trials_are_found_and_removed(database: Path, tmp_pat
     assert check(database)["is_whole"]
 
 
+def test_checkpoints_that_no_repetition_needs_are_removed(database: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "search.db.files/demo/checkpoints"
+    for name in ("trial-0000", "trial-0004"):  # trial 4 was lost, and will be repeated
+        (checkpoints / name).mkdir(parents=True)
+    assert [Path(one["path"]).name for one in check(database)["leftovers"]] == ["trial-0000"]
+    assert db(database, "repair", "--yes").exit_code == 0
+    assert [path.name for path in checkpoints.iterdir()] == ["trial-0004"]
+
+
 def test_repair_asks_first(database: Path, tmp_path: Path) -> None:
     (tmp_path / ADAPTERS / "trial-0004").mkdir()
     done = CliRunner().invoke(cli, ["db", "repair", "--database", str(database)], input="n\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vram_search.store import Store, TrialRecord
 from vram_search.store.location import StudyFolder
+from vram_search.worker.checkpoints import unneeded_checkpoints
 from vram_search.worker.context import leftover_adapters
 
 
@@ -46,7 +47,11 @@ def leftovers(store: Store) -> list[Leftover]:
     found = []
     for study, folder, trials in _study_folders(store):
         running = {folder_of(trial) for trial in trials if trial.outcome is None}
-        for path in leftover_adapters(folder / "adapters", trials):
+        unneeded = [
+            *leftover_adapters(folder / "adapters", trials),
+            *unneeded_checkpoints(folder / "checkpoints", trials),
+        ]
+        for path in unneeded:
             if path.stem not in running:
                 found.append(Leftover(study, path, bytes_in(path)))
     return found

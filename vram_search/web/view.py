@@ -164,7 +164,10 @@ def trials_page(
     return {
         "study": record,
         "columns": columns(dimensions, is_imported=record.is_imported),
-        "rows": [trial_row(t, by_number.get(t.retry_of), dimensions) for t in rows],
+        "rows": [
+            trial_row(t, by_number.get(t.retry_of), dimensions, is_imported=record.is_imported)
+            for t in rows
+        ],
         "count": len(shown),
         "page": page,
         "last_page": last,

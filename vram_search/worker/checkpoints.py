@@ -52,6 +52,12 @@ def remove_checkpoint(root: Path, number: int) -> None:
 
 def remove_unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> None:
     """Deletes all checkpoints but those with which a repetition will go on."""
+    for folder in unneeded_checkpoints(root, trials):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> list[Path]:
+    """Returns the folders of all checkpoints with which no repetition will go on."""
     repeated = {trial.retry_of for trial in trials}
     waiting = [
         trial.number
@@ -60,6 +66,5 @@ def remove_unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> No
     ]
     givers = [cut_off_trial(root, trials, number) for number in waiting]
     needed = {checkpoint_folder(root, giver.number) for giver in givers if giver is not None}
-    for folder in root.iterdir() if root.is_dir() else ():
-        if folder not in needed:
-            shutil.rmtree(folder, ignore_errors=True)
+    found = root.iterdir() if root.is_dir() else ()
+    return sorted(folder for folder in found if folder not in needed)

@@ -80,7 +80,12 @@ def render(data: ReportData, written_at: datetime) -> str:
         slice_legend=LEGEND,
         columns=columns(dimensions, is_imported=data.study.is_imported),
         rows=[
-            trial_row(trial, by_number.get(trial.retry_of), dimensions)
+            trial_row(
+                trial,
+                by_number.get(trial.retry_of),
+                dimensions,
+                is_imported=data.study.is_imported,
+            )
             for trial in sorted(data.trials, key=_by_loss)
         ],
         best=None if data.best is None else data.best.number,

@@ -50,7 +50,11 @@ def columns(dimensions: Sequence[Dimension], *, is_imported: bool) -> tuple[Colu
 
 
 def trial_row(
-    trial: TrialRecord, earlier: TrialRecord | None = None, dimensions: Sequence[Dimension] = MAIN
+    trial: TrialRecord,
+    earlier: TrialRecord | None = None,
+    dimensions: Sequence[Dimension] = MAIN,
+    *,
+    is_imported: bool,
 ) -> dict[str, Any]:
     """A row: number, outcome and cells in the order of `columns`.
 
@@ -76,8 +80,10 @@ def trial_row(
         Cell(format_duration(seconds), seconds),
         Cell(note, note or None),
     ]
-    if (run := trial.provenance) is not None:
-        cells[1:1] = [_name(run["run"]), _name(run["model"]["name"])]
+    if is_imported:
+        run = trial.provenance or {}
+        model = run.get("model") or {}
+        cells[1:1] = [_name(run.get("run")), _name(model.get("name"))]
     return {"number": trial.number, "outcome": outcome, "cells": cells}
 
 
