@@ -31,6 +31,9 @@ settings.load_profile("quick")  # `make test-all` loads the other
 # numpy's threads spin where other processes hold the cores: a proposal takes 8 s instead of 0.4 s.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# A trace of a model takes seconds; tests of it switch it on.
+os.environ["VRAM_SEARCH_TRACE"] = "0"
+
 # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from vram_search.answers.points import ShapeLoader
+from vram_search.cli.estimate_words import generic_lines
 from vram_search.cli.main import main
 from vram_search.estimate import choose_plan, plans
 from vram_search.estimate.calibration import Calibration, save_calibration
@@ -269,19 +270,26 @@ def generic_model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_generic_estimate_says_so_and_keeps_more_room(
+def test_generic_estimate_of_an_unknown_family_leaves_the_answer_open(
     estimate: Estimate, generic_model: Path, tmp_path: Path
 ) -> None:
     answer = estimate("--model", generic_model, "--card", "t4-16gb")
     words = " ".join(answer.out.split())
-    assert "generic estimate, not modelled: " in words and "allow ±15 %" in words
+    assert "generic estimate, not modelled: " in words and "±" not in words
+    assert "not known whether it fits" in words and "--no-trace" in words
     (plan,) = json.loads(estimate("--model", generic_model, "--card", "t4-16gb", "--json").out)[
         "plans"
     ]
-    assert plan["margin"] == GENERIC_MARGIN and plan["not_modelled"]
+    assert plan["margin"] == GENERIC_MARGIN and plan["not_modelled"] and plan["fits"] is None
     rows = write_rows(tmp_path, ROW | {"model": "some-new"})
     row = json.loads(estimate("--points", rows, "--models", generic_model.parent).out)
     assert row["margin"] == GENERIC_MARGIN and row["not_modelled"] == plan["not_modelled"]
+
+
+def test_generic_estimate_of_a_family_close_to_a_formula_states_its_error() -> None:
+    close = " ".join(generic_lines(["glm: rotation of interleaved pairs"], 0.15))
+    assert close.endswith("±15 %")
+    assert "±" not in "".join(generic_lines(["bamba: layers that are not attention"], 0.15))
 
 
 def test_calibration_of_the_card_replaces_its_assumed_context(estimate: Estimate) -> None:

@@ -19,14 +19,16 @@ class FakeProcess:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.error = 0.0
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(request["tokens"])
         one = Pass(
             ((0.0,),), ((0.0,),), ((0.0,),), ((),), {"head": (Candidate((1.0,), ((0.0,),)),)}
         )
-        fit = fit_to_json(TraceFit(((0, 0, 0),), (0,), one, one))
-        return {"fit": fit, "tokens": [request["tokens"]] * 2, "error": 0.0}
+        fit = fit_to_json(TraceFit(((0, 0, 0),), (0,), one, one, (1,)))
+        anchor = min(request["anchors"], key=lambda one: abs(one - request["tokens"]))
+        return {"fit": fit, "tokens": [anchor] * 2, "unit": 0, "error": self.error}
 
 
 @pytest.fixture
@@ -34,7 +36,6 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeProcess:
     fake = FakeProcess()
     monkeypatch.setenv("VRAM_SEARCH_HOME", str(tmp_path))
     monkeypatch.setattr(trace_store, "_PROCESS", fake)
-    monkeypatch.setattr(trace_store, "find_spec", lambda _: True)
     trace_store._fits.cache_clear()
     return fake
 
@@ -68,3 +69,12 @@ def test_another_length_of_a_model_with_chunks_lies_between_two_anchors(
     find_fit(_query("v"), 512, ANCHORS)
     assert list(find_fit(_query("v"), 700, ANCHORS)) == [512, 1024]
     assert process.asked == [512, 1024]
+
+
+def test_a_fit_that_fails_its_check_is_not_used_and_not_traced_again(process: FakeProcess) -> None:
+    process.error = 0.03
+    assert find_fit(_query("k"), 512, ANCHORS) == {}
+    trace_store._fits.cache_clear()
+    trace_store._FAILED.clear()
+    assert find_fit(_query("k"), 512, ANCHORS) == {}
+    assert process.asked == [512]

@@ -52,7 +52,11 @@ class PlanAnswer(AnswerPart):
     )
     margin: float = Field(description="Share added to required bytes; 0.02 is 2 %.")
     not_modelled: list[str] = Field(
-        description="Reasons why the estimate is a generic one; empty if the family is modelled."
+        description="Reasons why the estimate is a generic one; empty if a formula or a trace "
+        "answers."
+    )
+    trace_note: str = Field(
+        description="Which code a trace of the model followed; empty if none was made."
     )
     needs_more: list[str] = Field(
         description="Reasons why the training needs more by an amount that is not known."
@@ -285,6 +289,7 @@ def _plan(verdict: Verdict) -> PlanAnswer:
         context_origin=limit.origin,
         margin=round(limit.margin, 9),
         not_modelled=list(verdict.not_modelled),
+        trace_note=verdict.trace_note,
         needs_more=[clean(reason) for reason in verdict.needs_more],
         needs_less=[clean(reason) for reason in verdict.needs_less],
         spare_bytes=verdict.spare_bytes,

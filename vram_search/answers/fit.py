@@ -18,6 +18,7 @@ from vram_search.answers.named import (
     lora_modules,
 )
 from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
+from vram_search.estimate.memory.traced import is_traced
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.models import find_model
@@ -165,7 +166,7 @@ def fit(
         model_note=clean(found.note),
         card=card_answer(fitter.limit),
         margin=round(fitter.limit.margin, 9),
-        not_modelled=list(shape.not_modelled),
+        not_modelled=[] if is_traced(shape) else list(shape.not_modelled),
         settings=_settings(workload, clean(lora_target)),
         largest_cutoff_len=[
             _largest(fitter.largest_cutoff_len(batch)) for batch in TABLE_MICRO_BATCHES

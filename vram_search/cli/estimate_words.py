@@ -14,6 +14,7 @@ from vram_search.answers.estimate import (
 from vram_search.answers.memory_budget import CardAnswer
 from vram_search.answers.named import clean
 from vram_search.report.parts import WIDTH, stacked_bar
+from vram_search.spec.not_modelled import is_far_off
 from vram_search.tools.detect import TITLES
 from vram_search.units import format_bytes
 
@@ -54,6 +55,7 @@ def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
             f"{plan.trainable_parameters:,} parameters are trained"
         ),
         *generic_lines(plan.not_modelled, plan.margin),
+        *(_wrapped(plan.trace_note) if plan.trace_note else []),
         "",
         *stacked_bar(plan.allocated_parts, plan.required_bytes, plan.budget_bytes),
     ]
@@ -106,9 +108,8 @@ def generic_lines(not_modelled: list[str], margin: float) -> list[str]:
     """The warning of a generic estimate; nothing for a family that is modelled."""
     if not not_modelled:
         return []
-    words = (
-        f"generic estimate, not modelled: {'; '.join(not_modelled)}; allow ±{100 * margin:.0f} %"
-    )
+    bounds = "" if is_far_off(tuple(not_modelled)) else f"; allow ±{100 * margin:.0f} %"
+    words = f"generic estimate, not modelled: {'; '.join(not_modelled)}{bounds}"
     return _wrapped(words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -79,6 +80,12 @@ def tell_which(store: Store) -> None:
     if count > 1 and latest is not None:
         meant = f"study {latest.name}, the latest search of {count} studies"
         echo(f"{meant}; --study NAME chooses another", err=True)
+
+
+def no_trace(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Callback of `--no-trace`: models without a formula get a generic estimate."""
+    if value:
+        os.environ["VRAM_SEARCH_TRACE"] = "0"
 
 
 def print_json(value: object) -> None:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 
 from vram_search.estimate.memory.objectives import SFT
+from vram_search.estimate.memory.traced import is_traced
 from vram_search.spec.shape import ModelShape
 
 PRIOR_RATIOS: tuple[float, ...] = (
@@ -47,15 +48,36 @@ finished without a limit: 20 order statistics, evenly spaced from the lowest to 
 `predict` was developed with these runs in view, so errors on other cards and models may be larger.
 """
 
+TRACED_RATIOS: tuple[float, ...] = (
+    0.9475,
+    0.9936,
+    0.9986,
+    *(1.0,) * 4,
+    *(1.0001,) * 6,
+    1.0002,
+    1.0004,
+    1.0006,
+    1.0007,
+    1.0008,
+    1.0009,
+    1.0012,
+    1.003,
+    1.0122,
+    1.0128,
+    1.0171,
+)
+"""The same for models without a formula that are traced: runs of `bench.trace.families` and of
+`bench.gpu_families` (docs/experiments.md)."""
 GENERIC_MARGIN = 0.15
-"""Margin of a family that is not modelled (`ModelShape.not_modelled`): assumed, not measured."""
+"""Margin of a family that neither a formula nor a trace covers: assumed, not measured."""
 
 PREFERENCE_MARGIN = 0.05
 """Margin of preference losses, whose bytes were checked on traces and on few runs: assumed."""
 
 
 def margin_for(shape: ModelShape, ratios: Sequence[float] = (), *, objective: str = SFT) -> float:
-    """The margin of a model; its prior is GENERIC_MARGIN alone where the family is not modelled.
+    """The margin of a model; its prior is GENERIC_MARGIN alone where neither a formula nor a
+    trace answers.
 
     Args:
         ratios: as in `conformal_margin`.
@@ -64,10 +86,16 @@ def margin_for(shape: ModelShape, ratios: Sequence[float] = (), *, objective: st
     Raises:
         ValueError: a ratio is not a finite number above 0.
     """
-    prior = (1 + GENERIC_MARGIN,) if shape.not_modelled else PRIOR_RATIOS
+    prior = _prior(shape)
     if objective != SFT:
         prior = (max(*prior, 1.0 + PREFERENCE_MARGIN),)
     return conformal_margin(ratios, prior=prior)
+
+
+def _prior(shape: ModelShape) -> tuple[float, ...]:
+    if not shape.not_modelled:
+        return PRIOR_RATIOS
+    return TRACED_RATIOS if is_traced(shape) else (1 + GENERIC_MARGIN,)
 
 
 def conformal_margin(

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
+from vram_search.estimate.trace_process import TraceProcess
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 
-FORMAT = 1
+FORMAT = 2
 """Version of the cached files."""
-ON = "VRAM_SEARCH_TRACE"
-"""Models are traced if this environment variable is not empty: a first estimate takes a minute or
-more for each kind of training that it compares."""
+SWITCH = "VRAM_SEARCH_TRACE"
+"""No model is traced where this environment variable is 0."""
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 FUSED_KERNELS = ("flash-linear-attention", "mamba-ssm", "causal-conv1d")
-"""Packages that replace a hybrid's layers; a trace follows the layers without them."""
+"""Packages that replace a hybrid's layers. A trace follows the layers' plain torch code, which
+needs more."""
 LARGEST_ERROR = 0.02
 """Largest error of a fit, as a share, at a size that it was not fitted to. A fit with a larger
 error is not used."""
@@ -67,9 +64,21 @@ class RangedFit:
     low: int
     high: int
     fit: TraceFit
+    unit: int = 0
+    """If not 0, the length of the rows that it is of; a longer row counts as several."""
 
 
-def find_fit(query: TraceQuery, tokens: int, anchors: Sequence[int]) -> dict[int, TraceFit]:
+def is_on() -> bool:
+    """True if models without a formula are traced."""
+    return os.environ.get(SWITCH, "1") not in ("", "0") and find_spec("torch") is not None
+
+
+def fused_kernels() -> tuple[str, ...]:
+    """The installed packages with fused kernels for hybrids."""
+    return tuple(name for name in FUSED_KERNELS if _version(name))
+
+
+def find_fit(query: TraceQuery, tokens: int, anchors: Sequence[int]) -> dict[int, RangedFit]:
     """The fit for a length, or those of the two anchors around it; empty if there is none.
 
     Args:
@@ -79,34 +88,37 @@ def find_fit(query: TraceQuery, tokens: int, anchors: Sequence[int]) -> dict[int
     fits = _fits(query)
     found = _covering(fits, tokens)
     if found is None and not any(one.low == one.high for one in fits):
-        found = _trace(query, tokens, fits)
-    if found is not None:
+        found = _trace(query, tokens, anchors, fits)
+    if found is not None and found.low <= tokens <= found.high:
         return {tokens: found}
-    if not fits or tokens in anchors:
-        found = _trace(query, tokens, fits) if fits else None
-        return {tokens: found} if found else {}
+    if not fits:
+        return {}
     high = next((place for place, one in enumerate(anchors) if one > tokens), len(anchors) - 1)
     around = anchors[max(0, high - 1)], anchors[max(1, high)]
-    both = {one: _covering(fits, one) or _trace(query, one, fits) for one in around}
+    both = {one: _covering(fits, one) or _trace(query, one, anchors, fits) for one in around}
     return {} if None in both.values() else {one: fit for one, fit in both.items() if fit}
 
 
-def _covering(fits: list[RangedFit], tokens: int) -> TraceFit | None:
-    return next((one.fit for one in fits if one.low <= tokens <= one.high), None)
+def _covering(fits: list[RangedFit], tokens: int) -> RangedFit | None:
+    return next((one for one in fits if one.low <= tokens <= one.high), None)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _fits(query: TraceQuery) -> list[RangedFit]:
     """The cached fits of a query; `_trace` appends to them."""
+    answers = read_cached_json(_file(query)) or []
     try:
-        return [_ranged(one) for one in read_cached_json(_file(query)) or []]
+        if any("failed" in one for one in answers):
+            _FAILED.add(query)
+            return []
+        return [_ranged(one) for one in answers]
     except (KeyError, TypeError, ValueError):  # another format
         return []
 
 
 def _ranged(answer: dict[str, Any]) -> RangedFit:
     low, high = answer["tokens"]
-    return RangedFit(low, high, parse_fit(answer["fit"]))
+    return RangedFit(low, high, parse_fit(answer["fit"]), answer["unit"])
 
 
 def _file(query: TraceQuery) -> Path:
@@ -124,73 +136,30 @@ def _version(name: str) -> str:
         return ""
 
 
-def _trace(query: TraceQuery, tokens: int, fits: list[RangedFit]) -> TraceFit | None:
-    if query in _FAILED or find_spec("torch") is None:
+def _trace(
+    query: TraceQuery, tokens: int, anchors: Sequence[int], fits: list[RangedFit]
+) -> RangedFit | None:
+    """The fit for a length, or for the anchor next to it; added to `fits` and to the cache."""
+    if query in _FAILED:
         return None
-    answer = _PROCESS.ask(query.request(tokens))
-    if "fit" not in answer or answer["error"] > LARGEST_ERROR:
+    answer = _PROCESS.ask({**query.request(tokens), "anchors": list(anchors)})
+    if answer is None:  # the process died
         _FAILED.add(query)
         return None
+    if answer.get("error", 0.0) > LARGEST_ERROR:
+        answer = {"failed": f"the fit is {answer['error']:.1%} off where it is checked"}
     file = _file(query)
     write_cached_json(file, [*(read_cached_json(file) or []), answer])
+    if "failed" in answer:
+        _FAILED.add(query)
+        return None
     found = _ranged(answer)
     fits.append(found)
-    return found.fit if found.low <= tokens <= found.high else None
+    return found
 
 
 _FAILED: set[TraceQuery] = set()
 """Queries without an answer, so that each is asked once."""
 
 
-class _TraceProcess:
-    """`python -m vram_search.trace`, started at the first question and kept."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a request; `{"failed": ...}` if the process died."""
-        process = self._started()
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            _show("tracing the model's own code on fake tensors, once per model")
-            for line in process.stdout:
-                message: dict[str, Any] = json.loads(line)
-                if "done" not in message:
-                    return message
-                share = message["done"] / message["all"]
-                _show(f"tracing the model's own code: {share:4.0%}")
-        except (OSError, ValueError):
-            pass
-        finally:
-            _show("")
-        self._process = None
-        process.kill()
-        with contextlib.suppress(OSError):  # a request that it never read
-            process.communicate()
-        return {"failed": "the trace process ended"}
-
-    def _started(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "vram_search.trace"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env={**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""},
-            )
-            atexit.register(self._process.kill)
-        return self._process
-
-
-_PROCESS = _TraceProcess()
-
-
-def _show(words: str) -> None:
-    """Shows progress in one line of a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[2K{words}", end="", file=sys.stderr, flush=True)
+_PROCESS = TraceProcess()

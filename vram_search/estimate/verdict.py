@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vram_search.estimate.changes import Change, changes_to_fit, cheapest_changes
+from vram_search.estimate.margin import GENERIC_MARGIN
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.trace_store import FUSED_KERNELS, fused_kernels
+from vram_search.spec.not_modelled import is_far_off, is_hybrid
+
+NOT_TRACED = (
+    "the generic formula was up to two thirds too low for models of this kind; `vram-search "
+    "estimate` traces them where torch is installed, unless --no-trace or VRAM_SEARCH_TRACE=0"
+)
+
+
+FUSED = " or ".join(FUSED_KERNELS)
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,7 @@ class Verdict:
     limit: MemoryBudget
     estimate: Estimate
     not_modelled: tuple[str, ...]
-    """Reasons why the estimate is a generic one; empty where the family is modelled."""
+    """Reasons why the estimate is a generic one; empty where a formula or a trace answers."""
     changes: list[Change]
     changes_to_fit: list[str] | None
     """Names of changes that make it fit together: none where it fits, None where all do not."""
@@ -27,6 +38,19 @@ class Verdict:
     """Why it needs more than the estimate by an amount that is not known."""
     needs_less: tuple[str, ...] = ()
     """Why it may need less than the estimate."""
+
+    @property
+    def trace_note(self) -> str:
+        """Which code a trace of the model followed; empty if none was made."""
+        if not self.estimate.is_traced:
+            return ""
+        if not is_hybrid(self.estimate.workload.shape.not_modelled):
+            return "traced from the model's own code"
+        installed = fused_kernels()
+        if not installed:
+            return f"traced from the model's own code in plain torch: no {FUSED} is installed"
+        names = " and ".join(installed)
+        return f"traced from the model's own code in plain torch; {names}, installed, needs less"
 
     @property
     def fits(self) -> bool:
@@ -67,11 +91,17 @@ def judge(
     Raises:
         InputError: the sizes are absurd.
     """
+    estimate = predict_plausible(workload, limit.hardware)
+    not_modelled = () if estimate.is_traced else workload.shape.not_modelled
+    if not_modelled:
+        limit = replace(limit, margin=max(limit.margin, GENERIC_MARGIN))
+    if is_far_off(not_modelled):
+        needs_more = (*needs_more, NOT_TRACED)
     return Verdict(
         name=name,
         limit=limit,
-        estimate=predict_plausible(workload, limit.hardware),
-        not_modelled=workload.shape.not_modelled,
+        estimate=estimate,
+        not_modelled=not_modelled,
         changes=cheapest_changes(workload, limit),
         changes_to_fit=changes_to_fit(workload, limit),
         needs_more=tuple(needs_more),

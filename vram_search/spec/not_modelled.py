@@ -71,6 +71,9 @@ _HYBRIDS = frozenset(
 )
 """Families of state space, convolution or linear attention layers."""
 
+_FAR_OFF = (_HYBRID, _LAYER_NORM, _UNGATED, "is unknown", "its layers are not attention")
+"""Reasons with which the generic formula was a quarter to two thirds too low on a GPU."""
+
 _DROPOUTS = ("residual_dropout", "resid_pdrop", "embd_pdrop", "hidden_dropout")
 ALREADY_QUANTIZED = "the checkpoint is already quantised"
 TEXT_ALONE = "the text model alone is counted"
@@ -103,6 +106,16 @@ def reasons(
     if method:
         found.append(f"{ALREADY_QUANTIZED} ({method})")
     return tuple(found)
+
+
+def is_far_off(found: tuple[str, ...]) -> bool:
+    """Returns True if the generic formula is known to be far off for one of these reasons."""
+    return any(word in reason for reason in found for word in _FAR_OFF)
+
+
+def is_hybrid(found: tuple[str, ...]) -> bool:
+    """Returns True if one of these reasons is that layers are not attention."""
+    return any(_HYBRID in reason for reason in found)
 
 
 def _of_family(model_type: str, experts: Experts | None) -> tuple[str, ...]:

@@ -10,14 +10,19 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+FUSED_KERNELS = ("fla", "mamba_ssm", "causal_conv1d")
+"""Modules with kernels that do not run on fake tensors."""
+
 
 def main() -> None:
     """Reads requests until stdin is closed.
 
-    A request has `config` (of a config.json), `settings` (of TraceSettings), `rows` and `tokens`.
-    Answers: `{"done": 1, "all": 3}` while it works, then `{"fit": ..., "tokens": [low, high],
-    "error": ...}`, or `{"failed": "reason"}`.
+    A request has `config` (of a config.json), `settings` (of TraceSettings), `rows`, `tokens` and
+    `anchors`. Answers: `{"done": 1, "all": 3}` while it works, then `{"fit": ..., "tokens": [low,
+    high], "unit": ..., "error": ...}`, or `{"failed": "reason"}`.
     """
+    for name in FUSED_KERNELS:
+        sys.modules[name] = None  # type: ignore[assignment]  # transformers finds no such package
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     out = sys.stdout
@@ -46,9 +51,18 @@ def answer(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> d
     settings = TraceSettings(**request["settings"])
     batch = Batch(request["rows"], request["tokens"])
     found = trace(
-        request["config"], settings, batch, lambda done, count: send({"done": done, "all": count})
+        request["config"],
+        settings,
+        batch,
+        lambda done, count: send({"done": done, "all": count}),
+        anchors=request["anchors"],
     )
-    return {"fit": fit_to_json(found.fit), "tokens": found.scope.tokens, "error": found.error}
+    return {
+        "fit": fit_to_json(found.fit),
+        "tokens": found.scope.tokens,
+        "unit": found.scope.unit,
+        "error": found.error,
+    }
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def build_on_meta(values: dict[str, Any], settings: TraceSettings) -> Any:
         model = auto_class(config).from_config(
             config,
             dtype=torch.bfloat16,
-            attn_implementation=settings.attention,
+            # sdpa is what a class takes by itself if it supports it
+            attn_implementation=None if settings.attention == "sdpa" else settings.attention,
             trust_remote_code=False,
         )
         model.tie_weights()

@@ -1,23 +1,30 @@
-"""Fits bytes of recorded micro-batches by sums of powers of rows, tokens and rank."""
+"""Bytes of recorded micro-batches as polynomials of rows, tokens and rank.
+
+A request's bytes are a product of sizes, and each size depends on rows, tokens or rank alone. So a
+few recordings that differ in one of the three tell the polynomial of every request.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from vram_search.estimate.memory.trace_fit import Candidate, Pass, Polynomial, Term
-from vram_search.trace.phases import Array, Phases
+from vram_search.spec.allocator_sizes import block_size
+from vram_search.trace.phases import Array, split_phases
+from vram_search.trace.recorder import AllocationStream
 from vram_search.trace.settings import Batch
 
-TOLERANCE = 0.002
-"""Largest error of a fitted figure, as a share of the peak."""
+TERMS: tuple[Term, ...] = tuple(product(range(2), range(3), range(2)))
+"""Powers of rows, tokens and rank."""
 
 
 class NotLinearError(Exception):
-    """The recorded bytes follow no such sum."""
+    """The recorded bytes follow no such polynomial."""
 
 
 @dataclass(frozen=True)
@@ -26,31 +33,77 @@ class Sample:
 
     batch: Batch
     rank: int
-    phases: Phases
+    stream: AllocationStream
+
+    @property
+    def requests(self) -> Array:
+        """Bytes of each request."""
+        return np.array([size for size, _ in self.stream.events if size >= 0], dtype=float)
+
+    @property
+    def peak(self) -> int:
+        """Largest bytes that live at once."""
+        live = peak = 0
+        sizes: dict[int, int] = {}
+        for size, key in self.stream.events:
+            if size >= 0:
+                sizes[key] = block_size(size)
+                live += sizes[key]
+                peak = max(peak, live)
+            else:
+                live -= sizes.pop(key)
+        return peak
 
 
-def fit_pass(samples: Sequence[Sample], terms: Sequence[Term], grid: Sequence[Sample]) -> Pass:
+@dataclass(frozen=True)
+class Samples:
+    """Recordings that differ from `base` in one size each.
+
+    Attributes:
+        rows: another number of rows; empty where one row is all that the fit serves.
+        lengths: other lengths; empty where the fit serves one length.
+        rank: another rank.
+    """
+
+    base: Sample
+    rows: tuple[Sample, ...]
+    lengths: tuple[Sample, ...]
+    rank: Sample
+
+    @property
+    def all(self) -> tuple[Sample, ...]:
+        return (self.base, *self.rows, *self.lengths, self.rank)
+
+
+def fit_pass(samples: Samples, layers: int, grid: Sequence[tuple[Batch, int]]) -> Pass:
     """The forward and backward pass (or an evaluation) as polynomials.
 
     Args:
-        terms: powers of rows, tokens and rank.
-        grid: sizes (without phases) at which any request may be the peak.
+        layers: how many are recorded.
+        grid: sizes and ranks at which any request may be the peak.
 
     Raises:
-        NotLinearError: the sizes do not run the same requests, or their bytes are no such sum.
+        NotLinearError: the sizes do not run the same requests.
     """
-    check_alike(samples)
-    first = samples[0].phases
-    fitter = _Fitter(samples, terms, grid)
-    layers = len(first.kept)
-    blocks = tuple(fitter.blocks(layer) for layer in range(layers))
-    phases = {phase.name: fitter.candidates(place) for place, phase in enumerate(first.phases)}
+    check_alike(samples.all)
+    split = split_phases(samples.base.stream, _polynomials(samples), layers)
+    at = np.array([_features(batch, rank) for batch, rank in grid]).T
+    candidates = {}
+    for phase in split.phases:
+        total = phase.own + phase.layers.sum(axis=0)
+        chosen = sorted({*np.argmax(total @ at, axis=0), *np.argmax(phase.own @ at, axis=0)})
+        candidates[phase.name] = tuple(
+            Candidate(_one(phase.own[request]), _many(phase.layers[:, request]))
+            for request in chosen
+        )
     return Pass(
-        kept=tuple(fitter.vectors(lambda p: p.kept)),
-        saved=tuple(fitter.vectors(lambda p: p.saved)),
-        left=tuple(fitter.vectors(lambda p: p.left)),
-        saved_blocks=blocks,
-        phases=phases,
+        kept=_many(split.kept),
+        saved=_many(split.saved),
+        left=_many(split.left),
+        saved_blocks=tuple(
+            tuple(Counter(map(_one, blocks)).items()) for blocks in split.saved_blocks
+        ),
+        phases=candidates,
     )
 
 
@@ -60,76 +113,66 @@ def check_alike(samples: Sequence[Sample]) -> None:
     Raises:
         NotLinearError: they do.
     """
-    requests = {tuple((p.name, len(p.own)) for p in sample.phases.phases) for sample in samples}
-    if len(requests) > 1:
+    if len({_requests_by_phase(sample.stream) for sample in samples}) > 1:
         raise NotLinearError("requests differ between sizes")
 
 
-def features(rows: float, tokens: float, rank: float, terms: Sequence[Term]) -> list[float]:
-    """Values of the terms."""
-    return [rows**b * tokens**t * rank**r for b, t, r in terms]
+def _requests_by_phase(stream: AllocationStream) -> tuple[tuple[str, int], ...]:
+    ends = [*(place for _, place in stream.marks[1:]), len(stream.events)]
+    return tuple(
+        (name, sum(size >= 0 for size, _ in stream.events[start:end]))
+        for (name, start), end in zip(stream.marks, ends, strict=True)
+    )
 
 
-class _Fitter:
-    def __init__(
-        self, samples: Sequence[Sample], terms: Sequence[Term], grid: Sequence[Sample]
-    ) -> None:
-        self.samples, self.terms = samples, terms
-        matrix = np.array([features(*s.batch, s.rank, terms) for s in samples])
-        self.scale = np.abs(matrix).max(axis=0)
-        self.matrix = matrix / self.scale
-        self.peaks = np.array(
-            [max((p.own + p.layers.sum(axis=0)).max() for p in s.phases.phases) for s in samples]
-        )
-        self.grid = np.array([features(*s.batch, s.rank, terms) for s in grid]) / self.scale
-
-    def solve(self, values: Array) -> Array:
-        """Coefficients (of scaled terms) of each column of values (samples, columns)."""
-        found: Array = np.linalg.lstsq(self.matrix, values, rcond=None)[0]
-        error = np.abs(self.matrix @ found - values).max(axis=1, initial=0.0)
-        if (error > TOLERANCE * self.peaks).any():
-            raise NotLinearError(f"{(error / self.peaks).max():.1%} of the peak")
-        return found
-
-    def polynomials(self, values: Array) -> list[Polynomial]:
-        return [tuple(column) for column in (self.solve(values) / self.scale[:, None]).T.tolist()]
-
-    def vectors(self, pick: Callable[[Phases], Array]) -> list[Polynomial]:
-        return self.polynomials(np.stack([pick(s.phases) for s in self.samples]))
-
-    def blocks(self, layer: int) -> tuple[tuple[Polynomial, int], ...]:
-        sizes = [s.phases.saved_blocks[layer] for s in self.samples]
-        least = min(len(one) for one in sizes)
-        if least != max(len(one) for one in sizes) or not least:
-            return ()
-        counts: dict[tuple[float, ...], int] = {}
-        columns = np.array(sizes, dtype=float)
-        try:
-            found = self.polynomials(columns)
-        except NotLinearError:
-            return ()
-        for column in found:
-            key = tuple(round(value, 6) for value in column)
-            counts[key] = counts.get(key, 0) + 1
-        return tuple(counts.items())
-
-    def candidates(self, place: int) -> tuple[Candidate, ...]:
-        """The requests of a phase that are the peak for some size."""
-        phases = [sample.phases.phases[place] for sample in self.samples]
-        own = self.solve(np.stack([phase.own for phase in phases]))
-        total = self.solve(np.stack([phase.own + phase.layers.sum(axis=0) for phase in phases]))
-        chosen = sorted(
-            {*np.argmax(self.grid @ total, axis=1), *np.argmax(self.grid @ own, axis=1)}
-        )
-        found = []
-        for request in chosen:
-            layers = self.polynomials(np.stack([phase.layers[:, request] for phase in phases]))
-            (mine,) = self.polynomials(np.stack([phase.own[[request]] for phase in phases]))
-            found.append(Candidate(own=mine, layers=tuple(layers)))
-        return tuple(found)
+def _features(batch: Batch, rank: float) -> list[float]:
+    return [float(batch.rows**b * batch.tokens**t * rank**r) for b, t, r in TERMS]
 
 
-def grid_of(rows: Sequence[int], tokens: Sequence[int], ranks: Sequence[int]) -> list[Sample]:
-    """Sizes without recordings."""
-    empty = Phases(np.zeros(0), np.zeros(0), np.zeros(0), (), ())
-    return [Sample(Batch(b, t), r, empty) for b, t, r in product(rows, tokens, ranks)]
+def _polynomials(samples: Samples) -> Array:
+    """(requests, terms) of the base's requests."""
+    base = samples.base
+    own = base.requests
+    whole = np.maximum(own, 1.0)
+    rows = _factor(base.batch.rows, [(s.batch.rows, s.requests / whole) for s in samples.rows], 1)
+    tokens = _factor(
+        base.batch.tokens, [(s.batch.tokens, s.requests / whole) for s in samples.lengths], 2
+    )
+    rank = _factor(base.rank, [(samples.rank.rank, samples.rank.requests / whole)], 1)
+    count = len(own)
+    parts = [np.broadcast_to(one, (count, one.shape[1])) for one in (rows, tokens, rank)]
+    found: Array = own[:, None] * np.einsum("nb,nt,nr->nbtr", *parts).reshape(count, -1)
+    return found
+
+
+def _factor(base: int, others: Sequence[tuple[int, Array]], most: int) -> Array:
+    """(requests, powers) of the factor that depends on one size; it is 1 at the base.
+
+    A pure power where the ratios are those of one, else the polynomial through all of them.
+
+    Args:
+        others: the size and its ratios of bytes to those of the base.
+        most: the largest power.
+    """
+    if not others:
+        return np.eye(1, most + 1)
+    ratios = np.stack([ratio for _, ratio in others], axis=1)
+    sizes = np.array([size / base for size, _ in others])
+    count = len(others)
+    nodes = np.vander(np.array([1.0, *sizes]), count + 1, increasing=True)
+    values = np.concatenate([np.ones((len(ratios), 1)), ratios], axis=1)
+    found = np.zeros((len(ratios), max(most, count) + 1))
+    found[:, : count + 1] = np.linalg.solve(nodes, values.T).T
+    for power in range(most + 1):
+        is_pure = np.isclose(ratios, sizes**power, rtol=1e-9).all(axis=1)
+        found[is_pure] = np.eye(1, found.shape[1], power)
+    scaled: Array = (found / float(base) ** np.arange(found.shape[1]))[:, : most + 1]
+    return scaled
+
+
+def _one(values: Array) -> Polynomial:
+    return tuple(values.tolist())
+
+
+def _many(values: Array) -> tuple[Polynomial, ...]:
+    return tuple(map(_one, values))

@@ -20,6 +20,8 @@ class KeptLayers:
     """Their places in the whole model."""
     stands_for: tuple[int, ...]
     """For each layer of the whole model the position among the kept ones."""
+    chunks: tuple[int, ...]
+    """For each kept layer the tokens to a multiple of which it pads a row; 1 if it does not."""
 
 
 def decoder_layers(model: Any) -> nn.ModuleList:
@@ -54,8 +56,30 @@ def keep_few(model: Any) -> KeptLayers:
     for position, layer in enumerate(kept):
         layers[position] = layer
     if getattr(config, "layer_types", None):
-        config.layer_types = [types[place] for place in places]
-    return KeptLayers(places, tuple(stands_for))
+        _set_layer_types(config, [types[place] for place in places])
+    return KeptLayers(places, tuple(stands_for), tuple(map(_chunk, kept)))
+
+
+def _set_layer_types(config: Any, types: list[str]) -> None:
+    """Sets a configuration's `layer_types`, also where its class derives them from other fields."""
+    try:
+        config.layer_types = types
+    except AttributeError:
+        own = type(config)
+        name = own.attribute_map.get("layer_types", "layer_types")
+        config.__class__ = type(own.__name__, (own,), {name: types})
+
+
+def keep_all(model: Any) -> KeptLayers:
+    """Every layer of a model stands for itself."""
+    layers = decoder_layers(model)
+    everything = tuple(range(len(layers)))
+    return KeptLayers(everything, everything, tuple(map(_chunk, layers)))
+
+
+def _chunk(layer: nn.Module) -> int:
+    found = [getattr(module, "chunk_size", None) for module in layer.modules()]
+    return max((size for size in found if isinstance(size, int)), default=1)
 
 
 def _kind(layer: nn.Module) -> tuple[Any, ...]:

@@ -1,4 +1,7 @@
-"""Splits a recorded micro-batch into phases, and its live bytes by their layer."""
+"""Splits a recorded micro-batch into phases, and its live bytes by their layer.
+
+Every amount of bytes is a polynomial: its last axis has one coefficient for each term.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vram_search.spec.allocator_sizes import MIN_LARGE_REQUEST, block_size
+from vram_search.spec.allocator_sizes import MIN_LARGE_REQUEST
 from vram_search.trace.recorder import AllocationStream
 
 Array = NDArray[np.float64]
@@ -21,8 +24,8 @@ class Phase:
 
     Attributes:
         name: "start", "f0", "head", "b0", "end".
-        own: live bytes after each request, but for those of `layers`.
-        layers: (layers, requests) live bytes of the layers that come before or after.
+        own: (requests, terms) live bytes after each request, but for those of `layers`.
+        layers: (layers, requests, terms) live bytes of the layers that come before or after.
     """
 
     name: str
@@ -35,22 +38,26 @@ class Phases:
     """A micro-batch in phases.
 
     Attributes:
-        kept: bytes that each layer's forward pass leaves when the last one is through.
+        kept: (layers, terms) bytes that a layer's forward pass leaves when the last one is through.
         saved: the same where the backward pass of the layers begins.
-        left: bytes that each layer leaves at the end: gradients.
-        saved_blocks: sizes of the saved storages of each layer from MIN_LARGE_REQUEST on, in order.
+        left: the same at the end: gradients.
+        saved_blocks: for each layer (blocks, terms), its large saved storages.
     """
 
     kept: Array
     saved: Array
     left: Array
-    saved_blocks: tuple[tuple[int, ...], ...]
+    saved_blocks: tuple[Array, ...]
     phases: tuple[Phase, ...]
 
 
-def split_phases(stream: AllocationStream, layers: int) -> Phases:
-    """The phases of a stream, in the order in which they ran."""
-    table = _Table(stream, layers)
+def split_phases(stream: AllocationStream, sizes: Array, layers: int) -> Phases:
+    """The phases of a stream, in the order in which they ran.
+
+    Args:
+        sizes: (requests, terms) of each request, in order.
+    """
+    table = _Table(stream, sizes, layers)
     places = {name: place for name, place, _ in table.spans}
     count = len(stream.events)
     forward_end = places["head"]
@@ -81,41 +88,47 @@ def split_phases(stream: AllocationStream, layers: int) -> Phases:
 class _Table:
     """Live bytes after each event, in total and by layer."""
 
-    def __init__(self, stream: AllocationStream, layers: int) -> None:
+    def __init__(self, stream: AllocationStream, sizes: Array, layers: int) -> None:
         marks = [*stream.marks, ("", len(stream.events))]
         self.spans = [(name, start, stop) for (name, start), (_, stop) in pairwise(marks)]
         count = len(stream.events)
-        change = np.zeros(count)
+        change = np.zeros((count, sizes.shape[1]))
         self.is_request = np.zeros(count, dtype=bool)
-        self.origin = np.full(count, -1)
-        sizes: dict[int, tuple[int, int]] = {}
+        origin = np.full(count, -1)
+        requests: dict[int, tuple[int, int]] = {}
         self._births: dict[int, tuple[int, int, int]] = {}
         self._deaths: dict[int, int] = {}
+        self._bytes, self._sizes = [size for size, _ in stream.events if size >= 0], sizes
+        number = 0
         for name, start, stop in self.spans:
             match = re.fullmatch(r"[fb](\d+)", name)
             layer = int(match[1]) if match else -1
             for place in range(start, stop):
                 size, key = stream.events[place]
                 if size >= 0:
-                    block = block_size(size)
-                    sizes[key] = (block, layer)
-                    self._births[key] = (place, size, layer)
-                    change[place], self.origin[place] = block, layer
+                    requests[key] = number, layer
+                    self._births[key] = (place, number, layer)
+                    change[place], origin[place] = sizes[number], layer
                     self.is_request[place] = True
+                    number += 1
                 else:
-                    block, self.origin[place] = sizes.pop(key)
-                    change[place] = -block
+                    freed, origin[place] = requests.pop(key)
+                    change[place] = -sizes[freed]
                     self._deaths[key] = place
-        self.live = np.cumsum(change)
+        self.live = np.cumsum(change, axis=0)
         self.by_layer = np.stack(
-            [np.cumsum(np.where(self.origin == layer, change, 0)) for layer in range(layers)]
+            [
+                np.cumsum(np.where((origin == layer)[:, None], change, 0), axis=0)
+                for layer in range(layers)
+            ]
         )
 
-    def large_alive(self, layer: int, place: int) -> tuple[int, ...]:
+    def large_alive(self, layer: int, place: int) -> Array:
         """Sizes of a layer's large storages that live before the event at `place`."""
-        return tuple(
-            size
-            for key, (born, size, origin) in self._births.items()
+        found = [
+            number
+            for key, (born, number, origin) in self._births.items()
             if origin == layer and born < place <= self._deaths.get(key, place)
-            if size >= MIN_LARGE_REQUEST // 8
-        )
+            if self._bytes[number] >= MIN_LARGE_REQUEST // 8
+        ]
+        return self._sizes[found]

@@ -1,30 +1,42 @@
-"""Traces a model at a few sizes and fits its bytes; the answer holds for a range of sizes."""
+"""Traces a model at a few sizes and fits its bytes; the answer holds for a range of sizes.
+
+Most models run the same operations whatever the length of a row: five recordings tell the bytes of
+every size between two attention windows. A model that loops over chunks of a row runs other
+operations at each length: three recordings tell the bytes of one length. A model that loops over
+single tokens takes too long at real lengths: its bytes are those of more rows of a short length.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
+from math import lcm
 from typing import Any
 
-from vram_search.estimate.memory.trace_fit import Term, TraceFit
+from vram_search.estimate.memory.trace_fit import TraceFit
 from vram_search.model_code.build import load_config
-from vram_search.trace.fit import NotLinearError, Sample, check_alike, fit_pass, grid_of
-from vram_search.trace.phases import split_phases
+from vram_search.trace.fit import TERMS, NotLinearError, Sample, Samples, check_alike, fit_pass
 from vram_search.trace.settings import Batch, TraceSettings
-from vram_search.trace.training import record
+from vram_search.trace.training import Recording, TracedModel, traced_model
 
 FAR = 1 << 20
 """Tokens of a row that no training reaches."""
-USUAL = 1024
-STEP = 64
-"""Traced lengths are multiples of this, the chunk of linear attention."""
+STEP = 128
+"""Traced lengths are multiples of this, the rows of a block of flash attention."""
+LONGEST = 4096
+"""No longer row is traced, unless an attention window begins there."""
 WINDOWS = ("sliding_window", "attention_chunk_size")
 """Fields of a configuration: a text of so many tokens gets a mask."""
 RANKS = (8, 32)
 CHECK_RANK = 64
 GRID_ROWS = (2, 3, 4, 8, 16, 64)
 GRID_RANKS = (1, 8, 64, 256)
+SHORT = (64, 128)
+"""Lengths at which the numbers of requests are compared."""
+MOST_REQUESTS = 40_000
+"""A length at which one evaluation makes more requests is not traced."""
 
 Report = Callable[[int, int], None]
 """Called with recordings done and all."""
@@ -37,10 +49,12 @@ class Scope:
     Attributes:
         tokens: lowest and highest length of a row.
         several_rows: batches of two rows or more; otherwise of one.
+        unit: 0, or the length of the rows that the fit is of: a longer row counts as several.
     """
 
     tokens: tuple[int, int]
     several_rows: bool
+    unit: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,30 +66,37 @@ class Answer:
     error: float
 
 
-def trace(config: dict[str, Any], settings: TraceSettings, batch: Batch, report: Report) -> Answer:
+def trace(
+    config: dict[str, Any],
+    settings: TraceSettings,
+    batch: Batch,
+    report: Report,
+    anchors: Sequence[int] = (),
+) -> Answer:
     """A fit that holds for `batch` and, where the model allows it, for other lengths.
 
+    Args:
+        anchors: lengths of which the nearest is traced where a fit holds for one length alone;
+            without them it is the batch's own.
+
     Raises:
-        NotLinearError: no sum of powers gives the bytes.
+        NotLinearError: no polynomial gives the bytes.
     """
     several = batch.rows > 1
-    low, high = _range(config, batch.tokens)
-    exactly = Scope((batch.tokens, batch.tokens), several)
-    try:
-        if runs_alike(config, settings, batch.rows):
-            whole_range = Scope((low, high), several)
-            return _trace(config, settings, whole_range, _lengths(low, high), report)
-    except NotLinearError:
-        pass
-    return _trace(config, settings, exactly, (batch.tokens,), report)
-
-
-def runs_alike(config: dict[str, Any], settings: TraceSettings, rows: int) -> bool:
-    """True if short texts of two lengths run the same requests: no loop over chunks or tokens."""
-    batches = [Batch(min(rows, 2), STEP * count) for count in (1, 2)]
-    found = record(config, settings, batches)
-    counts = {len(recording.training.events) for recording in found.of_sizes}
-    return len(counts) == 1
+    with traced_model(config, settings) as model:
+        tracer = _Tracer(model, settings, report)
+        rows = min(batch.rows, 2)
+        _, short, longer = (model.warm_up(Batch(rows, length)) for length in (SHORT[0], *SHORT))
+        if short == longer:
+            whole_range = Scope(_range(config, batch.tokens), several)
+            with suppress(NotLinearError):
+                lengths = _lengths(*whole_range.tokens, lcm(STEP, *model.kept.chunks))
+                return tracer.answer(whole_range, lengths)
+        per_token = (longer - short) / (SHORT[1] - SHORT[0])
+        length = min(anchors, key=lambda one: abs(one - batch.tokens), default=batch.tokens)
+        if longer + per_token * (length - SHORT[1]) > MOST_REQUESTS:
+            return tracer.answer(Scope((1, FAR), True, SHORT[1]), (SHORT[1],))
+        return tracer.answer(Scope((length, length), several), (length,))
 
 
 def _range(config: dict[str, Any], tokens: int) -> tuple[int, int]:
@@ -88,95 +109,92 @@ def _range(config: dict[str, Any], tokens: int) -> tuple[int, int]:
     return low, high
 
 
-def _lengths(low: int, high: int) -> tuple[int, ...]:
-    """Three lengths within a range."""
-    if high >= FAR:
-        start = max(4 * STEP, -(-low // STEP) * STEP)
+def _lengths(low: int, high: int, step: int) -> tuple[int, ...]:
+    """Three lengths within a range, of at least two steps where the range has them."""
+    first = max(2, -(-low // step))
+    if first * step > high:
+        return tuple(sorted({low, (low + high) // 2, high}))
+    last = min(high // step, max(first + 2, 2 * first, LONGEST // step // 4))
+    middle = (first + last) // 2
+    return tuple(step * count for count in sorted({first, middle, last}))
+
+
+class _Tracer:
+    def __init__(self, model: TracedModel, settings: TraceSettings, report: Report) -> None:
+        self.model, self.settings, self.report = model, settings, report
+        self.rank = settings.lora_rank
+
+    def answer(self, scope: Scope, lengths: Sequence[int]) -> Answer:
+        """The fit of three recordings, or of as many more as there are other lengths, and one to
+        check it."""
+        first = lengths[0]
+        rows = 2 if scope.several_rows else 1
+        sizes = [Batch(rows, length) for length in lengths]
+        wider = [Batch(3, first)] if scope.several_rows else []
+        plan = [(RANKS[0], size) for size in [*sizes, *wider]]
+        plan.append((RANKS[1], sizes[0]))
+        check = Batch(2 * rows if scope.several_rows else 1, lengths[len(lengths) // 2])
+        plan.append((CHECK_RANK, check))
+        found = []
+        for done, (rank, size) in enumerate(plan):
+            self.report(done, len(plan))
+            found.append(self._record(rank, size))
+            check_alike([training for training, _ in (found[0], found[-1])])
+        self.report(len(plan), len(plan))
+        fit = self._fit(scope, found[:-1], len(sizes))
+        return Answer(scope, fit, _error(fit, *found[-1]))
+
+    def _record(self, rank: int, size: Batch) -> tuple[Sample, Sample]:
+        if rank != self.rank:
+            self.model.set_rank(rank)
+            self.rank = rank
+        recording: Recording = self.model.record(size)
         return (
-            (start, 2 * start, 4 * start) if start <= USUAL else (start, start + USUAL, 2 * start)
+            Sample(size, rank, recording.training),
+            Sample(size, rank, recording.evaluation),
         )
-    most = min(USUAL, high // STEP * STEP)
-    least = -(-low // STEP) * STEP
-    if low > 1:
-        most = high // STEP * STEP
-        return (least, (least + most) // 2 // STEP * STEP, most)
-    return (max(STEP, most // 4 // STEP * STEP), max(STEP, most // 2 // STEP * STEP), most)
 
-
-def _trace(
-    config: dict[str, Any],
-    settings: TraceSettings,
-    scope: Scope,
-    lengths: Sequence[int],
-    report: Report,
-) -> Answer:
-    plan = _plan(lengths, several_rows=scope.several_rows)
-    training: list[Sample] = []
-    evaluation: list[Sample] = []
-    stands_for: tuple[int, ...] = ()
-    for done, (rank, batches) in enumerate(plan):
-        report(done, len(plan))
-        recordings = record(config, replace(settings, lora_rank=rank), batches)
-        stands_for, layers = recordings.kept.stands_for, len(recordings.kept.places)
-        for one in recordings.of_sizes:
-            training.append(Sample(one.batch, rank, split_phases(one.training, layers)))
-            evaluation.append(Sample(one.batch, rank, split_phases(one.evaluation, layers)))
-        check_alike(training)
-        check_alike(evaluation)
-    report(len(plan), len(plan))
-    grid = grid_of(
-        GRID_ROWS if scope.several_rows else (1,),
-        [t for t in (*_powers(), *lengths) if scope.tokens[0] <= t <= scope.tokens[1]],
-        GRID_RANKS,
-    )
-    terms = _terms(several_rows=scope.several_rows, several_lengths=len(lengths) > 1)
-    fit = TraceFit(
-        terms=terms,
-        stands_for=stands_for,
-        training=fit_pass(training[:-1], terms, grid),
-        evaluation=fit_pass(evaluation[:-1], terms, grid),
-    )
-    return Answer(scope, fit, _error(fit, training[-1], evaluation[-1]))
-
-
-def _plan(lengths: Sequence[int], *, several_rows: bool) -> list[tuple[int, list[Batch]]]:
-    """Ranks with the sizes to record, and last the size that checks the fit."""
-    middle = lengths[len(lengths) // 2]
-    if several_rows:
-        return [
-            (RANKS[0], [Batch(rows, length) for rows, length in product((2, 3), lengths)]),
-            (RANKS[1], [Batch(2, lengths[-1]), Batch(3, lengths[0])]),
-            (CHECK_RANK, [Batch(4, middle)]),
+    def _fit(self, scope: Scope, found: Sequence[tuple[Sample, Sample]], lengths: int) -> TraceFit:
+        kept = self.model.kept
+        traced = {sample.batch.tokens for sample, _ in found}
+        grid = [
+            (Batch(rows, tokens), rank)
+            for rows, tokens, rank in product(
+                GRID_ROWS if scope.several_rows else (1,),
+                sorted(traced)
+                if scope.unit
+                else [t for t in (*_powers(), *traced) if scope.tokens[0] <= t <= scope.tokens[1]],
+                GRID_RANKS,
+            )
         ]
-    return [
-        (RANKS[0], [Batch(1, length) for length in lengths]),
-        (RANKS[1], [Batch(1, length) for length in dict.fromkeys((lengths[0], lengths[-1]))]),
-        (CHECK_RANK, [Batch(1, middle)]),
-    ]
+        passes = []
+        for which in (0, 1):
+            samples = [both[which] for both in found]
+            one = Samples(
+                base=samples[0],
+                rows=tuple(samples[lengths:-1]),
+                lengths=tuple(samples[1:lengths]),
+                rank=samples[-1],
+            )
+            passes.append(fit_pass(one, len(kept.places), grid))
+        return TraceFit(
+            terms=TERMS,
+            stands_for=kept.stands_for,
+            training=passes[0],
+            evaluation=passes[1],
+            chunks=kept.chunks,
+        )
 
 
 def _powers() -> list[int]:
     return [2**power for power in range(6, 16)]
 
 
-def _terms(*, several_rows: bool, several_lengths: bool) -> tuple[Term, ...]:
-    """Powers of rows, tokens and rank: what is constant, of each row or token, of the adapter."""
-    rows = (0, 1) if several_rows else (0,)
-    tokens = (0, 1, 2) if several_lengths else (0,)
-    terms: list[Term] = [(b, t, 0) for b, t in product(rows, tokens)]
-    if several_rows or several_lengths:
-        return (*terms, (0, 0, 1), (rows[-1], 1 if several_lengths else 0, 1))
-    return (*terms, (0, 0, 1))
-
-
 def _error(fit: TraceFit, *checks: Sample) -> float:
     """Largest relative error of the peak of the traced layers at sizes that were not fitted."""
+    alone = replace(fit, stands_for=tuple(range(len(fit.training.kept))))
     errors = []
-    kept = tuple(range(len(fit.training.kept)))
-    alone = replace(fit, stands_for=kept)
     for evaluates, sample in zip((False, True), checks, strict=True):
         found = alone.peak(*sample.batch, sample.rank, evaluates=evaluates, expandable=True)
-        phases = sample.phases.phases
-        real = max(float((p.own + p.layers.sum(axis=0)).max()) for p in phases)
-        errors.append(abs(found.total / real - 1))
+        errors.append(abs(found.total / sample.peak - 1))
     return max(errors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
@@ -11,17 +11,15 @@ from typing import Any
 
 import torch
 from accelerate.utils.operations import convert_outputs_to_fp32
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vram_search.trace.build import attach_adapter, build_on_meta, materialise
 from vram_search.trace.cuda_kernels import as_on_cuda
-from vram_search.trace.layers import KeptLayers, decoder_layers, keep_few
+from vram_search.trace.layers import KeptLayers, decoder_layers, keep_all, keep_few
 from vram_search.trace.recorder import AllocationStream, Recorder, with_sums_in_place
 from vram_search.trace.settings import Batch, TraceSettings
-
-WARM_UP = Batch(1, 64)
-"""Recorded first and left out: in its first forward pass a quantised layer casts its bias."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +35,54 @@ class Recording:
     evaluation: AllocationStream
 
 
-@dataclass(frozen=True)
-class Recordings:
-    """Recordings of one model with one adapter."""
+class TracedModel:
+    """A few layers of a model with their adapter, on fake tensors, ready to train."""
 
-    kept: KeptLayers
-    of_sizes: tuple[Recording, ...]
+    def __init__(
+        self, model: Any, layers: nn.ModuleList, kept: KeptLayers, recorder: Recorder
+    ) -> None:
+        self.kept = kept
+        self._model, self._layers, self._recorder = model, layers, recorder
+
+    def record(self, batch: Batch) -> Recording:
+        """Records a micro-batch and an evaluation batch."""
+        recorder, model = self._recorder, self._model
+        with _marking(self._layers, recorder):
+            stream = recorder.restart()
+            stream.mark("start")
+            _train(model, batch)
+            stream.mark("end")
+            training = _copy(stream)
+            model.zero_grad()
+            stream = recorder.restart()
+            stream.mark("start")
+            _evaluate(model, _inputs(batch))
+            return Recording(batch, training, _copy(stream))
+
+    def warm_up(self, batch: Batch) -> int:
+        """Evaluates a batch and returns how many requests it makes. In its first forward pass a
+        quantised layer casts its bias."""
+        stream = self._recorder.restart()
+        _evaluate(self._model, _inputs(batch))
+        return sum(size >= 0 for size, _ in stream.events)
+
+    def set_rank(self, rank: int) -> None:
+        """Gives all adapters another rank."""
+        for module in self._model.modules():
+            if not isinstance(module, LoraLayer):
+                continue
+            for parts, is_down in ((module.lora_A, True), (module.lora_B, False)):
+                for linear in parts.values():
+                    rows, columns = linear.weight.shape
+                    shape = (rank, columns) if is_down else (rows, rank)
+                    linear.weight = nn.Parameter(torch.empty(shape, dtype=linear.weight.dtype))
 
 
-def record(
-    config: dict[str, Any],
-    settings: TraceSettings,
-    batches: Sequence[Batch],
-    *,
-    whole: bool = False,
-) -> Recordings:
-    """Records a micro-batch of each size.
+@contextmanager
+def traced_model(
+    config: dict[str, Any], settings: TraceSettings, *, whole: bool = False
+) -> Iterator[TracedModel]:
+    """Builds a model on fake tensors; they live until the context ends.
 
     Args:
         config: of the model, as in its `config.json`.
@@ -60,32 +90,14 @@ def record(
     """
     model = build_on_meta(config, settings)
     layers = decoder_layers(model)
-    everything = tuple(range(len(layers)))
-    kept = KeptLayers(everything, everything) if whole else keep_few(model)
+    kept = keep_all(model) if whole else keep_few(model)
     mode = FakeTensorMode()
     recorder = Recorder(mode, padded=settings.padded)
     with as_on_cuda(), mode, recorder:
         materialise(model, settings)
         model = attach_adapter(model, settings)
         as_accelerate_prepares(model)
-        with _marking(layers, recorder):
-            _record_batch(model, recorder, WARM_UP)
-            found = tuple(_record_batch(model, recorder, batch) for batch in batches)
-    return Recordings(kept, found)
-
-
-def _record_batch(model: Any, recorder: Recorder, batch: Batch) -> Recording:
-    inputs = _inputs(batch)
-    stream = recorder.restart()
-    stream.mark("start")
-    _train(model, batch)
-    stream.mark("end")
-    training = _copy(stream)
-    model.zero_grad()
-    stream = recorder.restart()
-    stream.mark("start")
-    _evaluate(model, inputs)
-    return Recording(batch, training, _copy(stream))
+        yield TracedModel(model, layers, kept, recorder)
 
 
 def _copy(stream: AllocationStream) -> AllocationStream:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import mul
 from typing import Any, NamedTuple
 
 from vram_search.estimate.memory.persistent import fresh_block
@@ -71,16 +72,18 @@ class TraceFit:
     Attributes:
         terms: of all polynomials.
         stands_for: for each layer of the model the kept layer that stands for it.
+        chunks: for each kept layer the tokens to a multiple of which it pads a row.
     """
 
     terms: tuple[Term, ...]
     stands_for: tuple[int, ...]
     training: Pass
     evaluation: Pass
+    chunks: tuple[int, ...]
 
     def peak(
         self,
-        rows: int,
+        rows: float,
         tokens: int,
         rank: int,
         *,
@@ -95,32 +98,34 @@ class TraceFit:
             earlier_gradients: bytes of all gradients, where micro-batches before have left them.
             expandable: segments are expandable, so that no block keeps a remainder.
         """
-        features = [rows**b * tokens**t * rank**r for b, t, r in self.terms]
         which = self.evaluation if evaluates else self.training
-        size = _Size(which, features, self.stands_for, expandable=expandable)
+        size = _Size(self, which, (rows, tokens, rank), expandable=expandable)
         return size.peak(earlier_gradients)
+
+    def features(self, rows: float, tokens: int, rank: int, chunk: int) -> list[float]:
+        """Values of the terms for a layer that pads rows to a multiple of `chunk`."""
+        padded = -(-tokens // chunk) * chunk
+        return [float(rows**b * padded**t * rank**r) for b, t, r in self.terms]
 
 
 class _Size:
     def __init__(
-        self, which: Pass, features: list[float], stands_for: tuple[int, ...], *, expandable: bool
+        self, fit: TraceFit, which: Pass, size: tuple[float, int, int], *, expandable: bool
     ) -> None:
-        self.which, self.features, self.stands_for = which, features, stands_for
-        self.counts = [stands_for.count(kept) for kept in range(len(which.kept))]
+        self.which, self.stands_for = which, fit.stands_for
+        self.counts = [fit.stands_for.count(kept) for kept in range(len(which.kept))]
+        of_chunk = {chunk: fit.features(*size, chunk) for chunk in {1, *fit.chunks}}
+        self.outside = of_chunk[1]
+        self.features = [of_chunk[chunk] for chunk in fit.chunks]
         self.kept, self.saved, self.left = (
-            [self.of(one) for one in some] for some in (which.kept, which.saved, which.left)
+            list(map(_value, some, self.features)) for some in (which.kept, which.saved, which.left)
         )
         self.remainders = [
-            0.0 if expandable else sum(count * self._remainder(size) for size, count in blocks)
-            for blocks in which.saved_blocks
+            0.0
+            if expandable
+            else sum(count * _remainder(_value(size, features)) for size, count in blocks)
+            for blocks, features in zip(which.saved_blocks, self.features, strict=True)
         ]
-
-    def of(self, polynomial: Polynomial) -> float:
-        return sum(map(float.__mul__, polynomial, self.features))
-
-    def _remainder(self, polynomial: Polynomial) -> int:
-        size = round(self.of(polynomial))
-        return fresh_block(size) - fresh_block(size, expandable=True)
 
     def peak(self, earlier_gradients: float | None) -> Peak:
         saved = [bytes_ + extra for bytes_, extra in zip(self.saved, self.remainders, strict=True)]
@@ -133,8 +138,9 @@ class _Size:
         for name in ("start", "head", "end"):
             for candidate in self.which.phases.get(name, ()):
                 found.append(self._outside(name, candidate, earlier_gradients))
-        forward = [self._own(f"f{kept}") for kept in range(len(kept))]
-        backward = [self._own(f"b{kept}") for kept in range(len(kept))]
+        forward, backward = (
+            [self._own(phase, layer) for layer in range(len(kept))] for phase in ("f", "b")
+        )
         for place, stand_in in enumerate(self.stands_for):
             grown = earlier_gradients or 0.0
             found.append(Peak("forward", forward[stand_in], before[place], grown))
@@ -142,18 +148,30 @@ class _Size:
             found.append(Peak("backward", backward[stand_in], saved_before[place], gradients))
         return max(found, key=lambda one: one.total)
 
-    def _own(self, phase: str) -> float:
-        return max((self.of(one.own) for one in self.which.phases.get(phase, ())), default=0.0)
+    def _own(self, phase: str, layer: int) -> float:
+        candidates = self.which.phases.get(f"{phase}{layer}", ())
+        features = self.features[layer]
+        return max((_value(one.own, features) for one in candidates), default=0.0)
 
     def _outside(self, name: str, candidate: Candidate, earlier_gradients: float | None) -> Peak:
-        layers = [self.of(one) for one in candidate.layers]
+        own = _value(candidate.own, self.outside)
+        layers = map(_value, candidate.layers, self.features)
         by_kind = list(zip(self.counts, layers, self.remainders, strict=True))
         if name == "end":
             left = sum(count * bytes_ for count, bytes_, _ in by_kind)
-            return Peak(name, self.of(candidate.own), 0.0, left)
+            return Peak(name, own, 0.0, left)
         extra = 0 if name == "start" else 1
         saved = sum(count * (bytes_ + extra * more) for count, bytes_, more in by_kind)
-        return Peak(name, self.of(candidate.own), saved, earlier_gradients or 0.0)
+        return Peak(name, own, saved, earlier_gradients or 0.0)
+
+
+def _value(polynomial: Polynomial, features: list[float]) -> float:
+    return float(sum(map(mul, polynomial, features)))
+
+
+def _remainder(bytes_: float) -> int:
+    size = round(bytes_)
+    return fresh_block(size) - fresh_block(size, expandable=True)
 
 
 def fit_to_json(fit: TraceFit) -> dict[str, Any]:
@@ -174,6 +192,7 @@ def fit_to_json(fit: TraceFit) -> dict[str, Any]:
     return {
         "terms": fit.terms,
         "stands_for": fit.stands_for,
+        "chunks": fit.chunks,
         "training": of_pass(fit.training),
         "evaluation": of_pass(fit.evaluation),
     }
@@ -202,6 +221,7 @@ def parse_fit(data: dict[str, Any]) -> TraceFit:
         stands_for=tuple(data["stands_for"]),
         training=of_pass(data["training"]),
         evaluation=of_pass(data["evaluation"]),
+        chunks=tuple(data["chunks"]),
     )
 
 

@@ -1,27 +1,30 @@
 """Bytes of a model without a formula, from traces of its own code.
 
 `vram_search.trace` fits each model once, in a process of its own; the fits are kept in the cache.
-Without `VRAM_SEARCH_TRACE=1`, without torch, or if a trace fails, the generic formula answers.
+With `VRAM_SEARCH_TRACE=0`, without torch, or if a trace fails, the generic formula answers.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
 from vram_search.estimate.memory.elements import FP32
 from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.persistent import adapter_bytes
-from vram_search.estimate.memory.trace_fit import Peak, TraceFit
+from vram_search.estimate.memory.trace_fit import Peak
 from vram_search.estimate.memory.workload import Workload
-from vram_search.estimate.trace_store import ON, TraceQuery, find_fit
+from vram_search.estimate.trace_store import RangedFit, TraceQuery, find_fit, is_on
+from vram_search.spec.shape import ModelShape
 
 RESERVED_RATIO = 1.13
 """Reserved to allocated bytes: the median of the 28 runs in `tests/fixtures/families_truth.jsonl`.
 The allocator is not replayed for a traced model."""
-ANCHORS = tuple(2**power for power in range(7, 13))
-"""Lengths that are traced where a model runs other requests at each length (loops over chunks)."""
+ANCHORS = (256, 1024, 2048)
+"""Lengths that are traced where a model runs other requests at each length (loops over chunks).
+Bytes between them are linear; longer rows go on from the last two."""
+USUAL = 1024
+"""Tokens of a row of the training that decides whether a model can be traced."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,28 @@ def traced_peaks(workload: Workload) -> TracedPeaks | None:
     return TracedPeaks(training, evaluation)
 
 
+def is_traced(shape: ModelShape) -> bool:
+    """True if a trace answers for a model; its first training is traced now if none was yet."""
+    if not shape.not_modelled or shape.tree is None or not is_on():
+        return False
+    usual = Workload(
+        shape=shape,
+        lora_modules=shape.estimated_modules("all"),
+        lora_rank=16,
+        optimizer="adamw_8bit",
+        per_device_train_batch_size=1,
+        cutoff_len=USUAL,
+    )
+    return traced_peaks(usual) is not None
+
+
 def evaluation_copies(workload: Workload) -> int:
     """Logits in fp32 and their log-softmax, of as many tokens as are looked at together."""
     return 2 * FP32 * workload.shape.vocab_size * workload.eval_fp32_tokens
 
 
 def _is_traced(workload: Workload) -> bool:
-    if not os.environ.get(ON):
+    if not is_on():
         return False
     shape = workload.shape
     has_code = shape.tree is not None and bool(shape.not_modelled) and bool(workload.lora_modules)
@@ -103,10 +121,10 @@ def _peak(
 ) -> Peak | None:
     query = _query(workload, rows)
 
-    def at(length: int, fit: TraceFit) -> Peak:
-        return fit.peak(
-            rows,
-            length,
+    def at(length: int, found: RangedFit) -> Peak:
+        return found.fit.peak(
+            rows * length / found.unit if found.unit else rows,
+            found.unit or length,
             workload.lora_rank,
             evaluates=evaluates,
             earlier_gradients=earlier,
@@ -117,8 +135,8 @@ def _peak(
     if not found:
         return None
     if len(found) == 1:
-        (fit,) = found.values()
-        return at(tokens, fit)
+        (only,) = found.values()
+        return at(tokens, only)
     (low, first), (high, second) = found.items()
     share = (tokens - low) / (high - low)
     one, other = at(low, first), at(high, second)
