@@ -15,6 +15,8 @@ from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.limits import Limits
 from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import Winner, judge_winner, seed_noise
+from vram_search.search.study_constraints import keeps_all
+from vram_search.spec.constraints import Constraints
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
 from vram_search.store.untuned import untuned_loss
@@ -103,7 +105,8 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
     Raises:
         InputError: no complete trial is within the limits.
     """
-    trials = store.top_trials(study.id)
+    constraints = Constraints.model_validate(study.spec.get("constraints") or {})
+    trials = [one for one in store.top_trials(study.id) if keeps_all(constraints, one)]
     sums = best_example_losses(store, study.id)
     winner = judge_winner(
         (trial for trial in trials if limits.admits(trial)),

@@ -339,6 +339,8 @@ def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
             if getattr(study.search_space, dimension.name) is not None
         },
     }
+    if limits := study.constraints.model_dump(exclude_none=True):
+        fields["constraints"] = ", ".join(f"{name} {value:g}" for name, value in limits.items())
     lines = wrapped(f"study {study.study}: {study.model.label}, seed {study.seed}", "")
     for name, text in fields.items():
         lines += wrapped(text, f"  {name:<15}", " " * 17)

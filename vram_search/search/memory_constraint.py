@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import optuna
 
@@ -17,13 +18,18 @@ OOM_EXCESS = 0.01
 """The excess of a trial that was predicted to fit and did not."""
 
 
-def constraint_of(outcome: Outcome, excess: float) -> float:
+def constraint_of(outcome: Outcome, excess: float, own: Mapping[str, float] | None = None) -> float:
     """The constraint's value; > 0 where the trial did not fit.
 
     Args:
         excess: share by which the trial was predicted to miss the budget; <= 0 where it fits.
+        own: shares by which it breaks the study's own constraints. An infeasible trial that breaks
+            one may fit the card.
     """
-    if outcome in ("oom", "infeasible"):
+    is_for_own = (
+        outcome == "infeasible" and excess <= 0 and any(x > 0 for x in (own or {}).values())
+    )
+    if outcome in ("oom", "infeasible") and not is_for_own:
         return max(excess, OOM_EXCESS)
     return min(excess, 0.0) if math.isfinite(excess) else 0.0
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from optuna.trial import FrozenTrial, TrialState
 
 from vram_search.search.encoding import decode, distributions
-from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.search.problem import Problem
 from vram_search.spec import Hyperparameters
 
@@ -28,7 +27,8 @@ class Observation:
         losses: eval_loss at the rungs reached, in their order.
         final: eval_loss of the complete trial.
         diverged: its loss was not finite.
-        fits: it is not known to need more memory than the card has.
+        fits: it is not known to need more memory than the card has, or to break a constraint of
+            the study.
         is_running: its last trial has not ended.
     """
 
@@ -75,7 +75,7 @@ def _observation(trial: FrozenTrial, problem: Problem) -> Observation:
         tuple(loss for loss in losses if loss is not None and math.isfinite(loss)),
         trial.value if trial.state == TrialState.COMPLETE else None,
         diverged=DIVERGED in trial.user_attrs,
-        fits=trial.constraints.get(MEMORY_CONSTRAINT, 0.0) <= 0,
+        fits=all(share <= 0 for share in trial.constraints.values()),
         is_running=trial.state == TrialState.RUNNING,
     )
 

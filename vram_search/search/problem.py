@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vram_search.spec import Hyperparameters, SearchSpace
+from vram_search.spec.constraints import Constraints
 
 if TYPE_CHECKING:
     from vram_search.search.gp.transfer import SourceTask
@@ -35,6 +36,7 @@ class Problem:
         hidden_size: hidden_size of the model; learning rates of earlier searches are scaled to it.
         is_feasible: whether a point is predicted to fit the card.
         largest_cutoff_len: no training row is longer, so larger values would train the same.
+        constraints: the study's own limits, reported to Optuna besides the memory budget.
         candidates: gives the points to choose from, by what was observed so far; None: points are
             drawn from the space.
     """
@@ -47,6 +49,7 @@ class Problem:
     is_feasible: Callable[[Hyperparameters], bool] = always_feasible
     largest_cutoff_len: int | None = None
     candidates: Candidates | None = None
+    constraints: Constraints = field(default_factory=Constraints)
 
     @property
     def distinct_space(self) -> SearchSpace:

@@ -15,6 +15,7 @@ from vram_search.search.memory_constraint import (
 )
 from vram_search.search.observations import DIVERGED
 from vram_search.search.problem import Problem
+from vram_search.search.study_constraints import record_excess
 from vram_search.search.user_attributes import user_attributes
 from vram_search.spec import Hyperparameters
 from vram_search.store import Evaluation, TrialRecord
@@ -37,7 +38,8 @@ def frozen_trial(
         return unknown
     assert record.outcome is not None
     complete = record.outcome == "complete" and record.eval_loss is not None
-    constraint = constraint_of(record.outcome, (record.predicted or {}).get("excess", 0.0))
+    own = record_excess(problem.constraints, record)
+    constraint = constraint_of(record.outcome, (record.predicted or {}).get("excess", 0.0), own)
     diverged = {DIVERGED: True} if record.outcome == "diverged" else {}
     trial: FrozenTrial = optuna.trial.create_trial(
         state=TrialState.COMPLETE if complete else TrialState.PRUNED,
@@ -48,7 +50,8 @@ def frozen_trial(
         system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
         intermediate_values=_losses_by_rung(evaluations, hyperparameters, problem),
     )
-    trial.set_constraint(MEMORY_CONSTRAINT, constraint)
+    for name, share in {MEMORY_CONSTRAINT: constraint, **own}.items():
+        trial.set_constraint(name, share)
     return trial
 
 

@@ -16,6 +16,7 @@ from vram_search.search.observations import DIVERGED
 from vram_search.search.problem import Problem
 from vram_search.search.recorded_trials import frozen_trial
 from vram_search.search.strategy import EXPECTED_GAIN, RETRY_OF, Strategy
+from vram_search.search.study_constraints import record_excess
 from vram_search.search.user_attributes import user_attributes
 from vram_search.spec import Hyperparameters
 from vram_search.store import Evaluation, Outcome, TrialRecord
@@ -140,7 +141,11 @@ class Search:
         if outcome == "lost":
             self._study.tell(trial, state=TrialState.FAIL)
             return
-        set_memory_constraint(trial, constraint_of(outcome, excess))
+        own = {} if record is None else record_excess(self.problem.constraints, record)
+        set_memory_constraint(trial, constraint_of(outcome, excess, own))
+        for name, share in own.items():
+            if name not in trial.constraints:
+                trial.set_constraint(name, share)
         if outcome == "complete":
             self._study.tell(trial, eval_loss)
             return

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
+from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import SETTINGS
 from vram_search.spec.paths import HUB_NAME, absolute_path
@@ -222,6 +223,7 @@ class StudySpec(Spec):
     training: TrainingSpec = TrainingSpec()
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
+    constraints: Constraints = Constraints()
     seed: Seed = Field(default=DEFAULT_SEED, description="seed of split, row order and adapters")
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(

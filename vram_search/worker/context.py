@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.location import StudyFolder
 from vram_search.worker.budget import Budget
 from vram_search.worker.checkpoints import remove_unneeded_checkpoints
+from vram_search.worker.constraints import broken
 from vram_search.worker.identity import IdentityCheck
 from vram_search.worker.listener import RunListener
 from vram_search.worker.prepare import Prepared
@@ -63,8 +65,9 @@ class RunContext:
 
     @property
     def budget_bytes(self) -> int:
-        """Bytes that the allocator may use now."""
-        return self.budget.now_bytes
+        """Bytes that the allocator may use now, or that the study allows to a trial."""
+        most = self.study.constraints.limits().get("max_required_gib", math.inf)
+        return int(min(self.budget.now_bytes, most))
 
     @property
     def checkpoints(self) -> Path:
@@ -99,7 +102,12 @@ class RunContext:
         key = tuple(getattr(hyperparameters, d.name) for d in DIMENSIONS if d.changes_bytes)
         if key not in self.planned:
             self.planned[key] = self.candidates(hyperparameters)
-        return choose_plan(self.planned[key], self.budget_bytes, self.margin) is not None
+        planned = choose_plan(self.planned[key], self.budget_bytes, self.margin)
+        return planned is not None and not self.broken(hyperparameters, planned)
+
+    def broken(self, hyperparameters: Hyperparameters, planned: PlannedTrial) -> dict[str, float]:
+        """Returns the study's constraints that a plan is predicted to break, with the share."""
+        return broken(self.study, len(self.prepared.rows.train), hyperparameters, planned)
 
 
 def make_context(

@@ -12,7 +12,7 @@ from vram_search.store.faults import describe
 from vram_search.worker.identity import LOADED
 from vram_search.worker.prepare import Prepared
 
-ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors")
+ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors", "constraints.")
 """Parts of a study that may change with --accept-changes: losses stay comparable."""
 
 
@@ -96,7 +96,10 @@ def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[st
     changes |= {
         key: (None, value)
         for key, value in now.items()
-        if key.startswith("search_space.") and key not in before and value is not None and before
+        if key.startswith(("search_space.", "constraints."))
+        and key not in before
+        and value is not None
+        and before
     }
     # The cutoff that counts is `eval_cutoff_len`: spelling out what it was is no change.
     changes.pop("training.eval_cutoff_len", None)

@@ -21,6 +21,7 @@ from vram_search.spec.lora_targets import WITHOUT_DORA
 from vram_search.spec.not_modelled import ALREADY_QUANTIZED
 from vram_search.spec.study import ModelSpec
 from vram_search.units import MIB, format_bytes
+from vram_search.worker.constraints import check_constraints
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     _check_targets(study, shape)
     _check_dora(study, shape)
     check_card_holds_base(shape, study.card)
+    check_constraints(study, len(rows.train), shape)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
 
 

@@ -21,6 +21,7 @@ from vram_search.spec.initial_points import initial_points
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import database_url, study_folder
 from vram_search.units import format_duration
+from vram_search.worker.constraints import broken
 from vram_search.worker.context import RunContext, decided_pins, make_context
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
@@ -140,6 +141,7 @@ def _run_in_place(
         initial_points=published_points(study, stop),
         source_tasks=source_tasks(store, prepared),
         hidden_size=prepared.shape.hidden_size,
+        constraints=study.constraints,
     )
     with open_storage(url, study.study, listener.note) as storage:
         strategy = STRATEGIES[study.strategy]
@@ -321,6 +323,7 @@ def preview(
     pins = decided_pins(prepared, earlier, has_gpu=reader is not None)
     margin = learnt_margin(shape, earlier, device)
     step_time = learnt_step_time(shape, earlier, device, study.card)
+    most = int(study.constraints.limits().get("max_required_gib", limit.budget_bytes))
     rows = []
     every = initial_points(study.space)
     shown = published_points(study, stop) or every
@@ -333,8 +336,10 @@ def preview(
             eval_cutoff_len=study.eval_cutoff_len,
             step_time=step_time,
         )
-        chosen = choose_plan(candidates, limit.budget_bytes, margin)
-        rows.append((point.model_dump(), chosen or smallest(candidates), chosen is not None))
+        chosen = choose_plan(candidates, min(limit.budget_bytes, most), margin)
+        planned = chosen or smallest(candidates)
+        is_kept = not broken(study, len(prepared.rows.train), point, planned)
+        rows.append((point.model_dump(), planned, chosen is not None and is_kept))
     return rows
 
 

@@ -20,6 +20,7 @@ from vram_search.protocol import (
     TrialJob,
 )
 from vram_search.search import Proposal
+from vram_search.spec.constraints import UNITS
 from vram_search.store import TrialRecord, TrialResult
 from vram_search.units import format_bytes
 from vram_search.worker.checkpoints import (
@@ -28,6 +29,7 @@ from vram_search.worker.checkpoints import (
     hand_over_checkpoint,
     remove_checkpoint,
 )
+from vram_search.worker.constraints import train_seconds
 from vram_search.worker.context import RunContext
 from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.process import TrainingDiedError
@@ -70,13 +72,23 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
         hand_over_checkpoint(context.checkpoints, cut_off.number, proposal.number)
     if planned is None:
         least = smallest(candidates)
-        _record_plan(context, trial_id, least)
+        _record_plan(context, trial_id, proposal, least)
         result = TrialResult(
             "infeasible",
             seconds={"plan": time.perf_counter() - began},
             error=_too_large(context, least),
         )
         excess = least.excess(context.budget_bytes, context.margin)
+        return _finish(context, trial_id, proposal, result, excess)
+    broken = context.broken(proposal.hyperparameters, planned)
+    if broken and context.study.plan.skip_infeasible:
+        _record_plan(context, trial_id, proposal, planned)
+        result = TrialResult(
+            "infeasible",
+            seconds={"plan": time.perf_counter() - began},
+            error=_breaks(context, broken),
+        )
+        excess = planned.excess(context.budget_bytes, context.margin)
         return _finish(context, trial_id, proposal, result, excess)
     seconds = {"plan": time.perf_counter() - began}
     if context.idle_since is not None:
@@ -105,7 +117,7 @@ def _train_until_it_fits(
     refuted: dict[str, float] = {}
     for attempt in range(PLAN_ATTEMPTS):
         began, budget_bytes = time.perf_counter(), context.budget_bytes
-        _record_plan(context, trial_id, planned)
+        _record_plan(context, trial_id, proposal, planned)
         result = _train(context, trial_id, proposal, planned, seconds)
         if result.outcome != "oom":
             break
@@ -295,17 +307,36 @@ def _finish(
     return record
 
 
-def _record_plan(context: RunContext, trial_id: int, planned: PlannedTrial) -> None:
+def _record_plan(
+    context: RunContext, trial_id: int, proposal: Proposal, planned: PlannedTrial
+) -> None:
     predicted = {
         **planned.estimate.as_dict(),
         "budget_bytes": context.budget_bytes,
         "margin": context.margin,
         "excess": planned.excess(context.budget_bytes, context.margin),
         "step_seconds": planned.step_seconds,
+        "train_seconds": train_seconds(
+            context.study, len(context.prepared.rows.train), proposal.hyperparameters, planned
+        ),
+        "trainable_parameters": planned.estimate.trainable_parameters,
         "longest_tokens": planned.estimate.workload.cutoff_len,
         "longest_eval_tokens": planned.estimate.workload.eval_cutoff_len,
     }
     context.store.record_plan(trial_id, planned.plan.model_dump(mode="json"), predicted)
+
+
+def _breaks(context: RunContext, broken: dict[str, float]) -> dict[str, Any]:
+    limits = context.study.constraints.limits()
+    said = ", ".join(
+        f"constraints.{name} {limits[name] / UNITS[name]:g} is missed by {share:.0%}"
+        for name, share in broken.items()
+    )
+    return {
+        "stage": "plan",
+        "message": f"predicted to break the study's constraints: {said}",
+        "remedy": "raise the limit, or leave such values out of search_space",
+    }
 
 
 def _too_large(context: RunContext, least: PlannedTrial) -> dict[str, Any]:
