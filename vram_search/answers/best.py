@@ -12,11 +12,9 @@ from vram_search.answers.top import not_ranked
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds
-from vram_search.report.limits import Limits
+from vram_search.report.limits import Limits, keeping_constraints
 from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import Winner, judge_winner, seed_noise
-from vram_search.search.study_constraints import keeps_all
-from vram_search.spec.constraints import Constraints
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
 from vram_search.store.untuned import untuned_loss
@@ -105,8 +103,7 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
     Raises:
         InputError: no complete trial is within the limits.
     """
-    constraints = Constraints.model_validate(study.spec.get("constraints") or {})
-    trials = [one for one in store.top_trials(study.id) if keeps_all(constraints, one)]
+    trials = keeping_constraints(study, store.top_trials(study.id))
     sums = best_example_losses(store, study.id)
     winner = judge_winner(
         (trial for trial in trials if limits.admits(trial)),

@@ -7,8 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vram_search.report.figures import needed_bytes, required_bytes, run_seconds
-from vram_search.store import TrialRecord
+from vram_search.search.study_constraints import keeps_all
+from vram_search.spec.constraints import Constraints
+from vram_search.store import StudyRecord, TrialRecord
 from vram_search.units import format_bytes, format_duration
+
+
+def keeping_constraints(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the trials that keep the study's own constraints."""
+    constraints = Constraints.model_validate(study.spec.get("constraints") or {})
+    return [trial for trial in trials if keeps_all(constraints, trial)]
 
 
 @dataclass(frozen=True)
