@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Objective:
-    """What a loss does with the texts of a row and with their logits.
+    """One kind of loss: how it uses the texts of a row and their logits.
 
     Attributes:
         texts_per_row: texts of a row that run together.
