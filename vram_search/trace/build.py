@@ -28,6 +28,7 @@ def build_on_meta(values: dict[str, Any], settings: TraceSettings) -> Any:
     """
     config = load_config(values, str(values.get("model_type")))
     config.use_cache = False
+    config.get_text_config(decoder=True).use_cache = False
     with torch.device("meta"), no_init_weights():
         model = auto_class(config).from_config(
             config,
