@@ -85,6 +85,7 @@ def load_base(job: LoadJob) -> Any:
         apply_liger(base)
     base.requires_grad_(False)
     base.config.use_cache = False
+    base.config.get_text_config(decoder=True).use_cache = False
     return base
 
 
