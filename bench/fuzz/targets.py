@@ -144,7 +144,7 @@ def read_gguf(folder: Path) -> None:
         for field in reader.fields.values():
             field.contents()
     except Exception as error:
-        raise RefusedError from error  # `_converted` makes one sentence of any end of the process
+        raise RefusedError from error  # `converted_gguf` makes one sentence of any end
 
 
 def read_message(folder: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from vram_search.answers.data import histogram, percentile, suggested_cutoff
+from vram_search.cli.main import main
 from vram_search.train.tokenizer import byte_tokenizer
+from vram_search.worker import gguf_base
 
 ALTERNATING = (
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
@@ -46,6 +48,19 @@ def folder(tmp_path: Path) -> Path:
     tokenizer.chat_template = ALTERNATING
     tokenizer.save_pretrained(tmp_path / "tok")
     return tmp_path
+
+
+def test_tokenizer_of_a_gguf_file_is_that_of_its_converted_model(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(gguf_base, "converted_gguf", lambda file, note: folder / "tok")
+    monkeypatch.setattr(sys, "argv", ["vram-search", "data", "rows.jsonl", "--model", "model.gguf"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code or 0) == 0
+    assert "tokens are learnt" in capsys.readouterr().out
 
 
 def test_rows_are_shown_with_their_tokens_and_the_learnt_part_marked(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from vram_search.errors import InputError
 from vram_search.resources import cache_folder
-from vram_search.worker import prepare
+from vram_search.worker import gguf_base
 
 CONVERSION = """#!{python}
 import os, pathlib, sys
@@ -41,6 +41,6 @@ def test_failed_conversion_leaves_nothing_and_its_remedy_follows_the_cause(
     model.write_bytes(b"GGUF")
     for _ in range(2):
         with pytest.raises(InputError) as refused:
-            prepare._converted(model, lambda text: None)
+            gguf_base.converted_gguf(model, lambda text: None)
         assert remedy in refused.value.remedy
         assert list((cache_folder() / "models").iterdir()) == []

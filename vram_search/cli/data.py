@@ -44,16 +44,16 @@ def command(
 ) -> None:
     """Reads rows as a search would, and shows what it would train.
 
-      FILE is a data file (or several), a folder, a hub name, or a YAML: a study, or a training file
-      of LLaMA-Factory, Axolotl or TRL, whose model then counts. The text between >>> and <<< is
-      what is learnt.
+    FILE is a data file (or several), a folder, a hub name, or a YAML: a study, or a training file
+    of LLaMA-Factory, Axolotl or TRL, whose model then counts. The text between >>> and <<< is
+    what is learnt.
 
-      \b
-      Examples:
-        vram-search data rows.jsonl
-        vram-search data rows.csv --model Qwen/Qwen3-4B
-        vram-search data qwen3_lora_sft.yaml
-    vram-search data my-study.yaml --json
+    \b
+    Examples:
+      vram-search data rows.jsonl
+      vram-search data rows.csv --model Qwen/Qwen3-4B
+      vram-search data qwen3_lora_sft.yaml
+      vram-search data my-study.yaml --json
     """
     from vram_search.answers.data import data_answer
     from vram_search.spec.dataset import DEFAULT_SEED
@@ -65,8 +65,8 @@ def command(
     else:
         dataset, seed = named.dataset, named.seed
         tokenizer = model or named.tokenizer
-    if tokenizer is not None and Path(tokenizer).expanduser().is_dir():
-        tokenizer = str(Path(tokenizer).expanduser().resolve())
+    if tokenizer is not None:
+        tokenizer = _tokenizer_folder(tokenizer)
     cutoffs = named.cutoff_lens if named else ()
     answer = data_answer(dataset, seed, tokenizer, cutoffs, shown, _show_progress)
     answer.notes[:0] = named.notes if named else ()
@@ -113,6 +113,16 @@ def _dataset(
             f"{first['input']}: {first['msg'].removeprefix('Value error, ')}",
             "name a data file, a folder, a hub name like org/name, or a study file",
         ) from None
+
+
+def _tokenizer_folder(name: str) -> str:
+    """Returns the absolute folder of a tokenizer; a GGUF file is converted first, once."""
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        from vram_search.worker.gguf_base import converted_gguf
+
+        return str(converted_gguf(path, lambda text: echo(text, err=True)))
+    return str(path.resolve()) if path.is_dir() else name
 
 
 def _lines(answer: DataAnswer) -> Iterator[str]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vram_search.data import Rows, load_rows
-from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.errors import Fault, FaultyFileError
 from vram_search.estimate import check_card_holds_base
 from vram_search.models import find_model
-from vram_search.resources import cache_folder
 from vram_search.spec import ModelShape, StudySpec
 from vram_search.spec.lora_targets import WITHOUT_DORA
 from vram_search.spec.not_modelled import ALREADY_QUANTIZED
 from vram_search.spec.study import ModelSpec
-from vram_search.units import MIB, format_bytes
+from vram_search.units import format_bytes
 from vram_search.worker.constraints import check_constraints
+from vram_search.worker.gguf_base import converted_gguf
 
 
 @dataclass(frozen=True)
@@ -80,51 +76,8 @@ def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, s
     assert model.model_name_or_path is not None, "ModelSpec holds this"
     name_or_path = model.model_name_or_path
     if name_or_path.endswith(".gguf"):
-        name_or_path = str(_converted(Path(name_or_path), note))
+        name_or_path = str(converted_gguf(Path(name_or_path), note))
     return name_or_path, model.tokenizer or name_or_path
-
-
-def _converted(gguf: Path, note: Callable[[str], None]) -> Path:
-    """Returns the cached folder of a GGUF file, which is converted at first use."""
-    stat = gguf.stat()
-    content = f"{gguf.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}".encode()
-    with gguf.open("rb") as stream:
-        key = hashlib.sha256(content + stream.read(MIB)).hexdigest()
-    folder = cache_folder() / "models" / f"{gguf.stem}-{key[:8]}"
-    if (folder / "config.json").is_file():
-        return folder
-    note(f"converting {gguf.name} to safetensors, once (about 30 s)")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "vram_search.train.gguf", str(gguf), str(folder)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    if done.returncode:
-        for leftover in folder.parent.glob(f"{folder.name}.*.part"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        last = (done.stderr.strip().splitlines()[-1:] or ["no message"])[0]
-        raise InputError(
-            f"{gguf}: could not be converted: {last}",
-            _conversion_remedy(done.returncode, last, folder.parent),
-        )
-    return folder
-
-
-def _conversion_remedy(code: int, message: str, cache: Path) -> str:
-    """Returns the remedy for a failed conversion, by its cause."""
-    said = message.lower()
-    if "no space left" in said or "disk quota" in said or "file too large" in said:
-        return f"free some space on the disk of {cache}, or move it with $VRAM_SEARCH_HOME"
-    if "permission denied" in said or "read-only" in said:
-        return f"allow writing to {cache}, or move it with $VRAM_SEARCH_HOME"
-    if code == -9 or "memory" in said:
-        return "the conversion needs the model's size in bf16 as free main memory"
-    if code < 0:
-        return "the conversion was killed: run again"
-    return "is it a GGUF file of a supported architecture? A folder of safetensors works too"
 
 
 def _check_dora(study: StudySpec, shape: ModelShape) -> None:
