@@ -46,6 +46,12 @@ PLAN: dict[str, Any] = {
 }
 """The memory plan of a trial as it is recorded."""
 
+NEWER_TABLES = (
+    *("vs_samples", "vs_untuned", "vs_events", "vs_progress", "vs_queue"),
+    *("vs_product_runs", "vs_runs"),
+)
+"""Tables that databases of before migration 0004 lack, children first."""
+
 Script = Sequence[AnyEvent | Callable[[], object]]
 """The events of one trial. Functions in between are called at that moment."""
 

@@ -34,7 +34,7 @@ def test_rows_of_several_files_are_grouped_by_task_and_hyperparameters(tmp_path:
     [
         ({"lora_target": "qk"}, "line 1, lora_target"),
         ({"learning_rate": -1e-4}, "line 1, learning_rate"),
-        ({"optim": "sgd"}, "line 1, optim"),
+        ({"optim": "muon"}, "line 1, optim"),
         ({"eval_loss": [1.0, 2.0]}, "2 values of eval_loss at 4 steps"),
         ({"eval_steps": [30, 60, 90, 91]}, "eval_steps ascend from 0"),
         ({"eval_steps": [0, 60, 30, 90]}, "eval_steps ascend from 0"),

@@ -12,8 +12,10 @@ from pydantic import BaseModel
 
 from tests.factories import make_point
 from vram_search.protocol import (
+    Alive,
     AnyEvent,
     BaseEvaluated,
+    CheckpointRefused,
     Evaluated,
     Finished,
     Generated,
@@ -22,6 +24,7 @@ from vram_search.protocol import (
     Probed,
     PruneDecision,
     Ready,
+    Resumed,
     Stage,
     Step,
     TrialJob,
@@ -92,6 +95,9 @@ EVENTS = [
     FINISHED,
     BaseEvaluated(eval_loss=2.5, bits_per_byte=0.9, example_loss_sums=(1.0, None), seconds=0.5),
     Generated(answers=("two lines\nof an answer", "")),
+    Alive(),
+    Resumed(step=7, steps=(STEP,), evaluations=(EVALUATED,)),
+    CheckpointRefused(reason="other settings"),
 ]
 VERDICTS = [PruneDecision(prune=True), PruneDecision(prune=False)]
 

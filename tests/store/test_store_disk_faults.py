@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from tests.factories import NEWER_TABLES
 from vram_search.errors import StoreError
 from vram_search.store import Store, TrialResult, open_store, sqlite_url
 from vram_search.store.database import open_database, reading
@@ -129,11 +130,9 @@ def test_database_of_an_older_version_is_read_where_nothing_can_be_written(
 
     with closing(open_store(sqlite_url(tmp_path / "search.db"), create=True)) as opened:
         with opened.engine.begin() as connection:
-            connection.execute(text("DROP TABLE vs_samples"))
-            connection.execute(text("DROP TABLE vs_untuned"))
-            connection.execute(text("DROP TABLE vs_events"))
-            connection.execute(text("DROP TABLE vs_progress"))
-            connection.execute(text("DROP TABLE vs_queue"))
+            for table in NEWER_TABLES:
+                connection.execute(text(f"DROP TABLE {table}"))
+            connection.execute(text("ALTER TABLE vs_trials DROP COLUMN resumed_step"))
             connection.execute(text("UPDATE vram_search_alembic_version SET version_num = '0003'"))
         url = opened.engine.url
     engine = _open_without_writing(url)

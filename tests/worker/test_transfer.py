@@ -107,7 +107,12 @@ def test_larger_model_is_told_of_smaller_learning_rates(context: RunContext) -> 
 
 @pytest.mark.parametrize(
     "unknown",
-    [{"optim": None}, {"optim": "sgd"}, {"lora_rank": None}, {"lora_target": "not a module"}],
+    [
+        {"optim": None},
+        {"optim": "not an optimizer"},
+        {"lora_rank": None},
+        {"lora_target": "not a module"},
+    ],
 )
 def test_imported_runs_with_unknown_hyperparameters_are_passed_over(
     context: RunContext, unknown: dict[str, Any]
