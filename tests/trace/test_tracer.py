@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from vram_search.spec.allocator_sizes import block_size
 from vram_search.trace.recorder import AllocationStream, with_sums_in_place
 from vram_search.trace.settings import Batch, TraceSettings
 from vram_search.trace.tracer import trace
@@ -30,19 +29,6 @@ STARCODER = {
 """LayerNorm, biases and an MLP without a gate: a family without a formula."""
 
 
-def _peak(stream: AllocationStream) -> int:
-    live = peak = 0
-    sizes: dict[int, int] = {}
-    for size, key in stream.events:
-        if size >= 0:
-            sizes[key] = block_size(size)
-            live += sizes[key]
-            peak = max(peak, live)
-        else:
-            live -= sizes.pop(key)
-    return peak
-
-
 @pytest.mark.parametrize("checkpointing", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_fit_of_three_layers_is_the_trace_of_all(checkpointing: bool) -> None:
     settings = TraceSettings(TARGETS, gradient_checkpointing=checkpointing)
@@ -51,7 +37,7 @@ def test_the_fit_of_three_layers_is_the_trace_of_all(checkpointing: bool) -> Non
     assert found.scope.tokens == (1, 4095)
     assert len(found.fit.training.kept) == 3
     peak = found.fit.peak(*batch, rank, expandable=True).total
-    assert peak == pytest.approx(_peak(whole), rel=0.001)
+    assert peak == pytest.approx(whole.peak, rel=0.001)
 
 
 FALCON_H1 = {
@@ -78,7 +64,7 @@ def test_a_layer_that_pads_rows_to_chunks_is_counted_with_the_padding() -> None:
     found, whole = _both(FALCON_H1, settings, Batch(2, 512 - 31))
     assert set(found.fit.chunks) == {32}
     peak = found.fit.peak(2, 512 - 31, 16, expandable=True).total
-    assert peak == pytest.approx(_peak(whole), rel=0.04) and peak >= _peak(whole)
+    assert peak == pytest.approx(whole.peak, rel=0.04) and peak >= whole.peak
 
 
 QWEN = {
@@ -123,5 +109,5 @@ def test_two_gradients_in_fp32_are_added_in_place() -> None:
     stream.free(second)
     stream.free(total)
     stream.sums.append((total, first, second))
-    assert _peak(stream) == 3 * 1024
-    assert _peak(with_sums_in_place(stream)) == 2 * 1024
+    assert stream.peak == 3 * 1024
+    assert with_sums_in_place(stream).peak == 2 * 1024

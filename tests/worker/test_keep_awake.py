@@ -1,4 +1,4 @@
-"""A run keeps the machine awake, says so, and lets it sleep again however it ends."""
+"""A run keeps the machine awake, tells the user, and lets it sleep again however it ends."""
 
 from __future__ import annotations
 

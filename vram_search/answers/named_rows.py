@@ -14,6 +14,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.recipes.load import load_mapping
 from vram_search.gpu.this_card import card_here
 from vram_search.spec import load_study
+from vram_search.spec.base import plain_message
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec
 from vram_search.tools.detect import TITLES, tool_of
 
@@ -95,7 +96,7 @@ def _dataset(given: dict[str, Any], path: Path) -> DatasetSpec:
             faults.append(error.errors()[0])
     place = ".".join(map(str, faults[0]["loc"]))
     raise InputError(
-        f"{path}: {place}: {faults[0]['msg'].removeprefix('Value error, ')}",
+        f"{path}: {place}: {plain_message(faults[0])}",
         "name the data files themselves: vram-search data rows.jsonl --model NAME",
     )
 

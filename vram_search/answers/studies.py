@@ -7,7 +7,7 @@ from pydantic import Field
 from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.store import Store, StudyRecord
-from vram_search.store.location import study_folder
+from vram_search.store.location import bytes_in, study_folder
 
 
 class StudySummary(StudyAnswer):
@@ -26,8 +26,7 @@ class StudySummary(StudyAnswer):
 
 def _disk_bytes(store: Store, study: StudyRecord) -> int:
     url = store.engine.url.render_as_string(hide_password=False)
-    folder = study_folder(url, study.name).path
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return bytes_in(study_folder(url, study.name).path)
 
 
 def studies(store: Store) -> list[StudySummary]:

@@ -97,6 +97,7 @@ def _dataset(
 ) -> DatasetSpec:
     from pydantic import ValidationError
 
+    from vram_search.spec.base import plain_message
     from vram_search.spec.dataset import DatasetSpec
 
     given: dict[str, Any] = {
@@ -110,7 +111,7 @@ def _dataset(
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(
-            f"{first['input']}: {first['msg'].removeprefix('Value error, ')}",
+            f"{first['input']}: {plain_message(first)}",
             "name a data file, a folder, a hub name like org/name, or a study file",
         ) from None
 

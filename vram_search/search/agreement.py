@@ -102,11 +102,6 @@ def _installed_revision() -> str:
         storage.engine.dispose()
 
 
-def optuna_name(study: str, revision: int) -> str:
-    """The name of a study's revision in Optuna's tables."""
-    return study if revision == 1 else f"{study}@{revision}"
-
-
 def disagreements(
     records: Sequence[TrialRecord], stored: dict[int, OptunaTrial], problem: Problem
 ) -> list[Disagreement]:

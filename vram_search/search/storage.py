@@ -16,6 +16,11 @@ BUSY_SECONDS = 300
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
 
 
+def optuna_name(study: str, revision: int) -> str:
+    """The name of a study's revision in Optuna's tables."""
+    return study if revision == 1 else f"{study}@{revision}"
+
+
 @contextmanager
 def open_storage(
     url: str, study: str | None = None, note: Callable[[str], None] = lambda text: None

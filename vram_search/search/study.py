@@ -15,6 +15,7 @@ from vram_search.search.memory_constraint import constraint_of, set_memory_const
 from vram_search.search.observations import DIVERGED
 from vram_search.search.problem import Problem
 from vram_search.search.recorded_trials import frozen_trial
+from vram_search.search.storage import optuna_name
 from vram_search.search.strategy import EXPECTED_GAIN, RETRY_OF, Strategy
 from vram_search.search.study_constraints import record_excess
 from vram_search.search.user_attributes import user_attributes
@@ -66,7 +67,7 @@ class Search:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
                 storage=storage,
-                study_name=study if revision == 1 else f"{study}@{revision}",
+                study_name=optuna_name(study, revision),
                 direction="minimize",
                 load_if_exists=True,
             )

@@ -40,8 +40,8 @@ class Constraints(Spec):
         Args:
             figures: seconds or bytes by constraint; one without a figure is left out.
         """
-        known = {name: figures.get(name) for name in self.limits()}
-        limits = self.limits()
         return {
-            name: value / limits[name] - 1 for name, value in known.items() if value is not None
+            name: figure / limit - 1
+            for name, limit in self.limits().items()
+            if (figure := figures.get(name)) is not None
         }

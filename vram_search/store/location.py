@@ -136,3 +136,13 @@ def service_lock(url: str) -> Path:
         StoreError: it is no URL.
     """
     return files_folder(url) / ".service.lock"
+
+
+def trial_folder(number: int) -> str:
+    """Returns the name of a trial's folder among the adapters, and among the checkpoints."""
+    return f"trial-{number:04d}"
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -14,7 +14,6 @@ from itertools import product
 import numpy as np
 
 from vram_search.estimate.memory.trace_fit import Candidate, Pass, Polynomial, Term
-from vram_search.spec.allocator_sizes import block_size
 from vram_search.trace.phases import Array, split_phases
 from vram_search.trace.recorder import AllocationStream
 from vram_search.trace.settings import Batch
@@ -39,20 +38,6 @@ class Sample:
     def requests(self) -> Array:
         """Bytes of each request."""
         return np.array([size for size, _ in self.stream.events if size >= 0], dtype=float)
-
-    @property
-    def peak(self) -> int:
-        """Largest bytes that live at once."""
-        live = peak = 0
-        sizes: dict[int, int] = {}
-        for size, key in self.stream.events:
-            if size >= 0:
-                sizes[key] = block_size(size)
-                live += sizes[key]
-                peak = max(peak, live)
-            else:
-                live -= sizes.pop(key)
-        return peak
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vram_search.spec.allocator_sizes import block_size
 from vram_search.trace.cuda_kernels import run_operation, scratch_bytes
 from vram_search.trace.meta_kernels import MetaKernels
 
@@ -44,6 +45,20 @@ class AllocationStream:
     def mark(self, name: str) -> None:
         """A new phase begins."""
         self.marks.append((name, len(self.events)))
+
+    @property
+    def peak(self) -> int:
+        """Largest bytes of blocks that live at once."""
+        live = peak = 0
+        sizes: dict[int, int] = {}
+        for size, key in self.events:
+            if size >= 0:
+                sizes[key] = block_size(size)
+                live += sizes[key]
+                peak = max(peak, live)
+            else:
+                live -= sizes.pop(key)
+        return peak
 
 
 class Recorder(TorchDispatchMode):

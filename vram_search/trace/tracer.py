@@ -196,5 +196,5 @@ def _error(fit: TraceFit, *checks: Sample) -> float:
     errors = []
     for evaluates, sample in zip((False, True), checks, strict=True):
         found = alone.peak(*sample.batch, sample.rank, evaluates=evaluates, expandable=True)
-        errors.append(abs(found.total / sample.peak - 1))
+        errors.append(abs(found.total / sample.stream.peak - 1))
     return max(errors)

@@ -31,7 +31,6 @@ _MANIFEST, _TENSORS, _TRAINER_STATE = "checkpoint.json", "state.safetensors", "t
 _BEST = "best"
 _PART = ".part"
 _STEP = re.compile(r"step-(\d{8,})")
-_BLOCK_BYTES = 2**20
 
 
 class Manifest(Spec):
@@ -160,11 +159,8 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(folder: Path) -> None:

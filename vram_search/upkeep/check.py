@@ -12,9 +12,9 @@ from vram_search.search.agreement import (
     Disagreement,
     OptunaTables,
     disagreements,
-    optuna_name,
     read_optuna,
 )
+from vram_search.search.storage import optuna_name
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord
 from vram_search.store.database import KNOWN_REVISIONS, VERSION_TABLE, reading

@@ -16,9 +16,8 @@ from vram_search.errors import InputError, StoreError, VramSearchError
 from vram_search.store import Store
 from vram_search.store.database import sqlite_url
 from vram_search.store.faults import describe
-from vram_search.store.location import files_folder, service_lock
+from vram_search.store.location import bytes_in, files_folder, service_lock
 from vram_search.store.read_only import connect_without_writing
-from vram_search.upkeep.leftovers import bytes_in
 from vram_search.upkeep.repair import all_locked
 from vram_search.worker.queue_place import lock_is_held
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vram_search.store import Store, TrialRecord
-from vram_search.store.location import StudyFolder
+from vram_search.store.location import StudyFolder, bytes_in, trial_folder
 from vram_search.worker.checkpoints import unneeded_checkpoints
 from vram_search.worker.context import leftover_adapters
 
@@ -46,7 +46,7 @@ def leftovers(store: Store) -> list[Leftover]:
     """
     found = []
     for study, folder, trials in _study_folders(store):
-        running = {folder_of(trial) for trial in trials if trial.outcome is None}
+        running = {trial_folder(trial.number) for trial in trials if trial.outcome is None}
         unneeded = [
             *leftover_adapters(folder / "adapters", trials),
             *unneeded_checkpoints(folder / "checkpoints", trials),
@@ -68,16 +68,6 @@ def lost_adapters(store: Store) -> list[LostAdapter]:
                 is_foreign = not path.resolve().is_relative_to(root)
                 found.append(LostAdapter(study.name, trial, path, is_foreign))
     return found
-
-
-def folder_of(trial: TrialRecord) -> str:
-    """The name of the folder that a training writes its adapter to."""
-    return f"trial-{trial.number:04d}"
-
-
-def bytes_in(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _study_folders(store: Store) -> Iterator[tuple[str, Path, list[TrialRecord]]]:

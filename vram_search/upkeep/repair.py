@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from vram_search.answers.base import Answer
 from vram_search.search import STRATEGIES, Search, open_storage
-from vram_search.search.agreement import optuna_name
 from vram_search.search.rebuild import drop_optuna_tables, enqueue_points, forget_study
+from vram_search.search.storage import optuna_name
 from vram_search.store import Store, StudyRecord
 from vram_search.store.database import writing
 from vram_search.store.kept_files import delete_kept

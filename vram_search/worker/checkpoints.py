@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vram_search.store import TrialRecord
+from vram_search.store.location import trial_folder
 from vram_search.store.retries import may_retry
 
 
@@ -16,7 +17,7 @@ def checkpoint_folder(root: Path, number: int) -> Path:
     Args:
         root: folder of the study's checkpoints.
     """
-    return root / f"trial-{number:04d}"
+    return root / trial_folder(number)
 
 
 def cut_off_trial(

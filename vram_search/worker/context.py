@@ -130,12 +130,13 @@ def make_context(
         InputError: no memory of the card is left to train with.
     """
     study = prepared.study
-    remove_leftovers(folder.adapters, store.trials(record.id))
-    remove_unneeded_checkpoints(folder.checkpoints, store.trials(record.id))
+    trials = store.trials(record.id)
+    remove_leftovers(folder.adapters, trials)
+    remove_unneeded_checkpoints(folder.checkpoints, trials)
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
     budget = Budget.at_start(limit, reader, listener.note)
-    pins = decided_pins(prepared, store.trials(record.id), has_gpu=reader is not None)
+    pins = decided_pins(prepared, trials, has_gpu=reader is not None)
     check = IdentityCheck(store, record, listener.note, accept_changes)
     trainer = make_trainer(prepared, pins, budget, folder.log, check)
     return RunContext(

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from vram_search.errors import InputError
 from vram_search.spec import SearchSpace, StudySpec
+from vram_search.spec.base import plain_message
 from vram_search.spec.study import TrainingSpec, complete_space
 from vram_search.store import StudyRecord
 
@@ -31,8 +32,7 @@ def recorded_spec(record: StudyRecord, url: str) -> StudySpec:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
         raise InputError(
-            f"study {record.name} cannot be trained again: {place}: "
-            f"{fault['msg'].removeprefix('Value error, ')}",
+            f"study {record.name} cannot be trained again: {place}: {plain_message(fault)}",
             "put its files back where they were",
         ) from None
 

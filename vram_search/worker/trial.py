@@ -22,6 +22,7 @@ from vram_search.protocol import (
 from vram_search.search import Proposal
 from vram_search.spec.constraints import UNITS
 from vram_search.store import TrialRecord, TrialResult
+from vram_search.store.location import trial_folder
 from vram_search.units import format_bytes
 from vram_search.worker.checkpoints import (
     checkpoint_folder,
@@ -53,8 +54,7 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
     """
     began = time.perf_counter()
     candidates = context.candidates(proposal.hyperparameters)
-    earlier = context.store.trials(context.record.id)
-    cut_off = cut_off_trial(context.checkpoints, earlier, proposal.retry_of)
+    cut_off = _cut_off(context, proposal)
     planned = _plan_of(context, candidates, cut_off) or choose_plan(
         candidates, context.budget_bytes, context.margin
     )
@@ -70,27 +70,20 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
     )
     if cut_off is not None:
         hand_over_checkpoint(context.checkpoints, cut_off.number, proposal.number)
+    error: dict[str, Any] | None = None
     if planned is None:
-        least = smallest(candidates)
-        _record_plan(context, trial_id, proposal, least)
-        result = TrialResult(
-            "infeasible",
-            seconds={"plan": time.perf_counter() - began},
-            error=_too_large(context, least),
-        )
-        excess = least.excess(context.budget_bytes, context.margin)
-        return _finish(context, trial_id, proposal, result, excess)
-    broken = context.broken(proposal.hyperparameters, planned)
-    if broken and context.study.plan.skip_infeasible:
+        planned = smallest(candidates)
+        error = _too_large(context, planned)
+    elif context.study.plan.skip_infeasible and (
+        broken := context.broken(proposal.hyperparameters, planned)
+    ):
+        error = _breaks(context, broken)
+    seconds = {"plan": time.perf_counter() - began}
+    if error is not None:
         _record_plan(context, trial_id, proposal, planned)
-        result = TrialResult(
-            "infeasible",
-            seconds={"plan": time.perf_counter() - began},
-            error=_breaks(context, broken),
-        )
+        result = TrialResult("infeasible", seconds=seconds, error=error)
         excess = planned.excess(context.budget_bytes, context.margin)
         return _finish(context, trial_id, proposal, result, excess)
-    seconds = {"plan": time.perf_counter() - began}
     if context.idle_since is not None:
         seconds["between"] = began - context.idle_since
     result, planned = _train_until_it_fits(
@@ -274,9 +267,17 @@ def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> Tria
         training=context.study.training_of(hp),
         eval_cutoff_len=context.study.eval_cutoff_len,
         seed=seed_of(context, proposal),
-        adapter_folder=str(context.adapters / f"trial-{proposal.number:04d}"),
+        adapter_folder=str(context.adapters / trial_folder(proposal.number)),
         checkpoint_folder=str(checkpoint_folder(context.checkpoints, proposal.number)),
     )
+
+
+def _cut_off(context: RunContext, proposal: Proposal) -> TrialRecord | None:
+    """Returns the lost trial with whose checkpoint a proposal goes on; None if there is none."""
+    if proposal.retry_of is None:
+        return None
+    earlier = context.store.trials(context.record.id)
+    return cut_off_trial(context.checkpoints, earlier, proposal.retry_of)
 
 
 def _plan_of(
@@ -300,7 +301,7 @@ def _finish(
     assert record is not None
     context.search.tell(proposal.number, result.outcome, result.eval_loss, excess, record)
     if record.adapter_path is None:
-        shutil.rmtree(context.adapters / f"trial-{proposal.number:04d}", ignore_errors=True)
+        shutil.rmtree(context.adapters / trial_folder(proposal.number), ignore_errors=True)
     if record.outcome != "lost":
         remove_checkpoint(context.checkpoints, proposal.number)
     context.listener.trial_ended(record)
