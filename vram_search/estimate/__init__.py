@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vram_search.estimate.planner import PlannedTrial as PlannedTrial
     from vram_search.estimate.planner import check_card_holds_base as check_card_holds_base
     from vram_search.estimate.planner import choose_plan as choose_plan
+    from vram_search.estimate.planner import next_smaller as next_smaller
     from vram_search.estimate.planner import plans as plans
     from vram_search.estimate.planner import smallest as smallest
     from vram_search.estimate.planner import workload_of as workload_of
@@ -27,6 +28,7 @@ else:
         "check_card_holds_base": "planner",
         "choose_plan": "planner",
         "estimate_base_bytes": "memory.predict",
+        "next_smaller": "planner",
         "plans": "planner",
         "predict": "memory.predict",
         "smallest": "planner",

@@ -22,6 +22,8 @@ from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.units import format_bytes
 
+SMALLER = 0.97
+"""A plan counts as needing less when it is predicted to need this share or less."""
 MAX_EVAL_BATCH = 16
 
 
@@ -102,6 +104,19 @@ def choose_plan(
         candidates: fastest first, as `plans` gives them.
     """
     return next((c for c in candidates if c.fits(budget_bytes, margin)), None)
+
+
+def next_smaller(
+    candidates: list[PlannedTrial], failed_bytes: int, budget_bytes: int, margin: float
+) -> PlannedTrial | None:
+    """The plan to try after an out-of-memory: the fastest that needs less and fits, else the
+    fastest that needs less; None if no plan does.
+
+    Args:
+        failed_bytes: required bytes of the plan that ran out of memory.
+    """
+    smaller = [c for c in candidates if c.estimate.required_bytes <= failed_bytes * SMALLER]
+    return choose_plan(smaller, budget_bytes, margin) or next(iter(smaller), None)
 
 
 def smallest(candidates: list[PlannedTrial]) -> PlannedTrial:

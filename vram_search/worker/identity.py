@@ -62,19 +62,19 @@ class IdentityCheck:
         """
         now = loaded_identity(ready)
         if self._of_this_run is not None:
-            self._refuse(_differences(self._of_this_run, now))
+            self._refuse(differences(self._of_this_run, now))
         else:
             self._compare_with_record(now)
         self._of_this_run = now
 
     def _compare_with_record(self, now: dict[str, str]) -> None:
         known = self.record.spec.get(LOADED) or {"rows": self.record.data_hash}
-        changes = _differences(known, now)
+        changes = differences(known, now)
         fatal = {name: change for name, change in changes.items() if _is_fatal(name, *change)}
         if fatal and not self.accept_changes:
             self._refuse(fatal)
         if changes:
-            self.note(f"this run differs from the study's earlier ones: {_words(changes)}")
+            self.note(f"this run differs from the study's earlier ones: {change_words(changes)}")
         spec = {**self.record.spec, LOADED: now}
         if fatal:
             record = self.record
@@ -86,7 +86,7 @@ class IdentityCheck:
         if changes:
             raise InputError(
                 f"study {self.record.name}: a training process loaded something else than the "
-                f"study's trials so far: {_words(changes)}",
+                f"study's trials so far: {change_words(changes)}",
                 "restore it and run again, give the study another name, or continue as a new "
                 "revision with --accept-changes",
             )
@@ -100,12 +100,13 @@ def _is_fatal(name: str, before: str, now: str) -> bool:
     return before.split(".")[:numbers] != now.split(".")[:numbers]
 
 
-def _differences(known: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
+def differences(known: dict[str, str], now: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Parts that both name and that differ; older records know fewer parts."""
     return {
         name: (known[name], now[name]) for name in known if name in now and known[name] != now[name]
     }
 
 
-def _words(changes: dict[str, tuple[str, str]]) -> str:
+def change_words(changes: dict[str, tuple[str, str]]) -> str:
+    """The changes in words: "rows 1a2b -> 3c4d"."""
     return ", ".join(f"{name} {old} -> {new}" for name, (old, new) in changes.items())

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from vram_search.data import Rows, load_rows
 from vram_search.errors import InputError, VramSearchError
-from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
+from vram_search.estimate import PlannedTrial, choose_plan, next_smaller, plans, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
-from vram_search.gpu import Monitor, open_reader
-from vram_search.protocol import AnyEvent, Evaluated, Ready, Stage, Step, TrialJob
+from vram_search.gpu import open_reader
+from vram_search.protocol import AnyEvent, Evaluated, Ready, Step, TrialJob
 from vram_search.spec import Hyperparameters
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
@@ -31,7 +31,7 @@ from vram_search.store.product_runs import (
 from vram_search.units import format_bytes, format_duration
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import decided_pins, make_trainer
-from vram_search.worker.identity import LOADED
+from vram_search.worker.identity import LOADED, change_words, differences, loaded_identity
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -39,8 +39,9 @@ from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.resident import ResidentTrainer
 from vram_search.worker.result import load_seconds, lost, trial_result
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
-from vram_search.worker.trial import PLAN_ATTEMPTS, SMALLER
-from vram_search.worker.trial_log import SpilledError, TrialLog
+from vram_search.worker.trial import PLAN_ATTEMPTS
+from vram_search.worker.trial_log import SpilledError
+from vram_search.worker.watch import Watch
 
 LOST_ATTEMPTS = 2
 """Trainings of one seed whose process dies before the command gives up."""
@@ -208,18 +209,14 @@ class _SameAsSearch:
         Raises:
             InputError: it loaded something else.
         """
-        weights = (self.record.spec.get(LOADED) or {}).get("weights")
-        pairs = {
-            "rows": (self.data_hash, ready.data_hash),
-            "weights": (weights, ready.fingerprints.get("weights")),
-        }
-        changed = [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
-        if weights is None or None in pairs["weights"]:
-            changed = [text for text in changed if not text.startswith("weights")]
-        if changed:
+        known = {"rows": self.data_hash}
+        searched = self.record.spec.get(LOADED) or {}
+        if "weights" in searched:
+            known["weights"] = searched["weights"]
+        if changes := differences(known, loaded_identity(ready)):
             raise InputError(
                 f"study {self.record.name}: the training process loaded something else than the "
-                f"search: {', '.join(changed)}",
+                f"search: {change_words(changes)}",
                 "restore the files of the search",
             )
 
@@ -275,11 +272,13 @@ class _Training:
                 {**planned.estimate.as_dict(), "margin": self.margin},
             )
             result = self._train(order, seed, run_id, planned)
-            failed = planned.estimate.required_bytes
-            left = [c for c in candidates if c.estimate.required_bytes <= failed * SMALLER]
-            if result.outcome != "oom" or not left or attempt + 1 == PLAN_ATTEMPTS:
+            if result.outcome != "oom" or attempt + 1 == PLAN_ATTEMPTS:
                 return result
-            planned = choose_plan(left, self.budget.now_bytes, self.margin) or left[0]
+            failed = planned.estimate.required_bytes
+            smaller = next_smaller(candidates, failed, self.budget.now_bytes, self.margin)
+            if smaller is None:
+                return result
+            planned = smaller
             self.tell(f"out of memory; again with {planned.plan.label}")
         raise AssertionError("the loop returns")
 
@@ -301,7 +300,12 @@ class _Training:
             seed=seed,
             adapter_folder=str(adapter),
         )
-        watch = _Watch(self.budget, self.trainer, f"trial {job.number}, seed {seed}", self.tell)
+        watch = _ProductWatch(
+            budget=self.budget,
+            trainer=self.trainer,
+            name=f"trial {job.number}, seed {seed}",
+            tell=self.tell,
+        )
         began, ready = time.perf_counter(), None
         seconds: dict[str, float] = {}
         try:
@@ -323,28 +327,18 @@ class _Training:
             finish_product_run(self.store, run_id, lost(watch.log, why, ready, seconds))
             raise
         finally:
-            report = watch.monitor.stop() if watch.monitor is not None else None
+            report = watch.stop()
         assert ready is not None, "else the run is lost"
         return trial_result(ready, finished, watch.log, report, seconds, str(adapter))
 
 
-@dataclass
-class _Watch:
-    """Handles the events of one training and NVML's readings during it."""
+@dataclass(kw_only=True)
+class _ProductWatch(Watch):
+    """Also reports the progress of a product run."""
 
-    budget: Budget
-    trainer: ResidentTrainer
     name: str
     tell: Tell
-    log: TrialLog = field(default_factory=TrialLog)
-    monitor: Monitor | None = None
     told_at: float = 0.0
-
-    def start(self) -> None:
-        """Begins to read NVML, if available; the training process is running."""
-        if self.budget.reader is not None and self.trainer.pid is not None:
-            self.monitor = Monitor(self.budget.reader)
-            self.monitor.start(self.trainer.pid, self.budget.baseline_device_bytes)
 
     def on_event(self, event: AnyEvent) -> None:
         """Notes an event and reports the progress.
@@ -352,14 +346,10 @@ class _Watch:
         Raises:
             SpilledError: `TrialLog.refuse_spill`.
         """
-        self.log.add(event)
-        sample = self.monitor.snapshot() if self.monitor is not None else None
-        if isinstance(event, Stage) and self.monitor is not None:
-            self.monitor.mark(event.stage)
+        sample = self.note(event)
         if isinstance(event, Step):
             self._report(event)
-            if sample is not None and self.budget.reader is not None:
-                self.log.refuse_spill(self.budget.reader.device(), sample)
+        self.refuse_spill(event, sample)
         if isinstance(event, Evaluated) and event.eval_loss is not None:
             where = f"step {event.step} of {self.log.steps_total}"
             self.tell(f"{self.name}: eval_loss {event.eval_loss:.4f} at {where}")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vram_search.estimate import PlannedTrial, choose_plan, smallest
-from vram_search.gpu import Monitor, MonitorReport
+from vram_search.estimate import PlannedTrial, choose_plan, next_smaller, smallest
 from vram_search.protocol import (
     AnyEvent,
     CheckpointRefused,
@@ -16,7 +15,6 @@ from vram_search.protocol import (
     Finished,
     Resumed,
     Stage,
-    Step,
     TrialJob,
 )
 from vram_search.search import Proposal
@@ -36,13 +34,12 @@ from vram_search.worker.margin import required_ratio_above
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.progress import ProgressWriter
 from vram_search.worker.result import blame_others, load_seconds, lost, trial_result
-from vram_search.worker.trial_log import SpilledError, TrialLog
+from vram_search.worker.trial_log import SpilledError
+from vram_search.worker.watch import Watch
 from vram_search.worker.watchdog import patience_seconds
 
 PLAN_ATTEMPTS = 3
 """Most plans tried for one trial; after an out-of-memory the next one needs less memory."""
-SMALLER = 0.97
-"""A plan counts as needing less when it is predicted to need this share or less."""
 
 
 def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
@@ -120,10 +117,10 @@ def _train_until_it_fits(
             ratio := required_ratio_above(result, failed, budget_bytes)
         ):
             refuted["required_ratio_above"] = ratio
-        smaller = [c for c in candidates if c.estimate.required_bytes <= failed * SMALLER]
-        if not smaller or attempt + 1 == PLAN_ATTEMPTS:
+        smaller = next_smaller(candidates, failed, context.budget_bytes, context.margin)
+        if smaller is None or attempt + 1 == PLAN_ATTEMPTS:
             break
-        planned = choose_plan(smaller, context.budget_bytes, context.margin) or smaller[0]
+        planned = smaller
         remove_checkpoint(context.checkpoints, proposal.number)  # it belongs to the other plan
         seconds["oom"] = seconds.get("oom", 0.0) + time.perf_counter() - began
         context.listener.note(
@@ -143,7 +140,14 @@ def _train(
     seconds: dict[str, float],
 ) -> TrialResult:
     """Probes and trains under one plan. After a Ctrl-C or a dead process the trial is lost."""
-    watch = _Watch(context, trial_id, proposal.number, ProgressWriter(context.store, trial_id))
+    watch = _TrialWatch(
+        budget=context.budget,
+        trainer=context.trainer,
+        context=context,
+        trial_id=trial_id,
+        number=proposal.number,
+        progress=ProgressWriter(context.store, trial_id),
+    )
     job = _job(context, proposal, planned)
     context.adapters.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
@@ -196,29 +200,17 @@ def _train(
     return result
 
 
-@dataclass
-class _Watch:
-    """Handles the events of one training and NVML's readings during it."""
+@dataclass(kw_only=True)
+class _TrialWatch(Watch):
+    """Also records the events of a trial and passes them on."""
 
     context: RunContext
     trial_id: int
     number: int
     progress: ProgressWriter
-    log: TrialLog = field(default_factory=TrialLog)
-    monitor: Monitor | None = None
     taken_by_others: int = 0
     """Bytes of the budget that other programs took until memory ran out."""
     finished_at: float | None = None
-
-    def start(self) -> None:
-        """Begins to read NVML, if available; the training process is running."""
-        budget, pid = self.context.budget, self.context.trainer.pid
-        if budget.reader is not None and pid is not None:
-            self.monitor = Monitor(budget.reader)
-            self.monitor.start(pid, budget.baseline_device_bytes)
-
-    def stop(self) -> MonitorReport | None:
-        return self.monitor.stop() if self.monitor is not None else None
 
     def on_event(self, event: AnyEvent) -> None:
         """Notes an event and passes it on.
@@ -226,28 +218,23 @@ class _Watch:
         Raises:
             SpilledError: `TrialLog.refuse_spill`.
         """
-        self.log.add(event)
-        sample = self.monitor.snapshot() if self.monitor is not None else None
+        sample = self.note(event)
         if isinstance(event, Stage):
             self.context.store.record_stage(self.trial_id, event.stage)
-            if self.monitor is not None:
-                self.monitor.mark(event.stage)
         elif isinstance(event, Resumed):
             self.context.store.record_resumed(self.trial_id, event.step)
-            self._note(f"goes on after step {event.step} of the trial that it repeats")
+            self._tell(f"goes on after step {event.step} of the trial that it repeats")
         elif isinstance(event, CheckpointRefused):
-            self._note(f"its checkpoint is not used ({event.reason}); it starts at step 1")
+            self._tell(f"its checkpoint is not used ({event.reason}); it starts at step 1")
         self.progress.on_event(event, sample)
         self.context.listener.trial_event(event, sample)
-        budget = self.context.budget
-        if isinstance(event, Step) and sample is not None and budget.reader is not None:
-            self.log.refuse_spill(budget.reader.device(), sample)
+        self.refuse_spill(event, sample)
         if isinstance(event, Finished):
             self.finished_at = time.perf_counter()
             if event.outcome == "oom":
-                self.taken_by_others = max(0, -budget.follow(sample))
+                self.taken_by_others = max(0, -self.budget.follow(sample))
 
-    def _note(self, text: str) -> None:
+    def _tell(self, text: str) -> None:
         self.context.listener.note(f"trial {self.number}: {text}")
 
 
