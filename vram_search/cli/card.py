@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
+from vram_search.cli.adapter import named_adapter
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
     database_option,
     json_option,
     print_json,
     study_option,
-    tell_which,
 )
 from vram_search.errors import InputError
 
@@ -42,17 +42,9 @@ def command(
       vram-search card best
       vram-search card p3 -o my-adapter
     """
-    from vram_search.answers.adapter import find_adapter
-    from vram_search.answers.lookup import find_study, opened
     from vram_search.answers.model_card import upload_line, write_adapter
-    from vram_search.store.untuned import untuned_loss
 
-    with opened(database) as store:
-        if study is None:
-            tell_which(store)
-        record = find_study(store, study)
-        adapter = find_adapter(store, record, trial)
-        untuned = untuned_loss(store, record)
+    adapter, untuned = named_adapter(trial, study, database)
     folder = output or Path("adapters") / adapter.name
     if folder.exists():
         raise InputError(f"{folder} exists", "choose another folder with -o")

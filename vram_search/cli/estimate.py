@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vram_search.cli.console import echo
-from vram_search.cli.options import json_text, no_trace, print_json
+from vram_search.cli.options import json_text, no_trace_option, print_json
 from vram_search.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,13 +112,7 @@ _MODEL_OPTIONS = {
 @click.option("--models", metavar="FOLDER", type=Path, help="Holds the models that rows name.")
 @click.option("--compare", metavar="A B", nargs=2, type=Path, help="Two studies or JSON rows.")
 @click.option("--check", is_flag=True, help="Exit code 1 unless it is predicted to fit.")
-@click.option(
-    "--no-trace",
-    is_flag=True,
-    expose_value=False,
-    callback=no_trace,
-    help="Do not trace a model without a formula.",
-)
+@no_trace_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; --points does always.")
 @click.pass_context
 def command(

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.answers.lookup import find_trial, opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
     database_option,
     json_option,
+    meant_study,
     print_json,
     study_option,
-    tell_which,
 )
 from vram_search.tools import EXPORTED
 
@@ -62,9 +62,7 @@ def command(
     from vram_search.export.recorded import write_recorded
 
     with opened(database) as store:
-        if study is None:
-            tell_which(store)
-        record = find_study(store, study)
+        record = meant_study(store, study)
         found = find_trial(store, record, trial)
     folder = output or Path("exports") / record.name
     paths = write_recorded(record, found, folder, to=to, template=template, force=force)

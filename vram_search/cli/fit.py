@@ -12,7 +12,7 @@ from vram_search.answers.fit import fit
 from vram_search.answers.named import clean
 from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.fit_words import fit_lines, fit_title, settings_words
-from vram_search.cli.options import no_trace, print_json
+from vram_search.cli.options import no_trace_option, print_json
 from vram_search.errors import InputError
 from vram_search.report.fit_picture import grid_svg
 
@@ -31,13 +31,7 @@ from vram_search.report.fit_picture import grid_svg
 @click.option("--cutoff-len", type=int, metavar="N", help="Largest rank at this cutoff_len, too.")
 @click.option("--micro-batch", type=int, metavar="N", help="Largest rank at this micro-batch, too.")
 @click.option("--check", is_flag=True, help="Exit code 1 if nothing fits.")
-@click.option(
-    "--no-trace",
-    is_flag=True,
-    expose_value=False,
-    callback=no_trace,
-    help="Do not trace a model without a formula.",
-)
+@no_trace_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--svg", metavar="FILE", type=Path, help="Write the picture as SVG.")
 def command(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vram_search.cli.adapter import named_adapter
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
     FiniteFloatRange,
@@ -15,7 +16,6 @@ from vram_search.cli.options import (
     json_option,
     print_json,
     study_option,
-    tell_which,
 )
 from vram_search.errors import InputError
 
@@ -99,23 +99,16 @@ def command(
       vram-search merge p3 -o my-model
       vram-search merge best --to ollama --gguf q8_0
     """
-    from vram_search.answers.adapter import find_adapter
-    from vram_search.answers.lookup import find_study, opened
     from vram_search.answers.merge import merge_answer
     from vram_search.answers.model_card import upload_line, write_card
     from vram_search.protocol import MergeJob, OllamaJob
     from vram_search.report.words import wrapped
     from vram_search.store.location import database_url, study_folder
-    from vram_search.store.untuned import untuned_loss
     from vram_search.worker.convert import convert
     from vram_search.worker.talk import load_job
 
-    with opened(database) as store:
-        if study is None:
-            tell_which(store)
-        record = find_study(store, study)
-        adapter = find_adapter(store, record, trial)
-        untuned = untuned_loss(store, record)
+    adapter, untuned = named_adapter(trial, study, database)
+    record = adapter.study
     name = adapter.name if to == "folder" else f"{adapter.name}-ollama"
     folder = (output or Path("merged") / name).resolve()
     if folder.exists() and not force:

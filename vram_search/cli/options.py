@@ -17,7 +17,7 @@ from vram_search.shown_text import escaped_controls, without_secrets_in
 
 if TYPE_CHECKING:
     from vram_search.answers.results import Results
-    from vram_search.store import Store
+    from vram_search.store import Store, StudyRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +74,19 @@ def results_of(study: str | None, database: str | None) -> Iterator[Results]:
         yield results
 
 
+def meant_study(store: Store, study: str | None) -> StudyRecord:
+    """Returns the study that a command names; says which one is meant by default.
+
+    Raises:
+        InputError: it is not in the database.
+    """
+    from vram_search.answers.lookup import find_study
+
+    if study is None:
+        tell_which(store)
+    return find_study(store, study)
+
+
 def tell_which(store: Store) -> None:
     """Says which study is meant by default if the database holds several."""
     count, latest = len(store.studies()), store.latest_study()
@@ -82,10 +95,20 @@ def tell_which(store: Store) -> None:
         echo(f"{meant}; --study NAME chooses another", err=True)
 
 
-def no_trace(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    """Callback of `--no-trace`: models without a formula get a generic estimate."""
-    if value:
-        os.environ["VRAM_SEARCH_TRACE"] = "0"
+def no_trace_option(function: F) -> F:
+    """`--no-trace`: models without a formula get a generic estimate."""
+
+    def switch_off(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            os.environ["VRAM_SEARCH_TRACE"] = "0"
+
+    return click.option(
+        "--no-trace",
+        is_flag=True,
+        expose_value=False,
+        callback=switch_off,
+        help="Do not trace a model without a formula.",
+    )(function)
 
 
 def print_json(value: object) -> None:

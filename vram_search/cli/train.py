@@ -12,9 +12,9 @@ from vram_search.cli.options import (
     FiniteFloatRange,
     database_option,
     json_option,
+    meant_study,
     print_json,
     study_option,
-    tell_which,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def command(
       vram-search train best --epochs 5 --all-rows
       vram-search train best --seeds 3 --runner-up --json
     """
-    from vram_search.answers.lookup import find_study, find_trial
+    from vram_search.answers.lookup import find_trial
     from vram_search.answers.train import train_answer
     from vram_search.cli.ending import second_interrupt_quits
     from vram_search.store import open_store
@@ -89,9 +89,7 @@ def command(
     url = database_url(database)
     store = open_store(url, create=False)
     try:
-        if study is None:
-            tell_which(store)
-        record = find_study(store, study)
+        record = meant_study(store, study)
         found = find_trial(store, record, trial)
         spec = recorded_spec(record, url)
         numbers = range(spec.seed + 1, spec.seed + 1 + seeds)

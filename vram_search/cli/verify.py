@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vram_search.answers.lookup import find_study, find_trial, opened
+from vram_search.answers.lookup import find_trial, opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
     FiniteFloatRange,
     database_option,
     json_option,
+    meant_study,
     print_json,
     study_option,
-    tell_which,
 )
 from vram_search.report.words import wrapped
 from vram_search.store import StudyRecord, TrialRecord
@@ -88,9 +88,7 @@ def command(
     from vram_search.verify import Recorded, find_environment, question_of, verify
 
     with opened(database) as store:
-        if study is None:
-            tell_which(store)
-        record = find_study(store, study)
+        record = meant_study(store, study)
         found = find_trial(store, record, trial)
         losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)
     recorded = Recorded(record, found, losses, evaluations)

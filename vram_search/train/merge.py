@@ -75,10 +75,7 @@ def merge(job: MergeJob, send: Send) -> Merged:
     if job.measure:
         send(Note(text="measuring the merged model on the evaluation rows ..."))
         losses = measure(job, part)
-    size = sum(file.stat().st_size for file in part.iterdir())
-    if target.exists():
-        shutil.rmtree(target)
-    part.replace(target)
+    size = put_in_place(part, target)
     return Merged(
         changed_weights=len(adapter.lora) + len(adapter.whole),
         size_bytes=size,
@@ -87,6 +84,15 @@ def merge(job: MergeJob, send: Send) -> Merged:
         dtype=str(compute_dtype()).removeprefix("torch."),
         versions=base_model.versions(),
     )
+
+
+def put_in_place(part: Path, target: Path) -> int:
+    """Renames a complete folder, over an older one, and returns the bytes of its files."""
+    size = sum(file.stat().st_size for file in part.iterdir())
+    if target.exists():
+        shutil.rmtree(target)
+    part.replace(target)
+    return size
 
 
 def _refuse_quantized(config: Any, name: str) -> None:

@@ -19,7 +19,7 @@ from vram_search.errors import InputError
 from vram_search.protocol import MergeJob, Note, OllamaJob, OllamaWritten, finite
 from vram_search.train.device import compute_dtype, device
 from vram_search.train.evaluate import Losses, evaluate
-from vram_search.train.merge import Send, encoded_eval_rows, merge
+from vram_search.train.merge import Send, encoded_eval_rows, merge, put_in_place
 from vram_search.train.ollama_template import check_texts, renderer, turn_texts
 from vram_search.train.patches import forget_quantization
 from vram_search.train.stop_tokens import stop_tokens
@@ -66,10 +66,7 @@ def write_ollama(job: OllamaJob, send: Send) -> OllamaWritten:
                 "written could not be measured"
             )
     shutil.rmtree(merged)
-    size = sum(file.stat().st_size for file in part.iterdir())
-    if target.exists():
-        shutil.rmtree(target)
-    part.replace(target)
+    size = put_in_place(part, target)
     return OllamaWritten(
         written_by=written_by,
         kind=job.kind,
