@@ -99,7 +99,7 @@ def _refuse_quantized(config: Any, name: str) -> None:
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(
             f"the base {name} is a quantised copy; an adapter is merged into 16-bit weights",
-            "download the 16-bit model that it was made of, and name it: --base FOLDER",
+            "merge it with peft on the 16-bit model that the copy was made of",
         )
 
 
