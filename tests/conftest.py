@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
+from bench.tiny import TINY_CONFIG as TINY_CONFIG
+from bench.tiny import TINY_SPACE
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.cli.main import main
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
@@ -46,23 +49,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the folders with the longest tests first."""
     folders = dict(zip(LONGEST_FIRST, range(-len(LONGEST_FIRST), 0), strict=True))
     items.sort(key=lambda item: folders.get(item.path.relative_to(TESTS).parts[0], 0))
-
-
-TINY_CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-"""A real Llama of 0.1 million parameters; its random weights train in milliseconds a step."""
 
 
 @pytest.fixture
@@ -107,14 +93,7 @@ def tiny_study(folder: Path, **changes: Any) -> dict[str, Any]:
         "model": {"weights": "random", "shape": "shape"},
         "dataset": {"train": "rows.jsonl", "val_size": 4},
         "card": "rtx-5060-ti-16gb",
-        "search_space": {
-            "optim": ["adamw_torch_fused", "adamw_8bit"],
-            "lora_target": ["qv", "all"],
-            "lora_rank": [4, 8],
-            "cutoff_len": [96, 128],
-            "batch_size": [4],
-            "learning_rate": {"min": 1e-4, "max": 1e-2},
-        },
+        "search_space": copy.deepcopy(TINY_SPACE),
         "training": {"max_steps": 6, "rungs": [0.5]},
         "budget": {"trials": 3},
         **changes,

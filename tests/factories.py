@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.tiny import HYPERPARAMETERS as HYPERPARAMETERS
+from bench.tiny import PLAN as PLAN
 from vram_search.protocol import (
     AnyEvent,
     BaseEvaluated,
@@ -24,27 +26,6 @@ if TYPE_CHECKING:
     from vram_search.gpu import GpuSample
     from vram_search.search import Proposal
     from vram_search.store import TrialRecord
-
-HYPERPARAMETERS: dict[str, Any] = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 2e-4,
-}
-"""The hyperparameters of a trial as they are recorded."""
-
-PLAN: dict[str, Any] = {
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "gradient_checkpointing": True,
-    "enable_liger_kernel": False,
-    "per_device_eval_batch_size": 4,
-    "expandable_segments": True,
-}
-"""The memory plan of a trial as it is recorded."""
 
 NEWER_TABLES = (
     *("vs_samples", "vs_untuned", "vs_events", "vs_progress", "vs_queue"),

@@ -25,6 +25,7 @@ from bench.faults.supervisor import (
     start,
     supervisor_boundaries,
 )
+from bench.tiny import TINY_CONFIG, TINY_SPACE
 from vram_search.data import load_rows
 from vram_search.spec.load import load_study
 
@@ -32,20 +33,6 @@ LEAN = (sys.executable, "-I", "-S", str(Path(__file__).with_name("lean_trainer.p
 FAKE = (sys.executable, "-P", str(Path(__file__).parents[2] / "tests" / "fake_trainer.py"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KILLS_A_STUDY = 10
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 
 
 @dataclass(frozen=True)
@@ -222,7 +209,7 @@ def write_study(folder: Path) -> Path:
     """Writes a study of a tiny random model with its rows."""
     shape = folder / "shape"
     shape.mkdir(parents=True)
-    (shape / "config.json").write_text(json.dumps(CONFIG))
+    (shape / "config.json").write_text(json.dumps(TINY_CONFIG))
     rows = [{"instruction": f"What is {n} plus {n}?", "output": f"{2 * n}."} for n in range(24)]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     study = {
@@ -231,14 +218,7 @@ def write_study(folder: Path) -> Path:
         "model": {"weights": "random", "shape": "shape"},
         "dataset": {"train": "rows.jsonl", "val_size": 4},
         "card": "rtx-5060-ti-16gb",
-        "search_space": {
-            "optim": ["adamw_torch_fused", "adamw_8bit"],
-            "lora_target": ["qv", "all"],
-            "lora_rank": [4, 8],
-            "cutoff_len": [96, 128],
-            "batch_size": [4],
-            "learning_rate": {"min": 1e-4, "max": 1e-2},
-        },
+        "search_space": TINY_SPACE,
         "training": {"max_steps": 10, "rungs": [0.5]},
         "enqueue_priors": False,
         "budget": {"stop_early": False},

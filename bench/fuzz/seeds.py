@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bench.fuzz.mutate import NUMBERS, TEXTS, Files
+from bench.tiny import HYPERPARAMETERS, PLAN, TINY_CONFIG
 from vram_search.store import Evaluation, StepLoss, TrialResult, open_store, sqlite_url
 
 FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures"
@@ -32,18 +33,7 @@ def as_lines(rows: list[Any]) -> bytes:
 
 
 LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
+    **TINY_CONFIG,
     "rope_scaling": {"rope_type": "llama3", "factor": 8.0},
     "torch_dtype": "bfloat16",
 }
@@ -315,23 +305,6 @@ UNITS: list[Files] = [
     {"unit.txt": text.encode()} for text in ("12 GiB", "1.5e9", "0", "2 h 10 min", "90 s", "1:30")
 ]
 
-HYPERPARAMETERS = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 2e-4,
-}
-PLAN = {
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 2,
-    "gradient_checkpointing": True,
-    "enable_liger_kernel": False,
-    "per_device_eval_batch_size": 4,
-    "expandable_segments": True,
-}
 BYTES = {"required_bytes": 5e9, "allocated_bytes": 4e9, "parts": {"weights": 2e9}, "margin": 0.02}
 
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.tiny import HYPERPARAMETERS
 from vram_search.store import TrialResult, open_store, sqlite_url
 
 TRIALS = 1000
@@ -50,17 +51,8 @@ def fill(path: Path) -> None:
     store = open_store(sqlite_url(path), create=True)
     card = {"title": "a card"}
     study = store.create_study("bench", {}, "0", card, {"name": "a model"})
-    hyperparameters = {
-        "optim": "adamw_8bit",
-        "lora_target": "all",
-        "lora_rank": 16,
-        "lora_alpha": 32,
-        "cutoff_len": 512,
-        "batch_size": 8,
-        "learning_rate": 2e-4,
-    }
     for number in range(TRIALS):
-        trial = store.start_trial(study.id, number, hyperparameters, 1, "0")
+        trial = store.start_trial(study.id, number, HYPERPARAMETERS, 1, "0")
         loss = 1.0 + (number * 37 % TRIALS) / TRIALS
         store.finish_trial(trial, TrialResult("complete", eval_loss=loss, eval_loss_step=9))
     store.close()
