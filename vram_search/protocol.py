@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from vram_search.spec.base import Spec
+from vram_search.spec.base_storage import BaseStorage
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.point import Hyperparameters
@@ -42,6 +43,8 @@ class LoadJob(Spec):
     """Patches the base once; every trial's plan says the same."""
     all_rows: bool = False
     """Trains on the rows that `max_samples` leaves out, too (`data.load_rows`)."""
+    predicted_storage: BaseStorage | None = None
+    """How the base is predicted to be on the card; None compares nothing."""
 
 
 class TrialJob(Spec):
@@ -149,6 +152,9 @@ class Ready(Spec):
     """Hashes of what was loaded, by name: `tokens`, `weights`."""
     notes: tuple[str, ...] = ()
     """Sentences about the rows as the chat template writes them."""
+    tree: dict[str, Any] | None = None
+    """The base's module tree (`ModelTree.to_json`) if its parameters are in other forms than
+    predicted; None otherwise."""
 
 
 class LoadFailed(Spec):

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from vram_search import models
 from vram_search.answers.points import ShapeLoader
 from vram_search.cli.estimate_words import generic_lines
 from vram_search.cli.main import main
+from vram_search.errors import InputError
 from vram_search.estimate import choose_plan, plans
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.estimate.margin import GENERIC_MARGIN, conformal_margin
@@ -25,6 +27,7 @@ from vram_search.report.parts import WIDTH, part_differences, stacked_bar
 from vram_search.spec import Card, load_shape, load_study
 from vram_search.spec.card import load_card
 from vram_search.spec.initial_points import initial_points
+from vram_search.spec.model_tree import ModelTree
 
 DATA = Path(__file__).parent.parent / "fixtures"
 ROW = {
@@ -530,3 +533,26 @@ def test_what_is_not_modelled_leaves_the_answer_open_where_it_may_turn_it(
         answer is None and "stage" in changes,
         answer is None and "deepspeed" in changes,
     )
+
+
+@pytest.mark.parametrize("command", ["estimate", "fit"])
+def test_bytes_of_experts_in_16_bits_are_named(
+    command: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_class(config: Path) -> ModelTree:
+        raise InputError("no class here: the formula counts")
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["vram-search", command, *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        return " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.setattr(models.tree, "model_tree", no_class)
+    card = ("--card", "rtx-4090-24gb")
+    words = run("--model", "mixtral-8x7b", *card)
+    assert "the experts stay in 16 bits: 84.00 GiB, which would be 21.67 GiB in NF4" in words
+    assert "bitsandbytes#1849" in words
+    in_16_bits = ("--quantization", "none")
+    assert "experts stay" not in run("--model", "mixtral-8x7b", *card, *in_16_bits)
+    assert "experts stay" not in run("--model", "llama-2-13b", *card)

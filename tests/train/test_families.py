@@ -9,13 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.model_code.built import shape_of
 from tests.model_code.configs import TINY
-from vram_search.model_code.build import auto_class, build, load_config
-from vram_search.model_code.read import read_tree
-from vram_search.models.tree import with_tree
 from vram_search.protocol import LoadJob, TrialJob
-from vram_search.spec.filled_shape import parse_filled
-from vram_search.spec.shape import ModelShape
 from vram_search.train import model as base_model
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import TokenRow
@@ -24,12 +20,6 @@ from vram_search.train.trainer import make_trainer
 ROWS = [TokenRow(tuple(range(10, 26)), (-100,) * 4 + tuple(range(14, 26))) for _ in range(2)]
 VISION = ("vision_tower", "multi_modal_projector")
 """What LLaMA-Factory 0.9.5 freezes of Gemma 3 (`model_utils/visual.py`)."""
-
-
-def shape_of(values: dict[str, Any]) -> ModelShape:
-    config = load_config(values, "config.json")
-    tree = read_tree(build(config), auto_class(config).__name__, values)
-    return with_tree(parse_filled(tree, "config.json"), tree)
 
 
 def found_by_llamafactory(model: Any) -> set[str]:

@@ -55,7 +55,8 @@ def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
             f"{plan.trainable_parameters:,} parameters are trained"
         ),
         *generic_lines(plan.not_modelled, plan.margin),
-        *(_wrapped(plan.trace_note) if plan.trace_note else []),
+        *wrapped_lines(plan.trace_note),
+        *wrapped_lines(plan.expert_note),
         "",
         *stacked_bar(plan.allocated_parts, plan.required_bytes, plan.budget_bytes),
     ]
@@ -111,6 +112,11 @@ def generic_lines(not_modelled: list[str], margin: float) -> list[str]:
     bounds = "" if is_far_off(tuple(not_modelled)) else f"; allow ±{100 * margin:.0f} %"
     words = f"generic estimate, not modelled: {'; '.join(not_modelled)}{bounds}"
     return _wrapped(words)
+
+
+def wrapped_lines(words: str) -> list[str]:
+    """A sentence as wrapped lines; none if it is empty."""
+    return _wrapped(words) if words else []
 
 
 def _wrapped(words: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from vram_search.answers.fit import FitAnswer, FitSettings, LargestAnswer
-from vram_search.cli.estimate_words import budget_lines, generic_lines, note_lines
+from vram_search.cli.estimate_words import budget_lines, generic_lines, note_lines, wrapped_lines
 from vram_search.report.fit_picture import grid_lines
 from vram_search.report.parts import WIDTH
 from vram_search.units import format_bytes
@@ -44,6 +44,7 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         *note_lines(answer.model_note),
         *budget_lines(answer.card),
         *generic_lines(answer.not_modelled, answer.margin),
+        *wrapped_lines(answer.expert_note),
         "",
         "largest cutoff_len",
         f"  {'micro-batch':>11}  {'cutoff_len':>11}  {'required':>10}",

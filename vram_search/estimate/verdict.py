@@ -11,6 +11,7 @@ from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.trace_store import FUSED_KERNELS, fused_kernels
+from vram_search.spec.base_storage import expert_words, predicted_storage
 from vram_search.spec.not_modelled import is_far_off, is_hybrid
 
 NOT_TRACED = (
@@ -53,6 +54,11 @@ class Verdict:
         return f"traced from the model's own code in plain torch; {names}, installed, needs less"
 
     @property
+    def expert_note(self) -> str:
+        """As `expert_note` of the workload."""
+        return expert_note(self.estimate.workload)
+
+    @property
     def fits(self) -> bool:
         """By the estimate alone."""
         return self.limit.fits(self.estimate.required_bytes)
@@ -72,6 +78,14 @@ class Verdict:
         """Spare bytes in percent of the card's budget; None if the card has none."""
         budget = self.limit.budget_bytes
         return round(100 * self.spare_bytes / budget, 2) if budget > 0 else None
+
+
+def expert_note(workload: Workload) -> str:
+    """Says that the experts of a model are not quantised with its other weights; empty if they
+    are, or if it has none."""
+    if workload.quantization == "none" or workload.quantized_experts:
+        return ""
+    return expert_words(predicted_storage(workload.shape))
 
 
 def judge(

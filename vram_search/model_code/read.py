@@ -23,12 +23,16 @@ REFUSED_BY_PEFT = frozenset({"out_proj", "conv1d"})
 `tuners/tuners_utils.py` (peft 0.21)."""
 
 
-def read_tree(model: Any, auto_class: str, values: dict[str, Any]) -> ModelTree:
-    """Returns the tree of a model that was built on the meta device and quantised in NF4.
+def read_tree(
+    model: Any, auto_class: str, values: dict[str, Any], dtype: torch.dtype = torch.bfloat16
+) -> ModelTree:
+    """Returns the tree of a model that was built on the meta device and quantised in NF4, or of a
+    loaded one.
 
     Args:
         auto_class: name of the class that loads it.
         values: the config.json that it was built from.
+        dtype: of the weights that are neither quantised nor kept in fp32; they count as 16 bits.
     """
     config = model.config
     text = config.get_text_config(decoder=True)
@@ -44,8 +48,8 @@ def read_tree(model: Any, auto_class: str, values: dict[str, Any]) -> ModelTree:
         num_hidden_layers=layers,
         layers_pattern=layers_pattern,
         layer_types=tuple(str(kind) for kind in layer_types),
-        linears=_linears(model, part_of),
-        tensors=_tensors(model, part_of),
+        linears=_linears(model, part_of, dtype),
+        tensors=_tensors(model, part_of, dtype),
         transformers_version=transformers.__version__,
         config=json.dumps(values),
         filled_config=json.dumps(plain(config.to_dict())),
@@ -150,7 +154,10 @@ def numbered(name: str) -> tuple[str, Numbers]:
     return ".".join("{}" if word.isdecimal() else word for word in words), numbers
 
 
-def _linears(model: Any, part_of: Callable[[str], Part]) -> tuple[LinearGroup, ...]:
+def _linears(
+    model: Any, part_of: Callable[[str], Part], dtype: torch.dtype
+) -> tuple[LinearGroup, ...]:
+    is_fp32 = kept_in_fp32(model)
     targets = trained_by_all(model, part_of)
     groups: dict[LinearGroup, list[Numbers]] = {}
     counted: set[int] = set()
@@ -166,7 +173,9 @@ def _linears(model: Any, part_of: Callable[[str], Part]) -> tuple[LinearGroup, .
             in_features=inputs,
             out_features=outputs,
             has_bias=module.bias is not None and id(module.bias) not in counted,
-            storage="shared" if id(module.weight) in counted else _storage(module),
+            storage="shared"
+            if id(module.weight) in counted
+            else _storage(module, dtype, is_fp32(f"{name}.weight")),
             part=part_of(name),
             class_name=type(module).__name__,
             is_lora_target=name in targets,
@@ -176,13 +185,16 @@ def _linears(model: Any, part_of: Callable[[str], Part]) -> tuple[LinearGroup, .
     return tuple(_with_numbers(groups))
 
 
-def _storage(module: Any) -> Storage:
+def _storage(module: Any, dtype: torch.dtype, is_kept_in_fp32: bool) -> Storage:
     if isinstance(module, bnb.nn.Linear4bit):
         return "nf4"
-    return "fp32" if module.weight.dtype == torch.float32 else "16-bit"
+    in_fp32 = module.weight.dtype == torch.float32 and dtype != torch.float32
+    return "fp32" if in_fp32 or is_kept_in_fp32 else "16-bit"
 
 
-def _tensors(model: Any, part_of: Callable[[str], Part]) -> tuple[TensorGroup, ...]:
+def _tensors(
+    model: Any, part_of: Callable[[str], Part], dtype: torch.dtype
+) -> tuple[TensorGroup, ...]:
     """Returns all tensors that no linear layer holds; a shared one is counted once."""
     is_fp32 = kept_in_fp32(model)
     embedding = model.get_input_embeddings()
@@ -201,13 +213,21 @@ def _tensors(model: Any, part_of: Callable[[str], Part]) -> tuple[TensorGroup, .
             pattern=pattern,
             numbers=(),
             shape=tuple(tensor.shape),
-            element_bytes=4 if is_fp32(name) else tensor.element_size(),
+            element_bytes=_element_bytes(tensor, dtype, is_fp32(name), is_buffer),
             part=part_of(name),
             is_buffer=is_buffer,
             is_experts=not is_buffer and _is_experts(model, name, tensor),
         )
         groups.setdefault(group, []).append(numbers)
     return tuple(_with_numbers(groups))
+
+
+def _element_bytes(
+    tensor: torch.Tensor, dtype: torch.dtype, is_kept_in_fp32: bool, is_buffer: bool
+) -> int:
+    if is_kept_in_fp32:
+        return 4
+    return 2 if tensor.dtype == dtype and not is_buffer else tensor.element_size()
 
 
 def _is_experts(model: Any, name: str, tensor: torch.Tensor) -> bool:

@@ -150,8 +150,13 @@ class ModelTree:
 
     @property
     def expert_parameters(self) -> int:
-        """Number of parameters in experts that stay in 16 bits."""
-        return sum(group.count * group.elements for group in self.tensors if group.is_experts)
+        """Number of parameters in experts that stay in 16 bits. A vision tower has tensors of three
+        axes that are no experts."""
+        return sum(
+            group.count * group.elements
+            for group in self.tensors
+            if group.is_experts and group.part == "text"
+        )
 
     @cached_property
     def lora_targets(self) -> tuple[LinearGroup, ...]:

@@ -91,6 +91,7 @@ def serve(channel: Channel) -> None:
     from vram_search.train.generate import evaluate_base, generate
     from vram_search.train.health import Health
     from vram_search.train.run import EncodedDataset, Trial
+    from vram_search.train.storage import differing_tree
     from vram_search.train.tokenizer import load_tokenizer
 
     import_seconds = time.perf_counter() - start
@@ -124,6 +125,7 @@ def serve(channel: Channel) -> None:
         import_seconds=import_seconds,
         fingerprints=fingerprints(job, base, encoded.train, encoded.eval),
         notes=tuple(encoder.notes),
+        tree=differing_tree(base, job.predicted_storage),
     )
     channel.send(ready)
     loaded = {

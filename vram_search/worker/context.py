@@ -18,6 +18,7 @@ from vram_search.gpu import open_reader
 from vram_search.protocol import LoadJob, Ready
 from vram_search.search import Search
 from vram_search.spec import Hyperparameters, StudySpec
+from vram_search.spec.base_storage import predicted_storage
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.plan import PlanPins
 from vram_search.store import Store, StudyRecord, TrialRecord
@@ -185,6 +186,7 @@ def make_trainer(
             cap_bytes=budget.first_bytes if reader is not None else None,
             enable_liger_kernel=bool(pins.enable_liger_kernel),
             all_rows=all_rows,
+            predicted_storage=predicted_storage(prepared.shape),
         ),
         log,
         expandable_segments=study.card.platform == "linux" if expandable is None else expandable,

@@ -12,10 +12,10 @@ from vram_search.errors import Fault, FaultyFileError
 from vram_search.estimate import check_card_holds_base
 from vram_search.models import find_model
 from vram_search.spec import ModelShape, StudySpec
+from vram_search.spec.base_storage import expert_words, predicted_storage
 from vram_search.spec.lora_targets import WITHOUT_DORA
 from vram_search.spec.not_modelled import ALREADY_QUANTIZED
 from vram_search.spec.study import ModelSpec
-from vram_search.units import format_bytes
 from vram_search.worker.constraints import check_constraints
 from vram_search.worker.gguf_base import converted_gguf
 
@@ -57,14 +57,11 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     if found.note:
         note(found.note)
     shape = found.shape()
-    if shape.expert_parameters:
-        note(
-            f"the experts stay in 16 bits: {format_bytes(2 * shape.expert_parameters)}; "
-            "bitsandbytes quantises linear layers alone (bitsandbytes#1849)"
-        )
     _check_targets(study, shape)
     _check_dora(study, shape)
     check_card_holds_base(shape, study.card)
+    if experts := expert_words(predicted_storage(shape)):
+        note(experts)
     check_constraints(study, len(rows.train), shape)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
 

@@ -29,6 +29,7 @@ from vram_search.store.product_runs import (
     start_product_run,
 )
 from vram_search.units import format_bytes, format_duration
+from vram_search.worker.as_loaded import as_loaded
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import decided_pins, make_trainer
 from vram_search.worker.identity import LOADED, change_words, differences, loaded_identity
@@ -168,6 +169,7 @@ def _train_all(
             ) from None
         if trainer.refused_liger:
             pins = pins.model_copy(update={"enable_liger_kernel": False})
+        prepared = as_loaded(prepared, ready, tell)
         row_tokens = approximate_row_tokens(rows, ready.longest_tokens)
         step_time = learnt_step_time(prepared.shape, trials, ready.device, study.card, row_tokens)
         longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)

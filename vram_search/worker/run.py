@@ -21,6 +21,7 @@ from vram_search.spec.initial_points import initial_points
 from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import database_url, study_folder
 from vram_search.units import format_duration
+from vram_search.worker.as_loaded import as_loaded
 from vram_search.worker.constraints import broken
 from vram_search.worker.context import RunContext, decided_pins, make_context
 from vram_search.worker.listener import RunListener
@@ -228,6 +229,8 @@ def _load(context: RunContext) -> Ready:
     ready = _ready_after_kills(context)
     if context.trainer.refused_liger:
         _go_on_without_liger(context)
+    context.prepared = as_loaded(context.prepared, ready, context.listener.note)
+    context.planned.clear()
     for note in ready.notes:
         context.listener.note(note)
     cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
@@ -264,7 +267,6 @@ def _go_on_without_liger(context: RunContext) -> None:
         "are made again"
     )
     context.pins = context.pins.model_copy(update={"enable_liger_kernel": False})
-    context.planned.clear()
 
 
 def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> None:
