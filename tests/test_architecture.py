@@ -109,9 +109,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "api": {"answers", "export", "gpu", "spec", "store", "worker"},
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
+    "selftest": {"worker"} | BELOW_WORKER,
     "web": {"answers", "api", "export", "report", "worker"} | BELOW_WORKER,
     "upkeep": {"answers", "errors", "search", "shown_text", "spec", "store", "units", "worker"},
     "cli": {"web", "worker", "export", "importing", "report", "answers", "upkeep", "verify"}
+    | {"selftest"}
     | BELOW_WORKER,
 }
 """Room -> rooms it may import, besides itself and what `vram_search/__init__.py` itself holds: the

@@ -118,6 +118,12 @@ def test_issue_form_asks_for_the_doctor() -> None:
     assert asked["doctor"]["validations"] == {"required": True}
 
 
+def test_issue_form_asks_for_the_selftest() -> None:
+    form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text("utf-8"))
+    asked = {field["id"]: field for field in form["body"]}
+    assert "vram-search selftest --json" in asked["selftest"]["attributes"]["label"]
+
+
 def test_hooks_before_a_commit_are_the_checks_of_make() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
     entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]

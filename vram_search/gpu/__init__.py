@@ -10,6 +10,7 @@ from vram_search.gpu.reader import (
     GpuReader,
     GpuReadError,
     GpuSample,
+    NoDriverError,
     NoGpuError,
 )
 from vram_search.gpu.spill import SYSMEM_FALLBACK_HINT, is_spilling
@@ -25,6 +26,7 @@ __all__ = [
     "GpuSample",
     "Monitor",
     "MonitorReport",
+    "NoDriverError",
     "NoGpuError",
     "NvmlReader",
     "PhasePeaks",

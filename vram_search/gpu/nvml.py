@@ -17,6 +17,7 @@ from vram_search.gpu.reader import (
     GpuReader,
     GpuReadError,
     GpuSample,
+    NoDriverError,
     NoGpuError,
 )
 
@@ -269,12 +270,13 @@ class NvmlReader:
         self._is_open, self._events = True, None
 
     def _no_gpu(self, error: Exception) -> NoGpuError:
-        nvml = self._nvml
-        reasons = {
-            nvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
+        nvml, code = self._nvml, getattr(error, "value", None)
+        if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return NoDriverError(
                 "no NVIDIA driver is installed: its NVML library is not found",
                 f"Install the driver. {_ON_CPU}",
-            ),
+            )
+        reasons = {
             nvml.NVML_ERROR_DRIVER_NOT_LOADED: (
                 "the NVIDIA driver is installed but not loaded",
                 f"See what `nvidia-smi` says; restart after a driver update. {_ON_CPU}",
@@ -284,7 +286,6 @@ class NvmlReader:
                 "Restart the machine.",
             ),
         }
-        code: object = getattr(error, "value", None)
         message, remedy = reasons.get(
             code, (f"NVML failed: {error}", "See what `nvidia-smi` says.")
         )

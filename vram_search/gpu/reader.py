@@ -12,6 +12,10 @@ class NoGpuError(VramSearchError):
     """This machine has no GPU that can be read; message and remedy name cause and solution."""
 
 
+class NoDriverError(NoGpuError):
+    """This machine has no NVIDIA driver."""
+
+
 class GpuReadError(VramSearchError):
     """The GPU stopped answering: the driver was reset, or the card is lost."""
 

@@ -69,6 +69,11 @@ Report = Callable[[dict[str, Any]], None]
 
 def main() -> None:
     """Runs `constants` or `training`."""
+    run_measurement({"constants": constants, "training": training}[sys.argv[1]])
+
+
+def run_measurement(measure: Callable[[Report], None]) -> None:
+    """Runs a measurement on the GPU with a function that reports it, one line of JSON at a time."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     silence_libraries()
@@ -82,7 +87,7 @@ def main() -> None:
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
         report({"fault": f"torch {torch.__version__} (built with {built}) finds no GPU to use"})
         return
-    {"constants": constants, "training": training}[sys.argv[1]](report)
+    measure(report)
 
 
 def constants(report: Report) -> None:

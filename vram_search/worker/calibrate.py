@@ -22,7 +22,7 @@ from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
-from vram_search.gpu import GpuReader, GpuSample
+from vram_search.gpu import GpuDevice, GpuReader, GpuSample
 from vram_search.protocol import TrialJob
 from vram_search.spec.base import Spec
 from vram_search.spec.shape import parse_shape
@@ -89,8 +89,7 @@ def calibrate(
         VramSearchError: a short run died, hung, or was disturbed.
     """
     device = reader.device()
-    environment = {k: v for k, v in os.environ.items() if k not in ALLOCATOR_VARIABLES}
-    environment["CUDA_VISIBLE_DEVICES"] = device.uuid
+    environment = short_run_environment(device)
     idle = reader.sample(None)
     progress("allocator and workspaces")
     lines = short_run([*command, "constants"], environment, reader.sample)
@@ -127,6 +126,13 @@ def calibrate(
         measured_over_predicted=ratio,
         notes=(*differences, *_notes(constants, ratio, is_own_figure=is_own_figure)),
     )
+
+
+def short_run_environment(device: GpuDevice) -> dict[str, str]:
+    """Returns our environment variables with this device alone and torch's default allocator."""
+    environment = {k: v for k, v in os.environ.items() if k not in ALLOCATOR_VARIABLES}
+    environment["CUDA_VISIBLE_DEVICES"] = device.uuid
+    return environment
 
 
 def context_bytes(sample: GpuSample, idle: GpuSample, reserved_bytes: int) -> int:
