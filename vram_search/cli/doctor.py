@@ -48,7 +48,7 @@ def command(database: str | None, as_json: bool) -> None:
 
 
 def machine_report(database: str | None) -> dict[str, Any]:
-    """Returns the facts about this machine that `doctor --json` prints."""
+    """Returns the facts about this machine that `doctor` prints."""
     gpu = _gpu()
     return {
         "vram-search": __version__,
