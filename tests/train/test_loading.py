@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vram_search.errors import InputError
-from vram_search.protocol import LoadJob
+from vram_search.protocol import LoadJob, TrialJob
 from vram_search.train import model as base_model
 
 
@@ -67,3 +69,19 @@ def test_weights_of_another_model_are_refused(
     with pytest.raises(InputError, match="cannot be loaded: ") as caught:
         base_model.load_base(job)
     assert words in caught.value.message
+
+
+def test_checkpoint_in_bitsandbytes_four_bits_is_loaded_and_gets_an_adapter(
+    job: LoadJob, make_job: Callable[..., TrialJob], tmp_path: Path
+) -> None:
+    base_model.load_base(job).save_pretrained(tmp_path / "nf4")
+    values = json.loads((tmp_path / "nf4" / "config.json").read_text())
+    assert values["quantization_config"]["quant_method"] == "bitsandbytes"
+    changes = {"model_name_or_path": str(tmp_path / "nf4")}
+    base = base_model.load_base(job.model_copy(update=changes))
+    assert base.model.layers[0].self_attn.q_proj.weight.quant_state is not None
+    model = base_model.attach_adapter(base, make_job())
+    tokens = torch.arange(10, 26)[None]
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.requires_grad]
+    assert gradients and any(gradient.abs().sum() > 0 for gradient in gradients)

@@ -58,8 +58,9 @@ class PlanAnswer(AnswerPart):
     trace_note: str = Field(
         description="Which code a trace of the model followed; empty if none was made."
     )
-    expert_note: str = Field(
-        description="Bytes of experts that stay in 16 bits; empty for a model without them."
+    base_note: str = Field(
+        description="Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
+        "quantised already; empty if there are none."
     )
     needs_more: list[str] = Field(
         description="Reasons why the training needs more by an amount that is not known."
@@ -293,7 +294,7 @@ def _plan(verdict: Verdict) -> PlanAnswer:
         margin=round(limit.margin, 9),
         not_modelled=list(verdict.not_modelled),
         trace_note=verdict.trace_note,
-        expert_note=verdict.expert_note,
+        base_note=verdict.base_note,
         needs_more=[clean(reason) for reason in verdict.needs_more],
         needs_less=[clean(reason) for reason in verdict.needs_less],
         spare_bytes=verdict.spare_bytes,

@@ -21,7 +21,7 @@ from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
 from vram_search.estimate.memory.traced import is_traced
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.verdict import expert_note
+from vram_search.estimate.verdict import base_note
 from vram_search.models import find_model
 from vram_search.spec.point import MAX_CUTOFF_LEN, MAX_RANK
 
@@ -93,8 +93,9 @@ class FitAnswer(Answer):
     not_modelled: list[str] = Field(
         description="Reasons why the estimate is a generic one; empty if the family is modelled."
     )
-    expert_note: str = Field(
-        description="Bytes of experts that stay in 16 bits; empty for a model without them."
+    base_note: str = Field(
+        description="Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
+        "quantised already; empty if there are none."
     )
     settings: FitSettings
     largest_cutoff_len: list[LargestAnswer] = Field(description="For several micro-batches.")
@@ -171,7 +172,7 @@ def fit(
         card=card_answer(fitter.limit),
         margin=round(fitter.limit.margin, 9),
         not_modelled=[] if is_traced(shape) else list(shape.not_modelled),
-        expert_note=expert_note(workload),
+        base_note=base_note(workload),
         settings=_settings(workload, clean(lora_target)),
         largest_cutoff_len=[
             _largest(fitter.largest_cutoff_len(batch)) for batch in TABLE_MICRO_BATCHES

@@ -56,7 +56,7 @@ def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
         ),
         *generic_lines(plan.not_modelled, plan.margin),
         *wrapped_lines(plan.trace_note),
-        *wrapped_lines(plan.expert_note),
+        *wrapped_lines(plan.base_note),
         "",
         *stacked_bar(plan.allocated_parts, plan.required_bytes, plan.budget_bytes),
     ]

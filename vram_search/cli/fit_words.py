@@ -44,7 +44,7 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         *note_lines(answer.model_note),
         *budget_lines(answer.card),
         *generic_lines(answer.not_modelled, answer.margin),
-        *wrapped_lines(answer.expert_note),
+        *wrapped_lines(answer.base_note),
         "",
         "largest cutoff_len",
         f"  {'micro-batch':>11}  {'cutoff_len':>11}  {'required':>10}",

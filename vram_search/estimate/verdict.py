@@ -12,6 +12,7 @@ from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.trace_store import FUSED_KERNELS, fused_kernels
 from vram_search.spec.base_storage import expert_words, predicted_storage
+from vram_search.spec.checkpoint import stored_words
 from vram_search.spec.not_modelled import is_far_off, is_hybrid
 
 NOT_TRACED = (
@@ -54,9 +55,9 @@ class Verdict:
         return f"traced from the model's own code in plain torch; {names}, installed, needs less"
 
     @property
-    def expert_note(self) -> str:
-        """As `expert_note` of the workload."""
-        return expert_note(self.estimate.workload)
+    def base_note(self) -> str:
+        """As `base_note` of the workload."""
+        return base_note(self.estimate.workload)
 
     @property
     def fits(self) -> bool:
@@ -80,9 +81,11 @@ class Verdict:
         return round(100 * self.spare_bytes / budget, 2) if budget > 0 else None
 
 
-def expert_note(workload: Workload) -> str:
-    """Says that the experts of a model are not quantised with its other weights; empty if they
-    are, or if it has none."""
+def base_note(workload: Workload) -> str:
+    """Says which weights of a base model are in another form than the workload's; empty if none
+    are: experts of a mixture, which nothing quantises, and a checkpoint's own format."""
+    if words := stored_words(workload.shape.checkpoint):
+        return words
     if workload.quantization == "none" or workload.quantized_experts:
         return ""
     return expert_words(predicted_storage(workload.shape))

@@ -9,6 +9,7 @@ from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.resources import shipped
+from vram_search.spec.checkpoint import Checkpoint, read_checkpoint
 from vram_search.spec.config_fields import MAX_LAYERS, ConfigFields, load_config
 from vram_search.spec.experts import read_experts
 from vram_search.spec.families import (
@@ -86,6 +87,8 @@ class ModelShape:
     that one token passes through."""
     not_modelled: tuple[str, ...] = ()
     """Reasons why an estimate of this model is generic; empty if its layers are modelled."""
+    checkpoint: Checkpoint | None = None
+    """The format of the files' weights if they are quantised already."""
     tree: ModelTree | None = field(default=None, repr=False)
     """The modules of transformers' class if no formula counts them. Its weights and linear layers
     then hold, and the fields above describe an average layer."""
@@ -281,6 +284,7 @@ def _shape(
         residual_multiplier=family.residual_multiplier,
         expert_parameters=experts.parameters if experts else 0,
         not_modelled=reasons(fields, outer, model_type, layers, experts),
+        checkpoint=read_checkpoint(outer) or read_checkpoint(fields),
     )
 
 

@@ -24,7 +24,7 @@ from vram_search.model_code.read import in_and_out
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec.hyperparameters import adapter_settings
 from vram_search.tools import PEFT
-from vram_search.train.device import compute_dtype, device
+from vram_search.train.device import compute_dtype, device, dtype_name
 from vram_search.train.liger_error import LigerRefusedError
 from vram_search.train.patches import (
     clear_cublas_workspaces,
@@ -90,18 +90,12 @@ def load_base(job: LoadJob) -> Any:
 
 
 def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-    )
     try:
         config = AutoConfig.from_pretrained(model_name_or_path, trust_remote_code=False)
         base, loaded = auto_class(config).from_pretrained(
             model_name_or_path,
             dtype=dtype,
-            quantization_config=quantization,
+            **_quantization(config, dtype),
             device_map={"": device()},
             attn_implementation=attention(config),
             use_safetensors=True,
@@ -124,6 +118,22 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
         ) from None
     refuse_random_weights(model_name_or_path, loaded)
     return base
+
+
+def _quantization(config: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """Returns the arguments of `from_pretrained` that make NF4 of plain weights. A checkpoint in 4
+    bits of bitsandbytes keeps its own format, and computes in the dtype of this device."""
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        nf4 = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        return {"quantization_config": nf4}
+    config.quantization_config = {**stored, "bnb_4bit_compute_dtype": dtype_name(dtype)}
+    return {"config": config}
 
 
 def attention(config: Any) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vram_search.data import Rows, load_rows
 from vram_search.errors import Fault, FaultyFileError
 from vram_search.estimate import check_card_holds_base
-from vram_search.models import find_model
+from vram_search.models import FoundModel, find_model
 from vram_search.spec import ModelShape, StudySpec
 from vram_search.spec.base_storage import expert_words, predicted_storage
-from vram_search.spec.lora_targets import WITHOUT_DORA
-from vram_search.spec.not_modelled import ALREADY_QUANTIZED
+from vram_search.spec.checkpoint import refused
 from vram_search.spec.study import ModelSpec
 from vram_search.worker.constraints import check_constraints
 from vram_search.worker.gguf_base import converted_gguf
@@ -56,9 +55,8 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     found = find_model(study.model.shape or name_or_path)
     if found.note:
         note(found.note)
-    shape = found.shape()
+    shape = _of_trained_weights(study.model, found)
     _check_targets(study, shape)
-    _check_dora(study, shape)
     check_card_holds_base(shape, study.card)
     if experts := expert_words(predicted_storage(shape)):
         note(experts)
@@ -77,14 +75,20 @@ def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, s
     return name_or_path, model.tokenizer or name_or_path
 
 
-def _check_dora(study: StudySpec, shape: ModelShape) -> None:
-    methods = [
-        method for method in WITHOUT_DORA if f"{ALREADY_QUANTIZED} ({method})" in shape.not_modelled
-    ]
-    if methods and True in (study.search_space.use_dora or ()):
-        problem = f"peft has no DoRA on weights that are quantised with {methods[0]}"
-        fault = Fault("search_space.use_dora", problem, True, "false, or a model of plain weights")
-        raise FaultyFileError(f"study {study.study}", [fault])
+def _of_trained_weights(model: ModelSpec, found: FoundModel) -> ModelShape:
+    """Returns the shape as a search loads it. Random weights are quantised like plain ones.
+
+    Raises:
+        InputError: the weights are quantised already, and not in bitsandbytes' 4 bits.
+    """
+    shape = found.shape()
+    if model.weights == "random":
+        return replace(shape, checkpoint=None)
+    if shape.checkpoint is not None and not shape.checkpoint.is_trained:
+        raise refused(model.label, shape.checkpoint.title)
+    if found.checkpoint not in ("", "bnb-4bit"):
+        raise refused(model.label, found.checkpoint)
+    return shape
 
 
 def _check_targets(study: StudySpec, shape: ModelShape) -> None:

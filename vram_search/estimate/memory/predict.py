@@ -40,6 +40,7 @@ from vram_search.estimate.memory.quantized_experts import (
     dequantized_expert_bytes,
     saved_expert_bytes,
 )
+from vram_search.estimate.memory.stored_checkpoint import stored_checkpoint_bytes
 from vram_search.estimate.memory.traced import (
     RESERVED_RATIO,
     TracedPeaks,
@@ -199,7 +200,7 @@ def estimate_base_bytes(shape: ModelShape) -> int:
 
 def _weights(workload: Workload) -> dict[str, int]:
     """Base weights and what their upcast adds."""
-    saved = saved_expert_bytes(workload)
+    saved = saved_expert_bytes(workload) - stored_checkpoint_bytes(workload)
     if workload.expandable_segments:
         double = workload.double_quantization
         base = base_bytes(workload.shape, workload.quantization, double=double, expandable=True)
@@ -214,7 +215,7 @@ def _weights(workload: Workload) -> dict[str, int]:
 def _not_replayed(workload: Workload) -> int:
     """Bytes that stay for the whole training and that `replayed` leaves out."""
     added = whole_module_bytes(workload) + dequantized_expert_bytes(workload)
-    return added - saved_expert_bytes(workload)
+    return added - saved_expert_bytes(workload) + stored_checkpoint_bytes(workload)
 
 
 def _loaded(workload: Workload, *, upcast: bool) -> Loaded:
