@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NEWER_TABLES = (
     *("vs_samples", "vs_untuned", "vs_events", "vs_progress", "vs_queue"),
-    *("vs_product_runs", "vs_runs"),
+    *("vs_product_runs", "vs_runs", "vs_outbox"),
 )
 """Tables that databases of before migration 0004 lack, children first."""
 

@@ -65,7 +65,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocol": {"spec"},
     "search": {"errors", "units", "spec", "store"},
     "train": {"errors", "units", "spec", "data", "model_code", "protocol", "tools"},
-    "worker": BELOW_WORKER,
+    "outbound": {
+        "errors",
+        "parsing",
+        "report",
+        "resources",
+        "shown_text",
+        "spec",
+        "store",
+        "units",
+    },
+    "worker": {"outbound"} | BELOW_WORKER,
     "export": {
         "parsing",
         "errors",
@@ -114,6 +124,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "upkeep": {"answers", "errors", "search", "shown_text", "spec", "store", "units", "worker"},
     "cli": {"web", "worker", "export", "importing", "report", "answers", "upkeep", "verify"}
     | {"selftest"}
+    "web": {"answers", "api", "export", "outbound", "report", "worker"} | BELOW_WORKER,
+    "upkeep": {"answers", "errors", "search", "shown_text", "spec", "store", "units", "worker"},
+    "cli": {"web", "worker", "export", "importing", "report", "answers", "outbound"}
+    | {"selftest", "upkeep", "verify"}
     | BELOW_WORKER,
 }
 """Room -> rooms it may import, besides itself and what `vram_search/__init__.py` itself holds: the
@@ -128,6 +142,11 @@ AT_HOME_IN = {
     "accelerate": {"trace", "train"},
     "pynvml": {"gpu"},
     "huggingface_hub": {"models"},
+    "apprise": {"outbound"},
+    "tensorboardX": {"outbound"},
+    "mlflow": {"outbound"},
+    "wandb": {"outbound"},
+    "trackio": {"outbound"},
 }
 """Heavy packages, and the only rooms that may import each, in a function's body too. `model_code`,
 `trace` and `train` run in processes of their own."""

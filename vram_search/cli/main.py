@@ -61,6 +61,7 @@ GROUPS = {
         "studies": "The studies in the database, with their disk use.",
         "import": "Take in runs made elsewhere.",
         "serve": "The service: queue, page and REST API.",
+        "notify": "Send a test message to every receiver.",
         "dashboard": "Watch the searches in a browser: optuna-dashboard.",
         "completion": "Print a script for the shell's completion.",
     },
@@ -92,6 +93,7 @@ Environment:
   VRAM_SEARCH_DATABASE  the database, as --database names it
   VRAM_SEARCH_HOME      folder of the default database and of the cache;
                         adapters, exports and logs are beside the database
+  VRAM_SEARCH_CONFIG    the settings of this machine: receivers, trackers
 """
 
 

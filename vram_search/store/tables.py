@@ -230,3 +230,15 @@ product_runs = Table(
     Column("finished_at", UtcDateTime),
     CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_product_runs_outcome"),
 )
+
+outbox = Table(
+    "vs_outbox",
+    metadata,
+    Column("receiver", String(255), primary_key=True),
+    Column("event_id", Integer, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("claimed_at", UtcDateTime, nullable=False),
+    Column("retry_at", UtcDateTime),
+    Column("sent_at", UtcDateTime),
+    Column("error", Text),
+)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 from filelock import FileLock, Timeout
 
 from vram_search.errors import InputError
+from vram_search.outbound.delivery import delivering
 from vram_search.resources import data_folder, shipped
 from vram_search.store import open_store
 from vram_search.store.location import files_folder, service_lock
@@ -82,7 +85,11 @@ def serve(
             raise InputError(f"--folder {folder} is no folder", "name one that exists")
     uploads = files_folder(url) / ".uploads"
     credentials, is_new = load_token(token_file())
-    with contextlib.closing(open_store(url, create=True)) as store, _only_one(url):
+    with (
+        contextlib.closing(open_store(url, create=True)) as store,
+        _only_one(url),
+        delivering(store, partial(print, file=sys.stderr)),
+    ):
         service = Service(
             store,
             url,

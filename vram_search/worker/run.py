@@ -13,6 +13,7 @@ from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
+from vram_search.outbound.delivery import delivering
 from vram_search.protocol import Ready
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.search.loop import run_trials
@@ -107,6 +108,7 @@ def run_study(
         contextlib.closing(open_store(url, create=True)) as store,
         study_locked(folder),
         logged_run(folder, listener) as logged,
+        delivering(store, logged.note),
     ):
         record = open_study(store, prepared, accept_changes=accept_changes)
         began = time.monotonic()

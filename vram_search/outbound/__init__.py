@@ -1,0 +1,1 @@
+"""Passes events of the record on: messages to people, and finished trials to trackers."""

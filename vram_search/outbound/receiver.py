@@ -1,0 +1,34 @@
+"""The interface of whoever is told about events: a person by a message, or a tracker."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vram_search.store import Store
+from vram_search.store.events import EventRecord
+
+
+class SendError(Exception):
+    """The receiver did not take an event; the text holds no secret."""
+
+
+class Receiver(Protocol):
+    """Gets events of these kinds, each once.
+
+    Attributes:
+        name: unique in the outbox, without secrets.
+        kinds: kinds of events that it may want.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+
+    def wants(self, store: Store, event: EventRecord) -> bool:
+        """True if this event is sent."""
+
+    def send(self, store: Store, event: EventRecord) -> None:
+        """Sends the event.
+
+        Raises:
+            SendError: the receiver did not take it.
+        """

@@ -1,0 +1,85 @@
+"""Reads config.yaml: the settings of this machine that belong to no study.
+
+    notify:
+      url_env: [VRAM_SEARCH_NTFY]        # variables that hold a URL of apprise
+      url_files: [~/.config/telegram]    # files that hold one
+      on: [finished, failed]
+    trackers: [tensorboard]
+
+URLs hold tokens, so the file has their place only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.yaml_text import parse_yaml
+from vram_search.resources import data_folder
+from vram_search.spec.base import Spec, plain_message
+
+CONFIG_VARIABLE = "VRAM_SEARCH_CONFIG"
+Occasion = Literal["finished", "failed", "best"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+
+
+def _refuse_url(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("the name of an environment variable is expected, not the URL itself")
+    return name
+
+
+class NotifySettings(Spec):
+    """Who is told about the end of a study, and where the addresses are kept."""
+
+    url_env: list[Annotated[str, AfterValidator(_refuse_url)]] = Field(default=[])
+    """Environment variables; each holds one URL as apprise writes them."""
+
+    url_files: list[Path] = Field(default=[])
+    """Files; each holds one URL in its first line."""
+
+    on: list[Occasion] = Field(default=["finished", "failed"])
+    """Occasions: the study `finished`, it `failed`, or a trial is the `best` so far."""
+
+
+class Settings(Spec):
+    """The settings of this machine."""
+
+    notify: NotifySettings = NotifySettings()
+    trackers: list[TrackerName] = Field(default=[])
+    """Each finished trial becomes one run there."""
+
+
+def config_file() -> Path:
+    """`$VRAM_SEARCH_CONFIG`, else config.yaml in the data folder."""
+    chosen = os.environ.get(CONFIG_VARIABLE)
+    return Path(chosen).expanduser() if chosen else data_folder() / "config.yaml"
+
+
+def load_settings() -> Settings:
+    """The settings of this machine; the defaults if there is no file.
+
+    Raises:
+        InputError: the file cannot be read, or is no YAML.
+        FaultyFileError: one or more values are wrong. No value is shown, it may be a secret.
+    """
+    file = config_file()
+    if not file.exists():
+        return Settings()
+    try:
+        data = parse_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ParseError) as error:
+        raise InputError(f"{file}: cannot be read ({error})", "see docs/service.md") from None
+    try:
+        return Settings.model_validate({} if data is None else data)
+    except ValidationError as error:
+        faults = [
+            Fault(".".join(map(str, e["loc"])) or "config", plain_message(e))
+            for e in error.errors(include_input=False)
+        ]
+        raise FaultyFileError(str(file), faults, remedy="see docs/service.md") from None
