@@ -120,10 +120,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "api": {"answers", "export", "gpu", "spec", "store", "worker"},
     "verify": {"export", "importing", "train"} | BELOW_WORKER,
     "selftest": {"worker"} | BELOW_WORKER,
-    "web": {"answers", "api", "export", "report", "worker"} | BELOW_WORKER,
-    "upkeep": {"answers", "errors", "search", "shown_text", "spec", "store", "units", "worker"},
-    "cli": {"web", "worker", "export", "importing", "report", "answers", "upkeep", "verify"}
-    | {"selftest"}
     "web": {"answers", "api", "export", "outbound", "report", "worker"} | BELOW_WORKER,
     "upkeep": {"answers", "errors", "search", "shown_text", "spec", "store", "units", "worker"},
     "cli": {"web", "worker", "export", "importing", "report", "answers", "outbound"}
