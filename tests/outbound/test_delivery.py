@@ -33,14 +33,15 @@ SECRET = "a-very-secret-topic"
 class Recorder:
     """A receiver that remembers what it got; it fails as long as `failures` are left."""
 
-    name, kinds = "recorder", ("queue_changed",)
+    name = "recorder"
+    kinds: tuple[str, ...] = ("queue_changed",)
 
     def __init__(self, failures: int = 0) -> None:
         self.got: list[int] = []
         self.failures = failures
 
     def wants(self, store: Store, event: EventRecord) -> bool:
-        return event.data["state"] == "finished"
+        return bool(event.data["state"] == "finished")
 
     def send(self, store: Store, event: EventRecord) -> None:
         if self.failures:

@@ -74,7 +74,12 @@ def test_wandb_and_trackio_get_config_and_every_step(
     )
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)
-    module.init = lambda **options: calls.append(("init", options)) or run  # type: ignore[attr-defined]
+
+    def init(**options: Any) -> SimpleNamespace:
+        calls.append(("init", options))
+        return run
+
+    module.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, module)
     (receiver,) = tracker_receivers([name])  # type: ignore[list-item]
     receiver.write(trial)  # type: ignore[attr-defined]

@@ -13,15 +13,15 @@ class SendError(Exception):
 
 
 class Receiver(Protocol):
-    """Gets events of these kinds, each once.
+    """Gets events of these kinds, each once."""
 
-    Attributes:
-        name: unique in the outbox, without secrets.
-        kinds: kinds of events that it may want.
-    """
+    @property
+    def name(self) -> str:
+        """Its name in the outbox, without secrets."""
 
-    name: str
-    kinds: tuple[str, ...]
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of events that it may want."""
 
     def wants(self, store: Store, event: EventRecord) -> bool:
         """True if this event is sent."""
