@@ -35,7 +35,8 @@ class ContenderAnswer(AnswerPart):
 
     number: int
     eval_loss: float | None = Field(description="Nats per token.")
-    difference: float = Field(description="Nats per token above the best, at least 0.")
+    value: float | None = Field(description="Of the study's objective.")
+    difference: float = Field(description="Of the objective: above the best, at least 0.")
     standard_error: float | None = Field(
         description="Of the difference, paired per evaluation row; null if the losses per row are "
         "not recorded."
@@ -51,7 +52,7 @@ class SweetSpotAnswer(AnswerPart):
     trial: TrialAnswer
     why: str = Field(description="The reason, in one sentence.")
     within: list[ContenderAnswer] = Field(
-        description="All trials within one standard error of the best, lowest eval_loss first."
+        description="All trials within one standard error of the best, lowest objective first."
     )
 
 
@@ -60,7 +61,8 @@ class RivalAnswer(AnswerPart):
 
     number: int
     eval_loss: float | None = Field(description="Nats per token.")
-    difference: float = Field(description="Nats per token above the best, at least 0.")
+    value: float | None = Field(description="Of the study's objective.")
+    difference: float = Field(description="Of the objective: above the best, at least 0.")
     standard_error: float | None = Field(description="Of the difference; null if unknown.")
     is_clear: bool = Field(
         description="True if the difference is larger than evaluation rows and seeds explain."
@@ -68,15 +70,15 @@ class RivalAnswer(AnswerPart):
 
 
 class WinnerAnswer(AnswerPart):
-    """How good the best trial is. Losses are nats per token on the same rows and tokens."""
+    """How good the best trial is: its objective and others' on the same rows and tokens."""
 
     headline: str = Field(description="The answer in one sentence.")
     sentences: list[str] = Field(description="What the differences to others mean.")
     untuned_eval_loss: float | None = Field(
-        description="Of the model without an adapter; null if it was not evaluated."
+        description="The objective of the model without an adapter; null if it was not evaluated."
     )
     improvement: float | None = Field(
-        description="Share by which eval_loss is below the untuned model's."
+        description="Share by which the objective is below the untuned model's."
     )
     second: RivalAnswer | None = Field(description="The trial in second place.")
     usual: RivalAnswer | None = Field(
@@ -84,7 +86,7 @@ class WinnerAnswer(AnswerPart):
         "no complete trial has them."
     )
     seed_noise: float = Field(
-        description="Standard deviation that another seed gives eval_loss, from recorded runs."
+        description="Standard deviation that another seed gives the objective, from recorded runs."
     )
 
 
@@ -185,6 +187,7 @@ def _winner(winner: Winner) -> WinnerAnswer:
         return RivalAnswer(
             number=other.trial.number,
             eval_loss=other.trial.eval_loss,
+            value=other.trial.value,
             difference=other.difference,
             standard_error=other.standard_error,
             is_clear=winner.clearly_beats(other),
@@ -206,6 +209,7 @@ def _contender(item: Contender) -> ContenderAnswer:
     return ContenderAnswer(
         number=item.trial.number,
         eval_loss=item.trial.eval_loss,
+        value=item.trial.value,
         difference=item.difference,
         standard_error=item.standard_error,
         required_bytes=size,

@@ -28,7 +28,7 @@ class DiffersAnswer(AnswerPart):
 
 
 class LossAnswer(AnswerPart):
-    """eval_losses at the same point of both runs, in nats per token."""
+    """Values of the study's objective at the same point of both runs."""
 
     at: str = Field(description="`best checkpoint`, or the share of the run.")
     first: float

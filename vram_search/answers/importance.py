@@ -21,14 +21,16 @@ class GroupAnswer(AnswerPart):
     low: Any = Field(description="Smallest value.")
     high: Any = Field(description="Largest value.")
     trials: int = Field(description="How many trials.")
-    median_eval_loss: float = Field(description="Nats per token.")
+    median_eval_loss: float = Field(
+        description="Median of the study's objective; its name dates from studies of eval_loss."
+    )
 
 
 class ImportanceItem(AnswerPart):
     """One hyperparameter."""
 
     hyperparameter: str
-    share: float = Field(description="Epsilon squared on the ranks of eval_loss, 0 to 1.")
+    share: float = Field(description="Epsilon squared on the ranks of the objective, 0 to 1.")
     groups: list[GroupAnswer] = Field(description="In the order of the values.")
 
 
@@ -49,8 +51,8 @@ def importance(store: Store, study: StudyRecord) -> ImportanceAnswer:
     trials = store.top_trials(study.id)
     if len(trials) < FEWEST_TRIALS:
         raise InputError(
-            f"study {study.name} has {len(trials)} complete trials with an eval_loss: too few "
-            "to say what mattered",
+            f"study {study.name} has {len(trials)} complete trials with "
+            f"{study.ranked_by.name}: too few to say what mattered",
             f"it takes {FEWEST_TRIALS}; `vram-search compare` tells two trials apart",
         )
     found = importances(trials)
@@ -70,7 +72,7 @@ def importance(store: Store, study: StudyRecord) -> ImportanceAnswer:
     return ImportanceAnswer(
         **study_fields(study),
         trials=len(trials),
-        sentence=importance_sentence(found),
+        sentence=importance_sentence(found, study.ranked_by.name),
         importances=items,
     )
 

@@ -70,7 +70,7 @@ def next_study(store: Store, study: StudyRecord) -> NextAnswer:
 
 
 def _is_flat(runs: Sequence[TrialRecord]) -> bool:
-    best, fifth = runs[0].eval_loss or 0.0, runs[4].eval_loss or 0.0
+    best, fifth = runs[0].value or 0.0, runs[4].value or 0.0
     return not is_clear(fifth - best, None, best)
 
 

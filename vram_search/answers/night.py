@@ -33,7 +33,7 @@ def last_night(store: Store, study: StudyRecord) -> NightAnswer | None:
     run = latest_run(store, study.id)
     if run is None:
         return None
-    night = summarise(run, store.trials(study.id, first=run.first_trial))
+    night = summarise(run, store.trials(study.id, first=run.first_trial), study.ranked_by.name)
     return NightAnswer(
         started_at=night.started_at,
         ended_at=night.ended_at,

@@ -36,6 +36,7 @@ class ParetoTrial(AnswerPart):
     steps_total: int
     run: str | None = Field(description="Name of an imported run.")
     model: str | None = Field(description="Model of an imported run.")
+    value: float = Field(description="Of the study's objective; lower is better.")
     on_front: bool = Field(
         description="True if no trial with fewer or equal bytes has a lower eval_loss."
     )
@@ -77,12 +78,14 @@ def pareto(store: Store, study: StudyRecord) -> ParetoAnswer:
 
 def _by_size(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     sized = [trial for trial in trials if required_bytes(trial)[0] is not None]
-    return sorted(sized, key=lambda t: (required_bytes(t)[0] or 0, t.eval_loss or 0.0, t.number))
+    return sorted(sized, key=lambda t: (required_bytes(t)[0] or 0, t.value or 0.0, t.number))
 
 
 def _row(trial: TrialRecord, front: Sequence[TrialRecord]) -> ParetoTrial:
     winner = _beaten_by(trial, front)
-    return ParetoTrial(**trial_row(trial), on_front=winner is None, beaten_by=winner)
+    return ParetoTrial(
+        **trial_row(trial), value=trial.value or 0.0, on_front=winner is None, beaten_by=winner
+    )
 
 
 def _beaten_by(trial: TrialRecord, front: Sequence[TrialRecord]) -> int | None:

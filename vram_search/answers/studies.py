@@ -16,8 +16,9 @@ class StudySummary(StudyAnswer):
     outcomes: dict[str, int] = Field(
         description="Trials by outcome, 0 included; `running` counts those without one."
     )
-    best_trial: int | None = Field(description="Number of the trial with the lowest eval_loss.")
+    best_trial: int | None = Field(description="Number of the best trial.")
     best_eval_loss: float | None = Field(description="Nats per token.")
+    best_value: float | None = Field(description="The objective of the best trial.")
     night: NightAnswer | None = Field(
         description="Summary of the latest run; null if an older version made it."
     )
@@ -40,6 +41,7 @@ def studies(store: Store) -> list[StudySummary]:
                 outcomes=store.outcome_counts(study.id),
                 best_trial=top[0].number if top else None,
                 best_eval_loss=top[0].eval_loss if top else None,
+                best_value=top[0].value if top else None,
                 night=last_night(store, study),
                 disk_bytes=_disk_bytes(store, study),
             )

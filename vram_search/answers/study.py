@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from vram_search.answers.base import Answer, Timestamp
+from vram_search.spec.objective import Objective, objective_named
 from vram_search.store import StudyRecord
 
 
@@ -24,10 +25,19 @@ class StudyAnswer(Answer):
         description="The card of the study file: `name`, `title`, `total_bytes`, `reserve_bytes`, "
         "`context_bytes` and the rest of its YAML."
     )
+    objective: str = Field(
+        description="The figure by which trials are ranked, lower is better: eval_loss (nats per "
+        "token) or bits_per_byte."
+    )
     data_hash: str = Field(description="Hash of the training and evaluation rows.")
     is_imported: bool = Field(
         description="True if the trials were run elsewhere and imported with `vram-search import`."
     )
+
+    @property
+    def ranked_by(self) -> Objective:
+        """The objective with its unit and headings."""
+        return objective_named(self.objective)
 
 
 def study_fields(study: StudyRecord) -> dict[str, Any]:
@@ -39,6 +49,7 @@ def study_fields(study: StudyRecord) -> dict[str, Any]:
         "updated_at": study.updated_at,
         "model": study.model,
         "card": study.card,
+        "objective": study.ranked_by.name,
         "data_hash": study.data_hash,
         "is_imported": study.is_imported,
     }

@@ -11,7 +11,10 @@ from vram_search.answers.base import AS_RECORDED, AnswerPart, Number, Timestamp
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.store import Outcome, TrialRecord
 
-_NOT_SHOWN = ("damaged", "id", "study_id", "predicted_required_bytes", "measured_required_bytes")
+_NOT_SHOWN = (
+    *("damaged", "id", "study_id", "objective", "objective_value"),
+    *("predicted_required_bytes", "measured_required_bytes"),
+)
 """Columns for the database alone; the last two are copies out of `predicted` and `measured`."""
 
 Bytes = Annotated[int, Field(description="Bytes.")]
@@ -90,6 +93,10 @@ class TrialAnswer(AnswerPart):
         description="Of the last evaluation, at the trial's own cutoff_len."
     )
     bits_per_byte: float | None = Field(description="Comparable between tokenizers.")
+    value: float | None = Field(
+        description="The figure by which the study ranks its trials; lower is better."
+    )
+    value_name: str = Field(description="Its name: the study's objective.")
     predicted: Annotated[Predicted | None, AS_RECORDED]
     measured: Annotated[Measured | None, AS_RECORDED]
     seconds: Annotated[dict[str, Number] | None, AS_RECORDED] = Field(
@@ -141,6 +148,8 @@ def trial_answer(trial: TrialRecord) -> TrialAnswer:
     size, origin = required_bytes(trial)
     return TrialAnswer(
         **recorded,
+        value=trial.value,
+        value_name=trial.value_name,
         required_bytes=size,
         required_bytes_origin=None if size is None else origin,
         total_seconds=run_seconds(trial),

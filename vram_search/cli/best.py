@@ -115,7 +115,7 @@ def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:
     """The winner in words, a line each."""
     hp = trial.hyperparameters
     lines = [
-        f"best of study {study.study}: trial {trial.number}, eval_loss {trial.eval_loss:.4f} "
+        f"best of study {study.study}: trial {trial.number}, {trial.value_name} {trial.value:.4f} "
         f"(step {known_cell(trial.eval_loss_step)} of {trial.steps_total or '?'})",
     ]
     if trial.provenance is not None:
@@ -158,7 +158,7 @@ def sweet_spot_lines(answer: BestAnswer) -> list[str]:
     if not is_best:
         size, origin = required_bytes(trial)
         needs = f"{format_bytes(size)} needed ({origin})" if size else "VRAM unknown"
-        figures = f"eval_loss {loss_cell(trial.eval_loss)}, {needs}"
+        figures = f"{trial.value_name} {loss_cell(trial.value)}, {needs}"
         lines += wrapped(f"{figures}, {format_duration(run_seconds(trial))}")
         lines += wrapped(hyperparameter_words(trial.hyperparameters))
     if answer.is_imported:

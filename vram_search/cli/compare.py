@@ -70,7 +70,7 @@ def _rows(answer: CompareAnswer) -> Iterator[dict[str, Any]]:
         for name, (first, second) in pairs.items():
             yield {**empty, "kind": kind, "name": name, "first": first, "second": second}
     if (loss := answer.eval_loss) is not None:
-        row = {**empty, "kind": "loss", "name": "eval_loss", "origin": "measured"}
+        row = {**empty, "kind": "loss", "name": answer.objective, "origin": "measured"}
         yield {**row, **loss.as_dict()}
     for kind, figures in (
         ("bytes", answer.bytes),
@@ -101,7 +101,7 @@ def _lines(answer: CompareAnswer) -> list[str]:
             lines += _setting_lines(name, pair, names)
         if not pairs and kind != "circumstance":
             lines.append(_none_differs(kind, answer))
-    lines += _loss_lines(answer.eval_loss)
+    lines += _loss_lines(answer.eval_loss, answer.objective)
     lines += [_peak_line(name, figure) for name, figure in answer.bytes.items()]
     lines += [_time_line(name, figure) for name, figure in answer.seconds.items()]
     parts = {n: f for n, f in answer.parts.items() if abs(f.difference or 0) >= MIB}
@@ -139,10 +139,10 @@ def _setting(value: Any) -> str:
     return known_cell(value)
 
 
-def _loss_lines(loss: LossAnswer | None) -> list[str]:
+def _loss_lines(loss: LossAnswer | None, objective: str) -> list[str]:
     if loss is None:
-        return wrapped("eval_loss: there is no point at which both have one")
-    lines = [_line("eval_loss", f"{loss.first:.4f}", f"{loss.second:.4f}", _signed(loss))]
+        return wrapped(f"{objective}: there is no point at which both have one")
+    lines = [_line(objective, f"{loss.first:.4f}", f"{loss.second:.4f}", _signed(loss))]
     place = f"at {'the ' if loss.at[0].isalpha() else ''}{loss.at}"
     return [*lines, *wrapped(f"{place}{_error_words(loss)}", "    ")]
 

@@ -47,7 +47,8 @@ def command(study: str | None, database: str | None, as_json: bool, as_csv: bool
     elif as_csv:
         print_csv(COLUMNS, _rows(answer))
     else:
-        title = f"study {answer.study}: share of the spread of eval_loss, {answer.trials} trials"
+        spread = f"share of the spread of {answer.objective}"
+        title = f"study {answer.study}: {spread}, {answer.trials} trials"
         sentence = wrapped(answer.sentence, "")
         echo("\n".join([*sentence, title, *_lines(answer.importances)]))
 

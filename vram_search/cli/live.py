@@ -96,20 +96,20 @@ class Progress:
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record)
         self.proposal = self.planned = None
-        if record.outcome == "complete" and record.eval_loss is not None:
-            known = math.inf if self.best is None else self.best.eval_loss or math.inf
-            if record.eval_loss < known:
+        if record.outcome == "complete" and record.value is not None:
+            known = math.inf if self.best is None else self.best.value or math.inf
+            if record.value < known:
                 self.best = record
 
     @property
     def best_words(self) -> str:
         """The best trial of the study and since when; empty if no trial is complete."""
-        if self.best is None or self.best.eval_loss is None:
+        if self.best is None or self.best.value is None:
             return ""
-        words = loss_words(self.best.eval_loss, self.untuned_loss)
+        words = loss_words(self.best.value, self.untuned_loss)
         since = self.best.finished_at
         when = f", since {since.astimezone():%H:%M}" if since is not None else ""
-        return f"best so far: trial {self.best.number}, eval_loss {words}{when}"
+        return f"best so far: trial {self.best.number}, {self.best.value_name} {words}{when}"
 
     def full_seconds(self) -> float | None:
         """Seconds of a full trial, measured: of complete ones, else by the steps of this one."""
@@ -212,9 +212,8 @@ class PlainView(Progress):
             words = f", peak {format_bytes(peak)} allocated (measured)" if peak else ""
             self.note(f"  probe passed in {format_duration(event.seconds)}{words}")
         elif isinstance(event, Evaluated):
-            self.note(
-                f"  eval at step {event.step} of {self.steps_total}: {loss_cell(event.eval_loss)}"
-            )
+            value = loss_cell(self.study.ranked_by.value_of(event))
+            self.note(f"  eval at step {event.step} of {self.steps_total}: {value}")
         elif isinstance(event, Step) and time.monotonic() > self._next_step_line:
             self._next_step_line = time.monotonic() + STEP_LINE_SECONDS
             self.note(f"  step {event.step} of {self.steps_total}, loss {loss_cell(event.loss)}")
@@ -228,7 +227,8 @@ class PlainView(Progress):
         super().trial_ended(record)
         words = error_words(record)
         self.note(
-            f"trial {record.number}: {record.outcome}, eval_loss {loss_cell(record.eval_loss)}, "
+            f"trial {record.number}: {record.outcome}, "
+            f"{record.value_name} {loss_cell(record.value)}, "
             f"{format_duration(run_seconds(record))}" + (f"; {words}" if words else "")
         )
         if record is self.best:
@@ -290,7 +290,7 @@ class LiveView(Progress):
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("#", "outcome", "eval_loss", "VRAM", "time"):
+        for name in ("#", "outcome", self.study.objective, "VRAM", "time"):
             table.add_column(name, no_wrap=True)
         is_wide = self._console.width >= WIDTH
         if is_wide:
@@ -301,7 +301,7 @@ class LiveView(Progress):
             table.add_row(
                 str(trial.number),
                 str(trial.outcome),
-                loss_cell(trial.eval_loss),
+                loss_cell(trial.value),
                 peak_cell(trial),
                 format_duration(run_seconds(trial)),
                 *([settings] if is_wide else []),

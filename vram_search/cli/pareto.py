@@ -53,17 +53,18 @@ def command(
 def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
     front = [trial for trial in answer.trials if trial.on_front]
     shown = answer.trials if every else front
+    width = max(9, len(answer.objective))
     lines = [
         *wrapped(answer.sentence, ""),
         f"study {answer.study}: Pareto front of {len(answer.trials)} complete trials, "
         f"{len(front)} on it",
-        f"{'#':>4} {'required':>10} {'eval_loss':>9} {'time':>13}  settings",
+        f"{'#':>4} {'required':>10} {answer.objective:>{width}} {'time':>13}  settings",
     ]
     for trial in shown:
         mark = "~" if trial.required_bytes_origin == "predicted" else ""
         lines.append(
             f"{trial.number:>4} {mark + format_bytes(trial.required_bytes):>10} "
-            f"{trial.eval_loss:>9.4f} {format_duration(trial.seconds):>13}  "
+            f"{trial.value:>{width}.4f} {format_duration(trial.seconds):>13}  "
             + (f"beaten by {trial.beaten_by}" if not trial.on_front else "on the front")
         )
         lines.append(f"{'':6}{hyperparameter_words(trial.settings)}"[:WIDTH])

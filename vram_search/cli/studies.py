@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vram_search.answers.results import Results
@@ -10,7 +12,11 @@ from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.figures import card_title
 from vram_search.report.words import loss_cell
+from vram_search.spec.objective import EVAL_LOSS
 from vram_search.units import format_bytes
+
+if TYPE_CHECKING:
+    from vram_search.answers.studies import StudySummary
 
 
 @click.command("studies", short_help="The studies in the database.")
@@ -40,10 +46,16 @@ def command(database: str | None, as_json: bool) -> None:
             str(summary.model.get("name", "-")),
             card_title(summary).removeprefix("NVIDIA GeForce "),
             str(sum(summary.outcomes.values())),
-            loss_cell(summary.best_eval_loss),
+            _best(summary),
             format_bytes(summary.disk_bytes),
             summary.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"),
         )
     make_console().print(table if found else "no studies yet")
     if found and (night := found[0].night) is not None:
         echo("\n".join(["", *night_lines(night, f"last run of {found[0].study}")]))
+
+
+def _best(summary: StudySummary) -> str:
+    """The best value; another objective than eval_loss is named."""
+    value, objective = loss_cell(summary.best_value), summary.ranked_by
+    return value if objective.name == EVAL_LOSS else f"{value} {objective.short}"

@@ -78,6 +78,11 @@ class Comparison:
     seconds: tuple[Figure, ...]
 
     @property
+    def objective(self) -> str:
+        """The name of the figure that `loss` compares."""
+        return self.first.value_name
+
+    @property
     def notes(self) -> list[str]:
         """Reasons for caution with the figures."""
         notes = []
@@ -164,23 +169,24 @@ def _loss(
     """At the best checkpoints of complete trials, else at the last point where both were
     evaluated: a trial that was stopped early is not behind for that."""
     if first.outcome == second.outcome == "complete":
-        if first.eval_loss is None or second.eval_loss is None:
+        if first.value is None or second.value is None:
             return None
         sums = [
             best_loss_sums(trial, own)
             for trial, own in zip((first, second), evaluations, strict=True)
         ]
-        return _paired(BEST_CHECKPOINT, first.eval_loss, second.eval_loss, sums[0], sums[1])
+        return _paired(BEST_CHECKPOINT, first.value, second.value, sums[0], sums[1])
     points = [
         by_point(own, study_rungs(study), length_share(study, trial))
         for trial, own in zip((first, second), evaluations, strict=True)
     ]
     for point in sorted(points[0].keys() & points[1].keys(), reverse=True):
         ours, theirs = points[0][point], points[1][point]
-        if ours.eval_loss is not None and theirs.eval_loss is not None:
+        values = [study.ranked_by.value_of(one) for one in (ours, theirs)]
+        if values[0] is not None and values[1] is not None:
             sums = [ours.example_loss_sums, theirs.example_loss_sums]
             at = f"{point:.0%} of the run"
-            return _paired(at, ours.eval_loss, theirs.eval_loss, sums[0], sums[1])
+            return _paired(at, values[0], values[1], sums[0], sums[1])
     return None
 
 

@@ -61,21 +61,19 @@ def run_seconds(trial: TrialFields) -> float | None:
 
 
 def comparable(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Complete trials with a finite eval_loss; no other kind of training among them."""
+    """Complete trials with a finite objective; no other kind of training among them."""
     return [
         trial
         for trial in trials
-        if trial.outcome == "complete"
-        and trial.eval_loss is not None
-        and trial.other_training is None
+        if trial.outcome == "complete" and trial.value is not None and trial.other_training is None
     ]
 
 
-def by_eval_loss(trial: TrialRecord) -> tuple[bool, float, int]:
-    """Sort key: the lowest eval_loss first, then the lower number; unknown losses last."""
-    return trial.eval_loss is None, trial.eval_loss or 0.0, trial.number
+def by_value(trial: TrialRecord) -> tuple[bool, float, int]:
+    """Sort key: the lowest objective first, then the lower number; unknown values last."""
+    return trial.value is None, trial.value or 0.0, trial.number
 
 
 def ranked(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Comparable trials, the lowest eval_loss first."""
-    return sorted(comparable(trials), key=by_eval_loss)
+    """Comparable trials, the lowest objective first."""
+    return sorted(comparable(trials), key=by_value)

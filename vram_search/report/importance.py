@@ -1,4 +1,4 @@
-"""Importance: the share of the spread of eval_loss that each hyperparameter explains alone."""
+"""Importance: the share of the spread of the objective that each hyperparameter explains alone."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Importance:
 def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
     """Main effects of the hyperparameters that varied, the largest first.
 
-    Epsilon squared on the ranks of eval_loss: 1 - (within-group mean square) / (total mean square),
-    the one-way share of variance less what groups of these sizes explain by chance (Kelley, PNAS
-    1935; on ranks it is the effect size of the Kruskal-Wallis test). No interactions; of complete
-    trials only, so that what pruning removed early counts less. One that follows another, as
-    `lora_alpha` the rank, is left out where it varies with the other alone.
+    Epsilon squared on the ranks of the objective: 1 - (within-group mean square) / (total mean
+    square), the one-way share of variance less what groups of these sizes explain by chance
+    (Kelley, PNAS 1935; on ranks it is the effect size of the Kruskal-Wallis test). No
+    interactions; of complete trials only, so that what pruning removed early counts less. One that
+    follows another, as `lora_alpha` the rank, is left out where it varies with the other alone.
 
     Returns:
         Nothing with fewer than FEWEST_TRIALS complete trials.
@@ -64,7 +64,7 @@ def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
     counted = comparable(trials)
     if len(counted) < FEWEST_TRIALS:
         return []
-    losses = [trial.eval_loss or 0.0 for trial in counted]
+    losses = [trial.value or 0.0 for trial in counted]
     ranks = mean_ranks(losses)
     found = []
     for dimension in filter(lambda one: is_varied(one, counted), DIMENSIONS):

@@ -34,8 +34,9 @@ class NightSummary:
         remedy: of the error that ended it.
         outcomes: trials that it started, by outcome; outcomes without a trial are left out.
         seconds: by phase, names as in PHASES.
-        best_before, best_after: lowest eval_loss of the study before the run and now.
+        best_before, best_after: lowest objective of the study before the run and now.
         best_trial: number of the trial that lowered it; None if none did.
+        objective: name of the figure by which the study ranks its trials.
         faults: what went wrong, each once with its count, the most frequent first.
     """
 
@@ -48,6 +49,7 @@ class NightSummary:
     best_before: float | None
     best_after: float | None
     best_trial: int | None
+    objective: str
     faults: list[str]
 
     @property
@@ -56,19 +58,20 @@ class NightSummary:
         return sum(self.seconds.values())
 
 
-def summarise(run: RunRecord, started: Sequence[TrialRecord]) -> NightSummary:
+def summarise(run: RunRecord, started: Sequence[TrialRecord], objective: str) -> NightSummary:
     """Builds the summary of a study's latest run.
 
     Args:
         started: the trials that the run has started, those from `run.first_trial` on.
+        objective: name of the figure by which the study ranks its trials.
     """
     spent = Counter(run.seconds or {})
     for trial in started:
         spent.update(trial.seconds or {})
-    better = [t for t in started if t.outcome == "complete" and t.eval_loss is not None]
-    best = min(better, key=lambda t: t.eval_loss or 0.0, default=None)
+    better = [t for t in started if t.outcome == "complete" and t.value is not None]
+    best = min(better, key=lambda t: t.value or 0.0, default=None)
     before = run.best_before
-    if best is not None and before is not None and (best.eval_loss or 0.0) >= before:
+    if best is not None and before is not None and (best.value or 0.0) >= before:
         best = None
     return NightSummary(
         started_at=run.started_at,
@@ -82,8 +85,9 @@ def summarise(run: RunRecord, started: Sequence[TrialRecord]) -> NightSummary:
             if (total := sum(spent[name] for name in names)) > 0
         },
         best_before=before,
-        best_after=before if best is None else best.eval_loss,
+        best_after=before if best is None else best.value,
         best_trial=None if best is None else best.number,
+        objective=objective,
         faults=_faults(started),
     )
 
@@ -110,8 +114,9 @@ def _bought(night: NightSummary) -> str:
     if night.best_after is None:
         return "no trial of the study is complete yet"
     if night.best_trial is None:
-        return f"no trial was better than the best before, eval_loss {loss_cell(night.best_before)}"
-    words = f"best eval_loss {loss_cell(night.best_after)} (trial {night.best_trial})"
+        before = f"{night.objective} {loss_cell(night.best_before)}"
+        return f"no trial was better than the best before, {before}"
+    words = f"best {night.objective} {loss_cell(night.best_after)} (trial {night.best_trial})"
     if night.best_before is None:
         return f"{words}, the first of the study"
     return f"{words}, before {loss_cell(night.best_before)}"

@@ -17,7 +17,7 @@ def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         Fewest bytes, and so the highest eval_loss, first.
     """
     sized = [
-        (size, trial.eval_loss or 0.0, trial.number, trial)
+        (size, trial.value or 0.0, trial.number, trial)
         for trial in comparable(trials)
         if (size := required_bytes(trial)[0]) is not None
     ]

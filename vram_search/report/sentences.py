@@ -15,8 +15,8 @@ _DECIDES, _NO_DIFFERENCE = 0.1, 0.02
 """Shares of the spread of eval_loss."""
 
 
-def importance_sentence(found: Sequence[Importance]) -> str:
-    """Says which settings decided eval_loss, and which made no visible difference."""
+def importance_sentence(found: Sequence[Importance], objective: str) -> str:
+    """Says which settings decided the objective, and which made no visible difference."""
     if not found:
         return ""
     decided = [item for item in found if item.share >= _DECIDES]
@@ -24,7 +24,7 @@ def importance_sentence(found: Sequence[Importance]) -> str:
     words = "No setting stands out."
     if decided:
         shares = ", ".join(f"{item.name} {item.share:.0%}" for item in decided)
-        words = f"Of the spread of eval_loss these settings explain: {shares}."
+        words = f"Of the spread of {objective} these settings explain: {shares}."
     if idle:
         words += f" No visible difference: {', '.join(idle)}; take the cheapest."
     return words
@@ -39,12 +39,12 @@ def pareto_sentence(front: Sequence[TrialRecord]) -> str:
     smallest, best = front[0], front[-1]
     if smallest is best:
         return f"More VRAM buys nothing: trial {best.number} is the best and needs the least."
-    gain = (smallest.eval_loss or 0.0) - (best.eval_loss or 0.0)
+    gain = (smallest.value or 0.0) - (best.value or 0.0)
     more = (required_bytes(best)[0] or 0) - (required_bytes(smallest)[0] or 0)
     words = f"{format_bytes(more)} more VRAM (trial {best.number} instead of {smallest.number}) "
-    if not is_clear(gain, None, best.eval_loss or 0.0):
-        return f"{words}make no practical difference: eval_loss is {gain:.4f} lower."
-    return f"{words}buy {gain:.4f} lower eval_loss."
+    if not is_clear(gain, None, best.value or 0.0):
+        return f"{words}make no practical difference: {best.value_name} is {gain:.4f} lower."
+    return f"{words}buy {gain:.4f} lower {best.value_name}."
 
 
 def top_sentence(ranked: Sequence[TrialRecord]) -> str:
@@ -55,11 +55,11 @@ def top_sentence(ranked: Sequence[TrialRecord]) -> str:
     """
     if not ranked:
         return "No trial is complete yet."
-    loss = ranked[0].eval_loss or 0.0
-    words = f"Trial {ranked[0].number} is the best: eval_loss {loss:.4f}"
+    loss = ranked[0].value or 0.0
+    words = f"Trial {ranked[0].number} is the best: {ranked[0].value_name} {loss:.4f}"
     if len(ranked) == 1:
         return f"{words}; no other trial is complete."
-    gap = (ranked[1].eval_loss or 0.0) - loss
+    gap = (ranked[1].value or 0.0) - loss
     judged = "a clear difference" if is_clear(gap, None, loss) else "no practical difference"
     return f"{words}. Trial {ranked[1].number} is {gap:.4f} behind: {judged}."
 
@@ -73,11 +73,11 @@ def compare_sentence(found: Comparison, first: int, second: int) -> str:
     """
     loss = found.loss
     if loss is None:
-        return f"Trials {first} and {second} have no eval_loss at the same point."
+        return f"Trials {first} and {second} have no {found.objective} at the same point."
     words = f"Trial {second} is {'better' if loss.difference < 0 else 'worse'} by "
     words += f"{abs(loss.difference):.4f}"
     if not is_clear(loss.difference, loss.standard_error, min(loss.first, loss.second)):
-        words = f"Trials {first} and {second} show no practical difference in eval_loss"
+        words = f"Trials {first} and {second} show no practical difference in {found.objective}"
         words += f" ({abs(loss.difference):.4f})"
     size = next((figure for figure in found.bytes if figure.name == "required_bytes"), None)
     if size is not None and size.difference and size.first:

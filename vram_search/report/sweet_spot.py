@@ -24,7 +24,7 @@ class Contender:
     """A complete trial beside the best.
 
     Attributes:
-        difference: its eval_loss minus the lowest one, >= 0; nats per token.
+        difference: its objective minus the lowest one, >= 0.
         standard_error: standard error of that difference; None without recorded per-example losses.
     """
 
@@ -45,9 +45,9 @@ class SweetSpot:
     best: TrialRecord
     chosen: Contender
     within: tuple[Contender, ...]
-    """All within one standard error of the best, itself included; lowest eval_loss first."""
+    """All within one standard error of the best, itself included; lowest objective first."""
     ranked: tuple[Contender, ...]
-    """All complete trials, lowest eval_loss first."""
+    """All complete trials, lowest objective first."""
 
     @property
     def trial(self) -> TrialRecord:
@@ -58,12 +58,12 @@ class SweetSpot:
         """The reason in one sentence."""
         if self.trial.number == self.best.number and len(self.within) == 1:
             return (
-                f"trial {self.best.number} has the lowest eval_loss; no other is known to be "
-                "within one standard error of it"
+                f"trial {self.best.number} has the lowest {self.best.value_name}; no other is "
+                "known to be within one standard error of it"
             )
         if self.trial.number == self.best.number:
             return (
-                f"trial {self.best.number} has the lowest eval_loss, and none of the "
+                f"trial {self.best.number} has the lowest {self.best.value_name}, and none of the "
                 f"{len(self.within) - 1} others within one standard error of it needs less VRAM"
             )
         return (
@@ -79,7 +79,7 @@ def find_sweet_spot(
     """Finds the trial with the fewest required bytes within one standard error of the best loss.
 
     Args:
-        trials: trials of one study; only complete ones with an eval_loss count.
+        trials: trials of one study; only complete ones with a finite objective count.
         loss_sums: by trial number, summed nats per eval example at the trial's best checkpoint
             (`best_loss_sums`). A trial without them is only a candidate where its loss is the best.
 
@@ -106,11 +106,12 @@ def best_loss_sums(trial: TrialRecord, evaluations: Iterable[Evaluation]) -> Los
 def paired_standard_error(
     loss_sums: LossSums, best_sums: LossSums, best_loss: float
 ) -> float | None:
-    """Standard error of the difference of two eval_losses, in nats per token.
+    """Standard error of the difference of two losses, in their own unit.
 
-    The eval_loss is total nats / answer tokens, so the set has `sum(best_sums) / best_loss` tokens;
+    An eval_loss is total nats / answer tokens, so the set has `sum(best_sums) / best_loss` tokens;
     they are the same for both trials and taken as fixed. With n examples of summed losses a and b,
-    the difference is sum(a - b) / tokens and its standard error sd(a - b) * sqrt(n) / tokens.
+    the difference is sum(a - b) / tokens and its standard error sd(a - b) * sqrt(n) / tokens. Bits
+    per byte are total nats / (ln 2 x answer bytes), and the same holds for the bytes.
 
     Returns:
         None where fewer than two examples or unlike sets can be compared.
@@ -135,9 +136,9 @@ def _contender(
     trial: TrialRecord, best: TrialRecord, loss_sums: Mapping[int, LossSums]
 ) -> Contender:
     own, other = loss_sums.get(trial.number), loss_sums.get(best.number)
-    best_loss = best.eval_loss or 0.0
+    best_loss = best.value or 0.0
     error = paired_standard_error(own, other, best_loss) if own and other else None
-    return Contender(trial, (trial.eval_loss or 0.0) - best_loss, error)
+    return Contender(trial, (trial.value or 0.0) - best_loss, error)
 
 
 def _cost(contender: Contender) -> tuple[float, float, float]:

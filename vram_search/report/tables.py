@@ -59,7 +59,7 @@ def trial_table(
     if any(kinds):
         table.add_column("kind", overflow="fold")
     table.add_column("outcome", no_wrap=True)
-    table.add_column("eval", justify="right", no_wrap=True)
+    table.add_column(study.ranked_by.short, justify="right", no_wrap=True)
     dimensions = shown_dimensions(trials)
     if width < WIDTH:
         dimensions = tuple(one for one in dimensions if one.name not in _LEFT_OUT_IF_NARROW)
@@ -79,7 +79,7 @@ def trial_table(
             *([Text(trial.provenance["run"])] if trial.provenance else []),
             *([Text(kind)] if any(kinds) else []),
             Text(outcome, style=OUTCOME_STYLES.get(outcome, "cyan")),
-            loss_cell(trial.eval_loss),
+            loss_cell(trial.value),
             *(Text(one.shown(one.value_in(hp))) for one in dimensions),
             _gib(trial),
             format_duration(run_seconds(trial)).replace(" ", ""),

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
+from vram_search.spec.objective import Objective
+
 
 class StudyFields(Protocol):
     """The fields of a study; meanings as in `store.StudyRecord`."""
 
+    @property
+    def ranked_by(self) -> Objective: ...
     @property
     def card(self) -> Mapping[str, Any]: ...
     @property
@@ -35,6 +39,10 @@ class TrialFields(Protocol):
     def eval_loss(self) -> float | None: ...
     @property
     def bits_per_byte(self) -> float | None: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def value_name(self) -> str: ...
     @property
     def predicted(self) -> Mapping[str, Any] | None: ...
     @property

@@ -42,7 +42,7 @@ class Winner:
     Attributes:
         second: the trial after it; None if it is the only one.
         usual: the trial with the usual settings; None if no complete trial has them.
-        untuned_loss: eval_loss of the untuned model; None if unknown.
+        untuned_loss: objective of the untuned model; None if unknown.
         is_comparable: False for imported runs, whose evaluation rows may differ.
     """
 
@@ -54,19 +54,19 @@ class Winner:
 
     @property
     def loss(self) -> float:
-        """Lowest eval_loss."""
-        return self.spot.best.eval_loss or 0.0
+        """Lowest value of the objective."""
+        return self.spot.best.value or 0.0
 
     @property
     def improvement(self) -> float | None:
-        """Share by which the best eval_loss is below the untuned model's."""
+        """Share by which the best trial is below the untuned model."""
         return None if not self.untuned_loss else 1 - self.loss / self.untuned_loss
 
     @property
     def headline(self) -> str:
         """The answer in one sentence."""
         words = loss_words(self.loss, self.untuned_loss)
-        return f"Use trial {self.spot.best.number}: eval_loss {words}."
+        return f"Use trial {self.spot.best.number}: {self.spot.best.value_name} {words}."
 
     @property
     def sentences(self) -> list[str]:
@@ -74,7 +74,8 @@ class Winner:
         if not self.is_comparable:
             return []
         found = [*self._usual_words(), *self._second_words()]
-        return [*found, f"Another seed may change eval_loss by about {seed_noise(self.loss):.4f}."]
+        name, noise = self.spot.best.value_name, seed_noise(self.loss)
+        return [*found, f"Another seed may change {name} by about {noise:.4f}."]
 
     def _usual_words(self) -> list[str]:
         if self.usual is None:
@@ -117,7 +118,7 @@ def judge_winner(
     """Finds the best trial and what it is compared with.
 
     Args:
-        trials: of one study; only complete ones with an eval_loss count.
+        trials: of one study; only complete ones with a finite objective count.
         loss_sums: by trial number, summed nats per eval example at its best checkpoint.
 
     Returns:

@@ -125,7 +125,7 @@ def disagreements(
             found.append(Disagreement(record.number, recorded, there.state.name, True))
         elif record.outcome is not None and not _agrees(record, there, problem):
             said = there.state.name + ("" if there.value is None else f" {there.value:.6g}")
-            loss = "" if record.eval_loss is None else f" {record.eval_loss:.6g}"
+            loss = "" if record.value is None else f" {record.value:.6g}"
             found.append(Disagreement(record.number, recorded + loss, said, False))
     known = {record.number for record in records}
     found += [

@@ -47,7 +47,8 @@ def run_trials(
             search.drop(proposal.number)
             return (
                 "no further improvement is expected: one more run promises to lower the best "
-                f"eval_loss by {proposal.gain:.3%} (budget.stop_early: false goes on)"
+                f"{search.problem.objective.name} by {proposal.gain:.3%} "
+                "(budget.stop_early: false goes on)"
             )
         if proposal.hyperparameters in done and proposal.retry_of is None:
             search.drop(proposal.number)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.constraints import Constraints
+from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES, Objective
 
 if TYPE_CHECKING:
     from vram_search.search.gp.transfer import SourceTask
@@ -37,6 +38,7 @@ class Problem:
         is_feasible: whether a point is predicted to fit the card.
         largest_cutoff_len: no training row is longer, so larger values would train the same.
         constraints: the study's own limits, reported to Optuna besides the memory budget.
+        objective: the figure that is lowered; trials report its values.
         candidates: gives the points to choose from, by what was observed so far; None: points are
             drawn from the space.
     """
@@ -50,6 +52,7 @@ class Problem:
     largest_cutoff_len: int | None = None
     candidates: Candidates | None = None
     constraints: Constraints = field(default_factory=Constraints)
+    objective: Objective = OBJECTIVES[EVAL_LOSS]
 
     @property
     def distinct_space(self) -> SearchSpace:

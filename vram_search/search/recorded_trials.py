@@ -37,13 +37,13 @@ def frozen_trial(
     if not problem.space.contains(hyperparameters):
         return unknown
     assert record.outcome is not None
-    complete = record.outcome == "complete" and record.eval_loss is not None
+    complete = record.outcome == "complete" and record.value is not None
     own = record_excess(problem.constraints, record)
     constraint = constraint_of(record.outcome, (record.predicted or {}).get("excess", 0.0), own)
     diverged = {DIVERGED: True} if record.outcome == "diverged" else {}
     trial: FrozenTrial = optuna.trial.create_trial(
         state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-        value=record.eval_loss if complete else None,
+        value=record.value if complete else None,
         params=encode(hyperparameters, problem.space),
         distributions=distributions(problem.space),
         user_attrs={**user_attributes(record), **diverged},
@@ -60,7 +60,9 @@ def _losses_by_rung(
 ) -> dict[int, float]:
     """Losses by the place of their rung; the end of a run is no rung."""
     return {
-        problem.rung(one.fraction, point): one.eval_loss
+        problem.rung(one.fraction, point): value
         for one in evaluations
-        if one.eval_loss is not None and one.fraction < 1 and problem.rungs
+        if (value := problem.objective.value_of(one)) is not None
+        and one.fraction < 1
+        and problem.rungs
     }

@@ -71,7 +71,7 @@ class Search:
                 direction="minimize",
                 load_if_exists=True,
             )
-            self._study.set_metric_names(["eval_loss"])
+            self._study.set_metric_names([problem.objective.name])
             # A continued study must not draw the same random points again.
             sampler, pruner = strategy.open(problem, seed + self.trial_count)
         self._study.sampler, self._study.pruner = sampler, pruner
@@ -107,38 +107,39 @@ class Search:
         params = encode(hyperparameters, self.problem.space)
         self._study.enqueue_trial(params, user_attrs={RETRY_OF: number})
 
-    def should_prune(self, number: int, fraction: float, eval_loss: float | None) -> bool:
+    def should_prune(self, number: int, fraction: float, value: float | None) -> bool:
         """Reports the loss at a rung; True where the pruner, or a loss that is not finite, ends
         the trial.
 
         Args:
             fraction: share of the run.
-            eval_loss: None where it is not finite.
+            value: of the objective; None where it is not finite.
         """
-        if eval_loss is None or not self.problem.rungs:
-            return eval_loss is None
+        if value is None or not self.problem.rungs:
+            return value is None
         trial = self._running[number]
         point = decode(trial.params, self.problem.space)
-        trial.report(eval_loss, step=self.problem.rung(fraction, point))
+        trial.report(value, step=self.problem.rung(fraction, point))
         return bool(trial.should_prune())
 
     def tell(
         self,
         number: int,
         outcome: Outcome,
-        eval_loss: float | None,
+        value: float | None,
         excess: float,
         record: TrialRecord | None = None,
     ) -> None:
         """Reports a trial's outcome to Optuna.
 
         Args:
+            value: of the objective, if the trial is complete.
             excess: share by which the trial misses the memory budget; <= 0 where it fits.
             record: a dashboard shows it (`user_attributes`).
         """
         trial = self._running.pop(number, None) or self._reopened(number)
-        for name, value in user_attributes(record).items() if record is not None else ():
-            trial.set_user_attr(name, value)
+        for name, shown in user_attributes(record).items() if record is not None else ():
+            trial.set_user_attr(name, shown)
         if outcome == "lost":
             self._study.tell(trial, state=TrialState.FAIL)
             return
@@ -148,7 +149,7 @@ class Search:
             if name not in trial.constraints:
                 trial.set_constraint(name, share)
         if outcome == "complete":
-            self._study.tell(trial, eval_loss)
+            self._study.tell(trial, value)
             return
         if outcome == "diverged":
             trial.set_user_attr(DIVERGED, True)

@@ -15,6 +15,7 @@ from vram_search.spec.card_names import find_card
 from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import SETTINGS
+from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES, Objective, ObjectiveName
 from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.point import (
@@ -224,6 +225,11 @@ class StudySpec(Spec):
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     constraints: Constraints = Constraints()
+    objective: ObjectiveName = Field(
+        default=EVAL_LOSS,
+        description="the figure to lower: eval_loss (nats per token), or bits_per_byte, which "
+        "compares between tokenizers",
+    )
     seed: Seed = Field(default=DEFAULT_SEED, description="seed of split, row order and adapters")
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(
@@ -261,6 +267,11 @@ class StudySpec(Spec):
                 "search_space.num_train_epochs and training.max_steps exclude each other"
             )
         return self
+
+    @property
+    def ranked_by(self) -> Objective:
+        """The figure by which trials are ranked."""
+        return OBJECTIVES[self.objective]
 
     @property
     def eval_cutoff_len(self) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from vram_search.spec.objective import EVAL_LOSS, Objective, recorded_objective
+
 Outcome = Literal["complete", "pruned", "oom", "infeasible", "diverged", "lost", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 UNKNOWN_SEED = -1
@@ -36,6 +38,11 @@ class StudyRecord:
     def is_imported(self) -> bool:
         """True if the trials were run elsewhere and imported; the study is then no search."""
         return "imported" in self.spec
+
+    @property
+    def ranked_by(self) -> Objective:
+        """The figure by which the study's trials are ranked."""
+        return recorded_objective(self.spec)
 
     @property
     def strategies(self) -> list[list[Any]]:
@@ -99,6 +106,8 @@ class TrialRecord:
         resumed_step: optimizer step of the checkpoint from which the trial went on after the trial
             that it repeats was lost. Losses up to there come from the checkpoint; None if the trial
             started at its first step.
+        objective: name of the figure by which the trial is ranked; None stands for eval_loss.
+        objective_value: that figure of the best checkpoint; None if it is the eval_loss.
         fingerprint, provenance: of an imported run alone, None otherwise: see ImportedTrial. Its
             hyperparameters, seed and data hash may be unknown (None, UNKNOWN_SEED, UNKNOWN_DATA);
             `started_at` is when it was imported, and `finished_at` is None.
@@ -137,8 +146,20 @@ class TrialRecord:
     provenance: dict[str, Any] | None = None
     other_training: str | None = None
     resumed_step: int | None = None
+    objective: str | None = None
+    objective_value: float | None = None
     damaged: tuple[str, ...] = ()
     """Names of the values that the database holds in a form that cannot be read; they are None."""
+
+    @property
+    def value(self) -> float | None:
+        """The figure by which the trial is ranked."""
+        return self.eval_loss if self.objective is None else self.objective_value
+
+    @property
+    def value_name(self) -> str:
+        """The name of that figure."""
+        return self.objective or EVAL_LOSS
 
 
 @dataclass(frozen=True)
@@ -191,8 +212,15 @@ class TrialResult:
     device: str | None = None
     error: dict[str, Any] | None = None
     adapter_path: str | None = None
+    objective: str | None = None
+    objective_value: float | None = None
     step_losses: Sequence[StepLoss] = ()
     evaluations: Sequence[Evaluation] = ()
+
+    @property
+    def value(self) -> float | None:
+        """The figure by which the trial is ranked."""
+        return self.eval_loss if self.objective is None else self.objective_value
 
     def columns(self) -> dict[str, Any]:
         """Values of the table `trials`; step losses and evaluations have tables of their own."""

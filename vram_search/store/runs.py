@@ -16,7 +16,7 @@ from sqlalchemy import func, insert, select, update
 
 from vram_search.store.database import reading, writing
 from vram_search.store.read_rows import raw_columns, read_row
-from vram_search.store.store import Store
+from vram_search.store.store import Store, ranking_value
 from vram_search.store.tables import runs, trials
 
 KILLED = "the run was killed"
@@ -28,7 +28,7 @@ class RunRecord:
 
     Attributes:
         first_trial: number of the first trial that the run may start; those before are older.
-        best_before: lowest eval_loss of the study at the start.
+        best_before: lowest objective of the study at the start.
         seconds: spent by the run itself, by phase: `waiting` in the queue, `load` of the base model
             before the first trial, `eval` of the untuned model.
         stopped: the reason why it ended; None while it runs.
@@ -60,7 +60,7 @@ def start_run(store: Store, study_id: int) -> int:
     """Records the start of a run and returns its row id. Runs without an end were killed, since the
     caller holds the study's lock."""
     numbers = select(func.max(trials.c.number)).where(trials.c.study_id == study_id)
-    losses = select(func.min(trials.c.eval_loss)).where(
+    losses = select(func.min(ranking_value())).where(
         trials.c.study_id == study_id, trials.c.outcome == "complete"
     )
     killed = update(runs).where(runs.c.study_id == study_id, runs.c.ended_at.is_(None))

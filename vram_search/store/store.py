@@ -18,7 +18,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, Table, delete, func, insert, select, update
+from sqlalchemy import (
+    Case,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from vram_search.errors import StoreError
@@ -320,18 +332,19 @@ class Store:
         limit: int | None = None,
         max_required_bytes: int | None = None,
     ) -> list[TrialRecord]:
-        """Complete trials with a finite eval_loss, lowest first; no `other_training` among them.
+        """Complete trials with a finite objective, lowest first; no `other_training` among them.
 
         Args:
             limit: how many at most.
             max_required_bytes: only trials that need no more; measured bytes decide, or predicted
                 ones where none were measured; a trial with neither is left out.
         """
+        ranking = ranking_value()
         query = (
             _trials_of(study_id)
-            .where(trials.c.outcome == "complete", trials.c.eval_loss.is_not(None))
+            .where(trials.c.outcome == "complete", ranking.is_not(None))
             .where(trials.c.other_training.is_(None))
-            .order_by(trials.c.eval_loss, trials.c.number)
+            .order_by(ranking, trials.c.number)
             .limit(limit)
         )
         if max_required_bytes is not None:
@@ -340,7 +353,7 @@ class Store:
             )
             query = query.where(required <= max_required_bytes)
         # SQLite sorts a text that stands in the column after all numbers.
-        return [trial for trial in self._trials(query) if trial.eval_loss is not None]
+        return [trial for trial in self._trials(query) if trial.value is not None]
 
     def outcome_counts(self, study_id: int) -> dict[str, int]:
         """Counts the trials of each outcome, 0 included; "running" counts those without one."""
@@ -402,6 +415,11 @@ def _first(items: list[_T]) -> _T | None:
 
 def _trials_of(study_id: int) -> Select[Any]:
     return select(trials).where(trials.c.study_id == study_id)
+
+
+def ranking_value() -> Case[Any]:
+    """The figure by which trials are ranked, as SQL (`TrialRecord.value`)."""
+    return case((trials.c.objective.is_(None), trials.c.eval_loss), else_=trials.c.objective_value)
 
 
 def _touch(connection: Connection, study_id: int) -> None:

@@ -77,6 +77,8 @@ trials = Table(
     Column("provenance", FiniteJson),
     Column("other_training", Text),
     Column("resumed_step", Integer),
+    Column("objective", Text),
+    Column("objective_value", FiniteFloat),
     UniqueConstraint("study_id", "number", name="vs_trials_study_number"),
     CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_trials_outcome"),
     # NULL, of a trial of a search, equals no other.

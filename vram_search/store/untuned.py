@@ -71,11 +71,11 @@ def untuned_evaluation(store: Store, study_id: int) -> UntunedEvaluation | None:
 
 
 def untuned_loss(store: Store, study: StudyRecord) -> float | None:
-    """Returns the untuned model's eval_loss on the study's present rows; None if unknown."""
+    """Returns the untuned model's objective on the study's present rows; None if unknown."""
     found = untuned_evaluation(store, study.id)
     if found is None or found.data_hash != study.data_hash:
         return None
-    return found.eval_loss
+    return study.ranked_by.value_of(found)
 
 
 def record_samples(store: Store, trial_id: int, found: Sequence[Sample]) -> None:

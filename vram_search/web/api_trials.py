@@ -21,7 +21,7 @@ from vram_search.answers.top import TopAnswer, these_trials
 from vram_search.answers.why import WhyAnswer
 from vram_search.api import ExportTarget
 from vram_search.export.recorded import write_recorded
-from vram_search.report.figures import by_eval_loss
+from vram_search.report.figures import by_value
 from vram_search.store import Outcome
 from vram_search.store.progress import progress_of
 from vram_search.web.api_studies import known_study
@@ -81,7 +81,7 @@ def list_trials(
     if outcome:
         trials = [trial for trial in trials if (trial.outcome or "running") in outcome]
     if order == "eval_loss":
-        trials.sort(key=by_eval_loss)
+        trials.sort(key=by_value)
     response = as_json(these_trials(service.store, record, trials[offset : offset + limit]))
     response.headers["X-Total-Count"] = str(len(trials))
     return response

@@ -9,7 +9,7 @@ from typing import Any
 
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
-from vram_search.report.figures import by_eval_loss, required_bytes, run_seconds
+from vram_search.report.figures import by_value, required_bytes, run_seconds
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.live_charts import card_chart, live_curve_chart
@@ -68,7 +68,9 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
     top = store.top_trials(record.id, limit=1)
     if top:
         size, origin = required_bytes(top[0])
-        facts.append(("best eval_loss", f"{loss_cell(top[0].eval_loss)} (trial {top[0].number})"))
+        facts.append(
+            (f"best {top[0].value_name}", f"{loss_cell(top[0].value)} (trial {top[0].number})")
+        )
         if size is not None:
             facts.append(("it needs", f"{format_bytes(size)} {origin}"))
     if entry.started_at is not None:
@@ -155,7 +157,7 @@ def trials_page(
     dimensions = shown_dimensions(trials)
     shown = [trial for trial in trials if outcome in ("", trial.outcome or "running")]
     if order == "eval_loss":
-        shown.sort(key=by_eval_loss)
+        shown.sort(key=by_value)
     else:
         shown.reverse()
     last = max(0, (len(shown) - 1) // ROWS)

@@ -7,6 +7,7 @@ from typing import Any
 from vram_search.errors import InputError
 from vram_search.shown_text import without_secrets_in
 from vram_search.spec import StudySpec
+from vram_search.spec.objective import EVAL_LOSS
 from vram_search.store import Store, StudyRecord
 from vram_search.store.faults import describe
 from vram_search.worker.identity import LOADED
@@ -101,6 +102,8 @@ def differences(known: StudyRecord, study: StudySpec, data_hash: str) -> dict[st
         and value is not None
         and before
     }
+    if "objective" not in before and now["objective"] != EVAL_LOSS and before:
+        changes["objective"] = (EVAL_LOSS, now["objective"])
     # The cutoff that counts is `eval_cutoff_len`: spelling out what it was is no change.
     changes.pop("training.eval_cutoff_len", None)
     if known.data_hash != data_hash:

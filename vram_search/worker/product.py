@@ -16,6 +16,7 @@ from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.protocol import AnyEvent, Evaluated, Ready, Step, TrialJob
 from vram_search.spec import Hyperparameters
+from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
 from vram_search.store.location import StudyFolder, study_folder
@@ -331,7 +332,9 @@ class _Training:
         finally:
             report = watch.stop()
         assert ready is not None, "else the run is lost"
-        return trial_result(ready, finished, watch.log, report, seconds, str(adapter))
+        return trial_result(
+            ready, finished, watch.log, report, seconds, str(adapter), OBJECTIVES[EVAL_LOSS]
+        )
 
 
 @dataclass(kw_only=True)

@@ -33,7 +33,7 @@ def reconcile(
             search.drop(number)
         else:
             excess = (known.predicted or {}).get("excess", 0.0)
-            search.tell(number, known.outcome, known.eval_loss, excess, known)
+            search.tell(number, known.outcome, known.value, excess, known)
     enqueue_lost(store, record, search)
 
 

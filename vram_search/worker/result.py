@@ -8,7 +8,8 @@ from typing import Any
 
 from vram_search.gpu import MonitorReport, PhasePeaks
 from vram_search.protocol import Finished, Ready
-from vram_search.store import Outcome, TrialResult
+from vram_search.spec.objective import EVAL_LOSS, Objective
+from vram_search.store import Evaluation, Outcome, TrialResult
 from vram_search.store.retries import HOST_MEMORY
 from vram_search.units import format_bytes
 from vram_search.worker.trial_log import TrialLog
@@ -25,6 +26,7 @@ def trial_result(
     report: MonitorReport | None,
     seconds: dict[str, float],
     adapter_path: str,
+    objective: Objective,
 ) -> TrialResult:
     """Builds the result of a training that came to its end.
 
@@ -34,6 +36,7 @@ def trial_result(
     Args:
         seconds: the supervisor's seconds by phase; the training process's own are added.
         adapter_path: folder of the best checkpoint's adapter.
+        objective: the figure by which the study ranks its trials.
     """
     best = log.best
     outcome: Outcome = "diverged" if finished.outcome == "failed" else finished.outcome
@@ -56,9 +59,18 @@ def trial_result(
         device=ready.device,
         error=error_of(finished) if outcome != "complete" else None,
         adapter_path=adapter_path if best and outcome == "complete" else None,
+        **_ranked_by(objective, best if is_valid else None),
         step_losses=log.steps,
         evaluations=log.evaluations,
     )
+
+
+def _ranked_by(objective: Objective, best: Evaluation | None) -> dict[str, Any]:
+    """Returns the columns of the objective; eval_loss has a column of its own."""
+    if objective.name == EVAL_LOSS:
+        return {}
+    value = objective.value_of(best) if best is not None else None
+    return {"objective": objective.name, "objective_value": value}
 
 
 def lost(

@@ -145,6 +145,7 @@ def _run_in_place(
         source_tasks=source_tasks(store, prepared),
         hidden_size=prepared.shape.hidden_size,
         constraints=study.constraints,
+        objective=study.ranked_by,
     )
     with open_storage(url, study.study, listener.note) as storage:
         strategy = STRATEGIES[study.strategy]
@@ -207,7 +208,9 @@ def _search(
     began = time.perf_counter()
     untuned = evaluate_untuned(context, ready)
     run.seconds["eval"] = time.perf_counter() - began
-    context.listener.untuned_evaluated(None if untuned is None else untuned.eval_loss)
+    context.listener.untuned_evaluated(
+        None if untuned is None else context.study.ranked_by.value_of(untuned)
+    )
     store, study_id = context.store, context.record.id
     return run_trials(
         context.search,

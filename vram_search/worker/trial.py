@@ -153,7 +153,8 @@ def _train(
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
 
     def prune(event: Evaluated) -> bool:
-        return context.search.should_prune(proposal.number, event.fraction, event.eval_loss)
+        value = context.study.ranked_by.value_of(event)
+        return context.search.should_prune(proposal.number, event.fraction, value)
 
     began, ready = time.perf_counter(), None
     try:
@@ -188,7 +189,15 @@ def _train(
     assert ready is not None, "else the trial is lost"
     if not finished.base_intact:
         remove_checkpoint(context.checkpoints, proposal.number)  # it was trained on another base
-    result = trial_result(ready, finished, watch.log, report, seconds, job.adapter_folder)
+    result = trial_result(
+        ready,
+        finished,
+        watch.log,
+        report,
+        seconds,
+        job.adapter_folder,
+        context.study.ranked_by,
+    )
     if watch.taken_by_others and result.outcome == "oom":
         result = blame_others(result, watch.taken_by_others)
     if context.budget.emulated and result.measured:
@@ -286,7 +295,7 @@ def _finish(
     context.store.finish_trial(trial_id, result)
     record = context.store.trial(context.record.id, proposal.number)
     assert record is not None
-    context.search.tell(proposal.number, result.outcome, result.eval_loss, excess, record)
+    context.search.tell(proposal.number, result.outcome, result.value, excess, record)
     if record.adapter_path is None:
         shutil.rmtree(context.adapters / trial_folder(proposal.number), ignore_errors=True)
     if record.outcome != "lost":

@@ -37,6 +37,7 @@ def evaluate_untuned(context: RunContext, ready: Ready) -> UntunedEvaluation | N
             evaluated_at=datetime.now(UTC),
         )
         record_untuned(store, record.id, known)
-    if known.eval_loss is not None:
-        context.listener.note(f"untuned model: eval_loss {known.eval_loss:.4f} on the same rows")
+    objective = context.study.ranked_by
+    if (value := objective.value_of(known)) is not None:
+        context.listener.note(f"untuned model: {objective.name} {value:.4f} on the same rows")
     return known

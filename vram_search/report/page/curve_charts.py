@@ -30,15 +30,17 @@ MOST_POINTS = 240
 
 def eval_curves_chart(data: ReportData) -> Chart:
     """eval_loss at every evaluation of every trial, along the run."""
-    title = "Learning curves: eval_loss"
+    name = data.study.ranked_by.name
+    title = f"Learning curves: {name}"
     curves = [
         (trial, points)
         for trial in data.trials
         if (
             points := [
-                (100 * e.fraction, e.eval_loss)
+                (100 * e.fraction, value)
                 for e in data.evaluations.get(trial.number, [])
-                if e.eval_loss is not None and e.fraction > 0  # 0: an import does not know it
+                if (value := data.study.ranked_by.value_of(e)) is not None
+                and e.fraction > 0  # 0: an import does not know it
             ]
         )
     ]
@@ -51,7 +53,7 @@ def eval_curves_chart(data: ReportData) -> Chart:
     top = max(min(max(losses), first[int(0.95 * (len(first) - 1))]), min(losses) * 1.01)
     across, up = plot_area(320)
     plot = Plot(linear([0, 100], *across, pad=0.02), linear([min(losses), top], *up), 320)
-    plot.axes("training progress, %", "eval_loss")
+    plot.axes("training progress, %", name)
     highlighted = set(data.step_losses)
     many = " many" if len(curves) > MANY else ""
     drawn = _drawn(curves, highlighted)
@@ -92,7 +94,7 @@ def _drawn(curves: Curves, highlighted: set[int]) -> Curves:
     if len(curves) <= MANY:
         return curves
     complete = [curve for curve in curves if curve[0].outcome == "complete"]
-    best = sorted(complete, key=lambda curve: curve[0].eval_loss or math.inf)[:MOST_CURVES]
+    best = sorted(complete, key=lambda curve: curve[0].value or math.inf)[:MOST_CURVES]
     return [*best, *(curve for curve in curves if curve[0].number in highlighted)]
 
 

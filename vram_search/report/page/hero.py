@@ -51,7 +51,7 @@ def hero(data: ReportData) -> Hero | None:
     winner, trial = data.winner, data.best
     if winner is None or trial is None:
         return None
-    facts = [("eval_loss", f"{winner.loss:.4f}")]
+    facts = [(winner.spot.best.value_name, f"{winner.loss:.4f}")]
     if winner.untuned_loss and winner.improvement is not None:
         facts.append(("untuned model", f"{winner.untuned_loss:.4f} (-{winner.improvement:.0%})"))
     facts += [

@@ -18,7 +18,8 @@ _HOURS_FROM = 2 * _HOUR
 
 def history_chart(data: ReportData) -> Chart:
     """eval_loss over the time that the search ran, with a line of the best so far."""
-    title = "History: the best eval_loss so far"
+    objective = data.study.ranked_by
+    title = f"History: the best {objective.name} so far"
     ended = sorted(
         (trial for trial in data.trials if trial.finished_at is not None and _loss(data, trial)),
         key=lambda trial: trial.finished_at or trial.started_at,
@@ -34,7 +35,7 @@ def history_chart(data: ReportData) -> Chart:
     top = max(min(max(losses), data.loss_ceiling), losses[0], min(losses) * 1.002)
     across, up = plot_area(300, top=26)
     plot = Plot(linear([0.0, span / unit], *across, pad=0.02), linear([min(losses), top], *up), 300)
-    plot.axes(f"{name} of searching", "eval_loss")
+    plot.axes(f"{name} of searching", objective.name)
     _draw_levels(plot, data, usual, top)
     best = float("inf")
     steps: list[tuple[float, float]] = []
@@ -49,7 +50,7 @@ def history_chart(data: ReportData) -> Chart:
         shape = "circle" if trial.outcome == "complete" else "triangle"
         plot.mark(shape, at[trial.number] / unit, _loss(data, trial), style, trial.number, 3.5)
     if (winner := data.best) is not None:
-        x, y = at[winner.number] / unit, winner.eval_loss or 0.0
+        x, y = at[winner.number] / unit, winner.value or 0.0
         shape, fill = highlight_shape(data, winner), highlight_fill(data, winner)
         plot.mark(shape, x, y, fill, winner.number, 7)
     legend = [
@@ -71,9 +72,11 @@ def history_chart(data: ReportData) -> Chart:
 
 def _loss(data: ReportData, trial: TrialRecord) -> float:
     """A trial's eval_loss, or the last one of a stopped trial; 0 if it has none."""
-    if trial.eval_loss is not None:
-        return trial.eval_loss
-    known = [e.eval_loss for e in data.evaluations.get(trial.number, []) if e.eval_loss is not None]
+    if trial.value is not None:
+        return trial.value
+    evaluations = data.evaluations.get(trial.number, [])
+    values = map(data.study.ranked_by.value_of, evaluations)
+    known = [value for value in values if value is not None]
     return known[-1] if known else 0.0
 
 
@@ -97,8 +100,8 @@ def _running_seconds(trials: Sequence[TrialRecord]) -> dict[int, float]:
 def _draw_levels(plot: Plot, data: ReportData, usual: TrialRecord | None, top: float) -> None:
     """Lines of the usual settings and of the untuned model, or words if it is far above."""
     left, right = plot.x.start, plot.x.end
-    if usual is not None and (usual.eval_loss or 0.0) <= top and usual is not data.best:
-        y = plot.y.pixel(usual.eval_loss or 0.0)
+    if usual is not None and (usual.value or 0.0) <= top and usual is not data.best:
+        y = plot.y.pixel(usual.value or 0.0)
         plot.parts.append(line(left, y, right, y, "front"))
         plot.parts.append(text(right, y - 4, "usual settings", "small label end halo"))
     if data.winner is not None and (untuned := data.winner.untuned_loss):

@@ -67,7 +67,7 @@ def render(data: ReportData, written_at: datetime) -> str:
         outcomes_of_all=outcome_shares(data),
         samples=data.samples,
         night=[] if data.night is None else night_sentences(data.night),
-        importance_words=importance_sentence(data.importances),
+        importance_words=importance_sentence(data.importances, data.study.ranked_by.name),
         left_out=[
             f"{c.title}: {c.caption}" for found in sections.values() for c in found if c.is_empty
         ],
@@ -121,7 +121,7 @@ def write_plots(data: ReportData, folder: Path, plot_format: PlotFormat) -> list
 
 def _by_loss(trial: TrialRecord) -> tuple[float, int]:
     """Lowest eval_loss first; trials without one come last."""
-    return (math.inf if trial.eval_loss is None else trial.eval_loss, trial.number)
+    return (math.inf if trial.value is None else trial.value, trial.number)
 
 
 def _svg_bytes(chart: Chart) -> bytes:

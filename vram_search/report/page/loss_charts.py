@@ -47,8 +47,9 @@ _ABOVE, _STRIP = 10, 20
 def vram_chart(data: ReportData) -> Chart:
     """eval_loss against required bytes, with the limit and the Pareto front."""
     sized = [(trial, size) for trial in data.trials if (size := required_bytes(trial)[0])]
-    losses = [trial.eval_loss or 0.0 for trial, _ in sized if _has_loss(trial)]
-    title = "eval_loss against VRAM"
+    losses = [trial.value or 0.0 for trial, _ in sized if _has_loss(trial)]
+    name = data.study.ranked_by.name
+    title = f"{name} against VRAM"
     if not losses:
         return Chart("vram", title, "", 0, "", "No complete trial has its bytes yet.")
     limit, largest = data.limit_bytes, max(size for _, size in sized)
@@ -58,18 +59,18 @@ def vram_chart(data: ReportData) -> Chart:
     edge = _TOO_FAR * max(limit if limit and near else 0, *(s for t, s in sized if _has_loss(t)))
     top = min(max(losses), data.loss_ceiling)
     plot = Plot(gib([min(s, edge) for s in shown], *across), linear([min(losses), top], *up), 320)
-    plot.axes("required VRAM, GiB", "eval_loss")
-    plot.parts.append(text(across[0], _ABOVE, "without a final eval_loss", "small label"))
+    plot.axes("required VRAM, GiB", name)
+    plot.parts.append(text(across[0], _ABOVE, f"without a final {name}", "small label"))
     if limit is not None:
         _draw_limit(plot, limit, near)
-    front = [(float(required_bytes(t)[0] or 0), t.eval_loss or 0.0) for t in data.front]
+    front = [(float(required_bytes(t)[0] or 0), t.value or 0.0) for t in data.front]
     if len(front) > 1:
         plot.curve(_stairs(front), "front")
     size = 4 if len(sized) < 200 else 3
     for trial, needed in sized:
         shape, style = OUTCOME_MARKS.get(trial.outcome or "", ("circle", "f7"))
         if _has_loss(trial):
-            plot.mark(shape, needed, trial.eval_loss or 0.0, f"{style} faint", trial.number, size)
+            plot.mark(shape, needed, trial.value or 0.0, f"{style} faint", trial.number, size)
         else:
             x = plot.x.pixel(needed)
             plot.parts.append(mark(shape, x, _STRIP, 3, f"{style} faint", trial.number))
@@ -97,24 +98,25 @@ def model_size_chart(data: ReportData) -> Chart:
 
     Losses on other rows do not compare, and one model shows nothing: the chart is empty then.
     """
-    title = "eval_loss against model size"
+    name = data.study.ranked_by.name
+    title = f"{name} against model size"
     known = [best for best in data.bests if best.parameters and _has_same_rows(data, best)]
     if len({best.model for best in known}) < 2:
         return Chart("model-size", title, "", 0, "", "Fewer than two models have the same rows.")
     across, up = plot_area(300)
     sizes = [float(best.parameters or 1) for best in known]
-    losses = [best.trial.eval_loss or 0.0 for best in known]
+    losses = [best.trial.value or 0.0 for best in known]
     plot = Plot(logarithmic(sizes, *across), linear(losses, *up, pad=0.12), 300)
-    plot.axes("parameters of the base model", "best eval_loss")
+    plot.axes("parameters of the base model", f"best {name}")
     taken: list[tuple[float, float, float]] = []
-    for best in sorted(known, key=lambda b: b.trial.eval_loss or 0.0):
+    for best in sorted(known, key=lambda b: b.trial.value or 0.0):
         own = best.study.id == data.study.id
         tip = (
             f"{best.name}: {best.model}, "
             f"{short_number(float(best.parameters or 0))} parameters, "
-            f"eval_loss {best.trial.eval_loss:.4f}"
+            f"{name} {best.trial.value:.4f}"
         )
-        x, y = float(best.parameters or 1), best.trial.eval_loss or 0.0
+        x, y = float(best.parameters or 1), best.trial.value or 0.0
         plot.mark("circle", x, y, "f0" if own else "f7", tip, size=6 if own else 5)
         _name_beside(plot, x, y, best, own, taken)
     return Chart(
@@ -157,7 +159,7 @@ def _draw_highlights(plot: Plot, data: ReportData) -> None:
             plot.mark(
                 highlight_shape(data, trial),
                 size,
-                trial.eval_loss or 0.0,
+                trial.value or 0.0,
                 highlight_fill(data, trial),
                 trial.number,
                 size=7,

@@ -104,7 +104,7 @@ class ReportData:
     @cached_property
     def loss_ceiling(self) -> float:
         """Losses above it are drawn at the edge: an outlier must not flatten the others."""
-        losses = sorted(trial.eval_loss or 0.0 for trial in comparable(self.trials))
+        losses = sorted(trial.value or 0.0 for trial in comparable(self.trials))
         if not losses:
             return 1.0
         quarter, middle = losses[len(losses) // 4], losses[len(losses) // 2]
@@ -140,12 +140,14 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
         samples=recorded_samples(store, spot.best.id) if spot else (),
         night=None
         if run is None
-        else summarise(run, [t for t in trials if t.number >= run.first_trial]),
+        else summarise(
+            run, [t for t in trials if t.number >= run.first_trial], study.ranked_by.name
+        ),
     )
 
 
 def _best_by_model(store: Store, study: StudyRecord) -> list[StudyBest]:
-    runs = sorted(comparable(store.trials(study.id)), key=lambda run: run.eval_loss or 0.0)
+    runs = sorted(comparable(store.trials(study.id)), key=lambda run: run.value or 0.0)
     found: dict[str, StudyBest] = {}
     for best in (StudyBest(study, run) for run in runs):
         found.setdefault(best.model, best)

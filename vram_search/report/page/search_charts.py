@@ -42,7 +42,7 @@ def importance_chart(data: ReportData) -> Chart:
     parts = []
     for row, item in enumerate(found):
         y = 6 + row * _ROW
-        tip = f"{item.name}: {item.share:.1%} of the spread of eval_loss ranks"
+        tip = f"{item.name}: {item.share:.1%} of the spread of {data.study.ranked_by.name} ranks"
         parts.append(text(_NAMES_WIDTH - 8, y + 15, item.name, "end"))
         parts.append(box(_NAMES_WIDTH, y + 3, max(full * item.share, 1), _ROW - 9, "f0", tip))
         at = _NAMES_WIDTH + full * item.share + 6
@@ -55,9 +55,10 @@ def importance_chart(data: ReportData) -> Chart:
         ", ".join(f"{item.name} {item.share:.0%}" for item in found),
         height,
         "".join(parts),
-        f"Share of the spread of eval_loss (ranks of {count} complete trials) between the values "
-        "of one hyperparameter, less what chance explains (epsilon squared). Main effects only: "
-        "they need not add up to 100 %, and the sampler did not visit all values alike.",
+        f"Share of the spread of {data.study.ranked_by.name} (ranks of {count} complete trials) "
+        "between the values of one hyperparameter, less what chance explains "
+        "(epsilon squared). Main effects only: they need not add up to 100 %, and the sampler did "
+        "not visit all values alike.",
     )
 
 
@@ -70,16 +71,16 @@ def _slice(data: ReportData, item: Importance) -> Chart:
     height = 220
     across, up = plot_area(height)
     trials = comparable(data.trials)
-    losses = [trial.eval_loss or 0.0 for trial in trials]
+    losses = [trial.value or 0.0 for trial in trials]
     top = min(max(losses), data.loss_ceiling)
     values = [BY_NAME[item.name].value_in(trial.hyperparameters) for trial in trials]
     x_axis, places = _value_axis(values, across)
     plot = Plot(x_axis, linear([min(losses), top], *up), height)
-    plot.axes(item.name, "eval_loss")
+    plot.axes(item.name, data.study.ranked_by.name)
     is_named = not x_axis.is_log and set(places) <= set(x_axis.labels)
     for index, (trial, place) in enumerate(zip(trials, places, strict=True)):
         shift = (((index * 7) % 15) / 7 - 1) * _SPREAD if is_named else 0.0
-        plot.mark("circle", place + shift, trial.eval_loss or 0.0, "f0 faint", trial.number, 2.5)
+        plot.mark("circle", place + shift, trial.value or 0.0, "f0 faint", trial.number, 2.5)
     for group in item.groups:
         inside = [
             place for place, value in zip(places, values, strict=True) if _is_in(value, group)
@@ -90,7 +91,11 @@ def _slice(data: ReportData, item: Importance) -> Chart:
         plot.parts.append(line(max(low, LEFT), y, min(high, WIDTH - RIGHT), y, "median"))
     medians = ", ".join(f"{g.label}: {g.median_loss:.4f}" for g in item.groups)
     return Chart(
-        f"slice-{item.name}", f"eval_loss by {item.name}", f"Medians {medians}", height, plot.body
+        f"slice-{item.name}",
+        f"{data.study.ranked_by.name} by {item.name}",
+        f"Medians {medians}",
+        height,
+        plot.body,
     )
 
 

@@ -17,8 +17,8 @@ def headline(data: ReportData) -> list[Fact]:
     spot, counts = data.sweet_spot, _counts(data)
     facts = [("trials", str(len(data.trials))), ("complete", str(counts.get("complete", 0)))]
     if spot is not None:
-        facts.insert(0, ("best eval_loss", f"{spot.best.eval_loss:.4f}"))
-        facts.insert(1, ("sweet spot", f"{spot.trial.eval_loss:.4f}"))
+        facts.insert(0, (f"best {spot.best.value_name}", f"{spot.best.value:.4f}"))
+        facts.insert(1, ("sweet spot", f"{spot.trial.value:.4f}"))
         facts.insert(2, ("sweet spot's VRAM", _required(spot.trial)))
     facts.append(("time in trials", format_duration(_busy_seconds(data))))
     return facts
@@ -68,7 +68,7 @@ def studies_table(data: ReportData) -> list[list[str]]:
                 best.name if best.name == best.study.name else f"{best.study.name}: {best.name}",
                 best.model,
                 f"{best.parameters:,}" if best.parameters else "unknown",
-                f"{trial.eval_loss:.4f}",
+                f"{trial.value:.4f}",
                 "-" if bits is None else f"{bits:.4f}",
                 _required(trial),
                 best.study.data_hash[:12],

@@ -73,17 +73,19 @@ def _place(trial: TrialRecord) -> str:
 
 def _complete(evidence: Evidence) -> Facts:
     trial = evidence.trial
-    if trial.eval_loss is None:
-        return ["it has no eval_loss: it is ranked nowhere"], {}
+    if trial.value is None:
+        return [f"it has no {trial.value_name}: it is ranked nowhere"], {}
     if trial.other_training is not None:
         return [f"its training is {trial.other_training}: its eval_loss is ranked nowhere"], {}
     others = ranked(evidence.trials)
     rank = [other.number for other in others].index(trial.number) + 1
-    behind = trial.eval_loss - (others[0].eval_loss or 0.0)
-    facts = [f"eval_loss {trial.eval_loss:.4f}, number {rank} of {len(others)} complete trials"]
+    behind = trial.value - (others[0].value or 0.0)
+    facts = [
+        f"{trial.value_name} {trial.value:.4f}, number {rank} of {len(others)} complete trials"
+    ]
     if behind > 0:
         facts.append(f"{behind:.4f} above the best, trial {others[0].number}")
-    return facts, {"eval_loss": trial.eval_loss, "rank": rank, "complete_trials": len(others)}
+    return facts, {trial.value_name: trial.value, "rank": rank, "complete_trials": len(others)}
 
 
 def _running(evidence: Evidence) -> Facts:
