@@ -10,6 +10,9 @@ from vram_search.spec.objective import recorded_objective
 from vram_search.store import Store, StudyRecord, TrialResult
 
 
+BITS = "bits_per_byte"
+
+
 def start(store: Store, study: StudyRecord, number: int) -> int:
     return store.start_trial(study.id, number, {}, seed=0, data_hash="d1")
 
@@ -17,9 +20,8 @@ def start(store: Store, study: StudyRecord, number: int) -> int:
 def test_bits_per_byte_rank_trials_whose_eval_loss_says_otherwise(
     store: Store, study: StudyRecord
 ) -> None:
-    by_bits = {"objective": "bits_per_byte"}
-    coarse = TrialResult("complete", eval_loss=2.0, objective_value=0.5, **by_bits)
-    fine = TrialResult("complete", eval_loss=1.0, objective_value=0.7, **by_bits)
+    coarse = TrialResult("complete", eval_loss=2.0, objective=BITS, objective_value=0.5)
+    fine = TrialResult("complete", eval_loss=1.0, objective=BITS, objective_value=0.7)
     for number, result in enumerate((fine, coarse)):
         store.finish_trial(start(store, study, number), result)
     top = store.top_trials(study.id)

@@ -71,7 +71,7 @@ def _best_message(store: Store, event: EventRecord) -> Message | None:
     trial = store.trial(record.id, event.trial or 0) if record is not None else None
     if trial is None:
         return None
-    title = f"vram-search: study {event.study}, best eval_loss {loss_cell(trial.eval_loss)}"
+    title = f"vram-search: study {event.study}, best {trial.value_name} {loss_cell(trial.value)}"
     return Message(title, _trial_line(trial))
 
 
@@ -79,4 +79,6 @@ def _trial_line(trial: TrialRecord) -> str:
     size, origin = required_bytes(trial)
     needs = "" if size is None else f", needs {format_bytes(size)} {origin}"
     words = hyperparameter_words(trial.hyperparameters)
-    return f"best: trial {trial.number}, eval_loss {loss_cell(trial.eval_loss)}{needs}: {words}"
+    return (
+        f"best: trial {trial.number}, {trial.value_name} {loss_cell(trial.value)}{needs}: {words}"
+    )
