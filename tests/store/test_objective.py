@@ -9,7 +9,6 @@ from vram_search.report.sentences import top_sentence
 from vram_search.spec.objective import recorded_objective
 from vram_search.store import Store, StudyRecord, TrialResult
 
-
 BITS = "bits_per_byte"
 
 
