@@ -52,7 +52,8 @@ def message_of(store: Store, event: EventRecord, occasions: Collection[str]) -> 
     if record is not None:
         run = latest_run(store, record.id)
         if run is not None:
-            night = summarise(run, store.trials(record.id, first=run.first_trial))
+            started = store.trials(record.id, first=run.first_trial)
+            night = summarise(run, started, record.ranked_by.name)
             lines += [shown(sentence) for sentence in night_sentences(night)]
         lines += [_trial_line(trial) for trial in store.top_trials(record.id, limit=1)]
     body = "\n".join(dict.fromkeys(line for line in lines if line)) or said
