@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "models",
     },
     "gpu": {"errors", "units", "spec"},
-    "store": {"errors", "shown_text", "units", "resources"},
+    "store": {"errors", "shown_text", "units", "resources", "spec"},
     "protocol": {"spec"},
     "search": {"errors", "units", "spec", "store"},
     "train": {"errors", "units", "spec", "data", "model_code", "protocol", "tools"},
