@@ -31,6 +31,7 @@ def command() -> None:
       vram-search db backup /mnt/nas/search.db
       vram-search db repair --dry-run
       vram-search db move ~/work/search.db
+      vram-search db copy search.db postgresql+psycopg://me@server/search
       vram-search db export tables --format csv
     """
 
@@ -90,6 +91,37 @@ def move(target: Path, database: str | None, as_json: bool) -> None:
     with opened(database) as store:
         moved = move_database(store, url, target.expanduser().absolute())
     _tell_copy("moved", moved, as_json=as_json)
+
+
+@command.command("copy", short_help="Copy into an empty database, also of another kind.")
+@click.argument("source", metavar="SOURCE")
+@click.argument("target", metavar="TARGET")
+@json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copies the record, Optuna's tables and the files: SQLite to PostgreSQL, and back.
+
+    SOURCE and TARGET are SQLite files or URLs. TARGET must hold no study. A search may go on
+    meanwhile; later trials are not in the copy.
+
+    \b
+    Examples:
+      vram-search db copy search.db postgresql+psycopg://me@server/search
+    """
+    from contextlib import closing
+
+    from vram_search.store import open_store
+    from vram_search.store.location import database_url
+    from vram_search.upkeep.copy_rows import copy_database
+
+    url = database_url(target)
+    with opened(source) as store, closing(open_store(url, create=True)) as new:
+        copied = copy_database(store, new, url)
+    if as_json:
+        print_json(copied.as_dict())
+        return
+    rows = sum(copied.rows.values())
+    files = "" if copied.files is None else f", and its files to {copied.files}"
+    echo(f"copied {rows} rows of {copied.source} to {copied.target}{files}")
 
 
 @command.command("repair", short_help="Make everything agree with the record.")

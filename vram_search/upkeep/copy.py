@@ -59,7 +59,7 @@ def back_up(store: Store, target: Path, *, with_files: bool = True) -> CopyAnswe
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
-        files = _copy_files(store.files, _files_of(target)) if with_files else None
+        files = copy_files(store.files, _files_of(target)) if with_files else None
     size = target.stat().st_size + (0 if files is None else bytes_in(files))
     return CopyAnswer(
         source=str(file),
@@ -139,7 +139,8 @@ def _copy_database(file: Path, target: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _copy_files(source: Path, target: Path) -> Path | None:
+def copy_files(source: Path, target: Path) -> Path | None:
+    """Copies a folder of files without its locks; None if there is none."""
     if not source.is_dir():
         return None
     shutil.copytree(source, target, ignore=_LOCKS, symlinks=True)
