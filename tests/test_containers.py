@@ -115,7 +115,7 @@ def test_containers_are_built_and_answer(docker: str) -> None:
     file = str(FOLDER / "compose.yaml")
     config = [docker, "compose", "--file", file, "config", "--quiet"]
     assert subprocess.run(config, env=environment).returncode == 0
-    build = [docker, "build", "--file", FOLDER / "Dockerfile", "--tag", "vram-search-test", ROOT]
-    assert subprocess.run(build).returncode == 0
+    build = [docker, "build", "--file", str(FOLDER / "Dockerfile"), "--tag", "vram-search-test"]
+    assert subprocess.run([*build, str(ROOT)]).returncode == 0
     help_ = [docker, "run", "--rm", "vram-search-test", "serve", "--help"]
     assert b"--folder" in subprocess.run(help_, capture_output=True).stdout
