@@ -92,3 +92,136 @@ TINY = {
     "mixtral": MIXTRAL,
     "gpt_oss": GPT_OSS,
 }
+
+_VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
+_QWEN_VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "out_hidden_size": 32,
+    "intermediate_size": 64,
+    "depth": 2,
+    "num_heads": 4,
+}
+_QWEN_TOKENS = {
+    "image_token_id": 290,
+    "video_token_id": 291,
+    "vision_start_token_id": 292,
+    "vision_end_token_id": 293,
+}
+_QWEN_TEXT: dict[str, Any] = {**SIZES, "bos_token_id": 1, "eos_token_id": 2}
+_MROPE = {"rope_type": "default", "mrope_section": [1, 1, 2]}
+
+WRAPPERS: dict[str, dict[str, Any]] = {
+    "gemma3": GEMMA_3,
+    "gemma4": {
+        "model_type": "gemma4",
+        "text_config": {
+            **SIZES,
+            "model_type": "gemma4_text",
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "vocab_size_per_layer_input": 300,
+            "hidden_size_per_layer_input": 8,
+        },
+        "vision_config": {
+            "model_type": "gemma4_vision",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+        },
+        "image_token_id": 290,
+        "audio_config": None,
+    },
+    "qwen2_5_vl": {
+        "model_type": "qwen2_5_vl",
+        "text_config": {**_QWEN_TEXT, "model_type": "qwen2_5_vl_text", "rope_scaling": _MROPE},
+        "vision_config": {
+            **_QWEN_VISION,
+            "model_type": "qwen2_5_vl",
+            "fullatt_block_indexes": [1],
+        },
+        **_QWEN_TOKENS,
+    },
+    "qwen3_vl": {
+        "model_type": "qwen3_vl",
+        "text_config": {**_QWEN_TEXT, "model_type": "qwen3_vl_text", "rope_scaling": _MROPE},
+        "vision_config": {
+            **_QWEN_VISION,
+            "model_type": "qwen3_vl",
+            "deepstack_visual_indexes": [0],
+        },
+        **_QWEN_TOKENS,
+    },
+    "qwen3_5": {
+        "model_type": "qwen3_5",
+        "text_config": {**QWEN_3_5, "bos_token_id": 1, "eos_token_id": 2},
+        "vision_config": {**_QWEN_VISION, "model_type": "qwen3_5"},
+        **_QWEN_TOKENS,
+    },
+    "mistral3": {
+        "model_type": "mistral3",
+        "text_config": {**SIZES, "model_type": "mistral"},
+        "vision_config": {**_VISION, "model_type": "pixtral", "head_dim": 8},
+        "image_token_index": 290,
+    },
+    "llama4": {
+        "model_type": "llama4",
+        "text_config": {
+            **SIZES,
+            "model_type": "llama4_text",
+            "num_local_experts": 2,
+            "intermediate_size_mlp": 64,
+            "layer_types": ["chunked_attention", "full_attention"] * 2,
+            "attention_chunk_size": 64,
+        },
+        "vision_config": {
+            **_VISION,
+            "model_type": "llama4_vision_model",
+            "vision_output_dim": 32,
+            "projector_input_dim": 32,
+            "projector_output_dim": 32,
+        },
+        "image_token_index": 290,
+    },
+    "phi4_multimodal": {
+        **SIZES,
+        "model_type": "phi4_multimodal",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "vision_config": {**_VISION, "model_type": "phi4_multimodal_vision"},
+        "audio_config": {
+            "model_type": "phi4_multimodal_audio",
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_blocks": 1,
+            "num_attention_heads": 4,
+            "ext_pw_out_channel": 32,
+            "nemo_conv_channels": 32,
+        },
+    },
+    "internvl": {
+        "model_type": "internvl",
+        "text_config": {**SIZES, "model_type": "qwen3"},
+        "vision_config": {
+            **_VISION,
+            "model_type": "internvl_vision",
+            "image_size": [32, 32],
+            "patch_size": [8, 8],
+        },
+        "image_token_id": 290,
+    },
+    "smolvlm": {
+        "model_type": "smolvlm",
+        "text_config": {**SIZES, "model_type": "llama"},
+        "vision_config": {**_VISION, "model_type": "smolvlm_vision"},
+        "image_token_id": 290,
+    },
+}
+"""Models of text and images, by model_type."""

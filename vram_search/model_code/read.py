@@ -23,6 +23,13 @@ REFUSED_BY_PEFT = frozenset({"out_proj", "conv1d"})
 `tuners/tuners_utils.py` (peft 0.21)."""
 
 
+BESIDE_TEXT = "embed_tokens_extend"
+"""Phi-4-multimodal's vision and audio towers, which stand within its text model
+(transformers `models/phi4_multimodal/modeling_phi4_multimodal.py`)."""
+PROJECTORS = ("projector", "merger", "connector", "img_projection", "_proj_for_")
+"""Parts of the names of modules that turn images or audio into the text model's embeddings."""
+
+
 def read_tree(
     model: Any, auto_class: str, values: dict[str, Any], dtype: torch.dtype = torch.bfloat16
 ) -> ModelTree:
@@ -112,11 +119,12 @@ def _parts(model: Any) -> Callable[[str], Part]:
     def part_of(name: str) -> Part:
         if name == head_name or name.startswith(f"{head_name}."):
             return "head"
-        if not text_name or name == text_name or name.startswith(f"{text_name}."):
+        is_beside_text = f".{BESIDE_TEXT}." in name
+        if not is_beside_text and (not text_name or f"{name}.".startswith(f"{text_name}.")):
             return "text"
-        if "audio" in name:
+        if "audio" in name and "_proj_for_" not in name:
             return "audio"
-        if "projector" in name or "merger" in name or "connector" in name or ".embed_" in name:
+        if any(word in name for word in PROJECTORS) or (".embed_" in name and not is_beside_text):
             return "projector"
         return "vision"
 

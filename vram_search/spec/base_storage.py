@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vram_search.spec.lora_matching import TRAINED_PARTS
 from vram_search.spec.model_tree import ModelTree
 from vram_search.spec.shape import ModelShape
 from vram_search.units import format_bytes
@@ -76,6 +77,30 @@ def expert_words(storage: BaseStorage) -> str:
         f"the experts stay in 16 bits: {format_bytes(2 * storage.experts)}, which would be "
         f"{format_bytes(round(NF4_BYTES * storage.experts))} in NF4; bitsandbytes quantises linear "
         "layers alone (bitsandbytes#1849)"
+    )
+
+
+def frozen_part_words(tree: ModelTree | None) -> str:
+    """Says which parts of a model training on text does not run, and their bytes on the card; empty
+    for a model of text alone."""
+    if tree is None or not tree.has_other_parts:
+        return ""
+    size = 0.0
+    for linear in tree.linears:
+        if linear.part not in TRAINED_PARTS:
+            element = {"nf4": NF4_BYTES, "fp32": 4.0}.get(linear.storage, 2.0)
+            size += linear.count * (
+                element * linear.parameters + 2 * linear.out_features * linear.has_bias
+            )
+    size += sum(
+        g.count * g.elements * g.element_bytes for g in tree.tensors if g.part not in TRAINED_PARTS
+    )
+    parts = {g.part for g in (*tree.linears, *tree.tensors)} - TRAINED_PARTS
+    names = " and ".join(sorted(parts))
+    return (
+        f"the text part is trained; {names} ({format_bytes(round(size))} of the card, counted) stay "
+        "frozen, and text alone does not run them. Every tool loads them: a checkpoint of the text "
+        "part alone would leave them off the GPU"
     )
 
 

@@ -8,7 +8,7 @@ ends with it. LLaMA-Factory 0.9.5 `model_utils/misc.py` (`find_all_linear_module
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -166,11 +166,19 @@ def _peft_names(
     chosen = {group.pattern: set(group.numbers) for group in groups}
     outside = {g.pattern for g in linears if set(g.numbers) - chosen.get(g.pattern, set())}
     outside |= set(others)
+    outside |= {parent for pattern in outside for parent in _parents(pattern)}
     names: dict[str, None] = {}
     for group in groups:
         short = _shortest_suffix(group.pattern, outside)
         names.update(dict.fromkeys(group.names() if short is None else (short,)))
     return tuple(names)
+
+
+def _parents(pattern: str) -> Iterator[str]:
+    """Yields the modules that contain one; a wrapper around a linear layer may have the name of a
+    layer elsewhere (Gemma 4's vision tower has `q_proj.linear`)."""
+    while pattern := pattern.rpartition(".")[0]:
+        yield pattern
 
 
 def _shortest_suffix(pattern: str, outside: Collection[str]) -> str | None:

@@ -27,6 +27,7 @@ from vram_search.tools import PEFT
 from vram_search.train.device import compute_dtype, device, dtype_name
 from vram_search.train.liger_error import LigerRefusedError
 from vram_search.train.patches import (
+    add_missing_image_outputs,
     clear_cublas_workspaces,
     logits_in_their_own_dtype,
     mark_as_4bit,
@@ -81,6 +82,7 @@ def load_base(job: LoadJob) -> Any:
         base = random_base(Path(job.model_name_or_path), dtype, job.seed)
     else:
         base = _pretrained_base(job.model_name_or_path, dtype)
+    add_missing_image_outputs(base)
     if job.enable_liger_kernel:
         apply_liger(base)
     base.requires_grad_(False)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.optim import optimizer as bnb_optimizer
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast
 
 from vram_search.errors import VramSearchError
 
@@ -103,6 +104,18 @@ def mark_as_4bit(model: Any) -> None:
     `tuners/lora/model.py`; `tests/train` checks the layers that it leads to.
     """
     model.is_loaded_in_4bit = True
+
+
+def add_missing_image_outputs(base: Any) -> None:
+    """Gives the outputs of a text model an `image_outputs` of None, if its wrapper reads one.
+
+    `Llama4ForConditionalGeneration.forward` fails without it, also for a text with an image.
+    transformers 5.24, `models/llama4/modeling_llama4.py`; harmless where the class has the field.
+    """
+    if base.config.model_type == "llama4" and not hasattr(
+        MoeCausalLMOutputWithPast, "image_outputs"
+    ):
+        MoeCausalLMOutputWithPast.image_outputs = None
 
 
 def forget_quantization(model: Any) -> None:

@@ -12,7 +12,11 @@ from vram_search.errors import Fault, FaultyFileError
 from vram_search.estimate import check_card_holds_base
 from vram_search.models import FoundModel, find_model
 from vram_search.spec import ModelShape, StudySpec
-from vram_search.spec.base_storage import expert_words, predicted_storage
+from vram_search.spec.base_storage import (
+    expert_words,
+    frozen_part_words,
+    predicted_storage,
+)
 from vram_search.spec.checkpoint import refused
 from vram_search.spec.study import ModelSpec
 from vram_search.worker.constraints import check_constraints
@@ -60,6 +64,8 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     check_card_holds_base(shape, study.card)
     if experts := expert_words(predicted_storage(shape)):
         note(experts)
+    if frozen := frozen_part_words(shape.tree):
+        note(frozen)
     check_constraints(study, len(rows.train), shape)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
 
