@@ -95,12 +95,12 @@ def frozen_part_words(tree: ModelTree | None) -> str:
     size += sum(
         g.count * g.elements * g.element_bytes for g in tree.tensors if g.part not in TRAINED_PARTS
     )
-    parts = {g.part for g in (*tree.linears, *tree.tensors)} - TRAINED_PARTS
-    names = " and ".join(sorted(parts))
+    parts = {g.part for g in tree.linears} | {g.part for g in tree.tensors}
+    names = " and ".join(sorted(parts - TRAINED_PARTS))
     return (
-        f"the text part is trained; {names} ({format_bytes(round(size))} of the card, counted) stay "
-        "frozen, and text alone does not run them. Every tool loads them: a checkpoint of the text "
-        "part alone would leave them off the GPU"
+        f"the text part is trained; {names} ({format_bytes(round(size))} of the card, counted) "
+        "stay frozen, and text alone does not run them. Every tool loads them: a checkpoint of the "
+        "text part alone would leave them off the GPU"
     )
 
 
