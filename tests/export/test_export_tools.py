@@ -194,6 +194,19 @@ def test_further_hyperparameters_are_exported_and_read_back(
     assert training["warmup_steps"] == math.ceil(0.2 * training["max_steps"])
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("method", ["olora", "pissa"])
+def test_start_from_the_base_is_exported_where_the_tool_has_it_on_4_bits(
+    tool: str, method: str, study: StudyRecord, trial: TrialRecord, rows: Rows
+) -> None:
+    started = {**trial.hyperparameters, "init_lora_weights": method}
+    text = yaml_of(tool, study, replace(trial, hyperparameters=started), rows)
+    found = parse_export(TOOLS[tool], text)["hyperparameters"]
+    has_it = method == "olora" and tool in ("axolotl", "peft")
+    assert found.get("init_lora_weights") == (method if has_it else None)
+    assert (f"init_lora_weights {method} is not applied" in text) is not has_it
+
+
 @pytest.mark.parametrize("tool", SCRIPTED)
 def test_scripts_get_their_arguments(
     tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows

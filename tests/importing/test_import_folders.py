@@ -388,3 +388,14 @@ def test_any_trainer_state_is_read_or_refused(
         assert str(folder) in error.message
     else:
         assert all(0 <= row.fraction <= 1 for row in run.result.evaluations)
+
+
+@pytest.mark.parametrize(
+    ("start", "known"),
+    [(True, None), ("gaussian", None), ("olora", "olora"), ("pissa_niter_16", "pissa")],
+)
+def test_start_of_an_adapter_is_a_hyperparameter_where_a_search_has_it(
+    load: Load, start: bool | str, known: str | None
+) -> None:
+    run = load({"adapter_config.json": ADAPTER | {"init_lora_weights": start}})
+    assert run.hyperparameters.get("init_lora_weights") == known

@@ -20,6 +20,7 @@ from vram_search.spec.study import TrainingSpec, complete_space
 EVERYTHING: dict[str, Any] = {
     "use_rslora": [True, False],
     "use_dora": [True, False],
+    "init_lora_weights": ["default", "pissa", "olora"],
     "loraplus_lr_ratio": {"min": 1, "max": 32},
     "neftune_noise_alpha": [0, 5],
     "weight_decay": [0, 0.1],
@@ -85,6 +86,7 @@ def test_losses_of_short_and_long_trainings_are_compared_at_equal_steps() -> Non
         ("num_train_epochs", [0]),
         ("lr_scheduler_type", ["exotic"]),
         ("use_dora", ["yes"]),
+        ("init_lora_weights", ["gaussian"]),
         ("seed", [-1]),
     ],
 )
@@ -94,6 +96,17 @@ def test_value_out_of_range_is_named_with_its_place(
     with pytest.raises(FaultyFileError) as fault:
         load_study(write_study(search_space={part: value}))
     assert f"search_space.{part}" in str(fault.value)
+
+
+def test_start_from_the_base_is_refused_where_every_adapter_is_dora(
+    write_study: Callable[..., Path],
+) -> None:
+    pinned = {"use_dora": True, "init_lora_weights": ["olora"]}
+    with pytest.raises(FaultyFileError, match="init_lora_weights olora needs use_dora: false"):
+        load_study(write_study(search_space=pinned))
+    both = make_space(**{**pinned, "use_dora": [True, False]})
+    assert both.point({"use_dora": True}).init_lora_weights == "default"
+    assert both.point({"use_dora": False}).init_lora_weights == "olora"
 
 
 def test_epochs_are_not_searched_beside_a_fixed_number_of_steps(

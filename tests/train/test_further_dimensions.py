@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import PeftModel
 
 from tests.factories import make_point
 from vram_search.protocol import TrialJob
@@ -14,7 +17,8 @@ from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
 from vram_search.train.examples import cut
 from vram_search.train.faults import DivergedError
-from vram_search.train.run import EncodedDataset, Trial
+from vram_search.train.health import Health, parts_of
+from vram_search.train.run import EncodedDataset, Trial, save_adapter
 from vram_search.train.trainer import make_trainer
 
 MakeJob = Callable[..., TrialJob]
@@ -86,6 +90,49 @@ def test_trial_with_every_further_setting_completes_and_leaves_the_base_bare(
     assert finished.outcome == "complete", finished.message
     assert base_model.trainable_parameters(base) == 0
     assert len(base.get_input_embeddings()._forward_hooks) == hooks
+
+
+@pytest.mark.parametrize("method", ["olora", "pissa"])
+def test_adapter_that_starts_from_the_base_leaves_it_bit_for_bit_and_is_saved_as_plain_lora(
+    method: str, base: Any, encoded: EncodedDataset, make_job: MakeJob, tmp_path: Path
+) -> None:
+    before = {name: list(parts_of(p)) for name, p in base.named_parameters()}
+    copies = {name: [part.clone() for part in parts] for name, parts in before.items()}
+    job = make_job(hyperparameters=point(init_lora_weights=method, use_rslora=True))
+    model = base_model.attach_adapter(base, job)
+    changed = [n for n, p in base.named_parameters() if "base_layer.weight" in n]
+    assert changed
+    ids = torch.arange(24).view(1, -1)
+    with torch.no_grad():
+        for layer in model.modules():
+            if hasattr(layer, "lora_B"):
+                layer.lora_B["default"].weight += 0.1
+        trained = model(input_ids=ids).logits
+        save_adapter(model, tmp_path / "adapter")
+    base_model.detach_adapter(model)
+    after = {name: list(parts_of(p)) for name, p in base.named_parameters()}
+    assert after.keys() == copies.keys()
+    for name, parts in after.items():
+        assert all(map(torch.equal, parts, copies[name])), name
+    with torch.no_grad():
+        untuned = base(input_ids=ids).logits
+        loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+        plain = loaded(input_ids=ids).logits
+        base_model.detach_adapter(loaded)
+    effect = (trained - untuned).norm()
+    assert (plain - trained).norm() < 0.5 * effect, "only the remainder's rounding differs"
+
+
+@pytest.mark.parametrize("method", ["olora", "pissa"])
+def test_trial_that_starts_from_the_base_completes_with_the_base_intact(
+    method: str, base: Any, encoded: EncodedDataset, make_job: MakeJob
+) -> None:
+    health = Health(base)
+    events: list[Any] = []
+    job = make_job(hyperparameters=point(init_lora_weights=method))
+    finished = Trial(base, encoded, job, events.append, lambda: False).run()
+    assert finished.outcome == "complete", finished.message
+    assert health.examine(finished).base_intact
 
 
 def test_noise_changes_the_training_and_ends_with_a_trial_that_is_cut_off(

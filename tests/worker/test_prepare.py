@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY_CONFIG
-from vram_search.errors import InputError
+from vram_search.errors import FaultyFileError, InputError
 from vram_search.models import find_model
 from vram_search.spec import load_study
 from vram_search.spec.study import ModelSpec
@@ -72,3 +72,13 @@ def test_quantised_copy_is_refused_by_its_name() -> None:
 
 def test_plain_weights_pass(write_study: Callable[..., Path]) -> None:
     assert prepare(load_study(write_study()), lambda _: None).shape.checkpoint is None
+
+
+def test_rank_above_a_layers_smaller_side_is_refused_for_a_start_from_the_base(
+    write_study: Callable[..., Path],
+) -> None:
+    space = {"lora_rank": [1024], "lora_target": "all", "init_lora_weights": ["olora"]}
+    with pytest.raises(FaultyFileError) as fault:
+        prepare(load_study(write_study(search_space=space)), lambda _: None)
+    assert "search_space.lora_rank" in str(fault.value)
+    assert "olora takes a rank of at most" in str(fault.value)

@@ -239,6 +239,7 @@ def workload_of(
         prediction_loss_only=False,
         equal_lengths=False,
         expandable_segments=plan.expandable_segments,
+        init_lora_weights=hp.init_lora_weights,
         **{one.name: getattr(hp, one.name) for one in OPTIONAL if one.is_workload},
     )
 

@@ -43,6 +43,7 @@ def _config(trial: ExportedTrial) -> Groups:
                 else {"lora_target_modules": list(targets)}
             ),
             **keys.AXOLOTL.written(trial.adapter_settings),
+            **keys.AXOLOTL.written(trial.initial_weights("olora")),
             **trial.loraplus,
             **dict.fromkeys(LORA_KERNELS, False),
         },
@@ -107,6 +108,7 @@ def _notes(trial: ExportedTrial) -> list[str]:
         "puts more behind it (a line break), the trial learnt that too.",
         "Axolotl evaluates once before the first step, which the trial did not.",
     ]
+    notes += trial.initial_weights_note("Axolotl", "olora")
     if trial.warmup_steps == 1:
         notes.append("Axolotl makes 2 warm-up steps of 1.")
     if trial.plan.enable_liger_kernel:

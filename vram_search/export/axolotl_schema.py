@@ -59,6 +59,7 @@ class AxolotlConfig(SharedKeys):
     lora_dropout: Dropout
     peft_use_rslora: Flag = False
     peft_use_dora: Flag = False
+    peft_init_lora_weights: Literal["olora"] | None = None
     loraplus_lr_ratio: LoraPlusRatio = 1.0
     lora_mlp_kernel: Literal[False]
     lora_qkv_kernel: Literal[False]

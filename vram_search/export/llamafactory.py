@@ -83,6 +83,7 @@ def _notes(trial: ExportedTrial) -> list[str]:
     ]
     if trial.plan.enable_liger_kernel:
         notes.append("enable_liger_kernel needs: pip install liger-kernel")
+    notes += trial.initial_weights_note("LLaMA-Factory")
     if trial.tokenizer:
         notes.append(f"The study read its tokenizer from {json.dumps(trial.tokenizer)};")
         notes.append("LLaMA-Factory reads the model's own.")

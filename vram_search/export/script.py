@@ -45,7 +45,9 @@ def _peft_config(trial: ExportedTrial) -> Groups:
                 "bnb_4bit_compute_dtype": trial.dtype,
             }
         },
-        "peft.LoraConfig": {"lora": {**_lora(trial), "task_type": "CAUSAL_LM"}},
+        "peft.LoraConfig": {
+            "lora": {**_lora(trial), **trial.initial_weights("olora"), "task_type": "CAUSAL_LM"}
+        },
         **_rows(trial),
         **_optimizer(trial),
         "transformers.TrainingArguments": {
@@ -133,7 +135,7 @@ def _peft_notes(trial: ExportedTrial) -> list[str]:
     notes = ["The script encodes, cuts and trains as the trial did, and ends with its eval_loss."]
     if trial.plan.enable_liger_kernel:
         notes.append("use_liger_kernel needs: pip install liger-kernel")
-    return notes
+    return notes + trial.initial_weights_note("peft", "olora")
 
 
 def _unsloth_notes(trial: ExportedTrial) -> list[str]:
@@ -142,6 +144,7 @@ def _unsloth_notes(trial: ExportedTrial) -> list[str]:
         "quantisation, and replaces attention, MLP, norms and loss by kernels of its own, so that",
         "the bytes above do not hold. A part of the plan has no key, as its loss is always fused:",
         f"enable_liger_kernel: {str(trial.plan.enable_liger_kernel).lower()}",
+        *trial.initial_weights_note("Unsloth"),
     ]
 
 

@@ -46,6 +46,7 @@ class _Lora(Spec):
 
 
 class _PeftLora(_Lora):
+    init_lora_weights: Literal["olora"] | None = None
     task_type: Literal["CAUSAL_LM"]
 
 

@@ -101,8 +101,26 @@ class ExportedTrial:
 
     @property
     def adapter_settings(self) -> dict[str, Any]:
-        """The LoRA adapter's settings but for its layers, under our names."""
-        return adapter_settings(self.hp)
+        """The LoRA adapter's settings but for its layers and its start, under our names."""
+        settings = adapter_settings(self.hp)
+        settings.pop("init_lora_weights", None)
+        return settings
+
+    def initial_weights(self, *methods: str) -> dict[str, str]:
+        """Returns the setting of the adapter's start if the tool has this method on a base in NF4,
+        under peft's name; otherwise nothing."""
+        method = self.hp.init_lora_weights
+        return {"init_lora_weights": method} if method in methods else {}
+
+    def initial_weights_note(self, title: str, *methods: str) -> list[str]:
+        """Returns a sentence if the tool cannot start an adapter as the trial did."""
+        method = self.hp.init_lora_weights
+        if method == "default" or method in methods:
+            return []
+        return [
+            f"{title} cannot start an adapter by {method} on a base in 4 bits: the trial's",
+            f"init_lora_weights {method} is not applied.",
+        ]
 
     @property
     def loraplus(self) -> dict[str, float]:

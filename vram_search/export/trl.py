@@ -130,6 +130,7 @@ def _notes(trial: ExportedTrial) -> list[str]:
         f"TRL has no key for LoRA+: {name} {ratio:g} of the trial is not applied."
         for name, ratio in trial.loraplus.items()
     ]
+    notes += trial.initial_weights_note("TRL")
     if trial.tokenizer:
         notes.append(f"The study read its tokenizer from {json.dumps(trial.tokenizer)};")
         notes.append("TRL reads the model's own.")

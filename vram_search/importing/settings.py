@@ -138,6 +138,8 @@ def read_settings(
 
 
 def _value(fields: RunFields, key: str, dimension: Dimension) -> Any:
+    if dimension.name == "init_lora_weights":
+        return _initial_weights(fields, key)
     if dimension.is_setting or dimension.kind == "flag":
         return _setting(fields.found(key)[1], dimension)
     if dimension.kind == "categorical":
@@ -159,6 +161,15 @@ def _setting(value: Any, dimension: Dimension) -> Any:
         return None
     is_allowed = 0 <= number <= dimension.most and not (dimension.kind == "log" and number == 0)
     return number if is_allowed and not isinstance(value, bool) else None
+
+
+def _initial_weights(fields: RunFields, key: str) -> str | None:
+    """The method by which an adapter starts; None for peft's default and for other methods, which
+    the adapter's kind names."""
+    start = str(fields.found(key)[1]).lower()
+    if start.startswith("pissa") or fields.values.get("pissa_init") is True:
+        return "pissa"
+    return start if start == "olora" else None
 
 
 def batch_size(fields: RunFields, micro_batch_key: str) -> int | None:

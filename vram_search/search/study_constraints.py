@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vram_search.spec.constraints import ADAPTER_ELEMENT, Constraints
+from vram_search.spec.constraints import Constraints, saved_adapter_bytes
 from vram_search.store import TrialRecord
 
 
@@ -20,7 +20,7 @@ def record_excess(constraints: Constraints, record: TrialRecord) -> dict[str, fl
     parameters = record.trainable_parameters or predicted.get("trainable_parameters")
     figures: Mapping[str, float | None] = {
         "max_train_seconds": seconds,
-        "max_adapter_mib": None if parameters is None else ADAPTER_ELEMENT * parameters,
+        "max_adapter_mib": parameters and saved_adapter_bytes(parameters, record.hyperparameters),
         "max_required_gib": record.measured_required_bytes or record.predicted_required_bytes,
     }
     return constraints.excess(figures)

@@ -15,6 +15,13 @@ ADAPTER_ELEMENT = 4
 """Bytes of a parameter in a saved adapter (fp32)."""
 
 
+def saved_adapter_bytes(trainable_parameters: int, hyperparameters: Mapping[str, object]) -> int:
+    """Returns the size of a saved adapter; one that started from the base's weights is saved with
+    its start (`train/initial_adapter.py`)."""
+    copies = 1 if hyperparameters.get("init_lora_weights", "default") == "default" else 2
+    return copies * ADAPTER_ELEMENT * trainable_parameters
+
+
 class Constraints(Spec):
     """Limits on every trial. A trial that is predicted to break one is not trained."""
 

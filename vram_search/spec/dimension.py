@@ -120,8 +120,9 @@ class Dimension:
 
     @property
     def is_workload(self) -> bool:
-        """True if it is a field of the memory model's `Workload` with the same name."""
-        return self.is_optional and self.changes_bytes and self.group == "adapter"
+        """True if it is a field of the memory model's `Workload` that training files name too."""
+        is_read = self.is_optional and self.kind != "categorical"
+        return is_read and self.changes_bytes and self.group == "adapter"
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """True if it applies to a point with these values."""

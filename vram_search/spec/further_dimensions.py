@@ -22,12 +22,20 @@ MOST_EPOCHS = 10_000
 """More is a typing error."""
 SCHEDULE_POSITIONS = {"cosine": 0.0, "linear": 0.3, "constant_with_warmup": 1.0, "constant": 1.3}
 """Positions of the schedules in the surrogate's space. A guess: the tables hold cosine alone."""
+INITIAL_POSITIONS = {"default": 0.0, "pissa": 1.0, "olora": 1.3}
+"""Positions of an adapter's initial weights in the surrogate's space. A guess: the tables hold
+peft's default alone."""
 GUESSED_FLAG = 1.5
 """Length scale of a setting that is on or off. A guess: the tables do not vary it."""
 
 
 def _is_adamw(values: Mapping[str, Any]) -> bool:
     return "adamw" in values["optim"]
+
+
+def _has_no_dora(values: Mapping[str, Any]) -> bool:
+    """True for points without DoRA, whose magnitudes are those of the unchanged weights."""
+    return not values["use_dora"]
 
 
 def _setting(name: str, default: Any, position: Callable[[Any], float]) -> Callable[..., float]:
@@ -85,6 +93,24 @@ FURTHER = (
         coordinates=(Coordinate(GUESSED_FLAG, lambda point, frame: float(point.use_dora)),),
         default=False,
         keys={"axolotl": "peft_use_dora"},
+    ),
+    Dimension(
+        name="init_lora_weights",
+        kind="categorical",
+        group="adapter",
+        heading="init",
+        short="init",
+        words="{} init",
+        meaning="default, pissa or olora: the adapter's initial weights",
+        changes_bytes=True,
+        coordinates=(
+            Coordinate(
+                GUESSED_FLAG, lambda point, frame: INITIAL_POSITIONS[point.init_lora_weights]
+            ),
+        ),
+        default="default",
+        needs=_has_no_dora,
+        keys={"axolotl": "peft_init_lora_weights"},
     ),
     Dimension(
         name="loraplus_lr_ratio",

@@ -75,6 +75,7 @@ Dropout = Annotated[Number, Field(ge=0, le=MAX_DROPOUT)]
 Alpha = Annotated[Count, Field(le=MAX_ALPHA_RATIO * MAX_RANK)]
 LoraPlusRatio = Annotated[Number, Field(ge=1, le=MAX_LORAPLUS_RATIO)]
 NoiseAlpha = Annotated[Number, Field(ge=0, le=MAX_NEFTUNE_ALPHA)]
+InitLoraWeights = Literal["default", "pissa", "olora"]
 WeightDecay = Annotated[Number, Field(ge=0, le=1)]
 Scheduler = Literal["cosine", "linear", "constant", "constant_with_warmup"]
 WarmupRatio = Annotated[Number, Field(ge=0, lt=1)]
@@ -98,6 +99,7 @@ class Hyperparameters(Spec):
     lora_dropout: Dropout = 0.0
     use_rslora: Flag = False
     use_dora: Flag = False
+    init_lora_weights: InitLoraWeights = "default"
     loraplus_lr_ratio: LoraPlusRatio = 1.0
     neftune_noise_alpha: NoiseAlpha = 0.0
     weight_decay: WeightDecay | None = None

@@ -17,6 +17,7 @@ from vram_search.spec.space_parts import (
     DropoutSpace,
     EpochSpace,
     FlagSpace,
+    InitSpace,
     LearningRateRange,
     LoraPlusSpace,
     NoiseSpace,
@@ -83,6 +84,11 @@ class SearchSpace(Spec):
         default=None,
         description="train magnitudes apart from directions (DoRA): `[true, false]`; slower and "
         "larger; default: false",
+    )
+    init_lora_weights: Annotated[InitSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None,
+        description="initial weights of the adapter: `[default, pissa, olora]`; the last two come "
+        "from the base's weights, and without use_dora only; default: peft's (A random, B zero)",
     )
     loraplus_lr_ratio: Annotated[LoraPlusSpace | None, BeforeValidator(list_unless_mapping)] = (
         Field(

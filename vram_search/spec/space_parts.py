@@ -13,6 +13,7 @@ from vram_search.spec.point import (
     AlphaRatio,
     Dropout,
     Epochs,
+    InitLoraWeights,
     LearningRate,
     LoraPlusRatio,
     NoiseAlpha,
@@ -150,6 +151,7 @@ WarmupSpace = Annotated[
     Discriminator(_form),
 ]
 FlagSpace = Annotated[tuple[Flag, ...], Field(min_length=1)]
+InitSpace = Annotated[tuple[InitLoraWeights, ...], Field(min_length=1)]
 SchedulerSpace = Annotated[tuple[Scheduler, ...], Field(min_length=1)]
 EpochSpace = Annotated[tuple[Epochs, ...], Field(min_length=1)]
 SeedSpace = Annotated[tuple[Seed, ...], Field(min_length=1)]

@@ -268,6 +268,17 @@ class StudySpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _initial_weights_apply(self) -> StudySpec:
+        space = self.search_space
+        changed = [name for name in space.init_lora_weights or () if name != "default"]
+        if changed and space.use_dora == (True,):
+            raise ValueError(
+                f"search_space.init_lora_weights {changed[0]} needs use_dora: false (DoRA's "
+                "magnitudes belong to the unchanged base), and search_space.use_dora is true"
+            )
+        return self
+
     @property
     def ranked_by(self) -> Objective:
         """The figure by which trials are ranked."""

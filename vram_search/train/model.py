@@ -25,6 +25,7 @@ from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec.hyperparameters import adapter_settings
 from vram_search.tools import PEFT
 from vram_search.train.device import compute_dtype, device, dtype_name
+from vram_search.train.initial_adapter import InitialAdapter
 from vram_search.train.liger_error import LigerRefusedError
 from vram_search.train.patches import (
     add_missing_image_outputs,
@@ -282,23 +283,36 @@ def attach_adapter(base: Any, job: TrialJob) -> Any:
     wants_liger = job.plan.enable_liger_kernel
     assert uses_liger(base) == wants_liger, "the load job and the plan agree on Liger"
     hp = job.hyperparameters
+    settings = adapter_settings(hp)
+    initial = settings.pop("init_lora_weights", None)
     torch.manual_seed(job.seed)
     config = LoraConfig(
-        **PEFT.written(adapter_settings(hp)),
+        **PEFT.written(settings),
         target_modules=list(job.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(base, config)
+    model = get_peft_model(base, config)
+    if initial is not None:
+        model.initial_adapter = InitialAdapter(model, initial)
+    return model
 
 
 def detach_adapter(model: Any) -> Any:
     """Removes the adapter and returns the base model as it was before `attach_adapter`."""
+    if (initial := initial_adapter(model)) is not None:
+        initial.restore()
     base = model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config
     base.gradient_checkpointing_disable()
     return base
+
+
+def initial_adapter(model: Any) -> InitialAdapter | None:
+    """Returns the start of the model's PiSSA or OLoRA adapter; None for other adapters."""
+    found: InitialAdapter | None = vars(model).get("initial_adapter")
+    return found
 
 
 def trainable_parameters(model: Any) -> int:

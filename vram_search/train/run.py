@@ -335,6 +335,8 @@ def save_adapter(model: Any, folder: Path) -> None:
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(fresh, safe_serialization=True, save_embedding_layers=False)
+    if (initial := base_model.initial_adapter(model)) is not None:
+        initial.write_plain(fresh)
     if folder.exists():
         folder.replace(old)
     fresh.replace(folder)

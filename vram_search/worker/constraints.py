@@ -7,7 +7,7 @@ from itertools import product
 from vram_search.errors import Fault, FaultyFileError
 from vram_search.estimate import PlannedTrial, plans
 from vram_search.spec import Hyperparameters, ModelShape, StudySpec
-from vram_search.spec.constraints import ADAPTER_ELEMENT, UNITS
+from vram_search.spec.constraints import UNITS, saved_adapter_bytes
 from vram_search.spec.hyperparameters import BY_NAME
 from vram_search.spec.space_parts import NumberRange
 from vram_search.spec.steps import count_steps
@@ -34,7 +34,7 @@ def figures(
     """Returns the predicted seconds and bytes that constraints limit."""
     return {
         "max_train_seconds": train_seconds(study, rows, point, planned),
-        "max_adapter_mib": ADAPTER_ELEMENT * planned.estimate.trainable_parameters,
+        "max_adapter_mib": saved_adapter_bytes(planned.estimate.trainable_parameters, vars(point)),
         "max_required_gib": planned.estimate.required_bytes,
     }
 

@@ -61,6 +61,7 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
         note(found.note)
     shape = _of_trained_weights(study.model, found)
     _check_targets(study, shape)
+    _check_initial_weights(study, shape)
     check_card_holds_base(shape, study.card)
     if experts := expert_words(predicted_storage(shape)):
         note(experts)
@@ -95,6 +96,22 @@ def _of_trained_weights(model: ModelSpec, found: FoundModel) -> ModelShape:
     if found.checkpoint not in ("", "bnb-4bit"):
         raise refused(model.label, found.checkpoint)
     return shape
+
+
+def _check_initial_weights(study: StudySpec, shape: ModelShape) -> None:
+    """Refuses a rank above a layer's smaller side: the base's weights have no such part."""
+    methods = [name for name in study.search_space.init_lora_weights or () if name != "default"]
+    if not methods:
+        return
+    highest = max(study.search_space.lora_rank)
+    for target in study.search_space.lora_target:
+        groups = shape.lora_layers(target).groups
+        least = min(min(group.in_features, group.out_features) for group in groups)
+        if highest > least:
+            problem = f"{methods[0]} takes a rank of at most {least} out of the layers of {target}"
+            remedy = f"lora_rank up to {least}, or init_lora_weights: default"
+            fault = Fault("search_space.lora_rank", problem, highest, remedy)
+            raise FaultyFileError(f"study {study.study}", [fault])
 
 
 def _check_targets(study: StudySpec, shape: ModelShape) -> None:

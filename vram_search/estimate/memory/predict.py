@@ -14,6 +14,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
 from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.initial_adapter import initial_adapter_bytes
 from vram_search.estimate.memory.loading import Loaded, load
 from vram_search.estimate.memory.peaks import (
     Parts,
@@ -74,8 +75,8 @@ class Estimate:
     workload: Workload
     hardware: Hardware
     moment: str
-    """When the peak is: `loss`, `fused loss`, `layer backward`, `optimizer step` or
-    `evaluation`."""
+    """When the peak is: `loss`, `fused loss`, `layer backward`, `optimizer step`, `evaluation` or
+    `adapter start`."""
     allocated_parts: dict[str, int]
     """The allocated peak by what it is for."""
     is_traced: bool = False
@@ -149,6 +150,9 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
     }
     traced = traced_peaks(workload)
     candidates = moments(workload) if traced is None else _traced_moments(workload, traced)
+    if start := initial_adapter_bytes(workload):
+        without_states = max(0, start - optimizer_bytes(workload))
+        candidates = {**candidates, "adapter start": {"initial_adapter": without_states}}
     moment = max(candidates, key=lambda name: sum(candidates[name].values()))
     named = stays | candidates[moment]
     parts = {name: size for name, exact in named.items() if (size := round(exact))}

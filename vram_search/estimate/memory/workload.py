@@ -46,6 +46,8 @@ class Workload:
     prediction_loss_only: bool = True
     lora_dropout: float = 0.0
     use_dora: bool = False
+    init_lora_weights: str = "default"
+    """`pissa` and `olora` decompose the weights of the layers with an adapter."""
     whole_parameters: int = 0
     """Parameters of embedding and head that are trained whole, beside the adapter."""
     whole_head_parameters: int = 0
@@ -128,6 +130,19 @@ class Workload:
             for linear in self.shape.linears
             if linear.name in self.lora_modules
         )
+
+    @property
+    def largest_target(self) -> tuple[int, int]:
+        """Outputs and inputs of the largest linear layer with an adapter."""
+        if self.shape.tree is not None:
+            sizes = [(group.out_features, group.in_features) for group in self.lora_groups]
+        else:
+            sizes = [
+                (linear.out_features, linear.in_features)
+                for linear in self.shape.linears
+                if linear.name in self.lora_modules
+            ]
+        return max(sizes, key=lambda size: size[0] * size[1])
 
     @property
     def trainable_parameters(self) -> int:
