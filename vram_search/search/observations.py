@@ -56,6 +56,28 @@ class Observation:
         return self.is_running and not self.losses and self.final is None and not self.diverged
 
 
+class Observer:
+    """Observes the trials of a problem's studies; a finished trial is read once."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._finished: dict[tuple[int, object], Observation] = {}
+
+    def observe(self, trials: Iterable[FrozenTrial]) -> list[Observation]:
+        """One observation for each trial that tells something of its point, in their order."""
+        found = []
+        for trial in trials:
+            key = (trial.number, trial.datetime_complete)
+            known = self._finished.get(key)
+            if known is None:
+                known = next(iter(observe((trial,), self._problem)), None)
+                if known is not None and trial.datetime_complete is not None:
+                    self._finished[key] = known
+            if known is not None:
+                found.append(known)
+        return found
+
+
 def observe(trials: Iterable[FrozenTrial], problem: Problem) -> list[Observation]:
     """One observation for each trial of Optuna that tells something of its point."""
     names = distributions(problem.space).keys()

@@ -26,6 +26,10 @@ from vram_search.spec.hyperparameters import Frame
 
 OUTLIERS_FROM = 5
 """Losses from which on the worst of them are limited."""
+MOST_KNOWN = 400
+"""Trials that the surrogate is fitted to; its time grows with their third power."""
+MOST_STOPPED = 200
+"""Stopped trials of each rung, those with the lowest losses, that may be trained again."""
 FIRST_REFERENCE_SD = 0.3
 """Before a trial is complete, this many standard deviations above the lowest forecast are to be
 improved on."""
@@ -120,11 +124,8 @@ class Acquisition:
     ) -> dict[int, float]:
         """Rates by place of the stopped trials, which would start again, and of the running one,
         which goes on from where it is."""
-        places = [
-            place
-            for place, trial in enumerate(seen)
-            if trial.is_stopped or (trial.is_unfinished and trial.number == running)
-        ]
+        current = (i for i, t in enumerate(seen) if t.is_unfinished and t.number == running)
+        places = sorted({*_promising(seen), *current})
         if not places or view.reference is None:
             return {}
         means, deviations = view.surrogate.predict(
@@ -160,10 +161,12 @@ class Acquisition:
         """The surrogate after all that was observed, with running trials at their prediction."""
         known = [t for t in seen if t.losses or t.final is not None or t.diverged]
         expected = forecast(known, self._problem.rungs)
-        points = self._features([trial.hyperparameters for trial in known])
         losses = expected.losses
         limited = without_tail(losses) if len(losses) >= OUTLIERS_FROM else losses
-        surrogate = Surrogate(points, limited, expected.variances, self._tasks, self._scales)
+        kept = _informative(losses)
+        limited, variances = limited[kept], expected.variances[kept]
+        points = self._features([known[place].hyperparameters for place in kept])
+        surrogate = Surrogate(points, limited, variances, self._tasks, self._scales)
         reference = min((log_loss(t.final) for t in known if t.final is not None), default=None)
         if reference is None and any(trial.losses for trial in known):
             means, deviations = surrogate.predict(points)
@@ -176,7 +179,7 @@ class Acquisition:
         with_pending = Surrogate(
             np.vstack([points, running]),
             np.concatenate([limited, believed]),
-            np.concatenate([expected.variances, np.full(len(pending), FINAL_VARIANCE)]),
+            np.concatenate([variances, np.full(len(pending), FINAL_VARIANCE)]),
             self._tasks,
             self._scales,
         )
@@ -184,6 +187,30 @@ class Acquisition:
 
     def _features(self, points: Sequence[Hyperparameters]) -> Array:
         return features(points, self._frame, self._dimensions)
+
+
+def _promising(seen: Sequence[Observation]) -> list[int]:
+    """Places of the stopped trials with the lowest losses at the rung where they stopped."""
+    by_rung: dict[int, list[int]] = {}
+    for place, trial in enumerate(seen):
+        if trial.is_stopped:
+            by_rung.setdefault(len(trial.losses), []).append(place)
+    for places in by_rung.values():
+        if len(places) > MOST_STOPPED:
+            places.sort(key=lambda place: seen[place].losses[-1])
+            del places[MOST_STOPPED:]
+    return sorted(place for places in by_rung.values() for place in places)
+
+
+def _informative(losses: Array) -> list[int]:
+    """Places, in their order, of the trials that the surrogate is fitted to: all of them, or the
+    best ones and others at equal distances by their rank."""
+    if len(losses) <= MOST_KNOWN:
+        return list(range(len(losses)))
+    ranked = np.argsort(losses, kind="stable")
+    best = MOST_KNOWN // 2
+    others = np.linspace(best, len(ranked) - 1, MOST_KNOWN - best).round().astype(int)
+    return sorted(map(int, ranked[[*range(best), *others]]))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from vram_search.search.encoding import decode, distributions, encode
 from vram_search.search.gp.acquisition import Acquisition
 from vram_search.search.gp.candidates import candidates
 from vram_search.search.gp.rules import GpRules
-from vram_search.search.observations import Observation, merge_observations, observe
+from vram_search.search.observations import Observation, Observer, merge_observations
 from vram_search.search.problem import Problem
 from vram_search.search.strategy import EXPECTED_GAIN, RETRY_OF
 from vram_search.spec import Hyperparameters
@@ -48,6 +48,7 @@ class GpSampler(BaseSampler):
     ) -> None:
         self.problem = problem
         self.acquisition = Acquisition(problem, rules or GpRules())
+        self.observer = Observer(problem)
         self._random = random.Random(seed)
         self._independent = RandomSampler(seed)
 
@@ -73,7 +74,7 @@ class GpSampler(BaseSampler):
         if study.direction != StudyDirection.MINIMIZE:
             raise ValueError("GpSampler minimizes a loss: the study's direction must be minimize")
         others = (t for t in study.get_trials(deepcopy=False) if t.number != trial.number)
-        seen = merge_observations(observe(others, self.problem))
+        seen = merge_observations(self.observer.observe(others))
         with threadpool_limits(**ONE_THREAD):
             suggestion = self.acquisition.propose(seen, self.candidates(seen))
         storage, trial_id = study._storage, trial._trial_id
@@ -129,7 +130,7 @@ class GpPruner(BasePruner):
         problem = self._sampler.problem
         if trial.last_step is None or trial.last_step >= len(problem.rungs):
             return False
-        trials = observe(study.get_trials(deepcopy=False), problem)
+        trials = self._sampler.observer.observe(study.get_trials(deepcopy=False))
         current = next((one for one in trials if one.number == trial.number), None)
         if current is None:
             return False  # not all of the space's hyperparameters were suggested
