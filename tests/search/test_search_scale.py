@@ -9,9 +9,10 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from bench.scale.synthetic_search import search_in
-from vram_search.search import observations
+from vram_search.search import encoding, observations
 from vram_search.search.gp import acquisition
 from vram_search.search.gp.acquisition import MOST_KNOWN
+from vram_search.search.gp.surrogate import Surrogate
 
 
 def test_surrogate_is_fitted_to_a_limited_number_of_trials_the_best_among_them(
@@ -20,7 +21,7 @@ def test_surrogate_is_fitted_to_a_limited_number_of_trials_the_best_among_them(
     sizes: list[int] = []
     lowest: list[float] = []
 
-    class Counted(acquisition.Surrogate):
+    class Counted(Surrogate):
         def __init__(self, points: Any, losses: Any, *arguments: Any) -> None:
             sizes.append(len(points))
             lowest.append(float(np.min(losses)))
@@ -39,7 +40,7 @@ def test_finished_trials_are_read_once_and_a_running_one_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     read: list[int] = []
-    decode = observations.decode
+    decode = encoding.decode
 
     def counted(params: Any, space: Any) -> Any:
         read.append(1)
