@@ -1,0 +1,1 @@
+"""Predicted bytes against figures that other people measured: writes docs/accuracy.md."""
