@@ -20,18 +20,22 @@ from vram_search.protocol import (
 from vram_search.spec import Hyperparameters, MemoryPlan, SearchSpace
 from vram_search.spec.hyperparameters import DEFAULT_ALPHA
 from vram_search.spec.study import TrainingSpec
+from vram_search.worker.trial import begin_trial, run_trial
 
 if TYPE_CHECKING:
     from vram_search.estimate import PlannedTrial
     from vram_search.gpu import GpuSample
     from vram_search.search import Proposal
     from vram_search.store import TrialRecord
+    from vram_search.worker.context import RunContext
 
 NEWER_TABLES = (
     *("vs_samples", "vs_untuned", "vs_events", "vs_progress", "vs_queue"),
-    *("vs_product_runs", "vs_runs", "vs_outbox"),
+    *("vs_product_runs", "vs_runs", "vs_outbox", "vs_workers"),
 )
 """Tables that databases of before migration 0004 lack, children first."""
+NEWER_COLUMNS = ("resumed_step", "objective", "objective_value", "worker_id", "host")
+"""Columns of vs_trials that databases of before migration 0004 lack."""
 
 Script = Sequence[AnyEvent | Callable[[], object]]
 """The events of one trial. Functions in between are called at that moment."""
@@ -151,6 +155,11 @@ class FakeTrainer:
 
     def replace(self) -> None:
         """There is no process to end."""
+
+
+def run_proposal(context: RunContext, proposal: Proposal) -> TrialRecord:
+    """Runs a proposal as a trial from its beginning to its end."""
+    return run_trial(context, proposal, begin_trial(context, proposal))
 
 
 class FakeListener:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.end_to_end.records import ARMS, Arm, Record, Run
-from vram_search.worker.run import FINISHED
+from vram_search.worker.stop_rule import FINISHED
 
 SHARES = (0.25, 0.5, 1.0)
 """Shares of the time after which the best loss is shown."""

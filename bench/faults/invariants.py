@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from vram_search.store import TrialRecord, open_store, sqlite_url
+from vram_search.store import TrialRecord, open_store
 from vram_search.store.retries import may_retry
 from vram_search.upkeep.check import check_database
 
@@ -78,9 +78,9 @@ def compare(before: Finished, after: Finished, tally: Tally, when: str) -> None:
             tally.count("lost", f"trial {number} {trial} became {after.get(number)} ({when})")
 
 
-def examine(database: Path, tally: Tally, when: str) -> None:
+def examine(url: str, tally: Tally, when: str) -> None:
     """Counts what is wrong after the last run of a study."""
-    with closing(open_store(sqlite_url(database), create=False)) as store:
+    with closing(open_store(url, create=False)) as store:
         (study,) = store.studies()
         trials = store.trials(study.id)
         found = check_database(store)

@@ -28,6 +28,7 @@ from bench.faults.supervisor import (
 from bench.tiny import TINY_CONFIG, TINY_SPACE
 from vram_search.data import load_rows
 from vram_search.spec.load import load_study
+from vram_search.store import sqlite_url
 
 LEAN = (sys.executable, "-I", "-S", str(Path(__file__).with_name("lean_trainer.py")))
 FAKE = (sys.executable, "-P", str(Path(__file__).parents[2] / "tests" / "fake_trainer.py"))
@@ -135,7 +136,7 @@ class Night:
             self.tally.count("failed_runs", f"{when}: code {run.code}: {tail}")
         logs = list(self.folder.glob("search.db.files/*/*.log"))
         count_tracebacks([self.output, *logs], self.tally, when)
-        examine(self.database, self.tally, when)
+        examine(sqlite_url(self.database), self.tally, when)
 
     def _start(self, trials: int, hook: Any = lambda: None) -> Supervisor:
         self.tally.runs += 1

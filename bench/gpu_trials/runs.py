@@ -24,7 +24,8 @@ from vram_search.units import format_bytes
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.resident import ResidentTrainer
 from vram_search.worker.result import load_seconds
-from vram_search.worker.run import StopRule, run_study
+from vram_search.worker.run import run_study
+from vram_search.worker.stop_rule import StopRule
 
 STEP_TOKENS = 8192
 """At most, in an optimizer step of a feasible point: 40 trials are to last minutes."""

@@ -16,7 +16,7 @@ from vram_search.cli.live import LiveView, PlainView
 from vram_search.protocol import Stage, Step
 from vram_search.spec import StudySpec, load_study
 from vram_search.store import Store, TrialRecord, TrialResult, open_store, sqlite_url
-from vram_search.worker.run import StopRule
+from vram_search.worker.stop_rule import StopRule
 
 
 @pytest.fixture

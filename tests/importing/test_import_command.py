@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from tests.factories import NEWER_TABLES
+from tests.factories import NEWER_COLUMNS, NEWER_TABLES
 from tests.importing.conftest import (
     ADAPTER,
     RESULTS,
@@ -158,7 +158,7 @@ def test_database_of_before_imports_is_migrated_with_its_rows(
         for table in NEWER_TABLES:
             connection.execute(f"DROP TABLE {table}")
         connection.execute("DROP INDEX vs_trials_study_fingerprint")
-        for column in ("fingerprint", "provenance", "other_training", "resumed_step"):
+        for column in ("fingerprint", "provenance", "other_training", *NEWER_COLUMNS):
             connection.execute(f"ALTER TABLE vs_trials DROP COLUMN {column}")
         connection.execute("UPDATE vram_search_alembic_version SET version_num = '0001'")
     cli.imported(run)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from vram_search.search import Proposal, Search
-from vram_search.search.loop import REPEATED_IN_A_ROW, run_trials
+from vram_search.search.loop import REPEATED_IN_A_ROW, NoPeers, run_trials
 from vram_search.spec import SearchSpace
 from vram_search.store import Outcome
 
@@ -64,7 +64,7 @@ def test_search_ends_when_only_points_that_were_tried_are_proposed(
 def test_point_of_an_earlier_run_is_not_repeated(open_search: OpenSearch) -> None:
     search = open_search(ONE_POINT)
     runner, point = Runner(search, "complete"), search.ask().hyperparameters
-    run_trials(search, runner, runner.is_over, tried=[point])
+    run_trials(search, runner, runner.is_over, peers=NoPeers([point]))
     assert runner.run == []
 
 
@@ -83,5 +83,5 @@ def test_retry_of_a_stopped_trial_is_run_although_its_point_was_tried(
     search.tell(0, "pruned", None, -0.1)
     search.enqueue_retry(point, 0)
     runner = Runner(search, "complete")
-    run_trials(search, runner, runner.is_over, tried=[point])
+    run_trials(search, runner, runner.is_over, peers=NoPeers([point]))
     assert [proposal.retry_of for proposal in runner.run] == [0]

@@ -21,6 +21,7 @@ from vram_search.store import open_store, sqlite_url
 from vram_search.units import GIB
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import RunContext
+from vram_search.worker.lease import leased
 from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared
 
@@ -68,6 +69,7 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
             margin=margin_for(shape),
             adapters=tmp_path / "adapters",
             pins=spec.plan,
+            lease=opened.enter_context(leased(store, record)),
         )
 
     with opened:

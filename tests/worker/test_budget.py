@@ -25,7 +25,7 @@ from vram_search.spec import load_study
 from vram_search.spec.card_memory import CardMemory
 from vram_search.store import TrialResult, open_store, sqlite_url
 from vram_search.units import GIB, MIB
-from vram_search.worker import context, run
+from vram_search.worker import context, run, stop_rule
 from vram_search.worker.budget import NOTICED_BYTES, Budget
 from vram_search.worker.open_study import open_study
 from vram_search.worker.prepare import Prepared, prepare
@@ -86,7 +86,7 @@ def prepared(file: Path) -> Prepared:
 
 def budget_of_run(study: Prepared, home: Path, trials: int) -> Any:
     """As the last trial of a run records it."""
-    run.run_study(study, run.StopRule(trials), FakeListener())
+    run.run_study(study, stop_rule.StopRule(trials), FakeListener())
     store = open_store(sqlite_url(home / "vram-search.db"), create=False)
     record = store.study("tiny")
     assert record is not None
@@ -197,7 +197,7 @@ def test_full_card_is_refused_and_the_database_is_closed(
     monkeypatch.setattr(RDBStorage, "remove_session", lambda self: closed.append("storage"))
     monkeypatch.setattr(context, "open_reader", lambda: FakeReader(DEVICE, [reading(others=TOTAL)]))
     with pytest.raises(InputError):
-        run.run_study(prepared(write_study(card=CARD)), run.StopRule(1), FakeListener())
+        run.run_study(prepared(write_study(card=CARD)), stop_rule.StopRule(1), FakeListener())
     assert closed == ["storage"]
 
 

@@ -14,7 +14,7 @@ from vram_search.answers.run import stop_rule
 from vram_search.spec import StudySpec
 from vram_search.store import TrialResult, open_store, sqlite_url
 from vram_search.store import store as store_module
-from vram_search.worker.run import StopRule
+from vram_search.worker.stop_rule import StopRule
 
 HOUR = 3600.0
 

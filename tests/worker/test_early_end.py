@@ -13,7 +13,8 @@ from vram_search.search.gp.strategy import GpStrategy
 from vram_search.units import GIB
 from vram_search.worker.context import RunContext
 from vram_search.worker.recorded_run import CurrentRun
-from vram_search.worker.run import ENDLESS, _search
+from vram_search.worker.run import _search
+from vram_search.worker.stop_rule import ENDLESS
 
 COMPLETE = Finished(
     outcome="complete",

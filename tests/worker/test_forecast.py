@@ -20,7 +20,7 @@ from vram_search.estimate.night import (
 from vram_search.spec import load_study
 from vram_search.worker.forecast import fit_night, forecast_study
 from vram_search.worker.prepare import Prepared, prepare
-from vram_search.worker.run import StopRule
+from vram_search.worker.stop_rule import StopRule
 
 HOUR = 3600.0
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.factories import PRUNED, FakeTrainer, make_ready
+from tests.factories import PRUNED, FakeTrainer, make_ready, run_proposal
 from vram_search.estimate import Estimate, PlannedTrial
 from vram_search.estimate.margin import margin_for
 from vram_search.resources import shipped
@@ -25,7 +25,6 @@ from vram_search.store import (
 from vram_search.units import GIB, MIB
 from vram_search.worker.context import RunContext
 from vram_search.worker.margin import LIMIT_SHARE, learnt_margin, required_ratio_above
-from vram_search.worker.trial import run_trial
 
 SHAPE = load_shape(shipped("configs", "models", "smollm2-135m"))
 DEVICE = "NVIDIA GeForce RTX 4090"
@@ -168,7 +167,7 @@ def test_trial_that_ran_out_of_memory_rules_its_plans_out(
     proposal = context.search.ask()
     first = fastest_that_fits(context, proposal.hyperparameters)
 
-    trial = run_trial(context, proposal)
+    trial = run_proposal(context, proposal)
 
     assert trial.outcome == outcome
     last = MemoryPlan.model_validate(trial.plan)

@@ -6,7 +6,8 @@ import pytest
 
 from vram_search.resources import shipped
 from vram_search.spec import load_study
-from vram_search.worker.run import StopRule, published_points
+from vram_search.worker.run import published_points
+from vram_search.worker.stop_rule import StopRule
 
 
 @pytest.mark.parametrize(

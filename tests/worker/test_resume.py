@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.factories import EVALUATED, FakeListener, FakeTrainer, Script, make_ready
+from tests.factories import EVALUATED, FakeListener, FakeTrainer, Script, make_ready, run_proposal
 from vram_search.protocol import (
     CheckpointRefused,
     Evaluated,
@@ -25,7 +25,6 @@ from vram_search.worker.checkpoints import (
 from vram_search.worker.context import RunContext
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.reconcile import enqueue_lost, reconcile
-from vram_search.worker.trial import run_trial
 
 MakeContext = Callable[..., RunContext]
 RUNG = Evaluated(**{**EVALUATED.model_dump(), "step": 3, "fraction": 1 / 3, "is_rung": True})
@@ -57,7 +56,7 @@ def lose_a_trial(context: RunContext) -> TrialRecord:
     """Runs a trial whose process is killed; its checkpoint is on the disk."""
     proposal = context.search.ask()
     write_checkpoint(context.checkpoints, proposal.number)
-    return run_trial(context, proposal)
+    return run_proposal(context, proposal)
 
 
 def write_checkpoint(root: Path, number: int) -> None:
@@ -66,7 +65,7 @@ def write_checkpoint(root: Path, number: int) -> None:
 
 def run_next(context: RunContext) -> TrialRecord:
     enqueue_lost(context.store, context.record, context.search)
-    return run_trial(context, context.search.ask())
+    return run_proposal(context, context.search.ask())
 
 
 def folders(context: RunContext) -> list[str]:
@@ -122,7 +121,7 @@ def test_a_trial_after_a_killed_supervisor_goes_on_from_its_checkpoint(
     write_checkpoint(context.checkpoints, proposal.number)
     reconcile(context.store, context.record, context.search, lambda text: None)
     remove_unneeded_checkpoints(context.checkpoints, context.store.trials(context.record.id))
-    again = run_trial(context, context.search.ask())
+    again = run_proposal(context, context.search.ask())
     assert again.retry_of == proposal.number and again.resumed_step == 4
 
 

@@ -12,7 +12,7 @@ from tests.factories import PRUNED, FakeTrainer, make_ready
 from vram_search.cli.live import QuietView
 from vram_search.spec import load_study
 from vram_search.units import format_duration
-from vram_search.worker import context, run
+from vram_search.worker import context, run, stop_rule
 from vram_search.worker.prepare import prepare
 
 
@@ -28,7 +28,7 @@ def test_trials_of_earlier_runs_shorten_the_time_left(
     study = load_study(write_study(strategy="random"))
     views = []
     for trials in (2, 3):
-        stop = run.StopRule(trials)
+        stop = stop_rule.StopRule(trials)
         view = QuietView(study, stop, "sqlite://")
         run.run_study(prepare(study, lambda _: None), stop, view)
         views.append(view)

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.factories import EVALUATED, FakeListener, FakeTrainer, Script, make_ready
+from tests.factories import EVALUATED, FakeListener, FakeTrainer, Script, make_ready, run_proposal
 from vram_search.gpu import SYSMEM_FALLBACK_HINT, FakeReader, GpuDevice, GpuSample
 from vram_search.protocol import Finished, Probed, Stage, Step
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
@@ -22,7 +22,6 @@ from vram_search.worker.context import RunContext
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.result import load_seconds
-from vram_search.worker.trial import run_trial
 
 MakeRoom = Callable[..., RunContext]
 PID = 42
@@ -76,7 +75,7 @@ def complete(**more: Any) -> Script:
 
 
 def run(context: RunContext) -> TrialRecord:
-    return run_trial(context, context.search.ask())
+    return run_proposal(context, context.search.ask())
 
 
 def told(tmp_path: Path) -> FrozenTrial:

@@ -53,7 +53,9 @@ def run(context: RunContext, trials: int) -> list[TrialRecord]:
     """Runs the next proposals; returns all records of the study."""
     runner = TrialRunner(context, "a card")
     for _ in range(trials):
-        runner(context.search.ask())
+        proposal = context.search.ask()
+        runner.begin(proposal)
+        runner(proposal)
     return context.store.trials(context.record.id)
 
 

@@ -11,7 +11,8 @@ from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.night import NightForecast
 from vram_search.worker.forecast import forecast_study
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.run import StopRule, preview
+from vram_search.worker.run import preview
+from vram_search.worker.stop_rule import StopRule
 
 
 class PredictedAnswer(AnswerPart):

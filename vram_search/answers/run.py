@@ -13,7 +13,7 @@ from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.figures import ranked
 from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
-from vram_search.worker.run import StopRule
+from vram_search.worker.stop_rule import StopRule
 
 
 class RunAnswer(StudyAnswer):

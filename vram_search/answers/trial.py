@@ -11,11 +11,10 @@ from vram_search.answers.base import AS_RECORDED, AnswerPart, Number, Timestamp
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.store import Outcome, TrialRecord
 
-_NOT_SHOWN = (
-    *("damaged", "id", "study_id", "objective", "objective_value"),
-    *("predicted_required_bytes", "measured_required_bytes"),
-)
-"""Columns for the database alone; the last two are copies out of `predicted` and `measured`."""
+_COPIES = ("predicted_required_bytes", "measured_required_bytes")
+"""Columns that are copies out of `predicted` and `measured`."""
+_NOT_SHOWN = ("damaged", "id", "study_id", "worker_id", "objective", "objective_value", *_COPIES)
+"""Columns for the database alone."""
 
 Bytes = Annotated[int, Field(description="Bytes.")]
 Parts = Annotated[dict[str, int], Field(description="Bytes by part.")]
@@ -109,6 +108,7 @@ class TrialAnswer(AnswerPart):
         description="Versions by package."
     )
     device: str | None = Field(description="Name of the device that trained.")
+    host: str | None = Field(description="Name of the machine that trained; null if unknown.")
     error: Annotated[TrialError | None, AS_RECORDED]
     adapter_path: str | None = Field(description="Folder of the adapter that was kept.")
     started_at: Timestamp

@@ -28,7 +28,7 @@ from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord
 from vram_search.store.faults import describe
 from vram_search.units import format_bytes, format_duration
-from vram_search.worker.run import FINISHED, StopRule
+from vram_search.worker.stop_rule import FINISHED, StopRule
 
 ROWS_SHOWN = 8
 FORECAST_STEPS = 4

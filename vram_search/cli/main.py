@@ -26,6 +26,7 @@ GROUPS = {
         "init": "Write a study: asks for model, data and hours.",
         "data": "What would be trained: forms, tokens, cutoffs, rows as text.",
         "run": "Search for the best settings, overnight if need be.",
+        "worker": "Join a study with one more card or machine.",
         "try": "Let a search try a point of yours next.",
         "next": "Propose the next night: a narrower study, or to stop.",
         "queue": "What runs, what runs next, and in which order.",

@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vram_search.cli.console import echo
+from vram_search.errors import InputError
 from vram_search.shown_text import escaped_controls, without_secrets_in
 
 if TYPE_CHECKING:
@@ -123,3 +125,18 @@ def json_text(value: object, indent: int | None = None) -> str:
         without_secrets_in(value), indent=indent, ensure_ascii=not is_unicode, default=str
     )
     return escaped_controls(text)
+
+
+def parse_until(until: str) -> float:
+    """The next such time of day in seconds since the epoch.
+
+    Raises:
+        InputError: it is no time of day.
+    """
+    try:
+        at = datetime.strptime(until, "%H:%M").time()
+    except ValueError:
+        raise InputError(f"--until {until!r} is no time of day", "write it like 07:00") from None
+    now = datetime.now()
+    moment = datetime.combine(now, at)
+    return (moment if moment > now else moment + timedelta(days=1)).timestamp()

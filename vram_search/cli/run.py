@@ -6,14 +6,20 @@ import contextlib
 import os
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vram_search.cli.console import echo
-from vram_search.cli.options import FiniteFloatRange, database_option, json_option, print_json
+from vram_search.cli.options import (
+    FiniteFloatRange,
+    database_option,
+    json_option,
+    parse_until,
+    print_json,
+)
 from vram_search.errors import InputError
 from vram_search.spec.strategy_name import STRATEGY_NAMES
 
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
     from vram_search.answers.dry_run import DryRunAnswer
     from vram_search.spec import StudySpec
     from vram_search.worker.prepare import Prepared
-    from vram_search.worker.run import StopRule
+    from vram_search.worker.stop_rule import StopRule
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -108,7 +114,7 @@ def command(
 
     if hours is not None and until is not None:
         raise InputError("--hours and --until exclude each other")
-    until_seconds = None if until is None else _seconds_of(until)
+    until_seconds = None if until is None else parse_until(until)
     if strategy is not None:
         overrides = (*overrides, f"strategy={strategy}")
     study = load_study(study_file, overrides, card_here=card_here)
@@ -174,21 +180,6 @@ def _check_template(prepared: Prepared) -> None:
         echo(f"note: {note}", err=True)
     if not counted.has_tokenizer:
         echo("note: the tokenizer is not here: the chat template is not checked", err=True)
-
-
-def _seconds_of(until: str) -> float:
-    """The next such time of day in seconds since the epoch.
-
-    Raises:
-        InputError: it is no time of day.
-    """
-    try:
-        at = datetime.strptime(until, "%H:%M").time()
-    except ValueError:
-        raise InputError(f"--until {until!r} is no time of day", "write it like 07:00") from None
-    now = datetime.now()
-    moment = datetime.combine(now, at)
-    return (moment if moment > now else moment + timedelta(days=1)).timestamp()
 
 
 def _detach(

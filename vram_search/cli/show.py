@@ -166,7 +166,8 @@ def _tail(trial: TrialAnswer) -> list[str]:
         lines += _field("time", f"{format_duration(run_seconds(trial))} ({spent})")
     if trial.device:
         versions = ", ".join(f"{name} {v}" for name, v in (trial.versions or {}).items())
-        lines += _field("ran on", f"{trial.device}; {versions}".removesuffix("; "))
+        where = f"{trial.device} of {trial.host}" if trial.host else trial.device
+        lines += _field("ran on", f"{where}; {versions}".removesuffix("; "))
     if trial.provenance is None:
         lines.append(f"  seed, data       {trial.seed}, {trial.data_hash}")
     if trial.adapter_path:

@@ -75,8 +75,11 @@ def _usable_storage(url: str, study: str | None) -> RDBStorage | None:
 
 
 def engine_arguments(url: str) -> dict[str, Any]:
-    """SQLAlchemy's engine arguments with which a connection waits for another process's write."""
-    return {"connect_args": {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}}
+    """SQLAlchemy's engine arguments with which a connection waits for another process's write, or
+    is made again if a server has restarted."""
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_SECONDS}}
+    return {"pool_pre_ping": True}
 
 
 def delete_search(url: str, name: str) -> None:

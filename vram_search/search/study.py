@@ -119,7 +119,10 @@ class Search:
             return value is None
         trial = self._running[number]
         point = decode(trial.params, self.problem.space)
-        trial.report(value, step=self.problem.rung(fraction, point))
+        try:
+            trial.report(value, step=self.problem.rung(fraction, point))
+        except optuna.exceptions.UpdateFinishedTrialError:  # another worker took the trial over
+            return True
         return bool(trial.should_prune())
 
     def tell(
@@ -166,6 +169,13 @@ class Search:
     def drop(self, number: int) -> None:
         """Withdraws a proposal that will not be run, a repetition for example."""
         self.tell(number, "lost", None, 0.0)
+
+    def put_back(self, proposal: Proposal) -> None:
+        """Withdraws a proposal that had waited, and lets it wait again behind the others."""
+        self.drop(proposal.number)
+        params = encode(proposal.hyperparameters, self.problem.space)
+        attributes = {} if proposal.retry_of is None else {RETRY_OF: proposal.retry_of}
+        self._study.enqueue_trial(params, user_attrs=attributes)
 
     def open_numbers(self) -> list[int]:
         """Numbers of trials that were asked for and never told."""

@@ -13,7 +13,7 @@ from vram_search.store.records import (
     TrialRecord,
     TrialResult,
 )
-from vram_search.store.store import Store
+from vram_search.store.store import Store, TrialEndedError
 
 __all__ = [
     "OUTCOMES",
@@ -23,6 +23,7 @@ __all__ = [
     "StepLoss",
     "Store",
     "StudyRecord",
+    "TrialEndedError",
     "TrialRecord",
     "TrialResult",
     "open_database",

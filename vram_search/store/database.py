@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, inspect, text
 from sqlalchemy.exc import ArgumentError, OperationalError
@@ -32,11 +32,14 @@ from vram_search.units import MIB, format_bytes
 
 VERSION_TABLE = "vram_search_alembic_version"
 # Every revision in migrations/versions, oldest first; a test compares it with Alembic's own list.
-KNOWN_REVISIONS = tuple(f"{number:04d}" for number in range(1, 11))
+KNOWN_REVISIONS = tuple(f"{number:04d}" for number in range(1, 12))
 BUSY_SECONDS = 30.0
 LOCK_ATTEMPTS = 10
 """Times that a write waits BUSY_SECONDS for the lock, with a warning after each."""
-# RunContext for the record of a long study: a trial takes about 100 KB.
+OUTAGE_SECONDS = 1800.0
+"""Longest outage of a database server that a search waits for."""
+OUTAGE_POLL_SECONDS = 1.0
+# Space for the record of a long study: a trial takes about 100 KB.
 MIN_FREE_BYTES = 64 * MIB
 
 _OPTUNA = {"studies", "trials", "version_info", "alembic_version"}
@@ -44,6 +47,7 @@ _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 # Execution option of a connection: the words after SQLite's BEGIN, or None for no transaction.
 _LOG = logging.getLogger(__name__)
 _BEGIN = "vram_search_begin"
+_PATIENT: WeakSet[Engine] = WeakSet()
 _SAME_FILE: WeakKeyDictionary[Engine, SameFile] = WeakKeyDictionary()
 
 
@@ -124,8 +128,24 @@ def _engine_of(url: URL, connect: Callable[[], Any]) -> Engine:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Opens a connection that sees one state of the database and never waits for a writer."""
-    with store_errors(engine.url), engine.connect() as connection:
+    with store_errors(engine.url), _connect(engine) as connection:
         yield connection
+
+
+def wait_through_outages(engine: Engine) -> None:
+    """Lets each transaction wait up to OUTAGE_SECONDS for a database server that is restarted."""
+    _PATIENT.add(engine)
+
+
+def _connect(engine: Engine) -> Connection:
+    deadline = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return engine.connect()
+        except OperationalError:
+            if engine not in _PATIENT or time.monotonic() > deadline:
+                raise
+            time.sleep(OUTAGE_POLL_SECONDS)
 
 
 @contextmanager
@@ -135,7 +155,7 @@ def writing(engine: Engine, lock_attempts: int = LOCK_ATTEMPTS) -> Iterator[Conn
     Args:
         lock_attempts: times that it waits BUSY_SECONDS for another process's lock (SQLite).
     """
-    with store_errors(engine.url), engine.connect() as connection:
+    with store_errors(engine.url), _connect(engine) as connection:
         if (same_file := _SAME_FILE.get(engine)) is not None:
             same_file.check()
         connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})

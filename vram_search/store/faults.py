@@ -137,6 +137,10 @@ def _without_secrets_of(url: URL | str, text: str) -> str:
     return text
 
 
+class UnreachableError(StoreError):
+    """The database server is out of reach; perhaps it is back soon."""
+
+
 @contextmanager
 def store_errors(url: URL | str) -> Iterator[None]:
     """Raises errors of the database's disk, file or network as StoreError within its block.
@@ -194,4 +198,7 @@ def _explained(url: URL | str, error: DatabaseError) -> StoreError:
         if fragment in said:
             kind = CannotWriteError if fragment in _OF_WRITING else StoreError
             return kind(f"database {describe(url)} {meaning}", remedy)
-    return StoreError(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")
+    is_server = parse_url(url).get_backend_name() != "sqlite"
+    is_away = is_server and isinstance(error, OperationalError)
+    kind = UnreachableError if is_away else StoreError
+    return kind(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")

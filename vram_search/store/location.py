@@ -69,6 +69,14 @@ class StudyFolder:
     def log(self) -> Path:
         return self.path / "training.log"
 
+    def worker_lock(self, worker_id: int) -> Path:
+        """The file that a worker locks while it lives."""
+        return self.path / "workers" / f"{worker_id}.lock"
+
+    def worker_log(self, worker_id: int) -> Path:
+        """Standard error of the training processes of one of several workers."""
+        return self.path / f"training.worker-{worker_id}.log"
+
     @property
     def logs(self) -> Path:
         """Logs of the runs; `log` is the standard error of the training processes."""

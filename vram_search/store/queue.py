@@ -43,6 +43,7 @@ class QueueEntry:
         attempts: how often the service has started it.
         host, device: where it runs; the device is the GPU's UUID, or "cpu".
         message, remedy: why it ended.
+        worker_id: the worker that waits or runs (`store.workers`); None until there is one.
     """
 
     id: int
@@ -66,6 +67,7 @@ class QueueEntry:
     ended_at: datetime | None
     message: str | None
     remedy: str | None
+    worker_id: int | None
 
     def is_due(self, now: datetime) -> bool:
         """True if its time has come: it is queued, and `not_before` has passed."""
@@ -123,7 +125,7 @@ class StudyQueue:
         """Adds a study at the end of the queue.
 
         Args:
-            owner: `host`, `device` and `pid` of a process that runs it itself.
+            owner: `host`, `device`, `pid` and `worker_id` of a process that runs it itself.
 
         Raises:
             TooLateError: the service has this study in the queue already.
@@ -162,7 +164,7 @@ class StudyQueue:
 
         Args:
             may_start: called within the transaction, so that two processes cannot both start.
-            values: `host`, `device`, `pid`, `attempts`.
+            values: `host`, `device`, `pid`, `worker_id`, `attempts`.
         """
         with _changing(self.engine) as connection:
             entries = _entries(connection, OPEN_STATES)
@@ -184,6 +186,7 @@ class StudyQueue:
                     state=state,
                     request=None,
                     pid=None,
+                    worker_id=None,
                     ended_at=ended,
                     message=message,
                     remedy=remedy,

@@ -111,6 +111,8 @@ class TrialRecord:
         fingerprint, provenance: of an imported run alone, None otherwise: see ImportedTrial. Its
             hyperparameters, seed and data hash may be unknown (None, UNKNOWN_SEED, UNKNOWN_DATA);
             `started_at` is when it was imported, and `finished_at` is None.
+        worker_id, host: the worker that ran it (`store.workers`) and its machine; None for an
+            imported run and for trials of older versions.
     """
 
     id: int
@@ -148,6 +150,8 @@ class TrialRecord:
     resumed_step: int | None = None
     objective: str | None = None
     objective_value: float | None = None
+    worker_id: int | None = None
+    host: str | None = None
     damaged: tuple[str, ...] = ()
     """Names of the values that the database holds in a form that cannot be read; they are None."""
 

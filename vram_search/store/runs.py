@@ -17,7 +17,7 @@ from sqlalchemy import func, insert, select, update
 from vram_search.store.database import reading, writing
 from vram_search.store.read_rows import raw_columns, read_row
 from vram_search.store.store import Store, ranking_value
-from vram_search.store.tables import runs, trials
+from vram_search.store.tables import runs, trials, workers
 
 KILLED = "the run was killed"
 
@@ -34,6 +34,7 @@ class RunRecord:
         stopped: the reason why it ended; None while it runs.
         remedy: of the error that ended it; empty if it ended regularly.
         ended_at: None while it runs.
+        worker_id: its worker; None for a run of an older version.
     """
 
     id: int
@@ -45,6 +46,7 @@ class RunRecord:
     remedy: str | None
     started_at: datetime
     ended_at: datetime | None
+    worker_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,15 @@ class RunEnd:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def start_run(store: Store, study_id: int) -> int:
-    """Records the start of a run and returns its row id. Runs without an end were killed, since the
-    caller holds the study's lock."""
+def start_run(store: Store, study_id: int, worker_id: int | None = None) -> int:
+    """Records the start of a run and returns its row id. A run without an end was killed, unless
+    its worker holds a lease."""
     numbers = select(func.max(trials.c.number)).where(trials.c.study_id == study_id)
     losses = select(func.min(ranking_value())).where(
         trials.c.study_id == study_id, trials.c.outcome == "complete"
     )
-    killed = update(runs).where(runs.c.study_id == study_id, runs.c.ended_at.is_(None))
+    alive = select(workers.c.id).where(workers.c.id == runs.c.worker_id).exists()
+    killed = update(runs).where(runs.c.study_id == study_id, runs.c.ended_at.is_(None), ~alive)
     with writing(store.engine) as connection:
         latest = select(func.max(trials.c.started_at)).where(trials.c.study_id == study_id)
         ended_at = connection.scalar(latest) or datetime.now(UTC)
@@ -74,6 +77,7 @@ def start_run(store: Store, study_id: int) -> int:
             first_trial=0 if last is None else last + 1,
             best_before=connection.scalar(losses),
             started_at=datetime.now(UTC),
+            worker_id=worker_id,
         )
         return int(connection.execute(row.returning(runs.c.id)).scalar_one())
 

@@ -63,6 +63,10 @@ _T = TypeVar("_T")
 _NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
 
 
+class TrialEndedError(RuntimeError):
+    """The trial has an outcome already, or was never started."""
+
+
 class Store:
     """Reads and writes studies and trials; `engine` comes from `open_database`."""
 
@@ -186,12 +190,15 @@ class Store:
         seed: int,
         data_hash: str,
         retry_of: int | None = None,
+        worker_id: int | None = None,
+        host: str | None = None,
     ) -> int:
         """Records a running trial and returns its row id.
 
         Args:
             number: Optuna's number of the trial, unique within the study.
             retry_of: the number of the trial that this one repeats.
+            worker_id, host: the worker that runs it, and its machine.
         """
         started_at = datetime.now(UTC)
         row = insert(trials).values(
@@ -204,6 +211,8 @@ class Store:
             steps_done=0,
             steps_total=0,
             started_at=started_at,
+            worker_id=worker_id,
+            host=host,
         )
         with writing(self.engine) as connection:
             _touch(connection, study_id)
@@ -241,7 +250,7 @@ class Store:
         """Writes all results of a trial in one transaction, or nothing if any of it is refused.
 
         Raises:
-            RuntimeError: the trial is finished already.
+            TrialEndedError: the trial is finished already; another worker took it over perhaps.
             sqlalchemy.exc.IntegrityError: an unknown outcome, or two losses of one step.
         """
         kept = recorded_path(self.files, result.adapter_path)
@@ -435,7 +444,7 @@ def _change_running(connection: Connection, trial_id: int, **values: Any) -> tup
     changed = change.values(**values).returning(trials.c.study_id, trials.c.number)
     row = connection.execute(changed).one_or_none()
     if row is None:
-        raise RuntimeError(f"trial with id {trial_id} is finished already, or was never started")
+        raise TrialEndedError(f"trial with id {trial_id} is finished already, or was never started")
     return int(row.study_id), int(row.number)
 
 

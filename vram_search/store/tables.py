@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -79,6 +80,8 @@ trials = Table(
     Column("resumed_step", Integer),
     Column("objective", Text),
     Column("objective_value", FiniteFloat),
+    Column("worker_id", Integer),
+    Column("host", String(255)),
     UniqueConstraint("study_id", "number", name="vs_trials_study_number"),
     CheckConstraint(f"outcome IN ({_OUTCOME_LIST})", name="vs_trials_outcome"),
     # NULL, of a trial of a search, equals no other.
@@ -132,6 +135,7 @@ queue = Table(
     Column("ended_at", UtcDateTime),
     Column("message", Text),
     Column("remedy", Text),
+    Column("worker_id", Integer),
     CheckConstraint(
         "state IN ('queued', 'running', 'paused', 'finished', 'failed', 'cancelled')",
         name="vs_queue_state",
@@ -176,6 +180,21 @@ runs = Table(
     Column("remedy", Text),
     Column("started_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
+    Column("worker_id", Integer),
+)
+
+workers = Table(
+    "vs_workers",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("vs_studies.id"), nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", Text),
+    Column("budget_bytes", BigInteger),
+    Column("started_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    sqlite_autoincrement=True,  # the id of a worker that has ended is not given again
 )
 
 untuned = Table(

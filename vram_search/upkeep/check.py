@@ -21,7 +21,8 @@ from vram_search.store.database import KNOWN_REVISIONS, VERSION_TABLE, reading
 from vram_search.store.faults import describe
 from vram_search.store.location import StudyFolder
 from vram_search.upkeep.leftovers import leftovers, lost_adapters
-from vram_search.worker.queue_place import lock_is_held
+from vram_search.worker.lease import living_workers
+from vram_search.worker.lock_file import lock_is_held
 from vram_search.worker.recorded_study import recorded_space
 
 MOST_FAULTS = 100
@@ -119,6 +120,7 @@ def check_database(store: Store) -> CheckAnswer:
     studies = store.studies()
     trials = {study.id: store.trials(study.id) for study in studies}
     searches = [study for study in studies if not study.is_imported and trials[study.id]]
+    alive = {study.id: {worker.id for worker in living_workers(store, study)} for study in searches}
     tables = read_optuna(store.engine) if searches else OptunaTables({})
     return CheckAnswer(
         database=describe(store.engine.url),
@@ -144,10 +146,12 @@ def check_database(store: Store) -> CheckAnswer:
         ],
         dead=[
             DeadTrial(study=study.name, trial=trial.number, stage=trial.stage)
-            for study in studies
-            if not lock_is_held(StudyFolder(store.files, study.name).lock)
+            for study in searches
             for trial in trials[study.id]
             if trial.outcome is None and "outcome" not in trial.damaged
+            if trial.worker_id not in alive[study.id]
+            if trial.worker_id is not None
+            or not lock_is_held(StudyFolder(store.files, study.name).lock)
         ],
         leftovers=[
             LeftoverFolder(study=one.study, path=str(one.path), size_bytes=one.size_bytes)

@@ -19,7 +19,7 @@ from vram_search.store.faults import describe
 from vram_search.store.location import bytes_in, files_folder, service_lock
 from vram_search.store.read_only import connect_without_writing
 from vram_search.upkeep.repair import all_locked
-from vram_search.worker.queue_place import lock_is_held
+from vram_search.worker.lock_file import lock_is_held
 
 _PAGES = 1000
 """Pages that SQLite copies before it lets writers go on."""

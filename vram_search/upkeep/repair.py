@@ -28,6 +28,7 @@ from vram_search.upkeep.check import (
 )
 from vram_search.upkeep.leftovers import leftovers, lost_adapters
 from vram_search.upkeep.words import counted, fault_lines, listed
+from vram_search.worker.lease import refuse_if_worked_on
 from vram_search.worker.queue_place import study_locked
 from vram_search.worker.reconcile import reconcile
 
@@ -134,6 +135,7 @@ def all_locked(store: Store) -> Iterator[None]:
     with contextlib.ExitStack() as locks:
         for study in _searches(store):
             locks.enter_context(study_locked(StudyFolder(store.files, study.name)))
+            refuse_if_worked_on(store, study, "end them first")
         yield
 
 

@@ -51,10 +51,18 @@ def remove_checkpoint(root: Path, number: int) -> None:
     shutil.rmtree(checkpoint_folder(root, number), ignore_errors=True)
 
 
-def remove_unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> None:
-    """Deletes all checkpoints but those with which a repetition will go on."""
+def remove_unneeded_checkpoints(
+    root: Path, trials: Sequence[TrialRecord], alive: Sequence[int] = ()
+) -> None:
+    """Deletes all checkpoints but those with which a repetition will go on.
+
+    Args:
+        alive: numbers of trials that other workers run.
+    """
+    running = {checkpoint_folder(root, number) for number in alive}
     for folder in unneeded_checkpoints(root, trials):
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder not in running:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> list[Path]:

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from vram_search.spec.base_storage import predicted_storage
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.plan import PlanPins
 from vram_search.store import Store, StudyRecord, TrialRecord
-from vram_search.store.location import StudyFolder
+from vram_search.store.location import StudyFolder, trial_folder
+from vram_search.store.turn import study_turn
 from vram_search.worker.budget import Budget
 from vram_search.worker.checkpoints import remove_unneeded_checkpoints
 from vram_search.worker.constraints import broken
 from vram_search.worker.identity import IdentityCheck
+from vram_search.worker.lease import Lease
 from vram_search.worker.listener import RunListener
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.resident import ResidentTrainer
@@ -50,6 +53,8 @@ class RunContext:
     adapters: Path
     pins: PlanPins
     """The study's pins, with the use of Liger decided."""
+    lease: Lease
+    """This process among the workers of the study."""
     step_time: StepTimeModel | None = None
     """Step times of the device, corrected by its trials (`learnt_step_time`)."""
     row_tokens: Sequence[int] = ()
@@ -93,6 +98,10 @@ class RunContext:
             hardware=self.hardware,
         )
 
+    def turn(self) -> AbstractContextManager[None]:
+        """While it is held, no other worker of the study proposes a trial or ends one."""
+        return study_turn(self.store.engine, self.record.id, self.record.name)
+
     def fits(self, hyperparameters: Hyperparameters) -> bool:
         """Returns True if a plan of these hyperparameters is predicted to fit.
 
@@ -118,6 +127,7 @@ def make_context(
     search: Search,
     folder: StudyFolder,
     listener: RunListener,
+    lease: Lease,
     *,
     accept_changes: bool = False,
 ) -> RunContext:
@@ -125,6 +135,7 @@ def make_context(
 
     Args:
         folder: folder of the log and the adapters.
+        lease: of this process. Trials that have no outcome are run by other workers.
         accept_changes: continue although rows or weights are others than those recorded.
 
     Raises:
@@ -132,14 +143,16 @@ def make_context(
     """
     study = prepared.study
     trials = store.trials(record.id)
-    remove_leftovers(folder.adapters, trials)
-    remove_unneeded_checkpoints(folder.checkpoints, trials)
+    alive = [trial.number for trial in trials if trial.outcome is None]
+    remove_leftovers(folder.adapters, trials, alive)
+    remove_unneeded_checkpoints(folder.checkpoints, trials, alive)
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
     budget = Budget.at_start(limit, reader, listener.note)
     pins = decided_pins(prepared, trials, has_gpu=reader is not None)
-    check = IdentityCheck(store, record, listener.note, accept_changes)
-    trainer = make_trainer(prepared, pins, budget, folder.log, check)
+    check = IdentityCheck(store, record, listener.note, accept_changes, joins=lease.joins)
+    log = folder.worker_log(lease.worker_id) if lease.joins else folder.log
+    trainer = make_trainer(prepared, pins, budget, log, check)
     return RunContext(
         prepared=prepared,
         store=store,
@@ -151,6 +164,7 @@ def make_context(
         margin=limit.margin,
         adapters=folder.adapters,
         pins=pins,
+        lease=lease,
         hardware=budget.as_played(limit.hardware),
     )
 
@@ -195,13 +209,20 @@ def make_trainer(
     )
 
 
-def remove_leftovers(adapters: Path, trials: Sequence[TrialRecord]) -> list[Path]:
+def remove_leftovers(
+    adapters: Path, trials: Sequence[TrialRecord], alive: Sequence[int] = ()
+) -> list[Path]:
     """Removes what killed trainings left: adapters that no trial keeps, and half-saved ones
-    (`train.run.save_adapter`). The caller holds the study's lock.
+    (`train.run.save_adapter`). The caller holds the study's turn or its lock.
+
+    Args:
+        alive: numbers of trials that other workers run.
 
     Returns the folders that it removed.
     """
-    leftovers = leftover_adapters(adapters, trials)
+    running = tuple(map(trial_folder, alive))
+    found = leftover_adapters(adapters, trials)
+    leftovers = [path for path in found if path.name.partition(".")[0] not in running]
     for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
     return leftovers

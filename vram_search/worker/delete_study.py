@@ -9,6 +9,7 @@ from vram_search.search.storage import delete_search
 from vram_search.store import Store
 from vram_search.store.location import study_folder
 from vram_search.store.queue import StudyQueue
+from vram_search.worker.lease import refuse_if_worked_on
 from vram_search.worker.queue_place import study_locked
 
 
@@ -18,7 +19,7 @@ def delete_study(store: Store, url: str, name: str) -> None:
     Raises:
         NotFoundError: no study has that name.
         TooLateError: the study is in the queue.
-        InputError: another process runs it.
+        InputError: another process runs it, on this machine or elsewhere.
     """
     study = store.study(name)
     if study is None:
@@ -34,6 +35,7 @@ def delete_study(store: Store, url: str, name: str) -> None:
         return
     folder = study_folder(url, name)
     with study_locked(folder):
+        refuse_if_worked_on(store, study, "end them first")
         delete_search(url, name)
         store.delete_study(study.id)
         for own in (folder.adapters, folder.checkpoints, folder.products):

@@ -23,8 +23,9 @@ from vram_search.spec.steps import count_steps
 from vram_search.store import open_store
 from vram_search.store.location import database_url
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.run import StopRule, preview
+from vram_search.worker.run import preview
 from vram_search.worker.step_time import approximate_row_tokens
+from vram_search.worker.stop_rule import StopRule
 
 _SHORTEST_SHARE = 0.05
 

@@ -47,12 +47,15 @@ class IdentityCheck:
     Args:
         record: of the study, as this run opened it.
         accept_changes: continue with what is loaded now, as a new revision of the study.
+        joins: this process joins other workers: its card may be another one, and the record keeps
+            what the first worker has loaded.
     """
 
     store: Store
     record: StudyRecord
     note: Callable[[str], None]
     accept_changes: bool = False
+    joins: bool = False
     _of_this_run: dict[str, str] | None = field(default=None, init=False)
 
     def __call__(self, ready: Ready) -> None:
@@ -70,11 +73,15 @@ class IdentityCheck:
     def _compare_with_record(self, now: dict[str, str]) -> None:
         known = self.record.spec.get(LOADED) or {"rows": self.record.data_hash}
         changes = differences(known, now)
+        if self.joins:
+            changes.pop("device", None)
         fatal = {name: change for name, change in changes.items() if _is_fatal(name, *change)}
         if fatal and not self.accept_changes:
             self._refuse(fatal)
         if changes:
             self.note(f"this run differs from the study's earlier ones: {change_words(changes)}")
+        if self.joins and LOADED in self.record.spec:
+            return
         spec = {**self.record.spec, LOADED: now}
         if fatal:
             record = self.record

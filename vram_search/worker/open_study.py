@@ -11,6 +11,7 @@ from vram_search.spec.objective import EVAL_LOSS
 from vram_search.store import Store, StudyRecord
 from vram_search.store.faults import describe
 from vram_search.worker.identity import LOADED
+from vram_search.worker.lease import refuse_if_worked_on
 from vram_search.worker.prepare import Prepared
 
 ACCEPTABLE = ("search_space.", "card.", "plan.", "enqueue_priors", "constraints.")
@@ -50,6 +51,7 @@ def open_study(store: Store, prepared: Prepared, *, accept_changes: bool) -> Stu
     if not changes:
         # Its files may have moved, and its budget may have changed.
         return store.refresh_study(known.id, spec)
+    refuse_if_worked_on(store, known, "end them before you change the study")
     if not store.trials(known.id):
         # It failed before its first trial, for a fault of its file perhaps: no loss is there yet.
         return store.revise_study(known.id, **parts)

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,6 +27,7 @@ from vram_search.spec import StudySpec
 from vram_search.store import Store
 from vram_search.store.location import StudyFolder, service_lock, study_folder
 from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
+from vram_search.worker.lock_file import lock_is_held
 
 POLL_SECONDS = 1.0
 LOCK_SECONDS = 1.0
@@ -55,7 +55,8 @@ def study_locked(folder: StudyFolder) -> Iterator[None]:
     except Timeout:
         raise InputError(
             f"study {folder.study} is being run by another process",
-            "wait for it, or end it; `vram-search top` shows how far it is",
+            "wait for it, or end it; `vram-search top` shows how far it is, and `vram-search "
+            "worker` joins it with another card",
         ) from None
     try:
         yield
@@ -76,6 +77,7 @@ class QueuePlace:
     entry_id: int
     url: str
     device: str
+    worker_id: int | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def wait(self, note: Callable[[str], None], *, beside: bool) -> None:
@@ -99,6 +101,7 @@ class QueuePlace:
 
             attempts = own.attempts + own.is_detached
             owner = {"host": platform.node(), "device": self.device, "pid": os.getpid()}
+            owner["worker_id"] = self.worker_id
             if self.queue.claim(self.entry_id, may_start, attempts=attempts, **owner):
                 return
             if ahead and ahead != told:
@@ -179,20 +182,23 @@ def take_place(
     *,
     entry_id: int | None = None,
     beside: bool = False,
+    worker_id: int | None = None,
 ) -> Iterator[QueuePlace]:
     """Waits for the card and holds it; records in the queue how the run ended.
 
     Args:
         entry_id: the entry that the service has for this run; None adds one.
         beside: True to start at once, beside whatever runs.
+        worker_id: of this process among the workers of the study.
     """
     queue, reader = StudyQueue(store.engine), open_reader()
     device = "cpu" if reader is None else reader.device().uuid
     if entry_id is None:
         owner: dict[str, Any] = {"host": platform.node(), "device": device, "pid": os.getpid()}
+        owner["worker_id"] = worker_id
         added = queue.add(study.study, study_yaml(study), is_detached=False, **owner)
         entry_id = added.id
-    place = QueuePlace(queue, entry_id, url, device)
+    place = QueuePlace(queue, entry_id, url, device, worker_id)
     try:
         place.wait(note, beside=beside)
         place.watch_for_cancel()
@@ -213,8 +219,11 @@ def study_yaml(study: StudySpec) -> str:
 
 
 def is_alive(url: str, entry: QueueEntry) -> bool:
-    """Returns True if a process of this machine holds the lock of the entry's study."""
-    return lock_is_held(study_folder(url, entry.study).lock)
+    """Returns True if a process of this machine holds the lock of the entry's worker, or of its
+    study if it has no worker yet."""
+    folder = study_folder(url, entry.study)
+    worker_id = entry.worker_id
+    return lock_is_held(folder.lock if worker_id is None else folder.worker_lock(worker_id))
 
 
 def service_is_alive(url: str) -> bool:
@@ -229,14 +238,15 @@ def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
 
     Args:
         own_entry: the caller's entry. The caller holds its study's lock, so the process of any
-            other entry of that study is dead.
+            other entry of that study is dead, unless it is a worker.
     """
     entries = queue.entries()
     own = next((entry.study for entry in entries if entry.id == own_entry), None)
     for entry in entries:
         if entry.host != platform.node() or entry.state == "paused" or entry.pid is None:
             continue
-        if entry.id == own_entry or (entry.study != own and is_alive(url, entry)):
+        can_live = entry.study != own or entry.worker_id is not None
+        if entry.id == own_entry or (can_live and is_alive(url, entry)):
             continue
         if entry.is_detached and entry.request in ENDS:
             queue.end(entry.id, *ENDS[entry.request])
@@ -251,20 +261,6 @@ def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
                 f"its process {entry.pid} died without a report",
                 "see the study's log; the search continues if it is run or queued again",
             )
-
-
-def lock_is_held(file: Path) -> bool:
-    """Returns True if a process of this machine holds a lock file, or if nobody can tell: on a
-    read-only disk, and for the file of another user."""
-    if not file.exists():
-        return False
-    lock = FileLock(file, timeout=0)
-    try:
-        lock.acquire()
-    except (Timeout, OSError):
-        return True
-    lock.release()
-    return False
 
 
 def _interrupt_main_thread() -> None:

@@ -1,8 +1,8 @@
-"""Makes the record and Optuna's storage agree again after a run that ended unexpectedly."""
+"""Makes the record and Optuna's storage agree again after a process that ended unexpectedly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from vram_search.search import Search
 from vram_search.spec import Hyperparameters
@@ -11,14 +11,24 @@ from vram_search.store.retries import may_retry
 
 
 def reconcile(
-    store: Store, record: StudyRecord, search: Search, note: Callable[[str], None]
+    store: Store,
+    record: StudyRecord,
+    search: Search,
+    note: Callable[[str], None],
+    alive: Collection[int] = (),
 ) -> None:
-    """Corrects the record; the caller holds the study's lock, so trials marked running are dead.
+    """Corrects the record; the caller holds the study's turn, or its lock if nobody else may run.
 
-    Running trials become lost. Results that were saved but not yet reported to Optuna are reported.
-    Each lost trial is enqueued once, before new proposals, and at most MAX_RETRIES times in a row.
+    Running trials of dead workers become lost. Results that were saved but not yet reported to
+    Optuna are reported. Each lost trial is enqueued once, before new proposals, and at most
+    MAX_RETRIES times in a row.
+
+    Args:
+        alive: ids of the workers that live; their trials stay as they are.
     """
     for running in store.running_trials(record.id):
+        if running.worker_id in alive:
+            continue
         stage = running.stage or "plan"
         why = f"the run ended while this trial was in stage {stage}"
         store.finish_trial(running.id, TrialResult("lost", error={"stage": stage, "message": why}))
@@ -29,9 +39,9 @@ def reconcile(
     by_number = {r.number: r for r in records}
     for number in search.open_numbers():
         known = by_number.get(number)
-        if known is None or known.outcome is None:
+        if known is None:
             search.drop(number)
-        else:
+        elif known.outcome is not None:
             excess = (known.predicted or {}).get("excess", 0.0)
             search.tell(number, known.outcome, known.value, excess, known)
     enqueue_lost(store, record, search)

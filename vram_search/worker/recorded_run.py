@@ -25,9 +25,9 @@ class CurrentRun:
 
 
 @contextlib.contextmanager
-def recorded_run(store: Store, study_id: int) -> Iterator[CurrentRun]:
+def recorded_run(store: Store, study_id: int, worker_id: int | None = None) -> Iterator[CurrentRun]:
     """Records the start of a run, and its end with the reason or the error."""
-    run_id, run, remedy = start_run(store, study_id), CurrentRun(), ""
+    run_id, run, remedy = start_run(store, study_id, worker_id), CurrentRun(), ""
     try:
         yield run
     except KeyboardInterrupt:

@@ -6,9 +6,8 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
-from vram_search.errors import NothingStoredError, VramSearchError
+from vram_search.errors import InputError, NothingStoredError, VramSearchError
 from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
@@ -19,64 +18,35 @@ from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.search.loop import run_trials
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.initial_points import initial_points
-from vram_search.store import Outcome, Store, StudyRecord, TrialRecord, open_store
+from vram_search.store import Store, StudyRecord, TrialRecord, open_store
+from vram_search.store.database import wait_through_outages
+from vram_search.store.faults import UnreachableError, search_errors
 from vram_search.store.location import database_url, study_folder
+from vram_search.store.turn import study_turn
 from vram_search.units import format_duration
 from vram_search.worker.as_loaded import as_loaded
 from vram_search.worker.constraints import broken
 from vram_search.worker.context import RunContext, decided_pins, make_context
+from vram_search.worker.lease import Lease, leased, living_workers
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.open_study import open_study
+from vram_search.worker.peers import StudyPeers
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.reconcile import reconcile
 from vram_search.worker.recorded_run import CurrentRun, recorded_run
 from vram_search.worker.resident import LOAD_ATTEMPTS
-from vram_search.worker.run_log import logged_run
+from vram_search.worker.run_log import LoggedListener, logged_run
 from vram_search.worker.runner import TrialRunner
 from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
+from vram_search.worker.stop_rule import COMPLETE, ENDLESS, FINISHED, StopRule
 from vram_search.worker.transfer import source_tasks
 from vram_search.worker.untuned import evaluate_untuned
 
-COMPLETE: Outcome = "complete"
-FINISHED: tuple[Outcome, ...] = ("complete", "pruned", "oom", "diverged")
-"""Outcomes that count against a budget of trials."""
-
-
-@dataclass(frozen=True)
-class StopRule:
-    """The limits after which no further trial is started.
-
-    Args:
-        trials: number of finished trials in the study, including those of earlier runs.
-        until: a time of day, in seconds since the epoch. A trial that is expected to end later is
-            not started.
-        ends_at: the end of a duration, as `time.monotonic` counts: whoever sets the clock does
-            not make the night longer. Waiting in the queue moves it.
-    """
-
-    trials: int | None
-    until: float | None = None
-    ends_at: float | None = None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the earlier limit of time, negative after it; None without one."""
-        left = []
-        if self.until is not None:
-            left.append(self.until - time.time())
-        if self.ends_at is not None:
-            left.append(self.ends_at - time.monotonic())
-        return min(left, default=None)
-
-    def after_waiting(self, seconds: float) -> StopRule:
-        """Returns the rule for a run that has waited in the queue."""
-        return self if self.ends_at is None else replace(self, ends_at=self.ends_at + seconds)
-
-
-ENDLESS = StopRule(None)
+SEEDS_OF_A_WORKER = 1_000_003
+"""Distance between the sampler's seeds of two workers, so that they draw other points."""
 
 
 def run_study(
@@ -111,33 +81,107 @@ def run_study(
         delivering(store, logged.note),
     ):
         record = open_study(store, prepared, accept_changes=accept_changes)
-        began = time.monotonic()
-        with take_place(store, url, study, logged.note, entry_id=entry_id, beside=beside) as place:
-            waited = time.monotonic() - began
-            stop = stop.after_waiting(waited)
-            with recorded_run(store, record.id) as run:
-                run.seconds["waiting"] = waited
-                why = run.stopped = _run_in_place(
-                    prepared, store, record, stop, logged, place, run, accept_changes=accept_changes
-                )
-            place.end(why)
-            logged.run_ended(why)
-            return why
+        with leased(store, record) as lease, recorded_run(store, record.id, lease.worker_id) as run:
+            return _run_leased(
+                prepared,
+                stop,
+                logged,
+                run,
+                lease,
+                accept_changes=accept_changes,
+                entry_id=entry_id,
+                beside=beside,
+            )
+
+
+def join_study(
+    prepared: Prepared,
+    record: StudyRecord,
+    stop: StopRule,
+    listener: RunListener,
+    *,
+    beside: bool = False,
+) -> str:
+    """Runs trials of a recorded study beside its other workers and returns the reason for the end.
+
+    Args:
+        prepared: the study as it is recorded (`recorded_spec`).
+        beside: True to start at once, beside whatever holds the card.
+
+    Raises:
+        InputError: rows, model or card of this machine cannot be used.
+        VramSearchError: several trials in a row were lost.
+        KeyboardInterrupt: the current trial is recorded as lost.
+    """
+    if prepared.rows.data_hash != record.data_hash:
+        raise InputError(
+            f"{prepared.study.dataset.label} has other rows here than study {record.name}",
+            f"copy the data set to this machine; the record holds the hash {record.data_hash}",
+        )
+    url = database_url(prepared.study.database)
+    folder = study_folder(url, record.name)
+    with (
+        contextlib.closing(open_store(url, create=False)) as store,
+        logged_run(folder, listener) as logged,
+        leased(store, record, joins=True) as lease,
+    ):
+        return _run_leased(prepared, stop, logged, CurrentRun(), lease, beside=beside)
+
+
+def _run_leased(
+    prepared: Prepared,
+    stop: StopRule,
+    listener: LoggedListener,
+    run: CurrentRun,
+    lease: Lease,
+    *,
+    accept_changes: bool = False,
+    entry_id: int | None = None,
+    beside: bool = False,
+) -> str:
+    """Waits for the card and runs the study, also through outages of a database server."""
+    url, store = database_url(prepared.study.database), lease.store
+    wait_through_outages(store.engine)
+    began = time.monotonic()
+    with take_place(
+        store,
+        url,
+        prepared.study,
+        listener.note,
+        entry_id=entry_id,
+        beside=beside,
+        worker_id=lease.worker_id,
+    ) as place:
+        waited = run.seconds["waiting"] = time.monotonic() - began
+        stop = stop.after_waiting(waited)
+        while True:
+            try:
+                with search_errors(url):
+                    why = run.stopped = _run_in_place(
+                        prepared, stop, listener, place, run, lease, accept_changes=accept_changes
+                    )
+                break
+            except UnreachableError as error:
+                listener.note(f"{error.message}; the search goes on when it is back")
+                with study_turn(store.engine, lease.study.id, lease.study.name):
+                    lease.take_again()
+        place.end(why)
+        listener.run_ended(why)
+        return why
 
 
 def _run_in_place(
     prepared: Prepared,
-    store: Store,
-    record: StudyRecord,
     stop: StopRule,
     listener: RunListener,
     place: QueuePlace,
     run: CurrentRun,
+    lease: Lease,
     *,
     accept_changes: bool,
 ) -> str:
     """Runs the study while it holds the card."""
-    study, url = prepared.study, place.url
+    study, url, store, record = prepared.study, place.url, lease.store, lease.study
     problem = Problem(
         study.space,
         study.training.rungs,
@@ -147,16 +191,26 @@ def _run_in_place(
         constraints=study.constraints,
         objective=study.ranked_by,
     )
-    with open_storage(url, study.study, listener.note) as storage:
-        strategy = STRATEGIES[study.strategy]
-        search = Search(storage, study.study, record.revision, problem, strategy, study.seed)
-        reconcile(store, record, search, listener.note)
-        search.enqueue_initial_points()
-        _tell_what_was_found(store, record, stop, listener)
-        folder = study_folder(url, study.study)
-        context = make_context(
-            prepared, store, record, search, folder, listener, accept_changes=accept_changes
-        )
+    told = _refuse_memory_alone if lease.joins else listener.note
+    with open_storage(url, study.study, told) as storage:
+        strategy, seed = STRATEGIES[study.strategy], study.seed + SEEDS_OF_A_WORKER * lease.rank
+        with study_turn(store.engine, record.id, record.name):
+            search = Search(storage, study.study, record.revision, problem, strategy, seed)
+            alive = {worker.id for worker in living_workers(store, record)}
+            reconcile(store, record, search, listener.note, alive)
+            search.enqueue_initial_points()
+            _tell_what_was_found(store, record, stop, listener)
+            folder = study_folder(url, study.study)
+            context = make_context(
+                prepared,
+                store,
+                record,
+                search,
+                folder,
+                listener,
+                lease,
+                accept_changes=accept_changes,
+            )
         problem.is_feasible = context.fits
         if context.budget.reader is not None:
             context.budget.reader.fault()  # listens for faults from now on
@@ -164,6 +218,14 @@ def _run_in_place(
             return _search(context, stop, place.why_over, run)
         finally:
             context.trainer.replace()
+
+
+def _refuse_memory_alone(problem: str) -> None:
+    """
+    Raises:
+        InputError: workers meet in Optuna's tables, which cannot be used.
+    """
+    raise InputError(problem, "`vram-search db repair` writes the tables again; end all runs first")
 
 
 def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparameters]:
@@ -211,16 +273,13 @@ def _search(
     context.listener.untuned_evaluated(
         None if untuned is None else context.study.ranked_by.value_of(untuned)
     )
-    store, study_id = context.store, context.record.id
+    context.lease.describe(ready.device, context.budget_bytes)
+    runner = TrialRunner(context, ready.device)
     return run_trials(
         context.search,
-        TrialRunner(context, ready.device),
+        runner,
         lambda: asked_to_end() or _is_over(context, stop),
-        tried=[
-            Hyperparameters.model_validate(trial.hyperparameters)
-            for trial in store.trials(study_id, FINISHED)
-        ],
-        complete=store.outcome_counts(study_id)[COMPLETE],
+        peers=StudyPeers(context, runner, stop),
         stop_early=context.study.budget.stop_early,
     )
 

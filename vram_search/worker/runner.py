@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vram_search.errors import VramSearchError
 from vram_search.search import Proposal
-from vram_search.store import Outcome, TrialRecord
+from vram_search.store import Outcome, TrialEndedError, TrialRecord
 from vram_search.store.retries import HANG, may_retry
 from vram_search.worker.context import RunContext
+from vram_search.worker.lease import LeaseLostError
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import log_tail
 from vram_search.worker.reconcile import enqueue_lost
 from vram_search.worker.step_time import learnt_step_time
-from vram_search.worker.trial import run_trial
+from vram_search.worker.trial import begin_trial, run_trial
 
 ADAPTERS_KEPT = 5
 """Number of best trials whose adapters stay on disk."""
@@ -34,9 +35,15 @@ class TrialRunner:
     device: str
     infeasible: int = 0
     lost: int = 0
+    _begun: dict[int, int] = field(default_factory=dict)
+    """Row ids of the trials that have begun, by number."""
+
+    def begin(self, proposal: Proposal) -> None:
+        """Records a proposal as a running trial; within the study's turn."""
+        self._begun[proposal.number] = begin_trial(self.context, proposal)
 
     def __call__(self, proposal: Proposal) -> Outcome:
-        """Runs a proposal, records its outcome and reports it to Optuna.
+        """Runs a proposal that has begun, records its outcome and reports it to Optuna.
 
         Raises:
             VramSearchError: too many trials in a row did not fit or were lost.
@@ -45,16 +52,30 @@ class TrialRunner:
         context = self.context
         self._learn()
         context.budget.refresh(context.trainer.pid, context.listener.note)
-        record = run_trial(context, proposal)
+        try:
+            record = run_trial(context, proposal, self._begun.pop(proposal.number))
+        except (LeaseLostError, TrialEndedError):
+            return self._give_up(proposal)
         assert record.outcome is not None, "run_trial finishes the record"
         self._stop_if_gpu_failed()
         self._count_infeasible(proposal, record)
         self._count_lost(record)
         if record.outcome == "lost":
             self._note_second_hang(record)
-            enqueue_lost(context.store, context.record, context.search)
+            with context.turn():
+                enqueue_lost(context.store, context.record, context.search)
         self._keep_best_adapters()
         return record.outcome
+
+    def _give_up(self, proposal: Proposal) -> Outcome:
+        """Leaves a trial to the worker that has taken it over, and takes a new lease."""
+        self.context.listener.note(
+            f"trial {proposal.number}: this worker was out of reach for too long, so another one "
+            "has taken the trial over"
+        )
+        with self.context.turn():
+            self.context.lease.take_again()
+        return "lost"
 
     def _learn(self) -> None:
         """Updates margin and step times from this device's trials of the study."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from vram_search.protocol import (
 )
 from vram_search.search import Proposal
 from vram_search.spec.constraints import UNITS
-from vram_search.store import TrialRecord, TrialResult
+from vram_search.store import TrialEndedError, TrialRecord, TrialResult
 from vram_search.store.location import trial_folder
 from vram_search.units import format_bytes
 from vram_search.worker.checkpoints import (
@@ -30,7 +31,9 @@ from vram_search.worker.checkpoints import (
 )
 from vram_search.worker.constraints import train_seconds
 from vram_search.worker.context import RunContext
+from vram_search.worker.lease import LeaseLostError
 from vram_search.worker.margin import required_ratio_above
+from vram_search.worker.outage import through_outages
 from vram_search.worker.process import TrainingDiedError
 from vram_search.worker.progress import ProgressWriter
 from vram_search.worker.result import blame_others, load_seconds, lost, trial_result
@@ -42,11 +45,29 @@ PLAN_ATTEMPTS = 3
 """Most plans tried for one trial; after an out-of-memory the next one needs less memory."""
 
 
-def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
+def begin_trial(context: RunContext, proposal: Proposal) -> int:
+    """Records a proposal as a running trial of this worker and returns its row id."""
+    return context.store.start_trial(
+        context.record.id,
+        proposal.number,
+        proposal.hyperparameters.model_dump(mode="json"),
+        seed=seed_of(context, proposal),
+        data_hash=context.record.data_hash,
+        retry_of=proposal.retry_of,
+        worker_id=context.lease.worker_id,
+        host=platform.node(),
+    )
+
+
+def run_trial(context: RunContext, proposal: Proposal, trial_id: int) -> TrialRecord:
     """Runs a proposal, records its result in the store and then reports it to Optuna.
+
+    Args:
+        trial_id: of the record that `begin_trial` made.
 
     Raises:
         InputError: a fault that every other trial would meet too.
+        LeaseLostError, TrialEndedError: another worker has taken the trial over.
         KeyboardInterrupt: after the trial was recorded as lost.
     """
     began = time.perf_counter()
@@ -57,14 +78,6 @@ def run_trial(context: RunContext, proposal: Proposal) -> TrialRecord:
     )
     if planned is None and not context.study.plan.skip_infeasible:
         planned = candidates[0]
-    trial_id = context.store.start_trial(
-        context.record.id,
-        proposal.number,
-        proposal.hyperparameters.model_dump(mode="json"),
-        seed=seed_of(context, proposal),
-        data_hash=context.record.data_hash,
-        retry_of=proposal.retry_of,
-    )
     if cut_off is not None:
         hand_over_checkpoint(context.checkpoints, cut_off.number, proposal.number)
     error: dict[str, Any] | None = None
@@ -153,8 +166,10 @@ def _train(
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
 
     def prune(event: Evaluated) -> bool:
-        value = context.study.ranked_by.value_of(event)
-        return context.search.should_prune(proposal.number, event.fraction, value)
+        number, value = proposal.number, context.study.ranked_by.value_of(event)
+        return through_outages(
+            context.store, lambda: context.search.should_prune(number, event.fraction, value)
+        )
 
     began, ready = time.perf_counter(), None
     try:
@@ -175,6 +190,10 @@ def _train(
             seconds = {**seconds, "lost": time.perf_counter() - began}
             return lost(watch.log, str(error), ready, seconds, error.cause)
         finished = watch.log.out_of_memory(str(error))
+    except (LeaseLostError, TrialEndedError):
+        context.trainer.replace()
+        shutil.rmtree(job.adapter_folder, ignore_errors=True)
+        raise
     except BaseException as error:
         # After Ctrl-C, a full disk or a locked database, record the trial before raising.
         context.trainer.replace()
@@ -226,7 +245,9 @@ class _TrialWatch(Watch):
 
         Raises:
             SpilledError: `TrialLog.refuse_spill`.
+            LeaseLostError, TrialEndedError: another worker has taken the trial over.
         """
+        self.context.lease.check()
         sample = self.note(event)
         if isinstance(event, Stage):
             self.context.store.record_stage(self.trial_id, event.stage)
@@ -292,10 +313,11 @@ def _finish(
     context: RunContext, trial_id: int, proposal: Proposal, result: TrialResult, excess: float
 ) -> TrialRecord:
     """Records the result first; if reporting it to Optuna fails, the next start reports it."""
-    context.store.finish_trial(trial_id, result)
-    record = context.store.trial(context.record.id, proposal.number)
-    assert record is not None
-    context.search.tell(proposal.number, result.outcome, result.value, excess, record)
+    with context.turn():
+        context.store.finish_trial(trial_id, result)
+        record = context.store.trial(context.record.id, proposal.number)
+        assert record is not None
+        context.search.tell(proposal.number, result.outcome, result.value, excess, record)
     if record.adapter_path is None:
         shutil.rmtree(context.adapters / trial_folder(proposal.number), ignore_errors=True)
     if record.outcome != "lost":
