@@ -100,6 +100,27 @@ def print_table(rows: dict[str, Tally]) -> None:
         print(f"| {name} | {figures} |")
 
 
+def summed(rows: dict[str, Tally]) -> Tally:
+    """Adds up the series."""
+    total = Tally()
+    for tally in rows.values():
+        total.add(tally)
+    return total
+
+
+def sum_parts(files: Sequence[Path]) -> int:
+    """Prints the table of several runs together; returns the exit code."""
+    rows: dict[str, Tally] = {}
+    for file in files:
+        for name, figures in json.loads(file.read_text("utf-8")).items():
+            rows.setdefault(name, Tally()).add(Tally(**figures))
+    total = summed(rows)
+    print_table({**rows, "all": total})
+    for detail in total.details:
+        print(detail, file=sys.stderr)
+    return 0 if total.is_clean else 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=330, help="kill rounds, lean trainer")
@@ -110,7 +131,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--table", action="store_true", help="run the tests of each fault first")
     parser.add_argument("--json", action="store_true", help="print the sums as JSON")
+    parser.add_argument("--save", type=Path, help="also write the series to this file")
+    parser.add_argument("--sum", type=Path, nargs="+", help="only add up files written by --save")
     options = parser.parse_args()
+    if options.sum:
+        sys.exit(sum_parts(options.sum))
 
     failing = failing_faults() if options.table else []
     choose = random.Random(options.seed)
@@ -134,9 +159,10 @@ def main() -> None:
                 kills = [random_kill(choose) for _ in range(count)]
             place = folder / title.replace(" ", "-")
             rows[title] = kill_series(place, trainer, kills, deadline, options.seed)
-    total = Tally()
-    for tally in rows.values():
-        total.add(tally)
+    total = summed(rows)
+    if options.save:
+        saved = {name: asdict(tally) for name, tally in rows.items()}
+        options.save.write_text(json.dumps(saved, indent=1), encoding="utf-8")
     if options.json:
         print(json.dumps(asdict(total)))
     else:

@@ -128,7 +128,7 @@ class Night:
         run = self._start(done + more)
         when = f"the last run in {self.folder.name}"
         if not run.wait(HANG_SECONDS * (1 if self.trainer else 5)):
-            self.tally.count("hangs", when)
+            self.tally.count("hangs", f"{when}\n{self._stacks()}")
             run.kill_group()
             run.wait()
         if run.code != 0:
@@ -137,6 +137,11 @@ class Night:
         logs = list(self.folder.glob("search.db.files/*/*.log"))
         count_tracebacks([self.output, *logs], self.tally, when)
         examine(sqlite_url(self.database), self.tally, when)
+
+    def _stacks(self) -> str:
+        """The stacks that a hung supervisor wrote; `start` asks for them."""
+        text = self.output.read_text("utf-8", errors="replace")
+        return text[text.rfind("Timeout (") :] if "Timeout (" in text else text[-2000:]
 
     def _start(self, trials: int, hook: Any = lambda: None) -> Supervisor:
         self.tally.runs += 1
@@ -178,7 +183,7 @@ class Night:
     def _expect_end(self, run: Supervisor, children: list[int], when: str) -> None:
         """The supervisor ends, and no training process outlives it."""
         if not run.wait():
-            self.tally.count("hangs", f"the supervisor did not end: {when}")
+            self.tally.count("hangs", f"the supervisor did not end: {when}\n{self._stacks()}")
             run.kill_group()
             run.wait()
         deadline = time.monotonic() + 20

@@ -7,6 +7,7 @@ process like any other: it has its own process group, and its training process i
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import io
 import os
@@ -119,6 +120,7 @@ def start(
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
+        faulthandler.dump_traceback_later(HANG_SECONDS - 10, file=2)
         code = _command_line([str(word) for word in arguments], trainer, environment, hook)
     except BaseException:
         import traceback

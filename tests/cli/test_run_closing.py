@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, event, text
 
-from vram_search.cli.ending import second_interrupt_quits
+from vram_search.cli.interrupts import second_interrupt_quits
 from vram_search.cli.live import PlainView
-from vram_search.store import TrialRecord
+from vram_search.store import TrialRecord, open_store, sqlite_url
+from vram_search.store.database import writing
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 AT_ONCE = ("--hours", "1e-9")
@@ -79,7 +82,7 @@ def test_ctrl_c_prints_the_same_ending_as_the_end_of_time(
 def test_second_ctrl_c_ends_the_process_at_once() -> None:
     code = (
         "import os, signal\n"
-        "from vram_search.cli.ending import second_interrupt_quits\n"
+        "from vram_search.cli.interrupts import second_interrupt_quits\n"
         "with second_interrupt_quits():\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
@@ -112,3 +115,28 @@ def test_interrupt_that_is_dropped_in_a_finaliser_is_raised_again() -> None:
         del one  # Python drops the KeyboardInterrupt here
         for _ in range(500):
             time.sleep(0.02)
+
+
+def test_interrupt_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
+    store = open_store(sqlite_url(tmp_path / "search.db"), create=True)
+    reached = []
+
+    def interrupt(connection: Connection) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        reached.append("commit goes on")
+
+    event.listen(store.engine, "commit", interrupt)
+    with pytest.raises(KeyboardInterrupt), second_interrupt_quits():
+        with writing(store.engine) as connection:
+            connection.execute(text("DELETE FROM vs_trials"))
+        for _ in range(500):
+            time.sleep(0.02)
+    assert reached == ["commit goes on"]
+    store.close()
+
+
+def test_interrupt_that_other_code_caught_is_raised_at_the_next_event() -> None:
+    with pytest.raises(KeyboardInterrupt), second_interrupt_quits() as interrupts:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        interrupts.raise_dropped()

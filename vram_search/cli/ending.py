@@ -5,15 +5,8 @@ A search that Ctrl-C ends prints the same as one whose time is used up.
 
 from __future__ import annotations
 
-import _thread
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from vram_search.cli.console import echo, make_console
@@ -24,44 +17,6 @@ if TYPE_CHECKING:
     from vram_search.store import Store, StudyRecord, TrialRecord
 
 INTERRUPTED_BY_USER = "interrupted by Ctrl-C"
-AGAIN_SECONDS = 0.05
-"""Time after which an interrupt that was dropped is raised again."""
-
-
-@contextmanager
-def second_interrupt_quits() -> Iterator[None]:
-    """Lets the first Ctrl-C or SIGTERM raise KeyboardInterrupt, and the second end the process.
-
-    A supervisor such as systemd sends SIGTERM: that ends a search as tidily as Ctrl-C. Python drops
-    an exception that a signal raises while an object is finalised (`sys.unraisablehook`), so the
-    interrupt is then raised again.
-    """
-
-    def again(dropped: sys.UnraisableHookArgs) -> None:
-        if dropped.exc_type is not KeyboardInterrupt:
-            hook(dropped)
-            return
-        for number in before:
-            signal.signal(number, interrupt)
-        timer = threading.Timer(AGAIN_SECONDS, _thread.interrupt_main)
-        timer.daemon = True
-        timer.start()
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_DFL)
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, interrupt)
-    hook, sys.unraisablehook = sys.unraisablehook, again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, Group
@@ -45,10 +46,21 @@ STEP_LINE_SECONDS = 30.0
 
 
 class Progress:
-    """The state of a run, from its events; the views share it."""
+    """The state of a run, from its events; the views share it.
 
-    def __init__(self, study: StudySpec, stop: StopRule, url: str) -> None:
-        self.study, self.stop, self.url = study, stop, url
+    Args:
+        check: called before each trial and with each event; it raises KeyboardInterrupt if the run
+            was interrupted and goes on all the same.
+    """
+
+    def __init__(
+        self,
+        study: StudySpec,
+        stop: StopRule,
+        url: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.study, self.stop, self.url, self._check = study, stop, url, check
         self.began = time.monotonic()
         self.finished_before = 0
         self.ended: list[TrialRecord] = []
@@ -73,6 +85,7 @@ class Progress:
         self.is_loaded, self.untuned_loss = True, eval_loss
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
+        self._check()
         self.proposal, self.planned = proposal, planned
         self.trial_began = time.monotonic()
         self.stage, self.step, self.steps_total, self.losses = "load", 0, 0, []
@@ -80,6 +93,7 @@ class Progress:
         self.allocated_bytes = self.sample = None
 
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
+        self._check()
         self.sample = sample
         if isinstance(event, Stage):
             self.stage, self.steps_total = event.stage, event.steps_total
@@ -180,8 +194,14 @@ class Progress:
 class PlainView(Progress):
     """A line for each thing that happens."""
 
-    def __init__(self, study: StudySpec, stop: StopRule, url: str) -> None:
-        super().__init__(study, stop, url)
+    def __init__(
+        self,
+        study: StudySpec,
+        stop: StopRule,
+        url: str,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(study, stop, url, check)
         self._next_step_line = -math.inf
         self._is_forecast = False
 
@@ -251,8 +271,15 @@ class QuietView(Progress):
 class LiveView(Progress):
     """A table that stays in place: the current trial, the last ones, the best, the time left."""
 
-    def __init__(self, study: StudySpec, stop: StopRule, url: str, console: Console) -> None:
-        super().__init__(study, stop, url)
+    def __init__(
+        self,
+        study: StudySpec,
+        stop: StopRule,
+        url: str,
+        console: Console,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(study, stop, url, check)
         self._console = console
         self._searched = list(filter(study.space.is_searched, DIMENSIONS))
         self._live = Live(
@@ -342,12 +369,12 @@ class LiveView(Progress):
 
 
 def make_view(
-    study: StudySpec, stop: StopRule, url: str, *, quiet: bool
+    study: StudySpec, stop: StopRule, url: str, check: Callable[[], None], *, quiet: bool
 ) -> PlainView | QuietView | LiveView:
-    """The view that fits where the output goes."""
+    """The view that fits where the output goes; `check` as for `Progress`."""
     console = make_console()
     if quiet:
-        return QuietView(study, stop, url)
+        return QuietView(study, stop, url, check)
     if console.is_terminal:
-        return LiveView(study, stop, url, console)
-    return PlainView(study, stop, url)
+        return LiveView(study, stop, url, console, check)
+    return PlainView(study, stop, url, check)

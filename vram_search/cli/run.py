@@ -224,7 +224,8 @@ def _run(
     beside: bool,
     keep_awake: bool,
 ) -> None:
-    from vram_search.cli.ending import INTERRUPTED_BY_USER, print_ending, second_interrupt_quits
+    from vram_search.cli.ending import INTERRUPTED_BY_USER, print_ending
+    from vram_search.cli.interrupts import second_interrupt_quits
     from vram_search.cli.live import make_view
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
@@ -233,9 +234,9 @@ def _run(
 
     study = prepared.study
     url = database_url(study.database)
-    view = make_view(study, stop, url, quiet=as_json)
     why, code = INTERRUPTED_BY_USER, INTERRUPTED
-    with second_interrupt_quits():
+    with second_interrupt_quits() as interrupts:
+        view = make_view(study, stop, url, interrupts.raise_dropped, quiet=as_json)
         try:
             awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
             with view, search_errors(url), awake:

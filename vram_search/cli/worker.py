@@ -68,7 +68,7 @@ def command(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from vram_search.answers.lookup import opened
     from vram_search.answers.run import stop_rule
-    from vram_search.cli.ending import second_interrupt_quits
+    from vram_search.cli.interrupts import second_interrupt_quits
     from vram_search.cli.live import make_view
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
@@ -86,8 +86,8 @@ def command(
     until_seconds = None if until is None else parse_until(until)
     stop = stop_rule(spec, trials, hours=hours, until=until_seconds)
     prepared = prepare(spec, lambda text: echo(text, err=True))
-    view = make_view(spec, stop, url, quiet=False)
-    with second_interrupt_quits():
+    with second_interrupt_quits() as interrupts:
+        view = make_view(spec, stop, url, interrupts.raise_dropped, quiet=False)
         try:
             awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
             with view, search_errors(url), awake:
