@@ -304,3 +304,28 @@ def test_point_is_added_once_and_reported(
     )
     assert "is not in the study" in page.text
     assert [event.kind for event in events_after(store.engine, 0)].count("point_added") == 1
+
+
+def test_running_trial_is_skipped_and_one_that_ended_is_not(
+    client: TestClient, store: Store, study: StudyRecord
+) -> None:
+    store.start_trial(study.id, 30, {"lora_rank": 8}, seed=1, data_hash="d")
+    base = "/api/v1/studies/td-010/trials"
+    assert client.post(f"{base}/30/skip").json() == {"study": "td-010", "number": 30}
+    assert client.post(f"{base}/30/skip").status_code == 202
+    kinds = [event.kind for event in events_after(store.engine, 0) if event.trial == 30]
+    assert kinds == ["trial_started", "trial_skip_asked"]
+    refused = client.post(f"{base}/3/skip")
+    assert refused.status_code == 409
+    assert "trial 3 has ended" in refused.json()["detail"]
+
+
+def test_log_of_a_trial_holds_its_lines_alone(
+    client: TestClient, url: str, study: StudyRecord
+) -> None:
+    folder = study_folder(url, "td-010").logs
+    folder.mkdir(parents=True)
+    entries = [{"at": "2026-01-01", "text": f"of {n}", "trial": n} for n in (1, 2, 1)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    answer = client.get("/api/v1/studies/td-010/trials/1/logs")
+    assert answer.text == "2026-01-01 of 1\n2026-01-01 of 1\n"

@@ -227,6 +227,18 @@ def test_table_of_many_trials_is_paged_and_filtered(
     assert page.errors() == []
 
 
+def test_two_trials_are_compared_on_the_page(recorded: Callable[[str], Browser]) -> None:
+    page = recorded("td-010")
+    page.eval("document.querySelector('[name=second]').value = '3'")
+    click(page, "Compare")
+    eventually(page, has_text("trial 3", "#compared"))
+    assert page.eval("document.querySelectorAll('#compared tbody tr').length") > 3
+    page.eval("document.querySelector('[name=second]').value = 'none'")
+    click(page, "Compare")
+    eventually(page, has_text("is not a trial", "#compared"))
+    assert page.errors() == []
+
+
 def test_arrow_keys_walk_the_marks_of_a_chart(recorded: Callable[[str], Browser]) -> None:
     page = recorded("td-010")
     page.eval("document.querySelector('#chart-vram svg').focus()")

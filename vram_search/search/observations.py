@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from vram_search.search.encoding import decode, distributions
 from vram_search.search.problem import Problem
 from vram_search.spec import Hyperparameters
+from vram_search.store.skips import SKIPPED
 
 DIVERGED = "diverged"
 """User attribute of trials whose loss was not finite."""
@@ -30,6 +31,7 @@ class Observation:
         fits: it is not known to need more memory than the card has, or to break a constraint of
             the study.
         is_running: its last trial has not ended.
+        was_skipped: a person has ended its last trial.
     """
 
     number: int
@@ -39,6 +41,7 @@ class Observation:
     diverged: bool = False
     fits: bool = True
     is_running: bool = False
+    was_skipped: bool = False
 
     @property
     def is_unfinished(self) -> bool:
@@ -48,7 +51,7 @@ class Observation:
     @property
     def is_stopped(self) -> bool:
         """It was stopped at a rung and could be trained again, to its end."""
-        return self.is_unfinished and not self.is_running
+        return self.is_unfinished and not self.is_running and not self.was_skipped
 
     @property
     def is_pending(self) -> bool:
@@ -99,6 +102,7 @@ def _observation(trial: FrozenTrial, problem: Problem) -> Observation:
         diverged=DIVERGED in trial.user_attrs,
         fits=all(share <= 0 for share in trial.constraints.values()),
         is_running=trial.state == TrialState.RUNNING,
+        was_skipped=SKIPPED in trial.user_attrs,
     )
 
 

@@ -19,6 +19,7 @@ from vram_search.search.study_constraints import record_excess
 from vram_search.search.user_attributes import user_attributes
 from vram_search.spec import Hyperparameters
 from vram_search.store import Evaluation, TrialRecord
+from vram_search.store.skips import SKIPPED
 
 
 def frozen_trial(
@@ -40,13 +41,15 @@ def frozen_trial(
     complete = record.outcome == "complete" and record.value is not None
     own = record_excess(problem.constraints, record)
     constraint = constraint_of(record.outcome, (record.predicted or {}).get("excess", 0.0), own)
-    diverged = {DIVERGED: True} if record.outcome == "diverged" else {}
+    marks = {DIVERGED: True} if record.outcome == "diverged" else {}
+    if (record.error or {}).get(SKIPPED):
+        marks[SKIPPED] = True
     trial: FrozenTrial = optuna.trial.create_trial(
         state=TrialState.COMPLETE if complete else TrialState.PRUNED,
         value=record.value if complete else None,
         params=encode(hyperparameters, problem.space),
         distributions=distributions(problem.space),
-        user_attrs={**user_attributes(record), **diverged},
+        user_attrs={**user_attributes(record), **marks},
         system_attrs={DASHBOARD_CONSTRAINTS: [constraint]},
         intermediate_values=_losses_by_rung(evaluations, hyperparameters, problem),
     )

@@ -21,6 +21,7 @@ from vram_search.search.study_constraints import record_excess
 from vram_search.search.user_attributes import user_attributes
 from vram_search.spec import Hyperparameters
 from vram_search.store import Evaluation, Outcome, TrialRecord
+from vram_search.store.skips import SKIPPED
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class Search:
             return
         if outcome == "diverged":
             trial.set_user_attr(DIVERGED, True)
+        if record is not None and (record.error or {}).get(SKIPPED):
+            trial.set_user_attr(SKIPPED, True)
         # FAIL would teach nothing; PRUNED counts as worse than all that completed.
         self._study.tell(trial, state=TrialState.PRUNED)
 

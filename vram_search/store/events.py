@@ -24,7 +24,8 @@ class EventRecord:
 
     Attributes:
         kind: `study_created`, `study_changed`, `study_deleted`, `trial_started`, `trial_planned`,
-            `trial_stage`, `trial_resumed`, `trial_ended`, `point_added`, or `queue_changed`.
+            `trial_stage`, `trial_resumed`, `trial_skip_asked`, `trial_ended`, `point_added`, or
+            `queue_changed`.
         trial: its number; None for events of a whole study.
         data: what changed, by name.
     """

@@ -8,7 +8,7 @@ import zipfile
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
 from vram_search.answers.best import BestAnswer
@@ -23,7 +23,10 @@ from vram_search.api import ExportTarget
 from vram_search.export.recorded import write_recorded
 from vram_search.report.figures import by_value
 from vram_search.store import Outcome
+from vram_search.store.location import StudyFolder
 from vram_search.store.progress import progress_of
+from vram_search.store.run_logs import entries_of, log_files
+from vram_search.store.skips import ask_to_skip
 from vram_search.web.api_studies import known_study
 from vram_search.web.service import Service, as_json, service_of, temporary_folder
 from vram_search.worker.next_point import try_next
@@ -46,6 +49,13 @@ class PointAnswer(BaseModel):
 
     study: str
     hyperparameters: dict[str, Any]
+
+
+class SkipAnswer(BaseModel):
+    """A running trial that will end at its next evaluation."""
+
+    study: str
+    number: int
 
 
 class CurveAnswer(BaseModel):
@@ -146,6 +156,29 @@ def export_trial(
         media_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="{_ascii(name)}"'},
     )
+
+
+@router.get("/trials/{trial}/logs", response_class=PlainTextResponse)
+def trial_logs(study: str, trial: str, service: Served) -> PlainTextResponse:
+    """Everything that the logs of all runs hold of a trial, as `vram-search logs N` prints it."""
+    record = find_study(service.store, known_study(service, study))
+    number = find_trial(service.store, record, trial).number
+    files = log_files(StudyFolder(service.store.files, record.name).logs)
+    lines = [
+        f"{entry.get('at')} {entry['text']}"
+        for entry in entries_of(files)
+        if entry.get("trial") == number
+    ]
+    return PlainTextResponse("".join(f"{line}\n" for line in lines))
+
+
+@router.post("/trials/{trial}/skip", status_code=202, response_model=SkipAnswer)
+def skip_trial(study: str, trial: str, service: Served) -> SkipAnswer:
+    """Ends a running trial at its next evaluation, as pruned; it is not trained again."""
+    record = find_study(service.store, known_study(service, study))
+    found = find_trial(service.store, record, trial)
+    ask_to_skip(service.store.engine, record.name, found)
+    return SkipAnswer(study=record.name, number=found.number)
 
 
 @router.post("/points", status_code=201, response_model=PointAnswer)

@@ -163,6 +163,19 @@ def trial(request: Request, study: str, trial: str, service: Served) -> HTMLResp
     )
 
 
+@router.get("/studies/{study}/compare")
+def compare_trials(
+    request: Request, study: str, service: Served, first: str = "", second: str = ""
+) -> HTMLResponse:
+    """Two trials side by side."""
+    name = known_study(service, study)
+    try:
+        answer = service.results.compare(first, second, name)
+    except VramSearchError as error:
+        return _page(request, "fault.html.j2", error=error)
+    return _page(request, "compared.html.j2", answer=answer, rows=view.compared_rows(answer))
+
+
 @router.post("/studies/{study}/points")
 async def add_point(request: Request, study: str, service: Served) -> HTMLResponse:
     """Lets the study try a trial with one value changed."""
@@ -252,7 +265,9 @@ async def new_study(request: Request, step: str, service: Served) -> Response:
 def _home(service: Service) -> dict[str, Any]:
     queue = queue_answer(service.store, service.url)
     now = [view.running(service.store, e) for e in queue.entries if e.state == "running"]
-    return {"queue": queue, "now": now, "studies": service.results.studies()}
+    studies = service.results.studies()
+    night = None if now else view.latest_night(service.store)
+    return {"queue": queue, "now": now, "studies": studies, "night": night}
 
 
 def _page(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from vram_search.answers.compare import CompareAnswer
+from vram_search.answers.night import last_night
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import by_value, required_bytes, run_seconds
@@ -121,6 +123,47 @@ def _charts(
     return charts
 
 
+@dataclass(frozen=True)
+class Night:
+    """The latest run of a study, in sentences."""
+
+    study: str
+    sentences: list[str]
+
+
+def latest_night(store: Store) -> Night | None:
+    """The latest run of the study with the newest activity; None if no run is recorded."""
+    record = store.latest_study()
+    return None if record is None else night_of(store, record)
+
+
+def night_of(store: Store, record: StudyRecord) -> Night | None:
+    """The latest run of a study; None if no run is recorded."""
+    night = last_night(store, record)
+    return None if night is None else Night(record.name, night.sentences)
+
+
+def compared_rows(answer: CompareAnswer) -> list[tuple[str, str, str]]:
+    """What differs between two trials: name, and the values of both."""
+    differs = answer.differs
+    rows = [
+        (name, _cell(first), _cell(second))
+        for pairs in (differs.hyperparameters, differs.plan, differs.circumstances)
+        for name, (first, second) in pairs.items()
+    ]
+    if (loss := answer.eval_loss) is not None:
+        rows.append((f"{answer.objective}, {loss.at}", f"{loss.first:.4f}", f"{loss.second:.4f}"))
+    for form, figures in ((format_bytes, answer.bytes), (format_duration, answer.seconds)):
+        for name, figure in figures.items():
+            shown = f"{name.rpartition('_')[0]} ({figure.origin})"
+            rows.append((shown, form(figure.first), form(figure.second)))
+    return rows
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def study_charts(data: ReportData) -> list[Chart]:
     """The report's charts that a study's page shows."""
     return [
@@ -139,6 +182,7 @@ def study_page(store: Store, record: StudyRecord) -> dict[str, Any]:
     return {
         "study": record,
         "headline": headline(data),
+        "night": night_of(store, record),
         "summary": summary_rows(data),
         "sweet_spot": spot,
         "sweet_words": trial_words(spot.trial) if spot else "",

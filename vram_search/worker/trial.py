@@ -22,6 +22,7 @@ from vram_search.search import Proposal
 from vram_search.spec.constraints import UNITS
 from vram_search.store import TrialEndedError, TrialRecord, TrialResult
 from vram_search.store.location import trial_folder
+from vram_search.store.skips import SKIPPED, is_asked_to_skip
 from vram_search.units import format_bytes
 from vram_search.worker.checkpoints import (
     checkpoint_folder,
@@ -41,6 +42,7 @@ from vram_search.worker.trial_log import SpilledError
 from vram_search.worker.watch import Watch
 from vram_search.worker.watchdog import patience_seconds
 
+SKIPPED_BY_HAND = {SKIPPED: True, "message": "it was skipped by hand"}
 PLAN_ATTEMPTS = 3
 """Most plans tried for one trial; after an out-of-memory the next one needs less memory."""
 
@@ -165,10 +167,14 @@ def _train(
     context.adapters.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(job.adapter_folder, ignore_errors=True)
 
+    def is_skipped() -> bool:
+        return is_asked_to_skip(context.store.engine, context.record.name, proposal.number)
+
     def prune(event: Evaluated) -> bool:
         number, value = proposal.number, context.study.ranked_by.value_of(event)
         return through_outages(
-            context.store, lambda: context.search.should_prune(number, event.fraction, value)
+            context.store,
+            lambda: context.search.should_prune(number, event.fraction, value) or is_skipped(),
         )
 
     began, ready = time.perf_counter(), None
@@ -219,6 +225,8 @@ def _train(
     )
     if watch.taken_by_others and result.outcome == "oom":
         result = blame_others(result, watch.taken_by_others)
+    if result.outcome == "pruned" and through_outages(context.store, is_skipped):
+        result = replace(result, error={**(result.error or {}), **SKIPPED_BY_HAND})
     if context.budget.emulated and result.measured:
         result.measured["emulated"] = context.budget.emulated
     if miss := (result.measured or {}).get("probe_miss"):

@@ -13,6 +13,7 @@ from vram_search.report.why.pruned import pruned_facts
 from vram_search.report.words import repeat_words
 from vram_search.store import TrialRecord
 from vram_search.store.retries import MAX_RETRIES, losses_in_a_row
+from vram_search.store.skips import SKIPPED
 from vram_search.units import format_duration
 
 
@@ -39,6 +40,8 @@ def explain(evidence: Evidence) -> Reason:
     outcome = trial.outcome or "running"
     facts, figures = _FACTS[outcome](evidence)
     facts = [fact for fact in facts if fact]
+    if error.get(SKIPPED):
+        facts = []
     if (message := error.get("message")) and not (outcome == "infeasible" and facts):
         facts.insert(0, message)
     if repeated := repeat_words(trial, evidence.repeated):
@@ -54,6 +57,8 @@ def explain(evidence: Evidence) -> Reason:
 
 def _summary(evidence: Evidence) -> str:
     outcome = evidence.trial.outcome or "running"
+    if (evidence.trial.error or {}).get(SKIPPED):
+        return "was pruned: a person skipped it"
     if outcome == "pruned" and evidence.strategy is not None:
         return f"was pruned: {evidence.strategy.pruned_summary}"
     return _SUMMARIES[outcome]
