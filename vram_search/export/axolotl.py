@@ -46,6 +46,7 @@ def _config(trial: ExportedTrial) -> Groups:
             **keys.AXOLOTL.written(trial.initial_weights("olora")),
             **trial.loraplus,
             **dict.fromkeys(LORA_KERNELS, False),
+            **({} if trial.wrapper is None else {"freeze_mm_modules": True}),
         },
         "dataset": {
             "datasets": [_dataset("train.json")],

@@ -54,6 +54,7 @@ class AxolotlConfig(SharedKeys):
     adapter: Literal["qlora"]
     lora_target_linear: Literal[True] | None = None
     lora_target_modules: tuple[Text, ...] | None = None
+    freeze_mm_modules: Literal[True] | None = None
     lora_r: Rank
     lora_alpha: Count
     lora_dropout: Dropout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import SequenceMatcher
@@ -15,6 +15,8 @@ from vram_search.data.chat_abilities import ChatTemplateError
 from vram_search.data.chat_render import template_renderer
 from vram_search.export.slots import (
     SLOTS,
+    WRAPPER_SLOTS,
+    Slots,
     find_default_system,
     with_tokens,
     write_turns,
@@ -55,7 +57,11 @@ def _token(config: dict[str, Any], name: str) -> str:
 
 
 def match_template(
-    chat: ChatTemplate, examples: Sequence[Example], preferred: str | None, when: date
+    chat: ChatTemplate,
+    examples: Sequence[Example],
+    preferred: str | None,
+    when: date,
+    candidates: Mapping[str, Slots] = SLOTS,
 ) -> Template | None:
     """Finds the LLaMA-Factory template that gives these rows the same text as the model's own.
 
@@ -65,6 +71,7 @@ def match_template(
         preferred: template to take if several agree (some differ only in stop words); without it,
             the one with the default system message most like the model's is taken.
         when: the day of the trial, for chat templates that write the date.
+        candidates: the templates that are compared.
     """
     try:
         split = chat_turns(chat, when).split
@@ -74,7 +81,7 @@ def match_template(
         return None
     note = f"same text as the model's own chat template in {len(own)} rows compared"
     best: tuple[float, Template] | None = None
-    for name, unfilled in SLOTS.items():
+    for name, unfilled in candidates.items():
         slots = with_tokens(unfilled, chat.bos_token, chat.eos_token)
         system = find_default_system(slots, source)
         if system is None:
@@ -92,9 +99,10 @@ def count_differing(
     template: Template, chat: ChatTemplate, examples: Iterable[Example], when: date
 ) -> int | None:
     """Counts the rows whose text differs from the model's own template; None if unknown."""
-    if template.name not in SLOTS:
+    known = {**SLOTS, **WRAPPER_SLOTS}
+    if template.name not in known:
         return None
-    slots = with_tokens(SLOTS[template.name], chat.bos_token, chat.eos_token)
+    slots = with_tokens(known[template.name], chat.bos_token, chat.eos_token)
     system = slots.default_system if template.default_system is None else template.default_system
     try:
         split = chat_turns(chat, when).split

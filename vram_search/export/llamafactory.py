@@ -10,12 +10,16 @@ from vram_search.export.dataset import EVAL, TRAIN, check_turns, dataset_info, t
 from vram_search.export.evaluation import checkpoint_keys, evaluation_keys
 from vram_search.export.launch import Launch
 from vram_search.export.llamafactory_schema import check_llamafactory
-from vram_search.export.template import Template, template_by_name
-from vram_search.export.template_choice import choose_template
+from vram_search.export.template import WRAPPER_TEMPLATES, Template, template_by_name
+from vram_search.export.template_choice import choose_template, model_type_of
 from vram_search.export.tool import Groups, Tool
 from vram_search.export.training_keys import training_values
 from vram_search.export.trial import ExportedTrial
 from vram_search.tools import llamafactory as keys
+
+FROZEN_PARTS = ("freeze_vision_tower", "freeze_multi_modal_projector")
+"""Keys that keep vision and audio towers and projectors as they are. `true` is their default; they
+are written so that the file says what is trained."""
 
 
 def _config(trial: ExportedTrial) -> Groups:
@@ -39,6 +43,7 @@ def _config(trial: ExportedTrial) -> Groups:
             "do_train": True,
             "finetuning_type": "lora",
             "lora_target": ",".join(trial.target_modules),
+            **({} if trial.wrapper is None else dict.fromkeys(FROZEN_PARTS, True)),
             **keys.LLAMA_FACTORY.written(trial.adapter_settings),
             **trial.loraplus,
         },
@@ -84,6 +89,9 @@ def _notes(trial: ExportedTrial) -> list[str]:
     if trial.plan.enable_liger_kernel:
         notes.append("enable_liger_kernel needs: pip install liger-kernel")
     notes += trial.initial_weights_note("LLaMA-Factory")
+    if trial.wrapper is not None and trial.wrapper.model_type not in WRAPPER_TEMPLATES:
+        notes.append(f"LLaMA-Factory knows no parts of {trial.wrapper.model_type}: the names in")
+        notes.append("lora_target are those of the text part alone.")
     if trial.tokenizer:
         notes.append(f"The study read its tokenizer from {json.dumps(trial.tokenizer)};")
         notes.append("LLaMA-Factory reads the model's own.")
@@ -102,7 +110,7 @@ def _template(trial: ExportedTrial) -> Template:
     """Returns the chosen template, or else the one for the model's name."""
     return trial.template or template_by_name(
         trial.model,
-        trial.study.model.get("model_type"),
+        model_type_of(trial),
         trial.prompt_date,
     )
 

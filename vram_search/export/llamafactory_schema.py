@@ -49,6 +49,8 @@ class LlamaFactoryConfig(TrainingKeys):
     do_train: Literal[True]
     finetuning_type: Literal["lora"]
     lora_target: Text
+    freeze_vision_tower: Literal[True] = True
+    freeze_multi_modal_projector: Literal[True] = True
     lora_rank: Rank
     lora_alpha: Count
     lora_dropout: Dropout

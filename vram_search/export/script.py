@@ -25,12 +25,15 @@ from vram_search.spec.base import Spec
 from vram_search.tools import ToolKeys, training_arguments
 
 SCRIPT = "train_trial.py"
+CAUSAL = "AutoModelForCausalLM"
 
 
 def _peft_config(trial: ExportedTrial) -> Groups:
+    auto_class = _auto_class(trial)
     return {
-        "transformers.AutoModelForCausalLM.from_pretrained": {
+        f"transformers.{auto_class}.from_pretrained": {
             "loader": "peft",
+            **({} if auto_class == CAUSAL else {"auto_class": auto_class}),
             "model": {
                 "pretrained_model_name_or_path": trial.model,
                 "dtype": trial.dtype,
@@ -59,6 +62,11 @@ def _peft_config(trial: ExportedTrial) -> Groups:
             }
         },
     }
+
+
+def _auto_class(trial: ExportedTrial) -> str:
+    """Returns the class that loads the model with all its parts, as the study did."""
+    return CAUSAL if trial.wrapper is None else trial.wrapper.auto_class
 
 
 def _unsloth_config(trial: ExportedTrial) -> Groups:
@@ -139,7 +147,11 @@ def _peft_notes(trial: ExportedTrial) -> list[str]:
 
 
 def _unsloth_notes(trial: ExportedTrial) -> list[str]:
+    parts = [
+        "FastLanguageModel trains no vision layers; target_modules names the text part's alone."
+    ]
     return [
+        *(parts if trial.wrapper is not None else []),
         "Rows are encoded and cut as in the trial. Unsloth quantises to NF4 with double",
         "quantisation, and replaces attention, MLP, norms and loss by kernels of its own, so that",
         "the bytes above do not hold. A part of the plan has no key, as its loss is always fused:",

@@ -85,6 +85,8 @@ class PeftConfig(Spec):
     """Arguments of transformers' and peft's classes, as `train_trial.py` passes them."""
 
     loader: Literal["peft"]
+    auto_class: Literal["AutoModelForImageTextToText", "AutoModelForMultimodalLM"] | None = None
+    """The class that loads a model of several parts; others are causal language models."""
     model: _PeftModel
     quantization: _Quantization
     lora: _PeftLora

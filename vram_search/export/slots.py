@@ -102,6 +102,33 @@ SLOTS: dict[str, Slots] = {
     ),
 }
 
+_THINKING = replace(_CHATML, assistant=SLOTS["qwen3"].assistant)
+_MISTRAL_SMALL = Slots(
+    user="[INST]{}[/INST]",
+    assistant="{}EOS",
+    system="[SYSTEM_PROMPT]{}[/SYSTEM_PROMPT]",
+    prefix="BOS",
+)
+WRAPPER_SLOTS: dict[str, Slots] = {
+    "gemma3": SLOTS["gemma"],
+    "qwen2_vl": replace(_CHATML, default_system="You are a helpful assistant."),
+    "qwen3_vl": _THINKING,
+    "qwen3_vl_nothink": _CHATML,
+    "qwen3_5": _THINKING,
+    "qwen3_5_nothink": _CHATML,
+    "mistral_small": _MISTRAL_SMALL,
+    "ministral3": replace(_MISTRAL_SMALL, system="{}\n\n", system_in_user=True),
+    "llama4": Slots(
+        user="<|header_start|>user<|header_end|>\n\n{}<|eot|>"
+        "<|header_start|>assistant<|header_end|>\n\n",
+        assistant="{}<|eot|>",
+        system="<|header_start|>system<|header_end|>\n\n{}<|eot|>",
+        prefix="BOS",
+    ),
+}
+"""Templates of models of several parts, which have an `mm_plugin`. Models of text alone are never
+compared with them."""
+
 
 def with_tokens(slots: Slots, bos_token: str, eos_token: str) -> Slots:
     """Returns the slots with a tokenizer's own tokens in them."""

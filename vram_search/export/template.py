@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
 from vram_search.errors import InputError
+from vram_search.export.slots import SLOTS, WRAPPER_SLOTS, Slots
 from vram_search.export.template_names import TEMPLATE_NAMES
 
 
@@ -63,6 +65,24 @@ _BY_MODEL_TYPE = {"qwen3": "qwen3", "gemma": "gemma", "gemma2": "gemma", "gemma3
 """Families with one chat format. Others, such as llama and qwen2, are identified only by name."""
 
 
+WRAPPER_TEMPLATES = {
+    "gemma3": ("gemma3",),
+    "gemma3n": ("gemma3n",),
+    "gemma4": ("gemma4",),
+    "internvl": ("intern_vl",),
+    "llama4": ("llama4",),
+    "mistral3": ("mistral_small", "ministral3"),
+    "qwen2_vl": ("qwen2_vl",),
+    "qwen2_5_vl": ("qwen2_vl",),
+    "qwen3_vl": ("qwen3_vl_nothink", "qwen3_vl"),
+    "qwen3_vl_moe": ("qwen3_vl_nothink", "qwen3_vl"),
+    "qwen3_5": ("qwen3_5_nothink", "qwen3_5"),
+    "qwen3_5_moe": ("qwen3_5_nothink", "qwen3_5"),
+}
+"""model_type of a model of several parts -> LLaMA-Factory's templates with its `mm_plugin`
+(`data/template.py`): the usual one, and the one with thoughts or of another release."""
+
+
 def named_template(name: str) -> Template:
     """Returns the template that the user names.
 
@@ -78,6 +98,15 @@ def named_template(name: str) -> Template:
     )
 
 
+def slots_for(model_type: str | None) -> Mapping[str, Slots]:
+    """Returns the templates that fit a model: those of its own for a model of several parts, since
+    a template for text alone gives such a model no inputs that tell text from images."""
+    names = WRAPPER_TEMPLATES.get(model_type or "")
+    if names is None:
+        return SLOTS
+    return {name: WRAPPER_SLOTS[name] for name in names if name in WRAPPER_SLOTS}
+
+
 def template_by_name(model: str, model_type: str | None, when: date) -> Template:
     """Returns the template of a model by its name or its family.
 
@@ -90,6 +119,10 @@ def template_by_name(model: str, model_type: str | None, when: date) -> Template
         InputError: the model is not known; the message explains how to name a template.
     """
     slug = re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
+    if names := WRAPPER_TEMPLATES.get(model_type or ""):
+        thinks = len(names) > 1 and "thinking" in slug
+        note = f"chosen by model_type {model_type}, not compared with its tokenizer"
+        return Template(names[1 if thinks else 0], note=note)
     for pattern, template in _BY_NAME:
         if re.fullmatch(pattern, slug):
             system = template.default_system and when.strftime(template.default_system)

@@ -15,7 +15,12 @@ from vram_search.export.chat_template import (
     load_chat_template,
     match_template,
 )
-from vram_search.export.template import Template, named_template, template_by_name
+from vram_search.export.template import (
+    Template,
+    named_template,
+    slots_for,
+    template_by_name,
+)
 from vram_search.export.trial import ExportedTrial
 
 ROWS_COMPARED = 200
@@ -38,16 +43,17 @@ def choose_template(trial: ExportedTrial, named: str | None) -> Template:
     if own is not None:
         chat = replace(chat or ChatTemplate("", "", ""), text=template_text(own))
     if chat is None:
-        return chosen or template_by_name(trial.model, _model_type(trial), when)
+        return chosen or template_by_name(trial.model, model_type_of(trial), when)
     rows = trial.rows
     compared = list(chain(islice(rows.train, ROWS_COMPARED), islice(rows.eval, ROWS_COMPARED)))
     if chosen is None:
         known = None
         with contextlib.suppress(InputError):
-            known = template_by_name(trial.model, _model_type(trial), when)
-        if matched := match_template(chat, compared, known.name if known else None, when):
+            known = template_by_name(trial.model, model_type_of(trial), when)
+        slots = slots_for(model_type_of(trial))
+        if matched := match_template(chat, compared, known.name if known else None, when, slots):
             return matched
-        chosen = known or template_by_name(trial.model, _model_type(trial), when)  # or raises
+        chosen = known or template_by_name(trial.model, model_type_of(trial), when)  # or raises
     differing = count_differing(chosen, chat, compared, when)
     if differing is None:
         return chosen
@@ -55,5 +61,9 @@ def choose_template(trial: ExportedTrial, named: str | None) -> Template:
     return Template(chosen.name, chosen.default_system, note)
 
 
-def _model_type(trial: ExportedTrial) -> str | None:
-    return trial.study.model.get("model_type")
+def model_type_of(trial: ExportedTrial) -> str | None:
+    """Returns the model_type of the whole model; None if it is not known."""
+    if trial.wrapper is not None:
+        return trial.wrapper.model_type
+    found: str | None = trial.study.model.get("model_type")
+    return found

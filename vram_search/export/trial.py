@@ -20,6 +20,7 @@ from vram_search.models import find_on_this_machine
 from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import adapter_settings
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression
+from vram_search.spec.model_tree import ModelTree
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
@@ -76,6 +77,12 @@ class ExportedTrial:
             return LORA_MODULES
         qualified = self.target_modules if self._names_real_layers else ()
         return {*self.shape.linear_kinds, *qualified}
+
+    @property
+    def wrapper(self) -> ModelTree | None:
+        """The module tree of a model of several parts; None for a model of text alone."""
+        tree = None if self.shape is None else self.shape.tree
+        return tree if tree is not None and tree.has_other_parts else None
 
     @property
     def seed(self) -> int:

@@ -131,6 +131,9 @@ def _notes(trial: ExportedTrial) -> list[str]:
         for name, ratio in trial.loraplus.items()
     ]
     notes += trial.initial_weights_note("TRL")
+    if trial.wrapper is not None:
+        notes.append("TRL has no key for vision and audio towers: lora_target_modules names layers")
+        notes.append("of the text part alone, and everything else is frozen.")
     if trial.tokenizer:
         notes.append(f"The study read its tokenizer from {json.dumps(trial.tokenizer)};")
         notes.append("TRL reads the model's own.")
