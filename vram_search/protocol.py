@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from vram_search.spec.answers import AnswerFunction
 from vram_search.spec.base import Spec
 from vram_search.spec.base_storage import BaseStorage
 from vram_search.spec.dataset import DatasetSpec
@@ -47,6 +48,22 @@ class LoadJob(Spec):
     """How the base is predicted to be on the card; None compares nothing."""
 
 
+class AnswersJob(Spec):
+    """Generate and score answers at each evaluation: the objective is their score."""
+
+    metric: str
+    """The study's objective: `exact_match`, `rouge_l`, or that of `function`."""
+    function: AnswerFunction | None
+    minimise: bool
+    rows: int
+    max_new_tokens: int
+    total_tokens: int
+    """Prompt and answer take no more; a longer prompt loses its start."""
+    batch_size: int
+    date: str
+    """Date for templates that put today's into the prompt."""
+
+
 class TrialJob(Spec):
     """Probe and train one adapter on the resident base model."""
 
@@ -62,6 +79,8 @@ class TrialJob(Spec):
     """Where the best checkpoint's adapter goes; the parent folder exists."""
     checkpoint_folder: str | None = None
     """Where the trial finds and keeps its checkpoint; None keeps none."""
+    answers: AnswersJob | None = None
+    """None: the objective is a loss."""
     patience_seconds: float = STALL_SECONDS
     """Silence after which the training counts as hung; its process then writes all stacks into its
     log, and is replaced."""
@@ -221,6 +240,10 @@ class Evaluated(Spec):
     """The same at the trial's own cutoff_len; only at the end."""
     bits_per_byte: float | None
     example_loss_sums: tuple[float | None, ...]
+    answer_error: float | None = None
+    """Mean of `answer_errors`; None if no answers were generated."""
+    answer_errors: tuple[float, ...] | None = None
+    """1 - the score of each generated answer, in the order of the rows."""
     seconds: float
 
 

@@ -34,6 +34,12 @@ class EvaluationAnswer(AnswerPart):
         description="Summed nats of each evaluation row, in the order of the rows."
     )
     seconds: Number
+    answer_error: float | None = Field(
+        description="1 - the mean score of generated answers, if they are the objective."
+    )
+    answer_errors: Annotated[list[float | None] | None, AS_RECORDED] = Field(
+        description="1 - the score of each generated answer, in the order of the rows."
+    )
 
 
 class ShowAnswer(StudyAnswer):

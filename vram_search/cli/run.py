@@ -331,12 +331,23 @@ def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
             if getattr(study.search_space, dimension.name) is not None
         },
     }
+    if study.ranked_by.is_of_answers:
+        fields["objective"] = _objective_words(study)
     if limits := study.constraints.model_dump(exclude_none=True):
         fields["constraints"] = ", ".join(f"{name} {value:g}" for name, value in limits.items())
     lines = wrapped(f"study {study.study}: {study.model.label}, seed {study.seed}", "")
     for name, text in fields.items():
-        lines += wrapped(text, f"  {name:<15}", " " * 17)
+        lines += wrapped(text, f"  {name:<14} ", " " * 17)
     return lines
+
+
+def _objective_words(study: StudySpec) -> str:
+    """Says how answers are scored, and which code of the user a run imports."""
+    from vram_search.spec.answers import answer_function
+
+    words = f"lowest {study.ranked_by.name}: {study.answers.rows} generated answers an evaluation"
+    function = answer_function(study.objective)
+    return words if function is None else f"{words}; a run imports and calls {function.file}"
 
 
 def _first_trials(study: StudySpec, stop: StopRule) -> str:

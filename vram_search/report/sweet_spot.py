@@ -99,7 +99,7 @@ def best_loss_sums(trial: TrialRecord, evaluations: Iterable[Evaluation]) -> Los
     """Per-example losses of the evaluation that gave the trial its eval_loss."""
     for evaluation in evaluations:
         if evaluation.step == trial.eval_loss_step:
-            return evaluation.example_loss_sums
+            return evaluation.paired_values
     return None
 
 

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from vram_search.spec.answers import AnswersSpec, ObjectiveKey, objective_identity
 from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
 from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
 from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import SETTINGS
-from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES, Objective, ObjectiveName
+from vram_search.spec.objective import EVAL_LOSS, Objective, objective_of
 from vram_search.spec.paths import HUB_NAME, absolute_path
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.point import (
@@ -225,11 +226,13 @@ class StudySpec(Spec):
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     constraints: Constraints = Constraints()
-    objective: ObjectiveName = Field(
+    objective: ObjectiveKey = Field(
         default=EVAL_LOSS,
-        description="the figure to lower: eval_loss (nats per token), or bits_per_byte, which "
-        "compares between tokenizers",
+        description="what is searched: the lowest eval_loss (nats per token) or bits_per_byte "
+        "(compares between tokenizers), the highest exact_match or rouge_l of generated answers, "
+        "or the highest FILE.py:function of this folder (`minimise FILE.py:function`: the lowest)",
     )
+    answers: AnswersSpec = AnswersSpec()
     seed: Seed = Field(default=DEFAULT_SEED, description="seed of split, row order and adapters")
     database: str | None = Field(default=None, description="database URL or SQLite file")
     enqueue_priors: Flag = Field(
@@ -282,7 +285,7 @@ class StudySpec(Spec):
     @property
     def ranked_by(self) -> Objective:
         """The figure by which trials are ranked."""
-        return OBJECTIVES[self.objective]
+        return objective_of(self.objective)
 
     @property
     def eval_cutoff_len(self) -> int:
@@ -327,7 +330,10 @@ class StudySpec(Spec):
         ):
             for key in keys:
                 dumped[part][key] = _without_folders(dumped[part][key])
-        return {**dict(_flatten(dumped, "")), "eval_cutoff_len": self.eval_cutoff_len}
+        if not self.ranked_by.is_of_answers:
+            del dumped["answers"]
+        flat = dict(_flatten(dumped, "")) | objective_identity(self.objective)
+        return {**flat, "eval_cutoff_len": self.eval_cutoff_len}
 
 
 def complete_space(space: SearchSpace, training: TrainingSpec, seed: int) -> SearchSpace:

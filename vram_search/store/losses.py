@@ -17,7 +17,8 @@ LossSums = Sequence[float | None]
 
 
 def best_example_losses(store: Store, study_id: int) -> dict[int, LossSums]:
-    """Summed nats per eval example at each complete trial's best checkpoint, by trial number.
+    """Values per eval example at each complete trial's best checkpoint, by trial number: summed
+    nats, or the errors of generated answers.
 
     Trials without them are left out.
 
@@ -38,8 +39,8 @@ def best_example_losses(store: Store, study_id: int) -> dict[int, LossSums]:
     )
     found: dict[int, LossSums] = {}
     for number, values in _evaluations(store, query):
-        if values["example_loss_sums"] is not None:
-            found[number] = values["example_loss_sums"]
+        if (paired := Evaluation(**values).paired_values) is not None:
+            found[number] = paired
     return found
 
 
@@ -56,7 +57,9 @@ def all_evaluations(store: Store, study_id: int) -> dict[int, list[Evaluation]]:
         .order_by(trials.c.number, evaluations.c.step)
     )
     found: dict[int, list[Evaluation]] = {}
-    for number, values in _evaluations(store, query, without=("example_loss_sums",)):
+    for number, values in _evaluations(
+        store, query, without=("example_loss_sums", "answer_errors")
+    ):
         found.setdefault(number, []).append(Evaluation(**values))
     return found
 

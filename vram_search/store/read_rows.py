@@ -87,7 +87,7 @@ _SHAPES: dict[str, dict[str, Kind]] = {
     "provenance": _PROVENANCE,
 }
 _NUMBER_ENDINGS = ("_bytes", "_seconds", "_mhz", "_watts", "_percent", "_celsius")
-_LISTS = {"example_loss_sums", "losses", "evaluations"}
+_LISTS = {"example_loss_sums", "answer_errors", "losses", "evaluations"}
 _DEFAULTS: dict[str, Any] = {
     "hyperparameters": {},
     "spec": {},

@@ -185,6 +185,8 @@ class Evaluation:
         eval_loss: at the study's cutoff; nats per token.
         own_cutoff_eval_loss: at the trial's own cutoff.
         example_loss_sums: summed nats per eval example, in the order of the eval set.
+        answer_error: mean of `answer_errors`; None if no answers were generated.
+        answer_errors: 1 - the score of each generated answer, in the order of the eval set.
         seconds: that the evaluation took.
     """
 
@@ -195,6 +197,18 @@ class Evaluation:
     bits_per_byte: float | None = None
     example_loss_sums: Sequence[float | None] | None = None
     seconds: float = 0.0
+    answer_error: float | None = None
+    answer_errors: Sequence[float | None] | None = None
+
+    @property
+    def ranking(self) -> float | None:
+        """The figure by which the trial's best checkpoint is chosen."""
+        return self.eval_loss if self.answer_error is None else self.answer_error
+
+    @property
+    def paired_values(self) -> Sequence[float | None] | None:
+        """Values per row, which two trials are compared by: errors of answers, or summed nats."""
+        return self.example_loss_sums if self.answer_errors is None else self.answer_errors
 
 
 @dataclass(frozen=True)

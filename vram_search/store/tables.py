@@ -109,6 +109,8 @@ evaluations = Table(
     Column("bits_per_byte", FiniteFloat),
     Column("example_loss_sums", FiniteJson),
     Column("seconds", FiniteFloat, nullable=False),
+    Column("answer_error", FiniteFloat),
+    Column("answer_errors", FiniteJson),
 )
 
 queue = Table(

@@ -40,6 +40,7 @@ class Manifest(Spec):
     identity: dict[str, str]
     """Everything that must be equal for the training to go on, by name (`checkpoint_identity`)."""
     best_loss: float | None
+    """The objective of the best evaluation."""
     best_step: int | None
     steps: tuple[Step, ...]
     evaluations: tuple[Evaluated, ...]

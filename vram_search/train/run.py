@@ -29,6 +29,7 @@ from vram_search.protocol import (
 )
 from vram_search.spec.steps import count_steps
 from vram_search.train import model as base_model
+from vram_search.train.answers import AnswerScorer
 from vram_search.train.checkpoint import (
     Checkpoint,
     Manifest,
@@ -104,6 +105,11 @@ class Trial:
         self.eval_bytes = [answer_bytes(row, encoded.tokenizer) for row in self.eval_rows]
         self.steps_total = count_steps(job.training, job.plan, len(self.train_rows))
         self.position = TrialPosition(on_batch=on_batch)
+        self.scorer = None
+        if job.answers is not None:
+            self.scorer = AnswerScorer(
+                job.answers, encoded.eval, encoded.tokenizer, job.answers.date
+            )
         self.best_loss = math.inf
         self.best_step: int | None = None
         self.trainable: int | None = None
@@ -262,8 +268,11 @@ class Trial:
             note = self.position.note
             losses = evaluate(model, self.eval_rows, batch_size, self.pad_token_id, note)
             own = None if is_rung else self._own_cutoff_loss(model, losses)
-        if math.isfinite(losses.mean) and losses.mean < self.best_loss:
-            self.best_loss, self.best_step = losses.mean, step
+            errors = None if self.scorer is None else self.scorer.errors(model, note)
+        error = None if errors is None else sum(errors) / len(errors)
+        ranking = losses.mean if error is None else error
+        if math.isfinite(losses.mean) and ranking < self.best_loss:
+            self.best_loss, self.best_step = ranking, step
             with self._timed("save"):
                 save_adapter(model, Path(self.job.adapter_folder))
         self.send(
@@ -275,6 +284,8 @@ class Trial:
                 own_cutoff_eval_loss=None if own is None else finite(own),
                 bits_per_byte=finite(losses.bits_per_byte(self.eval_bytes)),
                 example_loss_sums=tuple(finite(value) for value in losses.sums),
+                answer_error=error,
+                answer_errors=None if errors is None else tuple(errors),
                 seconds=time.perf_counter() - start,
             )
         )

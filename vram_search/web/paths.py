@@ -26,6 +26,12 @@ def parse_study(text: str, folders: Sequence[Path]) -> StudySpec:
         raise FaultyFileError(
             SOURCE, [Fault("database", "the service uses its own database; leave it out")]
         )
+    if ".py:" in str(data.get("objective")):
+        remedy = "run it in a terminal: vram-search run STUDY.yaml"
+        raise FaultyFileError(
+            SOURCE,
+            [Fault("objective", "the service runs no code of a study", data["objective"], remedy)],
+        )
     faults = [
         Fault(place, "leads out of the folders of this service", value, _listed(folders))
         for place, value in _texts(data, "")

@@ -19,6 +19,7 @@ from vram_search.spec.base_storage import (
 )
 from vram_search.spec.checkpoint import refused
 from vram_search.spec.study import ModelSpec
+from vram_search.worker.answers import check_answers
 from vram_search.worker.constraints import check_constraints
 from vram_search.worker.gguf_base import converted_gguf
 
@@ -55,6 +56,7 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     rows = load_rows(study.dataset, study.seed)
     for text in rows.notes:
         note(f"note: {text}")
+    check_answers(study, rows)
     name_or_path, tokenizer = _locate_model(study.model, note)
     found = find_model(study.model.shape or name_or_path)
     if found.note:

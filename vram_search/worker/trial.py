@@ -24,6 +24,7 @@ from vram_search.store import TrialEndedError, TrialRecord, TrialResult
 from vram_search.store.location import trial_folder
 from vram_search.store.skips import SKIPPED, is_asked_to_skip
 from vram_search.units import format_bytes
+from vram_search.worker.answers import answers_job
 from vram_search.worker.checkpoints import (
     checkpoint_folder,
     cut_off_trial,
@@ -294,6 +295,7 @@ def _job(context: RunContext, proposal: Proposal, planned: PlannedTrial) -> Tria
         seed=seed_of(context, proposal),
         adapter_folder=str(context.adapters / trial_folder(proposal.number)),
         checkpoint_folder=str(checkpoint_folder(context.checkpoints, proposal.number)),
+        answers=answers_job(context.study, planned),
     )
 
 

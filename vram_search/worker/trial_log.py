@@ -60,7 +60,7 @@ class TrialLog:
     def best(self) -> Evaluation | None:
         """The evaluation whose adapter was kept."""
         finite = [e for e in self.evaluations if e.eval_loss is not None]
-        return min(finite, key=lambda e: e.eval_loss or 0.0, default=None)
+        return min(finite, key=lambda e: e.ranking or 0.0, default=None)
 
     def refuse_spill(self, device: GpuDevice, sample: GpuSample) -> None:
         """Raises if memory has spilled; call it after a step with NVML's latest reading.
@@ -112,6 +112,8 @@ def _evaluation(event: Evaluated) -> Evaluation:
         bits_per_byte=event.bits_per_byte,
         example_loss_sums=event.example_loss_sums,
         seconds=event.seconds,
+        answer_error=event.answer_error,
+        answer_errors=event.answer_errors,
     )
 
 
