@@ -1,0 +1,322 @@
+"""Server, workers and a browser page for minutes, with random kills: `python -m bench.soak`.
+
+Trainings are those of tests/fake_trainer.py; everything else is the product. It prints one JSON
+object: requests, errors, lost events, kills, trials, and growth of the server's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.conftest import start_cli, tiny_study
+from tests.fake_trainer import COMMAND
+from tests.report.browser.conftest import Browser
+from vram_search.store import open_store, sqlite_url
+from vram_search.store.events import events_after
+from vram_search.units import KIB
+
+STUDY = "soak"
+PATHS = (
+    "/api/v1/studies",
+    f"/api/v1/studies/{STUDY}/trials?limit=20",
+    f"/api/v1/studies/{STUDY}/best",
+    "/api/v1/queue",
+    "/api/v1/metrics",
+    "/",
+    f"/studies/{STUDY}",
+)
+KILL_SECONDS = 15.0
+CALM_SHARE = 0.5
+"""The server is killed in this first share of the time; its memory is measured after that."""
+
+
+@dataclass
+class Soak:
+    """One soak and its counts."""
+
+    folder: Path
+    port: int
+    url: str
+    draw: random.Random
+    server: subprocess.Popen[str] | None = None
+    workers: list[subprocess.Popen[str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    seen: set[int] = field(default_factory=set)
+    slowest: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        token = (self.folder / "home" / "service-token").read_text().strip()
+        return {"Authorization": f"Bearer {token}"}
+
+    def start_server(self) -> None:
+        output = (self.folder / "server.log").open("a")
+        words = (*COMMAND, "serve", "--port", str(self.port), "--folder", str(self.folder))
+        self.server = subprocess.Popen(
+            words, stdout=output, stderr=output, text=True, start_new_session=True
+        )
+
+    def start_worker(self) -> subprocess.Popen[str]:
+        process = start_cli("worker", "--study", STUDY, "--beside", command=COMMAND)
+        threading.Thread(target=_drain, args=(process,), daemon=True).start()
+        return process
+
+    def wait_for_server(self) -> None:
+        for _ in range(300):
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.address}/api/v1/health").status_code == 200:
+                    return
+            time.sleep(0.2)
+        raise RuntimeError("the server does not answer")
+
+    def ask(self) -> None:
+        """Sends requests until the end; those that meet no server are counted apart."""
+        with httpx.Client(base_url=self.address, headers=self.headers, timeout=30) as client:
+            while not self.ended.wait(0.2):
+                path = self.draw.choice(PATHS)
+                began = time.monotonic()
+                try:
+                    answer = client.get(path)
+                except httpx.TransportError:
+                    self.counts["without a server"] += 1
+                    continue
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                self.counts["requests"] += 1
+                if answer.status_code >= 400:
+                    self.counts[f"status {answer.status_code} {path}"] += 1
+
+    def read_events(self) -> None:
+        """Reads the event stream; after each interruption it goes on after the last id."""
+        last = 0
+        while not self.ended.is_set():
+            headers = {**self.headers, "Last-Event-ID": str(last)}
+            with (
+                contextlib.suppress(httpx.TransportError),
+                httpx.stream(
+                    "GET", f"{self.address}/api/v1/events", headers=headers, timeout=60
+                ) as stream,
+            ):
+                self.counts["event streams"] += 1
+                for line in stream.iter_lines():
+                    if line.startswith("id: "):
+                        last = int(line.removeprefix("id: "))
+                        self.counts["events repeated"] += last in self.seen
+                        self.seen.add(last)
+                    if self.ended.is_set():
+                        break
+            time.sleep(0.3)
+
+    def kill_one(self, may_kill_server: bool) -> None:
+        """Kills a worker, the study's own run, or the server, and starts it again."""
+        what = self.draw.choices(("worker", "run", "server"), (6, 2, 2))[0]
+        if what == "server" and may_kill_server and self.server is not None:
+            self.server.kill()
+            self.server.wait()
+            self.start_server()
+            self.wait_for_server()
+        elif what == "run":
+            entries = httpx.get(f"{self.address}/api/v1/queue", headers=self.headers).json()
+            pids = [e["pid"] for e in entries["entries"] if e["is_detached"] and e["pid"]]
+            if not pids:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[0], 9)
+        else:
+            what, place = "worker", self.draw.randrange(len(self.workers))
+            self.workers[place].kill()
+            self.workers[place].wait()
+            self.workers[place] = self.start_worker()
+        self.counts[f"kills of {what}"] += 1
+
+    def revive(self) -> None:
+        """Starts workers again that have ended, and the study if its run was given up."""
+        for place, process in enumerate(self.workers):
+            if process.poll() is not None:
+                self.counts["workers that ended"] += 1
+                self.workers[place] = self.start_worker()
+        entries = httpx.get(f"{self.address}/api/v1/queue", headers=self.headers).json()
+        if not any(entry["is_detached"] for entry in entries["entries"]):
+            self.counts["study queued again"] += 1
+            self.queue_study()
+
+    def queue_study(self) -> None:
+        study = tiny_study(
+            self.folder,
+            study=STUDY,
+            strategy="random",
+            budget={"trials": 100_000, "stop_early": False},
+        )
+        study["search_space"]["learning_rate"] = {"min": 1e-5, "max": 1e-2}
+        body = {"study_file": yaml.safe_dump(study)}
+        httpx.post(
+            f"{self.address}/api/v1/studies", json=body, headers=self.headers, timeout=60
+        ).raise_for_status()
+
+
+def _drain(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    for _ in process.stdout:
+        pass
+
+
+def resident_bytes(pid: int) -> int:
+    """Main memory of a process (Linux)."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) * KIB
+
+
+@contextlib.contextmanager
+def open_page(soak: Soak) -> Iterator[Browser | None]:
+    """A browser on the page; None if Chromium is not installed."""
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        yield None
+        return
+    browser = Browser(program, soak.folder / "profile")
+    try:
+        browser.open_page()
+        token = soak.headers["Authorization"].split()[1]
+        browser.open(f"{soak.address}/?token={token}")
+        yield browser
+    finally:
+        browser.close()
+
+
+def run(minutes: float, workers: int, seed: int, folder: Path) -> dict[str, Any]:
+    os.environ["VRAM_SEARCH_HOME"] = str(folder / "home")
+    os.environ.pop("VRAM_SEARCH_DATABASE", None)
+    os.environ.setdefault("STAGE_SECONDS", "1")
+    url = sqlite_url(folder / "home" / "vram-search.db")
+    soak = Soak(folder, 18416, url, random.Random(seed))
+    soak.start_server()
+    memory: list[int] = []
+    page_errors: list[str] = []
+    try:
+        soak.wait_for_server()
+        soak.queue_study()
+        _wait_for_study(soak)
+        soak.workers = [soak.start_worker() for _ in range(workers)]
+        readers = [threading.Thread(target=t, daemon=True) for t in (soak.ask, soak.read_events)]
+        for reader in readers:
+            reader.start()
+        with open_page(soak) as page:
+            began, killed = time.monotonic(), time.monotonic()
+            while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+                time.sleep(1)
+                if page is not None:
+                    page.eval("1")  # reads what the browser has said meanwhile
+                    page_errors += [one for one in page.errors() if "exception" in one]
+                    soak.counts["messages on the page while the server was away"] += len(
+                        page.errors()
+                    )
+                    page.events.clear()
+                if time.monotonic() - killed > KILL_SECONDS:
+                    killed = time.monotonic()
+                    soak.kill_one(share < CALM_SHARE)
+                    soak.revive()
+                if share > CALM_SHARE + 0.1 and soak.server is not None:
+                    memory.append(resident_bytes(soak.server.pid))
+            if page is not None:
+                soak.counts["page is live"] = int(page.eval("document.body.innerText.length > 100"))
+        time.sleep(5)  # the reader of events gets the last ones
+        soak.ended.set()
+        return _result(soak, minutes, memory, page_errors)
+    finally:
+        soak.ended.set()
+        _end(soak)
+
+
+def _wait_for_study(soak: Soak) -> None:
+    for _ in range(600):
+        answer = httpx.get(f"{soak.address}/api/v1/studies/{STUDY}/trials", headers=soak.headers)
+        if answer.status_code == 200 and answer.json()["trials"]:
+            return
+        time.sleep(0.3)
+    raise RuntimeError("the study does not start")
+
+
+def _end(soak: Soak) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        entries = httpx.get(f"{soak.address}/api/v1/queue", headers=soak.headers).json()["entries"]
+        for entry in entries:
+            path = f"/api/v1/queue/{entry['id']}/cancel"
+            httpx.post(f"{soak.address}{path}", headers=soak.headers)
+        time.sleep(4)
+    for process in (*soak.workers, soak.server):
+        if process is not None and process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+
+
+def _result(
+    soak: Soak, minutes: float, memory: list[int], page_errors: list[str]
+) -> dict[str, Any]:
+    with closing(open_store(soak.url, create=False)) as store:
+        recorded: list[int] = []
+        while found := events_after(store.engine, recorded[-1] if recorded else 0):
+            recorded += [event.id for event in found]
+        study = store.study(STUDY)
+        assert study is not None
+        outcomes = store.outcome_counts(study.id)
+        ended = [t for t in store.trials(study.id) if t.outcome == "complete"]
+        complete = [t.hyperparameters for t in ended]
+    # An event of the last second may not have been sent yet.
+    newest = max(soak.seen, default=0)
+    lost = [one for one in recorded if one <= newest and one not in soak.seen]
+    points = {json.dumps(point, sort_keys=True) for point in complete}
+    tenth = max(1, len(memory) // 10)
+    first, last = sum(memory[:tenth]) / tenth, sum(memory[-tenth:]) / tenth
+    return {
+        "minutes": minutes,
+        **dict(sorted(soak.counts.items())),
+        "slowest request in seconds": round(soak.slowest, 2),
+        "events recorded": len(recorded),
+        "events seen": len(soak.seen),
+        "events lost": len(lost),
+        "trials": {name: count for name, count in outcomes.items() if count},
+        "points complete twice": len(complete) - len(points),
+        "server memory at first": round(first),
+        "server memory at last": round(last),
+        "growth": round(last / first - 1, 4) if first else None,
+        "errors on the page": [error[:200] for error in page_errors][:20],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vs-soak-", ignore_cleanup_errors=True) as folder:
+        result = run(options.minutes, options.workers, options.seed, Path(folder))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
