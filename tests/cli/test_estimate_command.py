@@ -16,7 +16,7 @@ from vram_search.answers.points import ShapeLoader
 from vram_search.cli.estimate_words import generic_lines
 from vram_search.cli.main import main
 from vram_search.errors import InputError
-from vram_search.estimate import choose_plan, plans
+from vram_search.estimate import plans, settle_plan
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.estimate.margin import GENERIC_MARGIN, conformal_margin
 from vram_search.estimate.memory.hardware import H200_CONTEXT, Hardware
@@ -97,7 +97,7 @@ def test_row_is_predicted_as_the_library_predicts_it(estimate: Estimate, tmp_pat
     shape_of = ShapeLoader(DATA / "models")
     card = Card.model_validate(load_card("a100-40gb"))
     first, second = (json.loads(line) for line in answer.out.splitlines())
-    expected = predict(parse_point(row, shape_of).workload, Hardware.of(card))
+    expected = predict(parse_point(row, shape_of).workload, Hardware.of(card)).with_replay()
     assert first == {
         "model": row["model"],
         "note": "n",
@@ -328,7 +328,7 @@ def test_study_gives_chosen_and_smallest_plan(
     hp = initial_points(study.space)[0]
     shape = load_shape(file.parent / "shape")
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
-    chosen = choose_plan(candidates, card_memory(study.card).budget_bytes, conformal_margin([]))
+    chosen = settle_plan(candidates, card_memory(study.card).budget_bytes, conformal_margin([]))
     assert chosen is not None
     answer = json.loads(estimate(file, "--json").out)
     found = {plan["name"].split(",")[0]: plan for plan in answer["plans"]}

@@ -141,3 +141,14 @@ def test_any_sequence_keeps_the_books_in_order(actions: list[tuple[str, int]]) -
         allocator.free(block)
     allocator.empty_cache()
     assert (allocator.allocated, allocator.reserved) == (0, 0)
+
+
+def test_growing_limit_ends_at_what_the_requests_need() -> None:
+    allocator = CachingAllocator(limit=0, grows=True)
+    held = allocator.allocate(40 * MIB)
+    allocator.free(allocator.allocate(30 * MIB))
+    allocator.allocate(50 * MIB)
+    assert allocator.limit == allocator.reserved == 90 * MIB, "the cached 30 MiB were released"
+    allocator.free(held)
+    allocator.allocate(20 * MIB)
+    assert allocator.limit == 90 * MIB

@@ -112,8 +112,8 @@ def _side(file: Path, models: Path, card: str | None) -> _Side:
         study, *_, workloads = study_workloads(file, card)
         workload, named = next(iter(workloads.values())), study.card
     if named is None:
-        return _Side(predict_plausible(workload, Hardware()).as_dict())
+        return _Side(predict_plausible(workload, Hardware()).with_replay().as_dict())
     budget = MemoryBudget.of(named, workload.shape, objective=workload.objective)
-    predicted = predict_plausible(workload, budget.hardware)
+    predicted = predict_plausible(workload, budget.hardware).with_replay()
     spare = budget.spare_bytes(predicted.required_bytes)
     return _Side(predicted.as_dict(), named.label, spare)

@@ -69,7 +69,7 @@ def _predict(point: Point, hardware: Hardware) -> Estimate:
         RowError: the sizes are absurd.
     """
     try:
-        return predict_plausible(point.workload, hardware)
+        return predict_plausible(point.workload, hardware).with_replay()
     except InputError as error:
         raise RowError(("(the row)", error.message, error.remedy)) from None
 

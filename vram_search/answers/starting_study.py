@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vram_search.data import load_rows
 from vram_search.errors import InputError
-from vram_search.estimate import choose_plan, plans, smallest
+from vram_search.estimate import plans, settle_plan, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.step_time import CHARACTERS_PER_TOKEN
 from vram_search.models import find_shape
@@ -96,7 +96,7 @@ def fit_words(file: Path, card_here: object) -> str:
     budget = MemoryBudget.of(study.card, shape)
     point = initial_points(study.space)[0]
     candidates = plans(shape, point, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
-    chosen = choose_plan(candidates, budget.budget_bytes, budget.margin)
+    chosen = settle_plan(candidates, budget.budget_bytes, budget.margin)
     if chosen is None:
         least = format_bytes(smallest(candidates).estimate.required_bytes)
         return (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vram_search.estimate.planner import choose_plan as choose_plan
     from vram_search.estimate.planner import next_smaller as next_smaller
     from vram_search.estimate.planner import plans as plans
+    from vram_search.estimate.planner import settle_plan as settle_plan
     from vram_search.estimate.planner import smallest as smallest
     from vram_search.estimate.planner import workload_of as workload_of
 else:
@@ -31,6 +32,7 @@ else:
         "next_smaller": "planner",
         "plans": "planner",
         "predict": "memory.predict",
+        "settle_plan": "planner",
         "smallest": "planner",
         "workload_of": "planner",
     }

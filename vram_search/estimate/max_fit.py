@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vram_search.estimate.memory.predict import predict
+from vram_search.estimate.memory.predict import Estimate, predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.spec.point import MAX_RANK
@@ -16,6 +16,8 @@ CUTOFFS = range(256, 32768 + 1, 256)
 MICRO_BATCHES = range(1, 1024 + 1)
 RANKS = [2**power for power in range(MAX_RANK.bit_length())]
 """The values that are tried."""
+NEAR = 0.12
+"""Share of the budget by which the closed form may differ from a replay."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ Grid = list[list[Cell]]
 
 @dataclass
 class MaxFit:
-    """Asks the memory model, each question once."""
+    """Asks the memory model, each question once.
+
+    Within NEAR of the budget, required bytes come from a replay of the allocator; farther away, the
+    closed form is enough for the answer.
+    """
 
     workload: Workload
     limit: MemoryBudget
@@ -68,8 +74,15 @@ class MaxFit:
                 per_device_train_batch_size=micro_batch,
                 lora_rank=lora_rank,
             )
-            self._known[key] = predict(asked, self.limit.hardware).required_bytes
+            self._known[key] = self._required(predict(asked, self.limit.hardware))
         return self._known[key]
+
+    def _required(self, estimate: Estimate) -> int:
+        budget = self.limit.budget_bytes
+        needed = self.limit.needed_bytes(estimate.required_bytes)
+        if abs(needed - budget) <= NEAR * budget:
+            return estimate.with_replay().required_bytes
+        return estimate.required_bytes
 
     def largest_cutoff_len(self, micro_batch: int) -> Largest:
         return self._largest("cutoff_len", CUTOFFS, {"micro_batch": micro_batch})

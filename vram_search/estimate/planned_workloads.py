@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.planner import choose_plan, plans, smallest
+from vram_search.estimate.planner import plans, settle_plan, smallest
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.spec.study import StudySpec
@@ -19,7 +19,7 @@ def planned_workloads(
         ValueError: the model lacks a LoRA module that is named.
     """
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
-    chosen = choose_plan(candidates, limit.budget_bytes, limit.margin)
+    chosen = settle_plan(candidates, limit.budget_bytes, limit.margin)
     least = smallest(candidates)
     found = {} if chosen is None else {f"chosen plan, {chosen.plan.label}": chosen}
     if chosen is None or chosen.plan != least.plan:

@@ -42,6 +42,10 @@ class PlannedTrial:
             return False  # required bytes are no fewer, and may cost a replay of the allocator
         return self.estimate.required_bytes * (1 + margin) <= budget_bytes
 
+    def settled(self) -> PlannedTrial:
+        """The same with required bytes by a replay of the allocator."""
+        return replace(self, estimate=self.estimate.with_replay())
+
     def excess(self, budget_bytes: int, margin: float) -> float:
         """Predicted share of the budget by which it does not fit; <= 0 where it fits."""
         return self.estimate.required_bytes * (1 + margin) / budget_bytes - 1
@@ -107,22 +111,36 @@ def choose_plan(
     return next((c for c in candidates if c.fits(budget_bytes, margin)), None)
 
 
+def settle_plan(
+    candidates: list[PlannedTrial], budget_bytes: int, margin: float
+) -> PlannedTrial | None:
+    """As `choose_plan`, with required bytes by a replay of the allocator, for the one plan that a
+    trial trains with or that an answer shows."""
+    for candidate in candidates:
+        if candidate.estimate.allocated_bytes * (1 + margin) <= budget_bytes:
+            settled = candidate.settled()
+            if settled.fits(budget_bytes, margin):
+                return settled
+    return None
+
+
 def next_smaller(
     candidates: list[PlannedTrial], failed_bytes: int, budget_bytes: int, margin: float
 ) -> PlannedTrial | None:
     """The plan to try after an out-of-memory: the fastest that needs less and fits, else the
-    fastest that needs less; None if no plan does.
+    fastest that needs less; None if no plan does. Required bytes are those of a replay.
 
     Args:
         failed_bytes: required bytes of the plan that ran out of memory.
     """
-    smaller = [c for c in candidates if c.estimate.required_bytes <= failed_bytes * SMALLER]
+    settled = [candidate.settled() for candidate in candidates]
+    smaller = [c for c in settled if c.estimate.required_bytes <= failed_bytes * SMALLER]
     return choose_plan(smaller, budget_bytes, margin) or next(iter(smaller), None)
 
 
 def smallest(candidates: list[PlannedTrial]) -> PlannedTrial:
-    """The plan that needs the fewest bytes."""
-    return min(candidates, key=lambda c: c.estimate.required_bytes)
+    """The plan that needs the fewest bytes, with required bytes by a replay of the allocator."""
+    return min(candidates, key=lambda c: c.estimate.required_bytes).settled()
 
 
 def check_card_holds_base(shape: ModelShape, card: Card) -> None:

@@ -108,7 +108,7 @@ def judge(
     Raises:
         InputError: the sizes are absurd.
     """
-    estimate = predict_plausible(workload, limit.hardware)
+    estimate = predict_plausible(workload, limit.hardware).with_replay()
     not_modelled = () if estimate.is_traced else workload.shape.not_modelled
     if not_modelled:
         limit = replace(limit, margin=max(limit.margin, GENERIC_MARGIN))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vram_search.data import Rows, load_rows
 from vram_search.errors import InputError, VramSearchError
-from vram_search.estimate import PlannedTrial, choose_plan, next_smaller, plans, smallest
+from vram_search.estimate import PlannedTrial, next_smaller, plans, settle_plan, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
@@ -261,7 +261,7 @@ class _Training:
         """Trains under the fastest plan that fits, and after an out-of-memory under the next
         smaller one."""
         candidates = self.plan(Hyperparameters.model_validate(order.trial.hyperparameters))
-        planned = choose_plan(candidates, self.budget.now_bytes, self.margin)
+        planned = settle_plan(candidates, self.budget.now_bytes, self.margin)
         if planned is None:
             planned = smallest(candidates)
             needed = format_bytes(planned.estimate.required_bytes)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from vram_search.errors import InputError, NothingStoredError, VramSearchError
-from vram_search.estimate import PlannedTrial, choose_plan, plans, smallest
+from vram_search.estimate import PlannedTrial, plans, settle_plan, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
@@ -402,7 +402,7 @@ def preview(
             eval_cutoff_len=study.eval_cutoff_len,
             step_time=step_time,
         )
-        chosen = choose_plan(candidates, min(limit.budget_bytes, most), margin)
+        chosen = settle_plan(candidates, min(limit.budget_bytes, most), margin)
         planned = chosen or smallest(candidates)
         is_kept = not broken(study, len(prepared.rows.train), point, planned)
         rows.append((point.model_dump(), planned, chosen is not None and is_kept))

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vram_search.estimate import PlannedTrial, choose_plan, next_smaller, smallest
+from vram_search.estimate import PlannedTrial, next_smaller, settle_plan, smallest
 from vram_search.protocol import (
     AnyEvent,
     CheckpointRefused,
@@ -76,7 +76,7 @@ def run_trial(context: RunContext, proposal: Proposal, trial_id: int) -> TrialRe
     began = time.perf_counter()
     candidates = context.candidates(proposal.hyperparameters)
     cut_off = _cut_off(context, proposal)
-    planned = _plan_of(context, candidates, cut_off) or choose_plan(
+    planned = _plan_of(context, candidates, cut_off) or settle_plan(
         candidates, context.budget_bytes, context.margin
     )
     if planned is None and not context.study.plan.skip_infeasible:

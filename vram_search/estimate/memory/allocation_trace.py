@@ -7,7 +7,9 @@ first layer's are: those between repeat them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vram_search.estimate.memory.allocator import Block, CachingAllocator, Gap
@@ -105,17 +107,8 @@ class Sizes:
 
 def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocator:
     """The allocator after two optimizer steps and an evaluation, from the loaded model on."""
-    small, cached = (
-        -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
-        for size in (sizes.small_bytes, sizes.small_cached_bytes)
-    )
-    gaps = (*loaded.gaps, *([Gap(cached, whole=True, small=True)] if cached else []))
-    allocator = CachingAllocator.resume(
-        loaded.allocated_bytes + small, loaded.reserved_bytes + small + cached, gaps
-    )
-    if sizes.large_adapter:
-        for _ in range(sizes.layers):
-            allocator.allocate(sizes.large_adapter)
+    allocator = _loaded_allocator(loaded, sizes)
+    _attach_adapter(allocator, sizes)
     run = _Replay(allocator, events, sizes)
     run.step(first=True)
     if not run.loss_fits_again():
@@ -123,6 +116,61 @@ def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocato
     if sizes.eval_tokens:
         run.evaluation()
     return allocator
+
+
+def smallest_limit(
+    loaded: Loaded, events: LayerEvents, sizes: Sizes, lengths: Sequence[float]
+) -> CachingAllocator:
+    """The allocator at the smallest limit under which the training completes.
+
+    A request that fails raises the limit to what it needs, and the training is replayed under that
+    limit until none fails, or until the limit is what a training without one reserves. As under a
+    real limit, the cache is emptied before a request fails.
+
+    Args:
+        lengths: tokens of each optimizer step as a share of the longest; an evaluation is after
+            the first.
+    """
+
+    def at(limit: float) -> CachingAllocator:
+        allocator = _loaded_allocator(loaded, sizes)
+        allocator.limit, allocator.grows = limit, True
+        allocator.empty_cache()
+        _attach_adapter(allocator, sizes)
+        for number, share in enumerate(lengths):
+            run = _Replay(allocator, events, replace(sizes, tokens=round(share * sizes.tokens)))
+            run.step(first=number == 0)
+            if number == 0 and sizes.eval_tokens:
+                run.evaluation()
+        return allocator
+
+    first = at(0)
+    second = at(first.limit)
+    if second.limit == first.limit:
+        return second
+    roomy = at(math.inf)
+    roomy.limit = roomy.peak_reserved
+    while first.limit < second.limit < roomy.limit:
+        first, second = second, at(second.limit)
+    return min(second, roomy, key=lambda allocator: allocator.limit)
+
+
+def _loaded_allocator(loaded: Loaded, sizes: Sizes) -> CachingAllocator:
+    """The allocator with the base model and the tensors of the small pool."""
+    small, cached = (
+        -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
+        for size in (sizes.small_bytes, sizes.small_cached_bytes)
+    )
+    gaps = (*loaded.gaps, *([Gap(cached, whole=True, small=True)] if cached else []))
+    return CachingAllocator.resume(
+        loaded.allocated_bytes + small, loaded.reserved_bytes + small + cached, gaps
+    )
+
+
+def _attach_adapter(allocator: CachingAllocator, sizes: Sizes) -> None:
+    if sizes.large_adapter:
+        for _ in range(sizes.layers):
+            allocator.allocate(sizes.large_adapter)
 
 
 def _large(

@@ -55,6 +55,8 @@ class CachingAllocator:
     """Allocated and reserved bytes after any sequence of requests, and their peaks."""
 
     limit: float = float("inf")
+    grows: bool = False
+    """The limit rises to what a request needs where it would fail."""
     allocated: int = 0
     reserved: int = 0
     peak_allocated: int = 0
@@ -67,7 +69,12 @@ class CachingAllocator:
     @classmethod
     def resume(cls, allocated: int, reserved: int, gaps: Iterable[Gap]) -> CachingAllocator:
         """An allocator that holds `allocated` bytes for good and has these gaps."""
-        allocator = cls(float("inf"), allocated, reserved, allocated, reserved)
+        allocator = cls(
+            allocated=allocated,
+            reserved=reserved,
+            peak_allocated=allocated,
+            peak_reserved=reserved,
+        )
         for gap in gaps:
             pinned = None if gap.whole else Block(0, 0, small=False)
             address = allocator._next_address
@@ -152,7 +159,9 @@ class CachingAllocator:
         if self.reserved + segment > self.limit:
             self.empty_cache()
             if self.reserved + segment > self.limit:
-                raise OutOfMemoryError(size)
+                if not self.grows:
+                    raise OutOfMemoryError(size)
+                self.limit = self.reserved + segment
         self.reserved += segment
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         block = Block(self._next_address, segment, small)

@@ -7,11 +7,17 @@ training's requests to find what the allocator reserves beyond that, only if it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vram_search.errors import InputError
-from vram_search.estimate.memory.allocation_trace import Sizes, layer_events, replay
+from vram_search.estimate.memory.allocation_trace import (
+    LayerEvents,
+    Sizes,
+    layer_events,
+    replay,
+    smallest_limit,
+)
 from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.initial_adapter import initial_adapter_bytes
@@ -56,13 +62,19 @@ from vram_search.spec.shape import ModelShape
 
 REQUIRED_SHARE = 0.9
 """Share of the bytes that a roomy allocator takes beyond the allocated peak and that a run under a
-limit needs too. The rest is cache that it can give back (recorded event streams, replayed under
-falling limits; docs/experiments.md)."""
+limit needs too, in the closed form (many plans are compared with it; `with_replay` is exact). The
+rest is cache that it can give back (recorded event streams, replayed under falling limits;
+docs/experiments.md)."""
 REQUIRED_SHARE_VARIED = 0.5
 """The same where lengths vary, of what equal lengths would reserve."""
 REQUIRED_RATIO_VARIED = 1.10
 REQUIRED_RATIO_EXPANDABLE = 1.02
 """At least, against the allocated peak: varied lengths, and expandable segments (measured)."""
+EQUAL_STEPS, VARIED_STEPS = (1.0, 1.0), (1.0, 0.6, 1.0)
+"""Steps that are replayed for the required bytes, as shares of the longest batch."""
+REPLAY_ERROR = 0.018
+"""Share of the allocated bytes that is added to a replay's limit: what it missed at most in the
+measured runs that died under a limit (`python -m bench.estimate_accuracy`)."""
 ABSURD_BYTES = 2**50
 """1 PiB; no card holds a thousandth of it."""
 H200 = Hardware()
@@ -81,6 +93,8 @@ class Estimate:
     """The allocated peak by what it is for."""
     is_traced: bool = False
     """The peak is of a trace of the model's own code, not of a formula."""
+    replayed_required_bytes: int | None = None
+    """The smallest limit by a replay (`with_replay`); None: the closed form answers."""
 
     @cached_property
     def allocated_bytes(self) -> int:
@@ -98,6 +112,8 @@ class Estimate:
     @property
     def required_bytes(self) -> int:
         """Smallest allocator limit under which the run completes."""
+        if self.replayed_required_bytes is not None:
+            return self.replayed_required_bytes
         if self.workload.expandable_segments:
             return round(self.allocated_bytes * REQUIRED_RATIO_EXPANDABLE)
         slack = self.reserved_bytes - self.allocated_bytes
@@ -105,6 +121,16 @@ class Estimate:
             return round(self.allocated_bytes + REQUIRED_SHARE * slack)
         least = self.allocated_bytes * REQUIRED_RATIO_VARIED
         return round(max(least, self.allocated_bytes + REQUIRED_SHARE_VARIED * slack))
+
+    def with_replay(self) -> Estimate:
+        """The same with required bytes by a replay under the smallest limit: 10 to 50 ms.
+
+        The closed form stays with expandable segments, whose blocks leave no gaps, and for a
+        traced model.
+        """
+        if self.workload.expandable_segments or self.is_traced:
+            return self
+        return replace(self, replayed_required_bytes=_replayed_required(self))
 
     @property
     def process_bytes(self) -> int:
@@ -249,6 +275,19 @@ def _workspaces(workload: Workload, hardware: Hardware) -> int:
 
 def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
     """The allocator after two optimizer steps and an evaluation."""
+    return replay(*_replay_input(workload, hardware))
+
+
+def _replayed_required(estimate: Estimate) -> int:
+    """Allocated bytes, and what the smallest limit of a replay leaves beyond its own."""
+    workload = estimate.workload
+    lengths = EQUAL_STEPS if workload.equal_lengths else VARIED_STEPS
+    found = smallest_limit(*_replay_input(workload, estimate.hardware), lengths)
+    slack = max(0.0, found.limit - found.peak_allocated)
+    return round(estimate.allocated_bytes * (1 + REPLAY_ERROR) + slack)
+
+
+def _replay_input(workload: Workload, hardware: Hardware) -> tuple[Loaded, LayerEvents, Sizes]:
     shape = workload.shape
     layers = shape.num_hidden_layers
     adapter, states = adapter_blocks(workload), optimizer_blocks(workload)
@@ -276,7 +315,7 @@ def replayed(workload: Workload, hardware: Hardware) -> CachingAllocator:
     counts = attentions(workload)
     most = max(counts, key=lambda attention: counts[attention])
     loaded = _loaded(workload, upcast=workload.prepare_for_kbit_training)
-    return replay(loaded, layer_events(layer_setup(workload, most)), sizes)
+    return loaded, layer_events(layer_setup(workload, most)), sizes
 
 
 def _small_pool(blocks: list[int]) -> int:
