@@ -81,7 +81,7 @@ def budget_bytes() -> int:
 def predicted(recipe: str) -> Estimate:
     """For the report's card as its file has it, whatever was calibrated on this machine."""
     workload = load_recipe(ROOT / "configs" / "td-010" / f"{recipe}.yaml").workload
-    return predict_plausible(workload, Hardware.of(card()))
+    return predict_plausible(workload, Hardware.of(card())).with_replay()
 
 
 def experiments() -> list[Experiment]:

@@ -98,7 +98,7 @@ def fit_words(file: Path, card_here: object) -> str:
     candidates = plans(shape, point, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
     chosen = settle_plan(candidates, budget.budget_bytes, budget.margin)
     if chosen is None:
-        least = format_bytes(smallest(candidates).estimate.required_bytes)
+        least = format_bytes(smallest(candidates).settled().estimate.required_bytes)
         return (
             f"does NOT fit {study.card.label}: {least} needed at least, "
             f"{format_bytes(budget.budget_bytes)} there: take a smaller model or cutoff_len"

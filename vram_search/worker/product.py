@@ -263,7 +263,7 @@ class _Training:
         candidates = self.plan(Hyperparameters.model_validate(order.trial.hyperparameters))
         planned = settle_plan(candidates, self.budget.now_bytes, self.margin)
         if planned is None:
-            planned = smallest(candidates)
+            planned = smallest(candidates).settled()
             needed = format_bytes(planned.estimate.required_bytes)
             message = f"even the smallest plan does not fit: {needed} required"
             return TrialResult("infeasible", error={"stage": "plan", "message": message})

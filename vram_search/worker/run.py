@@ -403,7 +403,7 @@ def preview(
             step_time=step_time,
         )
         chosen = settle_plan(candidates, min(limit.budget_bytes, most), margin)
-        planned = chosen or smallest(candidates)
+        planned = chosen or smallest(candidates).settled()
         is_kept = not broken(study, len(prepared.rows.train), point, planned)
         rows.append((point.model_dump(), planned, chosen is not None and is_kept))
     return rows

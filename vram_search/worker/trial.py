@@ -85,7 +85,7 @@ def run_trial(context: RunContext, proposal: Proposal, trial_id: int) -> TrialRe
         hand_over_checkpoint(context.checkpoints, cut_off.number, proposal.number)
     error: dict[str, Any] | None = None
     if planned is None:
-        planned = smallest(candidates)
+        planned = smallest(candidates).settled()
         error = _too_large(context, planned)
     elif context.study.plan.skip_infeasible and (
         broken := context.broken(proposal.hyperparameters, planned)
@@ -315,7 +315,8 @@ def _plan_of(
         return None
     for planned in candidates:
         if planned.plan.model_dump(mode="json") == cut_off.plan:
-            return planned if planned.fits(context.budget_bytes, context.margin) else None
+            settled = planned.settled()
+            return settled if settled.fits(context.budget_bytes, context.margin) else None
     return None
 
 

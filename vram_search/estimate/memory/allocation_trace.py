@@ -97,7 +97,9 @@ class Sizes:
     """The logits are divided before the loss (Granite)."""
     checkpointing: bool
     fused_logits: int
-    """One chunk of the fused loss; 0 where the loss is not fused."""
+    """One chunk of the fused loss; 0 where the loss is not fused or has no logits."""
+    has_logits: bool
+    """The logits of all tokens are held at once."""
     eval_tokens: int
     eval_fp32_tokens: int
     logit_bytes: int = 0
@@ -245,7 +247,7 @@ class _Replay:
         s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
         entries = s.vocab_size * s.tokens
         head = allocate(s.head_copy) if s.head_copy else None
-        if s.fused_logits:
+        if not s.has_logits:
             gradient = allocate(s.hidden_element * s.hidden_size * s.tokens)
             chunk = allocate(s.fused_logits)
             for block in (chunk, *([head] if head else []), normed):
@@ -300,7 +302,7 @@ class _Replay:
     def loss_fits_again(self) -> bool:
         """The blocks of the first step's loss are whole: nothing that stays was cut from them."""
         s = self.sizes
-        if s.fused_logits or s.logit_bytes:
+        if not s.has_logits or s.logit_bytes:
             return False
         return self.allocator.has_free((FP32 * s.vocab_size * s.tokens,) * 3 + (s.head_copy,))
 

@@ -123,7 +123,7 @@ class Estimate:
         return round(max(least, self.allocated_bytes + REQUIRED_SHARE_VARIED * slack))
 
     def with_replay(self) -> Estimate:
-        """The same with required bytes by a replay under the smallest limit: 10 to 50 ms.
+        """The same with required bytes by a replay under the smallest limit: 10 to 80 ms.
 
         The closed form stays with expandable segments, whose blocks leave no gaps, and for a
         traced model.
@@ -307,6 +307,7 @@ def _replay_input(workload: Workload, hardware: Hardware) -> tuple[Loaded, Layer
         scaled_logits=shape.residual_multiplier,
         checkpointing=workload.gradient_checkpointing,
         fused_logits=fused_chunk_bytes(workload) if fuses_loss(workload) else 0,
+        has_logits=not fuses_loss(workload),
         eval_tokens=workload.eval_tokens if computes_eval_logits(workload) else 0,
         eval_fp32_tokens=workload.eval_fp32_tokens,
         logit_bytes=workload.loss.peak_bytes(workload.texts),
