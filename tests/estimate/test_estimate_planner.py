@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,11 @@ from vram_search.estimate import (
     check_card_holds_base,
     choose_plan,
     estimate_base_bytes,
+    next_smaller,
     planner,
     plans,
     predict,
+    settle_plan,
     smallest,
     workload_of,
 )
@@ -322,6 +325,36 @@ def test_roomy_card_needs_no_checkpointing_and_tight_card_gets_it() -> None:
     assert roomy.plan.label == "16x1"
     assert tight.plan.gradient_checkpointing
     assert tight.plan.per_device_train_batch_size < 16
+
+
+def test_settled_plan_fits_by_the_replayed_bytes_and_a_smaller_one_follows_an_out_of_memory() -> (
+    None
+):
+    found = plans(QWEN_3B, POINT, WINDOWS, PlanPins(), eval_cutoff_len=1024)
+    settled = settle_plan(found, 14 * GIB, margin=0.01)
+    assert settled is not None
+    replayed = settled.estimate.required_bytes
+    assert replayed == settled.estimate.with_replay().required_bytes
+    assert replayed * 1.01 <= 14 * GIB
+    smaller = next_smaller(found, replayed, 14 * GIB, margin=0.01)
+    assert smaller is not None
+    assert smaller.plan != settled.plan
+    assert smaller.estimate == smaller.estimate.with_replay()
+    assert smaller.estimate.required_bytes <= planner.SMALLER * replayed
+
+
+def test_replay_of_a_loss_without_logits_requests_none() -> None:
+    (plan,) = plans(
+        QWEN_3B,
+        POINT,
+        WINDOWS,
+        PlanPins(per_device_train_batch_size=16, gradient_checkpointing=True),
+        eval_cutoff_len=1024,
+    )
+    workload = replace(plan.estimate.workload, objective="trl reward", per_device_eval_batch_size=1)
+    estimate = predict(workload).with_replay()
+    logits = 2 * workload.shape.vocab_size * workload.tokens
+    assert estimate.required_bytes - estimate.allocated_bytes < logits / 2
 
 
 def test_expandable_segments_are_used_on_linux_only_unless_pinned() -> None:
