@@ -40,7 +40,7 @@ from vram_search.protocol import (
 from vram_search.train import __main__ as training
 from vram_search.train.channel import Channel
 from vram_search.web import scheduler
-from vram_search.worker import process
+from vram_search.worker import companions, process
 
 COMMAND = (sys.executable, "-P", __file__)
 UNTUNED_LOSS = 4.0
@@ -176,6 +176,7 @@ def main() -> None:
         from vram_search.cli.main import main as command_line
 
         process.COMMAND = COMMAND
+        companions.COMMAND = COMMAND
         scheduler.COMMAND = COMMAND
         command_line()
     else:

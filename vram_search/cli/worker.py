@@ -43,6 +43,8 @@ INTERRUPTED = 130
     default=True,
     help="Keep the machine from falling asleep meanwhile (Windows, systemd). On by default.",
 )
+@click.option("--entry", "entry_id", type=int, hidden=True, help="Of the run that started this.")
+@click.option("--share", type=int, default=1, hidden=True, help="Trainings on this card.")
 @database_option
 def command(
     study: str | None,
@@ -51,6 +53,8 @@ def command(
     until: str | None,
     beside: bool,
     keep_awake: bool,
+    entry_id: int | None,
+    share: int,
     database: str | None,
 ) -> None:
     """Runs trials of a study that `vram-search run` has started, on this machine's card.
@@ -91,7 +95,9 @@ def command(
         try:
             awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
             with view, search_errors(url), awake:
-                why = join_study(prepared, record, stop, view, beside=beside)
+                why = join_study(
+                    prepared, record, stop, view, beside=beside, entry_id=entry_id, share=share
+                )
         except KeyboardInterrupt:
             echo("\ninterrupted; finished trials are kept", err=True)
             sys.exit(INTERRUPTED)

@@ -153,6 +153,14 @@ def step_seconds(
     return step_time.factor_of(workload) * (micro_batches + _optimizer_seconds(workload, fit))
 
 
+def card_share(workload: Workload, speed: Speed, fit: Coefficients = H200_FIT) -> float:
+    """Predicted share of a step in which the card works, 0 to 1, for rows that reach the cutoff."""
+    card = _card_seconds(workload, speed, workload.cutoff_len, fit)
+    micro_batch = max(_launch_seconds(workload, fit), card)
+    micro_batch += _optimizer_seconds(workload, fit) / workload.gradient_accumulation_steps
+    return card / micro_batch
+
+
 def padded_tokens(
     row_tokens: Sequence[int], cutoff_len: int, batch_size: int, micro_batch: int
 ) -> float:

@@ -36,6 +36,7 @@ from vram_search.spec.strategy_name import StrategyName
 MOST_STEPS = 10**9
 """Limit of a training's length. More is a typing error, and would overflow an integer column."""
 MOST_CHECKPOINT_MINUTES = 24 * 60
+ParallelTrials = Annotated[int, Field(strict=True, ge=1, le=8)]
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
 
@@ -226,6 +227,11 @@ class StudySpec(Spec):
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     constraints: Constraints = Constraints()
+    parallel_trials: Literal["auto"] | ParallelTrials = Field(
+        default=1,
+        description="trials at once on one card, each in its own process with its part of the "
+        "card; auto: as many as are predicted to gain time, one otherwise",
+    )
     objective: ObjectiveKey = Field(
         default=EVAL_LOSS,
         description="what is searched: the lowest eval_loss (nats per token) or bits_per_byte "
@@ -311,14 +317,16 @@ class StudySpec(Spec):
     def identity(self) -> dict[str, Any]:
         """Returns the settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
 
-        Budget, strategy, database and checkpoints may change between two runs of one study and are
-        left out. A path is reduced to its file name: a hash identifies the rows themselves.
+        Budget, strategy, database, parallel trials and checkpoints may change between two runs of
+        one study and are left out. A path is reduced to its file name: a hash identifies the rows
+        themselves.
         """
         dumped = self.model_dump(
             mode="json",
             exclude={
                 "budget": True,
                 "database": True,
+                "parallel_trials": True,
                 "strategy": True,
                 "study": True,
                 "training": {"checkpoint_every"},

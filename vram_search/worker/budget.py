@@ -8,6 +8,7 @@ from typing import Self
 
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory_budget import MemoryBudget
+from vram_search.estimate.side_by_side import share_of_card
 from vram_search.gpu import (
     GpuReader,
     GpuReadError,
@@ -39,18 +40,25 @@ class Budget:
 
     @classmethod
     def at_start(
-        cls, limit: MemoryBudget, reader: GpuReader | None, note: Callable[[str], None]
+        cls,
+        limit: MemoryBudget,
+        reader: GpuReader | None,
+        note: Callable[[str], None],
+        share: int = 1,
     ) -> Self:
         """Returns the budget at the start; call it before the training process starts.
+
+        Args:
+            share: number of trainings on the card, of which each gets an equal part.
 
         Raises:
             InputError: nothing is left to train with.
         """
         card = limit.card
-        memory = limit.memory
+        memory = share_of_card(limit.memory, share)
         if reader is None:
             note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
-            return cls(limit.budget_bytes, limit.budget_bytes, memory)
+            return cls(memory.budget_bytes, memory.budget_bytes, memory)
         others, device = reader.sample(None), reader.device()
         found = budget_here(device.total_bytes, others.occupied_bytes, memory)
         note(f"{device.name}: {found.explanation}")

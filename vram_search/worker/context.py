@@ -148,7 +148,7 @@ def make_context(
     remove_unneeded_checkpoints(folder.checkpoints, trials, alive)
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
-    budget = Budget.at_start(limit, reader, listener.note)
+    budget = Budget.at_start(limit, reader, listener.note, lease.share)
     pins = decided_pins(prepared, trials, has_gpu=reader is not None)
     check = IdentityCheck(store, record, listener.note, accept_changes, joins=lease.joins)
     log = folder.worker_log(lease.worker_id) if lease.joins else folder.log

@@ -48,6 +48,7 @@ class Lease:
 
     Attributes:
         joins: other workers run the study already, or may join it.
+        share: number of trainings that run on this card, each with its part of it.
         rank: number of workers that were there before.
         worker_id: changes when the lease is lost and taken again.
     """
@@ -55,6 +56,7 @@ class Lease:
     store: Store
     study: StudyRecord
     joins: bool = False
+    share: int = 1
     rank: int = 0
     worker_id: int = 0
     _lock: FileLock | None = None
@@ -160,15 +162,18 @@ class Lease:
 
 
 @contextlib.contextmanager
-def leased(store: Store, study: StudyRecord, *, joins: bool = False) -> Iterator[Lease]:
+def leased(
+    store: Store, study: StudyRecord, *, joins: bool = False, share: int = 1
+) -> Iterator[Lease]:
     """Makes this process a worker of the study.
 
     Args:
         joins: it joins a study that others run; otherwise it does so only if there are others.
+        share: number of trainings that run on this card.
     """
     with study_turn(store.engine, study.id, study.name):
         found = living_workers(store, study)
-        lease = Lease(store, study, joins=joins or bool(found), rank=len(found))
+        lease = Lease(store, study, joins=joins or bool(found), share=share, rank=len(found))
         lease.take()
     lease.keep()
     try:

@@ -31,7 +31,14 @@ class StudyPeers:
     _running: set[Hyperparameters] = field(default_factory=set)
     _first_open: int = 0
     """All trials with a lower number have ended and are in `_done`."""
+    _own: set[int] = field(default_factory=set)
+    _told: set[int] = field(default_factory=set)
+    """Numbers of trials of others whose end the listener knows."""
     _waits: bool = False
+
+    def __post_init__(self) -> None:
+        trials = self.context.store.trials(self.context.record.id)
+        self._told = {trial.number for trial in trials if trial.outcome is not None}
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -43,6 +50,7 @@ class StudyPeers:
             except LeaseLostError:
                 context.lease.take_again()
             take_over(context)
+            self._read_trials()
             yield
 
     def must_wait(self) -> bool:
@@ -61,7 +69,6 @@ class StudyPeers:
         time.sleep(WAIT_SECONDS)
 
     def is_tried(self, point: Hyperparameters) -> bool:
-        self._read_trials()
         return point in self._done or point in self._running
 
     def complete(self) -> int:
@@ -76,6 +83,7 @@ class StudyPeers:
         return max(budgets, default=0) > context.budget_bytes
 
     def begin(self, proposal: Proposal) -> None:
+        self._own.add(proposal.number)
         self.runner.begin(proposal)
 
     def ended(self, proposal: Proposal, outcome: Outcome) -> None:
@@ -84,6 +92,7 @@ class StudyPeers:
             self._done.add(proposal.hyperparameters)
 
     def _read_trials(self) -> None:
+        """Reads the trials that may have changed, and tells of those that others have ended."""
         self._running.clear()
         still_open: int | None = None
         number = self._first_open - 1
@@ -93,8 +102,12 @@ class StudyPeers:
             if trial.outcome is None:
                 self._running.add(point)
                 still_open = number if still_open is None else still_open
-            elif trial.outcome in FINISHED:
+                continue
+            if trial.outcome in FINISHED:
                 self._done.add(point)
+            if number not in self._own | self._told:
+                self._told.add(number)
+                self.context.listener.trial_ended(trial)
         self._first_open = number + 1 if still_open is None else still_open
 
 

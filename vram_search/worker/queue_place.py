@@ -169,7 +169,7 @@ class QueuePlace:
         while not self._ended.wait(POLL_SECONDS):
             with contextlib.suppress(StoreError):
                 if self.queue.entry(self.entry_id).request == "cancel":
-                    _interrupt_main_thread()
+                    interrupt_main_thread()
                     return
 
 
@@ -263,7 +263,7 @@ def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
             )
 
 
-def _interrupt_main_thread() -> None:
+def interrupt_main_thread() -> None:
     """Raises KeyboardInterrupt there, by the signal for which the run has a handler."""
     is_handled = callable(signal.getsignal(signal.SIGTERM))
     number = signal.SIGTERM if is_handled else signal.SIGINT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,15 +23,18 @@ from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.database import wait_through_outages
 from vram_search.store.faults import UnreachableError, search_errors
 from vram_search.store.location import database_url, study_folder
+from vram_search.store.queue import StudyQueue
 from vram_search.store.turn import study_turn
 from vram_search.units import format_duration
 from vram_search.worker.as_loaded import as_loaded
+from vram_search.worker.companions import Companions, RunThatStartedThis, companions
 from vram_search.worker.constraints import broken
 from vram_search.worker.context import RunContext, decided_pins, make_context
 from vram_search.worker.lease import Lease, leased, living_workers
 from vram_search.worker.listener import RunListener
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.open_study import open_study
+from vram_search.worker.parallel import parallel_trials
 from vram_search.worker.peers import StudyPeers
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -101,12 +105,17 @@ def join_study(
     listener: RunListener,
     *,
     beside: bool = False,
+    entry_id: int | None = None,
+    share: int = 1,
 ) -> str:
     """Runs trials of a recorded study beside its other workers and returns the reason for the end.
 
     Args:
         prepared: the study as it is recorded (`recorded_spec`).
         beside: True to start at once, beside whatever holds the card.
+        entry_id: queue entry of the run that started this process on its own card; None: a person
+            started it.
+        share: number of trainings on the card.
 
     Raises:
         InputError: rows, model or card of this machine cannot be used.
@@ -123,9 +132,25 @@ def join_study(
     with (
         contextlib.closing(open_store(url, create=False)) as store,
         logged_run(folder, listener) as logged,
-        leased(store, record, joins=True) as lease,
+        leased(store, record, joins=True, share=share) as lease,
     ):
-        return _run_leased(prepared, stop, logged, CurrentRun(), lease, beside=beside)
+        if entry_id is None:
+            return _run_leased(prepared, stop, logged, CurrentRun(), lease, beside=beside)
+        return _run_as_companion(prepared, stop, logged, lease, entry_id)
+
+
+def _run_as_companion(
+    prepared: Prepared, stop: StopRule, listener: LoggedListener, lease: Lease, entry_id: int
+) -> str:
+    """Runs trials on the card that the run of a queue entry holds."""
+    wait_through_outages(lease.store.engine)
+    run = RunThatStartedThis(sys.stdin)
+    place = QueuePlace(StudyQueue(lease.store.engine), entry_id, "", "", lease.worker_id)
+    why = _run_through_outages(
+        prepared, stop, listener, lambda: run.why_over() or place.why_over(), CurrentRun(), lease
+    )
+    listener.run_ended(why)
+    return why
 
 
 def _run_leased(
@@ -154,34 +179,74 @@ def _run_leased(
     ) as place:
         waited = run.seconds["waiting"] = time.monotonic() - began
         stop = stop.after_waiting(waited)
-        while True:
-            try:
-                with search_errors(url):
-                    why = run.stopped = _run_in_place(
-                        prepared, stop, listener, place, run, lease, accept_changes=accept_changes
-                    )
-                break
-            except UnreachableError as error:
-                listener.note(f"{error.message}; the search goes on when it is back")
-                with study_turn(store.engine, lease.study.id, lease.study.name):
-                    lease.take_again()
+        lease.share = parallel_trials(prepared, store.trials(lease.study.id), listener.note)
+        log = study_folder(url, prepared.study.study).path / "companions.log"
+        with companions(url, prepared.study.study, place.entry_id, lease.share, log) as others:
+            why = run.stopped = _run_through_outages(
+                prepared,
+                stop,
+                listener,
+                place.why_over,
+                run,
+                lease,
+                others,
+                accept_changes=accept_changes,
+            )
         place.end(why)
         listener.run_ended(why)
         return why
+
+
+def _run_through_outages(
+    prepared: Prepared,
+    stop: StopRule,
+    listener: RunListener,
+    asked_to_end: Callable[[], str],
+    run: CurrentRun,
+    lease: Lease,
+    others: Companions | None = None,
+    *,
+    accept_changes: bool = False,
+) -> str:
+    """Runs the study, again after each outage of the database server.
+
+    Args:
+        asked_to_end: returns the reason why a person ends the search; empty if it goes on.
+        others: started once the base model is loaded.
+    """
+    while True:
+        try:
+            with search_errors(lease.store.engine.url):
+                return _run_in_place(
+                    prepared,
+                    stop,
+                    listener,
+                    asked_to_end,
+                    run,
+                    lease,
+                    others,
+                    accept_changes=accept_changes,
+                )
+        except UnreachableError as error:
+            listener.note(f"{error.message}; the search goes on when it is back")
+            with study_turn(lease.store.engine, lease.study.id, lease.study.name):
+                lease.take_again()
 
 
 def _run_in_place(
     prepared: Prepared,
     stop: StopRule,
     listener: RunListener,
-    place: QueuePlace,
+    asked_to_end: Callable[[], str],
     run: CurrentRun,
     lease: Lease,
+    others: Companions | None,
     *,
     accept_changes: bool,
 ) -> str:
     """Runs the study while it holds the card."""
-    study, url, store, record = prepared.study, place.url, lease.store, lease.study
+    study, store, record = prepared.study, lease.store, lease.study
+    url = database_url(study.database)
     problem = Problem(
         study.space,
         study.training.rungs,
@@ -215,7 +280,7 @@ def _run_in_place(
         if context.budget.reader is not None:
             context.budget.reader.fault()  # listens for faults from now on
         try:
-            return _search(context, stop, place.why_over, run)
+            return _search(context, stop, asked_to_end, run, others)
         finally:
             context.trainer.replace()
 
@@ -252,13 +317,18 @@ def _tell_what_was_found(
 
 
 def _search(
-    context: RunContext, stop: StopRule, asked_to_end: Callable[[], str], run: CurrentRun
+    context: RunContext,
+    stop: StopRule,
+    asked_to_end: Callable[[], str],
+    run: CurrentRun,
+    others: Companions | None = None,
 ) -> str:
     """Loads the base model, runs trials until the search ends and returns the reason.
 
     Args:
         asked_to_end: returns the reason why a person ends the search; empty if it goes on.
         run: takes the seconds before the first trial.
+        others: started once the base model is loaded.
     """
     if why := _is_over(context, stop):
         return why
@@ -274,6 +344,8 @@ def _search(
         None if untuned is None else context.study.ranked_by.value_of(untuned)
     )
     context.lease.describe(ready.device, context.budget_bytes)
+    if others is not None:
+        others.start(stop.options)
     runner = TrialRunner(context, ready.device)
     return run_trials(
         context.search,

@@ -38,6 +38,14 @@ class StopRule:
             left.append(self.ends_at - time.monotonic())
         return min(left, default=None)
 
+    @property
+    def options(self) -> list[str]:
+        """The options of `vram-search worker` that stand for what is left of this rule."""
+        options = [] if self.trials is None else ["--trials", str(self.trials)]
+        if (left := self.seconds_left) is not None:
+            options += ["--hours", f"{max(left, 1.0) / 3600:.6f}"]
+        return options
+
     def after_waiting(self, seconds: float) -> StopRule:
         """Returns the rule for a run that has waited in the queue."""
         return self if self.ends_at is None else replace(self, ends_at=self.ends_at + seconds)
