@@ -7,6 +7,7 @@ from types import MethodType
 from typing import Any
 
 import pytest
+import torch
 from transformers.integrations import liger as transformers_liger
 
 from vram_search.errors import InputError
@@ -94,5 +95,36 @@ def test_forward_pass_of_liger_that_fails_is_refused_when_the_model_is_loaded(
         model.forward = MethodType(lce_forward, model)
 
     monkeypatch.setattr(transformers_liger, "apply_liger_kernel", apply)
-    with pytest.raises(LigerRefusedError, match=r"forward pass of LlamaForCausalLM fails: 'NoneT"):
+    with pytest.raises(
+        LigerRefusedError, match=r"step of LlamaForCausalLM with liger-kernel fails: 'NoneT"
+    ):
+        base_model.load_base(liger_job(load_job))
+
+
+class _FailsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: torch.Tensor) -> torch.Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        raise RuntimeError("no kernel for this card")
+
+
+def test_backward_pass_of_liger_that_would_fail_in_the_probe_is_refused_at_loading(
+    load_job: LoadJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def apply(model: Any, kernel_config: Any) -> None:
+        forward = type(model).forward
+
+        def lce_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            output = forward(self, *args, **kwargs)
+            output.loss = _FailsBackward.apply(output.loss)
+            return output
+
+        lce_forward.__module__ = "liger_kernel.transformers.model.llama"
+        model.forward = MethodType(lce_forward, model)
+
+    monkeypatch.setattr(transformers_liger, "apply_liger_kernel", apply)
+    with pytest.raises(LigerRefusedError, match="fails: no kernel for this card"):
         base_model.load_base(liger_job(load_job))

@@ -84,3 +84,19 @@ def test_base_that_is_loaded_as_predicted_changes_nothing(make_context: MakeCont
     prepared = context.prepared
     _load(context)
     assert context.prepared is prepared
+
+
+def test_model_that_liger_refuses_is_planned_again_without_it_and_the_note_says_why(
+    make_context: MakeContext,
+) -> None:
+    trainer = FakeTrainer([], make_ready())
+    trainer.refused_liger = "a training step of LlamaForCausalLM with liger-kernel fails: no kernel"
+    context = make_context(trainer)
+    context.pins = context.pins.model_copy(update={"enable_liger_kernel": True})
+    assert context.fits(make_point())
+    assert all(plan.plan.enable_liger_kernel for plan in context.candidates(make_point()))
+    _load(context)
+    assert context.planned == {}
+    assert not any(plan.plan.enable_liger_kernel for plan in context.candidates(make_point()))
+    notes = context.listener.notes  # type: ignore[attr-defined]
+    assert any("with liger-kernel fails: no kernel; the model trains without" in n for n in notes)

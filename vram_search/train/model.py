@@ -84,9 +84,9 @@ def load_base(job: LoadJob) -> Any:
     else:
         base = _pretrained_base(job.model_name_or_path, dtype)
     add_missing_image_outputs(base)
+    base.requires_grad_(False)
     if job.enable_liger_kernel:
         apply_liger(base)
-    base.requires_grad_(False)
     base.config.use_cache = False
     base.config.get_text_config(decoder=True).use_cache = False
     return base
@@ -179,11 +179,12 @@ def apply_liger(base: Any) -> None:
             f"liger-kernel has no fused cross entropy for {type(base).__name__}",
             "set plan.enable_liger_kernel to false",
         )
-    _try_forward(base)
+    _try_step(base)
 
 
-def _try_forward(base: Any) -> None:
-    """Runs Liger's forward pass on a few tokens; some models' fails without an image.
+def _try_step(base: Any) -> None:
+    """Runs Liger's forward and backward pass on a few tokens, as the probe would; some models' fail
+    without an image.
 
     Raises:
         LigerRefusedError: it fails.
@@ -192,19 +193,21 @@ def _try_forward(base: Any) -> None:
     batch = with_type_ids(base, {"input_ids": tokens, "labels": tokens})
     dtype, was_training = compute_dtype(), base.training
     base.train()  # Liger fuses the loss in training alone
+    base.enable_input_require_grads()
     try:
-        with (
-            torch.no_grad(),
-            torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32),
-        ):
-            base(**batch)
+        with torch.autocast(device().type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = base(**batch).loss
+        loss.backward()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a patched forward may fail in any way
         raise LigerRefusedError(
-            f"liger-kernel's forward pass of {type(base).__name__} fails: {first_line(error)}",
+            f"a training step of {type(base).__name__} with liger-kernel fails: "
+            f"{first_line(error)}",
             "set plan.enable_liger_kernel to false",
         ) from None
+    finally:
+        base.disable_input_require_grads()
     base.train(was_training)
 
 
