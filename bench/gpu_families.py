@@ -3,7 +3,9 @@
     python -m bench.gpu_families [--seconds 500] [--out FILE.json] [NAME ...]
 
 Each model has random weights of its shipped shape, so its bytes are those of the real weights. The
-search is `vram-search run` with one trial. Needs a GPU; on a CPU it only shows that a model trains.
+search is `vram-search run` with one trial. The adapter's modules stand beside those that
+LLaMA-Factory's `all` finds in the model's own code. Needs a GPU; on a CPU it only shows that a
+model trains.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from vram_search.resources import shipped
 
 FAMILIES = (
     "lfm2-1.2b",
@@ -42,6 +46,19 @@ FAMILIES = (
 )
 """Shapes without a formula, and models with several parts."""
 SECONDS_A_MODEL = 280
+FORBIDDEN = (
+    "lm_head",
+    "visual",
+    "vision_tower",
+    "vision_model",
+    "audio_tower",
+    "multi_modal_projector",
+    "connector",
+    "embed_vision",
+    "embed_audio",
+)
+"""Names of heads, towers and projectors (LLaMA-Factory 0.9.5, `model_utils/misc.py` and
+`visual.py`)."""
 _WORDS = "memory of a card is full when many long rows are trained at once "
 
 
@@ -64,6 +81,55 @@ def study(name: str, folder: Path) -> dict[str, Any]:
         },
         "training": {"max_steps": 4, "rungs": [0.5]},
         "budget": {"trials": 1},
+    }
+
+
+def found_by_llamafactory(name: str) -> set[str]:
+    """Returns the modules of LLaMA-Factory's `find_all_linear_modules`, from transformers' class.
+
+    torch and transformers are imported here, so that the table alone needs neither.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(shipped("configs", "models", name))
+    is_causal = type(config) in AutoModelForCausalLM._model_mapping
+    model_class = AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
+    with torch.device("meta"):
+        model = model_class.from_config(config)
+    return {
+        within_text(module_name)
+        for module_name, module in model.named_modules()
+        if "Linear" in type(module).__name__
+        and "Embedding" not in type(module).__name__
+        and not any(forbidden in module_name for forbidden in FORBIDDEN)
+    }
+
+
+def within_text(module_name: str) -> str:
+    """Returns a module's name from its layer on: wrappers put other names before it."""
+    where = module_name.find("layers.")
+    return module_name[where:] if where >= 0 else module_name.rpartition(".")[2]
+
+
+def adapted(folder: Path) -> set[str]:
+    """Returns the modules that an adapter's file has matrices for."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        keys = list(file.keys())
+    return {within_text(key.removesuffix(".lora_A.weight")) for key in keys if ".lora_A." in key}
+
+
+def compare_modules(name: str, adapter: str | None) -> dict[str, Any]:
+    """Returns how many modules got an adapter, and which differ from LLaMA-Factory's."""
+    if adapter is None:
+        return {}
+    trained, expected = adapted(Path(adapter)), found_by_llamafactory(name)
+    return {
+        "count": len(trained),
+        "missing": sorted(expected - trained),
+        "additional": sorted(trained - expected),
     }
 
 
@@ -93,7 +159,8 @@ def measure(name: str) -> dict[str, Any]:
         shown = subprocess.run(
             [*command, "show", "0", "--json"], env=environment, capture_output=True, text=True
         )
-    trial = json.loads(shown.stdout)["trial"] if shown.returncode == 0 else {}
+        trial = json.loads(shown.stdout)["trial"] if shown.returncode == 0 else {}
+        modules = compare_modules(name, trial.get("adapter_path"))
     return {
         "model": name,
         "exit_code": code,
@@ -102,14 +169,15 @@ def measure(name: str) -> dict[str, Any]:
         "predicted": trial.get("predicted", {}),
         "measured": trial.get("measured", {}),
         "plan": trial.get("plan"),
+        "modules": modules,
         "output": output[-3000:],
     }
 
 
 def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yields the table as Markdown; bytes in GiB."""
-    yield "| model | outcome | predicted | measured | difference | seconds |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: |"
+    yield "| model | outcome | predicted | measured | difference | modules | seconds |"
+    yield "| --- | --- | ---: | ---: | ---: | --- | ---: |"
     for row in rows:
         predicted = row["predicted"].get("allocated_bytes")
         measured = row["measured"].get("allocated_bytes")
@@ -117,7 +185,16 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         cells += ["?" if each is None else f"{each / 2**30:.3f}" for each in (predicted, measured)]
         known = predicted and measured
         cells.append(f"{(predicted / measured - 1) * 100:+.2f} %" if known else "")
-        yield f"| {' | '.join([*cells, str(row['seconds'])])} |"
+        yield f"| {' | '.join([*cells, _module_words(row['modules']), str(row['seconds'])])} |"
+
+
+def _module_words(modules: dict[str, Any]) -> str:
+    if not modules:
+        return "no adapter"
+    missing, additional = len(modules["missing"]), len(modules["additional"])
+    equal = not missing and not additional
+    words = "equal" if equal else f"{missing} missing, {additional} additional"
+    return f"{modules['count']}, {words}"
 
 
 def main() -> None:
