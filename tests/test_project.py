@@ -15,6 +15,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from vram_search.parsing.yaml_text import parse_yaml_strictly
+
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -28,6 +30,11 @@ def workflow() -> dict[str, Any]:
 
 def commands(job: dict[str, Any]) -> str:
     return "\n".join(step.get("run", "") for step in job["steps"])
+
+
+def test_workflows_repeat_no_key() -> None:
+    for file in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        assert parse_yaml_strictly(file.read_text("utf-8"))[1] == [], file.name
 
 
 def test_license_is_the_one_that_the_metadata_names() -> None:

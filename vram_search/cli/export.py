@@ -35,6 +35,11 @@ from vram_search.tools import EXPORTED
     help="Folder; default ./exports/STUDY.",
 )
 @click.option("--template", help="LLaMA-Factory's template; default: found by the model.")
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Train all epochs where `run --fit-night` shortened the trials.",
+)
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @database_option
 @json_option
@@ -44,6 +49,7 @@ def command(
     to: str,
     output: Path | None,
     template: str | None,
+    full: bool,
     force: bool,
     database: str | None,
     as_json: bool,
@@ -57,14 +63,21 @@ def command(
     Examples:
       vram-search export best
       vram-search export best --to axolotl
+      vram-search export best --full
       vram-search export 7 -o somewhere --template qwen
     """
-    from vram_search.export.recorded import write_recorded
+    from vram_search.export.recorded import at_full_length, write_recorded
 
     with opened(database) as store:
         record = meant_study(store, study)
         found = find_trial(store, record, trial)
     folder = output or Path("exports") / record.name
+    if full:
+        record, found, share = at_full_length(record, found)
+        echo(
+            f"note: the trial trained {share:.0%} of the study's epochs; the files train all",
+            err=True,
+        )
     paths = write_recorded(record, found, folder, to=to, template=template, force=force)
     if as_json:
         print_json({"trial": found.number, "files": [str(path) for path in paths]})

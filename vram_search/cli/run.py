@@ -155,8 +155,8 @@ def _fitted(prepared: Prepared, stop: StopRule) -> Prepared:
         echo("note: full trials fit the time; nothing is shortened", err=True)
     else:
         echo(
-            f"note: each trial trains {share:.0%} of the study's epochs; train the winner with all "
-            "of them",
+            f"note: each trial trains {share:.0%} of the study's epochs; `export best --full` "
+            "writes the winner with all of them",
             err=True,
         )
     return fitted

@@ -21,6 +21,7 @@ def provenance(exported: ExportedTrial, chat_template: str) -> list[str]:
         f"trial      {trial.number}, outcome {trial.outcome or 'running'}, "
         f"of {when:%Y-%m-%d %H:%M} UTC",
         *_loss_lines(trial, exported.eval_cutoff_len),
+        *_length_lines(exported),
         *_memory_lines(trial, card),
         f"plan       {exported.plan.label}",
         f"seed       {trial.seed}; data hash {trial.data_hash}",
@@ -47,6 +48,14 @@ def _loss_lines(trial: TrialRecord, eval_cutoff_len: int) -> list[str]:
     if trial.bits_per_byte is not None:
         lines.append(f"bits/byte  {trial.bits_per_byte:.4f}")
     return lines
+
+
+def _length_lines(exported: ExportedTrial) -> list[str]:
+    """The length of an export with `--full`; the loss above belongs to the shorter training."""
+    trial = exported.record
+    if trial.outcome != "complete" or trial.steps_total is not None or not trial.steps_done:
+        return []
+    return [f"length     {exported.steps} steps here; the trial trained {trial.steps_done}"]
 
 
 def _memory_lines(trial: TrialRecord, card: Card) -> list[str]:

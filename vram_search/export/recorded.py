@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vram_search.data import load_rows
@@ -9,6 +10,26 @@ from vram_search.errors import InputError
 from vram_search.export.write import DEFAULT_TOOL, write_export
 from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import StudyRecord, TrialRecord
+
+
+def at_full_length(
+    study: StudyRecord, trial: TrialRecord
+) -> tuple[StudyRecord, TrialRecord, float]:
+    """Returns study and trial as if the trial trained all of the study's epochs or steps, and the
+    share of them that it did train.
+
+    Raises:
+        InputError: the study's trials were not shortened.
+    """
+    training = study.spec.get("training", {})
+    share = training.get("trial_share", 1.0)
+    if share == 1:
+        raise InputError(
+            f"the trials of study {study.name} were not shortened: --full would change nothing",
+            "leave --full out",
+        )
+    spec = {**study.spec, "training": {**training, "trial_share": 1.0}}
+    return replace(study, spec=spec), replace(trial, steps_total=None, eval_loss_step=None), share
 
 
 def write_recorded(
