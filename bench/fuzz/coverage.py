@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("reader", help="name of a reader of bench.fuzz.targets")
     parser.add_argument("--seconds", type=int, default=60)
     options = parser.parse_args()
-    import atheris  # type: ignore[import-not-found]
+    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     folder = Path(tempfile.mkdtemp(prefix="vram-search-fuzz-"))
     os.environ["VRAM_SEARCH_HOME"] = str(folder / "home")

@@ -12,10 +12,13 @@ from vram_search.data import Rows
 from vram_search.errors import InputError
 from vram_search.export.recorded import at_full_length
 from vram_search.export.write import write_export
+from vram_search.store import StudyRecord, TrialRecord
 
 
-def written(folder: Path, *arguments: Any) -> tuple[dict[str, Any], str]:
-    file = write_export(*arguments, folder)[0]
+def written(
+    study: StudyRecord, trial: TrialRecord, rows: Rows, folder: Path
+) -> tuple[dict[str, Any], str]:
+    file = write_export(study, trial, rows, folder)[0]
     text = file.read_text("utf-8")
     return yaml.safe_load(text), text
 
@@ -25,11 +28,11 @@ def test_full_export_trains_all_steps_and_says_so(
 ) -> None:
     study = make_study(training={"max_steps": 40, "trial_share": 0.25})
     trial = make_trial(steps_total=10, steps_done=10, eval_loss_step=10)
-    short, said = written(tmp_path / "short", study, trial, rows)
+    short, said = written(study, trial, rows, tmp_path / "short")
     assert short["max_steps"] == 10
     assert "the trial trained" not in said
     study, trial, share = at_full_length(study, trial)
-    full, said = written(tmp_path / "full", study, trial, rows)
+    full, said = written(study, trial, rows, tmp_path / "full")
     assert share == 0.25
     assert full["max_steps"] == 40
     assert "40 steps here; the trial trained 10" in said

@@ -53,7 +53,7 @@ def _loss_lines(trial: TrialRecord, eval_cutoff_len: int) -> list[str]:
 def _length_lines(exported: ExportedTrial) -> list[str]:
     """The length of an export with `--full`; the loss above belongs to the shorter training."""
     trial = exported.record
-    if trial.outcome != "complete" or trial.steps_total is not None or not trial.steps_done:
+    if trial.outcome != "complete" or trial.steps_total or not trial.steps_done:
         return []
     return [f"length     {exported.steps} steps here; the trial trained {trial.steps_done}"]
 

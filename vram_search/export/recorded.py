@@ -29,7 +29,7 @@ def at_full_length(
             "leave --full out",
         )
     spec = {**study.spec, "training": {**training, "trial_share": 1.0}}
-    return replace(study, spec=spec), replace(trial, steps_total=None, eval_loss_step=None), share
+    return replace(study, spec=spec), replace(trial, steps_total=0, eval_loss_step=None), share
 
 
 def write_recorded(
