@@ -102,11 +102,19 @@ def shorten_leases() -> None:
 
 
 def stress(
-    folder: Path, url: str, *, count: int, kills: int, trials: int, apart: bool, seed: int
+    folder: Path,
+    url: str,
+    *,
+    count: int,
+    kills: int,
+    trials: int,
+    apart: bool,
+    seed: int,
+    step: float = 0.01,
 ) -> Tally:
     """Starts workers, kills some of them, and examines what is recorded at the end."""
     tally, choose = Tally(), random.Random(seed)
-    group = Workers(folder, url, trials, apart=apart, step=0.01)
+    group = Workers(folder, url, trials, apart=apart, step=step)
     group.record_study()
     for _ in range(count):
         group.start()
@@ -160,6 +168,7 @@ def main() -> None:
     parser.add_argument("--database", help="URL; default: an SQLite file")
     parser.add_argument("--apart", action="store_true", help="each worker has files of its own")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--step", type=float, default=0.01, help="seconds of a step")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vram-search-workers-") as name:
         folder = Path(name)
@@ -172,6 +181,7 @@ def main() -> None:
             trials=options.trials,
             apart=options.apart,
             seed=options.seed,
+            step=options.step,
         )
     print(json.dumps(asdict(tally)))
     sys.exit(0 if tally.is_clean else 1)

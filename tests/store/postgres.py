@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -26,6 +26,22 @@ def program(name: str) -> str | None:
 
 def run_server() -> Iterator[str]:
     """Starts a server and yields the URL of a database in it, without the name."""
+    with restartable_server() as (url, _):
+        yield url
+
+
+@contextmanager
+def restarted_server() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Starts a server; yields the URL of a database in it, and a function that restarts it at
+    once, as after a crash."""
+    with restartable_server() as (server, restart), new_database(server, "restarted") as url:
+        yield url, restart
+
+
+@contextmanager
+def restartable_server() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Starts a server; yields the URL of its databases, without the name, and a function that
+    restarts it."""
     initdb, pg_ctl = program("initdb"), program("pg_ctl")
     if initdb is None or pg_ctl is None:
         pytest.skip("PostgreSQL is not installed: the store was tested on SQLite alone")
@@ -42,7 +58,11 @@ def run_server() -> Iterator[str]:
     log = folder / "log"
     subprocess.run([pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start"], **quiet)
     try:
-        yield f"postgresql+psycopg://tests@/%s?host={quote(str(folder))}"
+        again = [pg_ctl, "-D", data, "-o", options, "-l", log, "-m", "immediate", "-w", "restart"]
+        yield (
+            f"postgresql+psycopg://tests@/%s?host={quote(str(folder))}",
+            lambda: subprocess.run(again, **quiet),
+        )
     finally:
         subprocess.run([pg_ctl, "-D", data, "-m", "immediate", "stop"], **quiet)
         shutil.rmtree(folder, ignore_errors=True)
