@@ -58,7 +58,19 @@ def restartable_server() -> Iterator[tuple[str, Callable[[], object]]]:
     log = folder / "log"
     subprocess.run([pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start"], **quiet)
     try:
-        again = [pg_ctl, "-D", data, "-o", options, "-l", log, "-m", "immediate", "-w", "restart"]
+        again: list[Any] = [
+            pg_ctl,
+            "-D",
+            data,
+            "-o",
+            options,
+            "-l",
+            log,
+            "-m",
+            "immediate",
+            "-w",
+            "restart",
+        ]
         yield (
             f"postgresql+psycopg://tests@/%s?host={quote(str(folder))}",
             lambda: subprocess.run(again, **quiet),
