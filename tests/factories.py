@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vram_search.worker.context import RunContext
 
 NEWER_TABLES = (
-    *("vs_samples", "vs_untuned", "vs_events", "vs_progress", "vs_queue"),
+    *("vs_samples", "vs_untuned_models", "vs_events", "vs_progress", "vs_queue"),
     *("vs_product_runs", "vs_runs", "vs_outbox", "vs_workers"),
 )
 """Tables that databases of before migration 0004 lack, children first."""

@@ -44,6 +44,9 @@ class LoadJob(Spec):
     """Patches the base once; every trial's plan says the same."""
     all_rows: bool = False
     """Trains on the rows that `max_samples` leaves out, too (`data.load_rows`)."""
+    other_tokenizers: tuple[str | None, ...] = ()
+    """Tokenizers of the study's other base models. Evaluation rows that the cutoff cuts under any
+    of them are left out, so that all models are compared on the same text."""
     predicted_storage: BaseStorage | None = None
     """How the base is predicted to be on the card; None compares nothing."""
 

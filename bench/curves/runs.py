@@ -131,7 +131,7 @@ def load_job(prepared: Prepared) -> LoadJob:
     study = prepared.study
     return LoadJob(
         model_name_or_path=prepared.model_name_or_path,
-        random_weights=study.model.weights == "random",
+        random_weights=study.base.weights == "random",
         tokenizer=prepared.tokenizer,
         dataset=study.dataset,
         seed=study.seed,

@@ -91,7 +91,7 @@ def open_task(
         rows = folder / f"{split.study.study}-{part}.jsonl"
         write_examples(rows, examples, split.study.dataset.columns.messages)
         values[f"dataset.{part}"] = str(rows)
-    if split.study.model.weights == "pretrained":
+    if split.study.base.weights == "pretrained":
         values["model.model_name_or_path"] = split.model_name_or_path
     overrides = tuple(f"{key}={json.dumps(value)}" for key, value in values.items())
     prepared = prepare(load_study(file, overrides), note)

@@ -68,7 +68,7 @@ def planner_report(bench: Bench, arguments: argparse.Namespace, save: Save) -> d
     def keep(side: str, trial: TrialFigures) -> None:
         report[side].append(asdict(trial))
         report["title"] = (
-            f"Random points of TD-010's space, {bench.study.model.label}, {bench.card}: "
+            f"Random points of TD-010's space, {bench.study.base.label}, {bench.card}: "
             f"{format_bytes(bench.budget.first_bytes)} for training; {STEPS} steps a trial, "
             f"seed {arguments.seed}, {time.monotonic() - began:.0f} s in all."
         )

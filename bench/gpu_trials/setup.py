@@ -71,7 +71,7 @@ class Bench:
         prepared, study = self.prepared, self.study
         job = LoadJob(
             model_name_or_path=prepared.model_name_or_path,
-            random_weights=study.model.weights == "random",
+            random_weights=study.base.weights == "random",
             tokenizer=prepared.tokenizer,
             dataset=study.dataset,
             seed=study.seed,

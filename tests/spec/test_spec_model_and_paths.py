@@ -37,13 +37,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_folder_is_found_from_the_study_file(load_text: LoadText, model_folder: Path) -> None:
-    model = load_text("seed: 1", "model={model_name_or_path: models/mine}").model
+    model = load_text("seed: 1", "model={model_name_or_path: models/mine}").base
     assert model.model_name_or_path == str(model_folder)
     assert model.label == "mine"
 
 
 def test_hub_name_is_kept_as_it_is(load_text: LoadText) -> None:
-    model = load_text("seed: 1", "model={model_name_or_path: Qwen/Qwen2.5-3B-Instruct}").model
+    model = load_text("seed: 1", "model={model_name_or_path: Qwen/Qwen2.5-3B-Instruct}").base
     assert model.model_name_or_path == "Qwen/Qwen2.5-3B-Instruct"
     assert model.label == "Qwen/Qwen2.5-3B-Instruct"
 
@@ -53,7 +53,7 @@ def test_gguf_file_is_a_model_and_other_files_are_not(
 ) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     (tmp_path / "m.safetensors").write_bytes(b"")
-    gguf = load_text("seed: 1", "model={model_name_or_path: m.gguf}").model
+    gguf = load_text("seed: 1", "model={model_name_or_path: m.gguf}").base
     assert gguf.model_name_or_path == str(tmp_path / "m.gguf")
     fault = faults_of("seed: 1", "model={model_name_or_path: m.safetensors}")
     assert "must be a .gguf" in fault["model.model_name_or_path"].message
@@ -61,7 +61,7 @@ def test_gguf_file_is_a_model_and_other_files_are_not(
 
 def test_file_inside_an_installed_package_is_found(load_text: LoadText, package: Path) -> None:
     model = load_text("seed: 1", "model={model_name_or_path: 'package:shipped_model/tiny.gguf'}")
-    assert model.model.model_name_or_path == str(package / "tiny.gguf")
+    assert model.base.model_name_or_path == str(package / "tiny.gguf")
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,8 @@ def test_missing_package_or_file_in_it_says_what_to_do(
 def test_random_weights_need_a_shape(
     load_text: LoadText, faults_of: FaultsOf, model_folder: Path
 ) -> None:
-    assert (
-        load_text("seed: 1", "model={weights: random, shape: qwen3-4b}").model.shape == "qwen3-4b"
-    )
-    own = load_text("seed: 1", "model={weights: random, shape: models/mine/config.json}").model
+    assert load_text("seed: 1", "model={weights: random, shape: qwen3-4b}").base.shape == "qwen3-4b"
+    own = load_text("seed: 1", "model={weights: random, shape: models/mine/config.json}").base
     assert own.shape == str(model_folder / "config.json")
     assert own.label.endswith("(random weights)")
     assert "needs a shape" in faults_of("seed: 1", "model={weights: random}")["model"].message
@@ -105,7 +103,7 @@ def test_folder_without_weights_is_refused_unless_weights_are_random(
     fault = faults_of("seed: 1", "model={model_name_or_path: models/mine}")["model"]
     assert "without weights" in fault.message
     assert "weights: random" in fault.message
-    assert load_text("seed: 1", "model={model_name_or_path: models/mine, weights: random}").model
+    assert load_text("seed: 1", "model={model_name_or_path: models/mine, weights: random}").base
 
 
 def test_folder_without_config_is_no_model(faults_of: FaultsOf, model_folder: Path) -> None:

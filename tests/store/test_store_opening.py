@@ -22,7 +22,7 @@ from vram_search.store import Store, StudyRecord, database, open_store, sqlite_u
 
 TABLES = {
     *("vs_studies", "vs_trials", "vs_step_losses", "vs_evaluations"),
-    *("vs_queue", "vs_events", "vs_progress", "vs_untuned", "vs_samples"),
+    *("vs_queue", "vs_events", "vs_progress", "vs_untuned_models", "vs_samples"),
     *("vs_product_runs", "vs_runs", "vs_outbox", "vs_workers", "sqlite_sequence"),
     database.VERSION_TABLE,
 }

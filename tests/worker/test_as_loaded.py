@@ -14,7 +14,7 @@ from vram_search.estimate.memory.predict import estimate_base_bytes
 from vram_search.spec.model_tree import LinearGroup, ModelTree, TensorGroup
 from vram_search.spec.shape import ModelShape
 from vram_search.worker.context import RunContext
-from vram_search.worker.run import _load
+from vram_search.worker.load_base import load_base
 
 MakeContext = Callable[..., RunContext]
 
@@ -59,7 +59,7 @@ def test_difference_is_noted_once_and_the_plans_are_made_for_what_was_loaded(
     shape = context.prepared.shape
     before = context.candidates(make_point())[0].estimate
     context.trainer = FakeTrainer([], make_ready(tree=tree_in_16_bits(shape)))  # type: ignore[assignment]
-    _load(context)
+    load_base(context)
     notes = [note for note in context.listener.notes if "not the predicted" in note]  # type: ignore[attr-defined]
     assert len(notes) == 1
     assert "0 parameters are in NF4, not 106,168,320" in notes[0]
@@ -76,13 +76,13 @@ def test_base_that_the_card_cannot_hold_as_loaded_is_refused_before_any_trial(
     tree = tree_in_16_bits(context.prepared.shape, times=60)
     context.trainer = FakeTrainer([], make_ready(tree=tree))  # type: ignore[assignment]
     with pytest.raises(InputError, match=r"too small for this base model: its weights alone take"):
-        _load(context)
+        load_base(context)
 
 
 def test_base_that_is_loaded_as_predicted_changes_nothing(make_context: MakeContext) -> None:
     context = make_context(FakeTrainer([], make_ready()))
     prepared = context.prepared
-    _load(context)
+    load_base(context)
     assert context.prepared is prepared
 
 

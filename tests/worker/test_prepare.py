@@ -14,7 +14,7 @@ from tests.conftest import TINY_CONFIG
 from vram_search.errors import FaultyFileError, InputError
 from vram_search.models import find_model
 from vram_search.spec import load_study
-from vram_search.spec.study import ModelSpec
+from vram_search.spec.model import ModelSpec
 from vram_search.worker.prepare import _of_trained_weights, prepare
 
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}

@@ -32,8 +32,8 @@ from vram_search.spec.load import load_study
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store.database import open_database
 from vram_search.store.location import database_url
+from vram_search.worker.load_base import ready_after_kills
 from vram_search.worker.process import TrainingDiedError
-from vram_search.worker.run import _ready_after_kills
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 WriteStudy = Callable[..., Path]
@@ -511,9 +511,9 @@ def test_process_killed_while_the_first_model_loads_is_started_again() -> None:
 
     trainer = SimpleNamespace(ready=ready, log=Path("nowhere"))
     context: Any = SimpleNamespace(trainer=trainer, listener=SimpleNamespace(note=notes.append))
-    found: Any = _ready_after_kills(context)
+    found: Any = ready_after_kills(context)
     assert found == "ready"
     assert notes == ["was killed; it is started again"]
     answers[:] = [TrainingDiedError("ended with code 1"), "ready"]
     with pytest.raises(VramSearchError, match="could not be loaded"):
-        _ready_after_kills(context)
+        ready_after_kills(context)

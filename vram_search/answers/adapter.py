@@ -63,7 +63,7 @@ def find_adapter(store: Store, study: StudyRecord, which: str) -> KeptAdapter:
     if match is None:
         trial = find_trial(store, study, which)
         sums = best_example_losses(store, study.id).get(trial.number, ())
-        return KeptAdapter(study, trial, None, kept_adapter(study, trial), sums)
+        return KeptAdapter(study.of_trial(trial), trial, None, kept_adapter(study, trial), sums)
     runs = {run.id: run for run in product_runs_of(store, study.id)}
     run = runs.get(int(match[1]))
     if run is None:
@@ -75,4 +75,6 @@ def find_adapter(store: Store, study: StudyRecord, which: str) -> KeptAdapter:
             f"the adapter of product run {which} is not kept", "train it again: `vram-search train`"
         )
     trial = find_trial(store, study, str(run.trial_number))
-    return KeptAdapter(study, trial, run, Path(run.adapter_path), run.example_loss_sums)
+    return KeptAdapter(
+        study.of_trial(trial), trial, run, Path(run.adapter_path), run.example_loss_sums
+    )

@@ -107,10 +107,11 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
     """
     trials = keeping_constraints(study, store.top_trials(study.id))
     sums = best_example_losses(store, study.id)
+    admitted = [trial for trial in trials if limits.admits(trial)]
     winner = judge_winner(
-        (trial for trial in trials if limits.admits(trial)),
+        admitted,
         sums,
-        untuned_loss(store, study),
+        untuned_loss(store, study, admitted[0] if admitted else None),
         is_comparable=not study.is_imported,
     )
     if winner is None:

@@ -48,10 +48,22 @@ class NightAnswer(AnswerPart):
     is_too_few: bool = Field(description="True below 12 trials.")
 
 
+class ModelAnswer(AnswerPart):
+    """One of the base models of a study of several."""
+
+    name: str
+    parameters: int
+    left_out: str = Field(description="Why it fits the card with no plan; empty if it may fit.")
+
+
 class DryRunAnswer(Answer):
     """A study that was checked and planned, and not run."""
 
     study: dict[str, Any] = Field(description="The study file, with all defaults.")
+    objective: str = Field(description="The figure by which trials are ranked.")
+    models: list[ModelAnswer] = Field(
+        description="Base models of a study that lists several, those that fit first; else empty."
+    )
     data_hash: str = Field(description="Hash of the training and evaluation rows.")
     train_rows: int
     eval_rows: int
@@ -86,6 +98,11 @@ def dry_run(prepared: Prepared, stop: StopRule) -> DryRunAnswer:
     study, rows = prepared.study, prepared.rows
     return DryRunAnswer(
         study=study.model_dump(mode="json"),
+        objective=study.ranked_by.name,
+        models=[
+            ModelAnswer(name=one.name or "", parameters=one.shape.parameters, left_out=one.left_out)
+            for one in prepared.views
+        ],
         data_hash=rows.data_hash,
         train_rows=len(rows.train),
         eval_rows=len(rows.eval),

@@ -275,7 +275,7 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
     ]
     return StudyEstimate(
         study=study.study,
-        model=study.model.label,
+        model=study.base.label,
         model_note=clean(found.note),
         hyperparameters=hp.model_dump(mode="json", exclude={"learning_rate"}),
         plans=[_plan(verdict) for verdict in verdicts],

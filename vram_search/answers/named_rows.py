@@ -51,7 +51,7 @@ def load_named_rows(path: Path) -> NamedRows:
     tool = tool_of(values)
     if tool is None:
         study = load_study(path, card_here=card_here)
-        tokenizer = study.model.tokenizer or study.model.model_name_or_path
+        tokenizer = study.base.tokenizer or study.base.model_name_or_path
         cutoffs = tuple(study.search_space.cutoff_len)
         return NamedRows(study.dataset, study.seed, tokenizer, cutoffs)
     if tool not in _READERS:

@@ -92,7 +92,7 @@ def fit_words(file: Path, card_here: object) -> str:
         InputError: the study cannot be used as written.
     """
     study = load_study(file, card_here=card_here)  # type: ignore[arg-type]
-    shape = find_shape(study.model.shape or study.model.model_name_or_path or "")
+    shape = find_shape(study.base.shape or study.base.model_name_or_path or "")
     budget = MemoryBudget.of(study.card, shape)
     point = initial_points(study.space)[0]
     candidates = plans(shape, point, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)

@@ -85,7 +85,7 @@ def train_answer(
         mean_eval_loss=group.mean if complete else None,
         standard_deviation=group.deviation,
         searched_eval_loss=trial.eval_loss,
-        untuned_eval_loss=untuned_loss(store, study),
+        untuned_eval_loss=untuned_loss(store, study, trial),
         rank=_rank(store, study, group, settings, runs, rival) if complete and rival else None,
         best=best.name if best else None,
     )

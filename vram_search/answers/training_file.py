@@ -48,7 +48,7 @@ def study_workloads(
     """
     overrides = [] if card is None else [f"card={find_card(card).name}"]
     study = load_study(file, overrides, card_here=card_here)
-    found = find_model(study.model.shape or study.model.model_name_or_path or "")
+    found = find_model(study.base.shape or study.base.model_name_or_path or "")
     shape = found.shape()
     hp = initial_points(study.space)[0]
     try:

@@ -25,4 +25,5 @@ def named_adapter(
 
     with opened(database) as store:
         record = meant_study(store, study)
-        return find_adapter(store, record, trial), untuned_loss(store, record)
+        adapter = find_adapter(store, record, trial)
+        return adapter, untuned_loss(store, record, adapter.trial)

@@ -317,7 +317,7 @@ class LiveView(Progress):
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("#", "outcome", self.study.objective, "VRAM", "time"):
+        for name in ("#", "outcome", self.study.ranked_by.name, "VRAM", "time"):
             table.add_column(name, no_wrap=True)
         is_wide = self._console.width >= WIDTH
         if is_wide:

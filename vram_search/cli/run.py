@@ -21,10 +21,11 @@ from vram_search.cli.options import (
     print_json,
 )
 from vram_search.errors import InputError
+from vram_search.spec.objective import EVAL_LOSS
 from vram_search.spec.strategy_name import STRATEGY_NAMES
 
 if TYPE_CHECKING:
-    from vram_search.answers.dry_run import DryRunAnswer
+    from vram_search.answers.dry_run import DryRunAnswer, ModelAnswer
     from vram_search.spec import StudySpec
     from vram_search.worker.prepare import Prepared
     from vram_search.worker.stop_rule import StopRule
@@ -333,9 +334,13 @@ def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
     }
     if study.ranked_by.is_of_answers:
         fields["objective"] = _objective_words(study)
+    elif study.model_names or study.ranked_by.name != EVAL_LOSS:
+        fields["objective"] = f"{study.ranked_by.name}, {study.ranked_by.unit}"
+    if study.model_names:
+        fields["model"] = ", ".join(map(_model_words, answer.models))
     if limits := study.constraints.model_dump(exclude_none=True):
         fields["constraints"] = ", ".join(f"{name} {value:g}" for name, value in limits.items())
-    lines = wrapped(f"study {study.study}: {study.model.label}, seed {study.seed}", "")
+    lines = wrapped(f"study {study.study}: {_base_words(study)}, seed {study.seed}", "")
     for name, text in fields.items():
         lines += wrapped(text, f"  {name:<14} ", " " * 17)
     return lines
@@ -346,8 +351,18 @@ def _objective_words(study: StudySpec) -> str:
     from vram_search.spec.answers import answer_function
 
     words = f"lowest {study.ranked_by.name}: {study.answers.rows} generated answers an evaluation"
-    function = answer_function(study.objective)
+    function = answer_function(study.objective_key)
     return words if function is None else f"{words}; a run imports and calls {function.file}"
+
+
+def _base_words(study: StudySpec) -> str:
+    names = study.model_names
+    return f"{len(names)} base models" if names else study.base.label
+
+
+def _model_words(model: ModelAnswer) -> str:
+    size = f"{model.parameters / 1e9:.2g}B parameters"
+    return f"{model.name} ({size}{', left out: fits no plan' if model.left_out else ''})"
 
 
 def _first_trials(study: StudySpec, stop: StopRule) -> str:

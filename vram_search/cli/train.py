@@ -93,7 +93,12 @@ def command(
         found = find_trial(store, record, trial)
         spec = recorded_spec(record, url)
         numbers = range(spec.seed + 1, spec.seed + 1 + seeds)
-        ranked = [other for other in store.top_trials(record.id) if other.number != found.number]
+        model = found.hyperparameters.get("model")
+        ranked = [
+            other
+            for other in store.top_trials(record.id)
+            if other.number != found.number and other.hyperparameters.get("model") == model
+        ]
         rival = next(iter(ranked), None)
         orders = [
             ProductOrder(
@@ -103,7 +108,7 @@ def command(
             )
             for one in ([found, rival] if runner_up and rival is not None else [found])
         ]
-        prepared = prepare(spec, tell)
+        prepared = prepare(spec, tell).of(found.hyperparameters)
         with second_interrupt_quits(), search_errors(url):
             runs = train_products(prepared, store, url, record, orders, tell, beside=beside)
         answer = train_answer(store, record, found, orders[0].settings, runs, rival)

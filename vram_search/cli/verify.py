@@ -91,7 +91,7 @@ def command(
         record = meant_study(store, study)
         found = find_trial(store, record, trial)
         losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)
-    recorded = Recorded(record, found, losses, evaluations)
+    recorded = Recorded(record.of_trial(found), found, losses, evaluations)
     question_of(recorded)  # before anyone makes an environment of gigabytes for it
     environment = find_environment(python)
     folder = output or (

@@ -47,6 +47,7 @@ def write_recorded(
         InputError: the trial was imported, the rows are missing or have changed, or the reasons of
             `write_export`.
     """
+    study = study.of_trial(trial)
     if study.is_imported:
         raise InputError(
             f"trial {trial.number} of study {study.name} was imported: its rows are not recorded, "

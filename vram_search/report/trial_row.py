@@ -31,10 +31,11 @@ COLUMNS = (
     *PLAN,
     "run",
     "model",
-    *(dimension.name for dimension in OPTIONAL),
+    *(dimension.name for dimension in OPTIONAL if dimension.name != "model"),
 )
 """Stable: new columns come last. `required_bytes_origin` is measured or predicted, `reserved_bytes`
-is measured, `run` and `model` name an imported run."""
+is measured, `run` names an imported run, `model` the base model of such a run, or of a trial if the
+study lists several models."""
 
 
 def trial_row(trial: TrialFields) -> dict[str, Any]:
@@ -56,5 +57,5 @@ def trial_row(trial: TrialFields) -> dict[str, Any]:
         **{one.name: one.value_in(trial.hyperparameters) for one in DIMENSIONS},
         **{name: plan.get(name) for name in PLAN},
         "run": provenance.get("run"),
-        "model": provenance.get("model", {}).get("name"),
+        "model": trial.hyperparameters.get("model") or provenance.get("model", {}).get("name"),
     }

@@ -92,7 +92,9 @@ def hyperparameter_words(hp: dict[str, Any]) -> str:
     adapter = " ".join(d.in_words(d.value_in(hp)) for d in said if d.group == "adapter")
     rest = [d for d in said if d.group == "training"]
     rest.sort(key=lambda dimension: dimension.is_name)  # a name alone comes last
-    return ", ".join([adapter, *(d.in_words(d.value_in(hp)) for d in rest)])
+    words = ", ".join([adapter, *(d.in_words(d.value_in(hp)) for d in rest)])
+    model = hp.get("model")
+    return words if model is None else f"{model}: {words}"
 
 
 def known_cell(value: object) -> str:

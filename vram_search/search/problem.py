@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vram_search.search.model_costs import ModelCosts
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.constraints import Constraints
+from vram_search.spec.hyperparameters import ModelPlace
 from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES, Objective
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ class Problem:
         largest_cutoff_len: no training row is longer, so larger values would train the same.
         constraints: the study's own limits, reported to Optuna besides the memory budget.
         objective: the figure that is lowered; trials report its values.
+        models: places of the base models by short name, of a search over several.
+        model_costs: seconds that the base models cost; None: all trials cost the same.
         candidates: gives the points to choose from, by what was observed so far; None: points are
             drawn from the space.
     """
@@ -53,6 +57,8 @@ class Problem:
     candidates: Candidates | None = None
     constraints: Constraints = field(default_factory=Constraints)
     objective: Objective = OBJECTIVES[EVAL_LOSS]
+    models: Mapping[str, ModelPlace] = field(default_factory=dict)
+    model_costs: ModelCosts | None = None
 
     @property
     def distinct_space(self) -> SearchSpace:
@@ -61,6 +67,22 @@ class Problem:
             return self.space
         kept = tuple(c for c in self.space.cutoff_len if c <= self.largest_cutoff_len)
         return self.space.model_copy(update={"cutoff_len": kept})
+
+    def cost(self, point: Hyperparameters, share: float, *, starts: bool) -> float:
+        """Returns the price of a share of a run: the share itself, of a search with one model.
+
+        Args:
+            starts: True if the trial is not running, so that its model may have to be loaded.
+        """
+        costs = self.model_costs
+        if costs is None:
+            return share
+        loading = costs.load_share(point.model) if starts else 0.0
+        return share * costs.trial_share(point.model) + loading
+
+    def is_resident(self, point: Hyperparameters) -> bool:
+        """True if a trial of the point loads no base model."""
+        return self.model_costs is None or self.model_costs.load_share(point.model) == 0
 
     def rung(self, fraction: float, point: Hyperparameters) -> int:
         """Place of the rung that is nearest to this share of a point's run. Rungs are shares of the

@@ -29,16 +29,35 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class ModelPlace:
+    """The place of a base model in the surrogate's space.
+
+    Attributes:
+        log_size: binary logarithm of its parameters, relative to a medium model of the search.
+        learning_rate_factor: converts its learning rates to those of the search's reference model.
+    """
+
+    log_size: float = 0.0
+    learning_rate_factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class Frame:
     """The reference for positions in the surrogate's space.
 
     Attributes:
         longest_cutoff: the largest cutoff_len of the search that a point belongs to.
-        learning_rate_factor: converts learning rates of another model to those of this model.
+        models: places of the base models by short name, of a search over several.
+        usual: place of every other model.
     """
 
     longest_cutoff: int
-    learning_rate_factor: float = 1.0
+    usual: ModelPlace = ModelPlace()
+    models: Mapping[str, ModelPlace] = field(default_factory=dict)
+
+    def model_of(self, point: Hyperparameters) -> ModelPlace:
+        """Returns the place of a point's base model."""
+        return self.models.get(point.model or "", self.usual)
 
 
 @dataclass(frozen=True)
@@ -48,10 +67,12 @@ class Coordinate:
     Attributes:
         scale: the length scale: the distance over which losses change.
         position: computes the coordinate; equal distances change losses by about equal amounts.
+        is_learnt: True if the surrogate learns the length scale of such coordinates by itself.
     """
 
     scale: float
     position: Callable[[Hyperparameters, Frame], float]
+    is_learnt: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,7 @@ class Dimension:
             transformers.
         kind: the kind of its values.
         group: `adapter` if it is a setting of the LoRA adapter (an argument of peft's LoraConfig),
-            otherwise `training`.
+            `base` if it is the base model, otherwise `training`.
         heading: its column heading in the report.
         short: its column heading in a terminal that is 80 characters wide.
         words: its form in a sentence, for example `r{}` for r16.
@@ -89,7 +110,7 @@ class Dimension:
 
     name: str
     kind: Kind
-    group: Literal["adapter", "training"]
+    group: Literal["adapter", "training", "base"]
     heading: str
     short: str
     words: str

@@ -213,5 +213,19 @@ FURTHER = (
         coordinates=(),  # a repetition: what it changes is noise
         is_setting=True,
     ),
+    Dimension(
+        name="model",
+        kind="categorical",
+        group="base",
+        heading="model",
+        short="model",
+        words="{}",
+        meaning="short name of the base model, of a study that lists several",
+        changes_bytes=True,
+        # Two doublings of the parameters weigh as much as the share of the trained modules. How far
+        # models differ besides is learnt (`search.gp.features`).
+        coordinates=(Coordinate(2.0, lambda point, frame: frame.model_of(point).log_size),),
+        is_setting=True,
+    ),
 )
 """The rows, in the order of records."""

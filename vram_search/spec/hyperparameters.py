@@ -14,6 +14,7 @@ from vram_search.spec.dimension import Coordinate as Coordinate
 from vram_search.spec.dimension import Dimension as Dimension
 from vram_search.spec.dimension import Frame as Frame
 from vram_search.spec.dimension import Kind as Kind
+from vram_search.spec.dimension import ModelPlace as ModelPlace
 from vram_search.spec.dimension import Ratio as Ratio
 from vram_search.spec.further_dimensions import FURTHER
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
@@ -146,7 +147,7 @@ DIMENSIONS = (
             Coordinate(
                 0.6,
                 lambda point, frame: math.log10(
-                    point.learning_rate * frame.learning_rate_factor / 2e-4
+                    point.learning_rate * frame.model_of(point).learning_rate_factor / 2e-4
                 ),
             ),
         ),

@@ -6,6 +6,9 @@ They were the best first trials over many tasks and models in published LoRA swe
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.search_space import SearchSpace
 
@@ -18,6 +21,22 @@ PUBLISHED = (
     (64, 4e-4, 4),
     (16, 4e-5, 4),
 )
+
+
+def for_each_model(
+    points: Sequence[Hyperparameters], names: Sequence[str]
+) -> Sequence[Hyperparameters]:
+    """Shares points out among the base models of a study, grouped by model.
+
+    Each model gets at least the first point.
+
+    Args:
+        names: short names of the models; none if the study has one model.
+    """
+    if not names or not points:
+        return points
+    each = math.ceil(len(points) / len(names))
+    return [one.model_copy(update={"model": name}) for name in names for one in points[:each]]
 
 
 def initial_points(space: SearchSpace) -> list[Hyperparameters]:

@@ -107,6 +107,7 @@ class Hyperparameters(Spec):
     warmup_ratio: WarmupRatio | None = None
     num_train_epochs: Epochs | None = None
     seed: Seed | None = None
+    model: Annotated[str, Field(strict=True)] | None = None
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

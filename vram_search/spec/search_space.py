@@ -125,11 +125,17 @@ class SearchSpace(Spec):
     )
 
     _settings: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _models: tuple[str, ...] = PrivateAttr(default=())
 
     @field_validator("*")
     @classmethod
     def _no_duplicates(cls, values: Any) -> Any:
         return distinct(values) if isinstance(values, tuple) else values
+
+    @property
+    def model(self) -> tuple[str, ...] | None:
+        """Short names of the base models to choose from; None if the study has one."""
+        return self._models or None
 
     def options(self, dimension: Dimension) -> tuple[Any, ...] | NumberRange:
         """Returns the values, ratios or range to search for a hyperparameter.
@@ -176,6 +182,16 @@ class SearchSpace(Spec):
         """Returns the space with the study's own settings, which points hold as None."""
         space = self.model_copy()
         space._settings = dict(settings)
+        return space
+
+    def with_models(self, names: tuple[str, ...]) -> SearchSpace:
+        """Returns the space in which the base model is searched, too.
+
+        Args:
+            names: short names of the models; none if the study has one model.
+        """
+        space = self.model_copy()
+        space._models = names
         return space
 
     def length_share(self, point: Hyperparameters) -> float:

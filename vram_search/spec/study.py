@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -16,8 +13,9 @@ from vram_search.spec.card_names import find_card
 from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import SETTINGS
-from vram_search.spec.objective import EVAL_LOSS, Objective, objective_of
-from vram_search.spec.paths import HUB_NAME, absolute_path
+from vram_search.spec.model import BaseModels, ModelSpec
+from vram_search.spec.objective import BITS_PER_BYTE, EVAL_LOSS, Objective, objective_of
+from vram_search.spec.paths import absolute_path
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.point import (
     MAX_ALPHA_RATIO,
@@ -29,7 +27,6 @@ from vram_search.spec.point import (
     WeightDecay,
 )
 from vram_search.spec.search_space import SearchSpace
-from vram_search.spec.shape import shape_names
 from vram_search.spec.space_parts import AlphaRatios
 from vram_search.spec.strategy_name import StrategyName
 
@@ -37,94 +34,6 @@ MOST_STEPS = 10**9
 """Limit of a training's length. More is a typing error, and would overflow an integer column."""
 MOST_CHECKPOINT_MINUTES = 24 * 60
 ParallelTrials = Annotated[int, Field(strict=True, ge=1, le=8)]
-_PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
-
-
-class ModelSpec(Spec):
-    """The base model: a folder, a hub name, a GGUF file, or a shape with random weights."""
-
-    model_name_or_path: str | None = Field(
-        default=None,
-        description="folder, hub name, .gguf file, or package:NAME/FILE.gguf inside a package",
-    )
-    weights: Literal["pretrained", "random"] = Field(
-        default="pretrained", description="random: same bytes without a download, for memory tests"
-    )
-    shape: str | None = Field(
-        default=None, description="a shipped shape or a config.json; needed for weights: random"
-    )
-    tokenizer: str | None = Field(
-        default=None, description="folder or hub name; default: the model's own"
-    )
-
-    @field_validator("model_name_or_path", "tokenizer")
-    @classmethod
-    def _resolve(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        if match := _PACKAGE_FILE.fullmatch(value):
-            found = find_spec(match[1])
-            if found is None or not found.origin:
-                pip_name = match[1].replace("_", "-")
-                raise ValueError(
-                    f"the package {match[1]} is not installed: pip install --no-deps {pip_name}"
-                )
-            file = Path(found.origin).parent / match[2]
-            if not file.is_file():
-                raise ValueError(f"the package {match[1]} holds no {match[2]}")
-            return str(file)
-        path = absolute_path(value, info)
-        if path.exists():
-            return str(path)
-        if HUB_NAME.fullmatch(value):
-            return value
-        raise ValueError(f"no such file or folder ({path}), and not a hub name like org/name")
-
-    @field_validator("model_name_or_path")
-    @classmethod
-    def _has_weights(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        path = Path(value)
-        if path.is_dir():
-            if not (path / "config.json").is_file():
-                raise ValueError("the folder holds no config.json: not a model folder")
-        elif path.is_file() and path.suffix != ".gguf":
-            raise ValueError("a model file must be a .gguf; for safetensors name the folder")
-        return value
-
-    @field_validator("shape")
-    @classmethod
-    def _known_shape(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None or value in shape_names():
-            return value
-        path = absolute_path(value, info)
-        if path.exists():
-            return str(path)
-        raise ValueError(f"neither a shipped shape nor a file; shipped: {', '.join(shape_names())}")
-
-    @model_validator(mode="after")
-    def _complete(self) -> ModelSpec:
-        if self.weights == "random":
-            if self.shape is None and self.model_name_or_path is None:
-                raise ValueError("weights: random needs a shape or a model_name_or_path")
-        elif self.model_name_or_path is None:
-            raise ValueError("model_name_or_path is missing (or set weights: random)")
-        else:
-            path = Path(self.model_name_or_path)
-            if path.is_dir() and not any(path.glob("*.safetensors")):
-                raise ValueError(
-                    f"{path} holds no *.safetensors: a model folder without weights "
-                    "(set weights: random to use its shape alone)"
-                )
-        return self
-
-    @property
-    def label(self) -> str:
-        """Short name for tables."""
-        name = self.model_name_or_path or self.shape or "?"
-        label = Path(name).name if Path(name).exists() else name
-        return f"{label} (random weights)" if self.weights == "random" else label
 
 
 class TrainingSpec(Spec):
@@ -217,7 +126,7 @@ class StudySpec(Spec):
     study: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name in the database"
     )
-    model: ModelSpec
+    model: BaseModels
     dataset: DatasetSpec
     card: Annotated[Card, BeforeValidator(_card)] = Field(
         default="auto", validate_default=True, description="auto: the GPU in this machine"
@@ -232,11 +141,12 @@ class StudySpec(Spec):
         description="trials at once on one card, each in its own process with its part of the "
         "card; auto: as many as are predicted to gain time, one otherwise",
     )
-    objective: ObjectiveKey = Field(
-        default=EVAL_LOSS,
+    objective: ObjectiveKey | None = Field(
+        default=None,
         description="what is searched: the lowest eval_loss (nats per token) or bits_per_byte "
         "(compares between tokenizers), the highest exact_match or rouge_l of generated answers, "
-        "or the highest FILE.py:function of this folder (`minimise FILE.py:function`: the lowest)",
+        "or the highest FILE.py:function of this folder (`minimise FILE.py:function`: the "
+        "lowest); default: eval_loss, or bits_per_byte if the models have different tokenizers",
     )
     answers: AnswersSpec = AnswersSpec()
     seed: Seed = Field(default=DEFAULT_SEED, description="seed of split, row order and adapters")
@@ -288,10 +198,67 @@ class StudySpec(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _models_compare(self) -> StudySpec:
+        if self.objective == EVAL_LOSS and self._has_several_tokenizers:
+            raise ValueError(
+                "objective eval_loss is a loss per token, which does not compare between models "
+                "with different tokenizers: set objective: bits_per_byte, or name the same "
+                "tokenizer under each model if they share one"
+            )
+        if self.parallel_trials != 1 and self.model_names:
+            raise ValueError(
+                "a study of several base models has one on the card at a time: "
+                "leave parallel_trials out"
+            )
+        return self
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The base models to choose from; one if the study does not list several."""
+        return self.model if isinstance(self.model, tuple) else (self.model,)
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Short names of the base models, of a study that lists several; else empty."""
+        return tuple(one.short_name for one in self.models) if len(self.models) > 1 else ()
+
+    @property
+    def base(self) -> ModelSpec:
+        """The base model of a study of one (`for_model`); of several, the first."""
+        return self.models[0]
+
+    def for_model(self, name: str | None) -> StudySpec:
+        """Returns the study as it is for the trials of one of its base models.
+
+        Args:
+            name: the model's short name, as the trials' hyperparameters hold it; None if the study
+                has one model.
+
+        Raises:
+            ValueError: the study has no model of this name.
+        """
+        if name is None:
+            return self
+        entry = next((one for one in self.models if one.short_name == name), None)
+        if entry is None:
+            raise ValueError(f"the study has no model {name}")
+        return self.model_copy(update={"model": entry, "objective": self.objective_key})
+
+    @property
+    def _has_several_tokenizers(self) -> bool:
+        return len({one.tokenizer_name for one in self.models}) > 1
+
     @property
     def ranked_by(self) -> Objective:
         """The figure by which trials are ranked."""
-        return objective_of(self.objective)
+        return objective_of(self.objective_key)
+
+    @property
+    def objective_key(self) -> str:
+        """The objective as a study file writes it, with its default."""
+        usual = BITS_PER_BYTE if self._has_several_tokenizers else EVAL_LOSS
+        return self.objective or usual
 
     @property
     def eval_cutoff_len(self) -> int:
@@ -301,7 +268,8 @@ class StudySpec(Spec):
     @property
     def space(self) -> SearchSpace:
         """The search space with everything that the study sets once."""
-        return complete_space(self.search_space, self.training, self.seed)
+        space = complete_space(self.search_space, self.training, self.seed)
+        return space.with_models(self.model_names)
 
     def training_of(self, point: Hyperparameters) -> TrainingSpec:
         """Returns the settings of a point's trial.
@@ -332,15 +300,14 @@ class StudySpec(Spec):
                 "training": {"checkpoint_every"},
             },
         )
-        for part, keys in (
-            ("dataset", ("train", "eval", "dataset_dir", "template")),
-            ("model", ("model_name_or_path", "tokenizer", "shape")),
-        ):
-            for key in keys:
-                dumped[part][key] = _without_folders(dumped[part][key])
+        for key in ("train", "eval", "dataset_dir", "template"):
+            dumped["dataset"][key] = _without_folders(dumped["dataset"][key])
+        for entry in dumped["model"] if self.model_names else [dumped["model"]]:
+            for key in ("model_name_or_path", "tokenizer", "shape"):
+                entry[key] = _without_folders(entry[key])
         if not self.ranked_by.is_of_answers:
             del dumped["answers"]
-        flat = dict(_flatten(dumped, "")) | objective_identity(self.objective)
+        flat = dict(_flatten(dumped, "")) | objective_identity(self.objective_key)
         return {**flat, "eval_cutoff_len": self.eval_cutoff_len}
 
 

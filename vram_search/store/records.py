@@ -7,7 +7,7 @@ A loss that was nan or inf comes back as None.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -43,6 +43,21 @@ class StudyRecord:
     def ranked_by(self) -> Objective:
         """The figure by which the study's trials are ranked."""
         return recorded_objective(self.spec)
+
+    def of_trial(self, trial: TrialRecord) -> StudyRecord:
+        """Returns the study as it was for a trial: of several base models, the trial's own."""
+        name, entries = trial.hyperparameters.get("model"), self.model.get("models")
+        if name is None or not isinstance(entries, list):
+            return self
+        places = [i for i, one in enumerate(entries) if one.get("name") == name]
+        if not places:
+            return self
+        specs = self.spec.get("model")
+        own = specs[places[0]] if isinstance(specs, list) else {}
+        identity = self.spec.get("identity") or {}
+        objective = self.spec.get("objective") or identity.get("objective")
+        spec = {**self.spec, "model": own, "objective": objective}
+        return replace(self, spec=spec, model=entries[places[0]])
 
     @property
     def strategies(self) -> list[list[Any]]:

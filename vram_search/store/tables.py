@@ -200,9 +200,11 @@ workers = Table(
 )
 
 untuned = Table(
-    "vs_untuned",
+    "vs_untuned_models",
     metadata,
     Column("study_id", Integer, ForeignKey("vs_studies.id"), primary_key=True),
+    # The short name of the base model; empty if the study has one model.
+    Column("model", String(64), primary_key=True),
     Column("data_hash", String(128), nullable=False),
     Column("eval_loss", FiniteFloat),
     Column("bits_per_byte", FiniteFloat),

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 
 from vram_search.store.database import reading, writing
-from vram_search.store.records import StudyRecord
+from vram_search.store.records import StudyRecord, TrialRecord
 from vram_search.store.store import Store
 from vram_search.store.tables import samples, untuned
 
@@ -54,25 +54,49 @@ class Sample:
     tuned: str
 
 
-def record_untuned(store: Store, study_id: int, evaluation: UntunedEvaluation) -> None:
-    """Records the evaluation; an earlier one is replaced."""
+def record_untuned(
+    store: Store, study_id: int, evaluation: UntunedEvaluation, model: str | None = None
+) -> None:
+    """Records the evaluation; an earlier one is replaced.
+
+    Args:
+        model: short name of the base model, of a study of several.
+    """
+    values = {"study_id": study_id, "model": model or "", **asdict(evaluation)}
     with writing(store.engine) as connection:
-        connection.execute(delete(untuned).where(untuned.c.study_id == study_id))
-        connection.execute(insert(untuned).values(study_id=study_id, **asdict(evaluation)))
+        connection.execute(delete(untuned).where(*_place(study_id, model)))
+        connection.execute(insert(untuned).values(**values))
 
 
-def untuned_evaluation(store: Store, study_id: int) -> UntunedEvaluation | None:
-    """Returns the study's evaluation of the untuned model; None if there is none."""
-    columns = [column for column in untuned.c if column.name != "study_id"]
-    query = select(*columns).where(untuned.c.study_id == study_id)
+def untuned_evaluation(
+    store: Store, study_id: int, model: str | None = None
+) -> UntunedEvaluation | None:
+    """Returns the study's evaluation of the untuned model; None if there is none.
+
+    Args:
+        model: short name of the base model, of a study of several.
+    """
+    columns = [column for column in untuned.c if column.name not in ("study_id", "model")]
+    query = select(*columns).where(*_place(study_id, model))
     with reading(store.engine) as connection:
         row = connection.execute(query).one_or_none()
     return None if row is None else UntunedEvaluation(**row._mapping)
 
 
-def untuned_loss(store: Store, study: StudyRecord) -> float | None:
-    """Returns the untuned model's objective on the study's present rows; None if unknown."""
-    found = untuned_evaluation(store, study.id)
+def _place(study_id: int, model: str | None) -> tuple[ColumnElement[bool], ...]:
+    return untuned.c.study_id == study_id, untuned.c.model == (model or "")
+
+
+def untuned_loss(
+    store: Store, study: StudyRecord, trial: TrialRecord | None = None
+) -> float | None:
+    """Returns the untuned model's objective on the study's present rows; None if unknown.
+
+    Args:
+        trial: its base model counts, of a study of several.
+    """
+    model = None if trial is None else trial.hyperparameters.get("model")
+    found = untuned_evaluation(store, study.id, model)
     if found is None or found.data_hash != study.data_hash:
         return None
     return study.ranked_by.value_of(found)

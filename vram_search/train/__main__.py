@@ -85,8 +85,9 @@ def serve(channel: Channel) -> None:
 
     import_bitsandbytes()
     from vram_search.train import model as base_model
+    from vram_search.train.common_rows import whole_rows
     from vram_search.train.device import compute_dtype, device_name, dtype_name
-    from vram_search.train.examples import Encoder
+    from vram_search.train.examples import Encoder, learnt_bytes
     from vram_search.train.fingerprints import fingerprints
     from vram_search.train.generate import evaluate_base, generate
     from vram_search.train.health import Health
@@ -98,8 +99,12 @@ def serve(channel: Channel) -> None:
     tokenizer = load_tokenizer(job.tokenizer, job.dataset.template)
     rows = load_rows(job.dataset, job.seed, all_rows=job.all_rows)
     encoder = Encoder(tokenizer, job.dataset.date)
+    evaluated, learnt = rows.eval, None
+    if job.other_tokenizers:
+        evaluated = whole_rows(job, rows.eval, encoder)
+        learnt = [learnt_bytes(row) for row in evaluated]
     encoded = EncodedDataset(
-        encoder.encode_all(rows.train), encoder.encode_all(rows.eval), tokenizer
+        encoder.encode_all(rows.train), encoder.encode_all(evaluated), tokenizer, learnt
     )
     check_answers(encoded, max(job.cutoff_lens), job.eval_cutoff_len)
     lengths = [row.length for row in encoded.train]
@@ -115,7 +120,7 @@ def serve(channel: Channel) -> None:
             "compute_dtype": dtype_name(compute_dtype()),
         },
         train_rows=len(rows.train),
-        eval_rows=len(rows.eval),
+        eval_rows=len(encoded.eval),
         longest_tokens=max(lengths),
         longest_eval_tokens=max(row.length for row in encoded.eval),
         rows_cut=too_long,

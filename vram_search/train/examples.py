@@ -168,6 +168,11 @@ def answer_bytes(sequence: TokenRow, tokenizer: Any) -> int:
     return len(tokenizer.decode(answer, skip_special_tokens=True).encode())
 
 
+def learnt_bytes(example: Example) -> int:
+    """Counts the UTF-8 bytes of the texts that a row teaches; the same for every tokenizer."""
+    return sum(len(text.encode()) for role, text in example.messages if role in LEARNT_ROLES)
+
+
 def collate(rows: Sequence[TokenRow], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Builds a batch padded on the right to its longest row: int64 tensors of (rows, tokens)."""
     import torch  # the process that only counts tokens starts without it

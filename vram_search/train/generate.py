@@ -14,7 +14,7 @@ from vram_search.protocol import BaseEvaluated, EvaluateBaseJob, Generated, Gene
 from vram_search.train import model as base_model
 from vram_search.train.device import compute_dtype
 from vram_search.train.evaluate import evaluate
-from vram_search.train.examples import answer_bytes, cut
+from vram_search.train.examples import cut
 from vram_search.train.model import evaluation_mode, free_caches
 from vram_search.train.run import EncodedDataset
 from vram_search.train.tokenizer import chat_renderer
@@ -29,7 +29,7 @@ def evaluate_base(base: Any, encoded: EncodedDataset, job: EvaluateBaseJob) -> B
     rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
     losses = evaluate(base, rows, _EVAL_BATCH, encoded.tokenizer.pad_token_id)
     free_caches()
-    sizes = [answer_bytes(row, encoded.tokenizer) for row in rows]
+    sizes = encoded.answer_bytes(rows)
     return BaseEvaluated(
         eval_loss=finite(losses.mean),
         bits_per_byte=finite(losses.bits_per_byte(sizes)),

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from vram_search.train.checkpoint import (
     write_checkpoint,
 )
 from vram_search.train.evaluate import Losses, evaluate
-from vram_search.train.examples import EncodedExample, answer_bytes, cut
+from vram_search.train.examples import EncodedExample, TokenRow, answer_bytes, cut
 from vram_search.train.faults import (
     DivergedError,
     TrialPosition,
@@ -64,11 +64,23 @@ Outcome = Literal["complete", "pruned", "oom", "diverged", "failed"]
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """The study's encoded rows and the tokenizer that encoded them."""
+    """The study's encoded rows and the tokenizer that encoded them.
+
+    Attributes:
+        learnt_bytes: UTF-8 bytes of each evaluation row's answers, of a study over models with
+            several tokenizers; None counts the bytes of the tokens.
+    """
 
     train: list[EncodedExample]
     eval: list[EncodedExample]
     tokenizer: Any
+    learnt_bytes: list[int] | None = None
+
+    def answer_bytes(self, rows: Sequence[TokenRow]) -> list[int]:
+        """Returns the bytes of the evaluation rows' answers, as the cutoff leaves them."""
+        if self.learnt_bytes is not None:
+            return self.learnt_bytes
+        return [answer_bytes(row, self.tokenizer) for row in rows]
 
 
 class Trial:
@@ -102,7 +114,7 @@ class Trial:
         self.pad_token_id = encoded.tokenizer.pad_token_id
         self.train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in encoded.train]
         self.eval_rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
-        self.eval_bytes = [answer_bytes(row, encoded.tokenizer) for row in self.eval_rows]
+        self.eval_bytes = encoded.answer_bytes(self.eval_rows)
         self.steps_total = count_steps(job.training, job.plan, len(self.train_rows))
         self.position = TrialPosition(on_batch=on_batch)
         self.scorer = None

@@ -218,6 +218,7 @@ def question_of(recorded: Recorded) -> Question:
             "model_name_or_path": model,
             "random_weights": False,
             "tokenizer": spec["model"]["tokenizer"] or model,
+            "other_tokenizers": study.model.get("other_tokenizers", ()),
             "dataset": spec["dataset"],
             "seed": spec["seed"],
             "cutoff_lens": spec["search_space"]["cutoff_len"],

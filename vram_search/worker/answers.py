@@ -17,9 +17,9 @@ def answers_job(study: StudySpec, planned: PlannedTrial) -> AnswersJob | None:
         return None
     total = study.eval_cutoff_len
     return AnswersJob(
-        metric=study.objective,
-        function=answer_function(study.objective),
-        minimise=study.objective.startswith("minimise "),
+        metric=study.objective_key,
+        function=answer_function(study.objective_key),
+        minimise=study.objective_key.startswith("minimise "),
         rows=study.answers.rows,
         max_new_tokens=min(study.answers.max_new_tokens, max(1, total // 2)),
         total_tokens=total,
@@ -38,7 +38,7 @@ def check_answers(study: StudySpec, rows: Rows) -> None:
         fault = Fault(
             "objective",
             "the evaluation rows are plain texts, which have no answers",
-            study.objective,
+            study.objective_key,
             "eval_loss or bits_per_byte",
         )
         raise FaultyFileError(f"study {study.study}", [fault])

@@ -107,6 +107,8 @@ class RunContext:
 
         It is always True if the study leaves the decision to the card.
         """
+        if self.prepared.left_out:
+            return False
         if not self.study.plan.skip_infeasible:
             return True
         key = tuple(getattr(hyperparameters, d.name) for d in DIMENSIONS if d.changes_bytes)
@@ -130,6 +132,7 @@ def make_context(
     lease: Lease,
     *,
     accept_changes: bool = False,
+    budget: Budget | None = None,
 ) -> RunContext:
     """Builds a run's context before its first trial; the training process is not started yet.
 
@@ -137,6 +140,7 @@ def make_context(
         folder: folder of the log and the adapters.
         lease: of this process. Trials that have no outcome are run by other workers.
         accept_changes: continue although rows or weights are others than those recorded.
+        budget: of the card, if another base model's context has read it already.
 
     Raises:
         InputError: no memory of the card is left to train with.
@@ -148,9 +152,13 @@ def make_context(
     remove_unneeded_checkpoints(folder.checkpoints, trials, alive)
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
-    budget = Budget.at_start(limit, reader, listener.note, lease.share)
-    pins = decided_pins(prepared, trials, has_gpu=reader is not None)
-    check = IdentityCheck(store, record, listener.note, accept_changes, joins=lease.joins)
+    if budget is None:
+        budget = Budget.at_start(limit, reader, listener.note, lease.share)
+    own = [one for one in trials if prepared.owns(one.hyperparameters)]
+    pins = decided_pins(prepared, own, has_gpu=reader is not None)
+    check = IdentityCheck(
+        store, record, listener.note, accept_changes, joins=lease.joins, model=prepared.name
+    )
     log = folder.worker_log(lease.worker_id) if lease.joins else folder.log
     trainer = make_trainer(prepared, pins, budget, log, check)
     return RunContext(
@@ -191,7 +199,7 @@ def make_trainer(
     return ResidentTrainer(
         LoadJob(
             model_name_or_path=prepared.model_name_or_path,
-            random_weights=study.model.weights == "random",
+            random_weights=study.base.weights == "random",
             tokenizer=prepared.tokenizer,
             dataset=study.dataset,
             seed=study.seed,
@@ -200,6 +208,7 @@ def make_trainer(
             cap_bytes=budget.first_bytes if reader is not None else None,
             enable_liger_kernel=bool(pins.enable_liger_kernel),
             all_rows=all_rows,
+            other_tokenizers=prepared.other_tokenizers,
             predicted_storage=predicted_storage(prepared.shape),
         ),
         log,

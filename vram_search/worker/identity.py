@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.protocol import Ready
@@ -40,6 +41,16 @@ def loaded_identity(ready: Ready) -> dict[str, str]:
     return identity
 
 
+def loaded_before(record: StudyRecord, model: str | None) -> dict[str, str] | None:
+    """Returns what the study's record says was loaded; None if nothing was.
+
+    Args:
+        model: short name of the base model, of a study of several.
+    """
+    loaded: dict[str, Any] = record.spec.get(LOADED) or {}
+    return loaded.get(model) if model is not None else loaded or None
+
+
 @dataclass
 class IdentityCheck:
     """Compares each process with the study's record and with the first process of this run.
@@ -56,6 +67,8 @@ class IdentityCheck:
     note: Callable[[str], None]
     accept_changes: bool = False
     joins: bool = False
+    model: str | None = None
+    """Short name of the base model, of a study of several; each has its own first process."""
     _of_this_run: dict[str, str] | None = field(default=None, init=False)
 
     def __call__(self, ready: Ready) -> None:
@@ -71,7 +84,8 @@ class IdentityCheck:
         self._of_this_run = now
 
     def _compare_with_record(self, now: dict[str, str]) -> None:
-        known = self.record.spec.get(LOADED) or {"rows": self.record.data_hash}
+        record = self.store.study(self.record.name) or self.record
+        known = loaded_before(record, self.model) or {"rows": record.data_hash}
         changes = differences(known, now)
         if self.joins:
             changes.pop("device", None)
@@ -80,14 +94,14 @@ class IdentityCheck:
             self._refuse(fatal)
         if changes:
             self.note(f"this run differs from the study's earlier ones: {change_words(changes)}")
-        if self.joins and LOADED in self.record.spec:
+        if self.joins and loaded_before(record, self.model) is not None:
             return
-        spec = {**self.record.spec, LOADED: now}
+        kept = now if self.model is None else {**record.spec.get(LOADED, {}), self.model: now}
+        spec = {**record.spec, LOADED: kept}
         if fatal:
-            record = self.record
             self.store.revise_study(record.id, spec, now["rows"], record.card, record.model)
         elif known != now:
-            self.store.refresh_study(self.record.id, spec)
+            self.store.refresh_study(record.id, spec)
 
     def _refuse(self, changes: dict[str, tuple[str, str]]) -> None:
         if changes:

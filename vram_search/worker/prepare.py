@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vram_search.data import Rows, load_rows
-from vram_search.errors import Fault, FaultyFileError
-from vram_search.estimate import check_card_holds_base
+from vram_search.data.example import LEARNT_ROLES
+from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.estimate import check_card_holds_base, plans
+from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.models import FoundModel, find_model
 from vram_search.spec import ModelShape, StudySpec
 from vram_search.spec.base_storage import (
@@ -18,15 +20,21 @@ from vram_search.spec.base_storage import (
     predicted_storage,
 )
 from vram_search.spec.checkpoint import refused
-from vram_search.spec.study import ModelSpec
+from vram_search.spec.model import ModelSpec
+from vram_search.spec.objective import BITS_PER_BYTE
+from vram_search.units import format_bytes
 from vram_search.worker.answers import check_answers
-from vram_search.worker.constraints import check_constraints
+from vram_search.worker.constraints import check_constraints, smallest_points
 from vram_search.worker.gguf_base import converted_gguf
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study with its model and data available."""
+    """A study with its model and data available.
+
+    Of a study of several base models, `study`, `shape`, `model_name_or_path` and `tokenizer` are
+    those of the first that fits; `each` has a view for every model.
+    """
 
     study: StudySpec
     rows: Rows
@@ -35,15 +43,44 @@ class Prepared:
     """The model to load: a folder, a hub name or, for random weights, a config."""
     tokenizer: str | None
     """The tokenizer's folder or hub name; None for the byte tokenizer."""
+    name: str | None = None
+    """The short name of the model, in a view of one model of several."""
+    left_out: str = ""
+    """Why the model fits the card with no plan; empty if it may fit."""
+    other_tokenizers: tuple[str | None, ...] = ()
+    """Tokenizers of the study's other models, if they differ."""
+    views: tuple[Prepared, ...] = ()
+    """One for each base model of a study of several; those that fit come first."""
+
+    @property
+    def each(self) -> tuple[Prepared, ...]:
+        """The study seen from each of its base models."""
+        return self.views or (self,)
+
+    def of(self, hyperparameters: Mapping[str, Any]) -> Prepared:
+        """Returns the study seen from the base model of a trial."""
+        return next((one for one in self.each if one.owns(hyperparameters)), self)
+
+    def owns(self, hyperparameters: Mapping[str, Any]) -> bool:
+        """True if a trial with these hyperparameters has this base model."""
+        return self.name is None or hyperparameters.get("model") == self.name
 
     def model_record(self) -> dict[str, Any]:
-        """Returns the model's entry in the study's record."""
+        """Returns the models' entry in the study's record."""
+        if self.views:
+            by_name = {one.name: one for one in self.views}
+            ordered = [by_name[name] for name in self.study.model_names]
+            return {
+                "name": ", ".join(self.study.model_names),
+                "models": [one.model_record() for one in ordered],
+            }
         return {
-            "name": self.study.model.label,
+            "name": self.name or self.study.base.label,
             "model_name_or_path": self.model_name_or_path,
             "model_type": self.shape.model_type,
             "hidden_size": self.shape.hidden_size,
             "parameters": self.shape.parameters,
+            **({"other_tokenizers": self.other_tokenizers} if self.other_tokenizers else {}),
         }
 
 
@@ -51,18 +88,19 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     """Checks everything that can be checked without a GPU, and converts a GGUF file once.
 
     Raises:
-        InputError: rows, model, targets or card cannot be used as written.
+        InputError: rows, models, targets or card cannot be used as written.
     """
     rows = load_rows(study.dataset, study.seed)
     for text in rows.notes:
         note(f"note: {text}")
     check_answers(study, rows)
-    name_or_path, tokenizer = _locate_model(study.model, note)
-    found = find_model(study.model.shape or name_or_path)
-    if found.note:
-        note(found.note)
-    shape = _of_trained_weights(study.model, found)
-    _check_targets(study, shape)
+    if study.ranked_by.name == BITS_PER_BYTE:
+        _check_text(study, rows)
+    if study.model_names:
+        return _prepare_several(study, rows, note)
+    name_or_path, tokenizer = _locate_model(study.base, note)
+    shape = _shape(study.base, name_or_path, note)
+    _check_targets(study, {"": shape})
     _check_initial_weights(study, shape)
     check_card_holds_base(shape, study.card)
     if experts := expert_words(predicted_storage(shape)):
@@ -71,6 +109,89 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
         note(frozen)
     check_constraints(study, len(rows.train), shape)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
+
+
+def _prepare_several(study: StudySpec, rows: Rows, note: Callable[[str], None]) -> Prepared:
+    """Prepares each base model. One that cannot fit the card is neither loaded nor converted."""
+    shapes: dict[str, ModelShape] = {}
+    for one in study.models:
+        needs_conversion = one.shape is None and (one.model_name_or_path or "").endswith(".gguf")
+        named = _locate_model(one, note)[0] if needs_conversion else one.model_name_or_path
+        shapes[one.short_name] = _shape(one, named or "", note)
+    _check_targets(study, shapes)
+    for shape in shapes.values():
+        _check_initial_weights(study, shape)
+    fitting: list[Prepared] = []
+    left_out: list[Prepared] = []
+    for name, shape in shapes.items():
+        view = study.for_model(name)
+        if why := _why_left_out(view, rows, shape):
+            note(f"model {name} is left out: {why}")
+            raw = view.base.model_name_or_path or str(view.base.shape)
+            left_out.append(Prepared(view, rows, shape, raw, view.base.tokenizer, name, why))
+        else:
+            where, tokenizer = _locate_model(view.base, note)
+            fitting.append(Prepared(view, rows, shape, where, tokenizer, name))
+    if not fitting:
+        raise InputError(
+            f"no base model of study {study.study} fits {study.card.label}: {left_out[0].left_out}",
+            "list a smaller model, or choose a larger card",
+        )
+    tokenizers = list(dict.fromkeys(one.tokenizer for one in fitting))
+    views = [
+        replace(one, other_tokenizers=tuple(t for t in tokenizers if t != one.tokenizer))
+        for one in fitting
+    ]
+    first = views[0]
+    return Prepared(
+        study,
+        rows,
+        first.shape,
+        first.model_name_or_path,
+        first.tokenizer,
+        views=(*views, *left_out),
+    )
+
+
+def _why_left_out(study: StudySpec, rows: Rows, shape: ModelShape) -> str:
+    """Returns why no point of the search space fits the card with this model; empty if one may."""
+    try:
+        check_card_holds_base(shape, study.card)
+        check_constraints(study, len(rows.train), shape)
+    except InputError as error:
+        return error.message
+    budget_bytes = MemoryBudget.of(study.card, shape).budget_bytes
+    least = min(
+        planned.estimate.required_bytes
+        for point in smallest_points(study)
+        for planned in plans(
+            shape, point, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len
+        )
+    )
+    if least <= budget_bytes:
+        return ""
+    return (
+        f"its smallest plan needs {format_bytes(least)}, the card leaves "
+        f"{format_bytes(budget_bytes)}"
+    )
+
+
+def _check_text(study: StudySpec, rows: Rows) -> None:
+    """Refuses bits per byte if no evaluation row has an answer to count the bytes of."""
+    texts = (t for row in rows.eval for role, t in row.messages if role in LEARNT_ROLES)
+    if not any(text.strip() for text in texts):
+        raise InputError(
+            f"study {study.study}: objective bits_per_byte counts the bytes of the answers, and no "
+            "evaluation row has an answer with text",
+            "evaluate on rows with answers (dataset.eval), or set objective: eval_loss",
+        )
+
+
+def _shape(model: ModelSpec, name_or_path: str, note: Callable[[str], None]) -> ModelShape:
+    found = find_model(model.shape or name_or_path)
+    if found.note:
+        note(found.note)
+    return _of_trained_weights(model, found)
 
 
 def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, str | None]:
@@ -116,12 +237,19 @@ def _check_initial_weights(study: StudySpec, shape: ModelShape) -> None:
             raise FaultyFileError(f"study {study.study}", [fault])
 
 
-def _check_targets(study: StudySpec, shape: ModelShape) -> None:
+def _check_targets(study: StudySpec, shapes: Mapping[str, ModelShape]) -> None:
+    """Refuses targets that a model lacks.
+
+    Args:
+        shapes: by the model's short name; the name is empty if the study has one model.
+    """
     faults = []
-    for index, target in enumerate(study.search_space.lora_target):
-        try:
-            shape.lora_layers(target)
-        except ValueError as error:
-            faults.append(Fault(f"search_space.lora_target[{index}]", str(error), target))
+    for name, shape in shapes.items():
+        for index, target in enumerate(study.search_space.lora_target):
+            try:
+                shape.lora_layers(target)
+            except ValueError as error:
+                said = f"model {name}: {error}" if name else str(error)
+                faults.append(Fault(f"search_space.lora_target[{index}]", said, target))
     if faults:
         raise FaultyFileError(f"study {study.study}", faults)

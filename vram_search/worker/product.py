@@ -33,7 +33,12 @@ from vram_search.units import format_bytes, format_duration
 from vram_search.worker.as_loaded import as_loaded
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import decided_pins, make_trainer
-from vram_search.worker.identity import LOADED, change_words, differences, loaded_identity
+from vram_search.worker.identity import (
+    change_words,
+    differences,
+    loaded_before,
+    loaded_identity,
+)
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -148,7 +153,8 @@ def _train_all(
     place: QueuePlace,
 ) -> None:
     """Loads the base model once and trains one run after another."""
-    study, trials = prepared.study, store.trials(record.id)
+    study, every = prepared.study, store.trials(record.id)
+    trials = [one for one in every if prepared.owns(one.hyperparameters)]
     limit, reader = MemoryBudget.of(study.card, prepared.shape), open_reader()
     budget = Budget.at_start(limit, reader, tell)
     pins = decided_pins(prepared, trials, has_gpu=reader is not None)
@@ -157,7 +163,7 @@ def _train_all(
         pins,
         budget,
         folder.log,
-        _SameAsSearch(record, rows.data_hash),
+        _SameAsSearch(record, rows.data_hash, prepared.name),
         all_rows=missing[0][0].settings.all_rows,
     )
     try:
@@ -206,6 +212,7 @@ class _SameAsSearch:
 
     record: StudyRecord
     data_hash: str
+    model: str | None
 
     def __call__(self, ready: Ready) -> None:
         """
@@ -213,7 +220,7 @@ class _SameAsSearch:
             InputError: it loaded something else.
         """
         known = {"rows": self.data_hash}
-        searched = self.record.spec.get(LOADED) or {}
+        searched = loaded_before(self.record, self.model) or {}
         if "weights" in searched:
             known["weights"] = searched["weights"]
         if changes := differences(known, loaded_identity(ready)):

@@ -23,6 +23,10 @@ class CurrentRun:
     seconds: dict[str, float] = field(default_factory=dict)
     stopped: str = ""
 
+    def add(self, phase: str, seconds: float) -> None:
+        """Adds to a phase's seconds."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
 
 @contextlib.contextmanager
 def recorded_run(store: Store, study_id: int, worker_id: int | None = None) -> Iterator[CurrentRun]:

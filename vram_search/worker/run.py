@@ -8,17 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from vram_search.errors import InputError, NothingStoredError, VramSearchError
+from vram_search.errors import InputError, NothingStoredError
 from vram_search.estimate import PlannedTrial, plans, settle_plan, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.outbound.delivery import delivering
-from vram_search.protocol import Ready
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.search.loop import run_trials
 from vram_search.spec import Hyperparameters, StudySpec
-from vram_search.spec.initial_points import initial_points
+from vram_search.spec.initial_points import for_each_model, initial_points
 from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.database import wait_through_outages
 from vram_search.store.faults import UnreachableError, search_errors
@@ -26,28 +24,26 @@ from vram_search.store.location import database_url, study_folder
 from vram_search.store.queue import StudyQueue
 from vram_search.store.turn import study_turn
 from vram_search.units import format_duration
-from vram_search.worker.as_loaded import as_loaded
+from vram_search.worker.base_models import BaseModels, model_places, reference_size
 from vram_search.worker.companions import Companions, RunThatStartedThis, companions
 from vram_search.worker.constraints import broken
 from vram_search.worker.context import RunContext, decided_pins, make_context
 from vram_search.worker.lease import Lease, leased, living_workers
 from vram_search.worker.listener import RunListener
+from vram_search.worker.load_base import make_ready
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.open_study import open_study
 from vram_search.worker.parallel import parallel_trials
 from vram_search.worker.peers import StudyPeers
 from vram_search.worker.prepare import Prepared
-from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
 from vram_search.worker.reconcile import reconcile
 from vram_search.worker.recorded_run import CurrentRun, recorded_run
-from vram_search.worker.resident import LOAD_ATTEMPTS
 from vram_search.worker.run_log import LoggedListener, logged_run
 from vram_search.worker.runner import TrialRunner
-from vram_search.worker.step_time import approximate_row_tokens, learnt_step_time
+from vram_search.worker.step_time import learnt_step_time
 from vram_search.worker.stop_rule import COMPLETE, ENDLESS, FINISHED, StopRule
 from vram_search.worker.transfer import source_tasks
-from vram_search.worker.untuned import evaluate_untuned
 
 SEEDS_OF_A_WORKER = 1_000_003
 """Distance between the sampler's seeds of two workers, so that they draw other points."""
@@ -252,7 +248,8 @@ def _run_in_place(
         study.training.rungs,
         initial_points=published_points(study, stop),
         source_tasks=source_tasks(store, prepared),
-        hidden_size=prepared.shape.hidden_size,
+        hidden_size=round(reference_size(prepared)),
+        models=model_places(prepared),
         constraints=study.constraints,
         objective=study.ranked_by,
     )
@@ -266,23 +263,32 @@ def _run_in_place(
             search.enqueue_initial_points()
             _tell_what_was_found(store, record, stop, listener)
             folder = study_folder(url, study.study)
-            context = make_context(
-                prepared,
-                store,
-                record,
-                search,
-                folder,
-                listener,
-                lease,
-                accept_changes=accept_changes,
-            )
-        problem.is_feasible = context.fits
+            contexts: list[RunContext] = []
+            for one in prepared.each:
+                context = make_context(
+                    one,
+                    store,
+                    record,
+                    search,
+                    folder,
+                    listener,
+                    lease,
+                    accept_changes=accept_changes,
+                    budget=contexts[0].budget if contexts else None,
+                )
+                contexts.append(context)
+        context = contexts[0]
+        models = BaseModels(contexts, problem, run) if len(contexts) > 1 else None
+        problem.is_feasible = context.fits if models is None else models.fits
         if context.budget.reader is not None:
             context.budget.reader.fault()  # listens for faults from now on
         try:
-            return _search(context, stop, asked_to_end, run, others)
+            return _search(context, stop, asked_to_end, run, others, models)
         finally:
-            context.trainer.replace()
+            for used in contexts:
+                used.trainer.replace()
+            if models is not None:
+                models.tell_loading()
 
 
 def _refuse_memory_alone(problem: str) -> None:
@@ -297,8 +303,8 @@ def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparamete
     """Returns the published points that a search begins with, as its strategy uses them."""
     if not study.enqueue_priors:
         return ()
-    points = initial_points(study.space)
-    return STRATEGIES[study.strategy].initial_points(points, stop.trials)
+    points = STRATEGIES[study.strategy].initial_points(initial_points(study.space), stop.trials)
+    return for_each_model(points, study.model_names)
 
 
 def _tell_what_was_found(
@@ -322,6 +328,7 @@ def _search(
     asked_to_end: Callable[[], str],
     run: CurrentRun,
     others: Companions | None = None,
+    models: BaseModels | None = None,
 ) -> str:
     """Loads the base model, runs trials until the search ends and returns the reason.
 
@@ -329,91 +336,23 @@ def _search(
         asked_to_end: returns the reason why a person ends the search; empty if it goes on.
         run: takes the seconds before the first trial.
         others: started once the base model is loaded.
+        models: base models of a study of several, which are loaded when a trial needs them.
     """
     if why := _is_over(context, stop):
         return why
-    began = time.perf_counter()
-    ready = _load(context)
-    run.seconds["load"] = time.perf_counter() - began
-    context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
-    context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
-    began = time.perf_counter()
-    untuned = evaluate_untuned(context, ready)
-    run.seconds["eval"] = time.perf_counter() - began
-    context.listener.untuned_evaluated(
-        None if untuned is None else context.study.ranked_by.value_of(untuned)
-    )
-    context.lease.describe(ready.device, context.budget_bytes)
+    device = ""
+    if models is None:
+        device = make_ready(context, run).device
+        context.lease.describe(device, context.budget_bytes)
     if others is not None:
         others.start(stop.options)
-    runner = TrialRunner(context, ready.device)
+    runner = TrialRunner(context, device, models)
     return run_trials(
         context.search,
         runner,
         lambda: asked_to_end() or _is_over(context, stop),
         peers=StudyPeers(context, runner, stop),
         stop_early=context.study.budget.stop_early,
-    )
-
-
-def _load(context: RunContext) -> Ready:
-    """Loads the base model before the first trial.
-
-    A loading failure is therefore not recorded as a trial's outcome.
-    """
-    context.listener.note("loading the base model ...")
-    ready = _ready_after_kills(context)
-    if context.trainer.refused_liger:
-        _go_on_without_liger(context)
-    context.prepared = as_loaded(context.prepared, ready, context.listener.note)
-    context.planned.clear()
-    for note in ready.notes:
-        context.listener.note(note)
-    cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
-    if ready.rows_cut == ready.train_rows:
-        largest = max(context.study.search_space.cutoff_len)
-        cut = f", all of which are cut in every trial (the largest cutoff_len is {largest})"
-    context.listener.note(
-        f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
-        f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
-    )
-    _leave_out_needless_cutoffs(context, ready.longest_tokens)
-    return ready
-
-
-def _ready_after_kills(context: RunContext) -> Ready:
-    """Loads the base model; a process that was killed meanwhile is started again, as after a full
-    card. One that ended by itself would end again."""
-    for attempt in range(LOAD_ATTEMPTS):
-        try:
-            return context.trainer.ready()
-        except TrainingDiedError as error:
-            if not error.was_killed or attempt + 1 == LOAD_ATTEMPTS:
-                raise VramSearchError(
-                    f"the base model could not be loaded: {error}\n{log_tail(context.trainer.log)}"
-                ) from None
-            context.listener.note(f"{error}; it is started again")
-    raise AssertionError("the loop returns or raises")
-
-
-def _go_on_without_liger(context: RunContext) -> None:
-    """Plans all trials without Liger's kernels."""
-    context.listener.note(
-        f"{context.trainer.refused_liger}; the model trains without Liger's kernels, and the plans "
-        "are made again"
-    )
-    context.pins = context.pins.model_copy(update={"enable_liger_kernel": False})
-
-
-def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> None:
-    cutoffs = sorted(context.study.search_space.cutoff_len)
-    whole = [cutoff for cutoff in cutoffs if cutoff >= longest_tokens]
-    if len(whole) < 2:
-        return
-    context.search.problem.largest_cutoff_len = whole[0]
-    needless = ", ".join(map(str, whole[1:]))
-    context.listener.note(
-        f"no training row is cut at {whole[0]} tokens: cutoff_len {needless} would train the same"
     )
 
 
@@ -454,18 +393,27 @@ def preview(
     The points are those tried first, if there are any; the plans are those that a run would choose
     here. The lengths of the rows in tokens are not known yet.
     """
+    return [row for one in prepared.each for row in _preview_of(prepared.study, one, stop)]
+
+
+def _preview_of(
+    whole: StudySpec, prepared: Prepared, stop: StopRule
+) -> list[tuple[dict[str, object], PlannedTrial, bool]]:
+    """Returns the rows of one of the study's base models."""
     study, shape = prepared.study, prepared.shape
     limit, reader = MemoryBudget.of(study.card, shape), open_reader()
-    earlier = _earlier_trials(study)
+    earlier = [one for one in _earlier_trials(study) if prepared.owns(one.hyperparameters)]
     device = reader.device().name if reader is not None else "CPU"
     pins = decided_pins(prepared, earlier, has_gpu=reader is not None)
     margin = learnt_margin(shape, earlier, device)
     step_time = learnt_step_time(shape, earlier, device, study.card)
     most = int(study.constraints.limits().get("max_required_gib", limit.budget_bytes))
     rows = []
-    every = initial_points(study.space)
-    shown = published_points(study, stop) or every
+    every = for_each_model(initial_points(whole.space), whole.model_names)
+    shown = published_points(whole, stop) or every
     for point in shown:
+        if not prepared.owns(point.model_dump()):
+            continue
         candidates = plans(
             shape,
             point,

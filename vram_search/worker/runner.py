@@ -8,6 +8,7 @@ from vram_search.errors import VramSearchError
 from vram_search.search import Proposal
 from vram_search.store import Outcome, TrialEndedError, TrialRecord
 from vram_search.store.retries import HANG, may_retry
+from vram_search.worker.base_models import BaseModels
 from vram_search.worker.context import RunContext
 from vram_search.worker.lease import LeaseLostError
 from vram_search.worker.margin import learnt_margin
@@ -27,12 +28,14 @@ class TrialRunner:
 
     Attributes:
         device: name of the card, or CPU.
+        models: base models of a study of several.
         infeasible: number of successive proposals of the sampler that did not fit.
         lost: number of successive trials that were lost.
     """
 
     context: RunContext
     device: str
+    models: BaseModels | None = None
     infeasible: int = 0
     lost: int = 0
     _begun: dict[int, int] = field(default_factory=dict)
@@ -40,7 +43,10 @@ class TrialRunner:
 
     def begin(self, proposal: Proposal) -> None:
         """Records a proposal as a running trial; within the study's turn."""
-        self._begun[proposal.number] = begin_trial(self.context, proposal)
+        context = self.context
+        if self.models is not None:
+            context = self.models.of(proposal.hyperparameters)
+        self._begun[proposal.number] = begin_trial(context, proposal)
 
     def __call__(self, proposal: Proposal) -> Outcome:
         """Runs a proposal that has begun, records its outcome and reports it to Optuna.
@@ -49,6 +55,8 @@ class TrialRunner:
             VramSearchError: too many trials in a row did not fit or were lost.
             KeyboardInterrupt: after the trial was recorded as lost.
         """
+        if self.models is not None:
+            self.context, self.device = self.models.for_trial(proposal.hyperparameters)
         context = self.context
         self._learn()
         context.budget.refresh(context.trainer.pid, context.listener.note)
@@ -56,6 +64,8 @@ class TrialRunner:
             record = run_trial(context, proposal, self._begun.pop(proposal.number))
         except (LeaseLostError, TrialEndedError):
             return self._give_up(proposal)
+        if self.models is not None:
+            self.models.update_costs()
         assert record.outcome is not None, "run_trial finishes the record"
         self._stop_if_gpu_failed()
         self._count_infeasible(proposal, record)
@@ -80,7 +90,8 @@ class TrialRunner:
     def _learn(self) -> None:
         """Updates margin and step times from this device's trials of the study."""
         context, shape = self.context, self.context.prepared.shape
-        trials = context.store.trials(context.record.id)
+        every = context.store.trials(context.record.id)
+        trials = [one for one in every if context.prepared.owns(one.hyperparameters)]
         context.margin = learnt_margin(shape, trials, self.device)
         context.step_time = learnt_step_time(
             shape, trials, self.device, context.study.card, context.row_tokens

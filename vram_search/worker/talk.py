@@ -56,7 +56,9 @@ def talking(
         VramSearchError: the process died.
     """
     adapter = kept_adapter(study, trial)
-    trainer = ResidentTrainer(load_job(study), log, expandable_segments=True, gpu_uuid=None)
+    trainer = ResidentTrainer(
+        load_job(study.of_trial(trial)), log, expandable_segments=True, gpu_uuid=None
+    )
     try:
         trainer.ready()
         yield Talk(trainer, adapter, max_new_tokens)
@@ -97,6 +99,7 @@ def load_job(study: StudyRecord) -> LoadJob:
         seed=spec["seed"],
         cutoff_lens=tuple(spec["search_space"]["cutoff_len"]),
         eval_cutoff_len=spec["identity"]["eval_cutoff_len"],
+        other_tokenizers=tuple(study.model.get("other_tokenizers", ())),
     )
 
 

@@ -79,7 +79,8 @@ def run_trial(context: RunContext, proposal: Proposal, trial_id: int) -> TrialRe
     planned = _plan_of(context, candidates, cut_off) or settle_plan(
         candidates, context.budget_bytes, context.margin
     )
-    if planned is None and not context.study.plan.skip_infeasible:
+    tries_all = not (context.study.plan.skip_infeasible or context.prepared.left_out)
+    if planned is None and tries_all:
         planned = candidates[0]
     if cut_off is not None:
         hand_over_checkpoint(context.checkpoints, cut_off.number, proposal.number)

@@ -17,7 +17,7 @@ def evaluate_untuned(context: RunContext, ready: Ready) -> UntunedEvaluation | N
     It is made once for a study's rows, at the study's cutoff, and recorded.
     """
     store, record = context.store, context.record
-    known = untuned_evaluation(store, record.id)
+    known = untuned_evaluation(store, record.id, context.prepared.name)
     if known is None or known.data_hash != record.data_hash:
         context.listener.note("evaluating the untuned model ...")
         job = EvaluateBaseJob(eval_cutoff_len=context.study.eval_cutoff_len)
@@ -36,7 +36,7 @@ def evaluate_untuned(context: RunContext, ready: Ready) -> UntunedEvaluation | N
             device=ready.device,
             evaluated_at=datetime.now(UTC),
         )
-        record_untuned(store, record.id, known)
+        record_untuned(store, record.id, known, context.prepared.name)
     objective = context.study.ranked_by
     if (value := objective.value_of(known)) is not None:
         context.listener.note(f"untuned model: {objective.name} {value:.4f} on the same rows")

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from vram_search.estimate.memory_budget import card_memory
-from vram_search.report.figures import comparable
+from vram_search.report.figures import comparable, ranked
 from vram_search.report.importance import Importance, importances
 from vram_search.report.night import NightSummary, summarise
 from vram_search.report.pareto import pareto_front
@@ -118,7 +118,7 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
     winner = judge_winner(
         trials,
         best_example_losses(store, study.id),
-        untuned_loss(store, study),
+        untuned_loss(store, study, next(iter(ranked(trials)), None)),
         is_comparable=not study.is_imported,
     )
     spot = winner.spot if winner else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vram_search.search.gp.features import features, scales, surrogate_dimensions
+from vram_search.search.gp.features import features, learnt, scales, surrogate_dimensions
 from vram_search.search.gp.forecast import FINAL_VARIANCE, forecast, log_loss
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.surrogate import Array, Surrogate, log_expected_improvement
@@ -58,7 +58,8 @@ class Acquisition:
         self._problem, self._rules = problem, rules
         self._dimensions = surrogate_dimensions(problem.space)
         self._scales = scales(self._dimensions)
-        self._frame = Frame(max(problem.space.cutoff_len))
+        self._learnt = learnt(self._dimensions)
+        self._frame = Frame(max(problem.space.cutoff_len), models=problem.models)
         self._tasks = tasks(problem.source_tasks, problem.hidden_size, self._dimensions)
 
     def propose(
@@ -71,17 +72,22 @@ class Acquisition:
         """
         if len(seen) >= self._rules.recommended_first or not self._tasks:
             known = {trial.hyperparameters for trial in seen}
-            for point in self._problem.initial_points:
+            # Points of the model on the card come first: loading another takes time.
+            for point in sorted(self._problem.initial_points, key=self._loads):
                 if point not in known and self._problem.is_feasible(point):
                     return Suggestion(point, None)
         view = self._view(seen)
         rates = self._rates_of_stopped(view, seen, None)
         again = max(rates, key=lambda place: rates[place], default=None)
         new = self._best_new(view, candidates)
-        gain = self._gain(view, rates.values(), new)
+        gain = self._gain(view, [self._without_model_cost(seen[i], rates[i]) for i in rates], new)
         if again is not None and (new is None or rates[again] > new[1]):
             return Suggestion(seen[again], gain)
         return Suggestion(new[0] if new is not None else next(iter(candidates), None), gain)
+
+    def _loads(self, point: Hyperparameters) -> bool:
+        """True if a trial of the point first loads its base model."""
+        return not self._problem.is_resident(point)
 
     def should_continue(
         self, seen: Sequence[Observation], number: int, candidates: Sequence[Hyperparameters]
@@ -110,14 +116,23 @@ class Acquisition:
             return None
         means, deviations = view.surrogate.predict(self._features(candidates))
         if view.reference is None:
-            rates = -means
+            rates = -means - np.array([self._loads(point) for point in candidates], dtype=float)
         else:
             gains = log_expected_improvement(means, deviations, view.reference)
-            lengths = [self._problem.space.length_share(point) for point in candidates]
-            rates = gains - math.log(self._rules.new_trial_share) - np.log(lengths)
+            rates = gains - self._log_costs(candidates)
         ranked = np.argsort(-rates, kind="stable")
         place = next((i for i in ranked if self._problem.is_feasible(candidates[i])), None)
         return (candidates[place], float(rates[place])) if place is not None else None
+
+    def _log_costs(self, points: Sequence[Hyperparameters]) -> Array:
+        """Logarithms [n] of the prices of new trials, most of which are stopped early."""
+        share = self._rules.new_trial_share
+        lengths = [self._problem.space.length_share(point) for point in points]
+        if self._problem.model_costs is None:
+            return math.log(share) + np.log(lengths)
+        pairs = zip(points, lengths, strict=True)
+        costs = [self._problem.cost(point, share * one, starts=True) for point, one in pairs]
+        return np.asarray(np.log(costs))
 
     def _rates_of_stopped(
         self, view: _View, seen: Sequence[Observation], running: int | None
@@ -133,9 +148,15 @@ class Acquisition:
         )
         gains = log_expected_improvement(means, deviations, view.reference)
         return {
-            place: float(gain) - math.log(self._share_left(seen[place], running))
+            place: float(gain) - math.log(self._cost_left(seen[place], running))
             for place, gain in zip(places, gains, strict=True)
         }
+
+    def _cost_left(self, trial: Observation, running: int | None) -> float:
+        """Returns the price of the rest of the trial."""
+        share = self._share_left(trial, running)
+        starts = trial.number != running
+        return self._problem.cost(trial.hyperparameters, share, starts=starts)
 
     def _share_left(self, trial: Observation, running: int | None) -> float:
         """Returns the rest of the trial as a share of the longest run."""
@@ -153,9 +174,14 @@ class Acquisition:
             return math.inf
         best_new = []
         if new is not None:
-            length = self._problem.space.length_share(new[0])
-            best_new = [new[1] + math.log(self._rules.new_trial_share * length)]
+            best_new = [new[1] + float(self._log_costs([new[0]])[0])]
         return math.exp(max([*stopped, *best_new], default=-math.inf))
+
+    def _without_model_cost(self, trial: Observation, rate: float) -> float:
+        """The rate of a stopped trial if all base models cost the same."""
+        if self._problem.model_costs is None:
+            return rate
+        return rate + math.log(self._problem.cost(trial.hyperparameters, 1.0, starts=True))
 
     def _view(self, seen: Sequence[Observation]) -> _View:
         """The surrogate after all that was observed, with running trials at their prediction."""
@@ -166,7 +192,7 @@ class Acquisition:
         kept = _informative(losses)
         limited, variances = limited[kept], expected.variances[kept]
         points = self._features([known[place].hyperparameters for place in kept])
-        surrogate = Surrogate(points, limited, variances, self._tasks, self._scales)
+        surrogate = Surrogate(points, limited, variances, self._tasks, self._scales, self._learnt)
         reference = min((log_loss(t.final) for t in known if t.final is not None), default=None)
         if reference is None and any(trial.losses for trial in known):
             means, deviations = surrogate.predict(points)
@@ -182,6 +208,7 @@ class Acquisition:
             np.concatenate([variances, np.full(len(pending), FINAL_VARIANCE)]),
             self._tasks,
             self._scales,
+            self._learnt,
         )
         return _View(with_pending, float(believed.min()) if reference is None else reference)
 

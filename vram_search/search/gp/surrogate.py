@@ -21,7 +21,7 @@ Notation (Rasmussen and Williams, algorithm 2.1; Optuna's `_gp/gp.py` uses the s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 Factor = NDArray[np.floating[Any]]
 """A lower triangular matrix, as numpy types the result of `cholesky`."""
 
@@ -36,6 +37,9 @@ CORRELATIONS = (0.0, 0.6, 0.9)
 """Between this search and earlier ones; the likeliest is taken."""
 STRETCHES = (0.7, 1.2)
 """Factors of the length scales; the likeliest is taken."""
+MODEL_STRETCHES = (1.0, 2.0, 4.0)
+"""Further factors of the length scale between base models; the likeliest is taken. Losses at one
+point of two models then correlate 0.32, 0.70 or 0.90, if they have the same size."""
 FIRST_SPREAD = 0.1
 """Standard deviation of a search's losses (logarithms) while there is only one."""
 ASYMPTOTIC_BELOW = -20.0
@@ -64,10 +68,17 @@ class Surrogate:
         losses: [n], logarithms.
         noise: [n], variances of these losses on that scale.
         scales: [d], distances over which losses change.
+        learnt: [d], marks the coordinates of base models; None: the search has one model.
     """
 
     def __init__(
-        self, points: Array, losses: Array, noise: Array, tasks: Sequence[Task], scales: Array
+        self,
+        points: Array,
+        losses: Array,
+        noise: Array,
+        tasks: Sequence[Task],
+        scales: Array,
+        learnt: Flags | None = None,
     ) -> None:
         self._points = np.vstack([points, *(task.points for task in tasks)])
         self._is_own = np.arange(len(self._points)) < len(points)
@@ -76,8 +87,8 @@ class Surrogate:
         )
         others = np.concatenate([np.zeros(0), *(task.losses for task in tasks)])
         best = -math.inf
-        for stretch in STRETCHES:
-            kernel = matern(self._points, self._points, scales * stretch)
+        for stretched in _length_scales(scales, learnt):
+            kernel = matern(self._points, self._points, stretched)
             for correlation in CORRELATIONS if tasks else CORRELATIONS[:1]:
                 shared = np.where(owners[:, None] == owners[None, :], 1.0, correlation)
                 covariance = kernel * shared
@@ -96,7 +107,7 @@ class Surrogate:
                 )
                 if likelihood >= best:
                     best = likelihood
-                    self.correlation, self._scales = correlation, scales * stretch
+                    self.correlation, self._scales = correlation, stretched
                     self._center, self._spread = center, spread
                     self._factor, self._weights = factor, weights
 
@@ -119,6 +130,16 @@ class Surrogate:
         return self._center + self._spread * (kernel @ self._weights), self._spread * np.sqrt(
             variance
         )
+
+
+def _length_scales(scales: Array, learnt: Flags | None) -> Iterator[Array]:
+    """Yields the length scales [d] to choose from."""
+    for stretch in STRETCHES:
+        if learnt is None or not learnt.any():
+            yield scales * stretch
+            continue
+        for between_models in MODEL_STRETCHES:
+            yield scales * np.where(learnt, between_models, stretch)
 
 
 def _scale(losses: Array, expected: Array) -> tuple[float, float]:

@@ -19,7 +19,7 @@ import numpy as np
 from vram_search.search.gp.features import features
 from vram_search.search.gp.surrogate import Array, Task
 from vram_search.spec import Hyperparameters
-from vram_search.spec.hyperparameters import MAIN, Dimension, Frame
+from vram_search.spec.hyperparameters import MAIN, Dimension, Frame, ModelPlace
 
 LEARNING_RATE_EXPONENT = 0.43
 """Between the two that are published."""
@@ -84,7 +84,9 @@ def tasks(
         factor = 1.0
         if hidden_size and experience.hidden_size:
             factor = (experience.hidden_size / hidden_size) ** LEARNING_RATE_EXPONENT
-        frame = Frame(max(point.cutoff_len for point in points), factor)
+        frame = Frame(
+            max(point.cutoff_len for point in points), ModelPlace(learning_rate_factor=factor)
+        )
         losses = without_tail(np.log([loss for _, loss in known]))
         if losses.std() > 1e-12:  # less is rounding: all losses are equal
             standard = (losses - losses.mean()) / losses.std()
