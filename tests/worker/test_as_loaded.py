@@ -95,7 +95,7 @@ def test_model_that_liger_refuses_is_planned_again_without_it_and_the_note_says_
     context.pins = context.pins.model_copy(update={"enable_liger_kernel": True})
     assert context.fits(make_point())
     assert all(plan.plan.enable_liger_kernel for plan in context.candidates(make_point()))
-    _load(context)
+    load_base(context)
     assert context.planned == {}
     assert not any(plan.plan.enable_liger_kernel for plan in context.candidates(make_point()))
     notes = context.listener.notes  # type: ignore[attr-defined]
