@@ -12,7 +12,7 @@ from vram_search.answers.top import not_ranked
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds
-from vram_search.report.limits import Limits, keeping_constraints
+from vram_search.report.limits import Limits, best_trials
 from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import Winner, judge_winner, seed_noise
 from vram_search.store import Store, StudyRecord, TrialRecord
@@ -105,7 +105,7 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
     Raises:
         InputError: no complete trial is within the limits.
     """
-    trials = keeping_constraints(study, store.top_trials(study.id))
+    trials = best_trials(store, study)
     sums = best_example_losses(store, study.id)
     admitted = [trial for trial in trials if limits.admits(trial)]
     winner = judge_winner(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vram_search.errors import InputError, NotFoundError
+from vram_search.report.limits import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import database_url
 
@@ -77,7 +78,7 @@ def find_trial(store: Store, study: StudyRecord, which: str) -> TrialRecord:
         InputError: the study has no such trial.
     """
     if which == "best":
-        top = store.top_trials(study.id, limit=1)
+        top = best_trials(store, study, limit=1)
         if not top:
             raise NotFoundError(
                 f"study {study.name} has no complete trial yet", "see `vram-search top --all`"

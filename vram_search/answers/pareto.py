@@ -12,7 +12,7 @@ from vram_search.answers.best import none_complete
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes
-from vram_search.report.limits import Limits
+from vram_search.report.limits import Limits, best_trials
 from vram_search.report.pareto import pareto_front
 from vram_search.report.sentences import pareto_sentence
 from vram_search.report.trial_row import trial_row
@@ -63,7 +63,7 @@ def pareto(store: Store, study: StudyRecord) -> ParetoAnswer:
     Raises:
         InputError: no trial is complete, or the required bytes of none are known.
     """
-    trials = store.top_trials(study.id)
+    trials = best_trials(store, study)
     if not trials:
         raise none_complete(study, trials, Limits())
     front = pareto_front(trials)

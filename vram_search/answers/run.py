@@ -11,6 +11,7 @@ from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.figures import ranked
+from vram_search.report.limits import best_trials
 from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
 from vram_search.worker.stop_rule import StopRule
@@ -33,7 +34,7 @@ def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | 
         stopped: the reason, as `worker.run.run_study` returns it.
         report: path of the HTML report, if one was written.
     """
-    top = store.top_trials(study.id, limit=1)
+    top = best_trials(store, study, limit=1)
     best = trial_answer(top[0]) if top else None
     night = last_night(store, study)
     return RunAnswer(

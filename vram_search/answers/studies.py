@@ -6,6 +6,7 @@ from pydantic import Field
 
 from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
+from vram_search.report.limits import best_trials
 from vram_search.store import Store, StudyRecord
 from vram_search.store.location import bytes_in, study_folder
 
@@ -34,7 +35,7 @@ def studies(store: Store) -> list[StudySummary]:
     """Lists all studies, newest activity first."""
     found = []
     for study in store.studies():
-        top = store.top_trials(study.id, limit=1)
+        top = best_trials(store, study, limit=1)
         found.append(
             StudySummary(
                 **study_fields(study),

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
+from vram_search.report.limits import best_trials, constraint_sentence
 from vram_search.report.sentences import top_sentence
 from vram_search.store import Store, StudyRecord, TrialRecord
 
@@ -31,12 +32,12 @@ class TopAnswer(StudyAnswer):
 
 
 def top(store: Store, study: StudyRecord, *, rows: int) -> TopAnswer:
-    """Lists the complete trials with the lowest eval_loss, best first.
+    """Lists the complete trials that keep the study's constraints, best first.
 
     Args:
         rows: how many at most.
     """
-    return these_trials(store, study, store.top_trials(study.id, min(rows, MOST_ROWS)))
+    return these_trials(store, study, best_trials(store, study, min(rows, MOST_ROWS)))
 
 
 def not_ranked(store: Store, study: StudyRecord) -> dict[str, int]:
@@ -54,9 +55,10 @@ def every_trial(store: Store, study: StudyRecord) -> TopAnswer:
 
 def these_trials(store: Store, study: StudyRecord, trials: Sequence[TrialRecord]) -> TopAnswer:
     """Builds the answer about chosen trials of a study, in their order."""
+    words = (top_sentence(best_trials(store, study, 2)), constraint_sentence(store, study))
     return TopAnswer(
         **study_fields(study),
-        sentence=top_sentence(store.top_trials(study.id, 2)),
+        sentence=" ".join(filter(None, words)),
         trials=[trial_answer(trial) for trial in trials],
         outcomes=store.outcome_counts(study.id),
         not_ranked=not_ranked(store, study),

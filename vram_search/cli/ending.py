@@ -29,6 +29,7 @@ def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:
     """
     from vram_search.answers.run import run_answer
     from vram_search.cli.last_night import night_lines
+    from vram_search.report.limits import best_trials
     from vram_search.store import open_store
     from vram_search.store.location import study_folder
 
@@ -36,7 +37,7 @@ def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:
     try:
         record = store.study(name)
         assert record is not None, "the run recorded it"
-        trials, top = store.trials(record.id), store.top_trials(record.id, limit=1)
+        trials, top = store.trials(record.id), best_trials(store, record, limit=1)
         folder = study_folder(url, name).exports
         report = _write_report(store, record, folder / f"{name}-report.html")
         answer = run_answer(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from vram_search.errors import VramSearchError
 from vram_search.search import Proposal
+from vram_search.search.study_constraints import keeps_all
 from vram_search.store import Outcome, TrialEndedError, TrialRecord
 from vram_search.store.retries import HANG, may_retry
 from vram_search.worker.base_models import BaseModels
@@ -144,6 +145,9 @@ class TrialRunner:
     def _keep_best_adapters(self) -> None:
         """Deletes the adapters of all but the best trials, which would fill the disk."""
         store = self.context.store
-        for trial in store.top_trials(self.context.record.id)[ADAPTERS_KEPT:]:
+        constraints = self.context.study.constraints
+        ranked = store.top_trials(self.context.record.id)
+        ranked.sort(key=lambda trial: not keeps_all(constraints, trial))
+        for trial in ranked[ADAPTERS_KEPT:]:
             if trial.adapter_path is not None:
                 store.delete_adapter(trial)

@@ -10,6 +10,7 @@ from typing import Any
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.report.figures import comparable, ranked
 from vram_search.report.importance import Importance, importances
+from vram_search.report.limits import best_trials, keeping_constraints
 from vram_search.report.night import NightSummary, summarise
 from vram_search.report.pareto import pareto_front
 from vram_search.report.sweet_spot import SweetSpot
@@ -116,7 +117,7 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
     """Reads a study's trials and curves, and the best trial of every other study."""
     trials = store.trials(study.id)
     winner = judge_winner(
-        trials,
+        keeping_constraints(study, trials),
         best_example_losses(store, study.id),
         untuned_loss(store, study, next(iter(ranked(trials)), None)),
         is_comparable=not study.is_imported,
@@ -128,7 +129,7 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
     for other in store.studies():
         if other.is_imported:
             bests += _best_by_model(store, other)
-        elif top := store.top_trials(other.id, limit=1):
+        elif top := best_trials(store, other, limit=1):
             bests.append(StudyBest(other, top[0]))
     return ReportData(
         study=study,
