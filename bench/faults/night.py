@@ -34,6 +34,8 @@ LEAN = (sys.executable, "-I", "-S", str(Path(__file__).with_name("lean_trainer.p
 FAKE = (sys.executable, "-P", str(Path(__file__).parents[2] / "tests" / "fake_trainer.py"))
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 KILLS_A_STUDY = 10
+TRIAL_SECONDS = 5.0
+"""Most seconds of a trial of the lean trainer on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class Night:
         done = sum(outcome not in ("lost", "infeasible") for outcome, _, _ in trials)
         run = self._start(done + more)
         when = f"the last run in {self.folder.name}"
-        if not run.wait(HANG_SECONDS * (1 if self.trainer else 5)):
+        limit = HANG_SECONDS + more * TRIAL_SECONDS
+        if not run.wait(limit * (1 if self.trainer else 5)):
             self.tally.count("hangs", f"{when}\n{self._stacks()}")
             run.kill_group()
             run.wait()

@@ -120,7 +120,7 @@ def start(
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
-        faulthandler.dump_traceback_later(HANG_SECONDS - 10, file=2)
+        faulthandler.dump_traceback_later(HANG_SECONDS - 10, repeat=True, file=2)
         code = _command_line([str(word) for word in arguments], trainer, environment, hook)
     except BaseException:
         import traceback
