@@ -26,8 +26,10 @@ from vram_search.train.tokenizer import byte_tokenizer
 from vram_search.units import GIB
 from vram_search.verify import Recorded, ToolEnvironment
 from vram_search.verify import verify as verify_trial
+from vram_search.verify.llamafactory_run import LlamaFactoryRun
 from vram_search.verify.recorded_rows import RecordedRows
-from vram_search.verify.verify import _TOOL_ROWS, overrides_for
+from vram_search.verify.tool_run import ToolRows
+from vram_search.verify.verify import overrides_for
 
 VERIFY: Any = sys.modules[overrides_for.__module__]
 """The module; its name in the package is that of its function."""
@@ -118,8 +120,9 @@ def our_answer_at_hand(verified: tuple[object, Path], monkeypatch: pytest.Monkey
 @pytest.fixture
 def tool_rows_at_hand(verified: tuple[object, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in encoded the export's rows once, for `verified`."""
-    rows = _TOOL_ROWS.validate_json((verified[1] / "rows.tool.json").read_bytes())
-    monkeypatch.setattr(VERIFY._Run, "encode_rows", lambda run: rows)
+    found = json.loads((verified[1] / "rows.tool.json").read_bytes())
+    rows = {split: [tuple(row) for row in found[split]] for split in found}
+    monkeypatch.setattr(LlamaFactoryRun, "encode_rows", lambda run: ToolRows.of(rows, run.config))
 
 
 @pytest.fixture

@@ -37,14 +37,14 @@ differ by 0.03 and more (docs/experiments.md, 24 and 27 November 2026)."""
 @click.option(
     "--with",
     "tool",
-    type=click.Choice(["llama-factory"]),
+    type=click.Choice(["llama-factory", "axolotl", "trl", "unsloth", "peft"]),
     required=True,
     help="Tool that trains it.",
 )
 @click.option(
     "--python",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Python of the tool's environment; default: that of llamafactory-cli on the PATH.",
+    help="Python of the tool's environment; default: that of its program on the PATH; peft: ours.",
 )
 @click.option(
     "--tolerance",
@@ -83,9 +83,10 @@ def command(
     \b
     Examples:
       vram-search verify best --with llama-factory
+      vram-search verify best --with trl --python trl/bin/python
       vram-search verify 7 --with llama-factory --python lf/bin/python --json
     """
-    from vram_search.verify import Recorded, find_environment, question_of, verify
+    from vram_search.verify import REAL_TOOLS, Recorded, find_environment, question_of, verify
 
     with opened(database) as store:
         record = meant_study(store, study)
@@ -93,10 +94,10 @@ def command(
         losses, evaluations = store.step_losses(found.id), store.evaluations(found.id)
     recorded = Recorded(record.of_trial(found), found, losses, evaluations)
     question_of(recorded)  # before anyone makes an environment of gigabytes for it
-    environment = find_environment(python)
+    environment = find_environment(python, REAL_TOOLS[tool])
     folder = output or (
         study_folder(database_url(database), record.name).verify
-        / f"{record.name}-trial-{found.number}"
+        / f"{record.name}-trial-{found.number}{'' if tool == 'llama-factory' else f'-{tool}'}"
     )
     verification = verify(
         recorded,
@@ -105,6 +106,7 @@ def command(
         lambda line: echo(line, err=True),
         tolerance=tolerance,
         template=template,
+        real=REAL_TOOLS[tool],
     )
     if as_json:
         print_json(_as_json(record, found, tool, verification))

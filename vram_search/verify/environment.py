@@ -6,35 +6,30 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vram_search.errors import InputError
+from vram_search.verify.tools import LLAMA_FACTORY, RealTool
 
 POLL_SECONDS = 1.0
 _LOG_LINES_SHOWN = 12
 _PROBE_SECONDS = 300
-_PACKAGES = ("llamafactory", "torch", "transformers", "peft", "bitsandbytes")
 _PROBE = (
     "import importlib.metadata as m, json, sys, torch\n"
     "found = {name: m.version(name) for name in sys.argv[1:]}\n"
     "print(json.dumps({'versions': found, 'has_gpu': torch.cuda.is_available()}))\n"
 )
-_HOW_TO_MAKE_ONE = (
-    "make one: python3 -m venv llama-factory, then llama-factory/bin/python -m pip install "
-    "torch==2.11.0 torchaudio==2.11.0 llamafactory==0.9.5 bitsandbytes, and name it: "
-    "--python llama-factory/bin/python"
-)
-"""The command that installs the tool. It pins torch for torchaudio: the last torchaudio is for
-torch 2.11, and pip alone would install a newer torch with it."""
 
 
 @dataclass(frozen=True)
 class ToolEnvironment:
-    """A Python in which LLaMA-Factory is installed.
+    """A Python in which a tool is installed.
 
     Attributes:
+        title: the tool's name in messages.
         versions: versions of the packages that loss and bytes depend on.
         has_gpu: True if its torch finds a CUDA device.
     """
@@ -42,24 +37,29 @@ class ToolEnvironment:
     python: Path
     versions: dict[str, str]
     has_gpu: bool
+    title: str = LLAMA_FACTORY.title
 
 
-def find_environment(python: Path | None) -> ToolEnvironment:
-    """Returns the named Python, or the one of the `llamafactory-cli` on the PATH.
+def find_environment(python: Path | None, tool: RealTool = LLAMA_FACTORY) -> ToolEnvironment:
+    """Returns the named Python, or the one of the tool's program on the PATH.
+
+    A tool without a program (peft) has the Python that runs us by default.
 
     Raises:
         InputError: no such Python was found, or it lacks a package.
     """
+    if python is None and not tool.program:
+        python = Path(sys.executable)
     if python is None:
-        cli = shutil.which("llamafactory-cli")
+        cli = shutil.which(tool.program)
         if cli is None:
-            raise InputError("no LLaMA-Factory was found here", _HOW_TO_MAKE_ONE)
+            raise InputError(f"no {tool.title} was found here", tool.how_to_make_one)
         python = Path(cli).resolve().with_name("python.exe" if os.name == "nt" else "python")
     # The link is not resolved: its own folder makes it a virtual environment's Python.
     python = Path(os.path.abspath(python))  # noqa: PTH100
     try:
         done = subprocess.run(
-            [str(python), "-P", "-c", _PROBE, *_PACKAGES],
+            [str(python), "-P", "-c", _PROBE, *tool.packages],
             env=tool_variables({}),
             capture_output=True,
             text=True,
@@ -70,13 +70,13 @@ def find_environment(python: Path | None) -> ToolEnvironment:
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip() or "no message").splitlines()[-1]
         raise InputError(
-            f"{python} has no working LLaMA-Factory: {reason}", _HOW_TO_MAKE_ONE
+            f"{python} has no working {tool.title}: {reason}", tool.how_to_make_one
         ) from None
     except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
         raise InputError(
-            f"{python} is no Python that can be run ({error})", _HOW_TO_MAKE_ONE
+            f"{python} is no Python that can be run ({error})", tool.how_to_make_one
         ) from None
-    return ToolEnvironment(python, found["versions"], found["has_gpu"])
+    return ToolEnvironment(python, found["versions"], found["has_gpu"], tool.title)
 
 
 def tool_variables(added: dict[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Trains a trial's export with LLaMA-Factory and compares every figure that both have."""
+"""Trains a trial's export with the real tool and compares every figure that both have."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from vram_search.export.evaluation import trainer_workload
 from vram_search.export.recorded import write_recorded
 from vram_search.export.trial import study_shape
 from vram_search.importing.history import History
-from vram_search.importing.llamafactory import parse_trainer_log
 from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.protocol import LoadFailed, LoadJob
 from vram_search.spec import Card, Hyperparameters, MemoryPlan
+from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
-from vram_search.verify import llamafactory_rows
 from vram_search.verify.compare import (
     Check,
     batch_mean,
@@ -43,18 +42,19 @@ from vram_search.verify.environment import (
     run_logged,
     tool_variables,
 )
+from vram_search.verify.llamafactory_run import LlamaFactoryRun
 from vram_search.verify.recorded_rows import Question, RecordedRows, RowInShort
+from vram_search.verify.tool_run import ToolRows, ToolRun
+from vram_search.verify.tools import LLAMA_FACTORY, RealTool
+from vram_search.verify.trainer_tool import TrainerRun
 
-TRAINER_LOG = "trainer_log.jsonl"
-PROGRESS_SECONDS = 10.0
 PADDED_TO = 8
 """Multiple in tokens that rows are padded to (LLaMA-Factory `train/sft/workflow.py`,
 `pad_to_multiple_of`)."""
-_REQUIRED = ("eval_rows", "first_loss")
+_REQUIRED = ("train_rows", "first_loss")
 """Checks that must have been made for the verification to agree."""
-_TOOL_ROWS: TypeAdapter[dict[str, tuple[RowInShort, ...]]] = TypeAdapter(
-    dict[str, tuple[RowInShort, ...]]
-)
+_FROM_TRAINING = ("learning_rates", "first_loss", "eval_loss", "allocated_bytes")
+"""Checks that need the tool's training."""
 _ANSWER: TypeAdapter[RecordedRows | LoadFailed] = TypeAdapter(RecordedRows | LoadFailed)
 
 
@@ -107,13 +107,17 @@ def verify(
     *,
     tolerance: float,
     template: str | None = None,
+    real: RealTool = LLAMA_FACTORY,
 ) -> Verification:
-    """Exports the trial into `folder`, trains it with LLaMA-Factory there, and compares.
+    """Exports the trial into `folder`, trains it with the tool there, and compares.
+
+    Without a GPU, a script for a tool that needs one has its rows compared and nothing else.
 
     Args:
         tell: called with each line of progress.
         tolerance: nats per token by which the eval_loss may differ.
-        template: LLaMA-Factory's template; the default is that of an export.
+        template: the tool's template; the default is that of an export.
+        real: the tool that `tool` is an environment of.
 
     Raises:
         InputError: the trial cannot be exported or has no kept adapter, or the tool cannot read it.
@@ -121,35 +125,71 @@ def verify(
     """
     question = question_of(recorded)
     folder = folder.resolve()
-    file = write_recorded(recorded.study, recorded.trial, folder, template=template, force=True)[0]
-    config = parse_yaml(file.read_text(encoding="utf-8"))
-    overrides = overrides_for(config, recorded.trial, has_gpu=tool.has_gpu)
-    run = _Run(tool, folder, [file.name, *overrides], _variables(recorded.trial))
+    if real.needs_gpu and not tool.has_gpu and not real.is_script:
+        raise InputError(
+            f"{real.title} trains on a GPU only, and its torch finds none",
+            f"run `vram-search verify {recorded.trial.number} --with {real.name}` where the GPU is",
+        )
+    run = _run_of(recorded, real, tool, folder, template)
 
     tell("the rows as the tool encodes them ...")
     theirs = run.encode_rows()
     tell("the trial's rows and its adapter's losses on them ...")
     ours = _ask_ourselves(question, folder)
-    checks = [
-        compare_rows("train", ours.train, theirs["train"]),
-        compare_rows("eval", ours.eval, theirs["eval"]),
+    checks = [compare_rows("train", ours.train, theirs.train)]
+    if theirs.eval or theirs.eval_batch_size:
+        checks.append(compare_rows("eval", ours.eval, theirs.eval))
+    checks.append(
         compare_reproduced(
             recorded.best.example_loss_sums or [],
             ours.eval_loss_sums,
             ours.eval_at_study_cutoff,
             ours.eval,
-        ),
-    ]
+        )
+    )
     started = time.monotonic()
-    tell(f"{config['max_steps']} optimizer steps in LLaMA-Factory; its log: {run.log}")
-    history = run.train(folder / config["output_dir"] / TRAINER_LOG, tell)
+    if real.needs_gpu and not tool.has_gpu:
+        note = f"not compared: {real.title} trains on a GPU only, and its torch finds none"
+        checks += [Check(name, None, note=note) for name in _FROM_TRAINING]
+        return Verification(tool, folder, run.overrides, tuple(checks), 0.0)
+    tell(f"{theirs.max_steps} optimizer steps in {real.title}; its log: {run.log}")
+    history = run.train(tell)
+    checks += _training_checks(recorded, tool, theirs, ours, history, tolerance)
+    return Verification(tool, folder, run.overrides, tuple(checks), time.monotonic() - started)
+
+
+def _run_of(
+    recorded: Recorded, real: RealTool, tool: ToolEnvironment, folder: Path, template: str | None
+) -> ToolRun:
+    """Exports the trial for the tool, and prepares its run."""
+    study, trial = recorded.study, recorded.trial
+    files = write_recorded(study, trial, folder, to=real.name, template=template, force=True)
+    config = parse_yaml(files[0].read_text(encoding="utf-8"))
+    if real is LLAMA_FACTORY:
+        overrides = overrides_for(config, trial, has_gpu=tool.has_gpu)
+        return LlamaFactoryRun(tool, files[0], config, overrides, _variables(trial))
+    overrides = [] if tool.has_gpu else overrides_on_cpu(real, config, trial)
+    return TrainerRun(real, tool, files[0], overrides, _variables(trial))
+
+
+def _training_checks(
+    recorded: Recorded,
+    tool: ToolEnvironment,
+    theirs: ToolRows,
+    ours: RecordedRows,
+    history: History,
+    tolerance: float,
+) -> list[Check]:
+    """Compares what the tool's training logged."""
     answer_tokens = [row[2] for row in ours.eval]
-    mean = batch_mean(ours.eval_loss_sums, answer_tokens, config["per_device_eval_batch_size"])
+    evaluates = theirs.eval_batch_size is not None
+    mean = batch_mean(ours.eval_loss_sums, answer_tokens, theirs.eval_batch_size or 1)
     their_loss, _ = history.evaluations.get(recorded.best.step, (None, 0.0))
-    evaluates = config["eval_strategy"] != "no"
     eval_loss = compare_eval_loss(mean, their_loss, tolerance, evaluates=evaluates)
-    evaluation_bytes = _evaluation_bytes(recorded, config, ours) if evaluates else None
-    checks += [
+    evaluation_bytes = None
+    if theirs.eval_batch_size is not None:
+        evaluation_bytes = _evaluation_bytes(recorded, theirs.eval_batch_size, ours)
+    return [
         compare_learning_rates(recorded.step_losses, history.losses),
         compare_first_loss(recorded.step_losses, history.losses),
         replace(eval_loss, note=eval_loss.note or f"best checkpoint, step {recorded.best.step}"),
@@ -157,16 +197,15 @@ def verify(
             recorded.trial.measured, history.measured, evaluation_bytes, has_gpu=tool.has_gpu
         ),
     ]
-    return Verification(tool, folder, tuple(overrides), tuple(checks), time.monotonic() - started)
 
 
-def _evaluation_bytes(recorded: Recorded, config: dict[str, Any], rows: RecordedRows) -> int | None:
+def _evaluation_bytes(recorded: Recorded, size: int, rows: RecordedRows) -> int | None:
     """Returns the bytes predicted for the tool's evaluation if that is the peak of the run."""
     study, trial = recorded.study, recorded.trial
-    shape = study_shape(study, config["model_name_or_path"])
+    model = study.model.get("model_name_or_path") or study.spec["model"]["model_name_or_path"]
+    shape = study_shape(study, model)
     if shape is None:
         return None
-    size = config["per_device_eval_batch_size"]
     plan = MemoryPlan.model_validate({**(trial.plan or {}), "per_device_eval_batch_size": size})
     padded = math.ceil(_longest(rows.eval) / PADDED_TO) * PADDED_TO
     workload = trainer_workload(
@@ -203,7 +242,8 @@ def question_of(recorded: Recorded) -> Question:
     """Builds the question to our own code about the trial.
 
     Raises:
-        InputError: the trial is not a complete one of a search, or its adapter was not kept.
+        InputError: the trial is not a complete one of a search, its adapter was not kept, or its
+            rows are missing.
     """
     _check_complete(recorded)
     study, trial = recorded.study, recorded.trial
@@ -219,7 +259,7 @@ def question_of(recorded: Recorded) -> Question:
             "random_weights": False,
             "tokenizer": spec["model"]["tokenizer"] or model,
             "other_tokenizers": study.model.get("other_tokenizers", ()),
-            "dataset": spec["dataset"],
+            "dataset": recorded_dataset(spec, study.name),
             "seed": spec["seed"],
             "cutoff_lens": spec["search_space"]["cutoff_len"],
             "eval_cutoff_len": spec["training"]["eval_cutoff_len"]
@@ -241,10 +281,33 @@ def overrides_for(config: dict[str, Any], trial: TrialRecord, *, has_gpu: bool) 
     """
     if has_gpu:
         return []
-    dtype = (trial.versions or {}).get("compute_dtype", "bfloat16")
+    dtype = trained_dtype(trial)
     wanted = {"fp16": dtype == "float16", "bf16": dtype == "bfloat16"}
     changed = [f"{key}={str(on).lower()}" for key, on in wanted.items() if config[key] != on]
     return ["use_cpu=true", *changed]
+
+
+def overrides_on_cpu(real: RealTool, config: dict[str, Any], trial: TrialRecord) -> list[str]:
+    """Returns the same for a tool that trains with transformers' Trainer."""
+    dtype = trained_dtype(trial)
+    if not real.is_script:
+        keys = overrides_for(config, trial, has_gpu=False)
+        return keys if config["dtype"] == dtype else [*keys, f"dtype={dtype}"]
+    training = config["training"]
+    wanted: dict[str, tuple[Any, Any]] = {
+        "model.dtype": (config["model"]["dtype"], dtype),
+        "training.bf16": (training["bf16"], dtype == "bfloat16"),
+        "training.fp16": (training["fp16"], dtype == "float16"),
+    }
+    if "quantization" in config:
+        key = "bnb_4bit_compute_dtype"
+        wanted[f"quantization.{key}"] = (config["quantization"][key], dtype)
+    return [f"{name}={str(new).lower()}" for name, (old, new) in wanted.items() if old != new]
+
+
+def trained_dtype(trial: TrialRecord) -> str:
+    """Returns the dtype that the trial was trained in; older records hold none: bfloat16."""
+    return (trial.versions or {}).get("compute_dtype", "bfloat16")
 
 
 def _variables(trial: TrialRecord) -> dict[str, str]:
@@ -254,76 +317,6 @@ def _variables(trial: TrialRecord) -> dict[str, str]:
     if (trial.plan or {})["expandable_segments"] and sys.platform == "linux":
         added["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     return tool_variables(added)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """LLaMA-Factory run in an export's folder; `arguments` begin with the YAML's name."""
-
-    tool: ToolEnvironment
-    folder: Path
-    arguments: list[str]
-    variables: dict[str, str]
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "llama-factory.log"
-
-    def encode_rows(self) -> dict[str, tuple[RowInShort, ...]]:
-        answer = self.folder / "rows.tool.json"
-        script = Path(llamafactory_rows.__file__)
-        command: list[str | Path] = [self.tool.python, "-P", script, answer, *self.arguments]
-        if run_logged(command, self.folder, self.log, self.variables) != 0:
-            raise InputError(
-                f"LLaMA-Factory cannot read the export:\n{last_lines(self.log)}",
-                f"is its environment whole? Its log: {self.log}",
-            )
-        return _TOOL_ROWS.validate_json(answer.read_bytes())
-
-    def train(self, trainer_log: Path, tell: Callable[[str], None]) -> History:
-        """Runs `llamafactory-cli train` as a module."""
-        trainer_log.unlink(missing_ok=True)
-        progress = _Progress(trainer_log, tell)
-        command: list[str | Path] = [
-            self.tool.python,
-            "-P",
-            "-m",
-            "llamafactory.cli",
-            "train",
-            *self.arguments,
-        ]
-        if run_logged(command, self.folder, self.log, self.variables, progress.tell_more) != 0:
-            raise VramSearchError(
-                f"LLaMA-Factory's training failed:\n{last_lines(self.log)}",
-                f"its log: {self.log}",
-            )
-        return _read_log(trainer_log)
-
-
-class _Progress:
-    """Reports the steps in a log that another process writes, but not too often."""
-
-    def __init__(self, trainer_log: Path, tell: Callable[[str], None]) -> None:
-        self.trainer_log, self.tell = trainer_log, tell
-        self.told_step, self.told_at = 0, -PROGRESS_SECONDS
-
-    def tell_more(self) -> None:
-        if time.monotonic() - self.told_at < PROGRESS_SECONDS or not self.trainer_log.exists():
-            return
-        history = _read_log(self.trainer_log)
-        if history.losses and history.last_step > self.told_step:
-            step = history.losses[max(history.losses)]
-            loss = math.nan if step.loss is None else step.loss
-            self.tell(f"  step {step.step} of {history.horizon}, loss {loss:.4f}")
-            self.told_step, self.told_at = history.last_step, time.monotonic()
-
-
-def _read_log(trainer_log: Path) -> History:
-    try:
-        text = trainer_log.read_text(encoding="utf-8")
-    except OSError as error:
-        raise VramSearchError(f"LLaMA-Factory left no log of its steps ({error})") from None
-    return parse_trainer_log(text, str(trainer_log))[0]
 
 
 def _ask_ourselves(question: Question, folder: Path) -> RecordedRows:
