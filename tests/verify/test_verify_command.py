@@ -285,6 +285,17 @@ def test_a_missing_environment_is_wrong_input(searched: Path, tmp_path: Path) ->
     assert "-m venv" in done.stderr
 
 
+@pytest.mark.slow
+def test_peft_itself_agrees(searched: Path, tmp_path: Path) -> None:
+    done = vram_search(
+        *("verify", "best", "--with", "peft", "--json"),
+        *("--database", searched / "v.db", "-o", tmp_path),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert [name for name, check in checks.items() if not check["agrees"]] == ["allocated_bytes"]
+
+
 @pytest.mark.parametrize(
     ("exported", "versions", "overrides"),
     [
