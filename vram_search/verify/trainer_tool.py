@@ -12,7 +12,7 @@ import yaml
 
 from vram_search.importing.history import History
 from vram_search.importing.trainer_state import parse_trainer_state
-from vram_search.verify import trainer_run
+from vram_search.train import trainer_run
 from vram_search.verify.environment import ToolEnvironment
 from vram_search.verify.llamafactory_rows import describe
 from vram_search.verify.recorded_rows import RowInShort

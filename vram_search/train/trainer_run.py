@@ -4,7 +4,8 @@
     python -P trainer_run.py script-rows ANSWER.json FIRST train_trial.py FILE.yaml
     python -P trainer_run.py train LOG.jsonl FIRST TARGET ARGUMENT ...
 
-TARGET is a script or a module, FIRST a module that must be imported before transformers, or "-".
+TARGET is a script or a module, FIRST is "unsloth" if that must be imported before
+transformers, otherwise "-".
 The tool's own Python runs this file; it has none of our packages.
 """
 
@@ -22,8 +23,8 @@ SHOWN_ARGUMENTS = ("max_steps", "eval_strategy", "per_device_eval_batch_size")
 
 def main() -> None:
     mode, answer, first, target, *arguments = sys.argv[1:]
-    if first != "-":
-        importlib.import_module(first)
+    if first == "unsloth":
+        importlib.import_module("unsloth")
     if target.endswith(".py"):
         sys.path.insert(0, str(Path(target).resolve().parent))
     if mode == "script-rows":
@@ -91,7 +92,7 @@ def log_writer(file: Path) -> Any:
         with file.open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
 
-    class LogWriter(TrainerCallback):  # type: ignore[misc]
+    class LogWriter(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             numbers = {
                 name: float(value)
