@@ -92,20 +92,20 @@ def test_a_missing_tool_is_named_with_the_commands_that_install_it(
     assert "pip install trl==1.16.0 peft bitsandbytes" in caught.value.remedy
 
 
-TRIAL = TrialRecord(
-    **{
-        **dict.fromkeys(TrialRecord.__dataclass_fields__),
-        "id": 1,
-        "number": 3,
-        "outcome": "complete",
-        "hyperparameters": HYPERPARAMETERS,
-        "plan": PLAN,
-        "eval_loss_step": 2,
-        "adapter_path": ".",
-        "versions": {"compute_dtype": "float32"},
-    }
-)
-STUDY = StudyRecord(**{**dict.fromkeys(StudyRecord.__dataclass_fields__), "name": "demo"})
+_TRIAL: dict[str, Any] = {
+    **dict.fromkeys(TrialRecord.__dataclass_fields__),
+    "id": 1,
+    "number": 3,
+    "outcome": "complete",
+    "hyperparameters": HYPERPARAMETERS,
+    "plan": PLAN,
+    "eval_loss_step": 2,
+    "adapter_path": ".",
+    "versions": {"compute_dtype": "float32"},
+}
+TRIAL = TrialRecord(**_TRIAL)
+_STUDY: dict[str, Any] = {**dict.fromkeys(StudyRecord.__dataclass_fields__), "name": "demo"}
+STUDY = StudyRecord(**_STUDY)
 
 
 class Run:
