@@ -30,3 +30,12 @@ def test_half_of_a_small_budget_is_left_for_the_search(
     assert len(published_points(study, StopRule(trials))) == points
     without = load_study(shipped("studies", "td-010.yaml"), ["enqueue_priors=false"])
     assert not published_points(without, StopRule(trials))
+
+
+@pytest.mark.parametrize("trials", [None, 20, 2])
+def test_every_base_model_is_tried_and_the_first_trials_are_grouped_by_model(
+    trials: int | None,
+) -> None:
+    study = load_study(shipped("studies", "td-010-models.yaml"))
+    models = [point.model for point in published_points(study, StopRule(trials))]
+    assert models == ["qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"]

@@ -140,7 +140,8 @@ def _hyperparameter_lines(hp: dict[str, Any]) -> list[str]:
         d.shown(d.value_in(hp)) if d.kind == "categorical" else f"{d.heading} {d.value_in(hp)}"
         for d in adapter
     )
-    lines = _field("lora", said)
+    model = hp.get("model")
+    lines = [*(_field("model", model) if model else []), *_field("lora", said)]
     for dimension in (*MAIN, *OTHERS):
         value = dimension.value_in(hp)
         if dimension.group == "training" and value != dimension.default:

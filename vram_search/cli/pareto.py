@@ -67,7 +67,10 @@ def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
             f"{trial.value:>{width}.4f} {format_duration(trial.seconds):>13}  "
             + (f"beaten by {trial.beaten_by}" if not trial.on_front else "on the front")
         )
-        lines.append(f"{'':6}{hyperparameter_words(trial.settings)}"[:WIDTH])
+        settings = (
+            trial.settings if answer.is_imported else {**trial.settings, "model": trial.model}
+        )
+        lines.append(f"{'':6}{hyperparameter_words(settings)}"[:WIDTH])
     if any(trial.required_bytes_origin == "predicted" for trial in shown):
         lines.append("~ predicted")
     return lines

@@ -303,7 +303,10 @@ def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparamete
     """Returns the published points that a search begins with, as its strategy uses them."""
     if not study.enqueue_priors:
         return ()
-    points = STRATEGIES[study.strategy].initial_points(initial_points(study.space), stop.trials)
+    every = initial_points(study.space)
+    points = STRATEGIES[study.strategy].initial_points(every, stop.trials)
+    if study.model_names:  # each model is tried, however few the trials are
+        points = points or every[:1]
     return for_each_model(points, study.model_names)
 
 
