@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import MethodType
+
 import pytest
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from bitsandbytes.optim import optimizer as bnb_optimizer
 
 from vram_search.train.patches import (
@@ -29,12 +32,19 @@ def test_prepared_model_without_its_own_forward_pass_is_reported() -> None:
     model = torch.nn.Linear(2, 2)
     with logits_in_their_own_dtype(model):  # not prepared: nothing to take back
         assert "forward" not in vars(model)
-    model.forward = lambda rows: rows
+    model.forward = MethodType(convert_outputs_to_fp32(torch.nn.Linear.forward), model)
     with (
         pytest.raises(InternalsChangedError, match=r"accelerate .* has no _original_forward"),
         logits_in_their_own_dtype(model),
     ):
         pass
+
+
+def test_forward_pass_of_another_package_is_kept() -> None:
+    model = torch.nn.Linear(2, 2)
+    model.forward = MethodType(lambda self, rows: rows, model)  # as Liger changes a loaded model
+    with logits_in_their_own_dtype(model):
+        assert model(torch.ones(1, 2)).tolist() == [[1.0, 1.0]]
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,10 @@ def logits_in_their_own_dtype(model: Any) -> Iterator[None]:
 
     A prepared model converts its logits to fp32, which takes three times their bytes
     (accelerate `accelerator.py`, `Accelerator.prepare_model`). accelerate 1.10 to 1.15; issue
-    huggingface/accelerate#3477.
+    huggingface/accelerate#3477. A forward pass of other packages, such as Liger's, is kept.
     """
     prepared = vars(model).get("forward")
-    if prepared is None:
+    if prepared is None or not prepared.__module__.startswith("accelerate."):
         yield
         return
     if "_original_forward" not in vars(model):
