@@ -16,7 +16,7 @@ REPEATED_IN_A_ROW = 50
 
 
 class Peers(Protocol):
-    """What the loop knows of other workers of the same search, and tells them."""
+    """The other workers of the same search, as the loop sees them."""
 
     def turn(self) -> AbstractContextManager[None]:
         """While it is held, no other worker asks for a proposal."""

@@ -144,7 +144,7 @@ def night_of(store: Store, record: StudyRecord) -> Night | None:
 
 
 def compared_rows(answer: CompareAnswer) -> list[tuple[str, str, str]]:
-    """What differs between two trials: name, and the values of both."""
+    """Returns the values in which two trials differ: name, first, second."""
     differs = answer.differs
     rows = [
         (name, _cell(first), _cell(second))
