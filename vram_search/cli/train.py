@@ -75,6 +75,7 @@ def command(
     from vram_search.answers.lookup import find_trial
     from vram_search.answers.train import train_answer
     from vram_search.cli.interrupts import second_interrupt_quits
+    from vram_search.report.limits import best_trials
     from vram_search.store import open_store
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url
@@ -96,7 +97,7 @@ def command(
         model = found.hyperparameters.get("model")
         ranked = [
             other
-            for other in store.top_trials(record.id)
+            for other in best_trials(store, record)
             if other.number != found.number and other.hyperparameters.get("model") == model
         ]
         rival = next(iter(ranked), None)

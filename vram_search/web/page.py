@@ -20,6 +20,7 @@ from vram_search.answers.lookup import find_study, find_trial
 from vram_search.answers.queue import add_study, queue_answer
 from vram_search.answers.run import stop_rule
 from vram_search.errors import VramSearchError
+from vram_search.report.limits import best_trials
 from vram_search.report.page.byte_charts import parts_chart
 from vram_search.report.page.live_charts import live_curve_chart
 from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
@@ -140,8 +141,9 @@ def trial(request: Request, study: str, trial: str, service: Served) -> HTMLResp
     """A trial: why it ended, its settings and losses."""
     name = known_study(service, study)
     shown, why = service.results.show(trial, name), service.results.why(trial, name)
-    record = find_trial(service.store, find_study(service.store, name), trial)
-    best = service.store.top_trials(record.study_id, limit=1)
+    of_study = find_study(service.store, name)
+    record = find_trial(service.store, of_study, trial)
+    best = best_trials(service.store, of_study, limit=1)
     curve = live_curve_chart(
         record.number,
         [(step.step, step.loss) for step in shown.step_losses],

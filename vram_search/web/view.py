@@ -12,6 +12,7 @@ from vram_search.answers.night import last_night
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import by_value, required_bytes, run_seconds
+from vram_search.report.limits import best_trials
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.live_charts import card_chart, live_curve_chart
@@ -67,7 +68,7 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
     counts = store.outcome_counts(record.id)
     finished = sum(n for outcome, n in counts.items() if outcome not in ("running", "lost"))
     facts = [("trials finished", str(finished))]
-    top = store.top_trials(record.id, limit=1)
+    top = best_trials(store, record, limit=1)
     if top:
         size, origin = required_bytes(top[0])
         facts.append(
@@ -113,7 +114,7 @@ def _charts(
     parts = (trial.predicted or {}).get("parts") or {}
     charts = [card_chart(trial.number, parts, limit, progress.process_bytes if progress else None)]
     if progress is not None:
-        top = store.top_trials(record.id, limit=1)
+        top = best_trials(store, record, limit=1)
         best = store.step_losses(top[0].id) if top else []
         charts.append(
             live_curve_chart(
