@@ -88,7 +88,19 @@ def rows(model: type[BaseModel], prefix: str) -> list[str]:
         if field.default is not PydanticUndefined:
             default = f"`{as_yaml(field.default)}`" if field.default not in (None, "") else ""
         found.append(f"| `{key}` | {words(inner)} | {default} | {field.description or ''} |")
+        if (entry := entry_of(inner)) is not None:
+            found += rows(entry, f"{key}.")
     return found
+
+
+def entry_of(annotation: object) -> type[BaseModel] | None:
+    """The model that a union takes alone or as entries of a list; None for other types."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return entry_of(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) not in (types.UnionType, typing.Union):
+        return None
+    parts = (part for one in typing.get_args(annotation) for part in (one, *typing.get_args(one)))
+    return next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
 
 
 def as_yaml(value: object) -> str:

@@ -36,6 +36,8 @@ NEWER_TABLES = (
 """Tables that databases of before migration 0004 lack, children first."""
 NEWER_COLUMNS = ("resumed_step", "objective", "objective_value", "worker_id", "host")
 """Columns of vs_trials that databases of before migration 0004 lack."""
+NEWER_EVALUATION_COLUMNS = ("answer_error", "answer_errors")
+"""Columns of vs_evaluations that databases of before migration 0004 lack."""
 
 Script = Sequence[AnyEvent | Callable[[], object]]
 """The events of one trial. Functions in between are called at that moment."""

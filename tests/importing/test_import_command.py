@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from tests.factories import NEWER_COLUMNS, NEWER_TABLES
+from tests.factories import NEWER_COLUMNS, NEWER_EVALUATION_COLUMNS, NEWER_TABLES
 from tests.importing.conftest import (
     ADAPTER,
     RESULTS,
@@ -160,6 +160,8 @@ def test_database_of_before_imports_is_migrated_with_its_rows(
         connection.execute("DROP INDEX vs_trials_study_fingerprint")
         for column in ("fingerprint", "provenance", "other_training", *NEWER_COLUMNS):
             connection.execute(f"ALTER TABLE vs_trials DROP COLUMN {column}")
+        for column in NEWER_EVALUATION_COLUMNS:
+            connection.execute(f"ALTER TABLE vs_evaluations DROP COLUMN {column}")
         connection.execute("UPDATE vram_search_alembic_version SET version_num = '0001'")
     cli.imported(run)
     assert opened(home).trials(search.id) == before

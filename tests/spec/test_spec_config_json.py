@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,11 @@ def test_what_is_not_modelled_says_why(changes: dict[str, Any], reason: str) -> 
 
 def test_checkpoint_in_nf4_is_what_is_trained_anyway() -> None:
     nf4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-    assert parse_shape(changed(quantization_config=nf4), "x") == parse_shape(LLAMA, "x")
+    shape = parse_shape(changed(quantization_config=nf4 | {"bnb_4bit_use_double_quant": True}), "x")
+    assert replace(shape, checkpoint=None) == parse_shape(LLAMA, "x")
+    assert shape.checkpoint is not None and not shape.checkpoint.has_own_size
+    single = parse_shape(changed(quantization_config=nf4), "x").checkpoint
+    assert single is not None and single.has_own_size  # fp32 scales without double quantisation
     partly = nf4 | {"llm_int8_skip_modules": ["lm_head", "model.layers.1.mlp"]}
     assert parse_shape(changed(quantization_config=partly), "x").not_modelled
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.factories import NEWER_COLUMNS, NEWER_TABLES
+from tests.factories import NEWER_COLUMNS, NEWER_EVALUATION_COLUMNS, NEWER_TABLES
 from vram_search.errors import StoreError
 from vram_search.store import Store, TrialResult, open_store, sqlite_url
 from vram_search.store.database import open_database, reading
@@ -134,6 +134,8 @@ def test_database_of_an_older_version_is_read_where_nothing_can_be_written(
                 connection.execute(text(f"DROP TABLE {table}"))
             for column in NEWER_COLUMNS:
                 connection.execute(text(f"ALTER TABLE vs_trials DROP COLUMN {column}"))
+            for column in NEWER_EVALUATION_COLUMNS:
+                connection.execute(text(f"ALTER TABLE vs_evaluations DROP COLUMN {column}"))
             connection.execute(text("UPDATE vram_search_alembic_version SET version_num = '0003'"))
         url = opened.engine.url
     engine = _open_without_writing(url)

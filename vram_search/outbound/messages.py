@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vram_search.report.figures import required_bytes
+from vram_search.report.limits import best_trials
 from vram_search.report.night import night_sentences, summarise
 from vram_search.report.words import hyperparameter_words, loss_cell
 from vram_search.shown_text import shown
@@ -55,7 +56,7 @@ def message_of(store: Store, event: EventRecord, occasions: Collection[str]) -> 
             started = store.trials(record.id, first=run.first_trial)
             night = summarise(run, started, record.ranked_by.name)
             lines += [shown(sentence) for sentence in night_sentences(night)]
-        lines += [_trial_line(trial) for trial in store.top_trials(record.id, limit=1)]
+        lines += [_trial_line(trial) for trial in best_trials(store, record, limit=1)]
     body = "\n".join(dict.fromkeys(line for line in lines if line)) or said
     return Message(f"vram-search: study {event.study} {occasion}", body, occasion == "failed")
 
@@ -63,7 +64,7 @@ def message_of(store: Store, event: EventRecord, occasions: Collection[str]) -> 
 def _is_best(store: Store, event: EventRecord) -> bool:
     """True if the trial of this event is the study's best now, and not the first complete one."""
     record = store.study(event.study)
-    top = store.top_trials(record.id, limit=2) if record is not None else []
+    top = best_trials(store, record, limit=2) if record is not None else []
     return len(top) == 2 and top[0].number == event.trial
 
 

@@ -126,7 +126,9 @@ class StudySpec(Spec):
     study: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name in the database"
     )
-    model: BaseModels
+    model: BaseModels = Field(
+        description="the base model, or a list of several: one is chosen for each trial"
+    )
     dataset: DatasetSpec
     card: Annotated[Card, BeforeValidator(_card)] = Field(
         default="auto", validate_default=True, description="auto: the GPU in this machine"
