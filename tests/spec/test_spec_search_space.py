@@ -228,8 +228,6 @@ def test_table_of_hyperparameters_has_a_row_for_every_field() -> None:
     names = {dimension.name for dimension in DIMENSIONS}
     assert names == set(Hyperparameters.model_fields)
     assert names - {"model"} == set(SearchSpace.model_fields)  # listed under `model`
-        SearchSpace.model_fields
-    )  # base models are listed under `model`
     for dimension in DIMENSIONS:
         field = Hyperparameters.model_fields[dimension.name]
         assert field.is_required() is not dimension.is_optional
