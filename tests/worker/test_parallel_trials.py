@@ -106,10 +106,10 @@ def test_two_trials_run_at_once_and_the_run_shows_both(
         study = store.study("tiny")
         assert study is not None
         trials = store.trials(study.id)
-    assert [trial.outcome for trial in trials] == ["complete"] * 6
+    assert len(trials) == 6 and {trial.outcome for trial in trials} <= {"complete", "pruned"}
     assert len({trial.worker_id for trial in trials}) == 2
     for trial in trials:
-        assert f"trial {trial.number}: complete" in output, "the run tells of all trials"
+        assert f"trial {trial.number}: {trial.outcome}" in output, "the run tells of all trials"
     assert len({json.dumps(trial.hyperparameters) for trial in trials}) == 6
 
 
