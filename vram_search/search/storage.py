@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
+from vram_search.store.database import SERVER_POOL
 from vram_search.store.faults import is_of_the_machine, search_errors
 
 BUSY_SECONDS = 300
@@ -79,7 +80,7 @@ def engine_arguments(url: str) -> dict[str, Any]:
     is made again if a server has restarted."""
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_SECONDS}}
-    return {"pool_pre_ping": True}
+    return dict(SERVER_POOL)
 
 
 def delete_search(url: str, name: str) -> None:

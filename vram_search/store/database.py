@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ LOCK_ATTEMPTS = 10
 OUTAGE_SECONDS = 1800.0
 """Longest outage of a database server that a search waits for."""
 OUTAGE_POLL_SECONDS = 1.0
+SERVER_POOL: Mapping[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 14}
+"""SQLAlchemy's pool for a server: one connection stays open in each process, for a server grants
+about 100 (PostgreSQL's `max_connections`), and a lost one is made again."""
 # Space for the record of a long study: a trial takes about 100 KB.
 MIN_FREE_BYTES = 64 * MIB
 
@@ -246,7 +249,7 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
 
 def _server_engine(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, **SERVER_POOL)
     except (ModuleNotFoundError, ArgumentError) as error:
         raise StoreError(
             f"database {describe(url)} needs a driver that is not installed: {error}",
