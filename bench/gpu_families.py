@@ -3,7 +3,7 @@
     python -m bench.gpu_families [--seconds 500] [--out FILE.json] [NAME ...]
 
 Each model has random weights of its shipped shape, so its bytes are those of the real weights. The
-search is `vram-search run` with one trial. The adapter's modules stand beside those that
+search is `vram-search run` with one trial. It also compares the adapter's modules with those that
 LLaMA-Factory's `all` finds in the model's own code. Needs a GPU; on a CPU it only shows that a
 model trains.
 """

@@ -20,6 +20,17 @@ TINY_CONFIG: dict[str, Any] = {
 }
 """A real Llama of 0.1 million parameters; its random weights train in milliseconds a step."""
 
+TINY_VISION: dict[str, Any] = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 32,
+    "patch_size": 8,
+}
+"""A vision tower for a tiny wrapper such as Gemma 3."""
+
 TINY_SPACE: dict[str, Any] = {
     "optim": ["adamw_torch_fused", "adamw_8bit"],
     "lora_target": ["qv", "all"],

@@ -16,6 +16,7 @@ import torch
 import yaml
 from transformers import AutoConfig
 
+from bench.tiny import TINY_VISION
 from vram_search.model_code.build import auto_class
 from vram_search.train.tokenizer import byte_tokenizer
 
@@ -36,15 +37,6 @@ GEMMA_TEMPLATE = (
     "('model' if m['role'] == 'assistant' else 'user') + '\n' + m['content'] + '<end_of_turn>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
-VISION = {
-    "model_type": "siglip_vision_model",
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 32,
-    "patch_size": 8,
-}
 
 
 def main() -> None:
@@ -73,7 +65,7 @@ def write_gemma3(folder: Path) -> None:
         "image_token_index": image,
         "image_token_id": image,
         "text_config": {**SIZES, "model_type": "gemma3_text", "sliding_window": 64},
-        "vision_config": VISION,
+        "vision_config": TINY_VISION,
     }
     _write(folder, values, tokenizer)
     size = {"height": 32, "width": 32}

@@ -134,6 +134,17 @@ def start_cli(
     )
 
 
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Reads a run's lines up to the one that holds `text`."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} was never printed:\n{seen}")
+
+
 def run_cli(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """`start_cli`, to its end."""
     process = start_cli(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The rows of `rows.jsonl`: a training, what somebody measured of it, and who says so."""
+"""The rows of `rows.jsonl`: a training, its measured bytes, and the source of the figure."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.tiny import TINY_VISION
+
 SIZES: dict[str, Any] = {
     "vocab_size": 300,
     "hidden_size": 32,
@@ -20,15 +22,7 @@ GEMMA_3 = {
     "mm_tokens_per_image": 4,
     "image_token_index": 299,
     "text_config": {**SIZES, "model_type": "gemma3_text", "sliding_window": 16},
-    "vision_config": {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": 32,
-        "patch_size": 8,
-    },
+    "vision_config": TINY_VISION,
 }
 LFM_2 = {
     **SIZES,

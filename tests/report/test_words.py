@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.tiny import HYPERPARAMETERS
 from vram_search.report.words import WIDTH, hyperparameter_words, wrapped
 
 
@@ -17,20 +18,9 @@ def test_path_stays_whole_and_following_lines_have_their_own_indent() -> None:
     assert wrapped(f"adapter in {path}", "- ", "    ") == ["- adapter in", f"    {path}"]
 
 
-POINT = {
-    "optim": "adamw_8bit",
-    "lora_target": "all",
-    "lora_rank": 16,
-    "lora_alpha": 32,
-    "cutoff_len": 512,
-    "batch_size": 8,
-    "learning_rate": 2e-4,
-}
-
-
 def test_hyperparameters_are_one_line_and_an_optional_one_is_said_where_it_is_set() -> None:
     plain = "all r16 a32, cutoff 512, batch 8, lr 2.0e-04, adamw_8bit"
-    assert hyperparameter_words(POINT) == plain
-    assert hyperparameter_words({**POINT, "lora_dropout": 0.0}) == plain
-    dropped = hyperparameter_words({**POINT, "lora_dropout": 0.05})
+    assert hyperparameter_words(HYPERPARAMETERS) == plain
+    assert hyperparameter_words({**HYPERPARAMETERS, "lora_dropout": 0.0}) == plain
+    dropped = hyperparameter_words({**HYPERPARAMETERS, "lora_dropout": 0.05})
     assert dropped == plain.replace("a32", "a32 dropout 0.05")

@@ -1,4 +1,4 @@
-"""Tools that train with transformers' Trainer: what they are told, and what is read of them."""
+"""Tools that train with transformers' Trainer: the job that they get, and how results are read."""
 
 from __future__ import annotations
 

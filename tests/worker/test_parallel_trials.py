@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import start_cli
+from tests.conftest import read_until, start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.errors import FaultyFileError
 from vram_search.spec import load_study
@@ -73,16 +72,6 @@ def test_rest_of_a_stop_rule_is_handed_to_the_companions() -> None:
     assert rule.options[:2] == ["--trials", "9"]
     assert float(rule.options[3]) == pytest.approx(1.0, abs=0.01)
     assert StopRule(None).options == []
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    raise AssertionError(f"{text!r} was never printed:\n{seen}")
 
 
 def wait_for_workers(store: Store, count: int) -> None:

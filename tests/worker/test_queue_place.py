@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import start_cli
+from tests.conftest import read_until, start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.answers.queue import add_study
 from vram_search.spec import load_study
@@ -44,16 +44,6 @@ def holder(
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    raise AssertionError(f"{text!r} was never printed:\n{seen}")
 
 
 def states(store: Store) -> dict[str, str]:

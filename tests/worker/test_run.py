@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import run_cli, start_cli
+from tests.conftest import read_until, run_cli, start_cli
 from tests.factories import make_point
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search import store as store_room
@@ -76,17 +76,6 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setenv("HELD_TRIALS", ",".join(map(str, numbers)))
 
     return hold_
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """Reads a run's lines up to the one that holds `text`."""
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    raise AssertionError(f"{text!r} was never printed:\n{seen}")
 
 
 def children(pid: int) -> list[int]:

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 
 from vram_search import __version__
 from vram_search.cli.console import echo
+from vram_search.cli.options import INTERRUPTED
 from vram_search.errors import InputError, VramSearchError
 from vram_search.extras import missing_package, training_package_of
 
@@ -71,7 +72,6 @@ COMMANDS = {name: said for group in GROUPS.values() for name, said in group.item
 MODULES = {"import": "import_runs", "try": "try_point"}
 """Where a command's module has another name: `import` and `try` are keywords."""
 FAILED = 1
-INTERRUPTED = 130
 PROGRAM = "vram-search"
 COMPLETE_VARIABLE = "_VRAM_SEARCH_COMPLETE"
 """Where a shell says that it asks for completions."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vram_search.answers.results import Results
     from vram_search.store import Store, StudyRecord
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -51,6 +54,35 @@ def json_option(function: F) -> F:
 def study_option(function: F) -> F:
     return click.option(
         "--study", metavar="NAME", help="Study name or file; default: the latest search."
+    )(function)
+
+
+def hours_option(function: F) -> F:
+    return click.option(
+        "--hours",
+        type=FiniteFloatRange(min=0, min_open=True),
+        metavar="H",
+        help="Stop after H hours.",
+    )(function)
+
+
+def until_option(function: F) -> F:
+    return click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")(
+        function
+    )
+
+
+def beside_option(function: F) -> F:
+    return click.option(
+        "--beside", is_flag=True, help="Do not wait while another study holds the card."
+    )(function)
+
+
+def keep_awake_option(function: F) -> F:
+    return click.option(
+        "--keep-awake/--no-keep-awake",
+        default=True,
+        help="Keep the machine from falling asleep meanwhile (Windows, systemd). On by default.",
     )(function)
 
 
@@ -125,6 +157,17 @@ def json_text(value: object, indent: int | None = None) -> str:
         without_secrets_in(value), indent=indent, ensure_ascii=not is_unicode, default=str
     )
     return escaped_controls(text)
+
+
+def time_of_until(hours: float | None, until: str | None) -> float | None:
+    """Reads `--until` beside `--hours`: seconds since the epoch; None without it.
+
+    Raises:
+        InputError: both are given, or it is no time of day.
+    """
+    if hours is not None and until is not None:
+        raise InputError("--hours and --until exclude each other")
+    return None if until is None else parse_until(until)
 
 
 def parse_until(until: str) -> float:

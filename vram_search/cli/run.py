@@ -14,13 +14,16 @@ import click
 
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
-    FiniteFloatRange,
+    INTERRUPTED,
+    beside_option,
     database_option,
+    hours_option,
     json_option,
-    parse_until,
+    keep_awake_option,
     print_json,
+    time_of_until,
+    until_option,
 )
-from vram_search.errors import InputError
 from vram_search.spec.objective import EVAL_LOSS
 from vram_search.spec.strategy_name import STRATEGY_NAMES
 
@@ -29,9 +32,6 @@ if TYPE_CHECKING:
     from vram_search.spec import StudySpec
     from vram_search.worker.prepare import Prepared
     from vram_search.worker.stop_rule import StopRule
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 
 
 @click.command("run", short_help="Search for the best configuration, overnight if need be.")
@@ -49,13 +49,8 @@ INTERRUPTED = 130
     metavar="N",
     help="Stop at N finished trials in all.",
 )
-@click.option(
-    "--hours",
-    type=FiniteFloatRange(min=0, min_open=True),
-    metavar="H",
-    help="Stop after H hours.",
-)
-@click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")
+@hours_option
+@until_option
 @click.option(
     "--strategy",
     type=click.Choice(STRATEGY_NAMES),
@@ -67,12 +62,8 @@ INTERRUPTED = 130
 @click.option("--dry-run", is_flag=True, help="Show study, plans and predicted bytes; run nothing.")
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
 @click.option("--detach", is_flag=True, help="Hand the study to the service; see `serve`.")
-@click.option("--beside", is_flag=True, help="Do not wait while another study holds the card.")
-@click.option(
-    "--keep-awake/--no-keep-awake",
-    default=True,
-    help="Keep the machine from falling asleep meanwhile (Windows, systemd). On by default.",
-)
+@beside_option
+@keep_awake_option
 @click.option("--entry", "entry_id", type=int, hidden=True, help="Of the queue, for the service.")
 @database_option
 @json_option
@@ -113,9 +104,7 @@ def command(
     from vram_search.gpu.this_card import card_here
     from vram_search.spec import load_study
 
-    if hours is not None and until is not None:
-        raise InputError("--hours and --until exclude each other")
-    until_seconds = None if until is None else parse_until(until)
+    until_seconds = time_of_until(hours, until)
     if strategy is not None:
         overrides = (*overrides, f"strategy={strategy}")
     study = load_study(study_file, overrides, card_here=card_here)

@@ -9,7 +9,9 @@ import click
 
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
+    INTERRUPTED,
     FiniteFloatRange,
+    beside_option,
     database_option,
     json_option,
     meant_study,
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from vram_search.answers.train import TrainAnswer
 
 MOST_SEEDS = 100
-INTERRUPTED = 130
 
 
 @click.command("train", short_help="Train the winner again: more epochs, all rows, other seeds.")
@@ -44,7 +45,7 @@ INTERRUPTED = 130
     help="Number of trainings, each with another seed.",
 )
 @click.option("--runner-up", is_flag=True, help="Train the second-best trial with the same seeds.")
-@click.option("--beside", is_flag=True, help="Do not wait while another study holds the card.")
+@beside_option
 @study_option
 @database_option
 @json_option

@@ -10,16 +10,16 @@ import click
 
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
-    FiniteFloatRange,
+    INTERRUPTED,
+    beside_option,
     database_option,
+    hours_option,
+    keep_awake_option,
     meant_study,
-    parse_until,
     study_option,
+    time_of_until,
+    until_option,
 )
-from vram_search.errors import InputError
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 
 
 @click.command("worker", short_help="Join a study with one more card or machine.")
@@ -30,19 +30,10 @@ INTERRUPTED = 130
     metavar="N",
     help="Stop at N finished trials of the study in all.",
 )
-@click.option(
-    "--hours",
-    type=FiniteFloatRange(min=0, min_open=True),
-    metavar="H",
-    help="Stop after H hours.",
-)
-@click.option("--until", metavar="HH:MM", help="Stop at this time of day, e.g. 07:00.")
-@click.option("--beside", is_flag=True, help="Do not wait while another study holds the card.")
-@click.option(
-    "--keep-awake/--no-keep-awake",
-    default=True,
-    help="Keep the machine from falling asleep meanwhile (Windows, systemd). On by default.",
-)
+@hours_option
+@until_option
+@beside_option
+@keep_awake_option
 @click.option("--entry", "entry_id", type=int, hidden=True, help="Of the run that started this.")
 @click.option("--share", type=int, default=1, hidden=True, help="Trainings on this card.")
 @database_option
@@ -81,13 +72,11 @@ def command(
     from vram_search.worker.recorded_study import recorded_spec
     from vram_search.worker.run import join_study
 
-    if hours is not None and until is not None:
-        raise InputError("--hours and --until exclude each other")
     url = database_url(database)
     with opened(database) as store:
         record = meant_study(store, study)
     spec = recorded_spec(record, url)
-    until_seconds = None if until is None else parse_until(until)
+    until_seconds = time_of_until(hours, until)
     stop = stop_rule(spec, trials, hours=hours, until=until_seconds)
     prepared = prepare(spec, lambda text: echo(text, err=True))
     with second_interrupt_quits() as interrupts:

@@ -15,7 +15,7 @@ from vram_search.units import format_bytes, format_duration
 
 def keeping_constraints(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Returns the trials that keep the study's own constraints."""
-    own = {name: limit for name, limit in _constraints_of(study).items() if limit is not None}
+    own = _constraints_of(study)
     if not own:
         return list(trials)
     constraints = Constraints.model_validate(own)
@@ -28,7 +28,7 @@ def best_trials(store: Store, study: StudyRecord, limit: int | None = None) -> l
     Args:
         limit: how many at most; None for all.
     """
-    if not any(limit is not None for limit in _constraints_of(study).values()):
+    if not _constraints_of(study):
         return store.top_trials(study.id, limit)
     return keeping_constraints(study, store.top_trials(study.id))[:limit]
 
@@ -36,7 +36,7 @@ def best_trials(store: Store, study: StudyRecord, limit: int | None = None) -> l
 def constraint_sentence(store: Store, study: StudyRecord) -> str:
     """Says how many complete trials are not ranked because they break a constraint; empty if none
     does."""
-    if not any(limit is not None for limit in _constraints_of(study).values()):
+    if not _constraints_of(study):
         return ""
     complete = store.top_trials(study.id)
     broken = len(complete) - len(keeping_constraints(study, complete))
@@ -45,9 +45,10 @@ def constraint_sentence(store: Store, study: StudyRecord) -> str:
     return f"Complete trials that break the study's constraints and are not ranked: {broken}."
 
 
-def _constraints_of(study: StudyRecord) -> Mapping[str, float | None]:
+def _constraints_of(study: StudyRecord) -> Mapping[str, float]:
+    """Returns the limits that the study sets, by name."""
     found: Mapping[str, float | None] = study.spec.get("constraints") or {}
-    return found
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 @dataclass(frozen=True)

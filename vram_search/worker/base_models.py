@@ -15,17 +15,16 @@ from vram_search.search.model_costs import ModelCosts
 from vram_search.spec import Hyperparameters
 from vram_search.spec.hyperparameters import ModelPlace
 from vram_search.spec.initial_points import initial_points
-from vram_search.store import Outcome
 from vram_search.units import format_duration
 from vram_search.worker.constraints import train_seconds
 from vram_search.worker.context import RunContext
 from vram_search.worker.load_base import make_ready
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.recorded_run import CurrentRun
+from vram_search.worker.stop_rule import COMPLETE
 
 FIRST_BYTES_PER_SECOND = 0.5e9
 """Guess of the speed at which 16-bit weights are read and quantised, before a model was loaded."""
-COMPLETE: tuple[Outcome, ...] = ("complete",)
 PROCESS_SECONDS = 10.0
 """Guess of the seconds in which a training process starts."""
 
@@ -117,7 +116,7 @@ class BaseModels:
         """Takes the seconds of complete trials in place of predicted ones."""
         found: dict[str, list[float]] = {}
         first = self.contexts[0]
-        for trial in first.store.trials(first.record.id, COMPLETE):
+        for trial in first.store.trials(first.record.id, (COMPLETE,)):
             seconds = trial.seconds or {}
             spent = sum(seconds.get(phase, 0.0) for phase in ("probe", "train", "eval", "save"))
             if spent > 0:
