@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import signal
@@ -43,6 +44,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).parent
 LONGEST_FIRST = ("web", "worker", "cli", "verify", "trace", "bench", "report")
 """Folders of tests that start processes, so that the short ones fill the end of a run."""
+
+
+gc.disable()  # imports leave no garbage: looking for it takes a fifth of their time
+
+
+def pytest_collection_finish() -> None:
+    """Excludes everything that was imported from later garbage collections.
+
+    Each training collects garbage several times, which took it longer than its steps.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
