@@ -137,7 +137,7 @@ def stress(
         examine(url, tally, when)
         count_doubled(url, tally)
     if tally.details:
-        print(group.output.read_text("utf-8", errors="replace")[-3000:], file=sys.stderr)
+        print(group.output.read_text("utf-8", errors="replace")[-100_000:], file=sys.stderr)
     return tally
 
 

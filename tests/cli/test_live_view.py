@@ -16,6 +16,7 @@ from vram_search.cli.live import LiveView, PlainView
 from vram_search.protocol import Stage, Step
 from vram_search.spec import StudySpec, load_study
 from vram_search.store import Store, TrialRecord, TrialResult, open_store, sqlite_url
+from vram_search.worker.run import _tell_what_was_found
 from vram_search.worker.stop_rule import StopRule
 
 
@@ -55,6 +56,22 @@ def test_best_so_far_is_the_studys_and_not_this_runs(
     assert view.best_words.startswith("best so far: trial 0, eval_loss 1.2000, untuned 2.4000 (-50")
     view.trial_ended(trials[2])
     assert view.best_words.startswith("best so far: trial 2, eval_loss 1.1000")
+
+
+def test_trial_that_breaks_a_constraint_is_never_the_best_so_far(
+    home: Path, store: Store, write_study: Callable[..., Path]
+) -> None:
+    limits = {"max_train_seconds": 60.0}
+    made = store.create_study("tiny", {"constraints": limits}, "d", {}, {})
+    for number, (loss, seconds) in enumerate(((1.1, 90.0), (1.2, 50.0), (1.0, 61.0))):
+        trial = store.start_trial(made.id, number, HYPERPARAMETERS, 1, "d")
+        result = TrialResult("complete", eval_loss=loss, seconds={"train": seconds})
+        store.finish_trial(trial, result)
+    view = PlainView(load_study(write_study(constraints=limits)), StopRule(9), "sqlite://")
+    _tell_what_was_found(store, made, StopRule(9), view)
+    assert view.best is not None and view.best.number == 1
+    view.trial_ended(store.trials(made.id)[2])
+    assert view.best.number == 1
 
 
 def test_night_is_forecast_from_the_first_measured_steps(

@@ -14,6 +14,7 @@ from vram_search.protocol import Stage
 from vram_search.search import Proposal
 from vram_search.store import TrialEndedError, TrialResult
 from vram_search.store.database import writing
+from vram_search.store.queue import StudyQueue
 from vram_search.store.runs import latest_run, start_run
 from vram_search.store.tables import workers
 from vram_search.store.workers import (
@@ -149,6 +150,16 @@ def test_worker_that_has_lost_its_lease_leaves_the_trial_and_takes_a_new_lease(
     assert [w.id for w in workers_of(context.store.engine)] == [context.lease.worker_id]
     with pytest.raises(TrialEndedError):
         context.store.record_stage(trial_id, "train")
+
+
+def test_queue_entry_follows_its_worker_to_a_new_lease(context: RunContext) -> None:
+    queue, lease = StudyQueue(context.store.engine), context.lease
+    entry = queue.add("tiny", "", is_detached=False, pid=1, worker_id=lease.worker_id)
+    before = lease.worker_id
+    lease.take_again()
+    assert queue.entry(entry.id).worker_id == lease.worker_id != before
+    queue.end(entry.id, "failed", "its process died", of_worker=before)
+    assert queue.entry(entry.id).state == "queued", "another process has looked too early"
 
 
 def test_heartbeat_that_finds_no_lease_ends_the_trial(context: RunContext) -> None:

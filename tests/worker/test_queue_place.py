@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from tests.conftest import read_until, start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.answers.queue import add_study
 from vram_search.spec import load_study
-from vram_search.store import Store
+from vram_search.store import Store, StudyRecord
 from vram_search.store.queue import STATES, StudyQueue
+from vram_search.store.workers import add_worker, end_worker
 from vram_search.worker.queue_place import sweep
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -184,11 +186,23 @@ def test_wrong_input_is_one_message(
 def test_study_of_the_service_is_started_again_after_its_process_died(
     store: Store, url: str, write_study: WriteStudy, attempts: int, state: str
 ) -> None:
-    import platform
-
     queue = StudyQueue(store.engine)
     entry = add_study(store, load_study(write_study()))
     owner = {"host": platform.node(), "pid": os.getpid(), "attempts": attempts}
     assert queue.claim(entry.id, lambda entries: True, device="cpu", **owner)
     sweep(queue, url)
     assert states(store) == {"tiny": state}
+
+
+def test_entry_of_another_machine_with_this_name_lives_as_long_as_its_lease(
+    store: Store, study: StudyRecord, url: str
+) -> None:
+    queue = StudyQueue(store.engine)
+    worker_id = add_worker(store.engine, study.id, platform.node(), 7)
+    owner: dict[str, Any] = {"host": platform.node(), "pid": 7, "worker_id": worker_id}
+    queue.add(study.name, "", is_detached=False, **owner)
+    sweep(queue, url)
+    assert states(store) == {"demo": "queued"}
+    end_worker(store.engine, worker_id)
+    sweep(queue, url)
+    assert states(store) == {"demo": "cancelled"}

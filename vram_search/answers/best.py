@@ -12,9 +12,10 @@ from vram_search.answers.top import not_ranked
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds
-from vram_search.report.limits import Limits, best_trials
+from vram_search.report.limits import Limits
 from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import Winner, judge_winner, seed_noise
+from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
 from vram_search.store.untuned import untuned_loss

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vram_search.errors import InputError, NotFoundError
-from vram_search.report.limits import best_trials
+from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.location import database_url
 

@@ -12,10 +12,11 @@ from vram_search.answers.best import none_complete
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes
-from vram_search.report.limits import Limits, best_trials
+from vram_search.report.limits import Limits
 from vram_search.report.pareto import pareto_front
 from vram_search.report.sentences import pareto_sentence
 from vram_search.report.trial_row import trial_row
+from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 

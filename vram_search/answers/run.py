@@ -11,7 +11,7 @@ from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.figures import ranked
-from vram_search.report.limits import best_trials
+from vram_search.search.study_constraints import best_trials
 from vram_search.spec import StudySpec
 from vram_search.store import Store, StudyRecord
 from vram_search.worker.stop_rule import StopRule

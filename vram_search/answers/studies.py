@@ -6,7 +6,7 @@ from pydantic import Field
 
 from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
-from vram_search.report.limits import best_trials
+from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord
 from vram_search.store.location import bytes_in, study_folder
 

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
-from vram_search.report.limits import best_trials, constraint_sentence
+from vram_search.report.limits import constraint_sentence
 from vram_search.report.sentences import top_sentence
+from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 MOST_ROWS = 2**31

@@ -29,7 +29,7 @@ def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:
     """
     from vram_search.answers.run import run_answer
     from vram_search.cli.last_night import night_lines
-    from vram_search.report.limits import best_trials
+    from vram_search.search.study_constraints import best_trials
     from vram_search.store import open_store
     from vram_search.store.location import study_folder
 

@@ -24,6 +24,7 @@ from vram_search.report.figures import run_seconds
 from vram_search.report.winner import loss_words
 from vram_search.report.words import WIDTH, error_words, hyperparameter_words, loss_cell, peak_cell
 from vram_search.search import Proposal
+from vram_search.search.study_constraints import keeps_all
 from vram_search.spec import StudySpec
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord
@@ -65,7 +66,7 @@ class Progress:
         self.finished_before = 0
         self.ended: list[TrialRecord] = []
         self.best: TrialRecord | None = None
-        """The best trial of the study, earlier runs included."""
+        """The best trial of the study that keeps its constraints, earlier runs included."""
         self.is_loaded = False
         self.untuned_loss: float | None = None
         self.step_seconds: list[float] = []
@@ -110,7 +111,11 @@ class Progress:
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record)
         self.proposal = self.planned = None
-        if record.outcome == "complete" and record.value is not None:
+        if (
+            record.outcome == "complete"
+            and record.value is not None
+            and keeps_all(self.study.constraints, record)
+        ):
             known = math.inf if self.best is None else self.best.value or math.inf
             if record.value < known:
                 self.best = record

@@ -76,7 +76,7 @@ def command(
     from vram_search.answers.lookup import find_trial
     from vram_search.answers.train import train_answer
     from vram_search.cli.interrupts import second_interrupt_quits
-    from vram_search.report.limits import best_trials
+    from vram_search.search.study_constraints import best_trials
     from vram_search.store import open_store
     from vram_search.store.faults import search_errors
     from vram_search.store.location import database_url

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from vram_search.report.figures import required_bytes
-from vram_search.report.limits import best_trials
 from vram_search.report.night import night_sentences, summarise
 from vram_search.report.words import hyperparameter_words, loss_cell
+from vram_search.search.study_constraints import best_trials
 from vram_search.shown_text import shown
 from vram_search.store import Store, TrialRecord
 from vram_search.store.events import EventRecord

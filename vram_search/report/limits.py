@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vram_search.report.figures import needed_bytes, required_bytes, run_seconds
-from vram_search.search.study_constraints import keeps_all
-from vram_search.spec.constraints import Constraints
+from vram_search.search.study_constraints import keeping_constraints, set_limits
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.units import format_bytes, format_duration
-
-
-def keeping_constraints(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns the trials that keep the study's own constraints."""
-    own = _constraints_of(study)
-    if not own:
-        return list(trials)
-    constraints = Constraints.model_validate(own)
-    return [trial for trial in trials if keeps_all(constraints, trial)]
-
-
-def best_trials(store: Store, study: StudyRecord, limit: int | None = None) -> list[TrialRecord]:
-    """Returns the complete trials that keep the study's constraints, the best first.
-
-    Args:
-        limit: how many at most; None for all.
-    """
-    if not _constraints_of(study):
-        return store.top_trials(study.id, limit)
-    return keeping_constraints(study, store.top_trials(study.id))[:limit]
 
 
 def constraint_sentence(store: Store, study: StudyRecord) -> str:
     """Says how many complete trials are not ranked because they break a constraint; empty if none
     does."""
-    if not _constraints_of(study):
+    if not set_limits(study):
         return ""
     complete = store.top_trials(study.id)
     broken = len(complete) - len(keeping_constraints(study, complete))
     if not broken:
         return ""
     return f"Complete trials that break the study's constraints and are not ranked: {broken}."
-
-
-def _constraints_of(study: StudyRecord) -> Mapping[str, float]:
-    """Returns the limits that the study sets, by name."""
-    found: Mapping[str, float | None] = study.spec.get("constraints") or {}
-    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""A study's own constraints, as Optuna's: by which share a recorded trial breaks each."""
+"""A study's own constraints: by which share a recorded trial breaks each, and which trials keep
+all."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vram_search.spec.constraints import Constraints, saved_adapter_bytes
-from vram_search.store import TrialRecord
+from vram_search.store import Store, StudyRecord, TrialRecord
 
 
 def record_excess(constraints: Constraints, record: TrialRecord) -> dict[str, float]:
@@ -29,3 +30,29 @@ def record_excess(constraints: Constraints, record: TrialRecord) -> dict[str, fl
 def keeps_all(constraints: Constraints, record: TrialRecord) -> bool:
     """True if a trial breaks none of the constraints whose figures are known."""
     return all(share <= 0 for share in record_excess(constraints, record).values())
+
+
+def keeping_constraints(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Returns the trials that keep the study's own constraints."""
+    own = set_limits(study)
+    if not own:
+        return list(trials)
+    constraints = Constraints.model_validate(own)
+    return [trial for trial in trials if keeps_all(constraints, trial)]
+
+
+def best_trials(store: Store, study: StudyRecord, limit: int | None = None) -> list[TrialRecord]:
+    """Returns the complete trials that keep the study's constraints, the best first.
+
+    Args:
+        limit: how many at most; None for all.
+    """
+    if not set_limits(study):
+        return store.top_trials(study.id, limit)
+    return keeping_constraints(study, store.top_trials(study.id))[:limit]
+
+
+def set_limits(study: StudyRecord) -> Mapping[str, float]:
+    """Returns the limits that the study sets, by name."""
+    found: Mapping[str, float | None] = study.spec.get("constraints") or {}
+    return {name: limit for name, limit in found.items() if limit is not None}

@@ -175,11 +175,24 @@ class StudyQueue:
             _change(connection, entry_id, state="running", started_at=started, **values)
             return True
 
-    def end(self, entry_id: int, state: QueueState, message: str, remedy: str = "") -> None:
-        """Writes the end of a run: `finished`, `failed` or `cancelled`; or `paused`, `queued`."""
+    def end(
+        self,
+        entry_id: int,
+        state: QueueState,
+        message: str,
+        remedy: str = "",
+        *,
+        of_worker: int | None = None,
+    ) -> None:
+        """Writes the end of a run: `finished`, `failed` or `cancelled`; or `paused`, `queued`.
+
+        Args:
+            of_worker: nothing is written if another worker has the entry by now.
+        """
         ended = None if state in OPEN_STATES else datetime.now(UTC)
         with _changing(self.engine) as connection:
-            if _entry(connection, entry_id).state in OPEN_STATES:
+            entry = _entry(connection, entry_id)
+            if entry.state in OPEN_STATES and of_worker in (None, entry.worker_id):
                 _change(
                     connection,
                     entry_id,
@@ -191,6 +204,12 @@ class StudyQueue:
                     message=message,
                     remedy=remedy,
                 )
+
+    def change_worker(self, before: int, after: int) -> None:
+        """Gives the entry of a worker to its new lease."""
+        with _changing(self.engine) as connection:
+            change = update(queue).where(queue.c.worker_id == before)
+            connection.execute(change.values(worker_id=after))
 
     def ask(self, entry_id: int, request: Request) -> QueueEntry:
         """Asks a study to pause, stop or cancel. One that does not run changes at once.

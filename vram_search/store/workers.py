@@ -76,6 +76,15 @@ def renew_lease(engine: Engine, worker_id: int) -> bool:
         return bool(connection.execute(change.values(expires_at=expires_at)).rowcount)
 
 
+def has_lease(engine: Engine, worker_id: int) -> bool:
+    """Returns True if a worker is recorded and its lease has not expired."""
+    with reading(engine) as connection:
+        query = select(workers.c.id).where(
+            workers.c.id == worker_id, workers.c.expires_at >= _now(connection)
+        )
+        return connection.scalar(query) is not None
+
+
 def end_worker(engine: Engine, worker_id: int) -> None:
     """Removes a worker: its trials without an outcome belong to nobody from now on."""
     with writing(engine) as connection:

@@ -20,10 +20,10 @@ from vram_search.answers.lookup import find_study, find_trial
 from vram_search.answers.queue import add_study, queue_answer
 from vram_search.answers.run import stop_rule
 from vram_search.errors import VramSearchError
-from vram_search.report.limits import best_trials
 from vram_search.report.page.byte_charts import parts_chart
 from vram_search.report.page.live_charts import live_curve_chart
 from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
+from vram_search.search.study_constraints import best_trials
 from vram_search.spec.card import card_names
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.lora_targets import LORA_TARGET_SETS

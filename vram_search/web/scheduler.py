@@ -78,7 +78,7 @@ class Scheduler:
             return None
         due = [entry for entry in entries if entry.is_due(now)]
         due = [entry for entry in due if entry.is_detached or entry.host == here]
-        if not due or not due[0].is_detached or is_alive(self.url, due[0]):
+        if not due or not due[0].is_detached or is_alive(queue, self.url, due[0]):
             return None
         return due[0]
 
@@ -113,7 +113,7 @@ class Scheduler:
         assert self.child is not None and self.entry_id is not None, "both are set by _start"
         entry, code = queue.entry(self.entry_id), self.child.returncode
         self.child = None
-        if entry.state != "queued" or entry.attempts or is_alive(self.url, entry):
+        if entry.state != "queued" or entry.attempts or is_alive(queue, self.url, entry):
             return
         said = last_lines(output_file(self.url, entry.id))
         message = _after(said, "error: ") or f"its process ended with code {code}"

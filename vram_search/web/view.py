@@ -12,7 +12,6 @@ from vram_search.answers.night import last_night
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import by_value, required_bytes, run_seconds
-from vram_search.report.limits import best_trials
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.live_charts import card_chart, live_curve_chart
@@ -23,6 +22,7 @@ from vram_search.report.page.summary import headline, summary_rows, trial_words
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.trials_table import columns, trial_row
 from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
+from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.progress import Progress, progress_of
 from vram_search.units import format_bytes, format_duration

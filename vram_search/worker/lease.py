@@ -20,6 +20,7 @@ from filelock import FileLock
 from vram_search.errors import InputError, StoreError
 from vram_search.store import Store, StudyRecord
 from vram_search.store.location import StudyFolder
+from vram_search.store.queue import StudyQueue
 from vram_search.store.turn import study_turn
 from vram_search.store.workers import (
     HEARTBEAT_SECONDS,
@@ -85,19 +86,24 @@ class Lease:
 
     def release(self) -> None:
         """Ends the lease. A lease in a database that is out of reach expires."""
-        with contextlib.suppress(StoreError):
-            end_worker(self.store.engine, self.worker_id)
-        if self._lock is not None:
-            self._lock.release()
-            with contextlib.suppress(OSError):
-                Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock = None
+        self._end(self.worker_id, self._lock)
+        self._lock = None
 
     def take_again(self) -> None:
         """Takes a new lease in place of one that was lost, or whose trials are given up. The caller
         holds the turn."""
-        self.release()
+        before, lock = self.worker_id, self._lock
         self.take()
+        StudyQueue(self.store.engine).change_worker(before, self.worker_id)
+        self._end(before, lock)
+
+    def _end(self, worker_id: int, lock: FileLock | None) -> None:
+        with contextlib.suppress(StoreError):
+            end_worker(self.store.engine, worker_id)
+        if lock is not None:
+            lock.release()
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink(missing_ok=True)
 
     def check(self) -> None:
         """

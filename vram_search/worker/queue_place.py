@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -27,6 +28,7 @@ from vram_search.spec import StudySpec
 from vram_search.store import Store
 from vram_search.store.location import StudyFolder, service_lock, study_folder
 from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
+from vram_search.store.workers import has_lease
 from vram_search.worker.lock_file import lock_is_held
 
 POLL_SECONDS = 1.0
@@ -218,12 +220,18 @@ def study_yaml(study: StudySpec) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def is_alive(url: str, entry: QueueEntry) -> bool:
-    """Returns True if a process of this machine holds the lock of the entry's worker, or of its
-    study if it has no worker yet."""
+def is_alive(queue: StudyQueue, url: str, entry: QueueEntry) -> bool:
+    """Returns True if the process of an entry lives.
+
+    The lock of its worker tells, or that of its study if it has no worker yet. A worker whose lock
+    file is not here belongs to another machine of the same name, such as a container: its lease
+    tells.
+    """
     folder = study_folder(url, entry.study)
-    worker_id = entry.worker_id
-    return lock_is_held(folder.lock if worker_id is None else folder.worker_lock(worker_id))
+    if entry.worker_id is None:
+        return lock_is_held(folder.lock)
+    lock = folder.worker_lock(entry.worker_id)
+    return lock_is_held(lock) if lock.exists() else has_lease(queue.engine, entry.worker_id)
 
 
 def service_is_alive(url: str) -> bool:
@@ -246,17 +254,17 @@ def sweep(queue: StudyQueue, url: str, own_entry: int | None = None) -> None:
         if entry.host != platform.node() or entry.state == "paused" or entry.pid is None:
             continue
         can_live = entry.study != own or entry.worker_id is not None
-        if entry.id == own_entry or (can_live and is_alive(url, entry)):
+        if entry.id == own_entry or (can_live and is_alive(queue, url, entry)):
             continue
+        end = partial(queue.end, entry.id, of_worker=entry.worker_id)
         if entry.is_detached and entry.request in ENDS:
-            queue.end(entry.id, *ENDS[entry.request])
+            end(*ENDS[entry.request])
         elif entry.is_detached and entry.request is None and entry.attempts < MOST_ATTEMPTS:
-            queue.end(entry.id, "queued", f"its process {entry.pid} died; it is started again")
+            end("queued", f"its process {entry.pid} died; it is started again")
         elif entry.request == "cancel" or entry.state == "queued":
-            queue.end(entry.id, "cancelled", "its process has ended")
+            end("cancelled", "its process has ended")
         else:
-            queue.end(
-                entry.id,
+            end(
                 "failed",
                 f"its process {entry.pid} died without a report",
                 "see the study's log; the search continues if it is run or queued again",

@@ -15,6 +15,7 @@ from vram_search.gpu import open_reader
 from vram_search.outbound.delivery import delivering
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.search.loop import run_trials
+from vram_search.search.study_constraints import best_trials
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.initial_points import for_each_model, initial_points
 from vram_search.store import Store, StudyRecord, TrialRecord, open_store
@@ -315,7 +316,7 @@ def _tell_what_was_found(
 ) -> None:
     counts = store.outcome_counts(record.id)
     total, finished = sum(counts.values()), sum(counts[outcome] for outcome in FINISHED)
-    listener.run_started(finished, next(iter(store.top_trials(record.id, limit=1)), None))
+    listener.run_started(finished, next(iter(best_trials(store, record, limit=1)), None))
     if not total:
         return
     found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)

@@ -10,11 +10,11 @@ from typing import Any
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.report.figures import comparable, ranked
 from vram_search.report.importance import Importance, importances
-from vram_search.report.limits import best_trials, keeping_constraints
 from vram_search.report.night import NightSummary, summarise
 from vram_search.report.pareto import pareto_front
 from vram_search.report.sweet_spot import SweetSpot
 from vram_search.report.winner import Winner, judge_winner
+from vram_search.search.study_constraints import best_trials, keeping_constraints
 from vram_search.spec.card import Card
 from vram_search.store import Evaluation, StepLoss, Store, StudyRecord, TrialRecord
 from vram_search.store.losses import all_evaluations, best_example_losses
