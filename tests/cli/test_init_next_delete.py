@@ -90,13 +90,47 @@ def test_next_night_narrows_to_what_the_best_third_has_in_common(
         )
     file = tmp_path / "second.yaml"
     words = " ".join(ask("next", "-o", file).out.split())
-    assert "lora_target: the best third uses all alone." in words
+    assert "lora_target: only all, as in the 4 best." in words
     proposal = yaml.safe_load(file.read_text())
     assert proposal["study"] == "night-2"
     assert proposal["search_space"]["lora_target"] == ["all"]
     low, high = (proposal["search_space"]["learning_rate"][end] for end in ("min", "max"))
     assert 1e-5 < low < 2e-4 < high < 1e-3
     assert ask("next", "-o", file).code == 2
+
+
+def test_two_trials_are_too_few_to_narrow_a_search(ask: Ask, search: Search) -> None:
+    describe(search)
+    for loss in (1.0, 1.1):
+        search.add(loss=loss)
+    answer = ask("next", "--json").json
+    assert answer["proposal"] is None and answer["stop"] is False
+    assert answer["reasons"] == ["2 complete trials are too few to narrow the search: continue it."]
+
+
+def test_best_trials_are_run_again_with_other_seeds(
+    ask: Ask, search: Search, tmp_path: Path
+) -> None:
+    describe(search)
+    for number, rate in enumerate((1e-4, 2e-4, 3e-4, 4e-4)):
+        search.add(
+            loss=1.0 + 0.02 * number,
+            hyperparameters={"learning_rate": rate, "lora_target": "all"},
+        )
+    file = tmp_path / "again.yaml"
+    words = " ".join(ask("next", "--seeds", "-o", file).out.split())
+    assert "Trials 0, 1, 2 are run again to the end with seeds 1 and 2" in words
+    proposal = yaml.safe_load(file.read_text())
+    assert proposal["study"] == "night-seeds" and proposal["budget"]["trials"] == 6
+    assert [(p["learning_rate"], p["seed"]) for p in proposal["points"]] == [
+        (rate, seed) for seed in (1, 2) for rate in (1e-4, 2e-4, 3e-4)
+    ]
+    spec = {key: proposal[key] for key in ("search_space", "points", "training", "budget")}
+    data = {"train": str(rows_file(tmp_path))}
+    written = {"study": "again", "model": {"model_name_or_path": "a/m"}, "dataset": data}
+    (tmp_path / "valid.yaml").write_text(yaml.safe_dump({**written, "card": "16GB", **spec}))
+    points = load_study(tmp_path / "valid.yaml").first_points
+    assert [(point.learning_rate, point.seed) for point in points][3] == (1e-4, 2)
 
 
 def test_search_without_a_difference_left_is_advised_to_stop(ask: Ask, search: Search) -> None:

@@ -134,10 +134,29 @@ def test_whole_numbers_are_not_taken_from_other_types(
         ("search_space: [1]", "search_space"),
         ("search_space:", "search_space"),
         ("training: {lr_scheduler_type: step}", "training.lr_scheduler_type"),
+        ("points: {lora_rank: 8}", "points"),
+        ("points: [8]", "points[0]"),
     ],
 )
 def test_wrong_type_is_a_fault_at_its_path(faults_of: FaultsOf, text: str, path: str) -> None:
     assert path in faults_of(text)
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ("{lora_rnk: 8}", "points[0]: 'lora_rnk' is not a hyperparameter"),
+        ("{lora_rank: 9}", "points[0]: lora_rank 9 is not in the search space (allowed: 4, 8, "),
+        ("{learning_rate: fast}", "points[0]: learning_rate 'fast' is not in the search space"),
+        ("{lora_rank: [8]}", "points[0]: lora_rank [8] is not in the search space"),
+        ("{learning_rate: true}", "points[0]: learning_rate True is not in the search space"),
+        ("{lora_target: {a: 1}}", "points[0]: lora_target {'a': 1} is not in the search space"),
+        ("{use_dora: true}", "points[0]: use_dora True is not in the search space"),
+    ],
+)
+def test_point_outside_the_space_is_a_fault(faults_of: FaultsOf, point: str, words: str) -> None:
+    (fault,) = faults_of(f"points: [{point}]").values()
+    assert words in fault.message
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8")))

@@ -151,15 +151,16 @@ class Results:
 
         return importance(self.store, find_study(self.store, study))
 
-    def next_study(self, study: str | None = None) -> NextAnswer:
-        """Proposes a narrower study for the next night, or to stop.
+    def next_study(self, study: str | None = None, *, seeds: bool = False) -> NextAnswer:
+        """Proposes a narrower study for the next night, the best trials with other seeds (in any
+        case if `seeds` is true), or to stop.
 
         Raises:
             InputError: the study holds imported runs, or no trial is complete.
         """
         from vram_search.answers.next_study import next_study
 
-        return next_study(self.store, find_study(self.store, study))
+        return next_study(self.store, find_study(self.store, study), seeds=seeds)
 
     def why(self, trial: int | str, study: str | None = None) -> WhyAnswer:
         """Explains why a trial ended as it did."""

@@ -24,21 +24,26 @@ from vram_search.errors import InputError
     type=click.Path(path_type=Path, dir_okay=False),
     help="File to write; default: the new study's name.",
 )
+@click.option("--seeds", is_flag=True, help="Run the three best again with two other seeds.")
 @study_option
 @database_option
 @json_option
-def command(output: Path | None, study: str | None, database: str | None, as_json: bool) -> None:
-    """Writes a study that searches what the best third of the trials have in common.
+def command(
+    output: Path | None, seeds: bool, study: str | None, database: str | None, as_json: bool
+) -> None:
+    """Writes a study that searches what the best third of the trials have in common. If there is
+    nothing to narrow, or with --seeds, it runs the three best again with two other seeds.
 
     \b
     Examples:
       vram-search next
+      vram-search next --seeds
       vram-search next --study my-model -o second-night.yaml
     """
     from vram_search.report.words import wrapped
 
     with results_of(study, database) as results:
-        answer = results.next_study(study)
+        answer = results.next_study(study, seeds=seeds)
     if as_json:
         print_json(answer.as_dict())
         return
@@ -47,6 +52,8 @@ def command(output: Path | None, study: str | None, database: str | None, as_jso
         file = output or Path(f"{answer.proposal['study']}.yaml")
         _write(file, answer.proposal)
         lines += [f"written: {file}", f"next: vram-search run {file} --dry-run"]
+    elif not answer.stop:
+        lines.append("next: vram-search run STUDY.yaml with the same file")
     echo("\n".join(lines))
 
 

@@ -359,6 +359,9 @@ def _first_trials(study: StudySpec, stop: StopRule) -> str:
     from vram_search.search.strategies import STRATEGIES
     from vram_search.worker.run import published_points
 
+    if study.points:
+        points = "point" if len(study.points) == 1 else "points"
+        return f"the study's own {len(study.points)} {points} first, then published configurations"
     if study.enqueue_priors and not published_points(study, stop):
         return "published configurations, not tried first: few trials, all from earlier searches"
     if not study.enqueue_priors:

@@ -60,14 +60,4 @@ def _parsed(text: str) -> tuple[str, Any]:
         parsed = parse_yaml(value)
     except ParseError as error:
         raise InputError(f"{name}: {error.problem}", "write it like lora_rank=32") from None
-    return name.strip(), _number(parsed)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 takes 2e-4 for a text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return name.strip(), parsed

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from vram_search.spec.base import Count, Spec
-from vram_search.spec.hyperparameters import DIMENSIONS, LEADERS_FIRST, Dimension, Ratio
+from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, LEADERS_FIRST, Dimension, Ratio
 from vram_search.spec.point import CutoffLen, Hyperparameters, LoraTarget, Optim, Rank
 from vram_search.spec.space_parts import (
     AlphaRatios,
@@ -33,6 +34,14 @@ from vram_search.spec.space_parts import (
     list_unless_none,
     one_or_many,
 )
+
+
+class NotInSpaceError(ValueError):
+    """A value is not among those that a space searches."""
+
+    def __init__(self, name: str, value: Any, allowed: str) -> None:
+        super().__init__(f"{name} {value!r} is not in the search space (allowed: {allowed})")
+        self.name, self.value, self.allowed = name, value, allowed
 
 
 class SearchSpace(Spec):
@@ -257,6 +266,48 @@ class SearchSpace(Spec):
                 option = options.min if isinstance(options, NumberRange) else options[0]
             values[dimension.name] = _value(option, dimension, values)
         return self.point(chosen)
+
+    def exact(
+        self, wanted: Mapping[str, Any], like: Mapping[str, Any] = MappingProxyType({})
+    ) -> Hyperparameters:
+        """Returns the point with the wanted values.
+
+        Args:
+            wanted: values by hyperparameter, as a file holds them: YAML 1.1 takes 2e-4 for a text.
+            like: values of the others; those that are missing here too are the nearest to their
+                default.
+
+        Raises:
+            NotInSpaceError: a wanted value is not searched.
+        """
+        values = {name: _typed(value, BY_NAME[name]) for name, value in wanted.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        point = self.nearest({**like, **known})
+        for name, value in values.items():
+            if not same_value(getattr(point, name), value):
+                raise NotInSpaceError(name, wanted[name], self.words(BY_NAME[name]))
+        return point
+
+
+def _typed(value: Any, dimension: Dimension) -> Any:
+    """A value out of a file as one of the hyperparameter's type; None if it is of another type."""
+    if dimension.is_name:
+        return tuple(value) if isinstance(value, list) else value
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return number if is_number and math.isfinite(number) else None
+
+
+def same_value(own: Any, value: Any) -> bool:
+    """True if two values of a hyperparameter are the same; a record holds lists, not tuples."""
+    if isinstance(own, tuple | list):
+        return isinstance(value, tuple | list) and list(own) == list(value)
+    if isinstance(own, float) and isinstance(value, int | float):
+        return math.isclose(own, value, rel_tol=1e-9)
+    return bool(own == value)
 
 
 def _value(option: Any, dimension: Dimension, known: Mapping[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from vram_search.spec.card import Card
 from vram_search.spec.card_names import find_card
 from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
-from vram_search.spec.hyperparameters import SETTINGS
+from vram_search.spec.hyperparameters import BY_NAME, SETTINGS
 from vram_search.spec.model import BaseModels, ModelSpec
 from vram_search.spec.objective import BITS_PER_BYTE, EVAL_LOSS, Objective, objective_of
 from vram_search.spec.paths import absolute_path
@@ -26,7 +26,7 @@ from vram_search.spec.point import (
     WarmupRatio,
     WeightDecay,
 )
-from vram_search.spec.search_space import SearchSpace
+from vram_search.spec.search_space import NotInSpaceError, SearchSpace
 from vram_search.spec.space_parts import AlphaRatios
 from vram_search.spec.strategy_name import StrategyName
 
@@ -135,6 +135,13 @@ class StudySpec(Spec):
     )
     search_space: SearchSpace = SearchSpace()
     training: TrainingSpec = TrainingSpec()
+    points: tuple[dict[str, Any], ...] = Field(
+        default=(),
+        max_length=100,
+        description="points to try before all others, each a mapping of hyperparameters in the "
+        "search space: `[{lora_rank: 16, learning_rate: 2e-4}]`; a missing one takes the value "
+        "nearest to its default",
+    )
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     constraints: Constraints = Constraints()
@@ -198,6 +205,21 @@ class StudySpec(Spec):
                 f"search_space.init_lora_weights {changed[0]} needs use_dora: false (DoRA's "
                 "magnitudes belong to the unchanged base), and search_space.use_dora is true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _points_are_in_the_space(self) -> StudySpec:
+        for place, wanted in enumerate(self.points):
+            unknown = [name for name in wanted if name not in BY_NAME]
+            if unknown:
+                raise ValueError(
+                    f"points[{place}]: {unknown[0]!r} is not a hyperparameter; there are: "
+                    f"{', '.join(BY_NAME)}"
+                )
+            try:
+                self.space.exact(wanted)
+            except NotInSpaceError as error:
+                raise ValueError(f"points[{place}]: {error}") from None
         return self
 
     @model_validator(mode="after")
@@ -273,6 +295,11 @@ class StudySpec(Spec):
         space = complete_space(self.search_space, self.training, self.seed)
         return space.with_models(self.model_names)
 
+    @property
+    def first_points(self) -> list[Hyperparameters]:
+        """The points that the study's file wants to try before all others."""
+        return [self.space.exact(wanted) for wanted in self.points]
+
     def training_of(self, point: Hyperparameters) -> TrainingSpec:
         """Returns the settings of a point's trial.
 
@@ -287,9 +314,9 @@ class StudySpec(Spec):
     def identity(self) -> dict[str, Any]:
         """Returns the settings that define this search, flat: "search_space.lora_rank" -> [8, 16].
 
-        Budget, strategy, database, parallel trials and checkpoints may change between two runs of
-        one study and are left out. A path is reduced to its file name: a hash identifies the rows
-        themselves.
+        Budget, strategy, database, points to try first, parallel trials and checkpoints may change
+        between two runs of one study and are left out. A path is reduced to its file name: a hash
+        identifies the rows themselves.
         """
         dumped = self.model_dump(
             mode="json",
@@ -297,6 +324,7 @@ class StudySpec(Spec):
                 "budget": True,
                 "database": True,
                 "parallel_trials": True,
+                "points": True,
                 "strategy": True,
                 "study": True,
                 "training": {"checkpoint_every"},

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.spec import Hyperparameters, SearchSpace
-from vram_search.spec.hyperparameters import DIMENSIONS
+from vram_search.spec.hyperparameters import BY_NAME
+from vram_search.spec.search_space import NotInSpaceError, same_value
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.worker.recorded_study import recorded_space
 
@@ -54,35 +54,25 @@ def try_next(
 
 
 def _point(space: SearchSpace, values: Mapping[str, Any], like: TrialRecord) -> Hyperparameters:
-    dimensions = {dimension.name: dimension for dimension in DIMENSIONS}
     for name in values:
-        if name not in dimensions:
+        if name not in BY_NAME:
             raise NotFoundError(
-                f"{name!r} is not a hyperparameter", f"there are: {', '.join(dimensions)}"
+                f"{name!r} is not a hyperparameter", f"there are: {', '.join(BY_NAME)}"
             )
     base = dict(like.hyperparameters)
     if "lora_rank" in values:
         base.pop("lora_alpha", None)
-    point = space.nearest({**base, **values})
-    for name, value in values.items():
-        if not _equals(getattr(point, name), value):
-            raise InputError(
-                f"{name} {value!r} is not in the study's search space",
-                f"allowed: {space.words(dimensions[name])}",
-            )
-    return point
+    try:
+        return space.exact(values, base)
+    except NotInSpaceError as error:
+        raise InputError(
+            f"{error.name} {error.value!r} is not in the study's search space",
+            f"allowed: {error.allowed}",
+        ) from None
 
 
 def _is_same(point: Hyperparameters, trial: TrialRecord) -> bool:
     own = point.model_dump(mode="json")
     return all(
-        _equals(own[name], value) for name, value in trial.hyperparameters.items() if name in own
+        same_value(own[name], value) for name, value in trial.hyperparameters.items() if name in own
     )
-
-
-def _equals(own: Any, value: Any) -> bool:
-    if isinstance(own, tuple | list):
-        return isinstance(value, tuple | list) and list(own) == list(value)
-    if isinstance(own, float) and isinstance(value, int | float):
-        return math.isclose(own, value, rel_tol=1e-9)
-    return bool(own == value)

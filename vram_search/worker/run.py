@@ -261,6 +261,8 @@ def _run_in_place(
             search = Search(storage, study.study, record.revision, problem, strategy, seed)
             alive = {worker.id for worker in living_workers(store, record)}
             reconcile(store, record, search, listener.note, alive)
+            for point in study.first_points:
+                search.enqueue(point)
             search.enqueue_initial_points()
             _tell_what_was_found(store, record, stop, listener)
             folder = study_folder(url, study.study)
@@ -414,7 +416,7 @@ def _preview_of(
     most = int(study.constraints.limits().get("max_required_gib", limit.budget_bytes))
     rows = []
     every = for_each_model(initial_points(whole.space), whole.model_names)
-    shown = published_points(whole, stop) or every
+    shown = dict.fromkeys([*whole.first_points, *(published_points(whole, stop) or every)])
     for point in shown:
         if not prepared.owns(point.model_dump()):
             continue
