@@ -273,3 +273,26 @@ def test_gated_model_is_explained(hub: str, tmp_path: Path) -> None:
 
 def test_model_that_the_hub_does_not_know(hub: str, tmp_path: Path) -> None:
     assert "does not exist on the hub" in find_on(hub, tmp_path, "org/none")
+
+
+@pytest.mark.parametrize(
+    ("file", "slug"),
+    [
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m"),
+        ("Qwen2.5-7B-Instruct-Q4_K_M.gguf", "qwen2.5-7b"),
+        ("qwen2.5-7b-instruct-q8_0.gguf", "qwen2.5-7b"),
+        ("Llama-3.1-8B-Instruct-UD-IQ2_XXS.gguf", "llama-3.1-8b"),
+        ("Qwen3-4B-BF16.gguf", "qwen3-4b"),
+    ],
+)
+def test_gguf_file_has_the_shape_of_its_name(tmp_path: Path, file: str, slug: str) -> None:
+    (tmp_path / file).touch()
+    found = find_model(str(tmp_path / file))
+    assert found.config.name == slug and "by its name" in found.note
+
+
+def test_gguf_file_of_an_unknown_name_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    (tmp_path / "mine.gguf").touch()
+    with pytest.raises(InputError, match="no shipped model is called 'mine'") as caught:
+        find_model(str(tmp_path / "mine.gguf"))
+    assert "shape:" in (caught.value.remedy or "")

@@ -12,6 +12,7 @@ from vram_search.cli.console import echo
 from vram_search.cli.options import FiniteFloatRange
 from vram_search.errors import InputError
 
+NO_GPU = ": no GPU is found here"
 _HOURS = 8.0
 
 
@@ -57,7 +58,7 @@ def command(
     model = model or _ask("model (hub name, folder or .gguf file)", "--model")
     data = data or _ask("data (file, folder or hub name)", "--data")
     if card is None and open_reader() is None:
-        card = _ask("card (no GPU is found here; e.g. rtx-4060-8gb or 16GB)", "--card")
+        card = _ask("card (no GPU is found here; e.g. rtx-4060-8gb or 16GB)", "--card", why=NO_GPU)
     if hours is None:
         hours = float(_ask("hours of a night", "--hours", str(_HOURS)))
     folder = output.resolve().parent
@@ -77,14 +78,14 @@ def command(
     echo(f"next: vram-search run {output} --dry-run")
 
 
-def _ask(question: str, option: str, default: str | None = None) -> str:
+def _ask(question: str, option: str, default: str | None = None, *, why: str = "") -> str:
     """Asks a person; without a terminal the option must be given.
 
     Raises:
         InputError: nobody can be asked.
     """
     if not sys.stdin.isatty():
-        raise InputError(f"{option} is missing", f"add {option}, or run it in a terminal")
+        raise InputError(f"{option} is missing{why}", f"add {option}, or run it in a terminal")
     return str(click.prompt(question, default=default))
 
 

@@ -17,6 +17,8 @@ from vram_search.spec.shape import ModelShape, shape_names
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_GGUF_KIND = re.compile(r"[.-](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*)$", re.IGNORECASE)
+"""The end of a .gguf file's name: how its weights are stored."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,30 @@ def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
         try:
             if (path.suffix == ".json" and path.is_file()) or (path / "config.json").is_file():
                 return FoundModel(path, "folder")
+            if path.suffix.lower() == ".gguf" and path.is_file():
+                return _gguf(path)
             if path.is_dir() and not _HUB_NAME.fullmatch(name):
                 raise InputError(f"{path / 'config.json'}: no such file", "give a model's folder")
         except OSError as error:  # for example a text that is too long for a path
             raise InputError(f"model {name!r}: {error.strerror}", "give another folder") from None
     return None
+
+
+def _gguf(path: Path) -> FoundModel:
+    """The shape of a .gguf file, by its name: a run converts the file and reads the result.
+
+    Raises:
+        InputError: no shipped model has that name.
+    """
+    stem = _GGUF_KIND.sub("", path.stem)
+    found = same_name(stem)
+    if found is None:
+        raise InputError(
+            f"{path}: no shipped model is called {stem!r}, and a .gguf file is known by its name",
+            "name the model that the file was made from, or in a study add `shape:` under `model:`",
+        )
+    note = f"{path.name} is taken for {found.published} by its name; a run reads the file itself"
+    return FoundModel(shipped("configs", "models", found.slug), "same name", note)
 
 
 def _shipped(name: str) -> FoundModel | None:
