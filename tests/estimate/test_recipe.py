@@ -77,6 +77,7 @@ def test_llamafactory_has_its_own_defaults(write: Write) -> None:
         per_device_train_batch_size=8,
         cutoff_len=2048,
         quantization="none",
+        has_autocast=False,
         reentrant_checkpointing=True,
         prediction_loss_only=False,
         equal_lengths=False,
@@ -253,7 +254,7 @@ SIZES = [
 ]
 
 
-@pytest.mark.parametrize("value", [0, -1, 2**31 + 1, 1.5, "8", True, [8], {}])
+@pytest.mark.parametrize("value", [0, -1, 2**31 + 1, 1.5, "8k", True, [8], {}])
 @pytest.mark.parametrize(("base", "key"), SIZES)
 def test_a_size_that_is_none_is_refused(
     write: Write, base: dict[str, Any], key: str, value: object
@@ -284,13 +285,12 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (LLAMAFACTORY, "base_model", MODEL),
         (LLAMAFACTORY, "quantization_bit", 3),
         (LLAMAFACTORY, "quantization_bit", True),
-        (LLAMAFACTORY, "quantization_bit", "4"),
         (LLAMAFACTORY | {"quantization_method": "hqq"}, "quantization_bit", 7),
         (LLAMAFACTORY | {"quantization_method": "eetq"}, "quantization_bit", 4),
         (LLAMAFACTORY, "additional_target", 5),
         (AXOLOTL, "lora_modules_to_save", [5]),
         (LLAMAFACTORY, "quantization_type", "int4"),
-        (LLAMAFACTORY, "double_quantization", "yes"),
+        (LLAMAFACTORY, "double_quantization", "perhaps"),
         (LLAMAFACTORY, "lora_target", "qkv_proj"),
         (LLAMAFACTORY, "lora_target", "model.(.*"),
         (LLAMAFACTORY, "lora_target", r"encoder\..*"),
@@ -302,9 +302,9 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (LLAMAFACTORY, "flash_attn", "fast"),
         (LLAMAFACTORY, "val_size", -0.1),
         (LLAMAFACTORY, "val_size", float("nan")),
-        (LLAMAFACTORY, "val_size", "0.1"),
+        (LLAMAFACTORY, "val_size", "a tenth"),
         (LLAMAFACTORY, "eval_strategy", "sometimes"),
-        (LLAMAFACTORY, "packing", 1),
+        (LLAMAFACTORY, "packing", 2),
         (AXOLOTL, "adapter", "llama-adapter"),
         (AXOLOTL, "load_in_4bit", False),
         (AXOLOTL, "load_in_8bit", True),
@@ -313,10 +313,14 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (AXOLOTL | {"lora_target_linear": False}, "lora_target_modules", ["qkv_proj"]),
         (AXOLOTL, "optimizer", "came"),
         (AXOLOTL, "gradient_checkpointing", "sometimes"),
-        (AXOLOTL, "gradient_checkpointing", 1),
+        (AXOLOTL, "gradient_checkpointing", 2),
         (AXOLOTL, "plugins", "liger"),
         (AXOLOTL, "val_set_size", -1),
-        (AXOLOTL, "flash_attention", "on"),
+        (AXOLOTL, "flash_attention", "fast"),
+        (AXOLOTL, "adapter", None),
+        (TRL, "use_peft", False),
+        (LLAMAFACTORY | {"quantization_bit": 4}, "finetuning_type", "full"),
+        (LLAMAFACTORY | {"finetuning_type": "freeze"}, "freeze_trainable_layers", 0),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_with_file_key_and_remedy(
@@ -392,14 +396,13 @@ def test_a_folder_with_a_config_gives_the_shape(
     [
         (LLAMAFACTORY, {"stage": "ppo"}, {}),
         (LLAMAFACTORY, {"finetuning_type": "full"}, {}),
-        (LLAMAFACTORY, {"finetuning_type": "freeze"}, {}),
         (LLAMAFACTORY, {"additional_target": "embed_tokens,score"}, {}),
         (LLAMAFACTORY, {}, {"deepspeed": "ds.json"}),
-        (AXOLOTL, {"adapter": None}, {}),
+        (AXOLOTL | {"load_in_4bit": False}, {"adapter": None}, {}),
         (AXOLOTL, {"rl": "orpo"}, {}),
         (AXOLOTL, {"lora_modules_to_save": ["lm_head", "classifier"]}, {}),
         (AXOLOTL, {}, {"gradient_checkpointing": "offload"}),
-        (TRL, {"use_peft": False}, {}),
+        (TRL | {"load_in_4bit": False}, {"use_peft": False}, {}),
         (TRL, {"num_generations": 8}, {}),
         (TRL, {}, {"activation_offloading": True}),
     ],
@@ -601,7 +604,7 @@ def test_a_file_with_former_keys_of_trl_holds_all_logits(write: Write) -> None:
 
 
 def test_a_file_of_trl_trains_lora_only_if_use_peft_is_on(write: Write) -> None:
-    keys = {key: value for key, value in TRL.items() if key != "use_peft"}
+    keys = {key: value for key, value in TRL.items() if key not in ("use_peft", "load_in_4bit")}
     (reason,) = load_recipe(write(keys)).needs_more
     assert reason.startswith("use_peft: off, whatever the lora keys say")
 
@@ -655,21 +658,149 @@ def test_llamafactorys_v1_file_is_read_by_its_sections(write: Write) -> None:
         "micro_batch_size": 2,
         "global_batch_size": 8,
         "cutoff_len": 256,
+        "train_dataset": "d.yaml",
     }
     recipe = load_recipe(write(keys))
     workload = recipe.workload
     assert recipe.source == "llamafactory v1"
     assert (workload.quantization, workload.lora_rank, workload.cutoff_len) == ("nf4", 4, 256)
     assert (workload.per_device_train_batch_size, workload.gradient_accumulation_steps) == (2, 4)
-    assert load_recipe(write(keys, peft_config=None)).needs_more
+    assert load_recipe(write(keys, peft_config=None, quant_config=None)).needs_more
+
+
+def test_numbers_and_flags_may_be_quoted(write: Write) -> None:
+    quoted = {"lora_r": "16", "sequence_len": "2e3", "micro_batch_size": 2.0, "val_set_size": "0.1"}
+    flags = {"load_in_4bit": "true", "lora_target_linear": "yes", "gradient_checkpointing": 1}
+    nested = {"gradient_checkpointing_kwargs": {"use_reentrant": "False"}}
+    plain = {"lora_r": 16, "sequence_len": 2000, "micro_batch_size": 2, "val_set_size": 0.1}
+    meant = {"load_in_4bit": True, "lora_target_linear": True, "gradient_checkpointing": True}
+    recipe = load_recipe(write(AXOLOTL, **quoted, **flags, **nested))
+    nested = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    assert recipe == load_recipe(write(AXOLOTL, **plain, **meant, **nested))
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "bytes_per_parameter"),
+    [
+        # LLaMA-Factory's README: 120 GB for full tuning of a 7B model, 60 GB with pure_bf16.
+        (LLAMAFACTORY, {"finetuning_type": "full", "bf16": True, "optim": "adamw_torch"}, 18),
+        (LLAMAFACTORY, {"finetuning_type": "full", "pure_bf16": True}, 8),
+        (AXOLOTL, {"adapter": None, "load_in_4bit": False, "bf16": "auto"}, 8),
+        (AXOLOTL, {"adapter": None, "load_in_4bit": False, "bf16": False}, 18),
+        (TRL, {"use_peft": None, "load_in_4bit": False, "optim": "adamw_torch_fused"}, 18),
+        (TRL, {"use_peft": None, "load_in_4bit": False, "dtype": "bfloat16"}, 8),
+    ],
+)
+def test_full_tuning_counts_weights_gradients_and_states(
+    write: Write, base: dict[str, Any], changes: dict[str, Any], bytes_per_parameter: int
+) -> None:
+    workload = load_recipe(write(base, **changes)).workload
+    parts = predict(workload).allocated_parts
+    weights = sum(parts.get(name, 0) for name in ("base_weights", "upcasts", "trained_weights"))
+    if bytes_per_parameter == 18:  # embeddings and head are in fp32 alone
+        weights += 2 * SHAPE.embedding_parameters
+    assert weights / SHAPE.parameters == pytest.approx(bytes_per_parameter, rel=0.01)
+    assert "adapter" not in parts
+    assert predict(workload).trainable_parameters == SHAPE.parameters
+
+
+def test_freeze_tuning_counts_the_trained_layers_alone(write: Write) -> None:
+    def trained(**keys: Any) -> int:
+        workload = load_recipe(write(LLAMAFACTORY, finetuning_type="freeze", **keys)).workload
+        return workload.trained_base_parameters
+
+    in_layers = SHAPE.parameters - SHAPE.embedding_parameters
+    assert trained() == trained(freeze_trainable_layers=-2) == round(in_layers * 2 / 24)
+    assert trained(freeze_trainable_layers=99) == in_layers
+
+
+def test_pure_bf16_keeps_the_adapter_in_fp32_with_fp32_inputs(write: Write) -> None:
+    """peft widens the adapter (`autocast_adapter_dtype`), and no autocast narrows its inputs."""
+    mixed = load_recipe(write(LLAMAFACTORY, bf16=True)).workload
+    pure = load_recipe(write(LLAMAFACTORY, pure_bf16=True)).workload
+    assert (pure.has_autocast, pure.adapter_element_bytes) == (False, 4)
+    assert predict(pure).allocated_parts["adapter"] == predict(mixed).allocated_parts["adapter"]
+    at_2048 = {"per_device_train_batch_size": 1, "disable_gradient_checkpointing": True}
+    kept = [
+        predict(load_recipe(write(LLAMAFACTORY, **at_2048, **one)).workload)
+        for one in ({"bf16": True}, {"pure_bf16": True})
+    ]
+    assert kept[1].allocated_bytes > kept[0].allocated_bytes
+
+
+def test_trl_loads_in_fp32_unless_the_file_names_another_dtype(write: Write) -> None:
+    wide, half = load_recipe(write(TRL)), load_recipe(write(TRL, dtype="bfloat16"))
+    assert wide.workload.prepare_for_kbit_training
+    assert any(note.startswith("dtype: float32") for note in wide.notes)
+    assert not half.workload.prepare_for_kbit_training
+
+
+SCRIPT = """#!/bin/bash
+MODEL="Qwen/Qwen2.5-0.5B-Instruct"
+# trl sft --model_name_or_path nobody/else
+CUDA_VISIBLE_DEVICES=0 trl sft \\
+    --model_name_or_path $MODEL --use_peft --load_in_4bit \\
+    --lora_target_modules q_proj v_proj \\
+    --lora-r=16 --max_length 512 | tee log.txt
+"""
+
+
+def test_the_flags_of_a_shell_script_are_read(write: Write, tmp_path: Path) -> None:
+    script = tmp_path / "train.sh"
+    script.write_text(SCRIPT)
+    recipe = load_recipe(script)
+    assert recipe.source == "trl"
+    assert recipe.workload == load_recipe(write(TRL)).workload
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.sh", "swift sft --model m", "a shell script for ms-swift; supported are"),
+        ("a.sh", "axolotl train x.yaml", "starts Axolotl with x.yaml"),
+        ("a.sh", "llamafactory-cli train a/b.yaml", "starts LLaMA-Factory with a/b.yaml"),
+        ("a.sh", "trl sft --config x.yaml", "starts TRL with x.yaml"),
+        ("a.sh", "accelerate launch -m axolotl.cli.train x.yml", "starts Axolotl with x.yml"),
+        ("a.sh", "echo hello", "starts no training that is known"),
+        ("a.py", "import trl", "this is a Python program; supported are"),
+    ],
+)
+def test_a_script_that_is_not_read_is_named(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(file)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("keys", "purpose"),
+    [
+        ({"export_dir": "out", "adapter_name_or_path": "a"}, "merges or exports a model"),
+        ({"infer_backend": "vllm", "template": "qwen"}, "chats with a model"),
+        ({"stage": "sft", "do_predict": True, "eval_dataset": "x"}, "predicts"),
+    ],
+)
+def test_a_file_of_llamafactory_that_trains_nothing_is_refused(
+    write: Write, keys: dict[str, Any], purpose: str
+) -> None:
+    with pytest.raises(InputError, match=f"{purpose}, and trains nothing"):
+        load_recipe(write(LLAMAFACTORY, **keys))
+    load_recipe(write(LLAMAFACTORY, do_train=True, **keys))
 
 
 @pytest.mark.parametrize(
     ("values", "title"),
     [
         ({"model": "m", "training": {"training_type": "lora"}, "lora": {}}, "Unsloth Studio"),
+        ({"training": {"max_seq_length": 2048}, "lora": {"lora_r": 8}}, "Unsloth Studio"),
         ({"model": {"_component_": "torchtune.models.x"}, "batch_size": 4}, "torchtune"),
         ({"task": "llm-sft", "base_model": "m", "params": {"lr": 1}}, "AutoTrain"),
+        ({"model": "m", "data_path": "d", "project_name": "p", "peft": True}, "AutoTrain"),
+        ({"model_type": "qwen2_5", "sft_type": "lora", "dataset": "d"}, "ms-swift"),
+        ({"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO"}, "Accelerate"),
         ({"model": "m", "tuner_type": "lora", "torch_dtype": "bfloat16"}, "ms-swift"),
         ({"model": "m", "target_modules": "all-linear", "max_length": 2048}, "ms-swift"),
         ({"model": {"model_name": "m"}, "training": {"optimizer": "sgd"}}, "Oumi"),

@@ -9,7 +9,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planned_workloads import planned_workloads
-from vram_search.estimate.recipes.load import load_mapping
+from vram_search.estimate.recipes.load import PROGRAMS, SCRIPTS, load_mapping
 from vram_search.gpu.this_card import card_here
 from vram_search.models import FoundModel, find_model
 from vram_search.spec import Hyperparameters, StudySpec, load_study
@@ -19,6 +19,8 @@ from vram_search.tools.detect import tool_of
 
 def is_recipe(file: Path) -> bool:
     """Tells whether a file is another tool's, or no study by its keys. A study is never JSON."""
+    if file.suffix in (*SCRIPTS, *PROGRAMS):
+        return file.is_file()
     if file.suffix not in (".yaml", ".yml", ".json"):
         return False
     try:

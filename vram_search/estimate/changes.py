@@ -113,13 +113,13 @@ def _options(workload: Workload, card: Card) -> list[Option]:
         gradient_checkpointing=True,
     )
     offer(
-        workload.quantization != "nf4",
+        workload.quantization != "nf4" and not workload.trained_base_parameters,
         "a base in 4 bits",
         "quantization_bit 4",
         quantization="nf4",
     )
     offer(workload.lora_dropout > 0, "no dropout", "lora_dropout 0", lora_dropout=0.0)
-    if workload.lora_rank > 1:
+    if workload.lora_rank > 1 and not workload.trained_base_parameters:
         ranks = _halves(workload.lora_rank, SMALLEST_RANK)
         variants = [Variant(f"lora_rank {rank}", {"lora_rank": rank}) for rank in ranks]
         options.append(Option("a smaller adapter", variants))

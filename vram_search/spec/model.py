@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,7 +93,11 @@ class ModelSpec(Spec):
         path = absolute_path(value, info)
         if path.exists():
             return str(path)
-        raise ValueError(f"neither a shipped shape nor a file; shipped: {', '.join(shape_names())}")
+        close = difflib.get_close_matches(value.lower(), shape_names(), n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(
+            f"neither a shipped shape nor a file{hint} (configs/models/README.md lists the shapes)"
+        )
 
     @model_validator(mode="after")
     def _complete(self) -> ModelSpec:

@@ -20,6 +20,7 @@ READ = {
 """Tools whose files are read -> their names in a sentence."""
 
 NOT_READ = {
+    "accelerate": "Accelerate (its launch configuration)",
     "adapter": "peft (adapter_config.json)",
     "autotrain": "AutoTrain",
     "deepspeed": "DeepSpeed",
@@ -27,6 +28,7 @@ NOT_READ = {
     "litgpt": "LitGPT",
     "mlx": "mlx-lm",
     "model": "a model (config.json)",
+    "nemo": "NVIDIA NeMo",
     "ms-swift": "ms-swift",
     "oumi": "Oumi",
     "torchtune": "torchtune",
@@ -43,14 +45,18 @@ _SWIFT = {
     *("train_type", "tuner_type", "sft_type", "quant_method", "quant_bits", "model_author"),
     *("target_modules", "max_length", "split_dataset_ratio"),
 }
+_AUTOTRAIN = {"project_name", "data_path", "text_column", "block_size", "merge_adapter"}
+_STUDIO = {"training_type", "max_seq_length"}
 _LLAMA_FACTORY_V1 = {"peft_config", "dist_config", "kernel_config", "quant_config", "train_dataset"}
 _BY_KEYS: dict[str, frozenset[str]] = {
+    "accelerate": frozenset({"compute_environment", "distributed_type"}),
     "adapter": frozenset({"peft_type", "target_modules"}),
     "deepspeed": frozenset({"zero_optimization"}),
     "h2o": frozenset({"llm_backbone", "architecture"}),
     "litgpt": frozenset({"checkpoint_dir", "out_dir"}),
     "mlx": frozenset({"model", "lora_parameters"}),
     "model": frozenset({"model_type", "architectures"}),
+    "nemo": frozenset({"trainer", "model", "exp_manager"}),
 }
 """Tool -> keys that make a file its own if all of them are there."""
 _FEW = 3
@@ -78,12 +84,31 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
     model = values.get("model")
     if isinstance(model, Mapping) and "model_name" in model:
         return "oumi"
+    training = values.get("training")
+    if isinstance(training, Mapping) and "study" not in names and _STUDIO & set(training):
+        return "unsloth studio"
     if isinstance(model, str):
-        training = values.get("training")
-        if isinstance(training, Mapping) and {"training_type", "max_seq_length"} & set(training):
-            return "unsloth studio"
+        if len(names & _AUTOTRAIN) > 1:
+            return "autotrain"
         if names & _LLAMA_FACTORY_V1:
             return "llamafactory v1"
         if names & _SWIFT:
             return "ms-swift"
+    if {"model_type", "model_id_or_path"} & names and {"sft_type", "train_type"} & names:
+        return "ms-swift"
     return "training arguments" if len(names & KNOWN) >= _FEW and "model" not in names else None
+
+
+def purpose_of(tool: str, values: Mapping[Any, Any]) -> str:
+    """What a file of LLaMA-Factory does instead of a training, as words after "that"; empty for a
+    training."""
+    if tool != "llamafactory" or values.get("do_train") is True:
+        return ""
+    if values.get("export_dir"):
+        return "merges or exports a model"
+    if values.get("do_predict") is True:
+        return "predicts"
+    is_chat = not {"stage", "dataset", "do_train"} & set(values)
+    if is_chat and {"infer_backend", "infer_dtype"} & set(values):
+        return "chats with a model"
+    return "evaluates a model" if "task" in values and "lang" in values else ""

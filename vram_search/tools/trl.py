@@ -31,6 +31,21 @@ PREFERENCES = key_set(
 )
 """Keys of DPO, KTO and reward models."""
 
+OF_GENERATION = key_set(
+    """
+    delta epsilon epsilon_high generation_batch_size generation_kwargs importance_sampling_level
+    log_completions mask_truncated_completions max_completion_length min_p
+    multi_objective_aggregation num_completions_to_print num_generations num_generations_eval
+    num_iterations repetition_penalty
+    reward_funcs reward_model_name_or_path reward_model_path reward_weights scale_rewards
+    steps_per_generation temperature top_entropy_quantile top_k top_p use_transformers_paged
+    use_vllm vllm_gpu_memory_utilization vllm_importance_sampling_correction vllm_max_model_length
+    vllm_mode vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout
+    vllm_tensor_parallel_size
+    """
+)
+"""Keys of trainers that generate texts: GRPO, RLOO."""
+
 OF_RECIPES = key_set(
     """
     auto_insert_empty_system_msg benchmarks callbacks chat_template dataset_configs dataset_splits
@@ -47,6 +62,7 @@ TRL = ToolKeys(
     defaults={
         **training_arguments.DEFAULTS,
         "gradient_checkpointing": True,
+        "dtype": "float32",
         "max_length": 1024,
         "lora_r": 16,
         "lora_dropout": 0.05,
@@ -57,7 +73,12 @@ TRL = ToolKeys(
         "use_peft": False,
         "packing": False,
     },
-    known=OWN | PREFERENCES | OF_RECIPES | training_arguments.KNOWN | training_arguments.FORMER,
+    known=OWN
+    | PREFERENCES
+    | OF_GENERATION
+    | OF_RECIPES
+    | training_arguments.KNOWN
+    | training_arguments.FORMER,
     successors={
         **training_arguments.SUCCESSORS,
         "max_seq_length": "max_length",

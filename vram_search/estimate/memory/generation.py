@@ -16,7 +16,7 @@ MLP_COPIES = 3
 """Gate, up and their product."""
 STAYS = (
     *("base_weights", "upcasts", "adapter", "optimizer", "workspaces"),
-    *("trained_modules", "dequantized_experts"),
+    *("trained_modules", "trained_weights", "dequantized_experts"),
 )
 """Parts of an estimate that are there during a generation too."""
 

@@ -47,6 +47,7 @@ class LayerSetup:
     use_dora: bool = False
     hidden_element: int = BF16
     """Bytes of an element of the residual stream."""
+    has_autocast: bool = True
     keeps_int8_inputs: bool = True
     """Off where checkpoints are re-entrant: their first forward pass runs without autograd."""
 
@@ -205,7 +206,8 @@ class _Runner:
         if self.setup.use_dora:
             return self._dora(x, out, linear, holds)
         lora_x = wide = x
-        if not quantized and x.element_bytes == BF16:  # to the dtype of A, then autocast's
+        casts = not (quantized and self.setup.has_autocast)
+        if casts and x.element_bytes == BF16:  # to the dtype of A, then autocast's
             lora_x = wide = self.tape.run((x,), linear.in_features, FP32)
         if self.setup.drops_out:
             # CUDA's fused kernel keeps one byte an element (ATen/native/cuda/Dropout.cu).
@@ -213,12 +215,16 @@ class _Runner:
             lora_x = self.tape.run(
                 (lora_x,), linear.in_features, lora_x.element_bytes, saves=(mask,)
             )
-        if lora_x.element_bytes == FP32:
+        if lora_x.element_bytes == FP32 and self.setup.has_autocast:
             lora_x = self.tape.run((lora_x,), linear.in_features, BF16)
-        a = self.tape.run((lora_x,), self.setup.lora_rank, BF16, saves=(lora_x,), trains=True)
-        b = self.tape.run((a,), linear.out_features, BF16, saves=(a,), trains=True)
-        scaled = self.tape.run((b,), linear.out_features, BF16)
-        return self.add(out, scaled, holds=(x, wide, *holds))
+        element = lora_x.element_bytes
+        a = self.tape.run((lora_x,), self.setup.lora_rank, element, saves=(lora_x,), trains=True)
+        b = self.tape.run((a,), linear.out_features, element, saves=(a,), trains=True)
+        scaled = self.tape.run((b,), linear.out_features, element)
+        added = self.add(out, scaled, holds=(x, wide, *holds))
+        if added.element_bytes == out.element_bytes:
+            return added
+        return self.tape.run((added,), linear.out_features, out.element_bytes)
 
     def _dora(
         self, x: Tensor, out: Tensor, linear: Linear, holds: tuple[Tensor, ...] = ()

@@ -82,6 +82,7 @@ def layer_setup(workload: Workload, attention: str) -> LayerSetup:
         attention=attention,
         length=workload.cutoff_len if attention != "flash" else 0,
         fused=workload.fused_linear_cross_entropy,
+        has_autocast=workload.has_autocast,
         keeps_int8_inputs=not (
             workload.gradient_checkpointing and workload.reentrant_checkpointing
         ),

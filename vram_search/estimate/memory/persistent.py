@@ -162,7 +162,7 @@ def adapter_blocks(workload: Workload) -> list[int]:
 
 def adapter_copy_blocks(workload: Workload) -> list[int]:
     """Autocast's 16-bit copies of them; none of an adapter in 16 bits."""
-    return _blocks(workload, BF16) if workload.adapter_element_bytes == FP32 else []
+    return _blocks(workload, BF16) if _is_copied(workload) else []
 
 
 def _blocks(workload: Workload, element: int) -> list[int]:
@@ -177,7 +177,11 @@ def adapter_bytes(workload: Workload) -> int:
 
 def adapter_copy_bytes(workload: Workload) -> int:
     """Autocast's 16-bit copies of them; none of an adapter in 16 bits."""
-    return _adapter_bytes(workload, BF16) if workload.adapter_element_bytes == FP32 else 0
+    return _adapter_bytes(workload, BF16) if _is_copied(workload) else 0
+
+
+def _is_copied(workload: Workload) -> bool:
+    return workload.has_autocast and workload.adapter_element_bytes == FP32
 
 
 def _adapter_bytes(workload: Workload, element: int) -> int:

@@ -55,7 +55,11 @@ from vram_search.estimate.memory.traced import (
     traced_peaks,
 )
 from vram_search.estimate.memory.tree_loading import load_tree
-from vram_search.estimate.memory.whole_modules import whole_module_bytes
+from vram_search.estimate.memory.whole_modules import (
+    trained_base_bytes,
+    trained_base_step_bytes,
+    whole_module_bytes,
+)
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.allocator_sizes import SMALL_REQUEST
 from vram_search.spec.shape import ModelShape
@@ -77,6 +81,8 @@ REPLAY_ERROR = 0.018
 measured runs that died under a limit (`python -m bench.estimate_accuracy`)."""
 ABSURD_BYTES = 2**50
 """1 PiB; no card holds a thousandth of it."""
+OF_ADAPTERS = ("adapter", "adapter_copies", "gradients", "optimizer")
+"""Parts that a training without an adapter does not have."""
 H200 = Hardware()
 
 
@@ -146,6 +152,8 @@ class Estimate:
 
     @property
     def trainable_parameters(self) -> int:
+        if self.workload.trained_base_parameters:
+            return self.workload.trained_base_parameters
         return self.workload.trainable_parameters + self.workload.whole_parameters
 
     def as_dict(self) -> dict[str, object]:
@@ -172,6 +180,7 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
         "optimizer": optimizer_bytes(workload),
         "workspaces": _workspaces(workload, hardware),
         "trained_modules": whole_module_bytes(workload),
+        "trained_weights": trained_base_bytes(workload),
         "dequantized_experts": dequantized_expert_bytes(workload),
     }
     traced = traced_peaks(workload)
@@ -179,8 +188,12 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
     if start := initial_adapter_bytes(workload):
         without_states = max(0, start - optimizer_bytes(workload))
         candidates = {**candidates, "adapter start": {"initial_adapter": without_states}}
+    if update := trained_base_step_bytes(workload):
+        candidates = {**candidates, "optimizer step": {"temporaries": update}}
     moment = max(candidates, key=lambda name: sum(candidates[name].values()))
     named = stays | candidates[moment]
+    if workload.trained_base_parameters:
+        named |= dict.fromkeys(OF_ADAPTERS, 0)
     parts = {name: size for name, exact in named.items() if (size := round(exact))}
     return Estimate(workload, hardware, moment, parts, is_traced=traced is not None)
 
@@ -245,6 +258,7 @@ def _weights(workload: Workload) -> dict[str, int]:
 def _not_replayed(workload: Workload) -> int:
     """Bytes that stay for the whole training and that `replayed` leaves out."""
     added = whole_module_bytes(workload) + dequantized_expert_bytes(workload)
+    added += trained_base_bytes(workload)
     return added - saved_expert_bytes(workload) + stored_checkpoint_bytes(workload)
 
 

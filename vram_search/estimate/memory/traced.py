@@ -87,6 +87,7 @@ def _is_traced(workload: Workload) -> bool:
         workload.cut_cross_entropy
         or workload.quantized_experts
         or workload.whole_parameters
+        or workload.trained_base_parameters
         or workload.use_dora
     )
     return has_code and not is_other and workload.objective == SFT

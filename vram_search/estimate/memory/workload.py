@@ -28,7 +28,10 @@ class Workload:
     double_quantization: bool = True
     attention: str = "sdpa"
     prepare_for_kbit_training: bool = False
-    """peft's `prepare_model_for_kbit_training`: what is not quantised becomes fp32."""
+    """What is not quantised is in fp32: peft's `prepare_model_for_kbit_training`, or a model that
+    was loaded so."""
+    has_autocast: bool = True
+    """torch's autocast to 16 bits. Without it peft computes the adapter's part in fp32."""
     fused_linear_cross_entropy: bool = False
     """Liger's kernels (`use_liger_kernel`)."""
     cut_cross_entropy: bool = False
@@ -54,6 +57,11 @@ class Workload:
     """The part of them that belongs to the head."""
     whole_element_bytes: int = 4
     """Bytes of an element in their trained copies: 4 (fp32) or 2."""
+    trained_base_parameters: int = 0
+    """Parameters of the base model itself that are trained, in full and freeze tuning. Then the
+    adapter only stands for what the linear layers keep: their inputs."""
+    trained_base_element_bytes: int = 4
+    """Bytes of an element of them, and of their gradients."""
     quantized_experts: bool = False
     """The experts of a mixture are quantised as the linear layers are."""
     equal_lengths: bool = True

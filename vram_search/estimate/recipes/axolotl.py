@@ -15,6 +15,7 @@ from vram_search.estimate.recipes.model import (
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
 from vram_search.estimate.recipes.trl_objective import trl_adapter_element, without_head
+from vram_search.estimate.recipes.whole_base import NOT_MEASURED, with_full_tuning
 from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
@@ -87,9 +88,10 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     """
     notes = [*keys.notes_on_keys(), *keys.reasons(UNMODELLED)]
     needs_more, needs_less = keys.reasons(NEEDS_MORE), keys.reasons(NEEDS_LESS)
-    adapter = _adapter(keys, needs_more)
-    if keys.values.get("bf16") is False and not keys.values.get("fp16"):
-        notes.append("bf16: off, and fp16 too; what an fp32 training adds is not modelled")
+    adapter = _adapter(keys)
+    is_fp32 = not _is_half(keys)
+    if is_fp32 and adapter:
+        notes.append("bf16: off, and fp16 too; counted as weights in fp32 under autocast")
     model = model_named(keys)
     notes += model.notes
     needs_more += model.needs_more
@@ -123,7 +125,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         quantization=quantization,
         double_quantization=True,
         attention="eager" if _is_eager(keys) else "sdpa",
-        prepare_for_kbit_training=False,
+        prepare_for_kbit_training=is_fp32,
         fused_linear_cross_entropy=with_liger,
         cut_cross_entropy=with_cce,
         reentrant_checkpointing=keys.is_reentrant(default=True),
@@ -139,7 +141,17 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
+    if not adapter and quantization == "none":
+        needs_more.append(f"adapter: is missing, a full fine-tuning: {NOT_MEASURED}")
+        workload = with_full_tuning(workload, FP32 if is_fp32 else BF16)
     return Recipe(workload, model.name, "axolotl", notes, needs_more, needs_less)
+
+
+def _is_half(keys: RecipeKeys) -> bool:
+    """The weights are loaded in 16 bits: `bf16` is `auto` where it is absent
+    (`utils/schemas/config.py`)."""
+    halves = ("fp16", "float16", "bfloat16", "load_in_8bit")
+    return keys.values.get("bf16", "auto") not in (False, None) or any(map(keys.is_on, halves))
 
 
 def _objective(keys: RecipeKeys, needs_more: list[str]) -> str:
@@ -154,13 +166,11 @@ def _objective(keys: RecipeKeys, needs_more: list[str]) -> str:
     return "trl reward" if keys.flag("reward_model") else SFT
 
 
-def _adapter(keys: RecipeKeys, needs_more: list[str]) -> str:
+def _adapter(keys: RecipeKeys) -> str:
     """`lora` or `qlora`; empty where all weights are trained."""
     if keys.values.get("adapter") is None:
-        needs_more.append(
-            "adapter: is missing, a full fine-tuning, which is not modelled: the trained weights' "
-            "gradients and states are not counted"
-        )
+        if keys.flag("load_in_4bit") or keys.flag("load_in_8bit"):
+            raise keys.missing("adapter", "write adapter: qlora or lora to train a quantised model")
         return ""
     return keys.choice("adapter", ("lora", "qlora"))
 

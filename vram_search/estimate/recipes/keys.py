@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,36 @@ from typing import Any
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.hyperparameters import OPTIONAL
 from vram_search.tools import ToolKeys
-from vram_search.typed_fields import TypedFields, shown
+from vram_search.typed_fields import MAX_SIZE, TypedFields, shown
 
 _OFF: tuple[object, ...] = (None, False, 0, "", "none", "no", [], {})
+_NUMBER = re.compile(r"[+-]?(\d[\d_]*\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FLAGS = {"true": True, "false": False}
+_WORDS = {
+    **dict.fromkeys(("yes", "y", "on", "t", 1), True),
+    **dict.fromkeys(("no", "n", "off", "f", 0), False),
+}
+
+
+def unquoted(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The values of a training file, with numbers and flags that are written as texts.
+
+    The tools take `"16"`, `"2e-4"`, `16.0` and `"true"` for the number and the flag (pydantic's lax
+    mode, transformers' HfArgumentParser).
+    """
+    return {key: _unquoted(value) for key, value in values.items()}
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return unquoted(value)
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in _FLAGS:
+            return _FLAGS[text.lower()]
+        value = float(text) if _NUMBER.fullmatch(text) else value
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < MAX_SIZE
+    return int(value) if is_whole else value
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,14 @@ class RecipeKeys(TypedFields):
     def is_on(self, key: str) -> bool:
         """The file holds the key, and does not switch it off."""
         return key in self.values and self.values[key] not in _OFF
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """The same as the tools take it: with yes and no, on and off, 1 and 0."""
+        value = self.found(key)[1]
+        word = value.strip().lower() if isinstance(value, str) else value
+        if type(word) in (str, int) and word in _WORDS:
+            return _WORDS[word]
+        return super().flag(key, default)
 
     def strategy(self, key: str) -> str:
         """`no`, `steps` or `epoch`; YAML reads an unquoted no as false."""

@@ -16,7 +16,13 @@ from vram_search.estimate.recipes.model import (
     stored_quantization,
 )
 from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.whole_base import (
+    NOT_MEASURED,
+    with_full_tuning,
+    with_trained_layers,
+)
 from vram_search.estimate.recipes.whole_modules import WholeModules, whole_modules
+from vram_search.spec.shape import ModelShape
 
 NEEDS_MORE = {
     "compute_accuracy": "evaluation keeps predictions",
@@ -44,7 +50,6 @@ UNMODELLED = {
     "auto_find_batch_size": "the micro-batch may shrink while it runs",
     "fp8": "layers compute in 8 bits",
     "neftune_noise_alpha": "noise is added to the embeddings",
-    "pure_bf16": "the adapter and its states become bf16",
     "resize_vocab": "the embeddings may grow",
     "shift_attn": "attention is replaced",
     "torch_compile": "the compiler keeps other activations",
@@ -80,13 +85,13 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
     notes = [*keys.notes_on_keys(), *keys.reasons(UNMODELLED)]
     needs_more, needs_less = keys.reasons(NEEDS_MORE), keys.reasons(NEEDS_LESS)
     method = keys.choice("finetuning_type", ("lora", "oft", "freeze", "full"))
-    if method != "lora":
-        what = "the trained weights' gradients and states" if method != "oft" else "its rotations"
-        needs_more.append(f"finetuning_type: {method} is not modelled: {what} are not counted")
+    if method == "oft":
+        needs_more.append("finetuning_type: oft is not modelled: its rotations are not counted")
     stage = keys.choice("stage", tuple(STAGES))
     objective = _objective(keys, stage, needs_more)
-    if not any(keys.values.get(key) for key in ("bf16", "fp16", "pure_bf16")):
-        notes.append("bf16: off, and fp16 too; what an fp32 training adds is not modelled")
+    has_autocast = any(keys.flag(key) for key in ("bf16", "fp16"))
+    if not has_autocast and not keys.flag("pure_bf16"):
+        notes.append("bf16: off, and fp16 too; counted as bf16 weights with an adapter in fp32")
     model = model_named(keys)
     notes += model.notes
     needs_more += model.needs_more
@@ -102,6 +107,8 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
             "prepare_for_kbit_training: off; LLaMA-Factory does not call peft's "
             "prepare_model_for_kbit_training, so norms and embeddings keep 16 bits"
         )
+    if keys.values.get("freeze_vision_tower") is False and _has_vision(model.shape):
+        needs_more.append("freeze_vision_tower: False is not modelled: the vision tower is trained")
     whole = _whole_modules(keys, model, needs_more)
     attention = keys.choice("flash_attn", ("auto", "disabled", "sdpa", "fa2", "fa3"))
     cutoff_len = keys.size("cutoff_len")
@@ -124,6 +131,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         double_quantization=keys.flag("double_quantization", True),
         attention="eager" if attention == "disabled" else "sdpa",
         prepare_for_kbit_training=False,
+        has_autocast=has_autocast,
         fused_linear_cross_entropy=keys.flag("enable_liger_kernel"),
         reentrant_checkpointing=keys.flag("use_reentrant_gc", True),
         per_device_eval_batch_size=eval_batch if evaluates else 0,
@@ -132,12 +140,35 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         equal_lengths=packs,
         expandable_segments=False,
         objective=objective,
-        **whole.as_fields(BF16 if keys.values.get("pure_bf16") else FP32),
+        **whole.as_fields(BF16 if keys.flag("pure_bf16") else FP32),
         **keys.optional_hyperparameters(),
     )
     if stage in ("dpo", "kto"):
         workload = replace(workload, lora_dropout=0.0)  # `disable_dropout_in_model`
+    if method in ("full", "freeze"):
+        if quantization != "none":
+            raise keys.refused("finetuning_type", "trains no quantised model", "write lora")
+        needs_more.append(f"finetuning_type: {method}: {NOT_MEASURED}")
+        workload = _without_adapter(keys, method, workload, needs_less)
     return Recipe(workload, model.name, "llamafactory", notes, needs_more, needs_less)
+
+
+def _has_vision(shape: ModelShape) -> bool:
+    return shape.tree is not None and any(g.part == "vision" for g in shape.tree.linears)
+
+
+def _without_adapter(
+    keys: RecipeKeys, method: str, workload: Workload, needs_less: list[str]
+) -> Workload:
+    """Trained weights are in fp32, but with `pure_bf16` and BAdam (`model/adapter.py`)."""
+    element = BF16 if keys.flag("pure_bf16") or keys.is_on("use_badam") else FP32
+    if method == "full":
+        return with_full_tuning(workload, element)
+    needs_less.append("finetuning_type: freeze: activations of all layers are counted")
+    layers = keys.values.get("freeze_trainable_layers", 2)
+    if type(layers) is not int or layers == 0:
+        raise keys.refused("freeze_trainable_layers", "is no number of layers", "write 2 or -2")
+    return with_trained_layers(workload, layers, element)
 
 
 def _objective(keys: RecipeKeys, stage: str, needs_more: list[str]) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.estimate.recipes.axolotl import read_axolotl
-from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
+from vram_search.estimate.recipes.keys import Recipe, RecipeKeys, unquoted
 from vram_search.estimate.recipes.llamafactory import read_llamafactory, read_llamafactory_v1
 from vram_search.estimate.recipes.trl import read_script, read_trl
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.tools import AXOLOTL, LLAMA_FACTORY, TRL
-from vram_search.tools.detect import TITLES, tool_of
+from vram_search.tools.command_line import training_command
+from vram_search.tools.detect import TITLES, purpose_of, tool_of
 
 READERS = {
     "llamafactory": (LLAMA_FACTORY, read_llamafactory),
@@ -25,10 +26,15 @@ READERS = {
     "unsloth": (TRL, read_script),
 }
 """Tool, as `tools.detect` names it -> its keys and its reader."""
+SCRIPTS = (".sh", ".bash")
+PROGRAMS = (".py", ".ipynb")
+SUPPORTED = "supported are LLaMA-Factory, Axolotl, TRL and this program's exports"
+_DESCRIBE = "describe the training with options: vram-search estimate --model NAME --lora-rank N"
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Reads a training file (YAML or JSON) of the tool that its keys belong to.
+    """Reads a training file (YAML or JSON) of the tool that its keys belong to, or the flags of a
+    shell script that starts LLaMA-Factory or TRL.
 
     A key that is absent or null has its tool's default. A model is read from its folder, relative
     to the working folder or to the file, or found by its name.
@@ -37,22 +43,53 @@ def load_recipe(path: Path) -> Recipe:
         InputError: no such file, not the file of a tool that is read, a value that cannot be used,
             or a model that is not found.
     """
-    values = load_mapping(path)
+    if path.suffix in PROGRAMS:
+        raise InputError(f"{path}: this is a Python program; {SUPPORTED}", _DESCRIBE)
+    tool, values = _from_script(path) if path.suffix in SCRIPTS else _from_file(path)
+    if tool not in READERS:
+        what = "no training file that is known" if tool is None else f"a file of {TITLES[tool]}"
+        raise InputError(f"{path}: this is {what}; {SUPPORTED}", _DESCRIBE)
+    if purpose := purpose_of(tool, values):
+        raise InputError(
+            f"{path}: this is a file of {TITLES[tool]} that {purpose}, and trains nothing",
+            "give the file that the training is started with",
+        )
+    keys, read = READERS[tool]
+    return read(RecipeKeys(values, str(path), path.parent, keys))
+
+
+def _from_file(path: Path) -> tuple[str | None, dict[Any, Any]]:
+    """The tool of a file, and its values."""
+    values = unquoted(load_mapping(path))
     tool = tool_of(values)
     if tool is None and {"base_model", "model_name_or_path"} <= set(values):
         raise InputError(
             f"{path}: base_model: stands together with model_name_or_path",
             "keep the key of the tool that trains",
         )
-    if tool not in READERS:
-        what = "no training file that is known" if tool is None else f"a file of {TITLES[tool]}"
+    return tool, values
+
+
+def _from_script(path: Path) -> tuple[str, dict[Any, Any]]:
+    """The tool that a shell script starts, and the flags that it passes.
+
+    Raises:
+        InputError: it starts no training of a tool that is read, or passes a training file on.
+    """
+    command = training_command(_text(path))
+    if command is None:
         raise InputError(
-            f"{path}: this is {what}; supported are LLaMA-Factory, Axolotl, TRL and this program's "
-            "exports",
-            "describe the training with options: vram-search estimate --model NAME --lora-rank N",
+            f"{path}: this is a shell script that starts no training that is known", _DESCRIBE
         )
-    keys, read = READERS[tool]
-    return read(RecipeKeys(values, str(path), path.parent, keys))
+    title = TITLES[command.tool]
+    if command.file:
+        raise InputError(
+            f"{path}: this is a shell script that starts {title} with {command.file}",
+            f"give that file: vram-search estimate {command.file}",
+        )
+    if command.tool not in ("llamafactory", "trl"):
+        raise InputError(f"{path}: this is a shell script for {title}; {SUPPORTED}", _DESCRIBE)
+    return command.tool, unquoted(command.flags)
 
 
 def load_mapping(path: Path) -> dict[Any, Any]:
@@ -61,10 +98,7 @@ def load_mapping(path: Path) -> dict[Any, Any]:
     Raises:
         InputError: it cannot be read, or holds no mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise InputError(f"{path}: cannot be read ({error})", "give a training file") from None
+    text = _text(path)
     is_json = path.suffix == ".json"
     try:
         values = parse_json(text) if is_json else parse_yaml(text)
@@ -78,3 +112,10 @@ def load_mapping(path: Path) -> dict[Any, Any]:
             f"{path}: holds no mapping of keys", "give the file that the training is started with"
         )
     return values
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8
+        raise InputError(f"{path}: cannot be read ({error})", "give a training file") from None

@@ -24,6 +24,7 @@ from vram_search.estimate.recipes.trl_objective import (
     trl_objective,
     without_head,
 )
+from vram_search.estimate.recipes.whole_base import NOT_MEASURED, with_full_tuning
 from vram_search.estimate.recipes.whole_modules import whole_modules
 
 NEEDS_MORE = {
@@ -49,6 +50,8 @@ UNMODELLED = {
 
 
 CHUNKED = "chunked_nll"
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+"""Values of `dtype` (`trainer/model_config.py`); `auto` is counted as 16 bits."""
 
 
 def read_trl(keys: RecipeKeys) -> Recipe:
@@ -62,13 +65,9 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     """
     notes = [*keys.notes_on_keys(), *keys.reasons(UNMODELLED)]
     needs_more, needs_less = keys.reasons(NEEDS_MORE), keys.reasons(NEEDS_LESS)
-    if not keys.flag("use_peft"):
-        has_lora = any(str(key).startswith("lora_") for key in keys.values)
-        needs_more.append(
-            f"use_peft: off{', whatever the lora keys say' if has_lora else ''}: a full "
-            "fine-tuning, which is not modelled: the trained weights' gradients and states are not "
-            "counted"
-        )
+    is_wide = keys.choice("dtype", DTYPES) == "float32"
+    if is_wide:
+        notes.append("dtype: float32, which TRL takes unless the file names another")
     model = model_named(keys)
     notes += model.notes
     needs_more += model.needs_more
@@ -93,6 +92,13 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     evaluates = keys.flag("do_eval") or keys.strategy("eval_strategy") != "no"
     eval_batch = keys.size("per_device_eval_batch_size")
     refuse_dora_on(model.checkpoint, keys)
+    has_adapter = keys.flag("use_peft")
+    if not has_adapter:
+        has_lora = any(str(key).startswith("lora_") for key in keys.values)
+        why = ", whatever the lora keys say" if has_lora else ""
+        needs_more.append(f"use_peft: off{why}: a full fine-tuning: {NOT_MEASURED}")
+        if quantization != "none":
+            raise keys.refused("use_peft", "is off, and the model is quantised", "write true")
     workload = Workload(
         shape=shape,
         lora_modules=modules_named(keys, _targets(keys, notes), model.shape, notes),
@@ -105,6 +111,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         quantization=quantization,
         double_quantization=keys.flag("use_bnb_nested_quant"),
         attention="eager" if keys.values.get("attn_implementation") == "eager" else "sdpa",
+        prepare_for_kbit_training=is_wide,
         fused_linear_cross_entropy=with_liger,
         cut_cross_entropy=chunked,
         reentrant_checkpointing=keys.is_reentrant(default=False),
@@ -120,6 +127,8 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     )
     if objective.startswith(("trl dpo", "trl kto")):
         workload = replace(workload, lora_dropout=0.0)  # `disable_dropout`
+    if not has_adapter:
+        workload = with_full_tuning(workload, FP32 if is_wide else BF16)
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
 
 
@@ -157,6 +166,7 @@ def read_script(keys: RecipeKeys) -> Recipe:
         "load_in_4bit": model.get("load_in_4bit") or sections["quantization"].get("load_in_4bit"),
         "use_bnb_nested_quant": sections["quantization"].get("bnb_4bit_use_double_quant", True),
         "use_peft": True,
+        "dtype": model.get("dtype") or "bfloat16",
         "loss_type": "nll",
         "lora_r": lora.get("r"),
         "lora_alpha": lora.get("lora_alpha"),
