@@ -671,12 +671,12 @@ def test_llamafactorys_v1_file_is_read_by_its_sections(write: Write) -> None:
 def test_numbers_and_flags_may_be_quoted(write: Write) -> None:
     quoted = {"lora_r": "16", "sequence_len": "2e3", "micro_batch_size": 2.0, "val_set_size": "0.1"}
     flags = {"load_in_4bit": "true", "lora_target_linear": "yes", "gradient_checkpointing": 1}
-    nested = {"gradient_checkpointing_kwargs": {"use_reentrant": "False"}}
+    written = {"gradient_checkpointing_kwargs": {"use_reentrant": "False"}}
     plain = {"lora_r": 16, "sequence_len": 2000, "micro_batch_size": 2, "val_set_size": 0.1}
     meant = {"load_in_4bit": True, "lora_target_linear": True, "gradient_checkpointing": True}
-    recipe = load_recipe(write(AXOLOTL, **quoted, **flags, **nested))
-    nested = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    assert recipe == load_recipe(write(AXOLOTL, **plain, **meant, **nested))
+    recipe = load_recipe(write(AXOLOTL, **quoted, **flags, **written))
+    plain_kwargs = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    assert recipe == load_recipe(write(AXOLOTL, **plain, **meant, **plain_kwargs))
 
 
 @pytest.mark.parametrize(
