@@ -27,6 +27,8 @@ from bench.faults.supervisor import Supervisor, run_here, start
 from vram_search.store import open_store, sqlite_url, workers
 from vram_search.worker import lease
 
+WAIT_SECONDS = 600.0
+"""Longest time from the last kill to the end of all workers, on a busy machine."""
 SHORT_LEASE = {"LEASE_SECONDS": 3.0, "HEARTBEAT_SECONDS": 0.5}
 
 
@@ -123,7 +125,7 @@ def stress(
         if not group.kill_one(choose):
             break
         tally.kills += 1
-    group.wait(tally, 240)
+    group.wait(tally, WAIT_SECONDS)
     tally.runs = group.started
     run_here(
         ("run", group.study, "--trials", trials + 2, "--database", url), LEAN, group.environment

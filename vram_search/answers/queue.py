@@ -34,6 +34,10 @@ class QueueEntryAnswer(AnswerPart):
     attempts: int = Field(description="How often the service has started it.")
     host: str | None = Field(description="The machine that runs it.")
     device: str | None = Field(description="UUID of the GPU, or `cpu`.")
+    card_bytes: int | None = Field(
+        description="Bytes of the card that it takes at most, predicted; others that fit beside it "
+        "may run. null: the whole card, or not known until it runs."
+    )
     pid: int | None
     created_at: Timestamp
     started_at: Timestamp | None

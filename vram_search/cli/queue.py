@@ -14,6 +14,7 @@ from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.store.location import database_url
+from vram_search.units import format_bytes
 
 if TYPE_CHECKING:
     from vram_search.answers.queue import QueueAnswer
@@ -155,6 +156,8 @@ def queue_lines(answer: QueueAnswer) -> list[str]:
         words = [f"{entry.id:>4}  {entry.state:<9}  {entry.study}"]
         if entry.request:
             words.append(f"asked to {entry.request}")
+        if entry.state == "running" and entry.card_bytes:
+            words.append(f"{format_bytes(entry.card_bytes)} of the card at most (predicted)")
         if entry.trials:
             words.append(f"{entry.trials} trials")
         if entry.not_before:

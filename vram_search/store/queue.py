@@ -44,6 +44,8 @@ class QueueEntry:
         host, device: where it runs; the device is the GPU's UUID, or "cpu".
         message, remedy: why it ended.
         worker_id: the worker that waits or runs (`store.workers`); None until there is one.
+        card_bytes: predicted bytes of the card that it takes at most; None: the whole card, or not
+            known until it runs.
     """
 
     id: int
@@ -68,6 +70,7 @@ class QueueEntry:
     message: str | None
     remedy: str | None
     worker_id: int | None
+    card_bytes: int | None
 
     def is_due(self, now: datetime) -> bool:
         """True if its time has come: it is queued, and `not_before` has passed."""
@@ -164,7 +167,7 @@ class StudyQueue:
 
         Args:
             may_start: called within the transaction, so that two processes cannot both start.
-            values: `host`, `device`, `pid`, `worker_id`, `attempts`.
+            values: `host`, `device`, `pid`, `worker_id`, `attempts`, `card_bytes`.
         """
         with _changing(self.engine) as connection:
             entries = _entries(connection, OPEN_STATES)

@@ -138,6 +138,7 @@ queue = Table(
     Column("message", Text),
     Column("remedy", Text),
     Column("worker_id", Integer),
+    Column("card_bytes", BigInteger),
     CheckConstraint(
         "state IN ('queued', 'running', 'paused', 'finished', 'failed', 'cancelled')",
         name="vs_queue_state",

@@ -1,4 +1,4 @@
-"""Starts the studies of the queue, one after the other, each in a process of its own.
+"""Starts the studies of the queue in their order, each in a process of its own.
 
 Everything it knows is in the store and in lock files. A study goes on while the service is
 restarted, and the new service finds it running.
@@ -6,6 +6,7 @@ restarted, and the new service finds it running.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -16,12 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vram_search.errors import StoreError
-from vram_search.gpu import open_reader
+from vram_search.errors import StoreError, VramSearchError
+from vram_search.gpu import GpuDevice, open_reader
+from vram_search.gpu.this_card import card_here
+from vram_search.spec.load import parse_mapping, validate_study
 from vram_search.store import Store
 from vram_search.store.location import DATABASE_VARIABLE, queue_folder
 from vram_search.store.queue import QueueEntry, StudyQueue
-from vram_search.worker.queue_place import is_alive, sweep
+from vram_search.worker.card_share import CardPart, card_part
+from vram_search.worker.queue_place import is_alive, running_on, sweep
 
 POLL_SECONDS = 1.0
 COMMAND = (sys.executable, "-m", "vram_search")
@@ -39,14 +43,15 @@ class Scheduler:
     store: Store
     url: str
     command: tuple[str, ...] = field(default_factory=lambda: COMMAND)
-    child: subprocess.Popen[bytes] | None = None
-    entry_id: int | None = None
+    children: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    """The processes that were started here, by queue entry."""
+    _parts: dict[int, CardPart | None] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Looks after the queue until `stop` is called."""
         reader = open_reader()
-        device = "cpu" if reader is None else reader.device().uuid
+        device = None if reader is None else reader.device()
         while not self._stop.is_set():
             try:
                 self.step(device)
@@ -58,29 +63,43 @@ class Scheduler:
         """Ends `run`. A study that runs goes on."""
         self._stop.set()
 
-    def step(self, device: str) -> None:
-        """Takes note of a process that has ended, and starts the next study if the card is free."""
+    def step(self, device: GpuDevice | None) -> None:
+        """Takes note of processes that have ended, and starts the next study if the card is free,
+        or if the study fits beside those that run."""
         queue = StudyQueue(self.store.engine)
-        if self.child is not None:
-            if self.child.poll() is None:
-                return
-            self._record_end(queue)
+        for entry_id in [id for id, child in self.children.items() if child.poll() is not None]:
+            self._record_end(queue, entry_id)
         sweep(queue, self.url)
+        if any(queue.entry(entry_id).state == "queued" for entry_id in self.children):
+            return  # one that was started has not come to its turn yet
         entry = self._next(queue, device)
         if entry is not None:
             self._start(queue, entry)
 
-    def _next(self, queue: StudyQueue, device: str) -> QueueEntry | None:
-        """The study to start; None if the card is in use, or a waiting `run` goes first."""
+    def _next(self, queue: StudyQueue, device: GpuDevice | None) -> QueueEntry | None:
+        """The study to start; None if it does not fit beside those that run, or a waiting `run`
+        goes first."""
         here, now = platform.node(), datetime.now(UTC)
         entries = queue.entries()
-        if any(e.state == "running" and (e.host, e.device) == (here, device) for e in entries):
-            return None
         due = [entry for entry in entries if entry.is_due(now)]
         due = [entry for entry in due if entry.is_detached or entry.host == here]
         if not due or not due[0].is_detached or is_alive(queue, self.url, due[0]):
             return None
-        return due[0]
+        running = running_on(entries, "cpu" if device is None else device.uuid)
+        part = self._part(due[0], device) if running else None
+        return due[0] if not running or (part and part.fits_beside(running)) else None
+
+    def _part(self, entry: QueueEntry, device: GpuDevice | None) -> CardPart | None:
+        """What an entry's study takes of the card; None: the whole card."""
+        if device is None:
+            return None
+        if entry.id not in self._parts:
+            self._parts[entry.id] = None
+            with contextlib.suppress(VramSearchError):  # its own process reports the error
+                data = parse_mapping(entry.study_file, entry.study)
+                study = validate_study(data, Path.cwd(), entry.study, card_here)
+                self._parts[entry.id] = card_part(study, device)
+        return self._parts[entry.id]
 
     def _start(self, queue: StudyQueue, entry: QueueEntry) -> None:
         limits: list[str] = []
@@ -98,7 +117,7 @@ class Scheduler:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(entry.study_file, encoding="utf-8")
         with output_file(self.url, entry.id).open("wb") as output:
-            self.child = subprocess.Popen(
+            self.children[entry.id] = subprocess.Popen(
                 [*self.command, "run", str(file), "--entry", str(entry.id), *limits],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -106,13 +125,10 @@ class Scheduler:
                 env={**os.environ, DATABASE_VARIABLE: self.url, "PYTHONUNBUFFERED": "1"},
                 **_own_group(),
             )
-        self.entry_id = entry.id
 
-    def _record_end(self, queue: StudyQueue) -> None:
+    def _record_end(self, queue: StudyQueue, entry_id: int) -> None:
         """Records why a process ended that never came to its turn, for example a missing file."""
-        assert self.child is not None and self.entry_id is not None, "both are set by _start"
-        entry, code = queue.entry(self.entry_id), self.child.returncode
-        self.child = None
+        entry, code = queue.entry(entry_id), self.children.pop(entry_id).returncode
         if entry.state != "queued" or entry.attempts or is_alive(queue, self.url, entry):
             return
         said = last_lines(output_file(self.url, entry.id))

@@ -45,11 +45,14 @@ class Budget:
         reader: GpuReader | None,
         note: Callable[[str], None],
         share: int = 1,
+        neighbour_bytes: int = 0,
     ) -> Self:
         """Returns the budget at the start; call it before the training process starts.
 
         Args:
             share: number of trainings on the card, of which each gets an equal part.
+            neighbour_bytes: what other studies on the card will take, by prediction; they may not
+                have allocated it yet.
 
         Raises:
             InputError: nothing is left to train with.
@@ -60,7 +63,8 @@ class Budget:
             note(f"no GPU here: training on the CPU; bytes are predictions for {card.label}")
             return cls(memory.budget_bytes, memory.budget_bytes, memory)
         others, device = reader.sample(None), reader.device()
-        found = budget_here(device.total_bytes, others.occupied_bytes, memory)
+        occupied_bytes = max(others.occupied_bytes, neighbour_bytes)
+        found = budget_here(device.total_bytes, occupied_bytes, memory)
         note(f"{device.name}: {found.explanation}")
         return cls(
             found.budget_bytes,

@@ -153,7 +153,7 @@ def make_context(
     limit = MemoryBudget.of(study.card, prepared.shape)
     reader = open_reader()
     if budget is None:
-        budget = Budget.at_start(limit, reader, listener.note, lease.share)
+        budget = Budget.at_start(limit, reader, listener.note, lease.share, lease.neighbour_bytes)
     own = [one for one in trials if prepared.owns(one.hyperparameters)]
     pins = decided_pins(prepared, own, has_gpu=reader is not None)
     check = IdentityCheck(

@@ -50,6 +50,7 @@ class Lease:
     Attributes:
         joins: other workers run the study already, or may join it.
         share: number of trainings that run on this card, each with its part of it.
+        neighbour_bytes: predicted bytes of other studies on this card.
         rank: number of workers that were there before.
         worker_id: changes when the lease is lost and taken again.
     """
@@ -58,6 +59,7 @@ class Lease:
     study: StudyRecord
     joins: bool = False
     share: int = 1
+    neighbour_bytes: int = 0
     rank: int = 0
     worker_id: int = 0
     _lock: FileLock | None = None

@@ -13,6 +13,7 @@ from vram_search.estimate.side_by_side import share_of_card, trials_side_by_side
 from vram_search.estimate.step_time import speed_here
 from vram_search.gpu import open_reader
 from vram_search.search.gp.candidates import random_point
+from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.initial_points import initial_points
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes
@@ -20,8 +21,19 @@ from vram_search.worker.context import decided_pins
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.prepare import Prepared
 
+_LARGEST = 1 << 20
 POINTS = 24
 """Points of the space whose plans decide; drawn at random, beside the published ones."""
+
+
+def typical_points(study: StudySpec) -> list[Hyperparameters]:
+    """Returns points of the search space: the published ones, the largest, and some at random."""
+    draw = random.Random(study.seed)
+    return [
+        *initial_points(study.space),
+        study.space.nearest(dict.fromkeys(("lora_rank", "cutoff_len", "batch_size"), _LARGEST)),
+        *(random_point(study.space, draw) for _ in range(POINTS)),
+    ]
 
 
 def parallel_trials(
@@ -53,11 +65,7 @@ def parallel_trials(
         note("parallel_trials: auto runs one trial at a time without a GPU")
         return 1
     device = reader.device().name
-    draw = random.Random(study.seed)
-    points = [
-        *initial_points(study.space),
-        *(random_point(study.space, draw) for _ in range(POINTS)),
-    ]
+    points = typical_points(study)
     pins = decided_pins(prepared, earlier, has_gpu=True)
     count = trials_side_by_side(
         [

@@ -29,6 +29,7 @@ from vram_search.store import Store
 from vram_search.store.location import StudyFolder, service_lock, study_folder
 from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
 from vram_search.store.workers import has_lease
+from vram_search.worker.card_share import CardPart, card_part
 from vram_search.worker.lock_file import lock_is_held
 
 POLL_SECONDS = 1.0
@@ -73,6 +74,10 @@ class QueuePlace:
     Args:
         url: URL of the database.
         device: UUID of the GPU, or "cpu".
+        part: what the study takes of the card; None: the whole card.
+
+    Attributes:
+        neighbour_bytes: predicted bytes of the studies that ran on the card when this one started.
     """
 
     queue: StudyQueue
@@ -80,6 +85,8 @@ class QueuePlace:
     url: str
     device: str
     worker_id: int | None = None
+    part: CardPart | None = None
+    neighbour_bytes: int = 0
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def wait(self, note: Callable[[str], None], *, beside: bool) -> None:
@@ -99,11 +106,15 @@ class QueuePlace:
             def may_start(entries: Sequence[QueueEntry]) -> bool:
                 nonlocal ahead
                 ahead = "" if beside else self._who_is_ahead(entries)
+                self.neighbour_bytes = sum(
+                    e.card_bytes or 0 for e in running_on(entries, self.device)
+                )
                 return not ahead
 
             attempts = own.attempts + own.is_detached
-            owner = {"host": platform.node(), "device": self.device, "pid": os.getpid()}
-            owner["worker_id"] = self.worker_id
+            owner: dict[str, Any] = {"host": platform.node(), "device": self.device}
+            owner |= {"pid": os.getpid(), "worker_id": self.worker_id}
+            owner["card_bytes"] = self.part and self.part.bytes
             if self.queue.claim(self.entry_id, may_start, attempts=attempts, **owner):
                 return
             if ahead and ahead != told:
@@ -152,12 +163,11 @@ class QueuePlace:
         The service has chosen a study of its own already: only the card counts for that.
         """
         now, host = datetime.now(UTC), platform.node()
-        for entry in entries:
-            if entry.state == "running" and (entry.host, entry.device) == (host, self.device):
-                since = (entry.started_at or now).astimezone()
-                return (
-                    f"study {entry.study} holds the card since {since:%H:%M} (process {entry.pid})"
-                )
+        running = running_on(entries, self.device)
+        if running and (self.part is None or not self.part.fits_beside(running)):
+            first = running[0]
+            since = (first.started_at or now).astimezone()
+            return f"study {first.study} holds the card since {since:%H:%M} (process {first.pid})"
         before = takewhile(lambda entry: entry.id != self.entry_id, entries)
         is_detached = any(e.id == self.entry_id and e.is_detached for e in entries)
         for entry in () if is_detached else before:
@@ -200,7 +210,8 @@ def take_place(
         owner["worker_id"] = worker_id
         added = queue.add(study.study, study_yaml(study), is_detached=False, **owner)
         entry_id = added.id
-    place = QueuePlace(queue, entry_id, url, device, worker_id)
+    part = None if reader is None else card_part(study, reader.device())
+    place = QueuePlace(queue, entry_id, url, device, worker_id, part)
     try:
         place.wait(note, beside=beside)
         place.watch_for_cancel()
@@ -209,6 +220,16 @@ def take_place(
         with contextlib.suppress(StoreError):  # the error that ends the run says more
             place.end_by(error)
         raise
+
+
+def running_on(entries: Sequence[QueueEntry], device: str) -> list[QueueEntry]:
+    """Returns the entries that run on a card of this machine.
+
+    Args:
+        device: UUID of the GPU, or "cpu".
+    """
+    here = platform.node(), device
+    return [e for e in entries if e.state == "running" and (e.host, e.device) == here]
 
 
 def study_yaml(study: StudySpec) -> str:

@@ -176,6 +176,7 @@ def _run_leased(
     ) as place:
         waited = run.seconds["waiting"] = time.monotonic() - began
         stop = stop.after_waiting(waited)
+        lease.neighbour_bytes = place.neighbour_bytes
         lease.share = parallel_trials(prepared, store.trials(lease.study.id), listener.note)
         log = study_folder(url, prepared.study.study).path / "companions.log"
         with companions(url, prepared.study.study, place.entry_id, lease.share, log) as others:
