@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.search import output
-from bench.search.nights import NIGHT_TRIALS, Setting, TaskResults, play_all
+from bench.search.nights import NIGHT_TRIALS, Nights, Setting, TaskResults, play_all
 from bench.search.picture import curves
 from bench.search.replay import Costs
-from bench.search.strategies import LEVERS, STRATEGIES, chosen
+from bench.search.strategies import HUB_VARIABLE, LEVERS, STRATEGIES, chosen
 from bench.search.table import read_tables
 from vram_search.errors import InputError, VramSearchError
 from vram_search.units import GIB
@@ -60,6 +61,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--svg", type=Path, metavar="FOLDER", help="write a picture a task")
     parser.add_argument("--processes", type=_count, default=2)
     parser.add_argument(
+        "--nights",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines that keep each night as soon as it ends; nights in it are not played "
+        "again, also those of strategies whose libraries are missing here",
+    )
+    parser.add_argument(
+        "--equal-terms",
+        action="store_true",
+        help="every strategy gets what our worker has: one process for all trials, and memory "
+        "known before training",
+    )
+    parser.add_argument(
+        "--optunahub",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of github.com/optuna/optunahub-registry, for auto and meta tpe",
+    )
+    parser.add_argument(
         "--night-trials",
         type=_count,
         default=NIGHT_TRIALS,
@@ -101,19 +121,38 @@ def _share(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> tuple[list[TaskResults], dict[str, list[str]]]:
+    if options.optunahub is not None:
+        os.environ[HUB_VARIABLE] = str(options.optunahub.resolve())
+    settings = _settings(options)
+    kept = Nights(options.nights)
     strategies = chosen(options.strategy)
-    left_out = {name: one.missing for name, one in strategies.items() if one.missing}
+    left_out = {
+        name: one.missing
+        for name, one in strategies.items()
+        if one.missing and name not in kept.names(settings)
+    }
     names = [name for name in strategies if name not in left_out]
     if not names:
         raise InputError("no strategy can run here", "pip install 'vram-search[bench]'")
+    playable = [name for name in names if not strategies[name].missing]
+    play_all(settings, playable, options.seeds, options.processes, kept)
+    results = [
+        TaskResults(one, kept.by_strategy(one, names, range(options.seeds))) for one in settings
+    ]
+    return results, left_out
+
+
+def _settings(options: argparse.Namespace) -> list[Setting]:
     costs = Costs(options.start_seconds, options.between_seconds, options.oom_seconds)
-    settings = []
+    found = []
     for table in read_tables(options.table):
         limit = table.limit_bytes(options.infeasible_share)
         if options.limit_gib is not None:
             limit = round(options.limit_gib * GIB)
-        settings.append(Setting.of(table, limit, costs, options.night_trials))
-    return play_all(settings, names, options.seeds, options.processes), left_out
+        found.append(
+            Setting.of(table, limit, costs, options.night_trials, equal_terms=options.equal_terms)
+        )
+    return found
 
 
 def _write_pictures(results: Sequence[TaskResults], folder: Path) -> None:

@@ -22,23 +22,23 @@ LARGEST_RESOURCE = 9
 
 def tpe(replay: Replay) -> None:
     """TPESampler as it is by default, without pruning."""
-    _optimize(replay, TPESampler(seed=replay.seed), NopPruner())
+    optimize(replay, TPESampler(seed=replay.seed), NopPruner())
 
 
 def gp(replay: Replay) -> None:
     """GPSampler as it is by default, without pruning."""
-    _optimize(replay, GPSampler(seed=replay.seed), NopPruner(), penalty=True)
+    optimize(replay, GPSampler(seed=replay.seed), NopPruner(), penalty=True)
 
 
 def tpe_median(replay: Replay) -> None:
     """TPE and MedianPruner, both as they are by default."""
-    _optimize(replay, TPESampler(seed=replay.seed), MedianPruner())
+    optimize(replay, TPESampler(seed=replay.seed), MedianPruner())
 
 
 def tpe_hyperband(replay: Replay) -> None:
     """TPE and HyperbandPruner with rungs at 1/9, 1/3 and the end."""
     pruner = HyperbandPruner(min_resource=1, max_resource=LARGEST_RESOURCE, reduction_factor=3)
-    _optimize(replay, TPESampler(seed=replay.seed), pruner)
+    optimize(replay, TPESampler(seed=replay.seed), pruner)
 
 
 class TableSampler(BaseSampler):
@@ -90,7 +90,7 @@ class TableSampler(BaseSampler):
         self.sampler.after_trial(study, trial, state, values)
 
 
-def _optimize(
+def optimize(
     replay: Replay, sampler: BaseSampler, pruner: BasePruner, *, penalty: bool = False
 ) -> None:
     """Asks, replays and tells until the night is over.

@@ -6,19 +6,19 @@ What the package knows of the replayed task itself is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import InMemoryStorage
 
+from bench.search.elsewhere import elsewhere
 from bench.search.optuna_peers import TableSampler
 from bench.search.replay import Replay
 from bench.search.table import Config
 from vram_search.search import Problem, Proposal, Search, Strategy
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.strategy import GpStrategy
-from vram_search.search.gp.transfer import SourceTask, shipped
 from vram_search.search.loop import run_trials
 from vram_search.search.observations import Observation
 from vram_search.search.optuna_strategies import TpeStrategy
@@ -85,7 +85,6 @@ def with_tpe(replay: Replay) -> None:
 
 
 def _play(replay: Replay, rules: Rules) -> None:
-    known = [one for one in shipped() if rules.knows_others and one.name != replay.table.task]
     nearest = [replay.nearest(point) for point in initial_points(replay.table.space)]
     published = list(dict.fromkeys(config.hyperparameters for config in nearest))
     runner = _ReplayedTrials(replay)
@@ -93,7 +92,7 @@ def _play(replay: Replay, rules: Rules) -> None:
         replay.table.space,
         rules.rungs,
         initial_points=rules.strategy.initial_points(published, None),
-        source_tasks=_elsewhere(known, replay),
+        source_tasks=elsewhere(replay) if rules.knows_others else [],
         is_feasible=runner.is_feasible,
         candidates=runner.candidates,
     )
@@ -106,15 +105,6 @@ def _play(replay: Replay, rules: Rules) -> None:
         runner.is_over,
         stop_early=rules.stops_early,
     )
-
-
-def _elsewhere(known: Sequence[SourceTask], replay: Replay) -> list[SourceTask]:
-    """What is known of other points than the table's: two tasks may share configurations, which no
-    user's searches do."""
-    replayed = {config.hyperparameters for config in replay.table.configs}
-    return [
-        replace(one, trials=tuple(t for t in one.trials if t[0] not in replayed)) for one in known
-    ]
 
 
 class _ReplayedTrials:

@@ -18,6 +18,8 @@ from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import MAIN
 
 Outcome = Literal["complete", "pruned", "oom", "infeasible", "diverged"]
+ROUNDING = 0.03
+"""Evaluations are made at whole steps: at 7 of 30 for two ninths."""
 OnEvaluation = Callable[[float, float | None], bool]
 """Called with the share of the run and the eval_loss; true ends the trial."""
 
@@ -116,9 +118,21 @@ class Replay:
         """Share by which it misses the limit; <= 0 where it fits."""
         return config.bytes / self.limit_bytes - 1
 
-    def run(self, config: Config, on_evaluation: OnEvaluation = lambda share, loss: False) -> Trial:
-        """Trains a configuration until its end or until the strategy ends it; one that was begun
-        before begins anew, with the same seed."""
+    def run(
+        self,
+        config: Config,
+        on_evaluation: OnEvaluation = lambda share, loss: False,
+        *,
+        resumed_at: float = 0.0,
+    ) -> Trial:
+        """Trains a configuration until its end or until the strategy ends it.
+
+        A configuration that was trained before has the same seed again.
+
+        Args:
+            resumed_at: share of the run whose checkpoint it continues from, with no seconds for
+                loading it; its evaluations were made. 0: from the start.
+        """
         if config in self.remaining:
             self.remaining.remove(config)
             self._row_of[config.name] = self.random.choice(config.rows)
@@ -128,7 +142,7 @@ class Replay:
             trial = self._does_not_fit(config, row)
         else:
             self.clock += self._set_up(row)
-            trial = self._train(config, row, started, on_evaluation)
+            trial = self._train(config, row, started, on_evaluation, resumed_at)
         self.trials.append(trial)
         return trial
 
@@ -148,12 +162,21 @@ class Replay:
         return self.costs.between + own
 
     def _train(
-        self, config: Config, row: Row, started: float, on_evaluation: OnEvaluation
+        self,
+        config: Config,
+        row: Row,
+        started: float,
+        on_evaluation: OnEvaluation,
+        resumed_at: float,
     ) -> Trial:
         losses: list[float | None] = []
         step = 0
         ended_early = False
         for point in row.points_at(self.rules.evaluate_at):
+            if row.eval_steps[point] / row.eval_steps[-1] <= resumed_at + ROUNDING:
+                step = row.eval_steps[point]
+                losses.append(row.eval_loss[point])
+                continue
             self.clock += row.train_seconds * (row.eval_steps[point] - step) / row.steps
             self.clock += row.eval_seconds_each
             step = row.eval_steps[point]

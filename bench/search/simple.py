@@ -1,4 +1,4 @@
-"""Strategies without a model: random order, and LLaMA-Factory-style grid."""
+"""Strategies without a model: random order, published defaults, and LLaMA-Factory-style grid."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 
 from bench.search.replay import Replay
 from vram_search.spec import Hyperparameters
+from vram_search.spec.initial_points import initial_points
 
 LEARNING_RATES = (5e-5, 1e-4, 5e-4)
 RANKS = (8, 16, 32)
@@ -16,6 +17,17 @@ def random_search(replay: Replay) -> None:
     """Configurations in random order."""
     while replay.is_open:
         replay.run(replay.random.choice(replay.remaining))
+
+
+def published(replay: Replay) -> None:
+    """The published configurations that a search of ours tries first, and nothing else.
+
+    Ends after seven trials.
+    """
+    for point in initial_points(replay.table.space):
+        if not replay.is_open:
+            return
+        replay.run(replay.nearest(point))
 
 
 def grid_search(replay: Replay) -> None:

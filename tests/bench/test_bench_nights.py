@@ -12,7 +12,7 @@ import pytest
 
 from bench.search import strategies
 from bench.search.__main__ import main
-from bench.search.nights import Setting, TaskResults
+from bench.search.nights import Nights, Setting, TaskResults, play_all
 from bench.search.output import HEAD, table
 from bench.search.picture import curves, loss_at
 from bench.search.replay import Costs, Replay
@@ -167,3 +167,33 @@ def test_strategy_whose_library_is_missing_is_left_out_and_named(
     assert "left out: asha (needs no_such_library)" in capsys.readouterr().err
     assert main([*arguments, "--strategy", "asha"]) == 2
     assert "vram-search[bench]" in capsys.readouterr().err
+
+
+def test_nights_of_a_file_are_not_played_again(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "nights.jsonl"
+    arguments = ["--table", str(file), "--seeds", "2", "--night-trials", "3", "--json"]
+    arguments += ["--strategy", "random", "--nights", str(kept)]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    lines = kept.read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2
+
+    absent = strategies.Strategy("simple", "no_such_function", needs=("no_such_library",))
+    monkeypatch.setitem(STRATEGIES, "random", absent)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == first, "also where its library is missing"
+    assert main([*arguments, "--equal-terms"]) == 2, "other terms are other nights"
+    assert kept.read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_night_that_fails_leaves_the_others(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = Setting.of(read_tables([file])[0], 1 << 60, Costs(), 2)
+    nights = Nights(tmp_path / "nights.jsonl")
+    names = ["random", "no such strategy"]
+    (found,) = play_all([setting], names, 1, 1, nights)
+    assert list(found.results) == ["random"]
+    assert "no such strategy, seed 0: KeyError" in capsys.readouterr().err

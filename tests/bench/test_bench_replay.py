@@ -113,3 +113,21 @@ def test_distance_takes_numbers_by_their_logarithmic_range() -> None:
     middle = config_of({"learning_rate": 1e-4, "lora_rank": 16}).hyperparameters
     assert distance(low, high, table.space) == pytest.approx(2.0)
     assert distance(low, middle, table.space) == pytest.approx(1.0)
+
+
+def test_trial_that_continues_from_its_checkpoint_pays_only_for_the_steps_after_it(
+    replay_of: MakeReplay,
+) -> None:
+    replay = replay_of(table_of({}), costs=COSTS)
+    (config,) = replay.table.configs
+    replay.run(config, lambda share, loss: True)
+    asked: list[float] = []
+
+    def note(share: float, loss: float | None) -> bool:
+        asked.append(share)
+        return False
+
+    trial = replay.run(config, note, resumed_at=1 / 3)
+    assert asked == [pytest.approx(2 / 3), 1.0]
+    assert (trial.outcome, trial.value) == ("complete", 1.5)
+    assert trial.seconds == pytest.approx(12 + 60 + 2)

@@ -1,0 +1,1 @@
+"""Strategies of other libraries, one file a library; each is an `adapter.Peer`."""
