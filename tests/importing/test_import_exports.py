@@ -129,6 +129,35 @@ def test_preference_training_of_an_export_is_not_ranked(write: WriteTable) -> No
     assert (first.other_training, second.other_training) == ("preference", None)
 
 
+PATTERN = r"(?:.*?(?:language|text).*?(?:self_attn|mlp).*?\.(?:q_proj|v_proj){1,2})"
+
+
+@pytest.mark.parametrize(
+    ("cell", "target"),
+    [
+        (f'"{PATTERN}"', PATTERN),
+        ("\"['q_proj', 'v_proj']\"", "qv"),
+        ("\"{'v_proj', 'q_proj'}\"", "qv"),
+        ('"[q_proj, v_proj]"', "qv"),
+    ],
+)
+def test_targets_of_an_export_are_names_or_a_whole_pattern(
+    write: WriteTable, cell: str, target: str
+) -> None:
+    (run,) = load_table(write(f"Name,State,target_modules\na,finished,{cell}\n"))
+    assert run.hyperparameters["lora_target"] == target
+
+
+@pytest.mark.parametrize(
+    ("mark", "rate", "loss"), [(";", "0,0002", "1,21"), ("\t", "2e-4", "1.21")]
+)
+def test_a_spreadsheets_marks_are_read(write: WriteTable, mark: str, rate: str, loss: str) -> None:
+    rows = [["Name", "State", "hparams.lr", "val/loss"], ["a", "preempted", rate, loss]]
+    (run,) = load_table(write("\n".join(mark.join(row) for row in rows)))
+    assert told(run, "learning_rate") == ("a", "lost", 2e-4)
+    assert run.result.eval_loss == 1.21
+
+
 def test_stage_of_a_table_by_hand_is_kept(write: WriteTable) -> None:
     text = "run,outcome,stage,finetuning_type\na,complete,dpo,\nb,complete,sft,full\n"
     assert [run.other_training for run in load_table(write(text))] == ["dpo", "sft, full"]

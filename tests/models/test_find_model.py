@@ -111,6 +111,59 @@ def test_copies_of_known_publishers_share_a_shape(name: str, slug: str, checkpoi
 
 
 @pytest.mark.parametrize(
+    ("name", "slug", "checkpoint"),
+    [
+        ("RedHatAI/Llama-3.3-70B-Instruct-quantized.w4a16", "llama-3.1-70b", "gptq"),
+        ("Intel/Qwen3-8B-int4-AutoRound", "qwen3-8b", "gptq"),
+        ("nvidia/Llama-3.3-70B-Instruct-FP4", "llama-3.1-70b", "nvfp4"),
+        ("ISTA-DASLab/Meta-Llama-3.1-8B-AQLM-PV-2Bit-1x16-hf", "llama-3.1-8b", "aqlm"),
+        ("somebody/Qwen3-8B-gptqmodel-4bit", "qwen3-8b", "gptq"),
+        ("somebody/Qwen2.5-7B-Instruct-4bit-gptq", "qwen2.5-7b", "gptq"),
+    ],
+)
+def test_further_endings_of_quantised_copies_are_known(
+    name: str, slug: str, checkpoint: str
+) -> None:
+    found = find_model(name)
+    assert (found.config.name, found.checkpoint) == (slug, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "what"),
+    [
+        ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", "llama-3.1-8b", "GGUF files"),
+        ("mlx-community/Qwen2.5-7B-Instruct-4bit", "qwen2.5-7b", "MLX weights"),
+        ("turboderp/Qwen3-8B-exl2", "qwen3-8b", "ExLlama weights"),
+    ],
+)
+def test_copies_for_other_programs_stand_for_their_original(
+    name: str, slug: str, what: str
+) -> None:
+    found = find_model(name)
+    assert found.config.name == slug
+    assert f"holds {what}, which are not trained" in found.note
+
+
+def test_a_copy_for_other_programs_of_an_unknown_model_is_refused() -> None:
+    with pytest.raises(InputError, match="holds GGUF files, which are not trained") as caught:
+        find_model("somebody/Unheard-Of-GGUF")
+    assert caught.value.remedy == "name the model that it was made from"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct",
+        "hf.co/Qwen/Qwen2.5-7B-Instruct/tree/main",
+        " Qwen/Qwen2.5-7B-Instruct ",
+        "Qwen2.5-7B-Instruct",
+    ],
+)
+def test_an_address_and_a_name_without_owner_find_the_model(name: str) -> None:
+    assert find_model(name).config.name == "qwen2.5-7b"
+
+
+@pytest.mark.parametrize(
     ("name", "slug"),
     [
         ("somebody/Qwen2.5-7B-Instruct-abliterated", "qwen2.5-7b"),

@@ -24,6 +24,7 @@ from vram_search.units import MIB
         ("RTX 4060 Ti 16GB", "rtx-4060-ti-16gb"),
         ("NVIDIA GeForce RTX 5060 Ti 16 GB", "rtx-5060-ti-16gb"),
         ("3090", "rtx-3090-24gb"),
+        ("RTX 3090 24576MiB", "rtx-3090-24gb"),
         ("RTX4090", "rtx-4090-24gb"),
         ("RTX 4090 D", "rtx-4090-d-24gb"),
         ("rtx-3090-ti", "rtx-3090-ti-24gb"),
@@ -93,6 +94,7 @@ def test_card_that_cannot_be_used_is_refused_with_the_reason(text: str, words: s
 
 def test_size_alone_promises_no_more_than_any_card_of_that_size() -> None:
     card = Card.model_validate(find_card("16GB"))
+    assert find_card("16384 MiB") == find_card("16 GB VRAM") == find_card("16GB")
     of_size = [load_card(slug) for slug in card_names() if slug.endswith("-16gb")]
     assert card.total_bytes <= min(one["total_bytes"] for one in of_size) + 2**30
     assert card.total_bytes - card.reserve_bytes == min(

@@ -14,7 +14,10 @@ Row = dict[str, str]
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "model_name_or_path": ("model_name_or_path", "base_model", "_name_or_path", "model_name"),
-    "eval_loss": ("eval_loss", "eval/loss", "eval/eval_loss", "val_loss", "validation_loss"),
+    "eval_loss": (
+        *("eval_loss", "eval/loss", "eval/eval_loss", "val_loss", "validation_loss"),
+        *("val/loss", "valid/loss", "validation/loss", "valid_loss", "test/loss"),
+    ),
     "train_loss": ("train_loss", "train/train_loss"),
     "steps_done": ("global_step", "train/global_step"),
     "steps_total": ("max_steps",),
@@ -39,7 +42,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 """Our column -> names under which trainers log it, the surest first."""
 _PREFIXES = re.compile(
     r"^(params|metrics|user_attrs|config|summary|args|training_args|train_args|lora_config"
-    r"|lora|peft_config|default|Param|UserAttribute)[._/ ]+(?=.)"
+    r"|lora|peft_config|default|Param|UserAttribute|hparams?|hp|hyper_?params|hyperparameters"
+    r"|parameters|sft_config|model_config|model_args|finetuning_args|data_args|trainer)[._/ ]+(?=.)"
 )
 _MISSING = {"", "nan", "none", "null", "-", "n/a"}
 """Words for an absent value, in small letters; a loss keeps its nan."""
@@ -78,7 +82,9 @@ EXPORTS = (
             "crashed": "lost",
             "failed": "lost",
             "killed": "lost",
+            "preempted": "lost",
             "running": "unknown",
+            "preempting": "unknown",
             "": "unknown",
         },
         ("Runtime", "_runtime"),
@@ -144,14 +150,28 @@ def _our_cells(cells: Row, export: Export) -> tuple[Row, list[str]]:
                 break
     if ours.get("steps_total", "").startswith("-"):  # max_steps: -1 sets no limit
         del ours["steps_total"]
-    if (target := ours.get("lora_target", "")).startswith(("[", "(")):
-        ours["lora_target"] = ",".join(re.findall(r"[\w.-]+", target))
+    if targets := _listed(ours.get("lora_target", "")):
+        ours["lora_target"] = ",".join(targets)
     seconds = _seconds(_first(cells, export.seconds))
     if seconds is not None:
         ours.setdefault("train_runtime", f"{seconds:g}")
     if any("rewards/" in key for key in cells):
         ours.setdefault("stage", "preference")
     return ours, _add_objective(ours, cells) if export.source == "optuna" else []
+
+
+def _listed(text: str) -> list[str]:
+    """Names that are written as a list, tuple or set; none for a pattern, which stays whole."""
+    if not text.startswith(("[", "(", "{")):
+        return []
+    try:
+        names = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        names = text[1:-1].split(",") if re.fullmatch(r"[\[({][\w., -]*[\])}]", text) else []
+    if not isinstance(names, list | tuple | set):
+        return []
+    ordered = sorted(names) if isinstance(names, set) else names
+    return [str(name).strip() for name in ordered]
 
 
 def _add_objective(ours: Row, cells: Row) -> list[str]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,7 @@ COLUMNS = {
 
 Cells = dict[str, str]
 _ADAPTER = {"use_dora", "use_rslora", "modules_to_save"}
+_DECIMAL = re.compile(r"^(-?\d+),(\d+(?:[eE][-+]?\d+)?)$")
 _MAX_FILE_LINES = 100_000
 
 
@@ -112,8 +114,14 @@ def _lenient_trial(
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
-    """The header, and line number and filled cells of every row."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    """The header, and line number and filled cells of every row.
+
+    A spreadsheet may write semicolons or tabs between cells, and then a comma in decimals.
+    """
+    text = read_text(path)
+    first = text.lstrip("\n").split("\n", 1)[0]
+    mark = max(",;\t", key=lambda one: (first.count(one), one == ","))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     rows = []
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -128,7 +136,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
                     'put a text that holds commas in "quotes"',
                 )
             filled = {
-                name: cell.strip()
+                name: cell.strip() if mark == "," else _DECIMAL.sub(r"\1.\2", cell.strip())
                 for name, cell in zip(header, cells, strict=False)
                 if cell.strip()
             }

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from vram_search.errors import InputError
-from vram_search.models.names import hub_names, same_name, shipped_name
+from vram_search.models.names import (
+    hub_names,
+    not_loaded,
+    original_of,
+    same_name,
+    shipped_name,
+)
 from vram_search.models.other_kinds import other_kind
 from vram_search.models.tree import read_shape
 from vram_search.resources import shipped
@@ -17,6 +23,7 @@ from vram_search.spec.shape import ModelShape, shape_names
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PAGE = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(/.*)?")
 _GGUF_KIND = re.compile(r"[.-](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*)$", re.IGNORECASE)
 """The end of a .gguf file's name: how its weights are stored."""
 
@@ -58,9 +65,13 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
     Raises:
         InputError: the name stands for nothing, or the hub cannot be asked.
     """
+    page = _PAGE.fullmatch(name.strip())
+    name = page[4] if page else name.strip()
     found = find_on_this_machine(name, beside=beside)
     if found is not None:
         return found
+    if what := not_loaded(name):
+        return _original(name, what)
     kind = other_kind(name)
     if kind:
         raise InputError(
@@ -154,6 +165,22 @@ def _shipped(name: str) -> FoundModel | None:
     if found.checkpoint:
         note += f"; its weights are a quantised copy ({found.checkpoint})"
     return FoundModel(folder, "alias", note, found.checkpoint)
+
+
+def _original(name: str, what: str) -> FoundModel:
+    """The model that a copy for other programs was made from."""
+    found = original_of(name)
+    if found is None:
+        raise InputError(
+            f"model {name!r} holds {what}, which are not trained",
+            "name the model that it was made from",
+        )
+    return FoundModel(
+        shipped("configs", "models", found.slug),
+        "same name",
+        f"{name} holds {what}, which are not trained: the shape of {found.published} is used, "
+        "from whose name it is; train that model",
+    )
 
 
 def _unknown(name: str) -> InputError:

@@ -16,7 +16,7 @@ their layers differ, the index names the mirror's model itself (`unsloth/phi-4`)
 QUANTISERS = frozenset(
     {
         *("axolotl-quants", "casperhansen", "hugging-quants", "ista-daslab", "neuralmagic"),
-        *("nvidia", "redhatai", "solidrust", "techxgenus", "thebloke"),
+        *("nvidia", "redhatai", "solidrust", "techxgenus", "thebloke", "intel", "modelcloud"),
     }
 )
 """Owners who publish quantised copies of other owners' models under the same name and an ending."""
@@ -39,6 +39,24 @@ CHECKPOINT_SUFFIXES = {
     "-fp16": "",
 }
 """Endings of copies of a model, and how their weights are stored; empty for 16 bits."""
+_FORMATS = {
+    **dict.fromkeys(("gptq", "gptqmodel", "autoround", "quantized", "w4a16", "w8a16"), "gptq"),
+    **dict.fromkeys(("w8a8", "int4", "int8"), "gptq"),
+    **dict.fromkeys(("awq", "aqlm", "fp8", "nvfp4"), ""),
+    "fp4": "nvfp4",
+}
+"""Words of further endings -> how the weights are stored; empty where the word itself says it."""
+_FORMAT = re.compile(rf"([-_]\dbit)?[-_.]({'|'.join(_FORMATS)})([-_.].*)?")
+_NOT_LOADED = {
+    "GGUF files": r".*[-_.](gguf|ggml|llamafile)([-_.].*)?",
+    "ExLlama weights": r".*[-_.](exl2|exl3)([-_.].*)?",
+    "MLX weights": r"(mlx-community/.*|.*[-_.]mlx([-_.].*)?)",
+    "ONNX or OpenVINO weights": r"(openvino/.*|.*[-_.](onnx|openvino)([-_.].*)?)",
+}
+"""Weights that no trainer here loads -> a pattern for hub names in lower case."""
+_NOT_LOADED_ENDING = re.compile(
+    r"[-_.](gguf|ggml|llamafile|exl2|exl3|mlx|onnx|openvino|bf16|fp16|qat|i1|\dbit)([-_.].*)?"
+)
 _SIZE = re.compile(r"(^|[-_])\d+(\.\d+)?[bm]([-_]|$)")
 
 
@@ -71,7 +89,37 @@ def shipped_name(name: str) -> ShippedName | None:
             found = _by_owner(slug.removesuffix(ending), is_copy=bool(ending))
             if found is not None:
                 return ShippedName(found, index[found]["names"][0], checkpoint)
-    return None
+    copied, checkpoint = _without_format(slug)
+    found = _by_owner(copied, is_copy=True) if checkpoint else _without_owner(slug)
+    return None if found is None else ShippedName(found, index[found]["names"][0], checkpoint)
+
+
+def _without_owner(name: str) -> str | None:
+    """Slug of a model's name that is written without its owner."""
+    return None if "/" in name else _base_names().get(name)
+
+
+def _without_format(name: str) -> tuple[str, str]:
+    """A name without the ending of a quantised copy, and how that stores its weights."""
+    found = _FORMAT.search(name, name.rfind("/") + 1)
+    if found is None:
+        return name, ""
+    return name[: found.start()], _FORMATS[found[2]] or found[2]
+
+
+def not_loaded(name: str) -> str:
+    """Weights that no trainer here loads, in words, if a hub name says so; else empty."""
+    lower = name.lower()
+    if "/" not in lower:
+        return ""
+    return next((what for what, names in _NOT_LOADED.items() if re.fullmatch(names, lower)), "")
+
+
+def original_of(name: str) -> ShippedName | None:
+    """Returns the shipped shape of the model that a copy for other programs was made from."""
+    base = name.lower().rsplit("/", 1)[-1]
+    found = _NOT_LOADED_ENDING.search(base)
+    return same_name(base[: found.start()] if found else base)
 
 
 def same_name(name: str) -> ShippedName | None:
@@ -86,6 +134,8 @@ def same_name(name: str) -> ShippedName | None:
         if base.endswith(ending):
             base, checkpoint = base.removesuffix(ending), stored
             break
+    else:
+        base, checkpoint = _without_format(base)
     known = base if base in names else _longest_start(base, names)
     if known is None:
         return None

@@ -14,7 +14,7 @@ _KINDS = {
     "a video generation model": r".*/wan2\..*|.*/cogvideox.*|.*/hunyuanvideo.*|.*/ltx-video.*",
     "an embedding model": r"baai/bge-.*|sentence-transformers/.*|intfloat/.*e5-.*|thenlper/gte-.*"
     r"|nomic-ai/nomic-embed-.*|mixedbread-ai/mxbai-embed-.*|jinaai/jina-embeddings-.*"
-    r"|snowflake/snowflake-arctic-embed-.*|google/embeddinggemma-.*",
+    r"|snowflake/snowflake-arctic-embed-.*|google/embeddinggemma-.*|.*/qwen3-embedding-.*",
     "an encoder": r"(google-bert/)?bert-.*|(facebookai/)?(xlm-)?roberta-.*|distilbert/.*"
     r"|(microsoft/)?deberta-.*|answerdotai/modernbert-.*|google/electra-.*|albert/.*"
     r"|camembert/.*|almanach/camembert.*",

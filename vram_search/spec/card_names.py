@@ -20,6 +20,8 @@ _DROPPED = frozenset(
             "desktop",
             "graphics",
             "card",
+            "vram",
+            "memory",
             "founders",
             "max",
             "q",
@@ -29,6 +31,8 @@ _DROPPED = frozenset(
 )
 _PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
 _SIZE = re.compile(r"(?<![a-z0-9])(\d{1,3}) ?(?:gb|gib|g)\b")
+_MEBIBYTES = re.compile(r"(?<![a-z0-9])(\d{4,6}) ?(?:mib|mb|m)\b", re.IGNORECASE)
+"""A size as nvidia-smi prints it."""
 _GLUED = re.compile(r"(?<=\d)(?=(?:ti|tis|super|laptop|d|s)\b)|(?<=tx)(?=\d{4})")
 _SHORT = {"s": ("super",), "tis": ("ti", "super"), "mobile": ("laptop",), "notebook": ("laptop",)}
 """Words that people shorten -> the card's own."""
@@ -63,12 +67,13 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
         return here()
     if text in card_names():
         return load_card(text)
+    text = _MEBIBYTES.sub(lambda size: f"{round(int(size[1]) / 1024)}GB", text)
     slugs = matching_cards(text)
     if len(slugs) == 1:
         return load_card(slugs[0])
     if slugs:
         raise ValueError(f"{text!r} is the name of several cards: {', '.join(slugs)}")
-    size = _SIZE.fullmatch(text.strip().lower())
+    size = _SIZE.search(text.lower()) if not _words(text) and "-" not in text else None
     if size is not None and (generic := _of_size(int(size[1]))) is not None:
         return generic
     raise ValueError(f"no card {text!r}; {_why_not(text) or _similar(text)}")
