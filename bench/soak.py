@@ -43,7 +43,6 @@ PATHS = (
     "/",
     f"/studies/{STUDY}",
 )
-KILL_SECONDS = 15.0
 CALM_SHARE = 0.5
 """The server is killed in this first share of the time; its memory is measured after that."""
 
@@ -56,6 +55,7 @@ class Soak:
     port: int
     url: str
     draw: random.Random
+    pause: float = 0.2
     server: subprocess.Popen[str] | None = None
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -95,7 +95,7 @@ class Soak:
     def ask(self) -> None:
         """Sends requests until the end; those that meet no server are counted apart."""
         with httpx.Client(base_url=self.address, headers=self.headers, timeout=30) as client:
-            while not self.ended.wait(0.2):
+            while not self.ended.wait(self.pause):
                 path = self.draw.choice(PATHS)
                 began = time.monotonic()
                 try:
@@ -205,12 +205,20 @@ def open_page(soak: Soak) -> Iterator[Browser | None]:
         browser.close()
 
 
-def run(minutes: float, workers: int, seed: int, folder: Path) -> dict[str, Any]:
+def run(
+    minutes: float, workers: int, seed: int, folder: Path, *, pause: float, kill_seconds: float
+) -> dict[str, Any]:
+    """Runs a soak and returns its counts.
+
+    Args:
+        pause: seconds between two requests.
+        kill_seconds: seconds between two kills.
+    """
     os.environ["VRAM_SEARCH_HOME"] = str(folder / "home")
     os.environ.pop("VRAM_SEARCH_DATABASE", None)
     os.environ.setdefault("STAGE_SECONDS", "1")
     url = sqlite_url(folder / "home" / "vram-search.db")
-    soak = Soak(folder, 18416, url, random.Random(seed))
+    soak = Soak(folder, 18416, url, random.Random(seed), pause)
     soak.start_server()
     memory: list[int] = []
     page_errors: list[str] = []
@@ -233,7 +241,7 @@ def run(minutes: float, workers: int, seed: int, folder: Path) -> dict[str, Any]
                         page.errors()
                     )
                     page.events.clear()
-                if time.monotonic() - killed > KILL_SECONDS:
+                if time.monotonic() - killed > kill_seconds:
                     killed = time.monotonic()
                     soak.kill_one(share < CALM_SHARE)
                     soak.revive()
@@ -312,9 +320,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=0.2, help="seconds between requests")
+    parser.add_argument("--kill-seconds", type=float, default=15.0, help="seconds between kills")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vs-soak-", ignore_cleanup_errors=True) as folder:
-        result = run(options.minutes, options.workers, options.seed, Path(folder))
+        result = run(
+            options.minutes,
+            options.workers,
+            options.seed,
+            Path(folder),
+            pause=options.pause,
+            kill_seconds=options.kill_seconds,
+        )
     print(json.dumps(result, indent=1))
 
 

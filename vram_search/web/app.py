@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -20,6 +21,9 @@ from vram_search.web.scheduler import Scheduler
 from vram_search.web.service import Service
 
 STATIC = Path(__file__).parent / "static"
+THREADS = 8
+"""Requests that are answered at once. Each thread keeps memory and a connection to the database;
+further requests wait."""
 DESCRIPTION = """Queue, results and predictions of vram-search.
 
 Sizes are bytes, times are seconds, losses are nats per answer token. Send the token as
@@ -46,6 +50,7 @@ def make_app(service: Service, hosts: Collection[str], scheduler: Scheduler | No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         if scheduler is not None:
             threading.Thread(target=scheduler.run, name="scheduler", daemon=True).start()
         yield
