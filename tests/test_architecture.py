@@ -145,6 +145,7 @@ AT_HOME_IN = {
     "mlflow": {"outbound"},
     "wandb": {"outbound"},
     "trackio": {"outbound"},
+    "ray": {"worker"},
 }
 """Heavy packages, and the only rooms that may import each, in a function's body too. `model_code`,
 `trace` and `train` run in processes of their own."""

@@ -16,7 +16,7 @@ from vram_search.cli.live import LiveView, PlainView
 from vram_search.protocol import Stage, Step
 from vram_search.spec import StudySpec, load_study
 from vram_search.store import Store, TrialRecord, TrialResult, open_store, sqlite_url
-from vram_search.worker.run import _tell_what_was_found
+from vram_search.worker.run import tell_what_was_found
 from vram_search.worker.stop_rule import StopRule
 
 
@@ -68,7 +68,7 @@ def test_trial_that_breaks_a_constraint_is_never_the_best_so_far(
         result = TrialResult("complete", eval_loss=loss, seconds={"train": seconds})
         store.finish_trial(trial, result)
     view = PlainView(load_study(write_study(constraints=limits)), StopRule(9), "sqlite://")
-    _tell_what_was_found(store, made, StopRule(9), view)
+    tell_what_was_found(store, made, StopRule(9), view)
     assert view.best is not None and view.best.number == 1
     view.trial_ended(store.trials(made.id)[2])
     assert view.best.number == 1

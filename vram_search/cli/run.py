@@ -30,6 +30,7 @@ from vram_search.spec.strategy_name import STRATEGY_NAMES
 if TYPE_CHECKING:
     from vram_search.answers.dry_run import DryRunAnswer, ModelAnswer
     from vram_search.spec import StudySpec
+    from vram_search.worker.listener import RunListener
     from vram_search.worker.prepare import Prepared
     from vram_search.worker.stop_rule import StopRule
 
@@ -63,6 +64,18 @@ if TYPE_CHECKING:
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
 @click.option("--detach", is_flag=True, help="Hand the study to the service; see `serve`.")
 @beside_option
+@click.option(
+    "--on",
+    "engine",
+    type=click.Choice(["ray"]),
+    help="One worker on each GPU of a Ray cluster; this machine trains nothing.",
+)
+@click.option(
+    "--address",
+    default="auto",
+    metavar="HOST:PORT",
+    help="Head node of the cluster.  [default: the one that runs here]",
+)
 @keep_awake_option
 @click.option("--entry", "entry_id", type=int, hidden=True, help="Of the queue, for the service.")
 @database_option
@@ -79,6 +92,8 @@ def command(
     accept_changes: bool,
     detach: bool,
     beside: bool,
+    engine: str | None,
+    address: str,
     keep_awake: bool,
     entry_id: int | None,
     database: str | None,
@@ -96,6 +111,7 @@ def command(
       vram-search run studies/demo.yaml
       vram-search run td-010.yaml --until 07:00
       vram-search run td-010.yaml --detach
+      vram-search run td-010.yaml --on ray --database postgresql://me@server/searches
       vram-search run td-010.yaml --set card=rtx-4060-8gb --dry-run
     """
     # The surrogate's matrices are small: BLAS threads would wait for each other and the training's.
@@ -131,6 +147,7 @@ def command(
         as_json=as_json,
         entry_id=entry_id,
         beside=beside,
+        cluster=address if engine is not None else None,
         keep_awake=keep_awake,
     )
 
@@ -212,8 +229,10 @@ def _run(
     as_json: bool,
     entry_id: int | None,
     beside: bool,
+    cluster: str | None,
     keep_awake: bool,
 ) -> None:
+    """Runs the search here, or on the Ray cluster with this address."""
     from vram_search.cli.ending import INTERRUPTED_BY_USER, print_ending
     from vram_search.cli.interrupts import second_interrupt_quits
     from vram_search.cli.live import make_view
@@ -230,14 +249,17 @@ def _run(
         try:
             awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
             with view, search_errors(url), awake:
-                why = run_study(
-                    prepared,
-                    stop,
-                    view,
-                    accept_changes=accept_changes,
-                    entry_id=entry_id,
-                    beside=beside,
-                )
+                if cluster is None:
+                    why = run_study(
+                        prepared,
+                        stop,
+                        view,
+                        accept_changes=accept_changes,
+                        entry_id=entry_id,
+                        beside=beside,
+                    )
+                else:
+                    why = _run_on_ray(cluster, prepared, stop, view, accept_changes=accept_changes)
                 code = 0
         except KeyboardInterrupt:
             echo("\ninterrupted; the summary follows, Ctrl-C again skips it", err=True)
@@ -246,6 +268,21 @@ def _run(
     if code:
         echo("finished trials are kept; the same command continues", err=True)
         sys.exit(code)
+
+
+def _run_on_ray(
+    address: str,
+    prepared: Prepared,
+    stop: StopRule,
+    view: RunListener,
+    *,
+    accept_changes: bool,
+) -> str:
+    from vram_search.worker.on_cluster import run_on_cluster
+    from vram_search.worker.ray_cluster import RayCluster
+
+    with contextlib.closing(RayCluster(address)) as cluster:
+        return run_on_cluster(prepared, stop, view, cluster, accept_changes=accept_changes)
 
 
 def _is_recorded(url: str, name: str) -> bool:

@@ -265,7 +265,7 @@ def _run_in_place(
             for point in study.first_points:
                 search.enqueue(point)
             search.enqueue_initial_points()
-            _tell_what_was_found(store, record, stop, listener)
+            tell_what_was_found(store, record, stop, listener)
             folder = study_folder(url, study.study)
             contexts: list[RunContext] = []
             for one in prepared.each:
@@ -314,9 +314,10 @@ def published_points(study: StudySpec, stop: StopRule) -> Sequence[Hyperparamete
     return for_each_model(points, study.model_names)
 
 
-def _tell_what_was_found(
+def tell_what_was_found(
     store: Store, record: StudyRecord, stop: StopRule, listener: RunListener
 ) -> None:
+    """Tells the listener of the study's trials so far."""
     counts = store.outcome_counts(record.id)
     total, finished = sum(counts.values()), sum(counts[outcome] for outcome in FINISHED)
     listener.run_started(finished, next(iter(best_trials(store, record, limit=1)), None))

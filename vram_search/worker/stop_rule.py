@@ -46,6 +46,10 @@ class StopRule:
             options += ["--hours", f"{max(left, 1.0) / 3600:.6f}"]
         return options
 
+    def for_seconds(self, seconds: float | None) -> StopRule:
+        """Returns the rule with a duration that begins now; None leaves it as it is."""
+        return self if seconds is None else replace(self, ends_at=time.monotonic() + seconds)
+
     def after_waiting(self, seconds: float) -> StopRule:
         """Returns the rule for a run that has waited in the queue."""
         return self if self.ends_at is None else replace(self, ends_at=self.ends_at + seconds)
