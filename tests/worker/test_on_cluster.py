@@ -163,6 +163,7 @@ def without_training(job: WorkerJob) -> WorkerEnd:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(os.name == "nt", reason="a test cluster of Ray needs Linux")
 def test_study_on_ray_survives_the_death_of_a_node(
     url: str, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
@@ -189,10 +190,10 @@ def test_study_on_ray_survives_the_death_of_a_node(
     try:
         with closing(RayCluster(nodes.address, without_training)) as cluster:
             assert cluster.gpus() == 2
-            why = run_on_cluster(prepared, StopRule(8), listener, cluster)
+            why = run_on_cluster(prepared, StopRule(24), listener, cluster)
     finally:
         nodes.shutdown()
-    assert killed.is_set() and why == "8 trials are finished"
+    assert killed.is_set() and why == "24 trials are finished"
     with closing(open_store(url, create=False)) as store:
         trials = store.trials(1)
         assert len({trial.worker_id for trial in trials}) >= 3, "the worker was started again"
