@@ -1,9 +1,11 @@
 """Predicted bytes against measured runs: `python -m bench.estimate_accuracy [--json]`.
 
-    python -m bench.estimate_accuracy [--rows FILE ...] [--models FOLDER] [--json]
+    python -m bench.estimate_accuracy [--rows FILE ...] [--models FOLDER ...] [--json]
 
-Rows have the fields of `tests/fixtures/vram_truth.jsonl`. Errors are of runs that finished; runs
-that died of out-of-memory count only where limits are compared.
+Rows have the fields of `tests/fixtures/vram_truth.jsonl`; without `--rows` those of
+`families_truth.jsonl` follow, whose families have no formula and are traced (1 to 20 s for each
+kind of training, once). Errors are of runs that finished; runs that died of out-of-memory count
+only where limits are compared.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import math
 import re
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,20 +23,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vram_search.errors import VramSearchError
 from vram_search.estimate.margin import conformal_margin
 from vram_search.estimate.memory.hardware import H200_CONTEXT
 from vram_search.estimate.memory.predict import Estimate, predict
 from vram_search.estimate.memory.workload import Workload
-from vram_search.spec.shape import parse_shape
+from vram_search.models.tree import read_shape
+from vram_search.spec.shape import ModelShape, parse_shape
 from vram_search.units import GIB, MIB
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "fixtures"
-MODELS = ROOT / "configs" / "models"
+ROWS = (DATA / "vram_truth.jsonl", DATA / "families_truth.jsonl")
+MODELS = (DATA / "families", ROOT / "configs" / "models")
 CAP_TOLERANCE = 0.005
 
 PLAIN = "nf4/bf16 sdpa"
 OTHER = "int8, eager, evaluation"
+TRACED = "traced, no formula"
+GENERIC = "neither formula nor trace"
 
 QLORA_4_BIT_TABLE = ((7e9, 6e9), (14e9, 12e9), (30e9, 24e9), (70e9, 48e9))
 """Parameters and bytes of the row "QLoRA, 4 bit" in LLaMA-Factory's README."""
@@ -55,6 +63,8 @@ class Run:
     @property
     def group(self) -> str:
         row = self.row
+        if self.workload.shape.not_modelled:
+            return TRACED if self.estimate.is_traced else GENERIC
         other = row["quantization"] == "int8" or row["attention"] != "sdpa"
         return OTHER if other or row["per_device_eval_batch_size"] else PLAIN
 
@@ -98,21 +108,30 @@ PREDICTORS: dict[str, Callable[[Run], float]] = {
 }
 
 
-def build_workload(row: dict[str, Any], models: Path) -> Workload:
-    """The workload that a row describes."""
-    config_file = models / row["model"] / "config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+def read_row_shape(row: dict[str, Any], models: Path | Sequence[Path]) -> ModelShape:
+    """The shape of a row's model, from the first folder that has it."""
+    folders = [models] if isinstance(models, Path) else models
+    files = [folder / row["model"] / "config.json" for folder in folders]
+    file = next((one for one in files if one.exists()), files[0])
     layers = row.get("num_hidden_layers")
-    if layers:
-        config["num_hidden_layers"] = layers
-        if "layer_types" in config:
-            config["layer_types"] = config["layer_types"][:layers]
-    shape = parse_shape(config, str(config_file))
+    if not layers:
+        return read_shape(file)
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["num_hidden_layers"] = layers
+    if "layer_types" in config:
+        config["layer_types"] = config["layer_types"][:layers]
+    return parse_shape(config, str(file))
+
+
+def build_workload(row: dict[str, Any], models: Path | Sequence[Path] = MODELS) -> Workload:
+    """The workload that a row describes."""
+    shape = read_row_shape(row, models)
     target = row["lora_target"]
+    names = "all" if target == "all-linear" else ",".join(target)
     eval_batch = row["per_device_eval_batch_size"]
     return Workload(
         shape=shape,
-        lora_modules=tuple(shape.target_modules("all") if target == "all-linear" else target),
+        lora_modules=shape.estimated_modules(names),
         lora_rank=row["lora_rank"],
         optimizer=row["optimizer"],
         per_device_train_batch_size=row["per_device_train_batch_size"],
@@ -126,20 +145,35 @@ def build_workload(row: dict[str, Any], models: Path) -> Workload:
         fused_linear_cross_entropy=row["fused_linear_cross_entropy"],
         per_device_eval_batch_size=eval_batch,
         eval_cutoff_len=row["cutoff_len"] if eval_batch else 0,
-        prediction_loss_only=row["prediction_loss_only"],
+        prediction_loss_only=row.get("prediction_loss_only", True),
         equal_lengths=row["lengths"] == "full",
         expandable_segments="expandable_segments:True" in str(row["env"]),
     )
 
 
-def load_runs(files: Iterable[Path], models: Path) -> list[Run]:
-    """Measured rows with their predictions; rows whose measurement failed are left out."""
+def load_runs(
+    files: Iterable[Path],
+    models: Path | Sequence[Path] = MODELS,
+    refused: dict[str, str] | None = None,
+) -> list[Run]:
+    """Measured rows with their predictions; rows whose measurement failed are left out.
+
+    Args:
+        refused: gets the reasons of rows that cannot be predicted, by model and note; without it
+            the first of them raises.
+    """
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     runs = []
     for row in (json.loads(line) for line in lines if line.strip()):
-        if "error" not in row:
+        if "error" in row:
+            continue
+        try:
             workload = build_workload(row, models)
             runs.append(Run(row, workload, predict(workload)))
+        except (VramSearchError, ValueError) as error:
+            if refused is None:
+                raise
+            refused[f"{row['model']}, {row['note']}"] = str(error)
     return runs
 
 
@@ -217,17 +251,22 @@ def limits(runs: Sequence[Run], required_of: Callable[[Run], int]) -> dict[str, 
     return result
 
 
+def _others(runs: Sequence[Run]) -> list[str]:
+    """Groups of models without a formula that have runs."""
+    return sorted({run.group for run in runs} - {PLAIN, OTHER})
+
+
 def accuracy(runs: Sequence[Run]) -> dict[str, Any]:
     """All figures, as `--json` prints them."""
     trained = [run for run in runs if run.row["trained"]]
     free = [run for run in trained if run.row["cap_gib"] is None]
-    equal = [run for run in free if run.workload.equal_lengths]
+    equal = [run for run in free if run.workload.equal_lengths and not run.estimate.is_traced]
     return {
         "rows": len(runs),
         "trained": len(trained),
         "allocated": {
             group: errors([run for run in trained if run.group == group])
-            for group in (PLAIN, OTHER)
+            for group in (PLAIN, OTHER, *_others(trained))
         },
         "reserved_equal_lengths": errors(
             equal, lambda run: run.estimate.reserved_bytes, "max_reserved_bytes"
@@ -307,12 +346,16 @@ def lines(result: dict[str, Any]) -> Iterable[str]:
 def main() -> None:
     """Prints the table, or JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=Path, nargs="+", default=[DATA / "vram_truth.jsonl"])
-    parser.add_argument("--models", type=Path, default=MODELS)
+    parser.add_argument("--rows", type=Path, nargs="+", default=list(ROWS))
+    parser.add_argument("--models", type=Path, nargs="+", default=list(MODELS))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    result = accuracy(load_runs(arguments.rows, arguments.models))
+    refused: dict[str, str] = {}
+    runs = load_runs(arguments.rows, arguments.models, refused)
+    result = accuracy(runs)
     print(json.dumps(result, sort_keys=True) if arguments.json else "\n".join(lines(result)))
+    for row, reason in refused.items():
+        print(f"refused: {row}: {reason}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
 from vram_search.estimate.trace_process import TraceProcess
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 
-FORMAT = 2
+FORMAT = 3
 """Version of the cached files."""
 SWITCH = "VRAM_SEARCH_TRACE"
 """No model is traced where this environment variable is 0."""
@@ -47,6 +47,7 @@ class TraceQuery:
     drops_out: bool
     padded: bool
     several_rows: bool
+    use_liger_kernel: bool = False
 
     def request(self, tokens: int) -> dict[str, Any]:
         """The request of `vram_search.trace`."""

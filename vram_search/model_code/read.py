@@ -60,6 +60,8 @@ def read_tree(
         transformers_version=transformers.__version__,
         config=json.dumps(values),
         filled_config=json.dumps(plain(config.to_dict())),
+        is_usually_tied=not _is_tied(model)
+        and bool(getattr(type(config), "tie_word_embeddings", False)),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-FORMAT = 2
+FORMAT = 3
 """Version of the JSON. A cached tree of another version is read from the class again."""
 
 Storage = Literal["nf4", "16-bit", "fp32", "shared"]
@@ -119,6 +119,7 @@ class ModelTree:
         transformers_version: the version whose classes were read.
         config: the config.json that was read, as JSON.
         filled_config: the same configuration with the defaults of its class, as JSON.
+        is_usually_tied: True if the head is not tied although the class ties it by default.
     """
 
     model_type: str
@@ -134,6 +135,7 @@ class ModelTree:
     transformers_version: str
     config: str
     filled_config: str
+    is_usually_tied: bool = False
 
     @property
     def has_other_parts(self) -> bool:

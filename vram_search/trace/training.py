@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -15,9 +15,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vram_search.spec.liger import liger_patches
 from vram_search.trace.build import attach_adapter, build_on_meta, materialise
 from vram_search.trace.cuda_kernels import as_on_cuda
 from vram_search.trace.layers import KeptLayers, decoder_layers, keep_all, keep_few
+from vram_search.trace.liger import liger_kernels
 from vram_search.trace.recorder import AllocationStream, Recorder, with_sums_in_place
 from vram_search.trace.settings import Batch, TraceSettings
 
@@ -27,7 +29,8 @@ class Recording:
     """Requests of one micro-batch, and of an evaluation batch of the same size.
 
     Phases have names: "start", "f0" ... (forward of a layer), "head" (from the last layer to the
-    start of the backward pass), "b1", "b0" ... (backward of a layer), "end".
+    start of the backward pass), "b1", "b0" ... (backward of a layer), "end". A fused loss splits
+    "head" (`vram_search.trace.liger`).
     """
 
     batch: Batch
@@ -96,8 +99,19 @@ def traced_model(
     with as_on_cuda(), mode, recorder:
         materialise(model, settings)
         model = attach_adapter(model, settings)
-        as_accelerate_prepares(model)
-        yield TracedModel(model, layers, kept, recorder)
+        with _with_liger(model.get_base_model(), layers, settings, recorder):
+            as_accelerate_prepares(model)
+            yield TracedModel(model, layers, kept, recorder)
+
+
+def _with_liger(
+    model: Any, layers: nn.ModuleList, settings: TraceSettings, recorder: Recorder
+) -> AbstractContextManager[None]:
+    text = model.config.get_text_config(decoder=True)
+    patches = liger_patches(model.config.model_type, text.model_type)
+    if patches is None or not settings.use_liger_kernel:
+        return nullcontext()
+    return liger_kernels(model, layers, patches, recorder)
 
 
 def _copy(stream: AllocationStream) -> AllocationStream:

@@ -202,7 +202,7 @@ def _traced_moments(workload: Workload, peaks: TracedPeaks) -> dict[str, Parts]:
     """Parts at the peak of the training and of an evaluation, by a trace."""
     own = "recomputed_layer" if workload.gradient_checkpointing else "layer"
     peak = peaks.training
-    is_loss = peak.phase in ("start", "head")
+    is_loss = peak.phase in ("start", "head", "chunk", "tail")
     found: dict[str, Parts] = {
         "loss" if is_loss else "layer backward": {
             "saved_activations": peak.saved,

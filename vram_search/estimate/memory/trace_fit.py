@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from vram_search.estimate.memory.persistent import fresh_block
 
+OUTSIDE_LAYERS = ("start", "head", "chunk", "tail", "end")
+"""Phases during which no layer runs."""
 Term = tuple[int, int, int]
 """Powers of rows, tokens and rank."""
 Polynomial = tuple[float, ...]
@@ -42,7 +44,8 @@ class Pass:
         saved: the same at the start of the layers' backward pass.
         left: the same at the end: gradients.
         saved_blocks: for each kept layer, sizes of saved storages, with their numbers.
-        phases: candidates of "start", "f0" ..., "head", "b0" ..., "end".
+        phases: candidates of "start", "f0" ..., "head", "b0" ..., "end"; with a fused loss also
+            of "chunk" and "tail", between "head" and the first "b".
     """
 
     kept: tuple[Polynomial, ...]
@@ -90,6 +93,7 @@ class TraceFit:
         evaluates: bool = False,
         earlier_gradients: float | None = None,
         expandable: bool = False,
+        chunk_bytes: float = 0.0,
     ) -> Peak:
         """The largest candidate of a micro-batch (or of an evaluation batch).
 
@@ -97,10 +101,11 @@ class TraceFit:
             tokens: of one row.
             earlier_gradients: bytes of all gradients, where micro-batches before have left them.
             expandable: segments are expandable, so that no block keeps a remainder.
+            chunk_bytes: logits of one chunk of a fused loss.
         """
         which = self.evaluation if evaluates else self.training
         size = _Size(self, which, (rows, tokens, rank), expandable=expandable)
-        return size.peak(earlier_gradients)
+        return size.peak(earlier_gradients, chunk_bytes)
 
     def features(self, rows: float, tokens: int, rank: int, chunk: int) -> list[float]:
         """Values of the terms for a layer that pads rows to a multiple of `chunk`."""
@@ -127,7 +132,7 @@ class _Size:
             for blocks, features in zip(which.saved_blocks, self.features, strict=True)
         ]
 
-    def peak(self, earlier_gradients: float | None) -> Peak:
+    def peak(self, earlier_gradients: float | None, chunk_bytes: float) -> Peak:
         saved = [bytes_ + extra for bytes_, extra in zip(self.saved, self.remainders, strict=True)]
         kept = [bytes_ + extra for bytes_, extra in zip(self.kept, self.remainders, strict=True)]
         before = [0.0, *accumulate(kept[i] for i in self.stands_for)]
@@ -135,9 +140,10 @@ class _Size:
         left_after = [*accumulate(self.left[i] for i in reversed(self.stands_for))][::-1]
         left_after.append(0.0)
         found = []
-        for name in ("start", "head", "end"):
+        for name in OUTSIDE_LAYERS:
             for candidate in self.which.phases.get(name, ()):
-                found.append(self._outside(name, candidate, earlier_gradients))
+                one = self._outside(name, candidate, earlier_gradients)
+                found.append(one._replace(own=one.own + chunk_bytes) if name == "chunk" else one)
         forward, backward = (
             [self._own(phase, layer) for layer in range(len(kept))] for phase in ("f", "b")
         )

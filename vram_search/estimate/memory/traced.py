@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from vram_search.estimate.memory.elements import FP32
 from vram_search.estimate.memory.objectives import SFT
+from vram_search.estimate.memory.peaks import fused_chunk_bytes
 from vram_search.estimate.memory.persistent import adapter_bytes
 from vram_search.estimate.memory.trace_fit import Peak
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.trace_store import RangedFit, TraceQuery, find_fit, is_on
+from vram_search.spec.liger import LigerPatches, liger_patches
 from vram_search.spec.shape import ModelShape
 
 RESERVED_RATIO = 1.13
@@ -108,7 +110,17 @@ def _query(workload: Workload, rows: int) -> TraceQuery:
         drops_out=workload.lora_dropout > 0,
         padded=rows > 1 and not workload.equal_lengths,
         several_rows=rows > 1,
+        use_liger_kernel=_liger(workload) is not None,
     )
+
+
+def _liger(workload: Workload) -> LigerPatches | None:
+    """What Liger replaces in this training; None if it is not used or does not know the model."""
+    tree = workload.shape.tree
+    assert tree is not None
+    if not workload.fused_linear_cross_entropy:
+        return None
+    return liger_patches(tree.model_type, tree.text_model_type)
 
 
 def _expression(workload: Workload) -> str:
@@ -120,7 +132,9 @@ def _expression(workload: Workload) -> str:
 def _peak(
     workload: Workload, rows: int, tokens: int, *, evaluates: bool, earlier: float | None
 ) -> Peak | None:
-    query = _query(workload, rows)
+    query, patches = _query(workload, rows), _liger(workload)
+    fuses = patches is not None and patches.fuses_loss and not evaluates
+    chunk = fused_chunk_bytes(workload) if fuses else 0
 
     def at(length: int, found: RangedFit) -> Peak:
         return found.fit.peak(
@@ -130,6 +144,7 @@ def _peak(
             evaluates=evaluates,
             earlier_gradients=earlier,
             expandable=workload.expandable_segments,
+            chunk_bytes=chunk,
         )
 
     found = find_fit(query, tokens, anchors=ANCHORS)

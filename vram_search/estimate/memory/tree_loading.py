@@ -2,6 +2,11 @@
 
 As `loading`, which knows modelled families; here every tensor is loaded by its own name, in
 transformers' order (`core_model_loading.py`, `dot_natural_key`).
+
+Before it loads, transformers allocates the bytes of all tensors at once, without those that are
+tied (`modeling_utils.py`, `caching_allocator_warmup`). A head that is tied by default and has
+weights of its own in the checkpoint is left out too: it is untied only after it was loaded
+(`tie_weights`). So were the heads of the measured runs.
 """
 
 from __future__ import annotations
@@ -35,6 +40,8 @@ def load_tree(tree: ModelTree, quantization: str, *, double: bool, upcast: bool)
     allocator = CachingAllocator()
     tensors = sorted(_parameters(tree), key=lambda tensor: _natural_key(tensor.name))
     warmup = sum(_warmup_bytes(tensor, quantization) for tensor in tensors)
+    if tree.is_usually_tied:
+        warmup -= sum(BF16 * head.parameters for head in tree.linears if head.part == "head")
     allocator.free(allocator.allocate(int(warmup)))
     kept: list[tuple[Block, int]] = []
     for tensor in tensors:
