@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Without an NVIDIA driver this exact torch release is installed: a range may download gigabytes of CUDA.
 TORCH := $(if $(shell command -v nvidia-smi),torch>=2.11,torch==2.13.0)
 
+# The tests start hundreds of processes: without bytecode files each compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 .PHONY: help demo test test-all lint types docs wheel-check lock sbom faults fuzz gpu bench trace-check export-check clean

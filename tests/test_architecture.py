@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -204,17 +205,22 @@ LAZY_NAME = ""
 """The room of `import_module(f"vram_search.{...}")`: imports for type checkers name the rooms."""
 
 
+@cache
+def modules_of(file: Path) -> frozenset[str]:
+    """Modules that a file imports at any depth."""
+    return frozenset(imported_modules(file.read_text(encoding="utf-8")))
+
+
 def own_imports(file: Path) -> set[str]:
     """Rooms of ours that a file imports, its own left out."""
-    modules = imported_modules(file.read_text(encoding="utf-8"))
+    modules = modules_of(file)
     ours = {m for m in modules if m == "vram_search" or m.startswith("vram_search.")}
     rooms = {room_of(module) for module in ours} - {room_of_file(file)}
     return rooms - {"__init__", "__version__", "CallablePackage", LAZY_NAME}
 
 
 def foreign_imports(file: Path) -> set[str]:
-    modules = imported_modules(file.read_text(encoding="utf-8"))
-    return {module.split(".")[0] for module in modules}
+    return {module.split(".")[0] for module in modules_of(file)}
 
 
 @pytest.mark.parametrize(

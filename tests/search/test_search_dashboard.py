@@ -14,7 +14,6 @@ from wsgiref.simple_server import WSGIServer
 
 import pytest
 from optuna.trial import FrozenTrial
-from optuna_dashboard._serializer import serialize_frozen_trial
 
 from tests.factories import PLAN
 from vram_search.errors import InputError
@@ -46,6 +45,8 @@ def record(store: Store, study: StudyRecord) -> Record:
 
 def shown(trial: FrozenTrial) -> dict[str, Any]:
     """The trial as the dashboard's own code hands it to its page."""
+    from optuna_dashboard._serializer import serialize_frozen_trial  # loads scikit-learn
+
     found = serialize_frozen_trial(1, trial, {})
     return {**found, "user_attrs": {one["key"]: one["value"] for one in found["user_attrs"]}}
 

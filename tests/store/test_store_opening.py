@@ -15,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
 
 from tests.store.conftest import Start
 from vram_search.errors import StoreError
@@ -69,12 +70,35 @@ def test_create_makes_folder_and_tables(tmp_path: Path) -> None:
     assert open_store(sqlite_url(file), create=False).studies() == []
 
 
-def test_tables_made_by_the_revisions_are_those_of_the_code(store: Store) -> None:
-    with database.reading(store.engine) as connection:
+def test_tables_made_by_the_revisions_are_those_of_the_code(store: Store, tmp_path: Path) -> None:
+    migrated = create_engine(sqlite_url(tmp_path / "migrated.db"))
+    with migrated.begin() as connection:
+        database._migrate(connection)
         context = MigrationContext.configure(
             connection, opts={"version_table": database.VERSION_TABLE, "compare_type": True}
         )
         assert compare_metadata(context, tables.metadata) == []
+        with database.reading(store.engine) as created:
+            assert definitions(created) == definitions(connection)
+    migrated.dispose()
+
+
+def definitions(connection: Connection) -> dict[str, list[str]]:
+    """The definition of each table and index, by name; its clauses are sorted."""
+    rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    constraint_name = re.compile(r"CONSTRAINT \w+_pkc ")
+    return {
+        name: sorted(constraint_name.sub("", sql).replace('"', "").split(","))
+        for name, sql in ((name, " ".join(sql.split())) for name, sql in rows)
+    }
+
+
+def test_version_that_is_recorded_at_creation_is_alembics(store: Store) -> None:
+    with database.reading(store.engine) as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": database.VERSION_TABLE}
+        )
+        assert context.get_current_revision() == database.KNOWN_REVISIONS[-1]
 
 
 def test_known_revisions_are_alembics() -> None:

@@ -14,7 +14,21 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import URL, Connection, Engine, RootTransaction, create_engine, event, inspect, text
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    RootTransaction,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import StaticPool
 
@@ -28,6 +42,7 @@ from vram_search.store.faults import (
 )
 from vram_search.store.read_only import connect_without_writing, copied_to_memory
 from vram_search.store.same_file import SameFile
+from vram_search.store.tables import metadata
 from vram_search.units import MIB, format_bytes
 
 VERSION_TABLE = "vram_search_alembic_version"
@@ -270,7 +285,10 @@ def _bring_up_to_date(engine: Engine, create: bool, busy_seconds: float) -> None
             _use_write_ahead_log(engine, busy_seconds)
     # At the start of a run the user is there to end the other process.
     with writing(engine, lock_attempts=1) as connection:
-        if _revision(connection) != head:
+        revision = _revision(connection)
+        if revision is None:
+            _create(connection)
+        elif revision != head:
             _migrate(connection)
         # Changes nothing, yet fails where nothing may be written (BEGIN IMMEDIATE alone does not):
         # better now than after the first trial has trained.
@@ -338,6 +356,14 @@ def _use_write_ahead_log(engine: Engine, busy_seconds: float) -> None:
             if "is locked" not in str(error.orig) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+def _create(connection: Connection) -> None:
+    """Creates the tables as the revisions would, in a fifth of the time; a test compares both."""
+    metadata.create_all(connection, checkfirst=False)
+    version = Table(VERSION_TABLE, MetaData(), Column("version_num", String(32), primary_key=True))
+    version.create(connection, checkfirst=False)
+    connection.execute(insert(version).values(version_num=KNOWN_REVISIONS[-1]))
 
 
 def _migrate(connection: Connection) -> None:
