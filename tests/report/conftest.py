@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Table, event, func, insert, select, update
+from sqlalchemy import Table, event, update
 
+from vram_search.report.page.report_data import ReportData, load_report_data
 from vram_search.store import (
     Evaluation,
     Outcome,
@@ -26,7 +29,6 @@ from vram_search.store import (
     open_store,
     sqlite_url,
 )
-from vram_search.store.database import reading, writing
 from vram_search.store.tables import metadata
 from vram_search.store.tables import trials as trials_table
 from vram_search.units import GIB, MIB
@@ -79,11 +81,16 @@ def make_study(
 
     The first one of its kind is recorded trial by trial; each further one is a copy of its rows.
     """
-    rows = _recorded(name, trials, json.dumps(model), with_gpu, data_hash)
-    with writing(store.engine) as connection:
-        used = {table.name: _largest_id(connection, table) for table in rows}
-        for table, recorded in rows.items():
-            connection.execute(insert(table), [_renumbered(row, table, used) for row in recorded])
+    address, _ = _recorded(name, trials, json.dumps(model), with_gpu, data_hash)
+    file = str(store.engine.url.database)
+    with closing(sqlite3.connect(file, isolation_level=None, uri=True)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("ATTACH ? AS recorded", (address,))
+        connection.execute("BEGIN IMMEDIATE")
+        used = {table.name: _largest_id(connection, table) for table in metadata.sorted_tables}
+        for table in metadata.sorted_tables:
+            _copy_rows(connection, table, used)
+        connection.execute("COMMIT")
     study = store.study(name)
     assert study is not None
     return study
@@ -92,32 +99,42 @@ def make_study(
 @cache
 def _recorded(
     name: str, trials: int, model: str, with_gpu: bool, data_hash: str
-) -> dict[Table, list[dict[str, Any]]]:
-    """The rows of a study by table, as the store itself writes them."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(open_store(sqlite_url(Path(folder, "study.db")), create=True)) as store,
-    ):
-        _do_not_wait_for_the_disk(store)
-        study = store.create_study(name, {"study": name}, data_hash, CARD, json.loads(model))
-        dice = random.Random(name)
-        for number in range(trials):
-            _make_trial(store, study, number, dice, with_gpu)
-        with reading(store.engine) as connection:
-            found = {table: connection.execute(table.select()) for table in metadata.sorted_tables}
-            rows = {table: [dict(row._mapping) for row in rows] for table, rows in found.items()}
-    return {table: of_it for table, of_it in rows.items() if of_it}
+) -> tuple[str, sqlite3.Connection]:
+    """The address of a database in memory that holds this study alone, as the store itself writes
+    it; and the connection that keeps it there."""
+    address = f"file:recorded-{_recorded.cache_info().currsize}?mode=memory&cache=shared"
+    memory = sqlite3.connect(address, uri=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "study.db")
+        with closing(open_store(sqlite_url(file), create=True)) as store:
+            _do_not_wait_for_the_disk(store)
+            study = store.create_study(name, {"study": name}, data_hash, CARD, json.loads(model))
+            dice = random.Random(name)
+            for number in range(trials):
+                _make_trial(store, study, number, dice, with_gpu)
+        with closing(sqlite3.connect(file)) as written:
+            written.backup(memory)
+    return address, memory
 
 
-def _largest_id(connection: Connection, table: Table) -> int:
-    return (connection.scalar(select(func.max(table.c.id))) or 0) if "id" in table.c else 0
+def _largest_id(connection: sqlite3.Connection, table: Table) -> int:
+    if "id" not in table.c:
+        return 0
+    (largest,) = connection.execute(f"SELECT max(id) FROM main.{table.name}").fetchone()
+    return largest or 0
 
 
-def _renumbered(row: dict[str, Any], table: Table, used: dict[str, int]) -> dict[str, Any]:
-    """The row with identifiers that follow those in use."""
-    columns = {"id": table.name, "study_id": "vs_studies", "trial_id": "vs_trials"}
-    moved = {name: row[name] + used[of] for name, of in columns.items() if name in row}
-    return row | moved
+def _copy_rows(connection: sqlite3.Connection, table: Table, used: dict[str, int]) -> None:
+    """Copies a table's rows with identifiers that follow those in use."""
+    counted = {"id": table.name, "study_id": "vs_studies", "trial_id": "vs_trials"}
+    columns = [column.name for column in table.c]
+    names = ", ".join(f'"{name}"' for name in columns)
+    values = ", ".join(
+        f'"{name}" + {used[counted[name]]}' if name in counted else f'"{name}"' for name in columns
+    )
+    connection.execute(
+        f"INSERT INTO main.{table.name} ({names}) SELECT {values} FROM recorded.{table.name}"
+    )
 
 
 def draw(dice: random.Random) -> dict[str, Any]:
@@ -320,3 +337,23 @@ def _lay_in_the_night(store: Store, trial_id: int, number: int, outcome: str) ->
 def studies() -> Callable[..., StudyRecord]:
     """Makes a believable study: `studies(store, "name", trials=1000)`."""
     return make_study
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReportData]:
+    """A study of 40 trials as its report reads it."""
+    folder = tmp_path_factory.mktemp("night")
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        closing(open_store(sqlite_url(folder / "vram-search.db"), create=True)) as store,
+    ):
+        patched.setenv("VRAM_SEARCH_HOME", str(folder))
+        yield load_report_data(store, make_study(store, trials=40))
+
+
+@pytest.fixture
+def vram_search(
+    vram_search_without_training: Callable[..., subprocess.CompletedProcess[str]],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line in this process: a report starts no other one."""
+    return vram_search_without_training

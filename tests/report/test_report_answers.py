@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from html import unescape
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from tests.report.conftest import make_study
 from vram_search.answers.best import best
 from vram_search.answers.importance import importance
 from vram_search.answers.pareto import pareto
@@ -19,15 +21,24 @@ from vram_search.answers.top import every_trial, top
 from vram_search.report.limits import Limits
 from vram_search.report.page.html import render
 from vram_search.report.page.report_data import ReportData, load_report_data
-from vram_search.store import Store, StudyRecord
+from vram_search.store import Store, StudyRecord, open_store, sqlite_url
 from vram_search.store.tables import trials as trials_table
 
 
-@pytest.fixture(params=["a search", "its best run is of another kind of training"])
-def study(
-    request: pytest.FixtureRequest, database: Store, studies: Callable[..., StudyRecord]
-) -> StudyRecord:
-    made = studies(database, trials=60)
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp("answers")
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        closing(open_store(sqlite_url(folder / "vram-search.db"), create=True)) as store,
+    ):
+        patched.setenv("VRAM_SEARCH_HOME", str(folder))
+        yield store
+
+
+@pytest.fixture(scope="module", params=["a search", "its best run is of another kind of training"])
+def study(request: pytest.FixtureRequest, database: Store) -> StudyRecord:
+    made = make_study(database, request.param, trials=60)
     if request.param != "a search":
         lowest = database.top_trials(made.id, limit=1)[0]
         with database.engine.begin() as connection:
@@ -39,7 +50,7 @@ def study(
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data(database: Store, study: StudyRecord) -> ReportData:
     return load_report_data(database, study)
 

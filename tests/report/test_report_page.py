@@ -12,7 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from sqlalchemy import event
 
@@ -73,12 +72,6 @@ class Page(HTMLParser):
 
     def having(self, name: str) -> list[dict[str, str | None]]:
         return [attributes for tag, attributes in self.tags if tag == name]
-
-
-@pytest.fixture
-def night(database: Store, studies: Make) -> ReportData:
-    study = studies(database, trials=40)
-    return load_report_data(database, study)
 
 
 def data_of(text: str) -> dict[str, Any]:
@@ -331,7 +324,8 @@ def test_times_are_tabulated_for_every_phase_that_is_drawn(database: Store) -> N
     assert headings[:4] == ["outcome", *legend]
 
 
-def test_unknown_study_is_one_message(vram_search: Cli, night: ReportData) -> None:
+def test_unknown_study_is_one_message(vram_search: Cli, database: Store, studies: Make) -> None:
+    studies(database, trials=3)
     done = vram_search("report", "nonsense")
     assert done.returncode == 2
     assert "no study 'nonsense'" in done.stdout and "td-010" in done.stdout
@@ -350,8 +344,9 @@ def test_study_is_named_as_in_other_commands_too(
 
 
 def test_report_that_cannot_be_written_is_one_message(
-    vram_search: Cli, night: ReportData, tmp_path: Path
+    vram_search: Cli, database: Store, studies: Make, tmp_path: Path
 ) -> None:
+    studies(database, trials=3)
     (tmp_path / "file").write_text("")
     done = vram_search("report", "-o", tmp_path / "file" / "report.html")
     assert done.returncode == 2
@@ -393,7 +388,7 @@ def test_history_shows_the_best_so_far_and_leaves_out_pauses(
 
 
 def test_of_many_curves_the_best_are_drawn(database: Store, studies: Make) -> None:
-    data = load_report_data(database, studies(database, trials=150))
+    data = load_report_data(database, studies(database, trials=100))
     chart = eval_curves_chart(data)
     assert chart.body.count("class='curve s") == MOST_CURVES - 1  # the best of all is drawn bold
     assert "Drawn are the best 20" in chart.caption

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import resvg_py
 
+from tests.conftest import run_cli
 from vram_search.report.page.html import charts
 from vram_search.report.page.png import ZOOM, light_style, render_png
-from vram_search.report.page.report_data import ReportData, load_report_data
+from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.svg import WIDTH, Chart
 from vram_search.store import Store, StudyRecord
 
@@ -25,13 +26,13 @@ Make = Callable[..., StudyRecord]
 
 
 @pytest.fixture
-def night(database: Store, studies: Make) -> ReportData:
-    study = studies(database, trials=40)
-    return load_report_data(database, study)
+def study(database: Store, studies: Make) -> StudyRecord:
+    """The study of `night`, in the database that the command line reads."""
+    return studies(database, trials=40)
 
 
 def test_plots_are_svg_documents_of_their_own(
-    vram_search: Cli, night: ReportData, tmp_path: Path
+    vram_search: Cli, study: StudyRecord, tmp_path: Path
 ) -> None:
     plots = tmp_path / "plots"
     done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--json")
@@ -44,7 +45,7 @@ def test_plots_are_svg_documents_of_their_own(
 
 
 def test_plots_are_png_files_with_colours_and_letters(
-    vram_search: Cli, night: ReportData, tmp_path: Path
+    vram_search: Cli, study: StudyRecord, night: ReportData, tmp_path: Path
 ) -> None:
     plots = tmp_path / "plots"
     done = vram_search("report", "-o", tmp_path / "r.html", "--plots", plots, "--plot-format=png")
@@ -80,7 +81,7 @@ def test_style_of_png_has_nothing_that_resvg_does_not_know() -> None:
 
 
 def test_png_without_its_packages_names_them_and_writes_nothing(
-    vram_search: Cli, night: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where the extra is not installed: a broken package of the name stands in its place."""
     (tmp_path / "without").mkdir()
@@ -89,7 +90,7 @@ def test_png_without_its_packages_names_them_and_writes_nothing(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
     target = tmp_path / "r.html"
-    done = vram_search("report", "-o", target, "--plots", tmp_path / "p", "--plot-format=png")
+    done = run_cli("report", "-o", target, "--plots", tmp_path / "p", "--plot-format=png")
     assert done.returncode == 2
     assert "resvg_py is not installed" in done.stdout and "resvg-py>=0.5" in done.stdout
     assert "plots" in done.stdout and "Traceback" not in done.stdout
@@ -97,7 +98,7 @@ def test_png_without_its_packages_names_them_and_writes_nothing(
 
 
 def test_format_of_plots_that_are_not_asked_for_is_refused(
-    vram_search: Cli, night: ReportData, tmp_path: Path
+    vram_search: Cli, study: StudyRecord, tmp_path: Path
 ) -> None:
     done = vram_search("report", "-o", tmp_path / "r.html", "--plot-format=png")
     assert done.returncode == 2

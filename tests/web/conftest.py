@@ -6,20 +6,25 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from contextlib import contextmanager
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
+import yaml
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from tests.conftest import start_cli
+from tests.conftest import start_cli, tiny_study
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from tests.report.browser.conftest import browser, chromium, running_browser
 from tests.report.conftest import make_study
 from vram_search.store import Store, StudyRecord
 from vram_search.web.app import make_app
+from vram_search.web.guard import Guard
 from vram_search.web.service import Service
 from vram_search.web.token import Credentials
 
@@ -42,10 +47,21 @@ def service(store: Store, url: str, tmp_path: Path, home: Path) -> Service:
     return Service(store, url, folders, uploads.resolve(), Credentials(TOKEN))
 
 
+@cache
+def application() -> FastAPI:
+    """The endpoints: FastAPI takes 0.2 s to build them at the first request."""
+    guard = make_app(Mock(), [], None)
+    assert isinstance(guard, Guard) and isinstance(guard.app, FastAPI)
+    return guard.app
+
+
 @pytest.fixture
 def connect(service: Service) -> Callable[..., TestClient]:
     """`connect(token)` returns a client of the application; without a token it is a stranger."""
-    app = make_app(service, ["127.0.0.1", "localhost"], None)
+    inner = application()
+    inner.state.service, inner.state.streams = service, set()
+    hosts = ["127.0.0.1", "localhost"]
+    app = Guard(inner, service.credentials, hosts, service.cookie, service.failures)
 
     def connect_(token: str = "", **headers: str) -> TestClient:
         if token:
@@ -111,18 +127,41 @@ class Server:
         while time.monotonic() < end:
             if found := is_so():
                 return found
-            time.sleep(0.3)
+            time.sleep(0.1)
         raise AssertionError("it never became true")
 
 
-@pytest.fixture
-def server(home: Path, tmp_path: Path) -> Iterator[Server]:
-    one = Server(home, tmp_path)
-    one.start()
-    yield one
-    one.client.close()
-    if one.process is not None and one.process.poll() is None:
-        one.stop()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of the module's own, with the data folder `home` in it; subprocesses inherit it."""
+    folder = tmp_path_factory.mktemp("service")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("VRAM_SEARCH_HOME", str(folder / "home"))
+        patched.delenv("VRAM_SEARCH_DATABASE", raising=False)
+        yield folder
+
+
+@contextmanager
+def serving(folder: Path, *options: str, **environment: str) -> Iterator[tuple[Server, str]]:
+    """A server that was started with these options, and what it printed."""
+    server = Server(folder / "home", folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("VRAM_SEARCH_HOME", str(server.home))
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        said = server.start(*options)
+    yield server, said
+    server.client.close()
+    if server.process is not None and server.process.poll() is None:
+        server.stop()
+
+
+def add(server: Server, **changes: Any) -> int:
+    """Puts a tiny study in the queue and returns the number of its entry."""
+    text = yaml.safe_dump(tiny_study(server.folder, **changes))
+    answer = server.client.post("/api/v1/studies", json={"study_file": text})
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["id"])
 
 
 start = partial(start_cli, command=FAKE_TRAINER)

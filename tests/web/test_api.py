@@ -184,26 +184,25 @@ def with_a_model_of_the_hub(store: Store) -> None:
     store.revise_study(record.id, spec, record.data_hash, record.card, {**record.model, **name})
 
 
-@pytest.mark.parametrize("tool", ["llama-factory", "axolotl", "trl", "peft"])
 def test_export_is_a_zip_of_the_command_lines_files(
     client: TestClient,
     store: Store,
     tmp_path: Path,
     write_study: Callable[..., Path],
     vram_search_without_training: Cli,
-    tool: str,
 ) -> None:
     run = vram_search_without_training
     assert run("run", write_study(), "--trials", 1).returncode == 0
     with_a_model_of_the_hub(store)
-    answer = client.get("/api/v1/studies/tiny/trials/best/export", params={"to": tool})
-    folder = tmp_path / "out"
-    done = run("export", "best", "--study", "tiny", "--to", tool, "-o", folder)
-    assert done.returncode == 0, done.stdout
-    assert answer.headers["content-type"] == "application/zip"
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        names = set(archive.namelist())
-    assert names == {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
+    for tool in ("llama-factory", "axolotl", "trl", "peft"):
+        answer = client.get("/api/v1/studies/tiny/trials/best/export", params={"to": tool})
+        folder = tmp_path / tool
+        done = run("export", "best", "--study", "tiny", "--to", tool, "-o", folder)
+        assert done.returncode == 0, done.stdout
+        assert answer.headers["content-type"] == "application/zip"
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            names = set(archive.namelist())
+        assert names == {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file()}
 
 
 def test_report_is_the_command_lines(client: TestClient, study: StudyRecord) -> None:
