@@ -22,8 +22,9 @@ from bench.tiny import TINY_CONFIG as TINY_CONFIG
 from bench.tiny import TINY_SPACE
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.cli.main import main
+from vram_search.data.rows_report import RowsCounted
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
-from vram_search.worker import process, training_device
+from vram_search.worker import count_rows, process, training_device
 
 # A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
 settings.register_profile(
@@ -193,6 +194,12 @@ def vram_search_without_training(
         return subprocess.CompletedProcess(command, ended.value.code, printed.out + printed.err)
 
     return run
+
+
+@pytest.fixture
+def rows_are_not_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run starts no process that loads the tokenizer's library (three seconds)."""
+    monkeypatch.setattr(count_rows, "count_rows", lambda question: RowsCounted(has_tokenizer=True))
 
 
 @pytest.fixture

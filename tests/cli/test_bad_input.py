@@ -39,7 +39,12 @@ class Cli:
 
 
 @pytest.fixture
-def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+def cli(
+    home: Path,
+    rows_are_not_encoded: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Cli:
     return Cli(monkeypatch, capsys)
 
 
@@ -124,7 +129,7 @@ def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
         ("study: a\nseed: !!bool maybe", ["line 2, column 7: 'maybe' is not a valid bool"]),
         ("study: a\nseed: 0x" + "f" * 400, ["more than 308 digits"]),
         ("- a list", ["holds no study"]),
-        ("study: " + "[" * 3000 + "]" * 3000, ["not valid YAML", "too deeply nested"]),
+        ("study: " + "[" * 1000 + "]" * 1000, ["not valid YAML", "too deeply nested"]),
         (
             "study: a\nseed: 1\nsearch_space: {lora_rank: 4, lora_rank: 8}\nstudy: b\n",
             [
@@ -283,7 +288,7 @@ def test_budget_that_is_none(
         ('seed=!!float ""', ["not valid YAML"]),
         ("seed=!!timestamp x", ["not valid YAML"]),
         ("seed=!!bool maybe", ["not valid YAML"]),
-        ("seed=" + "[" * 3000, ["not valid YAML"]),
+        ("seed=" + "[" * 1000, ["not valid YAML"]),
         ("search_space.lora_rnk=8", ["search_space.lora_rnk: unknown key", "'lora_rank'"]),
     ],
 )
@@ -299,7 +304,7 @@ def test_faulty_override(
         (b"\x80", ["cannot be read"]),
         (b"study: [", ["not valid YAML"]),
         (b"- a list", ["holds no study"]),
-        (b"study: " + b"[" * 3000, ["too deeply nested"]),
+        (b"study: " + b"[" * 1000, ["too deeply nested"]),
     ],
 )
 def test_faulty_file_in_place_of_a_studys_name(
