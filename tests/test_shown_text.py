@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import vram_search
+from vram_search.cli.main import _print_traceback
 from vram_search.errors import StoreError
 from vram_search.shown_text import escaped_controls, shown, without_secrets_in
 from vram_search.store import open_store
@@ -42,6 +43,20 @@ def test_tabs_line_breaks_and_letters_stay() -> None:
         "https://host/rows.jsonl?access_token=hunter2#x",
         "host=a password=hunter2 dbname=b",
         "host=a password='hunter2 b'",
+        "postgresql://host/db?pass%77ord=hunter2",
+        "postgresql://host/db?options=-c%20role%3Dhunter2",
+        "HF_TOKEN=hunter2",
+        "WANDB_API_KEY: hunter2",
+        "PGPASSWORD=hunter2",
+        '{"password": "hunter2"}',
+        "Authorization: Bearer hunter2",
+        "X-Api-Key: hunter2",
+        "--token hunter2",
+        "token=hunter2345",
+        "hf_hunter2AAAAAAAAAAAAAAAAAA",
+        "https://hooks.slack.com/services/T/B/hunter2",
+        "tgram://123:hunter2/chat",
+        "-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----",
     ],
 )
 def test_secret_is_masked(text: str) -> None:
@@ -56,6 +71,8 @@ def test_secret_is_masked(text: str) -> None:
     [
         "--set search_space.lora_rank=[8,16]",
         "a@b.example",
+        "eos_token: <|endoftext|>, pad_token='<pad12345>'",
+        "eval_loss in nats per token: 1.2345678",
         "sqlite:////home/me/search.db",
         "max_new_tokens=12, cutoff_len=512",
         "https://host/a?page=2",
@@ -101,3 +118,16 @@ def test_commands_print_through_the_console_alone() -> None:
     files = [file for file in CLI.glob("*.py") if file.name != "console.py"]
     assert files
     assert [f.name for f in files if direct.search(f.read_text(encoding="utf-8"))] == []
+
+
+def test_secret_is_known_by_its_name_in_json() -> None:
+    masked = without_secrets_in({"sslpassword": "hunter2", "token": "x", "eos_token": "</s>"})
+    assert masked == {"sslpassword": "***", "token": "***", "eos_token": "</s>"}
+
+
+def test_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    error = RuntimeError("connection to postgresql://me:hunter2@host/db failed")
+    _print_traceback(RuntimeError, error, None)
+    printed = capsys.readouterr().err
+    assert "RuntimeError" in printed
+    assert "hunter2" not in printed

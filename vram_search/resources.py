@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -51,9 +52,13 @@ def read_cached_json(file: Path) -> Any:
 def write_cached_json(file: Path, data: Any) -> None:
     """Writes a file of the cache in one step; an unwritable folder costs only time."""
     unfinished = file.with_suffix(f".{os.getpid()}")
+    with contextlib.suppress(OSError):
+        for leftover in file.parent.glob(f"{file.stem}.[0-9]*"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(json.dumps(data), encoding="utf-8")
         unfinished.replace(file)
     except OSError:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)

@@ -22,6 +22,8 @@ _BYTE_UNITS = {
     "gb": 1000**3,
     "tb": 1000**4,
 }
+_MOST_BYTES = 2**63
+"""A database keeps no larger number."""
 _UNIT_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(h|min|m|s)\s*")
 
@@ -35,7 +37,10 @@ def parse_bytes(text: str | int) -> int:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", str(text))
     if not match or match[2].lower() not in _BYTE_UNITS:
         raise ValueError(f"{text!r} is not a size; write it like '16 GiB' or '500 MiB'")
-    return round(float(match[1]) * _BYTE_UNITS[match[2].lower()])
+    size = float(match[1]) * _BYTE_UNITS[match[2].lower()]
+    if size >= _MOST_BYTES:
+        raise ValueError(f"{text[:40] if isinstance(text, str) else text!r} is too large a size")
+    return round(size)
 
 
 def format_bytes(count: float | None) -> str:

@@ -8,7 +8,13 @@ import pytest
 from sqlalchemy import make_url
 
 from vram_search.store import open_store
-from vram_search.store.location import database_url, study_folder
+from vram_search.store.location import (
+    database_url,
+    file_name,
+    files_folder,
+    folder_name,
+    study_folder,
+)
 
 POSTGRES = "postgresql://user@host/name"
 
@@ -109,3 +115,43 @@ def test_database_has_one_folder_whatever_link_leads_to_it(tmp_path: Path) -> No
 
 def test_files_of_a_study_on_a_server_lie_in_the_data_folder(home: Path) -> None:
     assert study_folder(POSTGRES, "demo").adapters.is_relative_to(home)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "postgresql+psycopg://me:x@127.0.0.1:5432/name",
+        "postgresql://LOCALHOST/name?connect_timeout=3&sslmode=require",
+        "postgresql://me@/name?host=/var/run/postgresql",
+        "postgresql:///?dbname=name&host=localhost&port=5432",
+        "postgresql://[::1]/name",
+    ],
+)
+def test_spellings_of_one_server_share_a_folder(home: Path, other: str) -> None:
+    assert files_folder(other) == files_folder("postgresql://localhost/name")
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["postgresql://localhost:5433/name", "postgresql://localhost/other", "postgresql://host/name",
+     "postgresql://localhost/name?options=-csearch_path%3Dmine"],
+)  # fmt: skip
+def test_other_databases_have_another_folder(home: Path, other: str) -> None:
+    assert files_folder(other) != files_folder("postgresql://localhost/name")
+
+
+def test_folder_of_an_older_version_is_used_on(home: Path) -> None:
+    old = home / f"{folder_name('name@127.0.0.1:5432')}.files"
+    old.mkdir(parents=True)
+    assert files_folder("postgresql://127.0.0.1/name") == old
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a\\b", "..", "", "a" * 200])
+def test_name_of_a_foreign_study_leads_out_of_no_folder(name: str) -> None:
+    file = Path("exports") / file_name(name)
+    assert file.parent == Path("exports")
+    assert file.name not in ("..", ".")
+
+
+def test_usual_name_is_kept_in_files() -> None:
+    assert file_name("Qwen2.5-3B_td-010") == "Qwen2.5-3B_td-010"

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import text
 
 from tests.factories import NEWER_COLUMNS, NEWER_EVALUATION_COLUMNS, NEWER_TABLES
-from vram_search.errors import StoreError
+from vram_search.errors import InputError, StoreError
 from vram_search.store import Store, TrialResult, open_store, sqlite_url
 from vram_search.store.database import open_database, reading
+from vram_search.store.queue import StudyQueue
 from vram_search.store.read_only import connect_without_writing
 
 
@@ -41,6 +42,27 @@ def test_record_is_refused_after_the_database_was_replaced(store: Store, tmp_pat
     (tmp_path / "other.db").replace(tmp_path / "search.db")
     with pytest.raises(StoreError, match="was replaced by another file"):
         store.start_trial(1, 1, {}, seed=1, data_hash="d1")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_record_is_refused_after_the_log_was_deleted_and_nothing_is_lost(
+    store: Store, tmp_path: Path, suffix: str
+) -> None:
+    first = store.start_trial(1, 1, {}, seed=1, data_hash="d1")
+    (tmp_path / f"search.db{suffix}").unlink()
+    with pytest.raises(StoreError, match=f"search.db{suffix} was deleted"):
+        store.start_trial(1, 2, {}, seed=1, data_hash="d1")
+    store.close()
+    with closing(open_store(sqlite_url(tmp_path / "search.db"), create=False)) as again:
+        assert first in [trial.id for trial in again.trials(1)]
+
+
+def test_number_that_no_database_can_hold_is_one_message(store: Store) -> None:
+    with pytest.raises(InputError, match="too large"):
+        StudyQueue(store.engine).entry(10**30)
+    with pytest.raises(InputError, match="surrogates"):
+        store.study("\udcff")
 
 
 @pytest.mark.skipif(not hasattr(os, "link"), reason="no hard links")

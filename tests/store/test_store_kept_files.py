@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from vram_search.errors import InputError
 from vram_search.store import Store, TrialResult, open_store, sqlite_url
 from vram_search.store.database import reading, writing
 from vram_search.store.location import study_folder
 from vram_search.store.tables import trials
+from vram_search.worker.delete_study import delete_study
+from vram_search.worker.queue_place import study_locked
 
 NewTrial = Callable[[Store], int]
 
@@ -118,3 +121,50 @@ def test_absolute_path_of_an_older_version_is_read_as_it_is(database: Path, tmp_
     with opened(database) as store:
         write_path(store, str(tmp_path / "adapters" / "demo" / "trial-0000"))
         assert adapter_of(store) == str(tmp_path / "adapters" / "demo" / "trial-0000")
+
+
+@pytest.mark.parametrize("path", ["demo", "demo/exports", "demo/exports/mine", "other/trial-0000"])
+def test_path_in_the_record_deletes_no_more_than_one_trials_folder(
+    database: Path, path: str
+) -> None:
+    precious = database.with_name("search.db.files") / path / "mine.yaml"
+    precious.parent.mkdir(parents=True, exist_ok=True)
+    precious.write_text("export")
+    with opened(database) as store:
+        write_path(store, path)
+        store.delete_adapter(store.trials(1)[0])
+        assert adapter_of(store) is None
+    assert precious.is_file()
+
+
+@pytest.mark.parametrize("part", [".", "adapters", "checkpoints", "products", "logs", "exports"])
+def test_link_out_of_the_databases_folder_is_refused(tmp_path: Path, part: str) -> None:
+    victim = tmp_path / "victim"
+    (victim / "adapters" / "trial-0000").mkdir(parents=True)
+    folder = study_folder(sqlite_url(tmp_path / "search.db"), "demo")
+    link = folder.path / part
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(victim, target_is_directory=True)
+    with pytest.raises(InputError, match="leads out of"), study_locked(folder):
+        pass
+    assert (victim / "adapters" / "trial-0000").is_dir()
+
+
+def test_folder_of_files_itself_may_be_a_link_to_a_larger_disk(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "search.db.files").symlink_to(tmp_path / "large", target_is_directory=True)
+    with study_locked(study_folder(sqlite_url(tmp_path / "search.db"), "demo")):
+        assert (tmp_path / "large" / "demo" / "run.lock").is_file()
+
+
+def test_deleting_a_study_deletes_its_trials_alone(database: Path) -> None:
+    folder = study_folder(sqlite_url(database), "demo")
+    other = folder.root / "other" / "adapters" / "trial-0000"
+    for place in (other, folder.exports, folder.checkpoints / "trial-0001"):
+        place.mkdir(parents=True)
+    with opened(database) as store:
+        delete_study(store, sqlite_url(database), "demo")
+    assert other.is_dir()
+    assert folder.exports.is_dir()
+    assert not folder.adapters.exists()
+    assert not folder.checkpoints.exists()

@@ -61,14 +61,15 @@ def test_bytes_are_predicted_once_for_points_that_differ_in_learning_rate_alone(
 
 def test_adapters_that_no_trial_keeps_are_removed(tmp_path: Path) -> None:
     names = ("trial-0001", "trial-0002", "trial-0002.new", "trial-0003.old", "mine", "trial-x")
+    adapters = tmp_path / "demo" / "adapters"
     for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "adapter_config.json").write_text("{}")
-    kept: Any = SimpleNamespace(adapter_path=str(tmp_path / "trial-0001"))
+        (adapters / name).mkdir(parents=True)
+        (adapters / name / "adapter_config.json").write_text("{}")
+    kept: Any = SimpleNamespace(adapter_path=str(adapters / "trial-0001"))
     lost: Any = SimpleNamespace(adapter_path=None)
-    removed = remove_leftovers(tmp_path, [kept, lost])
+    removed = remove_leftovers(adapters, [kept, lost])
     assert [path.name for path in removed] == ["trial-0002", "trial-0002.new", "trial-0003.old"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "trial-0001", "trial-x"]
+    assert sorted(path.name for path in adapters.iterdir()) == ["mine", "trial-0001", "trial-x"]
     assert remove_leftovers(tmp_path / "not there yet", []) == []
 
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.factories import make_ready
 from vram_search.errors import InputError
-from vram_search.store import Store, open_store, sqlite_url
-from vram_search.worker.identity import LOADED, IdentityCheck
+from vram_search.spec import StudySpec
+from vram_search.spec.answers import objective_identity
+from vram_search.store import Store, StudyRecord, open_store, sqlite_url
+from vram_search.worker.identity import (
+    LOADED,
+    WEIGHTS,
+    IdentityCheck,
+    SameAsSearch,
+    refuse_changed_objective,
+)
 
-FINGERPRINTS = {"tokens": "t1", "weights": "w1"}
+FINGERPRINTS = {"tokens": "t1", "base weights": "w1"}
 
 
 @pytest.fixture
@@ -38,7 +49,7 @@ def test_first_process_is_compared_with_the_recorded_rows(store: Store) -> None:
     ("changes", "words"),
     [
         ({"data_hash": "d2"}, "rows d1 -> d2"),
-        ({"fingerprints": FINGERPRINTS | {"weights": "w2"}}, "weights w1 -> w2"),
+        ({"fingerprints": FINGERPRINTS | {"base weights": "w2"}}, "base weights w1 -> w2"),
         ({"fingerprints": FINGERPRINTS | {"tokens": "t2"}}, "tokens t1 -> t2"),
         ({"versions": {"torch": "2.9"}}, "torch 2.8 -> 2.9"),
         ({"device": "another card"}, "device a card -> another card"),
@@ -57,19 +68,19 @@ def test_later_process_of_a_run_must_load_the_same(
 
 def test_next_run_is_compared_with_the_record(store: Store) -> None:
     check_of(store, [])(make_ready(fingerprints=FINGERPRINTS))
-    changed = make_ready(fingerprints=FINGERPRINTS | {"weights": "w2"})
-    with pytest.raises(InputError, match="weights w1 -> w2"):
+    changed = make_ready(fingerprints=FINGERPRINTS | {"base weights": "w2"})
+    with pytest.raises(InputError, match="base weights w1 -> w2"):
         check_of(store, [])(changed)
 
 
 def test_accepted_change_is_a_new_revision(store: Store) -> None:
     check_of(store, [])(make_ready(fingerprints=FINGERPRINTS))
-    changed = make_ready(fingerprints=FINGERPRINTS | {"weights": "w2"})
+    changed = make_ready(fingerprints=FINGERPRINTS | {"base weights": "w2"})
     check_of(store, [], accept_changes=True)(changed)
     record = store.study("demo")
     assert record is not None
     assert record.revision == 2
-    assert record.spec[LOADED]["weights"] == "w2"
+    assert record.spec[LOADED]["base weights"] == "w2"
     check_of(store, [])(changed)
 
 
@@ -117,3 +128,42 @@ def test_another_patch_of_a_later_run_is_noted(
     assert notes == [f"this run differs from the study's earlier ones: {name} {before} -> {now}"]
     record = store.study("demo")
     assert record is not None and record.revision == 1
+
+
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_code_of_the_objective_must_stay_the_same(
+    store: Store, tmp_path: Path, change: str
+) -> None:
+    file = tmp_path / "score.py"
+    file.write_text("def exact(answer, reference): return 1.0")
+    key = f"{file}:exact"
+    study = make_study(objective_key=key)
+    record = replace(make_record(store), spec={"identity": objective_identity(key)})
+    refuse_changed_objective(study, record)
+    if change == "edited":
+        file.write_text("def exact(answer, reference): return 0.0")
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match="the code of its objective has changed"):
+        refuse_changed_objective(study, record)
+
+
+def test_later_use_must_load_the_weights_of_the_search(store: Store) -> None:
+    check_of(store, [])(make_ready(fingerprints=FINGERPRINTS, device="a card"))
+    check = SameAsSearch(make_record(store), WEIGHTS)
+    check(make_ready(fingerprints=FINGERPRINTS | {"tokens": "t2"}, device="CPU", data_hash="d2"))
+    with pytest.raises(InputError, match="base weights w1 -> w2"):
+        check(make_ready(fingerprints=FINGERPRINTS | {"base weights": "w2"}))
+    with pytest.raises(InputError, match="rows d1 -> d2"):
+        SameAsSearch(make_record(store), WEIGHTS, "d1")(make_ready(data_hash="d2"))
+
+
+def make_record(store: Store) -> StudyRecord:
+    record = store.study("demo")
+    assert record is not None
+    return record
+
+
+def make_study(objective_key: str) -> StudySpec:
+    """A study of which only the objective counts."""
+    return cast(StudySpec, SimpleNamespace(objective_key=objective_key))

@@ -135,7 +135,7 @@ def test_logs_of_the_latest_runs_are_kept(folder: StudyFolder) -> None:
     folder.logs.mkdir(parents=True)
     for number in range(RUNS_KEPT + 5):
         (folder.logs / f"2000{number:04d}.jsonl").write_text("")
-    RunLog(folder.logs).close()
+    RunLog(folder.logs)
     kept = sorted(file.name for file in folder.logs.glob("*.jsonl"))
     assert len(kept) == RUNS_KEPT
     assert kept[0] == "20000006.jsonl"

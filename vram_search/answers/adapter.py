@@ -10,6 +10,7 @@ from pathlib import Path
 from vram_search.answers.lookup import find_trial
 from vram_search.errors import InputError, NotFoundError
 from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.location import file_name
 from vram_search.store.losses import best_example_losses
 from vram_search.store.product_runs import ProductRun, product_runs_of
 from vram_search.worker.talk import kept_adapter
@@ -43,7 +44,7 @@ class KeptAdapter:
     @property
     def name(self) -> str:
         """Name of files: "demo-trial-5", or "demo-trial-5-p3" for a product run."""
-        trial = f"{self.study.name}-trial-{self.trial.number}"
+        trial = f"{file_name(self.study.name)}-trial-{self.trial.number}"
         return trial if self.run is None else f"{trial}-{self.run.name}"
 
     @property

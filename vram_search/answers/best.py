@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from vram_search.answers.base import AnswerPart, Number
+from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.top import not_ranked
 from vram_search.answers.trial import TrialAnswer, trial_answer
@@ -98,6 +99,9 @@ class BestAnswer(StudyAnswer):
     trial: TrialAnswer
     winner: WinnerAnswer
     sweet_spot: SweetSpotAnswer
+    night: NightAnswer | None = Field(
+        description="The study's latest run; null for imported runs and those of older versions."
+    )
 
 
 def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
@@ -134,6 +138,7 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
             why=spot.why,
             within=[_contender(item) for item in spot.within],
         ),
+        night=last_night(store, study),
     )
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from vram_search.answers.base import AnswerPart, Timestamp
 from vram_search.report.night import night_sentences, summarise
-from vram_search.store import Store, StudyRecord
+from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.runs import latest_run
 
 
@@ -28,10 +28,16 @@ class NightAnswer(AnswerPart):
     sentences: list[str] = Field(description="The summary in words.")
 
 
-def last_night(store: Store, study: StudyRecord) -> NightAnswer | None:
-    """Summarises the latest run; None if an older version made all runs, or runs were imported."""
+def last_night(
+    store: Store, study: StudyRecord, of: TrialRecord | None = None
+) -> NightAnswer | None:
+    """Summarises the latest run; None if an older version made all runs, or runs were imported.
+
+    Args:
+        of: a trial; None is returned if an earlier run started it.
+    """
     run = latest_run(store, study.id)
-    if run is None:
+    if run is None or (of is not None and of.number < run.first_trial):
         return None
     night = summarise(run, store.trials(study.id, first=run.first_trial), study.ranked_by.name)
     return NightAnswer(

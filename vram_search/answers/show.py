@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from vram_search.answers.base import AS_RECORDED, AnswerPart, Number
+from vram_search.answers.night import NightAnswer, last_night
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.words import repeat_words
@@ -48,6 +49,9 @@ class ShowAnswer(StudyAnswer):
     trial: TrialAnswer
     step_losses: list[StepLossAnswer]
     evaluations: list[EvaluationAnswer]
+    night: NightAnswer | None = Field(
+        description="The study's latest run, if it started this trial; null otherwise."
+    )
     repeats: str = Field(description="The trial that this one repeats, and why, as a sentence.")
 
 
@@ -59,5 +63,6 @@ def show(store: Store, study: StudyRecord, trial: TrialRecord) -> ShowAnswer:
         trial=trial_answer(trial),
         step_losses=[StepLossAnswer(**vars(step)) for step in store.step_losses(trial.id)],
         evaluations=[EvaluationAnswer(**vars(one)) for one in store.evaluations(trial.id)],
+        night=last_night(store, study, of=trial),
         repeats=repeat_words(trial, earlier),
     )

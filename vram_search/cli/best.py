@@ -11,6 +11,7 @@ from vram_search.answers.study import StudyAnswer
 from vram_search.answers.trial import TrialAnswer
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
+from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import (
     database_option,
     json_option,
@@ -84,6 +85,8 @@ def command(
         print_csv(("role", *COLUMNS), ({"role": role, **trial_row(t)} for role, t in roles))
     else:
         echo("\n".join(answer_lines(answer)))
+        if answer.night is not None:
+            echo("\n".join(["", *night_lines(answer.night, "last run")]))
 
 
 def answer_lines(answer: BestAnswer) -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import click
 
 from vram_search.resources import shipped
+from vram_search.spec.limits import MOST_TRIALS
 
 
 @click.command("demo", short_help="A real search on a small model, about ten minutes.")
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Finished trials in all.")
+@click.option(
+    "--trials", type=click.IntRange(1, MOST_TRIALS), metavar="N", help="Finished trials in all."
+)
 def command(trials: int | None) -> None:
     """Runs studies/demo.yaml: SmolLM2-135M learns TRIZ, on the GPU or on the CPU.
 

@@ -15,6 +15,7 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.store.location import file_name
 from vram_search.tools import EXPORTED
 
 
@@ -71,7 +72,7 @@ def command(
     with opened(database) as store:
         record = meant_study(store, study)
         found = find_trial(store, record, trial)
-    folder = output or Path("exports") / record.name
+    folder = output or Path("exports") / file_name(record.name)
     if full:
         record, found, share = at_full_length(record, found)
         echo(

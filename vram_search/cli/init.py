@@ -11,6 +11,7 @@ import click
 from vram_search.cli.console import echo
 from vram_search.cli.options import FiniteFloatRange
 from vram_search.errors import InputError
+from vram_search.spec.limits import MOST_HOURS
 
 NO_GPU = ": no GPU is found here"
 _HOURS = 8.0
@@ -19,7 +20,9 @@ _HOURS = 8.0
 @click.command("init", short_help="Write a study: asks for model, data and hours.")
 @click.option("--model", metavar="NAME|FOLDER", help="Hub name, folder or .gguf file to train.")
 @click.option("--data", metavar="FILE|NAME", help="Rows to learn: file, folder or hub name.")
-@click.option("--hours", type=FiniteFloatRange(0, min_open=True), metavar="H", help="Of a night.")
+@click.option(
+    "--hours", type=FiniteFloatRange(0, MOST_HOURS, min_open=True), metavar="H", help="Of a night."
+)
 @click.option("--card", metavar="NAME", help="A card; default: the GPU in this machine.")
 @click.option("--name", metavar="NAME", help="Name of the study; default: of its file.")
 @click.option(

@@ -6,7 +6,9 @@ import difflib
 import gc
 import importlib
 import sys
+import traceback
 from io import TextIOWrapper
+from types import TracebackType
 
 import click
 from click.shell_completion import CompletionItem
@@ -152,6 +154,7 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     _replace_what_cannot_be_printed()
+    sys.excepthook = _print_traceback
     try:
         code = cli.main(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except click.exceptions.Abort:
@@ -180,6 +183,13 @@ def main() -> None:
         echo("remedy: check its permissions and its disk's free space", err=True)
         code = FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Prints the traceback of a fault of ours; messages of drivers in it may hold a password."""
+    echo("".join(traceback.format_exception(kind, error, trace)).rstrip(), err=True)
 
 
 def _print_error(message: str, remedy: str) -> None:

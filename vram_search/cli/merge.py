@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,9 +112,9 @@ def command(
     record = adapter.study
     name = adapter.name if to == "folder" else f"{adapter.name}-ollama"
     folder = (output or Path("merged") / name).resolve()
-    if folder.exists() and not force:
-        raise InputError(f"{folder} exists", "choose another folder with -o, or add --force")
     load = load_job(record)
+    if folder.exists():
+        _check_replaceable(folder, force, (Path(load.model_name_or_path), adapter.folder))
     if load.random_weights:
         raise InputError(
             f"study {record.name} trains random weights: there is no model to merge with",
@@ -146,6 +147,30 @@ def command(
         else:
             echo(f"next: {upload_line(folder, adapter.name)}")
     sys.exit(1 if answer.agrees is False else 0)
+
+
+def _check_replaceable(folder: Path, force: bool, needed: Sequence[Path]) -> None:
+    """Refuses to replace a folder that `merge` did not write.
+
+    Args:
+        needed: base model and adapter.
+
+    Raises:
+        InputError: it holds other things, or --force is missing.
+    """
+    if not force:
+        raise InputError(f"{folder} exists", "choose another folder with -o, or add --force")
+    if any(place.resolve().is_relative_to(folder) for place in needed):
+        raise InputError(f"{folder} holds the base model or the adapter", "choose another with -o")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder", "choose another with -o")
+    inside = list(folder.iterdir())
+    is_merged = any(entry.name in ("config.json", "Modelfile") for entry in inside)
+    if inside and (not is_merged or any(entry.is_dir() for entry in inside)):
+        raise InputError(
+            f"{folder} holds other things than a merged model: --force does not delete them",
+            "choose another folder with -o",
+        )
 
 
 def _comments(adapter: KeptAdapter) -> tuple[str, ...]:

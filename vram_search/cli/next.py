@@ -15,6 +15,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.errors import InputError
+from vram_search.store.location import file_name
 
 
 @click.command("next", short_help="Propose the next night: a narrower study, or to stop.")
@@ -49,7 +50,7 @@ def command(
         return
     lines = [line for reason in answer.reasons for line in wrapped(reason, "", "  ")]
     if answer.proposal is not None:
-        file = output or Path(f"{answer.proposal['study']}.yaml")
+        file = output or Path(f"{file_name(str(answer.proposal['study']))}.yaml")
         _write(file, answer.proposal)
         lines += [f"written: {file}", f"next: vram-search run {file} --dry-run"]
     elif not answer.stop:

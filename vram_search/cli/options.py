@@ -16,6 +16,7 @@ import click
 from vram_search.cli.console import echo
 from vram_search.errors import InputError
 from vram_search.shown_text import escaped_controls, without_secrets_in
+from vram_search.spec.limits import MOST_HOURS
 
 if TYPE_CHECKING:
     from vram_search.answers.results import Results
@@ -60,7 +61,7 @@ def study_option(function: F) -> F:
 def hours_option(function: F) -> F:
     return click.option(
         "--hours",
-        type=FiniteFloatRange(min=0, min_open=True),
+        type=FiniteFloatRange(min=0, max=MOST_HOURS, min_open=True),
         metavar="H",
         help="Stop after H hours.",
     )(function)

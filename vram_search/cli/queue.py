@@ -13,6 +13,7 @@ from vram_search.answers.lookup import opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
+from vram_search.spec.limits import MOST_TRIALS
 from vram_search.store.location import database_url
 from vram_search.units import format_bytes
 
@@ -60,7 +61,9 @@ def list_entries(
 @command.command("add", short_help="Hand a study to the service.")
 @click.argument("study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As of `run`.")
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Stop at N trials in all.")
+@click.option(
+    "--trials", type=click.IntRange(1, MOST_TRIALS), metavar="N", help="Stop at N trials in all."
+)
 @click.option(
     "--not-before", metavar="TIME", help="Start at 22:00 or 2026-12-01T22:00, not before."
 )

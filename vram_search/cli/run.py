@@ -24,6 +24,7 @@ from vram_search.cli.options import (
     time_of_until,
     until_option,
 )
+from vram_search.spec.limits import MOST_TRIALS
 from vram_search.spec.objective import EVAL_LOSS
 from vram_search.spec.strategy_name import STRATEGY_NAMES
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_TRIALS),
     metavar="N",
     help="Stop at N finished trials in all.",
 )

@@ -11,6 +11,7 @@ from vram_search.answers.show import EvaluationAnswer, ShowAnswer, StepLossAnswe
 from vram_search.answers.trial import TrialAnswer
 from vram_search.cli.console import echo
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
+from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import (
     database_option,
     json_option,
@@ -69,6 +70,8 @@ def command(
         *_card(found.measured or {}),
         *_tail(found),
     ]
+    if answer.night is not None:
+        lines += ["", *night_lines(answer.night, "the run that started it")]
     echo("\n".join(lines))
 
 

@@ -20,7 +20,7 @@ from vram_search.cli.options import (
 )
 from vram_search.report.words import wrapped
 from vram_search.store import StudyRecord, TrialRecord
-from vram_search.store.location import database_url, study_folder
+from vram_search.store.location import database_url, file_name, study_folder
 from vram_search.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -95,9 +95,10 @@ def command(
     recorded = Recorded(record.of_trial(found), found, losses, evaluations)
     question_of(recorded)  # before anyone makes an environment of gigabytes for it
     environment = find_environment(python, REAL_TOOLS[tool])
+    name = f"{file_name(record.name)}-trial-{found.number}"
     folder = output or (
         study_folder(database_url(database), record.name).verify
-        / f"{record.name}-trial-{found.number}{'' if tool == 'llama-factory' else f'-{tool}'}"
+        / f"{name}{'' if tool == 'llama-factory' else f'-{tool}'}"
     )
     verification = verify(
         recorded,

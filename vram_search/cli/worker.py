@@ -20,13 +20,14 @@ from vram_search.cli.options import (
     time_of_until,
     until_option,
 )
+from vram_search.spec.limits import MOST_TRIALS
 
 
 @click.command("worker", short_help="Join a study with one more card or machine.")
 @study_option
 @click.option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_TRIALS),
     metavar="N",
     help="Stop at N finished trials of the study in all.",
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -27,11 +26,10 @@ from vram_search.spec.shape import ModelShape
 from vram_search.spec.steps import count_steps
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import StudyRecord, TrialRecord
+from vram_search.store.location import STUDY_NAME
 
 MOST_EVALUATIONS = 20
 """Most evaluations that a tool makes; each takes time that the trial did not need."""
-
-_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,7 @@ def export_name(study: StudyRecord, trial: TrialRecord) -> str:
     Raises:
         InputError: the recorded study has a name that no study file can have.
     """
-    if not _STUDY_NAME.fullmatch(study.name):
+    if not STUDY_NAME.fullmatch(study.name):
         raise InputError(
             f"the study name {study.name!r} cannot name a file",
             "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or a digit",

@@ -85,8 +85,7 @@ def apprise_receivers(settings: NotifySettings) -> list[Receiver]:
         AppriseReceiver(f"notify:env:{name}", name, settings.on) for name in settings.url_env
     ]
     found += [
-        AppriseReceiver(f"notify:file:{file.name}", file, settings.on)
-        for file in settings.url_files
+        AppriseReceiver(f"notify:file:{file}", file, settings.on) for file in settings.url_files
     ]
     if found and importlib.util.find_spec("apprise") is None:
         raise InputError("notify: needs the package apprise, which is not installed", INSTALL)

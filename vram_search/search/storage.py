@@ -10,8 +10,8 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
-from vram_search.store.database import SERVER_POOL
-from vram_search.store.faults import is_of_the_machine, search_errors
+from vram_search.store.database import server_arguments
+from vram_search.store.faults import is_of_the_machine, parse_url, search_errors
 
 BUSY_SECONDS = 300
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
@@ -80,7 +80,7 @@ def engine_arguments(url: str) -> dict[str, Any]:
     is made again if a server has restarted."""
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_SECONDS}}
-    return dict(SERVER_POOL)
+    return server_arguments(parse_url(url))
 
 
 def delete_search(url: str, name: str) -> None:

@@ -13,6 +13,7 @@ from vram_search.spec.card_names import find_card
 from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import BY_NAME, SETTINGS
+from vram_search.spec.limits import MOST_HOURS, MOST_TRIALS
 from vram_search.spec.model import BaseModels, ModelSpec
 from vram_search.spec.objective import BITS_PER_BYTE, EVAL_LOSS, Objective, objective_of
 from vram_search.spec.paths import absolute_path
@@ -107,8 +108,12 @@ class TrainingSpec(Spec):
 class BudgetSpec(Spec):
     """The limits of the search. Options of the command line override them."""
 
-    trials: Count | None = Field(default=None, description="finished trials in the study")
-    hours: PositiveFloat | None = Field(default=None, description="hours of one run")
+    trials: Annotated[Count, Field(le=MOST_TRIALS)] | None = Field(
+        default=None, description="finished trials in the study"
+    )
+    hours: Annotated[PositiveFloat, Field(le=MOST_HOURS)] | None = Field(
+        default=None, description="hours of one run"
+    )
     stop_early: Flag = Field(
         default=True, description="stop when no better eval_loss is expected (strategy gp)"
     )

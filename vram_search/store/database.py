@@ -51,10 +51,12 @@ KNOWN_REVISIONS = tuple(f"{number:04d}" for number in range(1, 15))
 BUSY_SECONDS = 30.0
 LOCK_ATTEMPTS = 10
 """Times that a write waits BUSY_SECONDS for the lock, with a warning after each."""
+CONNECT_SECONDS = 4
+"""Longest wait for a server's answer to a new connection."""
 OUTAGE_SECONDS = 1800.0
 """Longest outage of a database server that a search waits for."""
 OUTAGE_POLL_SECONDS = 1.0
-SERVER_POOL: Mapping[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 14}
+_SERVER_POOL: Mapping[str, Any] = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 14}
 """SQLAlchemy's pool for a server: one connection stays open in each process, for a server grants
 about 100 (PostgreSQL's `max_connections`), and a lost one is made again."""
 # Space for the record of a long study: a trial takes about 100 KB.
@@ -176,6 +178,7 @@ def writing(engine: Engine, lock_attempts: int = LOCK_ATTEMPTS) -> Iterator[Conn
     with store_errors(engine.url), _connect(engine) as connection:
         if (same_file := _SAME_FILE.get(engine)) is not None:
             same_file.check()
+            same_file.check_log()
         connection = connection.execution_options(**{_BEGIN: "IMMEDIATE"})
         with _begun(connection, engine, lock_attempts):
             yield connection
@@ -262,9 +265,18 @@ def _sqlite_engine(url: URL, busy_seconds: float) -> Engine:
     return engine
 
 
+def server_arguments(url: URL) -> dict[str, Any]:
+    """SQLAlchemy's engine arguments for a server. One that does not answer is given up soon, if the
+    URL does not say when (libpq waits for minutes)."""
+    arguments = dict(_SERVER_POOL)
+    if "connect_timeout" not in url.query:
+        arguments["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    return arguments
+
+
 def _server_engine(url: URL) -> Engine:
     try:
-        return create_engine(url, **SERVER_POOL)
+        return create_engine(url, **server_arguments(url))
     except (ModuleNotFoundError, ArgumentError) as error:
         raise StoreError(
             f"database {describe(url)} needs a driver that is not installed: {error}",

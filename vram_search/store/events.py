@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, func, insert, select, text
 
 from vram_search.store.database import reading
+from vram_search.store.read_rows import read_table
 from vram_search.store.tables import events
 
 EVENT_LOCK = 8416
@@ -51,9 +52,10 @@ def append_event(
 
 def events_after(engine: Engine, last_id: int, limit: int = 500) -> list[EventRecord]:
     """Events with a higher id, in order, at most `limit`."""
-    query = select(events).where(events.c.id > last_id).order_by(events.c.id).limit(limit)
+    newer, order = events.c.id > last_id, (events.c.id,)
     with reading(engine) as connection:
-        return [EventRecord(**row._mapping) for row in connection.execute(query)]
+        found = read_table(connection, events, newer, order_by=order, limit=limit)
+    return [EventRecord(**values) for values in found]
 
 
 def last_event_id(engine: Engine) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from vram_search.errors import StoreError, VramSearchError
+from vram_search.errors import InputError, StoreError, VramSearchError
 from vram_search.shown_text import MASK
 
 URL_FORMS = "write sqlite:////absolute/path.db or postgresql://user@host/name"
@@ -155,6 +155,9 @@ def store_errors(url: URL | str) -> Iterator[None]:
     except json.JSONDecodeError as error:  # SQLite reads lost bytes of a file's end as zeros
         meaning, remedy = _DAMAGED
         raise StoreError(f"database {describe(url)} {meaning}", remedy) from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        said = "a number" if isinstance(error, OverflowError) else "a text"
+        raise InputError(f"no database can hold {said} like that: {error}") from error
     except DatabaseError as error:
         if not _is_of_the_world(error):
             raise
@@ -189,7 +192,9 @@ def is_of_the_machine(error: BaseException) -> bool:
 def _is_of_the_world(error: DatabaseError) -> bool:
     # IntegrityError, ProgrammingError and the like are siblings: bugs, not the world's. Without a
     # statement the driver refused the connection, for example an unknown parameter of the URL.
-    return type(error) in (DatabaseError, OperationalError) or error.statement is None
+    # Tables that are gone, of a database that was made again, are a ProgrammingError of PostgreSQL.
+    is_usual = type(error) in (DatabaseError, OperationalError) or error.statement is None
+    return is_usual or any(text in str(error.orig) for text in _OF_TABLES)
 
 
 def _explained(url: URL | str, error: DatabaseError) -> StoreError:
@@ -200,5 +205,10 @@ def _explained(url: URL | str, error: DatabaseError) -> StoreError:
             return kind(f"database {describe(url)} {meaning}", remedy)
     is_server = parse_url(url).get_backend_name() != "sqlite"
     is_away = is_server and isinstance(error, OperationalError)
+    if is_away and ("timeout" in said or "timed out" in said):
+        return UnreachableError(
+            f"database {describe(url)} does not answer: {said.splitlines()[0]}",
+            f"check that the server runs and that this machine reaches it, {_ANOTHER}",
+        )
     kind = UnreachableError if is_away else StoreError
     return kind(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")

@@ -15,6 +15,9 @@ from vram_search.store.database import sqlite_url
 from vram_search.store.faults import parse_url
 
 DATABASE_VARIABLE = "VRAM_SEARCH_DATABASE"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "")
+_SEARCH_PATH = re.compile(r"search_path\s*=\s*([^\s]+)")
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._-]|^\.")
 # https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
@@ -100,7 +103,8 @@ def files_folder(url: URL | str) -> Path:
     """The folder of everything that belongs to a database and is not in it.
 
     `search.db` has `search.db.files` beside it, whatever links lead to it: both are moved and
-    copied as a pair. A database server has a folder in the data folder, by host, port and name.
+    copied as a pair. A database server has a folder in the data folder, by host, port, name and
+    schema; all names of this machine are one host.
 
     Raises:
         StoreError: it is no URL.
@@ -109,9 +113,30 @@ def files_folder(url: URL | str) -> Path:
     if parsed.get_backend_name() == "sqlite":
         file = Path(str(parsed.database)).resolve()
         return file.with_name(f"{file.name}.files")
-    host = str(parsed.host or parsed.query.get("host") or "localhost")
-    name = f"{parsed.database or ''}@{host}:{parsed.port or 5432}"
-    return data_folder() / f"{folder_name(name)}.files"
+    folder = data_folder() / f"{folder_name(_server_name(parsed))}.files"
+    earlier = data_folder() / f"{folder_name(_earlier_server_name(parsed))}.files"
+    return earlier if earlier.is_dir() and not folder.is_dir() else folder
+
+
+def _server_name(url: URL) -> str:
+    """A name that all spellings of a URL share, and no other schema of the database."""
+    query = {
+        key: value if isinstance(value, str) else ",".join(value)
+        for key, value in url.query.items()
+    }
+    host = (url.host or query.get("host") or "").lower().rstrip(".")
+    if host in _THIS_MACHINE or host.startswith("/"):
+        host = "localhost"
+    port = url.port or query.get("port") or 5432
+    database = url.database or query.get("dbname") or ""
+    schema = _SEARCH_PATH.search(query.get("options", ""))
+    return f"{database}@{host}:{port}" + (f"#{schema[1]}" if schema else "")
+
+
+def _earlier_server_name(url: URL) -> str:
+    """The name that older versions gave; a folder that has it is used on."""
+    host = str(url.host or url.query.get("host") or "localhost")
+    return f"{url.database or ''}@{host}:{url.port or 5432}"
 
 
 def folder_name(name: str) -> str:
@@ -126,6 +151,11 @@ def folder_name(name: str) -> str:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{plain[:100].rstrip('.')}~{digest[:8]}"
+
+
+def file_name(study: str) -> str:
+    """A study's name as the beginning of a file's name. A foreign database may call it `../x`."""
+    return study if STUDY_NAME.fullmatch(study) else folder_name(study)
 
 
 def queue_folder(url: str) -> Path:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from vram_search.store.database import reading, writing
 from vram_search.store.events import EventRecord
+from vram_search.store.read_rows import read_table
 from vram_search.store.tables import events, outbox
 
 MOST_ATTEMPTS = 5
@@ -53,8 +54,9 @@ def claim_event(
         last = connection.scalar(
             select(func.max(outbox.c.event_id)).where(outbox.c.receiver == receiver)
         )
-        newer = select(events).where(events.c.id > max(int(last or 0), after))
-        rows = connection.execute(newer.where(events.c.kind.in_(kinds)).order_by(events.c.id)).all()
+        newer = events.c.id > max(int(last or 0), after)
+        are_wanted, order = events.c.kind.in_(kinds), (events.c.id,)
+        rows = read_table(connection, events, newer, are_wanted, order_by=order)
         retry = connection.execute(
             select(outbox.c.event_id, outbox.c.attempts)
             .where(outbox.c.receiver == receiver, outbox.c.retry_at <= datetime.now(UTC))
@@ -65,7 +67,7 @@ def claim_event(
         again = _claim_again(engine, receiver, retry.event_id, retry.attempts)
         if again is not None:
             return again
-    wanted = (EventRecord(**row._mapping) for row in rows)
+    wanted = (EventRecord(**values) for values in rows)
     return next((e for e in wanted if is_wanted(e) and _claim(engine, receiver, e.id)), None)
 
 
@@ -106,8 +108,8 @@ def _claim_again(engine: Engine, receiver: str, event_id: int, attempts: int) ->
         changed = connection.execute(
             change.values(attempts=attempts + 1, retry_at=None, claimed_at=datetime.now(UTC))
         )
-        row = connection.execute(select(events).where(events.c.id == event_id)).one_or_none()
-    return EventRecord(**row._mapping) if changed.rowcount and row is not None else None
+        found = read_table(connection, events, events.c.id == event_id)
+    return EventRecord(**found[0]) if changed.rowcount and found else None
 
 
 def _own(receiver: str, event_id: int) -> ColumnElement[bool]:

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, update
 
 from vram_search.store.database import reading, writing
 from vram_search.store.kept_files import actual_path, recorded_path
+from vram_search.store.read_rows import read_table
 from vram_search.store.records import Outcome, TrialResult
 from vram_search.store.store import Store
 from vram_search.store.tables import product_runs
@@ -146,10 +147,9 @@ def end_dead_product_runs(store: Store, study_id: int) -> None:
 
 def product_runs_of(store: Store, study_id: int) -> list[ProductRun]:
     """Returns the product runs of a study, oldest first."""
-    query = select(_TABLE).where(_TABLE.c.study_id == study_id).order_by(_TABLE.c.id)
-    files = store.files
+    own, files = _TABLE.c.study_id == study_id, store.files
     with reading(store.engine) as connection:
-        rows = [dict(row._mapping) for row in connection.execute(query)]
+        rows = read_table(connection, _TABLE, own, order_by=(_TABLE.c.id,))
     return [
         ProductRun(**row | {"adapter_path": actual_path(files, row["adapter_path"])})
         for row in rows

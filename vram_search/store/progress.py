@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, delete, insert
 
 from vram_search.store.database import reading, writing
+from vram_search.store.read_rows import read_table
 from vram_search.store.tables import progress
 
 
@@ -48,7 +49,7 @@ def record_progress(engine: Engine, trial_id: int, state: Progress) -> None:
 def progress_of(engine: Engine, trial_id: int) -> Progress | None:
     """The progress of a running trial; None before its first report and after its end."""
     columns = [column for column in progress.c if column.name != "trial_id"]
-    query = select(*columns).where(progress.c.trial_id == trial_id)
+    own = progress.c.trial_id == trial_id
     with reading(engine) as connection:
-        row = connection.execute(query).one_or_none()
-    return None if row is None else Progress(**row._mapping)
+        found = read_table(connection, progress, own, columns=columns)
+    return Progress(**found[0]) if found else None

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from vram_search.errors import NotFoundError, TooLateError
 from vram_search.store.database import reading, writing
 from vram_search.store.events import append_event
+from vram_search.store.read_rows import read_table
 from vram_search.store.tables import queue
 
 QueueState = Literal["queued", "running", "paused", "finished", "failed", "cancelled"]
@@ -99,17 +100,17 @@ class StudyQueue:
 
     def latest_of(self, study: str) -> QueueEntry | None:
         """The newest entry of a study, ended or not."""
-        query = select(queue).where(queue.c.study == study).order_by(queue.c.id.desc()).limit(1)
+        own, newest_first = queue.c.study == study, (queue.c.id.desc(),)
         with reading(self.engine) as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else QueueEntry(**row._mapping)
+            found = read_table(connection, queue, own, order_by=newest_first, limit=1)
+        return QueueEntry(**found[0]) if found else None
 
     def with_key(self, idempotency_key: str) -> QueueEntry | None:
         """The entry that a request with this idempotency key has added."""
-        query = select(queue).where(queue.c.idempotency_key == idempotency_key)
+        own = queue.c.idempotency_key == idempotency_key
         with reading(self.engine) as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else QueueEntry(**row._mapping)
+            found = read_table(connection, queue, own)
+        return QueueEntry(**found[0]) if found else None
 
     def add(
         self,
@@ -307,18 +308,18 @@ def _changing(engine: Engine) -> Iterator[Connection]:
 
 
 def _entries(connection: Connection, states: Collection[QueueState]) -> list[QueueEntry]:
-    query = select(queue).where(queue.c.state.in_(states))
-    rows = connection.execute(query.order_by(queue.c.position, queue.c.id))
-    return [QueueEntry(**row._mapping) for row in rows]
+    order = (queue.c.position, queue.c.id)
+    found = read_table(connection, queue, queue.c.state.in_(states), order_by=order)
+    return [QueueEntry(**values) for values in found]
 
 
 def _entry(connection: Connection, entry_id: int) -> QueueEntry:
-    row = connection.execute(select(queue).where(queue.c.id == entry_id)).one_or_none()
-    if row is None:
+    found = read_table(connection, queue, queue.c.id == entry_id)
+    if not found:
         raise NotFoundError(
             f"the queue has no entry {entry_id}", "`vram-search queue list --all` lists them"
         )
-    return QueueEntry(**row._mapping)
+    return QueueEntry(**found[0])
 
 
 def _open_entry(connection: Connection, entry_id: int) -> QueueEntry:

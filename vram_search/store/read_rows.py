@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Row, literal_column
-from sqlalchemy.types import DateTime, Integer, String, TypeDecorator, TypeEngine
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, literal_column, select
+from sqlalchemy.types import Boolean, DateTime, Double, Integer, String, TypeDecorator, TypeEngine
 
 from vram_search.store.column_types import FiniteFloat, FiniteJson, UtcDateTime
 from vram_search.store.records import OUTCOMES, UNKNOWN_DATA, UNKNOWN_SEED
@@ -87,7 +87,9 @@ _SHAPES: dict[str, dict[str, Kind]] = {
     "provenance": _PROVENANCE,
 }
 _NUMBER_ENDINGS = ("_bytes", "_seconds", "_mhz", "_watts", "_percent", "_celsius")
-_LISTS = {"example_loss_sums", "answer_errors", "losses", "evaluations"}
+_LISTS = {"example_loss_sums", "answer_errors", "losses", "evaluations", "step_losses"}
+_LISTS_OF_TABLES = {("vs_product_runs", "step_losses"), ("vs_product_runs", "evaluations")}
+"""Columns that hold a table of numbers for each step."""
 _DEFAULTS: dict[str, Any] = {
     "hyperparameters": {},
     "spec": {},
@@ -108,6 +110,24 @@ def raw_columns(columns: Iterable[Column[Any]]) -> list[Any]:
         literal_column(f"{column.table.name}.{column.name}").label(column.name)
         for column in columns
     ]
+
+
+def read_table(
+    connection: Connection,
+    table: Table,
+    *where: ColumnElement[bool],
+    columns: Iterable[Column[Any]] | None = None,
+    order_by: Sequence[ColumnElement[Any]] = (),
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of a table, each as values by column; damaged values as in `read_row`.
+
+    Args:
+        columns: of the table; None reads all.
+    """
+    chosen = list(table.c if columns is None else columns)
+    query = select(*raw_columns(chosen)).select_from(table).where(*where).order_by(*order_by)
+    return [read_row(row, chosen)[0] for row in connection.execute(query.limit(limit))]
 
 
 def read_row(
@@ -155,23 +175,34 @@ def error_with_damage(
 def _decoded(column: Column[Any], stored: Any) -> Any:
     if stored is None:
         return None
-    return _decoder(column.type)(column.name, stored)
+    return _decoder(column.type)(column, stored)
 
 
-def _decoder(kind: TypeEngine[Any]) -> Callable[[str, Any], Any]:
+def _decoder(kind: TypeEngine[Any]) -> Callable[[Column[Any], Any], Any]:
     for known, decode in _DECODERS:
         if isinstance(kind, known):
             return decode
     raise AssertionError(f"no decoder for {kind!r}")
 
 
-def _json(name: str, stored: Any) -> Any:
+def _json(column: Column[Any], stored: Any) -> Any:
     value = json.loads(stored, parse_int=_small_int) if isinstance(stored, (str, bytes)) else stored
-    if value is not None and not isinstance(value, list if name in _LISTS else dict):
-        raise TypeError(name)
-    if name in _LISTS:
-        return value if value is None else [_item(item) for item in value]
-    return value
+    is_list = column.name in _LISTS
+    if value is not None and not isinstance(value, list if is_list else dict):
+        raise TypeError(column.name)
+    if value is None or not is_list:
+        return value
+    if (column.table.name, column.name) in _LISTS_OF_TABLES:
+        return [_numbers_of_step(item) for item in value if _has_step(item)]
+    return [_item(item) for item in value]
+
+
+def _has_step(item: Any) -> bool:
+    return isinstance(item, dict) and _is_number(item.get("step"))
+
+
+def _numbers_of_step(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _item(value) for name, value in item.items()}
 
 
 def _small_int(digits: str) -> int | float:
@@ -185,37 +216,45 @@ def _item(value: Any) -> Any:
     return value if _is_number(value) else None
 
 
-def _float(name: str, stored: Any) -> float:
+def _float(column: Column[Any], stored: Any) -> float:
     if not _is_number(stored):
-        raise TypeError(name)
+        raise TypeError(column.name)
     return float(stored)
 
 
-def _int(name: str, stored: Any) -> int:
+def _int(column: Column[Any], stored: Any) -> int:
     if not _is_number(stored) or stored != int(stored) or abs(stored) > _LARGEST:
-        raise TypeError(name)
+        raise TypeError(column.name)
     return int(stored)
 
 
-def _text(name: str, stored: Any) -> str:
+def _flag(column: Column[Any], stored: Any) -> bool:
+    if stored not in (0, 1):
+        raise TypeError(column.name)
+    return bool(stored)
+
+
+def _text(column: Column[Any], stored: Any) -> str:
     if not isinstance(stored, str):
-        raise TypeError(name)
-    if name == "outcome" and stored not in OUTCOMES:
-        raise ValueError(name)
+        raise TypeError(column.name)
+    if column.name == "outcome" and stored not in OUTCOMES:
+        raise ValueError(column.name)
     return stored
 
 
-def _time(name: str, stored: Any) -> datetime:
+def _time(column: Column[Any], stored: Any) -> datetime:
     moment = stored if isinstance(stored, datetime) else datetime.fromisoformat(stored)
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if not 1970 <= moment.year <= 9000:  # a time zone could leave the calendar
-        raise ValueError(name)
+        raise ValueError(column.name)
     return moment
 
 
-_DECODERS: tuple[tuple[type[TypeEngine[Any]], Callable[[str, Any], Any]], ...] = (
+_DECODERS: tuple[tuple[type[TypeEngine[Any]], Callable[[Column[Any], Any], Any]], ...] = (
     (FiniteJson, _json),
     (FiniteFloat, _float),
+    (Double, _float),
+    (Boolean, _flag),
     (UtcDateTime, _time),
     (DateTime, _time),
     (Integer, _int),
@@ -225,13 +264,15 @@ _DECODERS: tuple[tuple[type[TypeEngine[Any]], Callable[[str, Any], Any]], ...] =
 
 
 def _default(column: Column[Any]) -> Any:
-    if isinstance(column.type, FiniteFloat):
+    if isinstance(column.type, (FiniteFloat, Double)):
         return 0.0
+    if isinstance(column.type, Boolean):
+        return False
     default = _DEFAULTS.get(column.name)
     if isinstance(column.type, UtcDateTime):
         return _EPOCH
     if isinstance(column.type, FiniteJson):
-        return dict(default or {})
+        return [] if column.name in _LISTS else dict(default or {})
     if isinstance(column.type, Integer):
         return default if isinstance(default, int) else 0
     return default if isinstance(default, str) else ""

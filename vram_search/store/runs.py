@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from sqlalchemy import func, insert, select, update
 
 from vram_search.store.database import reading, writing
-from vram_search.store.read_rows import raw_columns, read_row
+from vram_search.store.read_rows import read_table
 from vram_search.store.store import Store, ranking_value
 from vram_search.store.tables import runs, trials, workers
 
@@ -98,7 +98,7 @@ def end_run(store: Store, run_id: int, end: RunEnd) -> None:
 
 def latest_run(store: Store, study_id: int) -> RunRecord | None:
     """Returns the study's latest run; None for a study that an older version has run."""
-    query = select(*raw_columns(runs.c)).select_from(runs).where(runs.c.study_id == study_id)
+    own, newest_first = runs.c.study_id == study_id, (runs.c.id.desc(),)
     with reading(store.engine) as connection:
-        row = connection.execute(query.order_by(runs.c.id.desc()).limit(1)).one_or_none()
-    return None if row is None else RunRecord(**read_row(row, list(runs.c))[0])
+        found = read_table(connection, runs, own, order_by=newest_first, limit=1)
+    return RunRecord(**found[0]) if found else None

@@ -1,7 +1,8 @@
-"""Notices that a database file was deleted or replaced while it is open.
+"""Notices that a database file, or its log, was deleted or replaced while it is open.
 
 SQLite keeps writing into a file that no path leads to any more; the results of a night would be
-lost when the process ends.
+lost when the process ends. NAME-wal holds the latest transactions, and through NAME-shm all
+processes find them (https://www.sqlite.org/walformat.html).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ class SameFile:
 
     path: Path
     _identity: tuple[int, int] | None = field(default=None, init=False)
+    _of_log: dict[Path, tuple[int, int]] = field(default_factory=dict, init=False)
 
     def check(self) -> None:
         """
@@ -26,13 +28,9 @@ class SameFile:
             StoreError: another file, or none, is at the path now.
         """
         try:
-            stat = os.stat(self.path)  # noqa: PTH116
-        except FileNotFoundError:
-            identity = None
+            identity = _identity(self.path)
         except OSError:
             return  # the next statement reports it with its cause
-        else:
-            identity = (stat.st_dev, stat.st_ino)
         if self._identity is None:
             self._identity = identity
         if identity != self._identity:
@@ -43,3 +41,36 @@ class SameFile:
                 "put the file back, or start again with a new database; trials that were recorded "
                 "in the other file are safe there",
             )
+
+    def check_log(self) -> None:
+        """Checks the two files of SQLite's log, which stay while a connection is open.
+
+        Raises:
+            StoreError: one was deleted or replaced.
+        """
+        for suffix in ("-wal", "-shm"):
+            file = self.path.with_name(f"{self.path.name}{suffix}")
+            try:
+                identity = _identity(file)
+            except OSError:
+                continue
+            known = self._of_log.get(file)
+            if known is None and identity is not None:
+                self._of_log[file] = identity
+            elif known != identity:
+                what = "deleted" if identity is None else "replaced"
+                raise StoreError(
+                    f"{file} was {what} while database {self.path} was in use: what is written "
+                    "now could be lost",
+                    "run again: what was recorded so far is written into the database when this "
+                    "process ends",
+                )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and file number; None if there is no file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino

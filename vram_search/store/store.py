@@ -39,7 +39,7 @@ from vram_search.store.events import append_event
 from vram_search.store.imports import Imported, import_trials
 from vram_search.store.kept_files import actual_path, delete_kept, recorded_path
 from vram_search.store.location import files_folder
-from vram_search.store.read_rows import error_with_damage, raw_columns, read_row
+from vram_search.store.read_rows import error_with_damage, raw_columns, read_row, read_table
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
@@ -153,14 +153,16 @@ class Store:
         )
         with writing(self.engine) as connection:
             _touch(connection, study_id)
-            return StudyRecord(**connection.execute(change.returning(studies)).one()._mapping)
+            connection.execute(change)
+            return StudyRecord(**read_table(connection, studies, studies.c.id == study_id)[0])
 
     def refresh_study(self, study_id: int, spec: dict[str, Any]) -> StudyRecord:
         """Replaces the specification where it says the same: moved files, another budget."""
         change = update(studies).where(studies.c.id == study_id).values(spec=spec)
         with writing(self.engine) as connection:
             _touch(connection, study_id)
-            return StudyRecord(**connection.execute(change.returning(studies)).one()._mapping)
+            connection.execute(change)
+            return StudyRecord(**read_table(connection, studies, studies.c.id == study_id)[0])
 
     def delete_study(self, study_id: int) -> None:
         """Deletes a study with all of its trials and losses."""

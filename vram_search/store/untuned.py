@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, insert, select
+from sqlalchemy import ColumnElement, delete, insert
 
 from vram_search.store.database import reading, writing
+from vram_search.store.read_rows import read_table
 from vram_search.store.records import StudyRecord, TrialRecord
 from vram_search.store.store import Store
 from vram_search.store.tables import samples, untuned
@@ -77,10 +78,9 @@ def untuned_evaluation(
         model: short name of the base model, of a study of several.
     """
     columns = [column for column in untuned.c if column.name not in ("study_id", "model")]
-    query = select(*columns).where(*_place(study_id, model))
     with reading(store.engine) as connection:
-        row = connection.execute(query).one_or_none()
-    return None if row is None else UntunedEvaluation(**row._mapping)
+        found = read_table(connection, untuned, *_place(study_id, model), columns=columns)
+    return UntunedEvaluation(**found[0]) if found else None
 
 
 def _place(study_id: int, model: str | None) -> tuple[ColumnElement[bool], ...]:
@@ -116,6 +116,7 @@ def record_samples(store: Store, trial_id: int, found: Sequence[Sample]) -> None
 def recorded_samples(store: Store, trial_id: int) -> list[Sample]:
     """Returns a trial's samples in their order."""
     columns = [samples.c[name] for name in ("prompt", "expected", "untuned", "tuned")]
-    query = select(*columns).where(samples.c.trial_id == trial_id).order_by(samples.c.position)
+    own, order = samples.c.trial_id == trial_id, (samples.c.position,)
     with reading(store.engine) as connection:
-        return [Sample(**row._mapping) for row in connection.execute(query)]
+        found = read_table(connection, samples, own, columns=columns, order_by=order)
+    return [Sample(**values) for values in found]

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, delete, extract, func,
 from sqlalchemy import update as update_rows
 
 from vram_search.store.database import reading, writing
+from vram_search.store.read_rows import read_table
 from vram_search.store.tables import trials, workers
 
 LEASE_SECONDS = 120.0
@@ -94,10 +95,10 @@ def end_worker(engine: Engine, worker_id: int) -> None:
 def workers_of(engine: Engine, study_id: int | None = None) -> list[WorkerRecord]:
     """Returns the workers of a study, or of all studies, in the order of their start."""
     with reading(engine) as connection:
-        query = select(workers, (workers.c.expires_at < _now(connection)).label("is_expired"))
-        if study_id is not None:
-            query = query.where(workers.c.study_id == study_id)
-        return [WorkerRecord(**row._mapping) for row in connection.execute(query.order_by("id"))]
+        now = float(connection.scalar(select(_now(connection))) or 0.0)
+        own = () if study_id is None else (workers.c.study_id == study_id,)
+        found = read_table(connection, workers, *own, order_by=(workers.c.id,))
+    return [WorkerRecord(**values, is_expired=values["expires_at"] < now) for values in found]
 
 
 def running_owners(engine: Engine, study_id: int) -> list[int | None]:

@@ -128,7 +128,7 @@ def serve(channel: Channel) -> None:
         allocated_bytes=base_model.allocated_bytes(),
         seconds=time.perf_counter() - start,
         import_seconds=import_seconds,
-        fingerprints=fingerprints(job, base, encoded.train, encoded.eval),
+        fingerprints=fingerprints(job, encoded.train, encoded.eval),
         notes=tuple(encoder.notes),
         tree=differing_tree(base, job.predicted_storage),
     )

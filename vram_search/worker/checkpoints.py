@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from vram_search.store import TrialRecord
+from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import trial_folder
 from vram_search.store.retries import may_retry
 
@@ -42,13 +42,13 @@ def cut_off_trial(
 
 def hand_over_checkpoint(root: Path, giver: int, taker: int) -> None:
     """Moves a checkpoint from one trial to another, which has none of its own."""
-    shutil.rmtree(checkpoint_folder(root, taker), ignore_errors=True)
+    remove_checkpoint(root, taker)
     checkpoint_folder(root, giver).rename(checkpoint_folder(root, taker))
 
 
 def remove_checkpoint(root: Path, number: int) -> None:
     """Deletes a trial's checkpoint, if it has one."""
-    shutil.rmtree(checkpoint_folder(root, number), ignore_errors=True)
+    delete_kept(root.parents[1], checkpoint_folder(root, number))
 
 
 def remove_unneeded_checkpoints(
@@ -62,7 +62,7 @@ def remove_unneeded_checkpoints(
     running = {checkpoint_folder(root, number) for number in alive}
     for folder in unneeded_checkpoints(root, trials):
         if folder not in running:
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_kept(root.parents[1], folder)
 
 
 def unneeded_checkpoints(root: Path, trials: Sequence[TrialRecord]) -> list[Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from vram_search.spec.base_storage import predicted_storage
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.plan import PlanPins
 from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import StudyFolder, trial_folder
 from vram_search.store.turn import study_turn
 from vram_search.worker.budget import Budget
@@ -233,7 +233,7 @@ def remove_leftovers(
     found = leftover_adapters(adapters, trials)
     leftovers = [path for path in found if path.name.partition(".")[0] not in running]
     for leftover in leftovers:
-        shutil.rmtree(leftover, ignore_errors=True)
+        delete_kept(adapters.parents[1], leftover)
     return leftovers
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 
 from vram_search.errors import NotFoundError, TooLateError
 from vram_search.search.storage import delete_search
 from vram_search.store import Store
+from vram_search.store.kept_files import DELETABLE, delete_kept
 from vram_search.store.location import study_folder
 from vram_search.store.queue import StudyQueue
 from vram_search.worker.lease import refuse_if_worked_on
@@ -38,6 +39,10 @@ def delete_study(store: Store, url: str, name: str) -> None:
         refuse_if_worked_on(store, study, "end them first")
         delete_search(url, name)
         store.delete_study(study.id)
-        for own in (folder.adapters, folder.checkpoints, folder.products):
-            shutil.rmtree(own, ignore_errors=True)
+        for name in DELETABLE:
+            own = folder.path / name
+            for inside in own.iterdir() if own.is_dir() else ():
+                delete_kept(folder.root, inside)
+            with contextlib.suppress(OSError):
+                own.rmdir()
         folder.log.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from vram_search.errors import InputError
 from vram_search.resources import cache_folder
 from vram_search.units import MIB
@@ -30,8 +32,21 @@ def converted_gguf(gguf: Path, note: Callable[[str], None]) -> Path:
     folder = cache_folder() / "models" / f"{gguf.stem}-{key[:8]}"
     if (folder / "config.json").is_file():
         return folder
-    note(f"converting {gguf.name} to safetensors, once (about 30 s)")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_folder() / "conversions.lock"):
+        for leftover in folder.parent.glob("*.part"):  # of a conversion that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        if not (folder / "config.json").is_file():  # another process may have been faster
+            note(f"converting {gguf.name} to safetensors, once (about 30 s)")
+            _convert(gguf, folder)
+    return folder
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """
+    Raises:
+        InputError: the file cannot be converted.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "vram_search.train.gguf", str(gguf), str(folder)],
         capture_output=True,
@@ -47,7 +62,6 @@ def converted_gguf(gguf: Path, note: Callable[[str], None]) -> Path:
             f"{gguf}: could not be converted: {last}",
             _conversion_remedy(done.returncode, last, folder.parent),
         )
-    return folder
 
 
 def _conversion_remedy(code: int, message: str, cache: Path) -> str:

@@ -1,4 +1,4 @@
-"""Checks that every training process loads what the study recorded: rows, tokens and weights.
+"""Checks that every process uses what the study recorded: rows, tokens, weights and objective.
 
 A training process is replaced after an out-of-memory, a kill or a leak. If a file has changed
 meanwhile, the new process would train something else under the same name.
@@ -6,18 +6,21 @@ meanwhile, the new process would train something else under the same name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.protocol import Ready
+from vram_search.spec import StudySpec
+from vram_search.spec.answers import objective_identity
 from vram_search.store import Store, StudyRecord
 
 LOADED = "loaded"
 """Key of the study's specification under which the record keeps what was loaded first."""
 _OWN_VERSION = "vram-search"
-_ALWAYS = ("rows", "tokens", "weights", "compute dtype", "device")
+WEIGHTS = ("base weights", "model config")
+_ALWAYS = ("rows", "tokens", *WEIGHTS, "compute dtype", "device")
 """Parts that must stay the same between the runs of a study, too."""
 _RELEASE_NUMBERS = {
     "torch": 2,
@@ -49,6 +52,58 @@ def loaded_before(record: StudyRecord, model: str | None) -> dict[str, str] | No
     """
     loaded: dict[str, Any] = record.spec.get(LOADED) or {}
     return loaded.get(model) if model is not None else loaded or None
+
+
+def refuse_changed_objective(study: StudySpec, record: StudyRecord) -> None:
+    """Refuses a trial whose score would be computed by other code than the study's trials so far.
+
+    Raises:
+        InputError: the file of the study's own objective has changed.
+    """
+    known = record.spec.get("identity", {}).get("objective_code")
+    if known is None:
+        return
+    try:
+        now = objective_identity(study.objective_key)["objective_code"]
+    except OSError as error:
+        now = f"not there ({error.strerror})"
+    if known != now:
+        raise InputError(
+            f"study {record.name}: the code of its objective has changed: {known} -> {now}",
+            "restore the file and run again, or give the study another name",
+        )
+
+
+@dataclass(frozen=True)
+class SameAsSearch:
+    """Checks that a process loads what a finished search has loaded; its card may be another one.
+
+    Args:
+        parts: names of what must be equal, if the record knows it.
+        rows: hash of the rows that it must load; None allows other rows.
+        model: short name of the base model, of a study of several.
+    """
+
+    record: StudyRecord
+    parts: Collection[str]
+    rows: str | None = None
+    model: str | None = None
+
+    def __call__(self, ready: Ready) -> None:
+        """
+        Raises:
+            InputError: it loaded something else.
+        """
+        searched = loaded_before(self.record, self.model) or {}
+        known = {name: searched[name] for name in self.parts if name in searched}
+        if self.rows is not None:
+            known["rows"] = self.rows
+        if changes := differences(known, loaded_identity(ready)):
+            raise InputError(
+                f"study {self.record.name}: the training process loaded something else than the "
+                f"search: {change_words(changes)}",
+                "restore the files of the search",
+            )
 
 
 @dataclass

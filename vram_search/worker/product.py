@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from vram_search.estimate import PlannedTrial, next_smaller, plans, settle_plan,
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
-from vram_search.protocol import AnyEvent, Evaluated, Ready, Step, TrialJob
+from vram_search.protocol import AnyEvent, Evaluated, Step, TrialJob
 from vram_search.spec import Hyperparameters
 from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
+from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import StudyFolder, study_folder
 from vram_search.store.product_runs import (
     ProductRun,
@@ -33,12 +33,7 @@ from vram_search.units import format_bytes, format_duration
 from vram_search.worker.as_loaded import as_loaded
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import decided_pins, make_trainer
-from vram_search.worker.identity import (
-    change_words,
-    differences,
-    loaded_before,
-    loaded_identity,
-)
+from vram_search.worker.identity import WEIGHTS, SameAsSearch
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -158,12 +153,14 @@ def _train_all(
     limit, reader = MemoryBudget.of(study.card, prepared.shape), open_reader()
     budget = Budget.at_start(limit, reader, tell)
     pins = decided_pins(prepared, trials, has_gpu=reader is not None)
+    has_same_rows = rows.data_hash == record.data_hash
+    parts = (*WEIGHTS, "tokens") if has_same_rows else WEIGHTS
     trainer = make_trainer(
         prepared,
         pins,
         budget,
         folder.log,
-        _SameAsSearch(record, rows.data_hash, prepared.name),
+        SameAsSearch(record, parts, rows.data_hash, prepared.name),
         all_rows=missing[0][0].settings.all_rows,
     )
     try:
@@ -204,31 +201,6 @@ def _train_all(
             training.run_seed(record, order, seed, rows.data_hash)
     finally:
         trainer.replace()
-
-
-@dataclass(frozen=True)
-class _SameAsSearch:
-    """Checks that a training process loads the weights of the search and the expected rows."""
-
-    record: StudyRecord
-    data_hash: str
-    model: str | None
-
-    def __call__(self, ready: Ready) -> None:
-        """
-        Raises:
-            InputError: it loaded something else.
-        """
-        known = {"rows": self.data_hash}
-        searched = loaded_before(self.record, self.model) or {}
-        if "weights" in searched:
-            known["weights"] = searched["weights"]
-        if changes := differences(known, loaded_identity(ready)):
-            raise InputError(
-                f"study {self.record.name}: the training process loaded something else than the "
-                f"search: {change_words(changes)}",
-                "restore the files of the search",
-            )
 
 
 @dataclass(frozen=True)
@@ -298,7 +270,7 @@ class _Training:
         hp = Hyperparameters.model_validate(order.trial.hyperparameters)
         self.folder.mkdir(parents=True, exist_ok=True)
         adapter = self.folder / f"run-{run_id:04d}"
-        shutil.rmtree(adapter, ignore_errors=True)
+        delete_kept(self.store.files, adapter)
         study = self.prepared.study
         job = TrialJob(
             number=order.trial.number,
@@ -333,7 +305,7 @@ class _Training:
             finished = watch.log.out_of_memory(str(error))
         except BaseException as error:
             why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-            shutil.rmtree(adapter, ignore_errors=True)
+            delete_kept(self.store.files, adapter)
             finish_product_run(self.store, run_id, lost(watch.log, why, ready, seconds))
             raise
         finally:

@@ -26,6 +26,7 @@ from vram_search.errors import InputError, StoreError, VramSearchError
 from vram_search.gpu import open_reader
 from vram_search.spec import StudySpec
 from vram_search.store import Store
+from vram_search.store.kept_files import refuse_links
 from vram_search.store.location import StudyFolder, service_lock, study_folder
 from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
 from vram_search.store.workers import has_lease
@@ -49,8 +50,10 @@ def study_locked(folder: StudyFolder) -> Iterator[None]:
     """Allows one run per study, so trials that the record marks as running are known to be dead.
 
     Raises:
-        InputError: another process runs the study, or waits to run it.
+        InputError: another process runs the study, or waits to run it; or a link leads out of the
+            database's folder.
     """
+    refuse_links(folder)
     folder.lock.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.lock, timeout=LOCK_SECONDS)
     try:

@@ -21,6 +21,7 @@ from vram_search.spec.initial_points import for_each_model, initial_points
 from vram_search.store import Store, StudyRecord, TrialRecord, open_store
 from vram_search.store.database import wait_through_outages
 from vram_search.store.faults import UnreachableError, search_errors
+from vram_search.store.kept_files import refuse_links
 from vram_search.store.location import database_url, study_folder
 from vram_search.store.queue import StudyQueue
 from vram_search.store.turn import study_turn
@@ -126,6 +127,7 @@ def join_study(
         )
     url = database_url(prepared.study.database)
     folder = study_folder(url, record.name)
+    refuse_links(folder)
     with (
         contextlib.closing(open_store(url, create=False)) as store,
         logged_run(folder, listener) as logged,

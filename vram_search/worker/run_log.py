@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from vram_search.errors import VramSearchError
 from vram_search.estimate import PlannedTrial
@@ -39,14 +39,15 @@ class RunLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._open: list[TextIO] = []
+        self._files: list[Path] = []
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             _delete_oldest(folder)
             name = f"{datetime.now().astimezone():%Y%m%dT%H%M%S.%f%z}"
             for suffix in (".jsonl", ".log"):
                 file = folder / f"{name}{suffix}"
-                self._open.append(file.open("x", encoding="utf-8", errors="replace", newline="\n"))
+                file.open("x").close()
+                self._files.append(file)
 
     def write(self, event: str, text: str, **data: Any) -> None:
         """Adds an entry.
@@ -61,16 +62,11 @@ class RunLog:
         text = shown(text.partition("\n")[0])[:_LONGEST_TEXT]
         entry = {"at": now.isoformat(timespec="milliseconds"), "event": event, "text": text}
         line = json.dumps(without_secrets_in({**entry, **data}), ensure_ascii=False, default=str)
-        for stream, written in zip(self._open, (line, f"{now:%H:%M:%S} {text}"), strict=False):
-            with contextlib.suppress(OSError):
-                stream.write(f"{written}\n")
-                stream.flush()
-
-    def close(self) -> None:
-        """Closes both files."""
-        for stream in self._open:
-            with contextlib.suppress(OSError):
-                stream.close()
+        for file, written in zip(self._files, (line, f"{now:%H:%M:%S} {text}"), strict=False):
+            with contextlib.suppress(OSError):  # opened by its name: it may have been moved away
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("a", encoding="utf-8", errors="replace", newline="\n") as stream:
+                    stream.write(f"{written}\n")
 
 
 class LoggedListener:
@@ -197,5 +193,3 @@ def logged_run(folder: StudyFolder, listener: RunListener) -> Iterator[LoggedLis
     except BaseException as error:
         logged.run_failed(error)
         raise
-    finally:
-        log.close()

@@ -11,6 +11,7 @@ from vram_search.store import Outcome, TrialEndedError, TrialRecord
 from vram_search.store.retries import HANG, may_retry
 from vram_search.worker.base_models import BaseModels
 from vram_search.worker.context import RunContext
+from vram_search.worker.identity import refuse_changed_objective
 from vram_search.worker.lease import LeaseLostError
 from vram_search.worker.margin import learnt_margin
 from vram_search.worker.process import log_tail
@@ -43,10 +44,15 @@ class TrialRunner:
     """Row ids of the trials that have begun, by number."""
 
     def begin(self, proposal: Proposal) -> None:
-        """Records a proposal as a running trial; within the study's turn."""
+        """Records a proposal as a running trial; within the study's turn.
+
+        Raises:
+            InputError: the code of the study's objective has changed.
+        """
         context = self.context
         if self.models is not None:
             context = self.models.of(proposal.hyperparameters)
+        refuse_changed_objective(context.study, context.record)
         self._begun[proposal.number] = begin_trial(context, proposal)
 
     def __call__(self, proposal: Proposal) -> Outcome:

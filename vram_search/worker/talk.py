@@ -12,6 +12,7 @@ from vram_search.protocol import Generated, GenerateJob, LoadJob
 from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.untuned import Sample
+from vram_search.worker.identity import WEIGHTS, SameAsSearch
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.resident import ResidentTrainer
 
@@ -52,12 +53,17 @@ def talking(
         log: file for the process's standard error.
 
     Raises:
-        InputError: the trial's adapter is not kept, or model or rows cannot be loaded.
+        InputError: the trial's adapter is not kept, model or rows cannot be loaded, or the base
+            model is not the search's any more.
         VramSearchError: the process died.
     """
     adapter = kept_adapter(study, trial)
     trainer = ResidentTrainer(
-        load_job(study.of_trial(trial)), log, expandable_segments=True, gpu_uuid=None
+        load_job(study.of_trial(trial)),
+        log,
+        expandable_segments=True,
+        gpu_uuid=None,
+        check=SameAsSearch(study, WEIGHTS, model=trial.hyperparameters.get("model")),
     )
     try:
         trainer.ready()

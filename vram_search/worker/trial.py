@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from vram_search.protocol import (
 from vram_search.search import Proposal
 from vram_search.spec.constraints import UNITS
 from vram_search.store import TrialEndedError, TrialRecord, TrialResult
+from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import trial_folder
 from vram_search.store.skips import SKIPPED, is_asked_to_skip
 from vram_search.units import format_bytes
@@ -167,7 +167,7 @@ def _train(
     )
     job = _job(context, proposal, planned)
     context.adapters.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(job.adapter_folder, ignore_errors=True)
+    delete_kept(context.store.files, job.adapter_folder)
 
     def is_skipped() -> bool:
         return is_asked_to_skip(context.store.engine, context.record.name, proposal.number)
@@ -200,13 +200,13 @@ def _train(
         finished = watch.log.out_of_memory(str(error))
     except (LeaseLostError, TrialEndedError):
         context.trainer.replace()
-        shutil.rmtree(job.adapter_folder, ignore_errors=True)
+        delete_kept(context.store.files, job.adapter_folder)
         raise
     except BaseException as error:
         # After Ctrl-C, a full disk or a locked database, record the trial before raising.
         context.trainer.replace()
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        shutil.rmtree(job.adapter_folder, ignore_errors=True)
+        delete_kept(context.store.files, job.adapter_folder)
         seconds = {**seconds, "lost": time.perf_counter() - began}
         _finish(context, trial_id, proposal, lost(watch.log, why, ready, seconds), 0.0)
         raise
@@ -331,7 +331,7 @@ def _finish(
         assert record is not None
         context.search.tell(proposal.number, result.outcome, result.value, excess, record)
     if record.adapter_path is None:
-        shutil.rmtree(context.adapters / trial_folder(proposal.number), ignore_errors=True)
+        delete_kept(context.store.files, context.adapters / trial_folder(proposal.number))
     if record.outcome != "lost":
         remove_checkpoint(context.checkpoints, proposal.number)
     context.listener.trial_ended(record)
