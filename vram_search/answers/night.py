@@ -34,7 +34,7 @@ def last_night(
     """Summarises the latest run; None if an older version made all runs, or runs were imported.
 
     Args:
-        of: a trial; None is returned if an earlier run started it.
+        of: a trial; the answer is None if an earlier run started it.
     """
     run = latest_run(store, study.id)
     if run is None or (of is not None and of.number < run.first_trial):
