@@ -78,6 +78,50 @@ GPT_OSS = (
 )
 """As gpt-oss: the last answer ends with a token of its own, reasoning has a channel of its own."""
 
+DEEPSEEK = (
+    "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- 'U:' + m['content'] -}}"
+    "{%- elif m['role'] == 'tool' -%}{{- 'T:' + m['content'] -}}"
+    "{%- elif m['role'] == 'assistant' and m['content'] is none -%}"
+    "{{- 'A:call ' + m['tool_calls'][0]['function']['name'] + ' '"
+    " + m['tool_calls'][0]['function']['arguments'] + '<|im_end|>' -}}"
+    "{%- elif m['role'] == 'assistant' -%}{{- 'A:' + m['content'] + '<|im_end|>' -}}"
+    "{%- endif -%}{%- endfor -%}{%- if add_generation_prompt -%}{{- 'A:' -}}{%- endif -%}"
+)
+"""As DeepSeek-V3: a call is written if there is no content, its arguments are text, and a system
+message after the first turn is left out."""
+
+NO_CALLS = (
+    "{%- if tools -%}{{- tools | tojson -}}{%- endif -%}{%- for m in messages -%}"
+    "{{- '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+"""As Falcon-H1: the list of tools is written, and calls are left out."""
+
+SHORT_IDS = (
+    "{%- for m in messages -%}{%- for call in m.tool_calls or [] -%}"
+    "{%- if call.id | length != 9 -%}{{- raise_exception('ids have 9 letters') -}}{%- endif -%}"
+    "{{- 'A:' + call.id + call.function | tojson + '<|im_end|>' -}}{%- endfor -%}"
+    "{%- if m['role'] == 'tool' -%}{%- if m.tool_call_id | length != 9 -%}"
+    "{{- raise_exception('ids have 9 letters') -}}{%- endif -%}"
+    "{{- 'T:' + m.tool_call_id + m['content'] -}}{%- elif m['role'] == 'user' -%}"
+    "{{- 'U:' + m['content'] -}}{%- elif not m.tool_calls -%}"
+    "{{- 'A:' + m['content'] + '<|im_end|>' -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- 'A:' -}}{%- endif -%}"
+)
+"""As Mistral's templates: ids of calls have nine letters."""
+
+GEMMA4 = (
+    "{%- for m in messages -%}{%- if m['role'] == 'user' -%}{{- '<turn>user ' + m['content'] -}}"
+    "{%- elif m['role'] == 'tool' -%}{{- m['content'] + '<response>' -}}"
+    "{%- else -%}{%- if messages[loop.index0 - 1]['role'] != 'tool' -%}{{- '<turn>model ' -}}"
+    "{%- endif -%}{%- for call in m.tool_calls or [] -%}"
+    "{{- '<call>' + call.function | tojson + '<response>' -}}{%- endfor -%}"
+    "{{- m['content'] + ('' if m.tool_calls else '<|im_end|>') -}}{%- endif -%}{%- endfor -%}"
+    "{%- if add_generation_prompt and messages[-1]['role'] != 'tool' -%}"
+    "{{- '<turn>model <channel>' -}}{%- endif -%}"
+)
+"""As Gemma 4: call, result and answer are one turn, and the generation prompt thinks first."""
+
 TWO = Example((("user", "a"), ("assistant", "one"), ("user", "b"), ("assistant", "two")))
 CALL = {"tool_calls": [{"type": "function", "function": {"name": "look", "arguments": {"q": "x"}}}]}
 WITH_TOOL = example_of(
@@ -202,6 +246,57 @@ def test_tools_are_written_as_json_where_the_template_knows_none() -> None:
     assert "<tools>" in whole
     assert "<tool_response>\nblue\n</tool_response>" in whole
     assert "tools, which the chat template does not know" in encoder.notes[0]
+
+
+def test_calls_are_written_as_the_template_takes_them() -> None:
+    encoder = encoder_of(DEEPSEEK)
+    assert learnt(encoder, WITH_TOOL) == ['call look {"q": "x"}<|im_end|>', "Blue.<|im_end|>"]
+
+
+def test_calls_that_the_template_would_leave_out_are_written_as_json() -> None:
+    encoder = encoder_of(NO_CALLS)
+    call = '<tool_call>\n{"name": "look", "arguments": {"q": "x"}}\n</tool_call>'
+    assert learnt(encoder, WITH_TOOL) == [f"{call}<|im_end|>", "Blue.<|im_end|>"]
+
+
+def test_ids_of_calls_are_shortened_where_the_template_wants_it() -> None:
+    tool = {"tool_call_id": "chatcmpl-tool-123", "name": "look"}
+    call = {"id": "chatcmpl-tool-123", **CALL["tool_calls"][0]}
+    turns = [
+        ("user", "Sky?", {}),
+        ("assistant", "", {"tool_calls": [call]}),
+        ("tool", "blue", tool),
+        ("assistant", "Blue.", {}),
+    ]
+    encoder = encoder_of(SHORT_IDS)
+    first, last = learnt(encoder, example_of(turns))
+    assert first.startswith("call00001") and '"look"' in first
+    assert last == "Blue.<|im_end|>"
+    assert "T:call00001blue" in text(encoder, example_of(turns))
+
+
+def test_call_without_the_thought_of_the_generation_prompt_is_learnt() -> None:
+    encoder = encoder_of(GEMMA4, "<turn>", "<channel>", "<call>", "<response>")
+    first, last = learnt(encoder, WITH_TOOL)
+    assert first.startswith("<call>{") and first.endswith("<response>")
+    assert last == "Blue.<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [GEMMA, DEEPSEEK])
+def test_later_system_message_goes_into_the_next_question(template: str) -> None:
+    row = Example((*TWO.messages[:2], ("system", "Be brief."), *TWO.messages[2:]))
+    encoder = encoder_of(template)
+    assert "Be brief.\n\nb" in text(encoder, row)
+    assert len(learnt(encoder, row)) == 2
+    assert "after the first turn" in encoder.notes[0]
+
+
+def test_thoughts_of_several_turns_are_learnt_as_far_as_the_template_writes_them() -> None:
+    thoughts = [("assistant", f"<think>\n{word}\n</think>\n\n{word}") for word in ("one", "two")]
+    row = Example((("user", "a"), thoughts[0], ("user", "b"), thoughts[1]))
+    first, last = learnt(encoder_of(R1), row)
+    assert first.strip() == "one<|im_end|>"
+    assert last == "two\n</think>\n\ntwo<|im_end|>"
 
 
 def test_answer_without_a_loss_is_read() -> None:

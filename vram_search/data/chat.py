@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from vram_search.data.chat_abilities import (
+    LAST,
     MARK,
     Abilities,
     ChatTemplateError,
@@ -74,16 +75,20 @@ class ChatTurns:
         return turns
 
     def _render_whole(self, row: Prepared) -> str:
+        return self._render_with_thoughts(row, row.messages)
+
+    def _render_with_thoughts(self, row: Prepared, messages: Messages) -> str:
+        """The text of all messages, with the last answer's thoughts, which a template may drop."""
         if not row.last_thoughts:
-            return self.render(row.messages, row.tools, False)
-        text = self.render(_marked(row.messages, len(row.messages) - 1), row.tools, False)
-        if text.count(MARK) != 1:
+            return self.render(messages, row.tools, False)
+        text = self.render(_marked(messages, len(messages) - 1, LAST), row.tools, False)
+        if text.count(LAST) != 1:
             raise ChatTemplateError(HIDDEN)
-        return text.replace(MARK, row.last_thoughts)
+        return text.replace(LAST, row.last_thoughts)
 
     def _span(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span:
         """Start and end of an answer, its end-of-turn token included."""
-        for find in (self._by_prefix, self._by_mark, self._by_common_prefix):
+        for find in (self._by_prefix, self._by_mark, self._by_common_prefix, self._by_turn):
             try:
                 span = find(row, whole, index, cursor)
             except ChatTemplateError:
@@ -105,7 +110,13 @@ class ChatTurns:
 
     def _by_mark(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span | None:
         """The text before and after a mark that is written instead of the answer."""
-        text = self.render(_marked(row.messages, index), row.tools, False)
+        marked = _marked(row.messages, index, MARK)
+        is_last = index + 1 == len(row.messages)
+        text = (
+            self.render(marked, row.tools, False)
+            if is_last
+            else self._render_with_thoughts(row, marked)
+        )
         if text.count(MARK) != 1:
             return None
         head, tail = text.split(MARK)
@@ -113,7 +124,7 @@ class ChatTurns:
             return None
         end = len(whole) - len(tail)
         start = min(same_length(whole, head), self._header_end(head, cursor))
-        if index + 1 == len(row.messages):
+        if is_last:
             return start, len(whole)
         return start, end + self._closing_length(tail)
 
@@ -157,6 +168,28 @@ class ChatTurns:
                 return len(before), at + len(self._special_token_at(whole[at:]))
         return None
 
+    def _by_turn(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span | None:
+        """After the turns before the answer, and as much of the generation prompt as is there:
+        Gemma 4 writes an empty thought into the prompt that no tool call begins with."""
+        before = self.render(row.messages[:index], row.tools, False)
+        asked = self.render(row.messages[:index], row.tools, True)
+        is_last = index + 1 == len(row.messages)
+        after = whole if is_last else self.render(row.messages[: index + 1], row.tools, False)
+        if not all(text.startswith(before) for text in (whole, asked, after)):
+            return None
+        start = self._undivided(asked, same_length(whole, asked))
+        if start <= len(before) or not whole.startswith(after):
+            return None
+        return start, len(after)
+
+    def _undivided(self, text: str, border: int) -> int:
+        """The border, or the start of the special token that it would divide."""
+        for token in self.special_tokens:
+            at = text.find(token, max(0, border - len(token) + 1))
+            if 0 <= at < border:
+                return at
+        return border
+
 
 def _without(prompt: str, render: Render) -> Render:
     """The template without a generation prompt that was not asked for."""
@@ -172,8 +205,8 @@ def _without(prompt: str, render: Render) -> Render:
     return rendered
 
 
-def _marked(messages: Messages, index: int) -> Messages:
-    marked = {"role": "assistant", "content": MARK}
+def _marked(messages: Messages, index: int, mark: str) -> Messages:
+    marked = {"role": "assistant", "content": mark}
     return [*messages[:index], marked, *messages[index + 1 :]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +14,30 @@ Render = Callable[[Messages, list[dict[str, Any]] | None, bool], str]
 
 MARK = "Zq7Xw"
 """Letters and digits: no template strips or escapes them, and no conversation holds them."""
-_OTHER, _THIRD = "Kj9Vp", "Hb4Ym"
+LAST = "Wd3Xn"
+"""The same, for the last answer."""
+_OTHER, _THIRD, _VALUE = "Kj9Vp", "Hb4Ym", "Tn2Rd"
+_SHORT_ID = "a1b2c3d4e"
+"""Mistral's templates take ids of nine letters and digits alone."""
 
 
 class ChatTemplateError(Exception):
     """The template refuses a conversation, or its answers cannot be found in the text."""
+
+
+@dataclass(frozen=True)
+class CallStyle:
+    """How a template takes tool calls.
+
+    Attributes:
+        arguments: "object" or "text".
+        content: text of an answer that is only a call.
+        takes_any_id: the ids of calls may be any text.
+    """
+
+    arguments: str
+    content: str | None
+    takes_any_id: bool = True
 
 
 class Abilities:
@@ -50,19 +70,20 @@ class Abilities:
         return text[text.index(_THIRD) + len(_THIRD) :], between
 
     @cached_property
-    def tool_arguments(self) -> str | None:
-        """How a tool call's arguments are taken: "object" or "text"; None: tools are not."""
-        for style in ("object", "text"):
-            for content in (None, ""):
-                arguments: Any = {"q": 1} if style == "object" else json.dumps({"q": 1})
-                call = {"name": MARK, "arguments": arguments}
-                called = {**_assistant(""), "content": content}
-                called["tool_calls"] = [{"id": "a1b2c3d4e", "type": "function", "function": call}]
-                result = {"role": "tool", "name": MARK, "tool_call_id": "a1b2c3d4e"}
-                messages = [_user("a"), called, {**result, "content": _OTHER}, _assistant(_THIRD)]
-                text = self._try(messages, [_tool(MARK)])
-                if MARK in text and _OTHER in text and "None" not in text:
-                    return style
+    def takes_later_system(self) -> bool:
+        """True if a system message after the first turn is written."""
+        talk = [_user("a"), _assistant("b"), _system(MARK), _user(_OTHER), _assistant(_THIRD)]
+        return MARK in self._try(talk)
+
+    @cached_property
+    def tool_calls(self) -> CallStyle | None:
+        """How tool calls are taken; None: they are not, or a part of them is left out."""
+        for arguments in ("object", "text"):
+            for content in ("", None):
+                style = CallStyle(arguments, content)
+                text = self._try(_called(style, _SHORT_ID), [_tool("b")])
+                if all(mark in text for mark in (MARK, _VALUE, _OTHER)) and "None" not in text:
+                    return replace(style, takes_any_id=bool(self._try(_called(style, "call_1"))))
         return None
 
     @cached_property
@@ -130,6 +151,18 @@ def _user(content: str) -> dict[str, Any]:
 
 def _assistant(content: str) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
+
+
+def _called(style: CallStyle, call_id: str) -> Messages:
+    """A question, a call, its result and an answer."""
+    values: Any = {"q": _VALUE}
+    function = {"name": MARK, "arguments": values}
+    if style.arguments == "text":
+        function["arguments"] = json.dumps(values)
+    call = {"id": call_id, "type": "function", "function": function}
+    called = {"role": "assistant", "content": style.content, "tool_calls": [call]}
+    result = {"role": "tool", "name": MARK, "tool_call_id": call_id, "content": _OTHER}
+    return [_user("a"), called, result, _assistant(_THIRD)]
 
 
 def _tool(name: str) -> dict[str, Any]:

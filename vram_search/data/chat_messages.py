@@ -15,6 +15,10 @@ FOLDED = (
     "have a system message, which the chat template does not take: it is put into the first user "
     "turn"
 )
+FOLDED_LATER = (
+    "have a system message after the first turn, which the chat template does not take: it is put "
+    "into the next user turn"
+)
 PLAIN_TOOLS = (
     "have tools, which the chat template does not know: calls are written as JSON in <tool_call> "
     "tags"
@@ -48,6 +52,9 @@ def prepare_messages(example: Example, abilities: Abilities, notes: Counter[str]
     if messages[0]["role"] == "system" and not abilities.takes_system:
         messages = _folded(messages)
         notes[FOLDED] += 1
+    if any(m["role"] == "system" for m in messages[1:]) and not abilities.takes_later_system:
+        messages = [*messages[:1], *_folded_later(messages[1:])]
+        notes[FOLDED_LATER] += 1
     answers = [
         (index, not message.pop("untrained", False))
         for index, message in enumerate(messages)
@@ -66,24 +73,58 @@ def _folded(messages: Messages) -> Messages:
     return [{"role": "user", "content": system["content"]}, *rest]
 
 
+def _folded_later(messages: Messages) -> Messages:
+    folded: Messages = []
+    texts: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            texts.append(message["content"])
+            continue
+        if texts and message["role"] == "user":
+            message = {**message, "content": "\n\n".join([*texts, message["content"]])}
+            texts = []
+        folded.append(message)
+    return folded
+
+
 def _with_tools(
     messages: Messages,
     tools: list[dict[str, Any]] | None,
     abilities: Abilities,
     notes: Counter[str],
 ) -> tuple[Messages, list[dict[str, Any]] | None]:
-    style = abilities.tool_arguments
+    style = abilities.tool_calls
     if style is None:
         notes[PLAIN_TOOLS] += 1
         return _plain_tools(messages, tools), None
     if tools and not abilities.writes_tool_list:
         notes[NO_TOOL_LIST] += 1
-    if style == "text":
-        for message in messages:
-            for call in message.get("tool_calls", ()):
-                arguments = call["function"]["arguments"]
-                call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
+    for message in messages:
+        calls = message.get("tool_calls", ())
+        if calls and not message["content"]:
+            message["content"] = style.content
+        for call in calls if style.arguments == "text" else ():
+            arguments = call["function"]["arguments"]
+            call["function"]["arguments"] = json.dumps(arguments, ensure_ascii=False)
+    if not style.takes_any_id:
+        _shorten_ids(messages)
     return messages, tools
+
+
+def _shorten_ids(messages: Messages) -> None:
+    """Numbers the calls with ids of nine letters and digits, in the results too."""
+    open_ids: list[tuple[str, str]] = []
+    count = 0
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            count += 1
+            open_ids.append((call.get("id", ""), f"call{count:05d}"))
+            call["id"] = open_ids[-1][1]
+        if message["role"] == "tool" and open_ids:
+            said = message.get("tool_call_id")
+            one = next((pair for pair in open_ids if pair[0] == said), open_ids[0])
+            open_ids.remove(one)
+            message["tool_call_id"] = one[1]
 
 
 def _plain_tools(messages: Messages, tools: list[dict[str, Any]] | None) -> Messages:
@@ -131,9 +172,9 @@ def _write_reasoning(messages: Messages, abilities: Abilities) -> str:
             message["thinking"] = reasoning  # gpt-oss's name
         else:
             del message["reasoning_content"]
-            message["content"] = with_thoughts(reasoning, message["content"])
+            message["content"] = with_thoughts(reasoning, message["content"] or "")
     last = messages[-1]
-    has_thoughts = last["role"] == "assistant" and "</think>" in last["content"]
+    has_thoughts = last["role"] == "assistant" and "</think>" in (last["content"] or "")
     if has_thoughts and not abilities.takes_reasoning and not abilities.keeps_thoughts:
         return str(last["content"])
     return ""
