@@ -262,7 +262,7 @@ def test_calls_that_the_template_would_leave_out_are_written_as_json() -> None:
 def test_ids_of_calls_are_shortened_where_the_template_wants_it() -> None:
     tool = {"tool_call_id": "chatcmpl-tool-123", "name": "look"}
     call = {"id": "chatcmpl-tool-123", **CALL["tool_calls"][0]}
-    turns = [
+    turns: list[tuple[str, str, dict[str, Any]]] = [
         ("user", "Sky?", {}),
         ("assistant", "", {"tool_calls": [call]}),
         ("tool", "blue", tool),
