@@ -20,11 +20,11 @@ from hypothesis import HealthCheck, settings
 
 from bench.tiny import TINY_CONFIG as TINY_CONFIG
 from bench.tiny import TINY_SPACE
-from tests.fake_trainer import COMMAND as FAKE_TRAINER
+from tests.fake_process import FakeProcess
 from vram_search.cli.main import main
 from vram_search.data.rows_report import RowsCounted
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
-from vram_search.worker import count_rows, process, training_device
+from vram_search.worker import count_rows, resident, training_device
 
 # A fresh checkout builds Hypothesis' character tables in the first test; cores may be shared.
 settings.register_profile(
@@ -176,9 +176,9 @@ def vram_search(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def vram_search_without_training(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line in this process, which saves its imports, and trains with
+    """Runs the command line in this process, which saves its imports, and trains in a thread with
     tests/fake_trainer.py; stderr follows stdout."""
-    monkeypatch.setattr(process, "COMMAND", FAKE_TRAINER)
+    monkeypatch.setattr(resident, "TrainingProcess", FakeProcess)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = ["vram-search", *(str(argument) for argument in arguments)]

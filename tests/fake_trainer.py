@@ -3,6 +3,8 @@
     python -P tests/fake_trainer.py run study.yaml ...    the command line, with this process
     python -P tests/fake_trainer.py                       the process itself
 
+tests/fake_process.py runs it in a thread, which saves a test the imports of a process.
+
 The real process is the same but for `serve`: it reads jobs from the same channel, ignores Ctrl-C,
 ends with its supervisor and reports what ends it. It loads nothing (a real one needs ten seconds of
 CPU time for its imports), and its losses are a formula of the hyperparameters.
@@ -39,8 +41,6 @@ from vram_search.protocol import (
 )
 from vram_search.train import __main__ as training
 from vram_search.train.channel import Channel
-from vram_search.web import scheduler
-from vram_search.worker import companions, process
 
 COMMAND = (sys.executable, "-P", __file__)
 UNTUNED_LOSS = 4.0
@@ -174,6 +174,8 @@ def finished(outcome: str, step: int, steps_total: int) -> Finished:
 def main() -> None:
     if sys.argv[1:]:
         from vram_search.cli.main import main as command_line
+        from vram_search.web import scheduler
+        from vram_search.worker import companions, process
 
         process.COMMAND = COMMAND
         companions.COMMAND = COMMAND

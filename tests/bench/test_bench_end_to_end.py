@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from bench.end_to_end import __main__ as end_to_end
 from bench.end_to_end.arms import Tpe, distributions, hyperparameters, recorded
 from bench.end_to_end.processes import end, shared_environment, start
 from bench.end_to_end.race import race
@@ -290,19 +291,24 @@ def test_a_folder_with_a_run_is_not_written_again(tmp_path: Path) -> None:
         RunFolder(tmp_path).begin(RUN)
 
 
-def test_the_command_line_prints_an_earlier_run_and_refuses_what_is_none(tmp_path: Path) -> None:
-    def bench(*options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "bench.end_to_end", *map(str, options)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+def test_the_command_line_prints_an_earlier_run_and_refuses_what_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(end_to_end, "silence_libraries", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
 
-    empty = bench("--from", tmp_path)
-    assert empty.returncode == 2 and "no run of this bench" in empty.stderr
+    def bench(*options: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["end_to_end", *map(str, options)])
+        return end_to_end.main()
+
+    assert bench("--from", tmp_path) == 2
+    assert "no run of this bench" in capsys.readouterr().err
     folder = RunFolder(tmp_path)
     folder.begin(RUN)
     folder.add(record("ours", 50, 1.3))
-    shown = bench("--from", tmp_path, "--markdown")
-    assert shown.returncode == 0
-    assert shown.stdout.rstrip() == render(RUN, [record("ours", 50, 1.3)], markdown=True)
+    assert bench("--from", tmp_path, "--markdown") == 0
+    shown = capsys.readouterr().out
+    assert shown.rstrip() == render(RUN, [record("ours", 50, 1.3)], markdown=True)
 
 
 @pytest.fixture
@@ -338,6 +344,7 @@ def test_a_trial_process_prints_the_answer_of_its_training(trial_message: dict[s
     assert 4 < answer["eval_loss"] < math.log(512) + 0.2
 
 
+@pytest.mark.slow  # the race, both arms and what a stopped run keeps have tests of their own above
 def test_both_arms_train_and_a_terminated_run_keeps_what_ended(
     write_study: Callable[..., Path], home: Path, tmp_path: Path
 ) -> None:

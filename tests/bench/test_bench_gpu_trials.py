@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -60,6 +59,7 @@ from bench.gpu_trials.table import (
     trial_tables,
 )
 from bench.record import nvml as record_nvml
+from tests.fake_process import FakeProcess
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.data import load_rows
 from vram_search.errors import InputError
@@ -76,7 +76,6 @@ from vram_search.worker import process, resident
 from vram_search.worker.budget import Budget
 from vram_search.worker.prepare import prepare
 
-ROOT = Path(__file__).parents[2]
 MODEL = "Qwen/Qwen2.5-3B-Instruct"
 FOREVER = math.inf
 
@@ -118,14 +117,22 @@ def report(on: list[TrialFigures], off: list[TrialFigures]) -> dict[str, Any]:
     return decoded
 
 
-def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bench.gpu_trials", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-    )
+@pytest.fixture
+def bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python -m bench.gpu_trials` in this process."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["gpu_trials", *map(str, arguments)])
+        code: Any = 0
+        try:
+            gpu_trials.main()
+        except SystemExit as ended:
+            code = ended.code
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
+
+    return run
 
 
 # Rows and points
@@ -185,7 +192,7 @@ def tiny_bench(
     write_study: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Bench:
-    monkeypatch.setattr(process, "COMMAND", FAKE_TRAINER)
+    monkeypatch.setattr(resident, "TrainingProcess", FakeProcess)
     database = str(tmp_path / "bench.db")
     file = write_study(
         training={"max_steps": 2, "rungs": []}, enqueue_priors=False, database=database
@@ -198,6 +205,7 @@ def tiny_bench(
 def test_both_runs_train_the_same_points_in_order(
     tiny_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "COMMAND", FAKE_TRAINER)
     starts: list[Path] = []
 
     class CountedProcess(process.TrainingProcess):
@@ -522,7 +530,9 @@ def test_leak_check_tries_every_optimizer_under_every_plan() -> None:
 # The command
 
 
-def test_without_a_gpu_it_is_one_message_and_exit_code_2() -> None:
+def test_without_a_gpu_it_is_one_message_and_exit_code_2(
+    bench: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     for mode in ([], ["--monitor-effect"], ["--leak", "3"], ["--evaluation"], ["--oom"]):
         done = bench(*mode)
         assert done.returncode == 2
@@ -530,7 +540,9 @@ def test_without_a_gpu_it_is_one_message_and_exit_code_2() -> None:
         assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_earlier_run_is_shown_again_as_markdown(tmp_path: Path) -> None:
+def test_earlier_run_is_shown_again_as_markdown(
+    tmp_path: Path, bench: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     file = tmp_path / "run.json"
     file.write_text(json.dumps(report([trial(0)], [])), encoding="utf-8")
     done = bench("--from", file, "--markdown")
@@ -570,7 +582,9 @@ def test_stopped_writing_leaves_the_earlier_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["no json", '["a list"]', '{"kind": "other"}'])
-def test_file_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_of_something_else_is_refused(
+    tmp_path: Path, text: str, bench: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     file = tmp_path / "run.json"
     file.write_text(text, encoding="utf-8")
     done = bench("--from", file)

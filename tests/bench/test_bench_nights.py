@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -38,7 +39,21 @@ def synthetic(file: Path) -> Table:
     return read_tables([file])[0]
 
 
-def played(synthetic: Table, name: str, night_trials: int = 8) -> Replay:
+Play = Callable[..., Replay]
+
+
+@pytest.fixture(scope="module")
+def played(synthetic: Table) -> Play:
+    """Plays the night of a strategy once for all tests."""
+
+    @cache
+    def play_once(name: str, night_trials: int = 8) -> Replay:
+        return play(synthetic, name, night_trials)
+
+    return play_once
+
+
+def play(synthetic: Table, name: str, night_trials: int = 8) -> Replay:
     setting = Setting.of(synthetic, synthetic.limit_bytes(0.2), Costs(), night_trials)
     strategy = EVERY[name]
     rules = strategy.rules or our_rules()
@@ -49,9 +64,9 @@ def played(synthetic: Table, name: str, night_trials: int = 8) -> Replay:
 
 @pytest.mark.parametrize("name", ALWAYS)
 def test_strategy_plays_a_night_without_trying_a_configuration_twice(
-    synthetic: Table, name: str
+    played: Play, name: str
 ) -> None:
-    replay = played(synthetic, name)
+    replay = played(name)
     tried = Counter(trial.config.name for trial in replay.trials)
     pruned = Counter(trial.config.name for trial in replay.trials if trial.outcome == "pruned")
     assert all(count <= pruned[config] + 1 for config, count in tried.items()), "but a pruned one"
@@ -60,39 +75,39 @@ def test_strategy_plays_a_night_without_trying_a_configuration_twice(
 
 
 @pytest.mark.parametrize("name", ["tpe", "tpe+median", "ours"])
-def test_nights_of_one_seed_are_equal(synthetic: Table, name: str) -> None:
+def test_nights_of_one_seed_are_equal(synthetic: Table, played: Play, name: str) -> None:
     one, other = (
-        [(trial.config.name, trial.ended) for trial in played(synthetic, name).trials]
-        for _ in range(2)
+        [(trial.config.name, trial.ended) for trial in night.trials]
+        for night in (played(name), play(synthetic, name))
     )
     assert one == other
 
 
-def test_ours_spends_nothing_on_what_does_not_fit_and_peers_do(synthetic: Table) -> None:
-    ours = played(synthetic, "ours")
+def test_ours_spends_nothing_on_what_does_not_fit_and_peers_do(played: Play) -> None:
+    ours = played("ours")
     assert not {"oom", "infeasible"} & {trial.outcome for trial in ours.trials}
-    assert any(trial.outcome == "oom" for trial in played(synthetic, "tpe", 40).trials)
+    assert any(trial.outcome == "oom" for trial in played("tpe", 40).trials)
 
 
 def test_ours_ends_before_the_night_where_nothing_better_is_to_be_expected(
-    synthetic: Table,
+    synthetic: Table, played: Play
 ) -> None:
-    early, late = (played(synthetic, name, 60) for name in ("ours", "all night"))
+    early, late = (played(name, 20) for name in ("ours", "all night"))
     assert early.clock < late.clock
     best = synthetic.best(early.limit_bytes)
     assert any(t.config is best and t.outcome == "complete" for t in early.trials)
 
 
 @pytest.mark.parametrize("name", ["ours", "our tpe", "tpe+median", "tpe+hyperband"])
-def test_pruners_end_trials_early(synthetic: Table, name: str) -> None:
-    outcomes = [trial.outcome for trial in played(synthetic, name, night_trials=40).trials]
+def test_pruners_end_trials_early(played: Play, name: str) -> None:
+    outcomes = [trial.outcome for trial in played(name, 40).trials]
     assert "pruned" in outcomes
 
 
 def test_without_knowledge_ours_begins_with_what_is_nearest_to_a_published_point_and_fits(
-    synthetic: Table,
+    synthetic: Table, played: Play
 ) -> None:
-    ours = played(synthetic, "no transfer")
+    ours = played("no transfer")
     published = initial_points(synthetic.space)
     everything = Replay(synthetic, ours.limit_bytes, ours.night, our_rules(), seed=1)
     nearest = [everything.nearest(point) for point in published]
@@ -106,27 +121,29 @@ def test_synthetic_table_says_so_and_has_the_noise_of_real_seeds(synthetic: Tabl
     assert 1.6 < synthetic.best(limit).loss() < 1.7
 
 
-def results(synthetic: Table, names: Sequence[str]) -> TaskResults:
-    setting = Setting.of(synthetic, synthetic.limit_bytes(0.2), Costs(), 8)
+@pytest.fixture(scope="module")
+def two_nights(synthetic: Table) -> TaskResults:
+    """Of each strategy."""
+    setting = Setting.of(synthetic, synthetic.limit_bytes(0.2), Costs(), 5)
     return TaskResults(
-        setting, {name: [setting.play(name, seed) for seed in range(2)] for name in names}
+        setting,
+        {name: [setting.play(name, seed) for seed in range(2)] for name in ("random", "ours")},
     )
 
 
-def test_table_is_at_most_80_columns_wide(synthetic: Table) -> None:
-    text = table(results(synthetic, ["random", "tpe", "ours"]))
+def test_table_is_at_most_80_columns_wide(two_nights: TaskResults) -> None:
+    text = table(two_nights)
     assert HEAD in text
     assert max(map(len, text.splitlines())) <= 80
     assert "nights in which ours ends worse than random" in text
 
 
-def test_picture_holds_a_curve_of_each_strategy(synthetic: Table) -> None:
-    found = results(synthetic, ["random", "ours"])
-    chart = curves(found)
+def test_picture_holds_a_curve_of_each_strategy(two_nights: TaskResults) -> None:
+    chart = curves(two_nights)
     ElementTree.fromstring(chart.document())
     for place in range(2):
         assert f"class='curve s{place}{' main' if place else ''}'" in chart.body
-    night = found.results["ours"][0]
+    night = two_nights.results["ours"][0]
     first = night.incumbents[0]
     assert loss_at(night.incumbents, first.seconds - 1) == float("inf")
     assert loss_at(night.incumbents, first.seconds) == first.loss
@@ -135,13 +152,13 @@ def test_picture_holds_a_curve_of_each_strategy(synthetic: Table) -> None:
 def test_command_prints_json_and_writes_a_picture(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--table", str(file), "--seeds", "2", "--night-trials", "5", "--json"]
+    arguments = ["--table", str(file), "--seeds", "1", "--night-trials", "3", "--json"]
     arguments += ["--strategy", "random", "--strategy", "ours", "--svg", str(tmp_path)]
     assert main(arguments) == 0
     (task,) = json.loads(capsys.readouterr().out)["tasks"]
     assert task["task"] == "small (synthetic)"
     assert [one["strategy"] for one in task["strategies"]] == ["random", "ours"]
-    assert len(task["nights"]) == 4
+    assert len(task["nights"]) == 2
     assert [file.suffix for file in tmp_path.iterdir()] == [".svg"]
 
 

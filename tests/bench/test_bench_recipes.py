@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from bench.recipes import cases
+from bench.recipes import count as counting
 
 ROOT = Path(__file__).parents[2]
 AXOLOTL = "base_model: Qwen/Qwen2.5-3B\nadapter: {adapter}\nload_in_4bit: true\nlora_r: 8\n"
 LLAMA_FACTORY = "model_name_or_path: somebody/unheard-of\nfinetuning_type: lora\nlora_rank: 8\n"
 
 
-def count(*arguments: str | Path) -> str:
-    command = [sys.executable, "-m", "bench.recipes.count", *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment
-    )
-    return done.stdout
+@pytest.fixture
+def count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs `python -m bench.recipes.count` in this process and returns its output."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def run(*arguments: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["count", *map(str, arguments)])
+        counting.main()
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_files_with_an_adapter_are_counted_and_refusals_are_listed(tmp_path: Path) -> None:
+def test_files_with_an_adapter_are_counted_and_refusals_are_listed(
+    tmp_path: Path, count: Callable[..., str]
+) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "qlora.yml").write_text(AXOLOTL.format(adapter="qlora"))
     (tmp_path / "sub" / "lora.yaml").write_text(LLAMA_FACTORY)
@@ -32,13 +44,15 @@ def test_files_with_an_adapter_are_counted_and_refusals_are_listed(tmp_path: Pat
     assert "sub/lora.yaml: somebody/unheard-of: model_name_or_path: names a model" in output
 
 
-def test_model_of_every_file_can_be_replaced(tmp_path: Path) -> None:
+def test_model_of_every_file_can_be_replaced(tmp_path: Path, count: Callable[..., str]) -> None:
     (tmp_path / "lora.yaml").write_text(LLAMA_FACTORY)
     output = count(tmp_path, "--model", "qwen2.5-0.5b")
     assert output == "1 of 1 files with an adapter are read\n"
 
 
-def test_answers_to_reported_cases_are_a_table(tmp_path: Path) -> None:
+def test_answers_to_reported_cases_are_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The second case is refused, and is listed as such."""
     for case, rank in (("A01", 32), ("A05", "many")):
         (tmp_path / case).mkdir()
@@ -46,10 +60,9 @@ def test_answers_to_reported_cases_are_a_table(tmp_path: Path) -> None:
         (tmp_path / case / "axolotl.yaml").write_text(recipe.replace("8", str(rank), 1))
         command = f"vram-search estimate {case}/axolotl.yaml --card rtx-a6000-48gb"
         (tmp_path / case / "cmd.txt").write_text(command + "\n")
-    bench = [sys.executable, "-m", "bench.recipes.cases", str(tmp_path), "--before", str(ROOT)]
-    lines = subprocess.run(
-        bench, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", ["cases", str(tmp_path), "--before", str(ROOT)])
+    cases.main()
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| case | training | reported | before | now | difference |"
     first, second = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:])
     assert first[0] == "A01" and first[2] == "5.1 GiB"

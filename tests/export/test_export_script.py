@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
-import os
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -207,6 +206,7 @@ def test_a_peft_export_trains_to_the_losses_of_the_trial(
     trial: TrialRecord,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     # The export trains in bf16, as the GPU's trials do; a CPU's trials may train in float32.
     for module in (base_model, trainer_module):
@@ -229,16 +229,14 @@ def test_a_peft_export_trains_to_the_losses_of_the_trial(
     )
     trial = replace(trial, hyperparameters=trial.hyperparameters | {"batch_size": 4})
     paths = write_export(study, trial, rows, tmp_path / "out", to="peft")
-    done = subprocess.run(
-        [sys.executable, "train_trial.py", paths[0].name],
-        cwd=paths[0].parent,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.chdir(paths[0].parent)
+    monkeypatch.syspath_prepend(paths[0].parent)
+    monkeypatch.delitem(sys.modules, CHAT_ROWS.removesuffix(".py"), raising=False)
+    monkeypatch.setattr(sys, "argv", ["train_trial.py", paths[0].name])
+    runpy.run_path("train_trial.py", run_name="__main__")
+    said: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["eval_loss_per_answer_token"] > 0
     output = paths[0].parent / yaml.safe_load(paths[0].read_text())["training"]["output_dir"]
     assert (output / "adapter_model.safetensors").is_file()

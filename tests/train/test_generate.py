@@ -43,7 +43,7 @@ def test_untuned_loss_is_that_of_a_new_adapter(
 def test_kept_adapter_answers_otherwise_and_leaves_the_base_as_it_was(
     base: Any, encoded: EncodedDataset, make_job: Callable[..., TrialJob]
 ) -> None:
-    job = make_job(training=TrainingSpec(max_steps=40, rungs=()), learning_rate=5e-2)
+    job = make_job(training=TrainingSpec(max_steps=12, rungs=()), learning_rate=1e-1)
     finished, _ = run(base, encoded, job)
     assert finished.outcome == "complete"
     before, untuned = weights(base), answers(base, encoded, None)

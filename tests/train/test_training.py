@@ -57,13 +57,13 @@ def test_training_lowers_the_loss_and_keeps_the_best_adapter(
     base: Any, encoded: EncodedDataset, make_job: MakeJob, tmp_path: Path
 ) -> None:
     finished, events = run(
-        base, encoded, make_job(training=TrainingSpec(max_steps=30, rungs=(0.1,)))
+        base, encoded, make_job(training=TrainingSpec(max_steps=12, rungs=(0.1,)))
     )
     early, late = [event for event in events if isinstance(event, Evaluated)]
     assert early.is_rung and not late.is_rung
     assert late.eval_loss is not None and early.eval_loss is not None
     assert late.eval_loss < early.eval_loss
-    assert finished.best_step == 30
+    assert finished.best_step == 12
     assert {path.name for path in (tmp_path / "adapter").iterdir()} >= {
         "adapter_model.safetensors",
         "adapter_config.json",

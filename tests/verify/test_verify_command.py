@@ -5,7 +5,10 @@ The tool itself is too large for the suite: `docs/experiments.md` holds the runs
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import signal
 import site
 import subprocess
 import sys
@@ -19,17 +22,20 @@ import pytest
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.fake_process import ThreadProcess
+from vram_search import verify as verify_room
 from vram_search.cli.main import main
 from vram_search.errors import InputError
 from vram_search.store import open_store, sqlite_url
 from vram_search.train.tokenizer import byte_tokenizer
 from vram_search.units import GIB
-from vram_search.verify import Recorded, ToolEnvironment
+from vram_search.verify import Recorded, ToolEnvironment, llamafactory_rows, recorded_rows
 from vram_search.verify import verify as verify_trial
 from vram_search.verify.llamafactory_run import LlamaFactoryRun
 from vram_search.verify.recorded_rows import RecordedRows
 from vram_search.verify.tool_run import ToolRows
 from vram_search.verify.verify import overrides_for
+from vram_search.worker import resident
 
 VERIFY: Any = sys.modules[overrides_for.__module__]
 """The module; its name in the package is that of its function."""
@@ -63,7 +69,9 @@ def searched(tmp_path_factory: pytest.TempPathFactory, tiny_config: str) -> Path
     rows = [{"instruction": f"{n} plus {n}?", "output": f"It is {2 * n}."} for n in range(16)]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
-    done = vram_search("run", folder / "study.yaml", "--database", folder / "v.db")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resident, "TrainingProcess", ThreadProcess)
+        done = vram_search("run", folder / "study.yaml", "--database", folder / "v.db")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -80,12 +88,24 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def vram_search(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vram_search", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    """Runs the command line in this process."""
+    command = ["vram-search", *map(str, arguments)]
+    out, errors = io.StringIO(), io.StringIO()
+    terminate = signal.getsignal(signal.SIGTERM)  # `run` sets its own
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(sys, "argv", command)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            main()
+    signal.signal(signal.SIGTERM, terminate)
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), errors.getvalue())
+
+
+def ask_ourselves_here(question: recorded_rows.Question, folder: Path) -> RecordedRows:
+    """The slow test of peft evaluates the adapter in a process of its own, as a user does."""
+    found = recorded_rows.answer(question)
+    (folder / "rows.record.json").write_text(found.model_dump_json())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +116,7 @@ def verified(
     its eval_loss 0.005 more."""
     folder = tmp_path_factory.mktemp("verified")
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(VERIFY, "_ask_ourselves", ask_ourselves_here)
         patched.setenv("STAND_IN", "")
         patched.setenv("STAND_IN_LOG", str(folder / "log.jsonl"))
         (folder / "log.jsonl").write_text(tool_log(searched, more_loss=0.005))
@@ -126,26 +147,41 @@ def tool_rows_at_hand(verified: tuple[object, Path], monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
+def rows_encoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in encodes the export's rows in this process, which has imported transformers."""
+
+    def encode_rows(run: LlamaFactoryRun) -> ToolRows:
+        folder = run.log.parent
+        with monkeypatch.context() as patched:
+            patched.chdir(folder)
+            patched.syspath_prepend(STAND_IN)
+            patched.setattr(sys, "argv", ["rows", "rows.tool.json", *run._arguments])
+            llamafactory_rows.main()
+        found = json.loads((folder / "rows.tool.json").read_bytes())
+        return ToolRows.of({split: list(map(tuple, found[split])) for split in found}, run.config)
+
+    monkeypatch.setattr(LlamaFactoryRun, "encode_rows", encode_rows)
+
+
+@pytest.fixture
 def verify(
     searched: Path,
     python: Path,
     tmp_path: Path,
     our_answer_at_hand: None,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command in this process; the tool's eval_loss is so much more than the record's."""
+    """Runs the command; `verified` has asked the tool's Python for its versions. The tool's
+    eval_loss is so much more than the record's."""
+
+    tool = ToolEnvironment(python, {}, has_gpu=False)
 
     def run(more_loss: float = 0.0, behaviour: str = "") -> subprocess.CompletedProcess[str]:
         monkeypatch.setenv("STAND_IN", behaviour)
         monkeypatch.setenv("STAND_IN_LOG", str(tmp_path / "log.jsonl"))
         (tmp_path / "log.jsonl").write_text(tool_log(searched, more_loss))
-        arguments = [str(part) for part in command(searched, python, tmp_path / "run")]
-        monkeypatch.setattr(sys, "argv", ["vram-search", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
+        monkeypatch.setattr(verify_room, "find_environment", lambda *words: tool)
+        return vram_search(*command(searched, python, tmp_path / "run"))
 
     return run
 
@@ -226,7 +262,7 @@ def test_a_tool_that_does_the_same_agrees(
 
 
 def test_another_loss_mask_and_another_eval_loss_are_disagreements(
-    verify: Callable[..., subprocess.CompletedProcess[str]],
+    verify: Callable[..., subprocess.CompletedProcess[str]], rows_encoded_here: None
 ) -> None:
     done = verify(more_loss=0.03, behaviour="learns-prompts")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -287,9 +323,13 @@ def test_a_missing_environment_is_wrong_input(searched: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_peft_itself_agrees(searched: Path, tmp_path: Path) -> None:
-    done = vram_search(
-        *("verify", "best", "--with", "peft", "--json"),
-        *("--database", searched / "v.db", "-o", tmp_path),
+    """In processes of their own, as a user runs it."""
+    arguments = ["verify", "best", "--with", "peft", "--json", "-o", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "vram_search", *arguments, "--database", str(searched / "v.db")],
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from optuna.storages import RDBStorage
 
+from bench.tiny import TINY_SPACE
 from tests.factories import PRUNED, FakeListener, FakeTrainer, Script, make_ready
 from vram_search.errors import InputError
 from vram_search.estimate import check_card_holds_base, estimate_base_bytes
@@ -102,17 +103,21 @@ def test_run_dry_run_and_estimate_have_one_budget_before_and_after_a_calibration
     reader: GpuReader | None,
     home: Path,
     write_study: WriteStudy,
-    vram_search: Cli,
+    vram_search_without_training: Cli,
     monkeypatch: pytest.MonkeyPatch,
     loads: list[LoadJob],
 ) -> None:
     monkeypatch.setattr(context, "open_reader", lambda: reader)
-    file = write_study(card=CARD, budget={"trials": 2})
+    space = {name: values[:1] for name, values in TINY_SPACE.items() if name != "learning_rate"}
+    file = write_study(card=CARD, budget={"trials": 2}, search_space=space)
+
+    def answer(*words: object) -> Any:
+        return json.loads(vram_search_without_training(*words, "--json").stdout)
+
     for trials, context_bytes in ((1, 500 * MIB), (2, 700 * MIB)):
-        (plan, *_) = json.loads(vram_search("estimate", file, "--json").stdout)["plans"]
+        (plan, *_) = answer("estimate", file)["plans"]
         assert plan["budget_bytes"] == TOTAL - GIB - context_bytes
-        dry_run = json.loads(vram_search("run", file, "--dry-run", "--json").stdout)
-        assert dry_run["budget_bytes"] == plan["budget_bytes"]
+        assert answer("run", file, "--dry-run")["budget_bytes"] == plan["budget_bytes"]
         assert budget_of_run(prepared(file), home, trials) == plan["budget_bytes"]
         calibrate(700 * MIB)
 

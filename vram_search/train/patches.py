@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from bitsandbytes.optim import optimizer as bnb_optimizer
-from transformers.modeling_outputs import MoeCausalLMOutputWithPast
 
 from vram_search.errors import VramSearchError
 
@@ -51,6 +49,8 @@ def steps_in_the_background(*, is_paged: bool) -> Iterator[None]:
     `Optimizer8bit.step`). The kernels run in torch's stream, in order; only paged states need the
     wait. bitsandbytes 0.49 to 0.50; pull request bitsandbytes-foundation/bitsandbytes#2050.
     """
+    from bitsandbytes.optim import optimizer as bnb_optimizer
+
     wait = _internal(bnb_optimizer, "sync_gpu", "bitsandbytes")
     if not is_paged:
         bnb_optimizer.sync_gpu = lambda tensor: None
@@ -112,6 +112,8 @@ def add_missing_image_outputs(base: Any) -> None:
     `Llama4ForConditionalGeneration.forward` fails without it, also for a text with an image.
     transformers 5.24, `models/llama4/modeling_llama4.py`; harmless where the class has the field.
     """
+    from transformers.modeling_outputs import MoeCausalLMOutputWithPast
+
     if base.config.model_type == "llama4" and not hasattr(
         MoeCausalLMOutputWithPast, "image_outputs"
     ):
