@@ -49,3 +49,20 @@ def test_predicting_rows_loads_no_pydantic() -> None:
     code = "import sys, vram_search.answers.points; print('pydantic' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+ONE_MODEL = ["--model", "qwen2.5-3b", "--card", "16GB"]
+
+
+@pytest.mark.parametrize("arguments", [["estimate", *ONE_MODEL], ["fit", *ONE_MODEL, "--json"]])
+def test_an_answer_about_one_model_loads_only_what_it_needs(
+    arguments: list[str], home: Path
+) -> None:
+    """Each of these takes longer to import than the answer takes to compute."""
+    code = "from vram_search.cli.main import main; import sys; sys.exit(main())"
+    command = [sys.executable, "-X", "importtime", "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "vram_search.estimate.memory.predict" in loaded
+    slow = {"importlib.metadata", "pydantic", "rich", "sqlalchemy", "subprocess", "torch", "yaml"}
+    assert not slow & loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def test_a_file_that_another_process_replaced_is_read_again(home: Path) -> None:
     file = save_calibration(calibration())
     assert hardware_for(CARD).context_bytes == 345 * MIB
     fresh = file.with_suffix(".other")
-    fresh.write_text(calibration(context_bytes=400 * MIB).model_dump_json())
+    fresh.write_text(json.dumps(calibration(context_bytes=400 * MIB).as_dict()))
     fresh.replace(file)
     os.utime(file.parent, ns=(0, 0))  # a coarse clock could show no change
     assert hardware_for(CARD).context_bytes == 400 * MIB

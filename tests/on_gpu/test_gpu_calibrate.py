@@ -20,7 +20,7 @@ def test_a_calibration_predicts_a_second_process_to_the_byte(home: Path) -> None
     idle = reader.sample(None)
     found = calibrate(reader)
     save_calibration(found)
-    print(found.model_dump_json(indent=2))
+    print(found.as_dict())
 
     is_hopper = reader.device().compute_capability == "9.0"
     workspace = CUBLAS_WORKSPACE_DATACENTER if is_hopper else CUBLAS_WORKSPACE

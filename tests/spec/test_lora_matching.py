@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vram_search.spec.lora_matching import select_layers
+from vram_search.spec.lora_targets import parse_lora_target
 from vram_search.spec.model_tree import LinearGroup, Part
-from vram_search.spec.point import parse_lora_target
 
 HIDDEN = 32
 

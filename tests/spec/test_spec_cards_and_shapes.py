@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from vram_search.resources import shipped
 from vram_search.spec import Card, load_shape
@@ -38,6 +39,14 @@ LLAMA: dict[str, Any] = {
 def test_every_shipped_card_and_shape_is_in_its_table() -> None:
     assert sorted(CARDS) == card_names()
     assert sorted(MODELS) == shape_names()
+
+
+@pytest.mark.parametrize("slug", card_names())
+def test_shipped_card_is_read_as_yaml_reads_it(slug: str) -> None:
+    text = shipped("configs", "cards", f"{slug}.yaml").read_text(encoding="utf-8")
+    read = load_card(slug)
+    assert read == yaml.safe_load(text)
+    assert list(map(type, read.values())) == list(map(type, yaml.safe_load(text).values()))
 
 
 @pytest.mark.parametrize("slug", card_names())

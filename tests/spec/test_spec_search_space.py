@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from vram_search.errors import Fault
 from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
-from vram_search.spec.lora_targets import LORA_TARGET_SETS
-from vram_search.spec.point import parse_lora_target
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, parse_lora_target
 
 LoadText = Callable[..., StudySpec]
 FaultsOf = Callable[..., dict[str, Fault]]

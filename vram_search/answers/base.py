@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WrapValidator
 
+from vram_search.answers.plain import VERSION_MEANING
+
 Number = int | float
 """A whole number stays one: bytes are printed without a decimal point."""
 
@@ -36,6 +38,5 @@ class Answer(AnswerPart):
 
     schema_version: Literal[1] = Field(
         default=1,
-        description="Version of this answer's schema. New keys keep the version; it is raised when "
-        "a key is removed or changes its meaning.",
+        description=VERSION_MEANING,
     )

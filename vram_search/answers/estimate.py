@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
-from vram_search.answers.base import Answer, AnswerPart
 from vram_search.answers.named import (
     check_name,
     check_number,
@@ -16,80 +14,92 @@ from vram_search.answers.named import (
     find_card,
     lora_modules,
 )
+from vram_search.answers.plain import PlainAnswer, PlainPart, described
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
 from vram_search.models import find_model
-from vram_search.spec.further_dimensions import MAX_DROPOUT
+from vram_search.spec.limits import MAX_DROPOUT
 
 MAX_SIZE = 2**31
 OUTSIDE_TORCH = ("allocator_slack", "context")
 """Parts of the process that are not allocated."""
 
 
-class ChangeAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class ChangeAnswer(PlainPart):
     """A change that saves bytes, made alone."""
 
-    name: str = Field(description="Keys and values as LLaMA-Factory spells them.")
-    cost: str = Field(description="The price of the change, in a few words.")
-    saved_bytes: int = Field(description="Required bytes that the change saves.")
-    fits: bool = Field(description="True if the configuration fits with this change alone.")
+    name: str = field(metadata=described("Keys and values as LLaMA-Factory spells them."))
+    cost: str = field(metadata=described("The price of the change, in a few words."))
+    saved_bytes: int = field(metadata=described("Required bytes that the change saves."))
+    fits: bool = field(metadata=described("True if the configuration fits with this change alone."))
 
 
-class PlanAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class PlanAnswer(PlainPart):
     """Predicted bytes of one memory plan, and whether it fits the card."""
 
     name: str
-    card: str = Field(description="Slug of configs/cards.")
-    fits: bool | None = Field(
-        description="Null if something that is not modelled can turn the answer."
+    card: str = field(metadata=described("Slug of configs/cards."))
+    fits: bool | None = field(
+        metadata=described("Null if something that is not modelled can turn the answer.")
     )
-    budget_bytes: int = Field(description="Bytes that the allocator may take on the card.")
-    context_bytes: int = Field(description="Taken by CUDA's context.")
-    context_origin: Origin = Field(
-        description="Source of the context's bytes: assumed, measured (the card's file), or "
-        "calibrated on this machine."
+    budget_bytes: int = field(metadata=described("Bytes that the allocator may take on the card."))
+    context_bytes: int = field(metadata=described("Taken by CUDA's context."))
+    context_origin: Origin = field(
+        metadata=described(
+            "Source of the context's bytes: assumed, measured (the card's file), or "
+            "calibrated on this machine."
+        )
     )
-    margin: float = Field(description="Share added to required bytes; 0.02 is 2 %.")
-    not_modelled: list[str] = Field(
-        description="Reasons why the estimate is a generic one; empty if a formula or a trace "
-        "answers."
+    margin: float = field(metadata=described("Share added to required bytes; 0.02 is 2 %."))
+    not_modelled: list[str] = field(
+        metadata=described(
+            "Reasons why the estimate is a generic one; empty if a formula or a trace answers."
+        )
     )
-    trace_note: str = Field(
-        description="Which code a trace of the model followed; empty if none was made."
+    trace_note: str = field(
+        metadata=described("Which code a trace of the model followed; empty if none was made.")
     )
-    base_note: str = Field(
-        description="Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
-        "quantised already; empty if there are none."
+    base_note: str = field(
+        metadata=described(
+            "Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
+            "quantised already; empty if there are none."
+        )
     )
-    needs_more: list[str] = Field(
-        description="Reasons why the training needs more by an amount that is not known."
+    needs_more: list[str] = field(
+        metadata=described("Reasons why the training needs more by an amount that is not known.")
     )
-    needs_less: list[str] = Field(description="Reasons why the training may need less.")
-    spare_bytes: int = Field(
-        description="Budget minus required bytes and margin; below 0 if it does not fit."
+    needs_less: list[str] = field(metadata=described("Reasons why the training may need less."))
+    spare_bytes: int = field(
+        metadata=described("Budget minus required bytes and margin; below 0 if it does not fit.")
     )
-    spare_percent: float | None = Field(
-        description="Spare bytes in percent of the budget; null if the card has none."
+    spare_percent: float | None = field(
+        metadata=described("Spare bytes in percent of the budget; null if the card has none.")
     )
-    allocated_bytes: int = Field(description="torch's max_memory_allocated.")
-    reserved_bytes: int = Field(description="torch's max_memory_reserved on a roomy card.")
-    required_bytes: int = Field(
-        description="Smallest allocator limit under which the run completes."
+    allocated_bytes: int = field(metadata=described("torch's max_memory_allocated."))
+    reserved_bytes: int = field(metadata=described("torch's max_memory_reserved on a roomy card."))
+    required_bytes: int = field(
+        metadata=described("Smallest allocator limit under which the run completes.")
     )
-    process_bytes: int = Field(description="Bytes that NVML shows for the process.")
-    moment: str = Field(description="The moment of the peak.")
-    parts: dict[str, int] = Field(description="Bytes of the process by part.")
+    process_bytes: int = field(metadata=described("Bytes that NVML shows for the process."))
+    moment: str = field(metadata=described("The moment of the peak."))
+    parts: dict[str, int] = field(metadata=described("Bytes of the process by part."))
     trainable_parameters: int
-    changes: list[ChangeAnswer] = Field(description="The cheapest first.")
-    changes_to_fit: list[str] | None = Field(
-        description="Changes that make it fit together: empty if it fits, null if all of them are "
-        "not enough."
+    changes: list[ChangeAnswer] = field(metadata=described("The cheapest first."))
+    changes_to_fit: list[str] | None = field(
+        metadata=described(
+            "Changes that make it fit together: empty if it fits, null if all of them are "
+            "not enough."
+        )
     )
     card_title: str
-    total_bytes: int = Field(description="Bytes of the whole card.")
-    reserve_bytes: int = Field(description="Left on the card for the display and other programs.")
-    needed_bytes: float = Field(description="Required bytes with their margin.")
+    total_bytes: int = field(metadata=described("Bytes of the whole card."))
+    reserve_bytes: int = field(
+        metadata=described("Left on the card for the display and other programs.")
+    )
+    needed_bytes: float = field(metadata=described("Required bytes with their margin."))
 
     @property
     def allocated_parts(self) -> dict[str, int]:
@@ -97,11 +107,12 @@ class PlanAnswer(AnswerPart):
         return {name: size for name, size in self.parts.items() if name not in OUTSIDE_TORCH}
 
 
-class EstimateAnswer(Answer):
+@dataclass(frozen=True, kw_only=True)
+class EstimateAnswer(PlainAnswer):
     """Predicted bytes; `fits`, `required_bytes` and `parts` are those of the first plan."""
 
-    plans: list[PlanAnswer] = Field(
-        description="One plan; for a study the chosen plan, if one fits, and the smallest."
+    plans: list[PlanAnswer] = field(
+        metadata=described("One plan; for a study the chosen plan, if one fits, and the smallest.")
     )
 
     @property
@@ -131,32 +142,41 @@ class EstimateAnswer(Answer):
         return self.plan.spare_bytes
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelEstimate(EstimateAnswer):
     """The estimate of a model with options."""
 
     model: str
-    model_note: str = Field(
-        description="Where the model's shape came from; empty for a folder and a shipped shape."
+    model_note: str = field(
+        metadata=described(
+            "Where the model's shape came from; empty for a folder and a shipped shape."
+        )
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class RecipeEstimate(EstimateAnswer):
     """The estimate of a recipe of another tool."""
 
-    recipe: str = Field(description="Path of the file.")
-    source: str = Field(description="The tool that the recipe is for.")
-    notes: list[str] = Field(description="Sentences on keys that the estimate reads otherwise.")
+    recipe: str = field(metadata=described("Path of the file."))
+    source: str = field(metadata=described("The tool that the recipe is for."))
+    notes: list[str] = field(
+        metadata=described("Sentences on keys that the estimate reads otherwise.")
+    )
 
 
+@dataclass(frozen=True, kw_only=True)
 class StudyEstimate(EstimateAnswer):
     """The estimate of a published configuration in a study's search space."""
 
     study: str
     model: str
-    model_note: str = Field(
-        description="Where the model's shape came from; empty for a folder and a shipped shape."
+    model_note: str = field(
+        metadata=described(
+            "Where the model's shape came from; empty for a folder and a shipped shape."
+        )
     )
-    hyperparameters: dict[str, Any] = Field(description="Named as in a study file.")
+    hyperparameters: dict[str, Any] = field(metadata=described("Named as in a study file."))
 
 
 def estimate(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Annotated
+from typing import Any
 
-from pydantic import Field, PlainSerializer
-
-from vram_search.answers.base import Answer, AnswerPart
 from vram_search.answers.memory_budget import CardAnswer, card_answer
 from vram_search.answers.named import (
     check_name,
@@ -17,57 +15,60 @@ from vram_search.answers.named import (
     find_card,
     lora_modules,
 )
+from vram_search.answers.plain import PlainAnswer, PlainPart, described
 from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
 from vram_search.estimate.memory.traced import is_traced
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.verdict import base_note
 from vram_search.models import find_model
-from vram_search.spec.point import MAX_CUTOFF_LEN, MAX_RANK
+from vram_search.spec.limits import MAX_CUTOFF_LEN, MAX_RANK
 
 TABLE_MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 TABLE_CUTOFFS = (512, 1024, 2048, 4096, 8192)
 GRID_CUTOFFS = (512, 1024, 2048, 4096, 8192, 16384)
 QUANTIZATIONS = ("nf4", "int8", "none")
 
-Share = Annotated[float, PlainSerializer(lambda share: round(share, 4), return_type=float)]
-"""Rounded in JSON."""
 
-
-class FitSettings(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(PlainPart):
     """The settings that all figures of the answer have in common."""
 
     lora_target: str
-    lora_modules: list[str] = Field(description="Names of the layers that get an adapter.")
+    lora_modules: list[str] = field(metadata=described("Names of the layers that get an adapter."))
     lora_rank: int
-    optim: str = Field(description="As transformers names it.")
-    quantization: str = Field(description="nf4, int8 or none (bf16).")
+    optim: str = field(metadata=described("As transformers names it."))
+    quantization: str = field(metadata=described("nf4, int8 or none (bf16)."))
     gradient_checkpointing: bool
     enable_liger_kernel: bool
     expandable_segments: bool
-    equal_lengths: bool = Field(description="True if all texts are taken to be equally long.")
+    equal_lengths: bool = field(
+        metadata=described("True if all texts are taken to be equally long.")
+    )
 
 
-class LargestAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class LargestAnswer(PlainPart):
     """The largest value that fits, the others given; null if even the smallest does not."""
 
-    cutoff_len: int | None = Field(description="Tokens.")
+    cutoff_len: int | None = field(metadata=described("Tokens."))
     per_device_train_batch_size: int | None
     lora_rank: int | None
-    required_bytes: int = Field(
-        description="Of the largest, or of the smallest if even that does not fit."
+    required_bytes: int = field(
+        metadata=described("Of the largest, or of the smallest if even that does not fit.")
     )
     fits: bool
-    at_limit: bool = Field(description="True if nothing larger was tried.")
+    at_limit: bool = field(metadata=described("True if nothing larger was tried."))
 
 
-class FitCell(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class FitCell(PlainPart):
     """Predicted bytes of one cutoff_len with one micro-batch."""
 
-    cutoff_len: int = Field(description="Tokens.")
+    cutoff_len: int = field(metadata=described("Tokens."))
     per_device_train_batch_size: int
     required_bytes: int
-    share_of_budget: Share = Field(description="Of the card's budget, the margin included.")
+    share_of_budget: float = field(metadata=described("Of the card's budget, the margin included."))
     fits: bool
 
     @property
@@ -80,30 +81,43 @@ class FitCell(AnswerPart):
         """The field's short name."""
         return self.share_of_budget
 
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `--json`; the share is rounded."""
+        return {**super().as_dict(), "share_of_budget": round(self.share_of_budget, 4)}
 
-class FitAnswer(Answer):
+
+@dataclass(frozen=True, kw_only=True)
+class FitAnswer(PlainAnswer):
     """The largest values that fit a card."""
 
     model: str
-    model_note: str = Field(
-        description="Where the model's shape came from; empty for a folder and a shipped shape."
+    model_note: str = field(
+        metadata=described(
+            "Where the model's shape came from; empty for a folder and a shipped shape."
+        )
     )
     card: CardAnswer
-    margin: float = Field(description="Share added to required bytes; 0.02 is 2 %.")
-    not_modelled: list[str] = Field(
-        description="Reasons why the estimate is a generic one; empty if the family is modelled."
+    margin: float = field(metadata=described("Share added to required bytes; 0.02 is 2 %."))
+    not_modelled: list[str] = field(
+        metadata=described(
+            "Reasons why the estimate is a generic one; empty if the family is modelled."
+        )
     )
-    base_note: str = Field(
-        description="Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
-        "quantised already; empty if there are none."
+    base_note: str = field(
+        metadata=described(
+            "Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
+            "quantised already; empty if there are none."
+        )
     )
     settings: FitSettings
-    largest_cutoff_len: list[LargestAnswer] = Field(description="For several micro-batches.")
-    largest_lora_rank: list[LargestAnswer] = Field(description="Powers of two.")
-    largest_per_device_train_batch_size: list[LargestAnswer] = Field(
-        description="For several values of cutoff_len."
+    largest_cutoff_len: list[LargestAnswer] = field(
+        metadata=described("For several micro-batches.")
     )
-    grid: list[FitCell] = Field(description="Row by row; a row has one cutoff_len.")
+    largest_lora_rank: list[LargestAnswer] = field(metadata=described("Powers of two."))
+    largest_per_device_train_batch_size: list[LargestAnswer] = field(
+        metadata=described("For several values of cutoff_len.")
+    )
+    grid: list[FitCell] = field(metadata=described("Row by row; a row has one cutoff_len."))
 
     @property
     def rows(self) -> list[list[FitCell]]:

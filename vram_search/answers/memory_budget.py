@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from dataclasses import dataclass, field
 
-from vram_search.answers.base import AnswerPart
+from vram_search.answers.plain import PlainPart, described
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
 
 
-class CardAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class CardAnswer(PlainPart):
     """A card as far as memory goes: budget = total - reserve - context, in bytes."""
 
-    name: str = Field(description="Slug of configs/cards.")
+    name: str = field(metadata=described("Slug of configs/cards."))
     title: str
     total_bytes: int
-    reserve_bytes: int = Field(description="Left for the display and other programs.")
-    context_bytes: int = Field(description="Taken by CUDA's context.")
-    budget_bytes: int = Field(description="Bytes that the allocator may take.")
-    context_origin: Origin = Field(
-        description="Source of the context's bytes: assumed, measured (the card's file), or "
-        "calibrated on this machine."
+    reserve_bytes: int = field(metadata=described("Left for the display and other programs."))
+    context_bytes: int = field(metadata=described("Taken by CUDA's context."))
+    budget_bytes: int = field(metadata=described("Bytes that the allocator may take."))
+    context_origin: Origin = field(
+        metadata=described(
+            "Source of the context's bytes: assumed, measured (the card's file), or "
+            "calibrated on this machine."
+        )
     )
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+from typing import Any
 
 from vram_search.errors import InputError
-from vram_search.gpu.this_card import card_here
 from vram_search.spec import card_names as cards
-from vram_search.spec.card import Card
-from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.card_facts import CardFacts, PlainCard
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, parse_lora_target
 from vram_search.spec.optimizers import OPTIMIZERS, REFUSED_OPTIMIZERS, optimizer_fault
-from vram_search.spec.point import parse_lora_target
 from vram_search.spec.shape import ModelShape
 
 
-def find_card(name: str | None) -> Card:
+def find_card(name: str | None) -> CardFacts:
     """Returns the card of a name as people write it; "auto" is the GPU in this machine.
 
     Raises:
@@ -27,10 +25,16 @@ def find_card(name: str | None) -> Card:
             "--card with a name ('RTX 4060 Ti 16GB'), a size (16GB), or auto for the one here",
         )
     try:
-        return Card.model_validate(cards.find_card(name, card_here))
+        return PlainCard(**cards.find_card(name, _card_here))
     except ValueError as error:
         what, _, remedy = str(error).partition("; ")
         raise InputError(f"--card: {what}", remedy) from None
+
+
+def _card_here() -> dict[str, Any]:
+    from vram_search.gpu.this_card import card_here
+
+    return card_here()
 
 
 def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
@@ -83,6 +87,8 @@ def check_number(name: str, value: float | None, highest: float, *, lowest: int 
 
 
 def unknown(what: str, name: str, known: Sequence[str], otherwise: str = "") -> InputError:
+    import difflib
+
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     remedy = f"did you mean {', '.join(close)}?" if close else f"there are: {', '.join(known)}"
     return InputError(f"no {what} {name!r}", f"{remedy} {otherwise}".rstrip())

@@ -43,7 +43,7 @@ def command(as_json: bool) -> None:
             f"the calibration cannot be stored: {error}", "Is the disk full or read-only?"
         ) from None
     if as_json:
-        print_json({**calibration.model_dump(mode="json"), "file": str(file)})
+        print_json({**calibration.as_dict(), "file": str(file)})
     else:
         _print(calibration, file, time.monotonic() - begun)
 

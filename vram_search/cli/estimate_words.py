@@ -15,7 +15,6 @@ from vram_search.answers.memory_budget import CardAnswer
 from vram_search.answers.named import clean
 from vram_search.report.parts import WIDTH, stacked_bar
 from vram_search.spec.not_modelled import is_far_off
-from vram_search.tools.detect import TITLES
 from vram_search.units import format_bytes
 
 _NAME_WIDTH = 34
@@ -68,6 +67,8 @@ def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
 def source_lines(answer: EstimateAnswer) -> list[str]:
     """The file that was read, if the plan's own name does not say it."""
     if isinstance(answer, RecipeEstimate):
+        from vram_search.tools.detect import TITLES
+
         texts = [
             f"a recipe of {TITLES[answer.source]}",
             *(f"note: {note}" for note in answer.notes),

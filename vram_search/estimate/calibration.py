@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Field, ValidationError
+from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.resources import data_folder
-from vram_search.spec.base import PositiveFloat, Spec
-from vram_search.spec.card import Card
+from vram_search.spec.card_facts import CardFacts
+from vram_search.typed_fields import TypedFields
 from vram_search.units import MIB
 
+MOST_BYTES = 2**50
+"""More is no card's memory."""
 SAME_TOTAL = 0.02
 """Drivers and ECC settings move a card's reported total by so much; a larger kind has more."""
 
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "tesla", "gpu", "pcie", "generation", "blackwell"})
 _PACKAGING = re.compile(r"(sxm|hbm)\d*e?")
 
-Measured = Annotated[int, Field(strict=True, ge=0)]
 
-
-class Calibration(Spec):
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
     """One card with its driver and stack; bytes are measured."""
 
-    version: Literal[1] = 1
-    """Version of this file's format."""
+    version: int = 1
+    """Version of this file's format: 1."""
     measured_at: str
     """UTC, ISO 8601."""
-    card_name: Annotated[str, Field(min_length=1)]
+    card_name: str
     """As NVML gives it."""
-    total_bytes: Annotated[Measured, Field(gt=0)]
+    total_bytes: int
     driver: str
     versions: dict[str, str]
     """Versions of torch, its CUDA, transformers, peft, bitsandbytes and similar packages."""
-    context_bytes: Annotated[Measured, Field(gt=0)]
+    context_bytes: int
     """Process less torch's reserved bytes after steps on texts of equal length."""
-    padded_context_bytes: Annotated[Measured, Field(gt=0)]
+    padded_context_bytes: int
     """The same after a padded batch, which loads the kernels of masked attention too."""
-    context_source: Literal["process", "device"]
-    """NVML's figure of the process, or how much the whole device rose: then others may disturb."""
-    cublas_workspace_bytes: Measured
-    cublaslt_workspace_bytes: Measured
-    allocator: Literal["as expected", "differs"]
-    """True if torch's allocator behaves as `estimate.allocator` simulates."""
-    measured_over_predicted: PositiveFloat
+    context_source: str
+    """`process`: NVML's figure of the process. `device`: how much the whole device rose, which
+    other programs may have changed."""
+    cublas_workspace_bytes: int
+    cublaslt_workspace_bytes: int
+    allocator: str
+    """`as expected` if torch's allocator behaves as `memory/allocator.py` simulates; otherwise
+    `differs`."""
+    measured_over_predicted: float
     """Allocated bytes of the short training against their prediction with these constants."""
     notes: tuple[str, ...] = ()
     """Remarks about these figures."""
@@ -62,8 +65,43 @@ class Calibration(Spec):
             cublaslt_workspace_bytes=self.cublaslt_workspace_bytes,
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as the file holds them."""
+        return {**asdict(self), "notes": list(self.notes)}
 
-def hardware_for(card: Card) -> Hardware:
+
+def parse_calibration(values: object) -> Calibration:
+    """Reads the fields of a calibration's file.
+
+    Raises:
+        ValueError: the values are no calibration.
+        FieldError: a field is missing, unknown or of another kind.
+    """
+    if not isinstance(values, dict):
+        raise ValueError("it is not a mapping")
+    read = TypedFields(values, "the calibration")
+    unknown = values.keys() - {one.name for one in fields(Calibration)}
+    if unknown:
+        raise ValueError(f"{sorted(unknown)[0]!r} is not a known key")
+    return Calibration(
+        version=read.size("version", 1, most=1),
+        measured_at=read.text("measured_at"),
+        card_name=read.text("card_name"),
+        total_bytes=read.size("total_bytes", most=MOST_BYTES),
+        driver=read.text("driver"),
+        versions=dict(read.section("versions") or {}),
+        context_bytes=read.size("context_bytes", most=MOST_BYTES),
+        padded_context_bytes=read.size("padded_context_bytes", most=MOST_BYTES),
+        context_source=read.choice("context_source", ("process", "device")),
+        cublas_workspace_bytes=read.size("cublas_workspace_bytes", least=0, most=MOST_BYTES),
+        cublaslt_workspace_bytes=read.size("cublaslt_workspace_bytes", least=0, most=MOST_BYTES),
+        allocator=read.choice("allocator", ("as expected", "differs")),
+        measured_over_predicted=read.number("measured_over_predicted"),
+        notes=tuple(read.list_of(str, "notes") or ()),
+    )
+
+
+def hardware_for(card: CardFacts) -> Hardware:
     """Measured figures where the card was calibrated here, else those of its card file.
 
     Raises:
@@ -104,7 +142,9 @@ def save_calibration(calibration: Calibration) -> Path:
     file = folder / f"{'-'.join(card_words(calibration.card_name))}-{total}mib.json"
     fresh = file.with_suffix(".new")
     try:
-        fresh.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        fresh.write_text(
+            json.dumps(calibration.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         os.replace(fresh, file)  # noqa: PTH105, the name of what is atomic
     finally:
         fresh.unlink(missing_ok=True)
@@ -144,10 +184,10 @@ def _is_of(file: Path, words: str, total_bytes: int) -> bool:
 
 def _read(file: Path) -> Calibration:
     try:
-        return Calibration.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        return parse_calibration(json.loads(file.read_bytes()))
+    except (OSError, ValueError, InputError) as error:
+        problem = error.message if isinstance(error, InputError) else error
         raise InputError(
-            f"the calibration {file} cannot be used: {first}",
+            f"the calibration {file} cannot be used: {problem}",
             "measure again with `vram-search calibrate`, or delete the file",
         ) from None

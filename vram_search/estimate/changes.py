@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.spec.card import Card
+from vram_search.spec.card_facts import CardFacts
 from vram_search.spec.optimizers import OPTIMIZERS
 
 SHORTEST_CUTOFF_LEN = 256
@@ -75,7 +75,7 @@ def changes_to_fit(workload: Workload, limit: MemoryBudget) -> list[str] | None:
     return [variant.name for variant in taken]
 
 
-def _options(workload: Workload, card: Card) -> list[Option]:
+def _options(workload: Workload, card: CardFacts) -> list[Option]:
     """Changes that may save bytes, the cheapest first: free ones, precision, time, model, texts."""
     options = []
 

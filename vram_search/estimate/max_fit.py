@@ -10,7 +10,7 @@ from typing import Any
 from vram_search.estimate.memory.predict import Estimate, predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.spec.point import MAX_RANK
+from vram_search.spec.limits import MAX_RANK
 
 CUTOFFS = range(256, 32768 + 1, 256)
 MICRO_BATCHES = range(1, 1024 + 1)

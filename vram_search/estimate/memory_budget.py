@@ -10,7 +10,7 @@ from vram_search.estimate.calibration import hardware_for, load_calibration
 from vram_search.estimate.margin import margin_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.objectives import SFT
-from vram_search.spec.card import Card
+from vram_search.spec.card_facts import CardFacts
 from vram_search.spec.card_memory import CardMemory
 from vram_search.spec.shape import ModelShape
 
@@ -23,13 +23,13 @@ they were measured, or `vram-search calibrate` measured them here."""
 class MemoryBudget:
     """A card's budget. A training fits where its required bytes and their margin do."""
 
-    card: Card
+    card: CardFacts
     hardware: Hardware
     margin: float
     origin: Origin
 
     @classmethod
-    def of(cls, card: Card, shape: ModelShape, *, objective: str = SFT) -> MemoryBudget:
+    def of(cls, card: CardFacts, shape: ModelShape, *, objective: str = SFT) -> MemoryBudget:
         """Returns the budget of a card, in this machine or not, for a model of this shape.
 
         Args:
@@ -65,7 +65,7 @@ class MemoryBudget:
         return self.budget_bytes - math.ceil(self.needed_bytes(required_bytes))
 
 
-def card_memory(card: Card) -> CardMemory:
+def card_memory(card: CardFacts) -> CardMemory:
     """The card's total and reserve, with the context as calibrated here or as in its file.
 
     Raises:
@@ -74,5 +74,5 @@ def card_memory(card: Card) -> CardMemory:
     return _memory(card, hardware_for(card))
 
 
-def _memory(card: Card, hardware: Hardware) -> CardMemory:
+def _memory(card: CardFacts, hardware: Hardware) -> CardMemory:
     return CardMemory(card.total_bytes, card.reserve_bytes, hardware.context_bytes)

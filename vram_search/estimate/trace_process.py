@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
 
 WORDS = "tracing the model's own code, once per kind of training"
 
@@ -44,6 +46,8 @@ class TraceProcess:
         return None
 
     def _started(self) -> subprocess.Popen[str]:
+        import subprocess  # a prediction from the cache needs none
+
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "vram_search.trace"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
 from vram_search.estimate.trace_process import TraceProcess
+from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 
 FORMAT = 3
@@ -76,7 +76,7 @@ def is_on() -> bool:
 
 def fused_kernels() -> tuple[str, ...]:
     """The installed packages with fused kernels for hybrids."""
-    return tuple(name for name in FUSED_KERNELS if _version(name))
+    return tuple(name for name in FUSED_KERNELS if installed_version(name))
 
 
 def find_fit(query: TraceQuery, tokens: int, anchors: Sequence[int]) -> dict[int, RangedFit]:
@@ -123,18 +123,10 @@ def _ranged(answer: dict[str, Any]) -> RangedFit:
 
 
 def _file(query: TraceQuery) -> Path:
-    versions = [_version(name) for name in (*PACKAGES, *FUSED_KERNELS)]
+    versions = [installed_version(name) for name in (*PACKAGES, *FUSED_KERNELS)]
     text = json.dumps([FORMAT, versions, asdict(query)], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     return cache_folder() / "traces" / f"{name}.json"
-
-
-@lru_cache(maxsize=32)
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _trace(

@@ -10,7 +10,6 @@ from vram_search.estimate.margin import GENERIC_MARGIN
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.trace_store import FUSED_KERNELS, fused_kernels
 from vram_search.spec.base_storage import expert_words, predicted_storage
 from vram_search.spec.checkpoint import stored_words
 from vram_search.spec.not_modelled import is_far_off, is_hybrid
@@ -19,9 +18,6 @@ NOT_TRACED = (
     "the generic formula was up to two thirds too low for models of this kind; `vram-search "
     "estimate` traces them where torch is installed, unless --no-trace or VRAM_SEARCH_TRACE=0"
 )
-
-
-FUSED = " or ".join(FUSED_KERNELS)
 
 
 @dataclass(frozen=True)
@@ -48,9 +44,12 @@ class Verdict:
             return ""
         if not is_hybrid(self.estimate.workload.shape.not_modelled):
             return "traced from the model's own code"
+        from vram_search.estimate.trace_store import FUSED_KERNELS, fused_kernels
+
         installed = fused_kernels()
         if not installed:
-            return f"traced from the model's own code in plain torch: no {FUSED} is installed"
+            absent = " or ".join(FUSED_KERNELS)
+            return f"traced from the model's own code in plain torch: no {absent} is installed"
         names = " and ".join(installed)
         return f"traced from the model's own code in plain torch; {names}, installed, needs less"
 

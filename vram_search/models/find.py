@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +183,8 @@ def _original(name: str, what: str) -> FoundModel:
 
 
 def _unknown(name: str) -> InputError:
+    import difflib
+
     known = [*shape_names(), *hub_names()]
     close = difflib.get_close_matches(name.lower(), [one.lower() for one in known], n=3, cutoff=0.6)
     hint = f"did you mean {', '.join(close)}? " if close else ""

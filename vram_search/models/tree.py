@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from functools import lru_cache
@@ -15,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError, VramSearchError
+from vram_search.extras import missing_package
+from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.filled_shape import parse_filled
@@ -102,11 +101,16 @@ def tree_key(values: dict[str, Any]) -> str:
     """Returns what a tree is cached by: configuration, transformers version and format."""
     model = {key: value for key, value in values.items() if key not in NOT_THE_MODEL}
     text = json.dumps([FORMAT, _transformers_version(), model], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    from hashlib import sha256
+
+    return sha256(text.encode()).hexdigest()[:32]
 
 
 def _transformers_version() -> str:
-    return importlib.metadata.version("transformers")
+    version = installed_version("transformers")
+    if not version:
+        raise missing_package("transformers")
+    return version
 
 
 @lru_cache(maxsize=64)
@@ -121,6 +125,8 @@ def _tree(file: Path, key: str) -> ModelTree:
 
 def _read_from_class(file: Path) -> dict[str, Any]:
     """Runs `vram_search.model_code`, so that this process never imports torch."""
+    import subprocess
+
     done = subprocess.run(
         [sys.executable, "-m", "vram_search.model_code", str(file)],
         capture_output=True,

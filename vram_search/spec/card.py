@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field
 
-from vram_search.resources import shipped
 from vram_search.spec.base import Flag, PositiveFloat, Spec
+from vram_search.spec.card_facts import CardFacts
+from vram_search.spec.card_files import card_names as card_names
+from vram_search.spec.card_files import load_card as load_card
 from vram_search.units import parse_bytes
 
 
@@ -21,7 +21,7 @@ ByteCount = Annotated[int, Field(strict=True, ge=0), BeforeValidator(_bytes)]
 """Bytes, written as a whole number or like "16 GiB"."""
 
 
-class Card(Spec):
+class Card(CardFacts, Spec):
     """A name from configs/cards/, or the fields of such a file. Bytes are numbers or "16 GiB"."""
 
     name: str = Field(description="slug, as in configs/cards/")
@@ -45,31 +45,3 @@ class Card(Spec):
     bandwidth_gb_per_s: PositiveFloat | None = Field(
         default=None, description="memory bandwidth; orders plans by speed"
     )
-
-    @property
-    def has_bf16(self) -> bool:
-        """bfloat16 arithmetic exists from compute capability 8.0 (Ampere) on."""
-        return not self.compute_capability or float(self.compute_capability) >= 8.0
-
-    @property
-    def label(self) -> str:
-        return self.title or self.name
-
-
-def card_names() -> list[str]:
-    """Slugs of the shipped cards."""
-    return sorted(path.stem for path in shipped("configs", "cards").glob("*.yaml"))
-
-
-def load_card(slug: str) -> dict[str, Any]:
-    """Loads the fields of a shipped card without validating them.
-
-    Raises:
-        ValueError: no card of that name is shipped.
-    """
-    path = shipped("configs", "cards", f"{slug}.yaml")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", slug) or not path.is_file():
-        raise ValueError(f"no card {slug!r} is shipped")
-    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert isinstance(loaded, dict)
-    return loaded

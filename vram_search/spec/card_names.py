@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vram_search.spec.card import card_names, load_card
+from vram_search.spec.card_files import card_names, load_card
 from vram_search.units import format_bytes
 
 _DROPPED = frozenset(
@@ -161,6 +160,8 @@ def _why_not(text: str) -> str:
 
 def _similar(text: str) -> str:
     words = _words(text)
+    import difflib
+
     sharing = [slug for slug in card_names() if words and words < _words(slug)]
     close = sharing or difflib.get_close_matches(_slug_like(text), card_names(), n=5, cutoff=0.6)
     if close:

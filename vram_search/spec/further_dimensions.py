@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vram_search.spec.dimension import Coordinate, Dimension, Frame
+from vram_search.spec.limits import (
+    MAX_DROPOUT,
+    MAX_LORAPLUS_RATIO,
+    MAX_NEFTUNE_ALPHA,
+    MOST_EPOCHS,
+)
 
 if TYPE_CHECKING:
     from vram_search.spec.point import Hyperparameters
 
-MAX_DROPOUT = 0.99
-MAX_LORAPLUS_RATIO = 1024
-MAX_NEFTUNE_ALPHA = 1000
-MOST_EPOCHS = 10_000
-"""More is a typing error."""
 SCHEDULE_POSITIONS = {"cosine": 0.0, "linear": 0.3, "constant_with_warmup": 1.0, "constant": 1.3}
 """Positions of the schedules in the surrogate's space. A guess: the tables hold cosine alone."""
 INITIAL_POSITIONS = {"default": 0.0, "pissa": 1.0, "olora": 1.3}

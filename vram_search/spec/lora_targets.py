@@ -29,6 +29,42 @@ def is_module_name(name: str) -> bool:
     return all(part.isidentifier() or part.isdecimal() for part in name.split("."))
 
 
+def parse_lora_target(value: object) -> str:
+    """Returns a LoRA target as text: the name of a set, module names joined by commas, or a
+    regular expression.
+
+    Names may be the ends of qualified names (`self_attn.q_proj`). A regular expression matches
+    whole qualified names, as in peft.
+
+    Raises:
+        ValueError: the value is none of these.
+    """
+    if isinstance(value, (list, tuple)):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise ValueError("a list of LoRA modules holds one or more module names")
+        value = ",".join(value)
+    if not isinstance(value, str):
+        raise ValueError("a LoRA target is a set's name or a list of module names")
+    if is_expression(value):
+        return _checked_expression(value)
+    names = [name.strip() for name in value.split(",")]
+    if not all(is_module_name(name) for name in names):
+        raise ValueError("a LoRA module is a name such as q_proj or self_attn.q_proj")
+    if len(set(names)) != len(names):
+        raise ValueError("a LoRA module is named twice")
+    if len(names) > 1 and any(name in LORA_TARGET_SETS for name in names):
+        raise ValueError("a set's name stands alone, not in a list of modules")
+    return ",".join(names)
+
+
+def _checked_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
 WITHOUT_DORA = frozenset({"aqlm", "awq", "eetq", "gptq"})
 """Quantisation methods on which peft trains no DoRA (peft 0.21 `tuners/lora/aqlm.py`, `awq.py`,
 `eetq.py`, `gptq.py`: "does not support DoRA yet")."""

@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from vram_search.spec.base import Count, Flag, Number, PositiveFloat, Spec
-from vram_search.spec.further_dimensions import (
+from vram_search.spec.hyperparameters import OPTIONAL
+from vram_search.spec.limits import (
+    MAX_ALPHA_RATIO,
+    MAX_CUTOFF_LEN,
     MAX_DROPOUT,
     MAX_LORAPLUS_RATIO,
     MAX_NEFTUNE_ALPHA,
+    MAX_RANK,
     MOST_EPOCHS,
 )
-from vram_search.spec.hyperparameters import OPTIONAL
-from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression, is_module_name
+from vram_search.spec.lora_targets import parse_lora_target
 from vram_search.spec.optimizers import OPTIMIZERS, optimizer_fault
-
-MAX_RANK = 1024
-MAX_CUTOFF_LEN = 1_048_576
-MAX_ALPHA_RATIO = 1024
-
-
-def parse_lora_target(value: object) -> str:
-    """Returns a LoRA target as text: the name of a set, module names joined by commas, or a
-    regular expression.
-
-    Names may be the ends of qualified names (`self_attn.q_proj`). A regular expression matches
-    whole qualified names, as in peft.
-
-    Raises:
-        ValueError: the value is none of these.
-    """
-    if isinstance(value, (list, tuple)):
-        if not value or not all(isinstance(name, str) for name in value):
-            raise ValueError("a list of LoRA modules holds one or more module names")
-        value = ",".join(value)
-    if not isinstance(value, str):
-        raise ValueError("a LoRA target is a set's name or a list of module names")
-    if is_expression(value):
-        return _checked_expression(value)
-    names = [name.strip() for name in value.split(",")]
-    if not all(is_module_name(name) for name in names):
-        raise ValueError("a LoRA module is a name such as q_proj or self_attn.q_proj")
-    if len(set(names)) != len(names):
-        raise ValueError("a LoRA module is named twice")
-    if len(names) > 1 and any(name in LORA_TARGET_SETS for name in names):
-        raise ValueError("a set's name stands alone, not in a list of modules")
-    return ",".join(names)
-
-
-def _checked_expression(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return text
 
 
 def _parse_optim(value: object) -> object:

@@ -13,13 +13,12 @@ from vram_search.spec.card_names import find_card
 from vram_search.spec.constraints import Constraints
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import BY_NAME, SETTINGS
-from vram_search.spec.limits import MOST_HOURS, MOST_TRIALS
+from vram_search.spec.limits import MAX_ALPHA_RATIO, MOST_HOURS, MOST_TRIALS
 from vram_search.spec.model import BaseModels, ModelSpec
 from vram_search.spec.objective import BITS_PER_BYTE, EVAL_LOSS, Objective, objective_of
 from vram_search.spec.paths import absolute_path
 from vram_search.spec.plan import PlanPins
 from vram_search.spec.point import (
-    MAX_ALPHA_RATIO,
     Epochs,
     Hyperparameters,
     Scheduler,

@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from vram_search.answers.base import AnswerPart
+from vram_search.answers.plain import PlainPart
 from vram_search.answers.results import Results
 from vram_search.store import Store
 from vram_search.store.queue import StudyQueue
@@ -57,7 +58,7 @@ def role_of(request: Request) -> Role | None:
     return cast("Role | None", request.scope["role"])
 
 
-def as_json(answer: AnswerPart, status: int = 200) -> JSONResponse:
+def as_json(answer: AnswerPart | PlainPart, status: int = 200) -> JSONResponse:
     """An answer as the command line prints it with --json."""
     return JSONResponse(answer.as_dict(), status)
 

@@ -12,7 +12,7 @@ from vram_search.spec.allocator_sizes import (
 )
 
 if TYPE_CHECKING:
-    from vram_search.spec.card import Card
+    from vram_search.spec.card_facts import CardFacts
 
 H200_CONTEXT = 794_820_608
 """Context of one process on the H200 that the predictions come from (driver 580, CUDA 13)."""
@@ -30,7 +30,7 @@ class Hardware:
     """One for each thread that multiplies and adds a bias."""
 
     @classmethod
-    def of(cls, card: Card) -> Self:
+    def of(cls, card: CardFacts) -> Self:
         """By the card's figures and compute capability."""
         return cls(card.context_bytes).on(card.compute_capability)
 

@@ -10,6 +10,7 @@ streams of an H200 (docs/experiments.md).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -98,15 +99,14 @@ def _highest(moments: list[LiveBytes]) -> tuple[LiveBytes, ...]:
     kept: dict[Bytes, LiveBytes] = {}
     for moment in moments:
         kept.setdefault(moment.total, moment)
-    return tuple(
-        moment
-        for total, moment in kept.items()
-        if not any(
-            other.per_token >= total.per_token and other.constant >= total.constant
-            for other in kept
-            if other != total
-        )
-    )
+    largest_first = sorted(kept, key=lambda one: (one.per_token, one.constant), reverse=True)
+    highest: set[Bytes] = set()
+    largest_constant = -math.inf
+    for total in largest_first:
+        if total.constant > largest_constant:
+            highest.add(total)
+            largest_constant = total.constant
+    return tuple(moment for total, moment in kept.items() if total in highest)
 
 
 def record_layer(setup: LayerSetup, *, input_requires_grad: bool) -> tuple[Tape, Tensor]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vram_search.estimate.memory.elements import FP32
 from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.peaks import fused_chunk_bytes
 from vram_search.estimate.memory.persistent import adapter_bytes
-from vram_search.estimate.memory.trace_fit import Peak
 from vram_search.estimate.memory.workload import Workload
-from vram_search.estimate.trace_store import RangedFit, TraceQuery, find_fit, is_on
 from vram_search.spec.liger import LigerPatches, liger_patches
 from vram_search.spec.shape import ModelShape
+
+if TYPE_CHECKING:  # what only a traced model needs is imported for one
+    from vram_search.estimate.memory.trace_fit import Peak
+    from vram_search.estimate.trace_store import RangedFit, TraceQuery
 
 RESERVED_RATIO = 1.13
 """Reserved to allocated bytes: the median of the 28 runs in `tests/fixtures/families_truth.jsonl`.
@@ -62,7 +65,7 @@ def traced_peaks(workload: Workload) -> TracedPeaks | None:
 
 def is_traced(shape: ModelShape) -> bool:
     """True if a trace answers for a model; its first training is traced now if none was yet."""
-    if not shape.not_modelled or shape.tree is None or not is_on():
+    if not _has_code(shape):
         return False
     usual = Workload(
         shape=shape,
@@ -80,11 +83,18 @@ def evaluation_copies(workload: Workload) -> int:
     return 2 * FP32 * workload.shape.vocab_size * workload.eval_fp32_tokens
 
 
-def _is_traced(workload: Workload) -> bool:
-    if not is_on():
+def _has_code(shape: ModelShape) -> bool:
+    """True if the model has no formula, its module tree is known, and models are traced."""
+    if not shape.not_modelled or shape.tree is None:
         return False
-    shape = workload.shape
-    has_code = shape.tree is not None and bool(shape.not_modelled) and bool(workload.lora_modules)
+    from vram_search.estimate.trace_store import is_on
+
+    return is_on()
+
+
+def _is_traced(workload: Workload) -> bool:
+    if not workload.lora_modules or not _has_code(workload.shape):
+        return False
     is_other = (
         workload.cut_cross_entropy
         or workload.quantized_experts
@@ -92,10 +102,12 @@ def _is_traced(workload: Workload) -> bool:
         or workload.trained_base_parameters
         or workload.use_dora
     )
-    return has_code and not is_other and workload.objective == SFT
+    return not is_other and workload.objective == SFT
 
 
 def _query(workload: Workload, rows: int) -> TraceQuery:
+    from vram_search.estimate.trace_store import TraceQuery
+
     tree = workload.shape.tree
     assert tree is not None
     return TraceQuery(
@@ -132,6 +144,9 @@ def _expression(workload: Workload) -> str:
 def _peak(
     workload: Workload, rows: int, tokens: int, *, evaluates: bool, earlier: float | None
 ) -> Peak | None:
+    from vram_search.estimate.memory.trace_fit import Peak
+    from vram_search.estimate.trace_store import find_fit
+
     query, patches = _query(workload, rows), _liger(workload)
     fuses = patches is not None and patches.fuses_loss and not evaluates
     chunk = fused_chunk_bytes(workload) if fuses else 0
