@@ -194,6 +194,7 @@ class _Notes:
 
     def trial_event(self, event: Any, sample: Any) -> None: ...
 
+    def others_running(self, trials: Any) -> None: ...
     def trial_ended(self, record: Any) -> None:
         loss = "" if record.eval_loss is None else f", eval_loss {record.eval_loss:.4f}"
         self.note(f"trial {record.number}: {record.outcome}{loss}")

@@ -60,6 +60,9 @@ class Collector:
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
         pass
 
+    def others_running(self, trials: Sequence[TrialRecord]) -> None:
+        pass
+
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended += 1
         self.keep(TrialFigures.of(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,24 @@ def test_best_so_far_is_the_studys_and_not_this_runs(
     assert view.best_words.startswith("best so far: trial 0, eval_loss 1.2000, untuned 2.4000 (-50")
     view.trial_ended(trials[2])
     assert view.best_words.startswith("best so far: trial 2, eval_loss 1.1000")
+
+
+def test_trials_of_other_workers_are_shown_and_shorten_the_forecast(
+    study: StudySpec, trials: list[TrialRecord]
+) -> None:
+    out = io.StringIO()
+    console: Any = make_console(file=out, width=100)
+    view = LiveView(study, StopRule(40), "sqlite://", console)
+    view.ended = [dataclasses.replace(trials[0], seconds={"train": 60.0})]
+    alone = view.night()
+    view.others_running(
+        [dataclasses.replace(trials[n], host=host) for n, host in ((1, "a"), (2, "b"), (0, "a"))]
+    )
+    console.print(view._draw())
+    assert "other workers run trials 1, 0 on a, trial 2 on b" in out.getvalue()
+    together = view.night()
+    assert alone is not None and together is not None
+    assert together.seconds == pytest.approx(alone.seconds / 4)
 
 
 def test_trial_that_breaks_a_constraint_is_never_the_best_so_far(

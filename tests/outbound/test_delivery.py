@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from sqlalchemy import text, update
 
+from tests.factories import FakeListener
 from tests.report.conftest import make_study
 from vram_search.cli.notify import command as notify_command
 from vram_search.errors import FaultyFileError
@@ -20,12 +21,17 @@ from vram_search.outbound.apprise_receiver import AppriseReceiver
 from vram_search.outbound.delivery import Delivery, delivering
 from vram_search.outbound.receiver import SendError
 from vram_search.outbound.settings import load_settings
+from vram_search.spec import load_study
 from vram_search.store import Store, StudyRecord, open_store
 from vram_search.store.database import reading, writing
 from vram_search.store.events import EventRecord
 from vram_search.store.outbox import MOST_ATTEMPTS, start_receiver
 from vram_search.store.queue import StudyQueue
 from vram_search.store.tables import outbox
+from vram_search.worker import run
+from vram_search.worker.open_study import open_study
+from vram_search.worker.prepare import prepare
+from vram_search.worker.stop_rule import ENDLESS
 
 SECRET = "a-very-secret-topic"
 
@@ -203,3 +209,28 @@ def test_url_in_the_configuration_is_refused_and_not_shown(home: Path) -> None:
     assert "notify.url_env.0: the name of an environment variable" in refused.value.message
     assert "trackers.0" in refused.value.message
     assert SECRET not in refused.value.message
+
+
+@pytest.mark.parametrize(("entry_id", "times"), [(None, 1), (7, 0)], ids=["worker", "companion"])
+def test_worker_of_a_person_sends_messages_and_a_companion_leaves_them_to_its_run(
+    store: Store,
+    home: Path,
+    write_study: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    entry_id: int | None,
+    times: int,
+) -> None:
+    delivered: list[str] = []
+
+    @contextmanager
+    def deliver(store: Store, note: object) -> Iterator[None]:
+        delivered.append("a run")
+        yield
+
+    for name in ("_run_leased", "_run_as_companion"):
+        monkeypatch.setattr(run, name, lambda *_, **__: "it is over")
+    monkeypatch.setattr(run, "delivering", deliver)
+    prepared = prepare(load_study(write_study()), print)
+    record = open_study(store, prepared, accept_changes=False)
+    assert run.join_study(prepared, record, ENDLESS, FakeListener(), entry_id=entry_id)
+    assert len(delivered) == times

@@ -18,6 +18,7 @@ from tests.conftest import tiny_study
 from vram_search.store import Store, StudyRecord
 from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
+from vram_search.store.progress import Progress, record_progress
 from vram_search.store.queue import StudyQueue
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -165,6 +166,22 @@ def test_trials_are_filtered_ordered_and_paged(client: TestClient, study: StudyR
     assert answer.headers["x-total-count"] == str(len(complete))
     following = client.get(path, params={"outcome": "complete", "order": "eval_loss", "offset": 2})
     assert [trial["eval_loss"] for trial in following.json()["trials"]] == losses[2:]
+
+
+def test_first_page_shows_the_running_trials_of_other_workers(
+    client: TestClient, store: Store, study: StudyRecord
+) -> None:
+    queue = StudyQueue(store.engine)
+    entry = queue.add(study.name, "", is_detached=True)
+    assert queue.claim(entry.id, lambda entries: True, host="elsewhere", device="cpu", pid=1)
+    point = store.trials(study.id)[0].hyperparameters
+    for number, host in ((90, "host-b"), (91, "elsewhere")):
+        trial = store.start_trial(study.id, number, point, 1, "d", host=host)
+        if host == "host-b":
+            record_progress(store.engine, trial, Progress("train", 30, 90))
+    page = client.get("/").text
+    assert "trial 90 on host-b: train, step 30 of 90" in page
+    assert "trial 91 on elsewhere" not in page, "it is the one that is shown in full"
 
 
 def test_curve_is_the_recorded_one(client: TestClient, store: Store, study: StudyRecord) -> None:

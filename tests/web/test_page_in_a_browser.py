@@ -51,6 +51,23 @@ def click(page: Browser, words: str, where: str = "body") -> None:
     page.eval(f"{buttons}.find(b => b.textContent.trim() === '{words}').click()")
 
 
+def drag(page: Browser, name: str, onto: str) -> None:
+    """Drags a study of the queue onto another one, by the events that a mouse causes."""
+    page.eval(
+        f"""(() => {{
+          const item = (name) => [...document.querySelectorAll('.queue li')]
+            .find((li) => li.querySelector('strong').textContent === name);
+          const dataTransfer = new DataTransfer();
+          const send = (at, kind) => item(at).dispatchEvent(
+            new DragEvent(kind, {{ bubbles: true, cancelable: true, dataTransfer }}));
+          send('{name}', 'dragstart');
+          send('{onto}', 'dragover');
+          send('{onto}', 'drop');
+          send('{name}', 'dragend');
+        }})()"""
+    )
+
+
 def has_text(words: str, where: str = "body") -> str:
     return f"document.querySelector('{where}')?.innerText.includes('{words}')"
 
@@ -86,6 +103,10 @@ def test_queue_is_ordered_paused_and_emptied_with_its_buttons(
     names = "[...document.querySelectorAll('.queue strong')].map(e => e.textContent).join()"
     assert browser.eval(names) == "a,b"
     click(browser, "Down", "#queue")
+    eventually(browser, f"{names} === 'b,a'")
+    drag(browser, "b", "a")
+    eventually(browser, f"{names} === 'a,b'")
+    drag(browser, "b", "a")
     eventually(browser, f"{names} === 'b,a'")
     click(browser, "Pause", "#queue")
     eventually(browser, has_text("paused", "#queue"))

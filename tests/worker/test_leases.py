@@ -170,6 +170,19 @@ def test_heartbeat_that_finds_no_lease_ends_the_trial(context: RunContext) -> No
         context.lease.check()
 
 
+def test_listener_knows_the_trials_that_run_elsewhere(context: RunContext) -> None:
+    begin_elsewhere(context)
+    running: list[list[int]] = []
+    listener: Any = context.listener
+    listener.others_running = lambda trials: running.append([t.number for t in trials])
+    peers = peers_of(context)
+    with peers.turn():
+        peers.begin(context.search.ask())
+    with peers.turn():
+        pass
+    assert running == [[0], [0]], "its own trial is not among them"
+
+
 def test_point_that_runs_elsewhere_is_not_proposed_and_fills_the_budget(
     context: RunContext,
 ) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -175,25 +175,23 @@ def test_study_on_ray_survives_the_death_of_a_node(
     node = {"num_cpus": 1, "num_gpus": 1}
     nodes = utils.Cluster(initialize_head=True, head_node_args=node)
     second, listener = nodes.add_node(**node), Listener()
-    killed = threading.Event()
-
-    def kill_a_node() -> None:
-        with closing(open_store(url, create=True)) as store:
-            while len(workers_of(store.engine)) < 2 or not store.trials(1):
-                time.sleep(0.5)
-        time.sleep(3)
-        nodes.remove_node(second, allow_graceful=False)
-        killed.set()
-        nodes.add_node(**node)
-
-    threading.Thread(target=kill_a_node, daemon=True).start()
     try:
-        with closing(RayCluster(nodes.address, without_training)) as cluster:
+        with (
+            closing(RayCluster(nodes.address, without_training)) as cluster,
+            closing(open_store(url, create=True)) as store,
+            ThreadPoolExecutor() as pool,
+        ):
             assert cluster.gpus() == 2
-            why = run_on_cluster(prepared, StopRule(24), listener, cluster)
+            run = pool.submit(run_on_cluster, prepared, StopRule(24), listener, cluster)
+            while len(workers_of(store.engine)) < 2 or not store.trials(1):
+                assert not run.done(), run.result()
+                time.sleep(0.5)
+            time.sleep(3)
+            nodes.remove_node(second, allow_graceful=False)
+            nodes.add_node(**node)
+            assert run.result() == "24 trials are finished"
     finally:
         nodes.shutdown()
-    assert killed.is_set() and why == "24 trials are finished"
     with closing(open_store(url, create=False)) as store:
         trials = store.trials(1)
         assert len({trial.worker_id for trial in trials}) >= 3, "the worker was started again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -65,6 +65,8 @@ class Progress:
         self.began = time.monotonic()
         self.finished_before = 0
         self.ended: list[TrialRecord] = []
+        self.elsewhere: Sequence[TrialRecord] = ()
+        """Trials that other workers run, as of this worker's latest look."""
         self.best: TrialRecord | None = None
         """The best trial of the study that keeps its constraints, earlier runs included."""
         self.is_loaded = False
@@ -108,6 +110,9 @@ class Progress:
         elif isinstance(event, Evaluated):
             self.eval_seconds = event.seconds
 
+    def others_running(self, trials: Sequence[TrialRecord]) -> None:
+        self.elsewhere = trials
+
     def trial_ended(self, record: TrialRecord) -> None:
         self.ended.append(record)
         self.proposal = self.planned = None
@@ -148,10 +153,11 @@ class Progress:
         if full is None or full <= 0:
             return None
         finished = self.finished_before + sum(t.outcome in FINISHED for t in self.ended)
+        workers = 1 + len(self.elsewhere)
         if left is None:
             if self.stop.trials is None:
                 return None
-            left = seconds_of(self.stop.trials, full) - seconds_of(finished, full)
+            left = (seconds_of(self.stop.trials, full) - seconds_of(finished, full)) / workers
         stopped = [run_seconds(t) for t in self.ended if t.outcome == "pruned"]
         known = [seconds for seconds in stopped if seconds]
         return forecast_night(
@@ -159,6 +165,7 @@ class Progress:
             max(0.0, left),
             stopped_seconds=statistics.median(known) if known else None,
             full_so_far=sum(t.outcome == "complete" for t in self.ended),
+            workers=workers,
         )
 
     @property
@@ -313,6 +320,8 @@ class LiveView(Progress):
             lines.append(self._table())
         lines.append(Text(""))
         lines += [Text(line) for line in self._current()]
+        if self.elsewhere:
+            lines.append(Text(f"other workers run {_trials_elsewhere(self.elsewhere)}"))
         if best := self.best_words:
             lines.append(Text(best, style="bold green"))
         elapsed = format_duration(time.monotonic() - self.began)
@@ -371,6 +380,17 @@ class LiveView(Progress):
         warmth = f", {heat:.0f} °C" if heat is not None else ""
         bar = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}]"
         return [*lines, f"  {bar} of {format_bytes(total)}{warmth}"]
+
+
+def _trials_elsewhere(trials: Sequence[TrialRecord]) -> str:
+    """Names running trials by machine: "trials 4, 7 on host-a, trial 5 on host-b"."""
+    by_host: dict[str, list[str]] = {}
+    for trial in trials:
+        by_host.setdefault(trial.host or "this machine", []).append(str(trial.number))
+    return ", ".join(
+        f"trial{'s' if len(numbers) > 1 else ''} {', '.join(numbers)} on {host}"
+        for host, numbers in by_host.items()
+    )
 
 
 def make_view(

@@ -69,6 +69,7 @@ def forecast_night(
     *,
     stopped_seconds: float | None = None,
     full_so_far: int = 0,
+    workers: int = 1,
 ) -> NightForecast:
     """Forecasts the trials of a night.
 
@@ -77,9 +78,10 @@ def forecast_night(
         seconds: time that is left.
         stopped_seconds: of a stopped trial; None: STOPPED_SHARE of a full one.
         full_so_far: trials that are complete already.
+        workers: trials that run at once.
     """
-    first = min(seconds, max(0, FIRST_FULL - full_so_far) * full_seconds)
-    later = seconds - first
+    first = min(workers * seconds, max(0, FIRST_FULL - full_so_far) * full_seconds)
+    later = workers * seconds - first
     full = (first + LATER_FULL_SHARE * later) / full_seconds
     stopped = (1 - LATER_FULL_SHARE) * later / (stopped_seconds or STOPPED_SHARE * full_seconds)
     return NightForecast(full_seconds, seconds, round_down(full), round(stopped))

@@ -43,6 +43,8 @@ class Running:
     stage: str
     progress: Progress | None
     charts: list[Chart]
+    others: list[str]
+    """The running trials of the study's other workers, in words."""
 
 
 def running(store: Store, entry: QueueEntryAnswer) -> Running:
@@ -61,7 +63,19 @@ def running(store: Store, entry: QueueEntryAnswer) -> Running:
         stage=stage,
         progress=progress,
         charts=_charts(store, record, trial, progress) if record and trial else [],
+        others=[_running_words(store, other) for other in trials[:-1]],
     )
+
+
+def _running_words(store: Store, trial: TrialRecord) -> str:
+    """A running trial in a line: "trial 7 on host-b: train, step 30 of 90"."""
+    progress = progress_of(store.engine, trial.id)
+    stage = (progress and progress.stage) or trial.stage or "begins"
+    where = f" on {trial.host}" if trial.host else ""
+    words = f"trial {trial.number}{where}: {stage}"
+    if progress is not None and progress.steps_total:
+        words += f", step {progress.step} of {progress.steps_total}"
+    return words
 
 
 def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[tuple[str, str]]:

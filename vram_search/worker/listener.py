@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from vram_search.estimate import PlannedTrial
@@ -33,6 +34,10 @@ class RunListener(Protocol):
 
     def trial_event(self, event: AnyEvent, sample: GpuSample | None) -> None:
         """The training process sent an event; `sample` is NVML's latest."""
+
+    def others_running(self, trials: Sequence[TrialRecord]) -> None:
+        """Other workers of the study run these trials now; called when this worker looks."""
+        ...
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial is recorded, infeasible and lost ones too."""

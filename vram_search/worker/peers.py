@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vram_search.search import Proposal
 from vram_search.spec import Hyperparameters
-from vram_search.store import Outcome
+from vram_search.store import Outcome, TrialRecord
 from vram_search.store.workers import end_worker, running_owners, workers_of
 from vram_search.worker.context import RunContext
 from vram_search.worker.lease import LeaseLostError
@@ -94,6 +94,7 @@ class StudyPeers:
     def _read_trials(self) -> None:
         """Reads the trials that may have changed, and tells of those that others have ended."""
         self._running.clear()
+        elsewhere: list[TrialRecord] = []
         still_open: int | None = None
         number = self._first_open - 1
         for trial in self.context.store.trials(self.context.record.id, first=self._first_open):
@@ -102,12 +103,15 @@ class StudyPeers:
             if trial.outcome is None:
                 self._running.add(point)
                 still_open = number if still_open is None else still_open
+                if number not in self._own:
+                    elsewhere.append(trial)
                 continue
             if trial.outcome in FINISHED:
                 self._done.add(point)
             if number not in self._own | self._told:
                 self._told.add(number)
                 self.context.listener.trial_ended(trial)
+        self.context.listener.others_running(elsewhere)
         self._first_open = number + 1 if still_open is None else still_open
 
 

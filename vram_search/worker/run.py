@@ -132,6 +132,7 @@ def join_study(
         contextlib.closing(open_store(url, create=False)) as store,
         logged_run(folder, listener) as logged,
         leased(store, record, joins=True, share=share) as lease,
+        delivering(store, logged.note) if entry_id is None else contextlib.nullcontext(),
     ):
         if entry_id is None:
             return _run_leased(prepared, stop, logged, CurrentRun(), lease, beside=beside)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,9 @@ class LoggedListener:
                 **_numbers(event),
             )
         self._listener.trial_event(event, sample)
+
+    def others_running(self, trials: Sequence[TrialRecord]) -> None:
+        self._listener.others_running(trials)
 
     def trial_ended(self, record: TrialRecord) -> None:
         error = record.error or {}

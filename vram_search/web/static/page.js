@@ -1,5 +1,5 @@
 "use strict";
-// What htmx does not do: errors as a message, tips of charts, copying, and sending a file.
+// What htmx does not do: errors as a message, tips of charts, copying, sending a file, dragging.
 (() => {
   const toast = document.getElementById("toast");
   const tip = document.getElementById("tip");
@@ -69,6 +69,40 @@
     next.classList.add("at");
     showTip(next);
   });
+
+  // A study of the queue is dragged to its place; the buttons do the same for keyboard and touch.
+  let dragged = null;
+  const unmark = () => document.querySelectorAll(".queue li").forEach((item) => {
+    item.classList.remove("target", "below", "dragged");
+  });
+  const targetOf = (event) => {
+    const item = dragged && event.target.closest?.(".queue li[data-move]");
+    return item && item !== dragged && item.parentElement === dragged.parentElement ? item : null;
+  };
+  const placeOf = (item) => Array.from(item.parentElement.children).indexOf(item);
+  document.addEventListener("dragstart", (event) => {
+    dragged = event.target.closest?.(".queue li[data-move]");
+    if (!dragged) return;
+    event.dataTransfer.effectAllowed = "move";
+    event.dataTransfer.setData("text/plain", dragged.querySelector("strong").textContent);
+    dragged.classList.add("dragged");
+  });
+  document.addEventListener("dragover", (event) => {
+    const item = targetOf(event);
+    if (!item) return;
+    event.preventDefault();
+    unmark();
+    dragged.classList.add("dragged");
+    item.classList.add("target");
+    item.classList.toggle("below", placeOf(item) > placeOf(dragged));
+  });
+  document.addEventListener("drop", (event) => {
+    const item = targetOf(event);
+    if (!item) return;
+    event.preventDefault();
+    htmx.ajax("POST", `${dragged.dataset.move}?place=${placeOf(item) + 1}`, { swap: "none" });
+  });
+  document.addEventListener("dragend", () => { unmark(); dragged = null; });
 
   const upload = document.getElementById("upload");
   upload?.addEventListener("change", async () => {
