@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.search import output
-from bench.search.nights import NIGHT_TRIALS, Nights, Setting, TaskResults, play_all
+from bench.search.nights import Nights, Setting, TaskResults, play_all
 from bench.search.picture import curves
-from bench.search.replay import Costs
+from bench.search.replay import NIGHT_TRIALS, Costs
 from bench.search.strategies import HUB_VARIABLE, LEVERS, STRATEGIES, chosen
 from bench.search.table import read_tables
 from vram_search.errors import InputError, VramSearchError

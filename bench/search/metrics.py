@@ -145,8 +145,8 @@ class Summary:
 def summarize(
     strategy: str, results: Sequence[Result], baseline: Sequence[Result] | None
 ) -> Summary:
-    """Means and quartiles over the seeds; `baseline` are random's results, in the same order."""
-    pairs = zip(results, baseline, strict=True) if baseline is not None else None
+    """Means and quartiles over the seeds; `baseline` are random's results."""
+    random = None if baseline is None else {one.seed: one.regret for one in baseline}
     return Summary(
         strategy=strategy,
         seconds_to_good=quartiles(
@@ -159,7 +159,9 @@ def summarize(
         trials=statistics.fmean(r.trials for r in results),
         complete=statistics.fmean(r.complete for r in results),
         worse_than_random=(
-            None if pairs is None else sum(r.regret > other.regret + 1e-9 for r, other in pairs)
+            None
+            if random is None
+            else sum(r.regret > random.get(r.seed, math.inf) + 1e-9 for r in results)
         ),
     )
 

@@ -14,12 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.search.metrics import Incumbent, Result, Summary, judge, summarize
-from bench.search.replay import Costs, Replay, full_run_seconds
+from bench.search.replay import NIGHT_TRIALS, Costs, Replay, full_run_seconds
 from bench.search.strategies import LEVERS, RANDOM, STRATEGIES, our_rules
 from bench.search.table import Table
-
-NIGHT_TRIALS = 40
-"""Full runs that eight hours hold: 12 minutes each are assumed, of a 3B model on a 16 GB card."""
 
 PROGRESS = 20
 """Nights between two lines of progress."""

@@ -40,7 +40,8 @@ def _about(results: TaskResults) -> list[str]:
     limit, best = setting.limit_bytes, setting.table.best(setting.limit_bytes)
     over = sum(config.bytes > limit for config in configs)
     noise = setting.table.seed_noise()
-    seeds = len(next(iter(results.results.values())))
+    counts = [len(nights) for nights in results.results.values()]
+    seeds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else max(counts)
     start = "in setup_seconds" if _holds_start(results) else f"{setting.costs.start:g} s"
     return [
         f"task {setting.table.task}: {len(configs)} configurations, {over} above "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.search import strategies
+from bench.search.metrics import summarize
 from bench.search.nights import Setting
 from bench.search.peers.adapter import Asked, FullRuns, play
 from bench.search.replay import Costs, Rules
@@ -117,6 +119,17 @@ def test_hub_sampler_needs_a_checkout_that_holds_it(
     assert sampler.missing
     (tmp_path / sampler.hub).mkdir(parents=True)
     assert not [one for one in sampler.missing if "optunahub" in one]
+
+
+def test_summary_compares_with_random_seed_by_seed_where_both_were_played(
+    replay_of: MakeReplay,
+) -> None:
+    table = table_of(*({"lora_rank": rank, "config": f"c{rank}"} for rank in (8, 16, 32)))
+    setting = Setting.of(table, 2000, Costs(), 4)
+    nights = [setting.play("random", seed) for seed in range(3)]
+    worse = [replace(nights[2], regret=nights[2].regret + 1), replace(nights[0], seed=9)]
+    assert summarize("peer", worse, nights).worse_than_random == 1
+    assert summarize("peer", worse, None).worse_than_random is None
 
 
 def test_every_strategy_has_a_name_that_fits_the_table() -> None:

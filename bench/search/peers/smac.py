@@ -18,11 +18,14 @@ from smac.acquisition.maximizer.abstract_acquisition_maximizer import AbstractAc
 from smac.runhistory.dataclasses import TrialValue
 
 from bench.search.peers.adapter import LARGEST_RESOURCE, Asked, FullRuns, play
-from bench.search.replay import Replay
+from bench.search.replay import NIGHT_TRIALS, Replay
 from vram_search.search.encoding import distributions, encode
 
-TRIALS = 200
-"""More than a night holds; a quarter of it bounds SMAC's random start."""
+TRIALS = 1000
+"""More than a night holds."""
+RANDOM_FIRST = NIGHT_TRIALS // 4
+"""By default SMAC starts with ten random configurations for each hyperparameter, but at most with a
+quarter of the trials that it may make."""
 
 
 def multi_fidelity(replay: Replay) -> None:
@@ -53,7 +56,7 @@ class _MultiFidelity(FullRuns):
             initial_design=MultiFidelityFacade.get_initial_design(
                 scenario,
                 n_configs=0,
-                additional_configs=left.shuffled(replay.seed)[: 10 * len(space)],
+                additional_configs=left.shuffled(replay.seed)[:RANDOM_FIRST],
             ),
             logging_level=False,
             overwrite=True,
@@ -111,7 +114,7 @@ class _OfTheTable(AbstractAcquisitionMaximizer):  # type: ignore[misc]
         ranked = [one for _, one in self._maximize(previous_configs, n_points or 0)]
         for place, config in enumerate(ranked):
             is_random = random_design is not None and random_design.check(place)
-            yield self._rng.choice(ranked) if is_random else config
+            yield ranked[self._rng.randint(len(ranked))] if is_random else config
         if random_design is not None:
             random_design.next_iteration()
 
