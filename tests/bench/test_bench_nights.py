@@ -89,6 +89,7 @@ def test_ours_spends_nothing_on_what_does_not_fit_and_peers_do(played: Play) -> 
     assert any(trial.outcome == "oom" for trial in played("tpe", 40).trials)
 
 
+@pytest.mark.slow  # tests/search/test_search_global_stopping.py holds the rule
 def test_ours_ends_before_the_night_where_nothing_better_is_to_be_expected(
     synthetic: Table, played: Play
 ) -> None:

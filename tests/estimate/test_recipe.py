@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.factories import make_point
+from tests.model_code.in_process import read_in_this_process
 from vram_search.data import Example, Rows
 from vram_search.errors import InputError
 from vram_search.estimate.memory.predict import predict
@@ -609,7 +611,10 @@ def test_a_file_of_trl_trains_lora_only_if_use_peft_is_on(write: Write) -> None:
     assert reason.startswith("use_peft: off, whatever the lora keys say")
 
 
-def test_chatglm_is_read_and_needs_more_by_its_own_code(write: Write, tmp_path: Path) -> None:
+def test_chatglm_is_read_and_needs_more_by_its_own_code(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", read_in_this_process)
     config = {
         "architectures": ["ChatGLMModel"],
         "model_type": "chatglm",

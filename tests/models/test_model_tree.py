@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.model_code.configs import STARCODER_2
+from tests.model_code.in_process import read_in_this_process
 from vram_search.errors import InputError
 from vram_search.models import tree as tree_module
 from vram_search.models.tree import model_tree, tree_key
@@ -48,7 +50,10 @@ def test_copies_of_one_model_share_a_tree() -> None:
     assert tree_key({**STARCODER_2, "hidden_size": 64}) != tree_key(STARCODER_2)
 
 
-def test_refusal_of_the_class_is_one_sentence(tmp_path: Path, home: Path) -> None:
+def test_refusal_of_the_class_is_one_sentence(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", read_in_this_process)
     with pytest.raises(InputError, match="has no model_type 'chatglm9'") as refused:
         model_tree(written(tmp_path, {"model_type": "chatglm9"}))
     assert "\n" not in refused.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from vram_search.protocol import LEAK_BYTES, Finished
+from vram_search.train import model as base_model
 from vram_search.train.health import MOST_SURVIVORS, Health, checksums
 
 MIB_OF_FLOATS = 2**18
@@ -55,14 +57,34 @@ def test_checksum_sees_exchanged_values_and_changes_of_either_end(base: Any) -> 
     assert checksums(One(values.clone())) == plain
 
 
-def test_leak_names_the_largest_tensors_that_are_new(base: Any) -> None:
-    class Hoarder:
-        def __init__(self) -> None:
-            self.kept = torch.ones(8, MIB_OF_FLOATS)
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """The search for leaks sees what tests/conftest.py excludes from collections."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
+
+class Hoarder:
+    """Holds a tensor of 8 MiB when it is told to."""
+
+    def hoard(self) -> None:
+        self.kept = torch.ones(8, MIB_OF_FLOATS)
+
+
+def test_leak_held_by_what_was_there_before_the_trials_is_named(base: Any, thawed: None) -> None:
+    hoarder, health = Hoarder(), Health(base)
+    base_model.keep_loaded()
+    hoarder.hoard()
+    named = health.examine(finished(leaked_bytes=LEAK_BYTES + 1)).survivors
+    assert "Hoarder" in named[0]
+
+
+def test_leak_names_the_largest_tensors_that_are_new(base: Any, thawed: None) -> None:
     health = Health(base)
     small = [torch.ones(MIB_OF_FLOATS // 4) for _ in range(MOST_SURVIVORS)]
     hoarder = Hoarder()
+    hoarder.hoard()
     named = health.examine(finished(leaked_bytes=LEAK_BYTES + 1)).survivors
     assert len(named) == MOST_SURVIVORS
     assert named[0].startswith(f"float32 (8, {MIB_OF_FLOATS}), 8 MiB, held by")
@@ -71,7 +93,7 @@ def test_leak_names_the_largest_tensors_that_are_new(base: Any) -> None:
     del small, hoarder
 
 
-def test_tensors_of_before_and_small_differences_are_no_survivors(base: Any) -> None:
+def test_tensors_of_before_and_small_differences_are_no_survivors(base: Any, thawed: None) -> None:
     before = torch.ones(32, MIB_OF_FLOATS)
     health = Health(base)
     named = health.examine(finished(leaked_bytes=LEAK_BYTES + 1)).survivors

@@ -112,6 +112,7 @@ def serve(channel: Channel) -> None:
     base_model.limit_allocator(job.cap_bytes)
     base = base_model.load_base(job)
     health = Health(base)
+    base_model.keep_loaded()
     ready = Ready(
         device=device_name(),
         has_gpu=torch.cuda.is_available(),

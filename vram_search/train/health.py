@@ -95,6 +95,7 @@ def survivors(known: set[int]) -> tuple[str, ...]:
     Args:
         known: addresses of the storages that existed before.
     """
+    gc.unfreeze()  # objects that are excluded from collections may hold them; the process ends soon
     new = [tensor for address, tensor in live_storages().items() if address not in known]
     new.sort(key=lambda tensor: -tensor.untyped_storage().nbytes())
     del new[MOST_SURVIVORS:]
