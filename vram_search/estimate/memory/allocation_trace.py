@@ -18,7 +18,7 @@ from vram_search.estimate.memory.events import Storage, forward_events, run_back
 from vram_search.estimate.memory.layer import LayerSetup, record_layer
 from vram_search.estimate.memory.loading import Loaded
 from vram_search.estimate.memory.tape import Bytes
-from vram_search.spec.allocator_sizes import SMALL_REQUEST, SMALL_SEGMENT
+from vram_search.spec.allocator_sizes import SMALL_REQUEST, SMALL_SEGMENT, block_size
 
 NumberedEvent = tuple[bool, int]
 """Request (True) or release of a storage, by its index."""
@@ -111,7 +111,8 @@ def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocato
     """The allocator after two optimizer steps and an evaluation, from the loaded model on."""
     allocator = _loaded_allocator(loaded, sizes)
     _attach_adapter(allocator, sizes)
-    run = _Replay(allocator, events, sizes)
+    run = _Replay(events, sizes)
+    run.allocator = allocator
     run.step(first=True)
     if not run.loss_fits_again():
         run.step(first=False)
@@ -134,13 +135,19 @@ def smallest_limit(
             the first.
     """
 
+    of_share = {
+        share: _Replay(events, replace(sizes, tokens=round(share * sizes.tokens)))
+        for share in set(lengths)
+    }
+
     def at(limit: float) -> CachingAllocator:
         allocator = _loaded_allocator(loaded, sizes)
         allocator.limit, allocator.grows = limit, True
         allocator.empty_cache()
         _attach_adapter(allocator, sizes)
         for number, share in enumerate(lengths):
-            run = _Replay(allocator, events, replace(sizes, tokens=round(share * sizes.tokens)))
+            run = of_share[share]
+            run.allocator = allocator
             run.step(first=number == 0)
             if number == 0 and sizes.eval_tokens:
                 run.evaluation()
@@ -183,9 +190,13 @@ def _large(
 
 
 class _Replay:
-    def __init__(self, allocator: CachingAllocator, events: LayerEvents, sizes: Sizes) -> None:
-        self.allocator, self.events, self.sizes = allocator, events, sizes
-        self.bytes = [round(size.of(sizes.tokens)) for size in events.sizes]
+    """The requests of steps of one length, made of `allocator`."""
+
+    allocator: CachingAllocator
+
+    def __init__(self, events: LayerEvents, sizes: Sizes) -> None:
+        self.events, self.sizes = events, sizes
+        self.bytes = [block_size(round(size.of(sizes.tokens))) for size in events.sizes]
         self.forward = _large(events.forward, self.bytes, events.shared)
         self.forward_saving = _large(events.forward_saving, self.bytes, events.shared)
         self.backward = _large(events.backward, self.bytes, events.shared)

@@ -95,7 +95,9 @@ class CachingAllocator:
         Raises:
             OutOfMemoryError: not even an emptied cache leaves room below the limit.
         """
-        size = block_size(size) or MIN_BLOCK
+        # A replay calls this and `free` a hundred thousand times: they call few functions.
+        if size % MIN_BLOCK or not size:
+            size = block_size(size) or MIN_BLOCK
         small = size <= SMALL_REQUEST
         pool = self._free[small]
         index = bisect_left(pool, (size, -1))
@@ -107,7 +109,7 @@ class CachingAllocator:
             if block.next:
                 block.next.previous = rest
             block.next, block.size = rest, size
-            self._put(rest)
+            insort(self._free[small], (remaining, rest.address, rest))
         self.allocated += block.size
         if self.allocated > self.peak_allocated:
             self.peak_allocated = self.allocated
@@ -117,20 +119,21 @@ class CachingAllocator:
         """Gives a block back; free neighbours become one."""
         self.allocated -= block.size
         block.free = True
+        pool = self._free[block.small]
         before, after = block.previous, block.next
         if before is not None and before.free:
-            self._take(before)
+            del pool[bisect_left(pool, (before.size, before.address))]
             block.address, block.size = before.address, block.size + before.size
             block.previous = before.previous
             if block.previous:
                 block.previous.next = block
         if after is not None and after.free:
-            self._take(after)
+            del pool[bisect_left(pool, (after.size, after.address))]
             block.size += after.size
             block.next = after.next
             if block.next:
                 block.next.previous = block
-        self._put(block)
+        insort(pool, (block.size, block.address, block))
 
     def has_free(self, sizes: Sequence[int]) -> bool:
         """As many of the largest free blocks as there are sizes hold them, one each."""
@@ -170,7 +173,3 @@ class CachingAllocator:
 
     def _put(self, block: Block) -> None:
         insort(self._free[block.small], (block.size, block.address, block))
-
-    def _take(self, block: Block) -> None:
-        pool = self._free[block.small]
-        del pool[bisect_left(pool, (block.size, block.address))]
