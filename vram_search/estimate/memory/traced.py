@@ -127,7 +127,7 @@ def _query(workload: Workload, rows: int) -> TraceQuery:
 
 
 def _liger(workload: Workload) -> LigerPatches | None:
-    """What Liger replaces in this training; None if it is not used or does not know the model."""
+    """Returns what Liger replaces here; None if it is not used or does not know the model."""
     tree = workload.shape.tree
     assert tree is not None
     if not workload.fused_linear_cross_entropy:
