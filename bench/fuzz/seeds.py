@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import struct
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from sqlalchemy import Table, insert
 
 from bench.fuzz.mutate import NUMBERS, TEXTS, Files
 from bench.tiny import HYPERPARAMETERS, PLAN, TINY_CONFIG
-from vram_search.store import Evaluation, StepLoss, TrialResult, open_store, sqlite_url
+from vram_search.store import (
+    Evaluation,
+    StepLoss,
+    Store,
+    TrialResult,
+    open_store,
+    sqlite_url,
+    tables,
+)
 
 FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures"
 
@@ -345,22 +355,45 @@ def write_database(file: Path) -> Path:
                     ],
                 ),
             )
+        fill_other_tables(store)
     return file
 
 
+def fill_other_tables(store: Store) -> None:
+    """Gives a row to each table that a search alone leaves empty."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    step = {"step": 1, "loss": 2.0, "learning_rate": None, "grad_norm": None}
+    rows: list[tuple[Table, dict[str, Any]]] = [
+        (tables.runs, {"study_id": 1, "first_trial": 0, "best_before": 1.5, "started_at": now,
+                       "seconds": {"train": 5.0}, "stopped": "the time is over"}),
+        (tables.workers, {"study_id": 1, "host": "h", "pid": 1, "device": "a card",
+                          "budget_bytes": 5, "started_at": 1e9, "expires_at": 2e9}),
+        (tables.untuned, {"study_id": 1, "model": "", "data_hash": "d1", "eval_loss": 3.0,
+                          "example_loss_sums": [2.0, 3.0], "seconds": 1.0, "device": "a card",
+                          "evaluated_at": now}),
+        (tables.samples, {"trial_id": 1, "position": 0, "prompt": "p", "expected": "e",
+                          "untuned": "u", "tuned": "t"}),
+        (tables.product_runs, {"study_id": 1, "trial_number": 0, "seed": 1, "all_rows": False,
+                               "data_hash": "d1", "outcome": "complete", "plan": PLAN,
+                               "measured": BYTES, "eval_loss": 1.0, "step_losses": [step],
+                               "evaluations": [{"step": 3, "eval_loss": 1.0}], "steps_done": 3,
+                               "steps_total": 3, "started_at": now}),
+        (tables.queue, {"study": "demo", "position": 1, "state": "queued", "is_detached": True,
+                        "study_file": "study: demo", "not_before": now, "until": now,
+                        "accept_changes": False, "attempts": 0, "created_at": now}),
+        (tables.progress, {"trial_id": 4, "updated_at": now, "stage": "train", "step": 1,
+                           "steps_total": 5, "losses": [[1, 2.0]], "evaluations": []}),
+        (tables.outbox, {"receiver": "r", "event_id": 1, "attempts": 1, "claimed_at": now}),
+    ]  # fmt: skip
+    with store.engine.begin() as connection:
+        for table, values in rows:
+            connection.execute(insert(table).values(**values))
+
+
 TABLES = {
-    "vs_studies": ("name", "created_at", "updated_at", "revision", "spec", "data_hash", "card",
-                   "model"),
-    "vs_trials": ("number", "outcome", "stage", "hyperparameters", "plan", "seed", "data_hash",
-                  "retry_of", "eval_loss", "eval_loss_step", "last_eval_loss", "bits_per_byte",
-                  "predicted", "measured", "predicted_required_bytes", "measured_required_bytes",
-                  "seconds", "steps_done", "steps_total", "versions", "device", "error",
-                  "adapter_path", "started_at", "finished_at", "fingerprint", "provenance",
-                  "other_training"),
-    "vs_evaluations": ("step", "fraction", "eval_loss", "example_loss_sums", "seconds"),
-    "vs_step_losses": ("step", "loss", "learning_rate", "grad_norm"),
-    "vs_events": ("at", "kind", "study", "trial", "data"),
-}  # fmt: skip
+    table.name: tuple(column.name for column in table.c if column.name != "id")
+    for table in tables.metadata.sorted_tables
+}
 COMMANDS = [
     ["top", "--all"],
     ["top", "--all", "--csv"],
@@ -378,6 +411,11 @@ COMMANDS = [
     ["export", "best", "--to", "trl", "--output", "out"],
     ["try", "--like", "0", "lora_rank=8"],
     ["queue"],
+    ["queue", "list", "--all"],
+    ["samples", "0"],
+    ["card", "best", "-o", "card"],
+    ["delete", "demo", "--yes"],
+    ["db", "backup", "backup.db"],
     ["logs"],
     ["db", "check"],
     ["db", "repair", "--yes"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vram_search.answers.lookup import find_study, find_trial, opened
-from vram_search.cli.console import echo
+from vram_search.cli.console import ask, echo
 from vram_search.cli.options import database_option, max_tokens_option, study_option
 
 
@@ -59,7 +59,7 @@ def command(
 def _read_line() -> str:
     """Returns the next line; empty at the end of the input."""
     try:
-        return str(click.prompt("you", default="", show_default=False, prompt_suffix="> ")).strip()
+        return ask("you", default="", show_default=False, prompt_suffix="> ").strip()
     except click.exceptions.Abort:
         echo()
         return ""

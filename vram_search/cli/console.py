@@ -27,6 +27,16 @@ def echo_styled(text: str, *, nl: bool = True, err: bool = False) -> None:
     click.echo(text, nl=nl, err=err)
 
 
+def confirm(question: str) -> bool:
+    """Asks a question that may hold names of strangers."""
+    return click.confirm(shown(question))
+
+
+def ask(question: str, **options: Any) -> str:
+    """Asks for a text; options as of `click.prompt`."""
+    return str(click.prompt(shown(question), **options))
+
+
 def ignore_output() -> None:
     """Discards what is printed from now on: nobody reads the pipe any more."""
     nothing = os.open(os.devnull, os.O_WRONLY)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vram_search.answers.lookup import opened
-from vram_search.cli.console import echo
+from vram_search.cli.console import confirm, echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.units import format_bytes
@@ -144,7 +144,7 @@ def repair(dry_run: bool, yes: bool, database: str | None, as_json: bool) -> Non
         if not as_json:
             echo("\n".join([f"step: {words}" for words in answer.steps] or ["nothing to repair"]))
         if answer.steps and not dry_run:
-            if not yes and (as_json or not click.confirm("repair?")):
+            if not yes and (as_json or not confirm("repair?")):
                 raise InputError("nothing was changed", "answer y, or add --yes")
             answer = repair_database(store, url, dry_run=False)
             if not as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vram_search.cli.console import echo
+from vram_search.cli.console import confirm, echo
 from vram_search.cli.options import database_option
 from vram_search.errors import InputError
 
@@ -31,7 +31,7 @@ def command(study: str, yes: bool, database: str | None) -> None:
     try:
         record = find_study(store, study)
         trials = sum(store.outcome_counts(record.id).values())
-        if not yes and not click.confirm(f"delete study {record.name} with {trials} trials?"):
+        if not yes and not confirm(f"delete study {record.name} with {trials} trials?"):
             raise InputError("nothing was deleted", "answer y, or add --yes")
         delete_study(store, url, record.name)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from vram_search.cli.console import echo
+from vram_search.cli.console import ask, echo
 from vram_search.cli.options import FiniteFloatRange
 from vram_search.errors import InputError
 from vram_search.spec.limits import MOST_HOURS
@@ -89,7 +89,7 @@ def _ask(question: str, option: str, default: str | None = None, *, why: str = "
     """
     if not sys.stdin.isatty():
         raise InputError(f"{option} is missing{why}", f"add {option}, or run it in a terminal")
-    return str(click.prompt(question, default=default))
+    return ask(question, default=default)
 
 
 def _name_of(file: Path) -> str:

@@ -63,8 +63,11 @@ def _write(file: Path, proposal: dict[str, object]) -> None:
     Raises:
         InputError: the file exists.
     """
+    import json
+
     import yaml
 
     if file.exists():
         raise InputError(f"{file} exists", "choose another file with -o")
-    file.write_text(yaml.safe_dump(proposal, sort_keys=False), encoding="utf-8")
+    plain = json.loads(json.dumps(proposal))  # PyYAML writes no subclass of a mapping
+    file.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")

@@ -131,6 +131,7 @@ def command(
         _detach(study, trials, hours, until_seconds, accept_changes=accept_changes, as_json=as_json)
         return
     stop = stop_rule(study, trials, hours=hours, until=until_seconds)
+    _check_server(study)
 
     from vram_search.worker.prepare import prepare
 
@@ -151,6 +152,23 @@ def command(
         cluster=address if engine is not None else None,
         keep_awake=keep_awake,
     )
+
+
+def _check_server(study: StudySpec) -> None:
+    """Finds out before anything is prepared whether the database's server answers.
+
+    Raises:
+        StoreError: it does not.
+    """
+    from vram_search.errors import NothingStoredError
+    from vram_search.store import open_store
+    from vram_search.store.faults import parse_url
+    from vram_search.store.location import database_url
+
+    url = database_url(study.database)
+    if parse_url(url).get_backend_name() != "sqlite":
+        with contextlib.suppress(NothingStoredError):
+            open_store(url, create=False).close()
 
 
 def _fitted(prepared: Prepared, stop: StopRule) -> Prepared:

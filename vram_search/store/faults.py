@@ -205,10 +205,9 @@ def _explained(url: URL | str, error: DatabaseError) -> StoreError:
             return kind(f"database {describe(url)} {meaning}", remedy)
     is_server = parse_url(url).get_backend_name() != "sqlite"
     is_away = is_server and isinstance(error, OperationalError)
-    if is_away and ("timeout" in said or "timed out" in said):
+    if is_away:
         return UnreachableError(
-            f"database {describe(url)} does not answer: {said.splitlines()[0]}",
+            f"database {describe(url)} cannot be reached: {said}",
             f"check that the server runs and that this machine reaches it, {_ANOTHER}",
         )
-    kind = UnreachableError if is_away else StoreError
-    return kind(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")
+    return StoreError(f"database {describe(url)} cannot be used: {said}", f"check it, {_ANOTHER}")

@@ -78,7 +78,19 @@ _PROVENANCE: dict[str, Kind] = {
     "unknown": "list",
     "notes": "list",
 }
+_SPEC: dict[str, Kind] = {
+    "study": "text",
+    "dataset": "table",
+    "training": "table",
+    "search_space": "table",
+    "budget": "table",
+    "identity": "table",
+    "loaded": "table",
+    "strategies": "list",
+    "seed": "number",
+}
 _SHAPES: dict[str, dict[str, Kind]] = {
+    "spec": _SPEC,
     "hyperparameters": _HYPERPARAMETERS,
     "plan": _PLAN,
     "error": _ERROR,

@@ -40,6 +40,7 @@ from vram_search.store.imports import Imported, import_trials
 from vram_search.store.kept_files import actual_path, delete_kept, recorded_path
 from vram_search.store.location import files_folder
 from vram_search.store.read_rows import error_with_damage, raw_columns, read_row, read_table
+from vram_search.store.recorded_values import recorded_values
 from vram_search.store.records import (
     OUTCOMES,
     Evaluation,
@@ -60,6 +61,8 @@ from vram_search.store.tables import (
 )
 
 _T = TypeVar("_T")
+_SETTINGS = ("spec", "card", "model")
+"""Columns of a study with mappings in mappings."""
 _NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
 
 
@@ -391,7 +394,11 @@ class Store:
 
     def _studies(self, query: Select[Any]) -> list[StudyRecord]:
         return [
-            StudyRecord(**values, damaged=damaged) for values, damaged in self._rows(query, studies)
+            StudyRecord(
+                **values | {name: recorded_values(values[name]) for name in _SETTINGS},
+                damaged=damaged,
+            )
+            for values, damaged in self._rows(query, studies)
         ]
 
     def _trials(self, query: Select[Any]) -> list[TrialRecord]:

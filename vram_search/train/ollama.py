@@ -86,7 +86,7 @@ def modelfile_text(
     Raises:
         InputError: the chat template cannot be written for Ollama.
     """
-    lines = [f"# {comment}" for comment in comments] + [f"FROM ./{MODEL_FILE}"]
+    lines = [f"# {' '.join(comment.split())}" for comment in comments] + [f"FROM ./{MODEL_FILE}"]
     if tokenizer.chat_template is None:
         return "\n".join([*lines, 'TEMPLATE """{{ .Prompt }}"""', ""]), [
             "the tokenizer has no chat template: prompts are passed on as they are"

@@ -20,6 +20,7 @@ from typing import Any
 from vram_search.errors import StoreError, VramSearchError
 from vram_search.gpu import GpuDevice, open_reader
 from vram_search.gpu.this_card import card_here
+from vram_search.shown_text import shown
 from vram_search.spec.load import parse_mapping, validate_study
 from vram_search.store import Store
 from vram_search.store.location import DATABASE_VARIABLE, queue_folder
@@ -56,7 +57,7 @@ class Scheduler:
             try:
                 self.step(device)
             except StoreError as error:
-                print(f"the queue cannot be read: {error.message}", file=sys.stderr)
+                print(shown(f"the queue cannot be read: {error.message}"), file=sys.stderr)
             self._stop.wait(POLL_SECONDS)
 
     def stop(self) -> None:

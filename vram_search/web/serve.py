@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from vram_search.errors import InputError
 from vram_search.outbound.delivery import delivering
 from vram_search.resources import data_folder, shipped
+from vram_search.shown_text import shown
 from vram_search.store import open_store
 from vram_search.store.location import files_folder, service_lock
 from vram_search.web.app import make_app
@@ -88,7 +88,7 @@ def serve(
     with (
         contextlib.closing(open_store(url, create=True)) as store,
         _only_one(url),
-        delivering(store, partial(print, file=sys.stderr)),
+        delivering(store, lambda text: print(shown(text), file=sys.stderr)),
     ):
         service = Service(
             store,
