@@ -19,11 +19,11 @@ from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store import database as opening
 from vram_search.store.events import events_after
 from vram_search.store.location import StudyFolder
-from vram_search.store.outbox import claim_event
 from vram_search.store.product_runs import product_runs_of
 from vram_search.store.progress import progress_of
 from vram_search.store.queue import STATES, StudyQueue
 from vram_search.store.runs import latest_run
+from vram_search.store.tables import metadata
 from vram_search.store.untuned import recorded_samples, untuned_evaluation
 from vram_search.store.workers import workers_of
 from vram_search.units import parse_bytes
@@ -39,7 +39,6 @@ READERS: dict[str, Callable[[Store], object]] = {
     "vs_queue": lambda store: StudyQueue(store.engine).entries(STATES),
     "vs_progress": lambda store: progress_of(store.engine, 4),
     "vs_events": lambda store: events_after(store.engine, 0),
-    "vs_outbox": lambda store: claim_event(store.engine, "r", ("study_created",), lambda e: True),
 }
 HOSTILE = ("text", b"\xff\x00", 1e308, "{", "[[1]]", '{"a": [null]}', "1" * 400, "0000-00-00")
 
@@ -57,7 +56,8 @@ def database(whole: Path, tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("table", READERS)
 def test_damaged_value_of_any_table_is_left_out(database: Path, table: str) -> None:
     with closing(open_store(sqlite_url(database), create=False)) as store:
-        for number, column in enumerate(seeds.TABLES[table]):
+        keys = metadata.tables[table].primary_key.columns.keys()
+        for number, column in enumerate(c for c in seeds.TABLES[table] if c not in keys):
             with closing(sqlite3.connect(database)) as connection:
                 connection.execute("PRAGMA ignore_check_constraints = ON")
                 (before,) = connection.execute(f"SELECT {column} FROM {table}").fetchone()
