@@ -94,7 +94,7 @@ def _difference(whole: int | None, part: int | None) -> int | None:
 
 def _verdict(predicted: Mapping[str, Any]) -> list[str]:
     """Required bytes with the margin that held when the trial was planned, beside the budget."""
-    if "margin" not in predicted:
+    if not {"margin", "required_bytes", "excess", "budget_bytes"} <= set(predicted):
         return []
     needed = predicted["required_bytes"] * (1 + predicted["margin"])
     place = "above" if predicted["excess"] > 0 else "within"

@@ -125,15 +125,14 @@ def plan_words(plan: dict[str, Any] | None) -> str:
     """One line: "micro-batch 4 x 2, gradient checkpointing, eval batch 4"."""
     if plan is None:
         return "none"
-    words = [
-        f"micro-batch {plan['per_device_train_batch_size']} x {plan['gradient_accumulation_steps']}"
-    ]
-    checkpointing = "" if plan["gradient_checkpointing"] else "no "
+    batch = plan.get("per_device_train_batch_size", "?")  # damaged values are left out
+    words = [f"micro-batch {batch} x {plan.get('gradient_accumulation_steps', '?')}"]
+    checkpointing = "" if plan.get("gradient_checkpointing") else "no "
     words.append(f"{checkpointing}gradient checkpointing")
-    if plan["enable_liger_kernel"]:
+    if plan.get("enable_liger_kernel"):
         words.append("fused cross entropy")
-    words.append(f"eval batch {plan['per_device_eval_batch_size']}")
-    if plan["expandable_segments"]:
+    words.append(f"eval batch {plan.get('per_device_eval_batch_size', '?')}")
+    if plan.get("expandable_segments"):
         words.append("expandable segments")
     return ", ".join(words)
 
