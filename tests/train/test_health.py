@@ -66,7 +66,7 @@ def thawed() -> Iterator[None]:
 
 
 class Hoarder:
-    """Holds a tensor of 8 MiB when it is told to."""
+    """Holds a tensor of 8 MiB once `hoard` was called."""
 
     def hoard(self) -> None:
         self.kept = torch.ones(8, MIB_OF_FLOATS)
