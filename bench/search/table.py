@@ -42,6 +42,8 @@ from vram_search.spec.hyperparameters import DEFAULT_ALPHA, MAIN
 from vram_search.spec.point import CutoffLen, LearningRate, Optim, Rank
 
 FAULTS_SHOWN = 10
+PUBLISHED = Path(__file__).parents[1] / "curves" / "tables"
+"""Tables of the repository; DATASHEET.md beside them describes them."""
 
 Target = Literal["qv", "qkvo", "qkvo_gu", "all"]
 Seconds = Annotated[Number, Field(ge=0)]
@@ -192,6 +194,27 @@ class Table:
         if not freedom:
             return None
         return math.sqrt(sum(variance * degrees for variance, degrees in variances) / freedom)
+
+
+def load_table(name: str) -> Table:
+    """Loads a table that is part of the repository.
+
+    Example:
+        >>> table = load_table("triz")
+        >>> len(table.configs)
+        150
+
+    Args:
+        name: of a file in bench/curves/tables, without its ending.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    file = PUBLISHED / f"{name}.jsonl"
+    if not file.is_file():
+        known = ", ".join(sorted(one.stem for one in PUBLISHED.glob("*.jsonl")))
+        raise InputError(f"no table {name!r}", f"there are: {known}")
+    return read_tables([file])[0]
 
 
 def read_tables(files: Iterable[Path]) -> list[Table]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.search.table import read_tables
+from bench.search.table import PUBLISHED, load_table, read_tables
 from tests.bench.conftest import config_of, row_of, table_of
 from vram_search.errors import InputError
 
@@ -103,3 +104,24 @@ def test_seed_noise_is_pooled_over_repeated_configurations() -> None:
     assert table.seed_noise() is None
     noise = type(table)("made up", (*table.configs, pair)).seed_noise()
     assert noise == pytest.approx(0.02 / 2**0.5)
+
+
+def test_published_table_is_loaded_by_name() -> None:
+    assert len(load_table("triz").configs) == 150
+    with pytest.raises(InputError, match="no table 'alpaca'") as caught:
+        load_table("alpaca")
+    assert "toolcalls, triz" in caught.value.remedy
+
+
+def test_code_of_the_datasheet_runs_from_the_checkout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(PUBLISHED.parents[2])
+    text = (PUBLISHED / "DATASHEET.md").read_text(encoding="utf-8")
+    ours, plain = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(ours.splitlines()) == 3
+    exec(ours, {})
+    found: dict[str, Any] = {}
+    exec(plain, found)
+    assert capsys.readouterr().out.startswith("150 4.1")
+    assert {row["task"] for row in found["rows"]} == {"triz"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 from dataclasses import replace
 
 from vram_search.data import Rows
@@ -46,18 +47,26 @@ def forecast_study(prepared: Prepared, stop: StopRule) -> NightForecast | None:
 
 
 def full_trial_seconds(prepared: Prepared, stop: StopRule) -> float | None:
-    """Predicts the seconds of a full trial of the first configuration that fits."""
-    first = next(((point, one) for point, one, fits in preview(prepared, stop) if fits), None)
-    if first is None:
-        return None
-    study, rows = prepared.study, prepared.rows
-    point, planned = Hyperparameters.model_validate(first[0]), first[1]
-    training, plan = study.training_of(point), planned.plan
-    batch_size = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
+    """Predicts the seconds of a full trial of the first configuration that fits.
+
+    With several base models it is the mean over the models of which something fits: nobody knows
+    before the first trial which of them gets most trials.
+    """
+    first: dict[object, float] = {}
+    for point, planned, fits in preview(prepared, stop):
+        model = point.get("model")
+        if fits and model not in first:
+            first[model] = _trial_seconds(prepared.of(point), point, planned)
+    return statistics.fmean(first.values()) if first else None
+
+
+def _trial_seconds(prepared: Prepared, values: dict[str, object], planned: PlannedTrial) -> float:
+    study, rows, plan = prepared.study, prepared.rows, planned.plan
+    training = study.training_of(Hyperparameters.model_validate(values))
     return trial_seconds(
         planned.step_seconds * _filled_share(rows, planned),
         count_steps(training, plan, len(rows.train)),
-        batch_size,
+        plan.per_device_train_batch_size * plan.gradient_accumulation_steps,
         len(rows.eval),
         len(training.rungs) + 1,
     )
