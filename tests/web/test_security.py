@@ -13,6 +13,7 @@ import pytest
 import yaml
 from starlette.testclient import TestClient
 
+from bench import security_table
 from tests.conftest import tiny_study
 from tests.web.conftest import HOST, TOKEN
 from vram_search.errors import InputError
@@ -299,3 +300,8 @@ def test_token_is_long_and_new_each_time(tmp_path: Path) -> None:
     tokens = {load_token(tmp_path / name)[0].token for name in "abc"}
     assert len(tokens) == 3
     assert min(map(len, tokens)) >= 43
+
+
+def test_page_with_requests_and_answers_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VRAM_SEARCH_HOME", "set here so that it is restored")
+    assert security_table.page() == security_table.PAGE.read_text(encoding="utf-8")
