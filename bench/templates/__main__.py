@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.templates.llamafactory import Row, Tokens, encode, load_templates, named_tokens
+from bench.templates.llamafactory import Tokens, encode, load_templates, named_tokens
 from vram_search.data import Example
+from vram_search.data.example import example_of
 from vram_search.data.templates import ALIASES, template_names, template_text
 from vram_search.errors import InputError
 from vram_search.train.examples import Encoder
@@ -27,12 +28,23 @@ from vram_search.train.tokenizer import byte_tokenizer, load_tokenizer
 _ASK, _SAY = ("user", "What is 1 + 1?"), ("assistant", "It is 2.")
 _AGAIN, _MORE = ("user", "And 2 + 2?"), ("assistant", "That is 4.")
 _SYSTEM = ("system", "Be kind.")
-ROWS: dict[str, Row] = {
-    "one turn": [_ASK, _SAY],
-    "two turns": [_ASK, _SAY, _AGAIN, _MORE],
-    "system, one turn": [_SYSTEM, _ASK, _SAY],
-    "system, two turns": [_SYSTEM, _ASK, _SAY, _AGAIN, _MORE],
-    "a thought": [_ASK, ("assistant", "<think>\nEasy.\n</think>\n\nIt is 2.")],
+_CALL = {"name": "add", "arguments": {"a": 1, "b": 1}}
+_TOOL = {"name": "add", "description": "adds", "parameters": {"type": "object", "properties": {}}}
+ROWS: dict[str, Example] = {
+    "one turn": Example((_ASK, _SAY)),
+    "two turns": Example((_ASK, _SAY, _AGAIN, _MORE)),
+    "system, one turn": Example((_SYSTEM, _ASK, _SAY)),
+    "system, two turns": Example((_SYSTEM, _ASK, _SAY, _AGAIN, _MORE)),
+    "a thought": Example((_ASK, ("assistant", "<think>\nEasy.\n</think>\n\nIt is 2."))),
+    "a tool call": example_of(
+        [
+            (*_ASK, {}),
+            ("assistant", "", {"tool_calls": [{"type": "function", "function": _CALL}]}),
+            ("tool", "2", {"name": "add"}),
+            (*_SAY, {}),
+        ],
+        [{"type": "function", "function": _TOOL}],
+    ),
 }
 TOKENIZERS = {
     "qwen3": ("qwen3", "qwen3_nothink"),
@@ -131,7 +143,7 @@ def _differences(template: Any, tokenizer: Any) -> Iterator[str]:
     encoder = Encoder(tokenizer)
     for title, row in ROWS.items():
         try:
-            encoded = encoder.encode(Example(tuple(row)))
+            encoded = encoder.encode(row)
         except InputError as error:
             yield f"{title}: ours refuses: {error.message.splitlines()[0]}"
             continue

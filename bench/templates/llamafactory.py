@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vram_search.data import Example
+
 Tokens = list[tuple[int, bool]]
 """Token ids of a row, each with whether it has a loss."""
-Row = list[tuple[str, str]]
-"""(role, content) pairs."""
+_ROLES = {"tool": "observation"}
+"""Our role -> LLaMA-Factory's."""
 
 
 def load_templates(folder: Path) -> dict[str, Any]:
@@ -37,16 +40,24 @@ class _NoMedia:
         return messages
 
 
-def encode(template: Any, tokenizer: Any, row: Row) -> Tokens:
+def encode(template: Any, tokenizer: Any, row: Example) -> Tokens:
     """The row as LLaMA-Factory's `SupervisedDatasetProcessor` encodes it, uncut."""
-    system = next((content for role, content in row if role == "system"), None)
-    messages = [{"role": role, "content": content} for role, content in row if role != "system"]
+    turns = row.turns
+    system = next((turn["content"] for turn in turns if turn["role"] == "system"), None)
+    messages = [_message(turn) for turn in turns if turn["role"] != "system"]
+    tools = json.dumps([tool["function"] for tool in row.tool_list or []]) if row.tools else None
     tokens: Tokens = []
-    for source, target in template.encode_multiturn(tokenizer, messages, system, None):
+    for source, target in template.encode_multiturn(tokenizer, messages, system, tools):
         tokens += [(token, False) for token in source] + [(token, True) for token in target]
     if template.efficient_eos:
         tokens.append((tokenizer.eos_token_id, True))
     return tokens
+
+
+def _message(turn: dict[str, Any]) -> dict[str, str]:
+    if calls := turn.get("tool_calls"):
+        return {"role": "function", "content": json.dumps([call["function"] for call in calls])}
+    return {"role": _ROLES.get(turn["role"], turn["role"]), "content": turn["content"]}
 
 
 def named_tokens(template: Any) -> list[str]:

@@ -100,8 +100,8 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
 
 
 def purpose_of(tool: str, values: Mapping[Any, Any]) -> str:
-    """What a file of LLaMA-Factory does instead of a training, as words after "that"; empty for a
-    training."""
+    """What a file of LLaMA-Factory does instead of a training, as words after "this file"; empty
+    for a training."""
     if tool != "llamafactory" or values.get("do_train") is True:
         return ""
     if values.get("export_dir"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,12 @@ def load_recipe(path: Path) -> Recipe:
     if tool not in READERS:
         what = "no training file that is known" if tool is None else f"a file of {TITLES[tool]}"
         raise InputError(f"{path}: this is {what}; {SUPPORTED}", _DESCRIBE)
-    if purpose := purpose_of(tool, values):
-        raise InputError(
-            f"{path}: this is a file of {TITLES[tool]} that {purpose}, and trains nothing",
-            "give the file that the training is started with",
-        )
     keys, read = READERS[tool]
-    return read(RecipeKeys(values, str(path), path.parent, keys))
+    recipe = read(RecipeKeys(values, str(path), path.parent, keys))
+    if purpose := purpose_of(tool, values):
+        note = f"this file {purpose} and trains nothing; a training with its settings is counted"
+        return replace(recipe, notes=[note, *recipe.notes])
+    return recipe
 
 
 def _from_file(path: Path) -> tuple[str | None, dict[Any, Any]]:
