@@ -6,7 +6,8 @@ a tree from the class; `vram_search.models.tree` caches it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -191,6 +192,30 @@ def parse_tree(data: dict[str, Any]) -> ModelTree:
     )
     layer_types = tuple(fields.pop("layer_types"))
     return ModelTree(linears=linears, tensors=tensors, layer_types=layer_types, **fields)
+
+
+MOST_NUMBERS = 16
+"""More numbers at one place of a name are those of experts."""
+
+
+def name_expression(groups: Iterable[LinearGroup]) -> str:
+    """Returns a regular expression for the names of layers, whatever the number of their decoder
+    layer. Other numbers count, since a `Sequential` has other modules too, unless there are more
+    than MOST_NUMBERS of them (experts)."""
+    numbers: dict[str, set[Numbers]] = {}
+    for group in groups:
+        numbers.setdefault(group.pattern, set()).update(group.numbers)
+    return "|".join(_expression(pattern, numbers[pattern]) for pattern in sorted(numbers))
+
+
+def _expression(pattern: str, numbers: set[Numbers]) -> str:
+    first, *others = re.escape(pattern).split(r"\{\}")
+    found = first
+    for place, text in enumerate(others):
+        seen = sorted({one[place] for one in numbers})
+        is_free = place == 0 or len(seen) > MOST_NUMBERS
+        found += (r"\d+" if is_free else f"(?:{'|'.join(map(str, seen))})") + text
+    return found
 
 
 Group = TypeVar("Group", LinearGroup, TensorGroup)

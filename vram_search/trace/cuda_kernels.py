@@ -89,12 +89,14 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention` with CUDA's kernels: flash, or memory-efficient with a mask
-    or with large heads (ATen/native/transformers/attention.cpp)."""
+    """`scaled_dot_product_attention` with CUDA's kernels: flash, or memory-efficient with a mask,
+    with large heads, or with values of another size (ATen/native/transformers/attention.cpp;
+    cuda/sdp_utils.cpp)."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
     head_dim = max(query.shape[-1], value.shape[-1])
-    if attn_mask is None and head_dim <= MAX_FLASH_HEAD:
+    are_equal = query.shape[-1] == value.shape[-1]
+    if attn_mask is None and head_dim <= MAX_FLASH_HEAD and are_equal:
         return aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale
         )[0]

@@ -6,7 +6,6 @@ With `VRAM_SEARCH_TRACE=0`, without torch, or if a trace fails, the generic form
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from vram_search.estimate.memory.peaks import fused_chunk_bytes
 from vram_search.estimate.memory.persistent import adapter_bytes
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.liger import LigerPatches, liger_patches
+from vram_search.spec.model_tree import name_expression
 from vram_search.spec.shape import ModelShape
 
 if TYPE_CHECKING:  # what only a traced model needs is imported for one
@@ -112,7 +112,7 @@ def _query(workload: Workload, rows: int) -> TraceQuery:
     assert tree is not None
     return TraceQuery(
         config=tree.config,
-        lora_target=_expression(workload),
+        lora_target=name_expression(workload.lora_groups),
         gradient_checkpointing=workload.gradient_checkpointing,
         quantization=workload.quantization,
         double_quantization=workload.double_quantization,
@@ -133,12 +133,6 @@ def _liger(workload: Workload) -> LigerPatches | None:
     if not workload.fused_linear_cross_entropy:
         return None
     return liger_patches(tree.model_type, tree.text_model_type)
-
-
-def _expression(workload: Workload) -> str:
-    """A regular expression for the names of the layers with an adapter, whatever their numbers."""
-    patterns = sorted({group.pattern for group in workload.lora_groups})
-    return "|".join(re.escape(one).replace(r"\{\}", r"\d+") for one in patterns)
 
 
 def _peak(
