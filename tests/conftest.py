@@ -6,6 +6,7 @@ import copy
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,47 @@ def vram_search_without_training(
         return subprocess.CompletedProcess(command, ended.value.code, printed.out + printed.err)
 
     return run
+
+
+class FinishedSearch:
+    """A search that was run once, and is put back as it was for each test.
+
+    Args:
+        folder: new; it holds the study's files and the data folder `home`.
+        trials: number of trials, trained by tests/fake_trainer.py.
+        changes: of the tiny study.
+    """
+
+    def __init__(self, folder: Path, trials: int, **changes: Any) -> None:
+        self.folder, self.home = folder, folder / "home"
+        file = folder / "study.yaml"
+        file.write_text(yaml.safe_dump(tiny_study(folder, **changes)))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("VRAM_SEARCH_HOME", str(self.home))
+            patched.delenv("VRAM_SEARCH_DATABASE", raising=False)
+            done = run_cli("run", file, "--trials", trials, command=FAKE_TRAINER)
+        assert done.returncode == 0, done.stdout
+        self.printed = done.stdout
+        self._kept = folder.with_name(f"{folder.name}-kept")
+        shutil.copytree(folder, self._kept)
+
+    def put_back(self) -> None:
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._kept, self.folder)
+
+
+@pytest.fixture(scope="session")
+def one_trial(tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
+    return FinishedSearch(tmp_path_factory.mktemp("one-trial"), 1)
+
+
+@pytest.fixture
+def home_of_one_trial(one_trial: FinishedSearch, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder that holds a search of one trial; subprocesses inherit it."""
+    one_trial.put_back()
+    monkeypatch.setenv("VRAM_SEARCH_HOME", str(one_trial.home))
+    monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
+    return one_trial.home
 
 
 @pytest.fixture

@@ -21,14 +21,17 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
+def home(home_of_one_trial: Path) -> Path:
+    """The best trial is recorded with a loss near 2."""
+    return home_of_one_trial
+
+
+@pytest.fixture
 def merge(
     vram_search_without_training: Cli,
-    write_study: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., tuple[subprocess.CompletedProcess[str], list[MergeJob]]]:
-    """`merge(loss, *arguments)` after a search whose best trial is recorded near 2."""
-    done = vram_search_without_training("run", write_study(), "--trials", 1)
-    assert done.returncode == 0, done.stdout
+    """Calls `merge(loss, *arguments)`; the merged model has this loss."""
     plain = talk.load_job
     changed = {"random_weights": False}
     monkeypatch.setattr(talk, "load_job", lambda study: plain(study).model_copy(update=changed))
@@ -69,7 +72,9 @@ def test_merged_model_that_is_better_is_no_failure(merge: Any, tmp_path: Path) -
     assert done.returncode == 0 and "better, since the base is not" in done.stdout
 
 
-def test_merged_folder_has_a_card_that_the_hub_reads(merge: Any, tmp_path: Path) -> None:
+def test_merged_folder_has_a_card_that_the_hub_reads(
+    merge: Any, home: Path, tmp_path: Path
+) -> None:
     done, _ = merge(2.0, "best", "-o", tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.library_name == "transformers" and "vram-search" in card.data.tags
@@ -77,7 +82,7 @@ def test_merged_folder_has_a_card_that_the_hub_reads(merge: Any, tmp_path: Path)
     assert "| base model, untuned (NF4) | 4.0000 |" in card.text
     assert "| merged model (bf16) | 2.0000 |" in card.text
     assert "| learning_rate |" in card.text and "| data | rows.jsonl; hash " in card.text
-    assert str(tmp_path) not in card.text
+    assert str(tmp_path) not in card.text and str(home) not in card.text
     assert "next: hf upload YOUR-NAME/tiny-trial-0" in done.stdout
 
 
@@ -126,9 +131,6 @@ def test_unknown_product_run_is_named(merge: Any, tmp_path: Path) -> None:
     assert done.returncode == 2 and "has no product run p7" in done.stdout
 
 
-def test_random_weights_are_refused(
-    vram_search_without_training: Cli, write_study: Callable[..., Path], tmp_path: Path
-) -> None:
-    vram_search_without_training("run", write_study(), "--trials", 1)
+def test_random_weights_are_refused(vram_search_without_training: Cli, tmp_path: Path) -> None:
     done = vram_search_without_training("merge", "best", "-o", tmp_path / "m")
     assert done.returncode == 2 and "trains random weights" in done.stdout

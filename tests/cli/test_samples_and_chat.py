@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FinishedSearch
 from vram_search.store import open_store, sqlite_url
 from vram_search.store.untuned import recorded_samples
 
@@ -18,15 +19,19 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def searched(
-    vram_search_without_training: Cli, write_study: Callable[..., Path], home: Path
-) -> Cli:
-    """A search of one trial."""
-    done = vram_search_without_training("run", write_study(), "--trials", 1)
-    assert done.returncode == 0, done.stdout
-    assert "untuned model: eval_loss 4.0000 on the same rows" in done.stdout
-    assert "untuned 4.0000 (-" in done.stdout.split("best of study")[0]
+def home(home_of_one_trial: Path) -> Path:
+    return home_of_one_trial
+
+
+@pytest.fixture
+def searched(vram_search_without_training: Cli) -> Cli:
+    """The command line after a search of one trial."""
     return vram_search_without_training
+
+
+def test_search_compares_its_best_with_the_untuned_model(one_trial: FinishedSearch) -> None:
+    assert "untuned model: eval_loss 4.0000 on the same rows" in one_trial.printed
+    assert "untuned 4.0000 (-" in one_trial.printed.split("best of study")[0]
 
 
 def test_samples_are_evaluation_rows_answered_before_and_after_and_kept(

@@ -20,6 +20,12 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 BYTES = {"allocated_bytes": 9 * GIB, "required_bytes": 10 * GIB, "parts": {"base_weights": GIB}}
 
 
+@pytest.fixture
+def vram_search(vram_search_without_training: Cli) -> Cli:
+    """Runs the command line in this process."""
+    return vram_search_without_training
+
+
 def show(cli: Cli, home: Path, outcome: Outcome, predicted: dict[str, Any], **result: Any) -> str:
     """Of the one trial of a study."""
     store = open_store(sqlite_url(home / "vram-search.db"), create=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import start_cli
+from tests.conftest import FinishedSearch, start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store.product_runs import ProductRun, product_runs_of
@@ -19,15 +20,28 @@ from vram_search.store.product_runs import ProductRun, product_runs_of
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def searched(vram_search_without_training: Cli, write_study: Callable[..., Path]) -> Cli:
+@pytest.fixture(scope="module")
+def two_trials(tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
     """A search of two trials over 12 of 24 rows."""
-    file = write_study(
+    return FinishedSearch(
+        tmp_path_factory.mktemp("two-trials"),
+        2,
         dataset={"train": "rows.jsonl", "val_size": 4, "max_samples": 12},
         training={"num_train_epochs": 2, "rungs": [0.5]},
     )
-    done = vram_search_without_training("run", file, "--trials", 2)
-    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def home(two_trials: FinishedSearch, monkeypatch: pytest.MonkeyPatch) -> Path:
+    two_trials.put_back()
+    monkeypatch.setenv("VRAM_SEARCH_HOME", str(two_trials.home))
+    monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
+    return two_trials.home
+
+
+@pytest.fixture
+def searched(vram_search_without_training: Cli) -> Cli:
+    """The command line after that search."""
     return vram_search_without_training
 
 
@@ -110,6 +124,7 @@ def test_interrupted_training_is_recorded_as_lost_and_repeated(
     assert process.stdout is not None
     while not any(run.steps_total or run.plan for run in runs_of(store)):
         assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, rest
@@ -119,8 +134,8 @@ def test_interrupted_training_is_recorded_as_lost_and_repeated(
     assert [run.outcome for run in runs_of(store)] == ["lost", "complete"]
 
 
-def test_changed_rows_are_refused(searched: Cli, tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
+def test_changed_rows_are_refused(searched: Cli, two_trials: FinishedSearch) -> None:
+    file = two_trials.folder / "rows.jsonl"
     file.write_text(file.read_text().replace("What is 3", "What was 3"))
     done = searched("train", "best")
     assert done.returncode == 2

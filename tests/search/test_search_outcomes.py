@@ -138,7 +138,7 @@ def share_infeasible_at_random() -> float:
     return sum(share > 2**15 for share in shares) / len(shares)
 
 
-@pytest.mark.parametrize(("outcome", "seed"), [("oom", 0), ("oom", 1), ("infeasible", 4)])
+@pytest.mark.parametrize(("outcome", "seed"), [("oom", 0), ("infeasible", 4)])
 def test_oom_trial_is_pruned_and_teaches_the_sampler(
     open_search: OpenSearch, outcome: Outcome, seed: int
 ) -> None:

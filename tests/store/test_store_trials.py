@@ -253,11 +253,12 @@ def test_measured_bytes_decide_over_predicted_ones(store: Store, study: StudyRec
     assert len(store.top_trials(study.id, None, None)) == 4
 
 
-def test_thousand_trials_round_trip(store: Store, study: StudyRecord) -> None:
-    for number in range(1000):
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_many_trials_round_trip(store: Store, study: StudyRecord, count: int) -> None:
+    for number in range(count):
         finish(store, study, number, TrialResult("complete", eval_loss=2 - number / 1000))
-    assert [trial.number for trial in store.trials(study.id)] == list(range(1000))
+    assert [trial.number for trial in store.trials(study.id)] == list(range(count))
     best = store.top_trials(study.id, limit=3)
-    assert [trial.number for trial in best] == [999, 998, 997]
-    assert best[0].eval_loss == 2 - 999 / 1000
-    assert store.outcome_counts(study.id)["complete"] == 1000
+    assert [trial.number for trial in best] == [count - 1, count - 2, count - 3]
+    assert best[0].eval_loss == 2 - (count - 1) / 1000
+    assert store.outcome_counts(study.id)["complete"] == count
