@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from bench.tiny import TINY_CONFIG as TINY_CONFIG
 from bench.tiny import TINY_SPACE
 from tests.fake_process import FakeProcess
+from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.cli.main import main
 from vram_search.data.rows_report import RowsCounted
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
