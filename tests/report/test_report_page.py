@@ -22,6 +22,8 @@ from vram_search.report.page.history_chart import history_chart
 from vram_search.report.page.html import charts, render
 from vram_search.report.page.loss_charts import vram_chart
 from vram_search.report.page.report_data import ReportData, load_report_data
+from vram_search.report.page.trials_table import columns, trial_row
+from vram_search.spec.hyperparameters import MAIN
 from vram_search.store import (
     Evaluation,
     Store,
@@ -247,6 +249,17 @@ def test_measured_parts_stand_beside_predicted_ones(night: ReportData) -> None:
     parts = measured_parts(best)
     assert best.measured is not None
     assert sum(parts.values()) == best.measured["process_bytes"]
+
+
+def test_free_bytes_below_the_limit_are_drawn(night: ReportData) -> None:
+    assert ">free " in memory_chart(night).body
+
+
+def test_trial_that_never_ran_has_no_time(night: ReportData) -> None:
+    trial = next(trial for trial in night.trials if trial.outcome == "infeasible")
+    names = [column.name for column in columns(MAIN, is_imported=False)]
+    cells = trial_row(trial, is_imported=False)["cells"]
+    assert cells[names.index("time")].value is None
 
 
 def test_study_that_ran_without_a_gpu_says_so(database: Store, studies: Make) -> None:

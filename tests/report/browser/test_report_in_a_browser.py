@@ -47,6 +47,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(browser: Browser, report: Path) -> Browser:
     browser.open(report.as_uri())
+    browser.eval("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
     return browser
 
 
@@ -174,15 +175,56 @@ def test_filter_matches_whole_words_of_cells_and_conditions_on_columns(page: Any
     assert len(page.eval(kept)) == sum(t == "qkvo" and rank > 8 for t, rank in pairs)
 
 
-def test_arrow_keys_walk_a_charts_marks_and_enter_goes_to_the_row(page: Any) -> None:
+def test_arrow_keys_walk_a_charts_marks_and_enter_opens_the_trial(page: Any) -> None:
     page.eval("document.querySelector('#chart-vram svg').focus()")
     page.press("ArrowRight", "ArrowRight")
     tip = page.eval("document.getElementById('tip').textContent")
     assert tip.startswith("trial ") and "learning_rate" in tip
     number = tip.split(":")[0].split()[1]
     page.press("Enter")
-    assert page.eval("document.activeElement.id") == f"trial-{number}"
     assert page.eval("document.getElementById('tip').hidden") is True
+    assert page.eval("document.getElementById('trial').open") is True
+    assert page.eval("document.getElementById('trial-name').textContent") == f"trial {number}"
+    page.press("Escape")
+    assert page.eval("document.getElementById('trial').open") is False
+    assert page.eval("document.activeElement.parentElement.id") == "chart-vram"
+
+
+def test_panel_of_a_trial_compares_it_with_the_best_and_shows_its_row(page: Any) -> None:
+    best = page.eval("JSON.parse(document.getElementById('data').textContent).best")
+    row = f"{VISIBLE_ROWS}[3]"
+    number = page.eval(f"{row}.id").removeprefix("trial-")
+    page.eval(f"{row}.click()")
+    act = "document.querySelector('#trial [data-do={}]').click()"
+    page.eval(act.format("compare"))
+    name = page.eval("document.getElementById('trial-name').textContent")
+    assert name == f"trial {number} and trial {best}"
+    lines = page.eval("[...document.querySelectorAll('#trial tr')].map(r => r.innerText)")
+    assert any(line.startswith("eval_loss") for line in lines)
+    assert page.eval("document.querySelectorAll('#trial .differs').length") > 0
+    page.eval(act.format("row"))
+    assert page.eval("document.activeElement.id") == f"trial-{number}"
+    assert page.eval("document.getElementById('trial').open") is False
+    assert page.errors() == []
+
+
+def test_trials_are_cards_without_a_second_scroller_on_a_phone(page: Any) -> None:
+    show(page, 390)
+    row = "document.querySelector('.trials tr.best')"
+    assert page.eval(f"getComputedStyle({row}).display") == "grid"
+    name = f"getComputedStyle({row}.cells[2], '::before').content"
+    assert "eval_loss" in page.eval(name)
+    scroll = "document.querySelector('.trials').parentElement"
+    assert page.eval(f"getComputedStyle({scroll}).overflowY") == "visible"
+    assert page.eval("document.documentElement.scrollWidth") <= 390
+
+
+def test_further_columns_are_shown_on_demand(page: Any) -> None:
+    shown = "document.querySelectorAll('.trials th')[3].offsetWidth > 0"
+    assert page.eval("document.querySelectorAll('.trials th')[3].textContent") == "bits/byte"
+    assert page.eval(shown) is False
+    page.eval("document.getElementById('wide').click()")
+    assert page.eval(shown) is True
 
 
 def test_tab_reaches_every_chart_once_then_filter_and_headings(page: Any) -> None:

@@ -35,8 +35,8 @@ PART_STYLES = {
     "context": 7,
 }
 _OTHER_STYLE = 8
-MOST_TRIALS = 1
-"""The trials whose parts are drawn."""
+MOST_OTHERS = 4
+"""Further trials of the Pareto front whose parts are drawn."""
 FAR = 2.0
 """A limit above this multiple of the largest bar is named, not drawn."""
 _BAR, _LABEL = 20, 17
@@ -52,10 +52,19 @@ RATIO_MARKS = {
 def memory_chart(data: ReportData) -> Chart:
     """Stacked parts of the peaks of the trials that matter."""
     title = "Where the VRAM goes"
-    bars = [(names, found) for names, found in _bars(data) if found]
+    bars = _bars(data, shown_trials(data)[:1])
     if not bars:
         return Chart("memory", title, "", 0, "", "No trial has its bytes by part.")
     return parts_chart("memory", title, bars, _process_limit(data), _memory_note(data))
+
+
+def other_memory_chart(data: ReportData) -> Chart:
+    """Stacked parts of the peaks of the sweet spot and of other trials of the Pareto front."""
+    title = "Where the VRAM of other trials goes"
+    bars = _bars(data, shown_trials(data)[1 : 1 + MOST_OTHERS])
+    if not bars:
+        return Chart("memory-others", title, "", 0, "", "No other trial needs less VRAM.")
+    return parts_chart("memory-others", title, bars, _process_limit(data), "")
 
 
 def parts_chart(
@@ -95,6 +104,8 @@ def parts_chart(
             tip = f"{name}, {part}: {format_bytes(size)}, {size / total:.0%}"
             out.append(_segment(part, left, y + _LABEL, right - left, tip))
             begin += size
+        if limit is not None and near and total < limit:
+            out.append(_free(x.pixel(total), x.pixel(limit), y + _LABEL, limit - total))
     if limit is not None and near:
         at = x.pixel(limit)
         out.append(line(at, 0, at, bottom, "limit"))
@@ -143,12 +154,15 @@ def prediction_chart(data: ReportData) -> Chart:
 
 
 def shown_trials(data: ReportData) -> list[TrialRecord]:
-    """The best, the sweet spot, then the rest of the Pareto front from its low-loss end."""
+    """The best, the sweet spot, then the rest of the Pareto front from its low-loss end.
+
+    The best is the first.
+    """
     if data.sweet_spot is None:
         return []
     wanted = [data.sweet_spot.best, data.sweet_spot.trial, *reversed(data.front)]
     by_number = {trial.number: trial for trial in wanted}
-    return list(by_number.values())[:MOST_TRIALS]
+    return list(by_number.values())
 
 
 def measured_parts(trial: TrialRecord) -> dict[str, int]:
@@ -168,14 +182,15 @@ def measured_parts(trial: TrialRecord) -> dict[str, int]:
     return parts
 
 
-def _bars(data: ReportData) -> list[tuple[str, dict[str, int]]]:
+def _bars(data: ReportData, trials: Sequence[TrialRecord]) -> list[tuple[str, dict[str, int]]]:
+    """Name and parts of each trial's bars, without those that are not known."""
     bars = []
-    for trial in shown_trials(data):
+    for trial in trials:
         name = names_of(data, trial)
         predicted = (trial.predicted or {}).get("parts") or {}
         bars.append((f"{name}, predicted", _positive(predicted)))
         bars.append((f"{name}, measured", _positive(measured_parts(trial))))
-    return bars
+    return [(name, parts) for name, parts in bars if parts]
 
 
 def _positive(parts: Mapping[str, int | None]) -> dict[str, int]:
@@ -192,8 +207,8 @@ def _process_limit(data: ReportData) -> int | None:
 def _memory_note(data: ReportData) -> str:
     limit = _process_limit(data)
     card = "" if limit is None else f" The card less its reserve: {format_bytes(limit)}."
-    has_measured = any(measured_parts(trial) for trial in shown_trials(data))
-    measured = "" if has_measured else " No measured parts are recorded for these trials."
+    has_measured = any(measured_parts(trial) for trial in shown_trials(data)[:1])
+    measured = "" if has_measured else " No measured parts are recorded for this trial."
     return f"Peak of the process by what it is for, with the CUDA context.{card}{measured}"
 
 
@@ -210,8 +225,19 @@ def _segment(part: str, left: float, top: float, width: float, tip: str) -> str:
             f"fill='url(#{pattern})' pointer-events='none'/>"
         )
     label = part.replace("_", " ")
-    if width > len(label) * LETTER_WIDTH + 8 and not pattern:
-        found += text(left + width / 2, top + 14, label, "on middle", "pointer-events='none'")
+    if width > len(label) * LETTER_WIDTH + 8:
+        style = "small halo middle" if pattern else "on middle"
+        found += text(left + width / 2, top + 14, label, style, "pointer-events='none'")
+    return found
+
+
+def _free(left: float, right: float, top: float, size: int) -> str:
+    """The bytes between a bar and the limit, as an empty frame."""
+    words = f"free {format_bytes(size)}"
+    found = box(left, top, right - left, _BAR, "free", words)
+    if right - left > len(words) * LETTER_WIDTH + 8:
+        middle = (left + right) / 2
+        found += text(middle, top + 14, words, "small label middle", "pointer-events='none'")
     return found
 
 

@@ -15,7 +15,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vram_search import __version__
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.night import night_sentences
-from vram_search.report.page.byte_charts import memory_chart, prediction_chart
+from vram_search.report.page.byte_charts import (
+    memory_chart,
+    other_memory_chart,
+    prediction_chart,
+)
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.hero import hero, outcome_shares
 from vram_search.report.page.history_chart import history_chart
@@ -43,7 +47,9 @@ def charts(data: ReportData) -> dict[str, list[Chart]]:
         "curves": [eval_curves_chart(data), train_curves_chart(data)],
         "importance": [importance_chart(data)],
         "slices": slice_charts(data),
-        "bytes": [memory_chart(data), prediction_chart(data)],
+        "bytes": [memory_chart(data)],
+        "other_bytes": [other_memory_chart(data)],
+        "prediction": [prediction_chart(data)],
         "time": [time_chart(data)],
         "models": [model_size_chart(data)],
     }
@@ -53,6 +59,9 @@ def render(data: ReportData, written_at: datetime) -> str:
     """The report; nothing in it is loaded from elsewhere."""
     dimensions = shown_dimensions(data.trials)
     sections = charts(data)
+    shown_columns = columns(
+        dimensions, is_imported=data.study.is_imported, objective=data.study.ranked_by.name
+    )
     by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in data.trials}
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -78,7 +87,8 @@ def render(data: ReportData, written_at: datetime) -> str:
             for name, found in sections.items()
         },
         slice_legend=LEGEND,
-        columns=columns(dimensions, is_imported=data.study.is_imported),
+        columns=shown_columns,
+        further=[place for place, column in enumerate(shown_columns, 1) if column.is_further],
         rows=[
             trial_row(
                 trial,
@@ -92,7 +102,11 @@ def render(data: ReportData, written_at: datetime) -> str:
         outcomes=sorted({trial.outcome or "running" for trial in data.trials}),
         studies=studies_table(data),
         phases=_phase_table(data),
-        data={"study": data.study.name, "trials": [trial_data(t) for t in data.trials]},
+        data={
+            "study": data.study.name,
+            "best": None if data.best is None else data.best.number,
+            "trials": [trial_data(t) for t in data.trials],
+        },
         css=_read("chart.css") + _read("report.css"),
         script=_read("report.js"),
         version=__version__,

@@ -36,7 +36,7 @@ OUTCOME_MARKS = {
     "lost": ("square", "f7"),
     "unknown": ("diamond", "f7"),
 }
-FAR = 2.0
+FAR = 1.5
 """A limit above this multiple of the largest trial is named at the edge, not drawn to scale."""
 _TOO_FAR = 1.3
 """Trials that need this much more than the limit and all complete ones are drawn at the edge."""

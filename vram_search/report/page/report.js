@@ -35,7 +35,8 @@
   // sentences: they are searched by note:word alone.
   const filter = document.getElementById("filter");
   const outcome = document.getElementById("outcome");
-  const names = Array.from(table.tHead.rows[0].cells, (cell) => cell.textContent.trim().toLowerCase());
+  const headings = Array.from(table.tHead.rows[0].cells, (cell) => cell.textContent.trim());
+  const names = headings.map((name) => name.toLowerCase());
   const plain = names.map((name, column) => column).filter((column) => names[column] !== "note");
   const matches = (row, column, wanted) => {
     const compared = /^([<>])(-?[\d.e+-]+)$/.exec(wanted);
@@ -65,11 +66,25 @@
   };
   filter.addEventListener("input", applyFilter);
   outcome.addEventListener("change", applyFilter);
+  const wide = document.getElementById("wide");
+  wide.addEventListener("change", () => table.classList.toggle("wide", wide.checked));
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !event.target.closest("input, select, textarea")) {
       event.preventDefault();
       filter.focus();
     }
+  });
+
+  // Printing shows what is folded.
+  const folded = [];
+  window.addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("details:not([open])")) {
+      one.open = true;
+      folded.push(one);
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const one of folded.splice(0)) one.open = false;
   });
 
   // Copying: the button names what it copies.
@@ -124,7 +139,6 @@
   const goToRow = (number) => {
     const row = document.getElementById(`trial-${number}`);
     if (!row) return;
-    hideTip();
     row.hidden = false;
     rows.forEach((other) => other.classList.remove("found"));
     row.classList.add("found");
@@ -132,9 +146,85 @@
     row.scrollIntoView({ block: "center" });
     row.focus({ preventScroll: true });
   };
+
+  // A trial's panel: its figures and settings, next to those of the best or of a pinned trial.
+  const panel = document.getElementById("trial");
+  const panelSaid = panel.querySelector("[role=status]");
+  let open = null;
+  let other = null;
+  let pinned = null;
+  let cameFrom = null;
+  const cellsOf = (number) => {
+    const row = document.getElementById(`trial-${number}`);
+    return row ? Array.from(row.cells, (cell) => cell.textContent.trim()) : [];
+  };
+  const drawPanel = () => {
+    const [own, theirs] = [cellsOf(open), other === null ? null : cellsOf(other)];
+    document.getElementById("trial-name").textContent =
+      theirs ? `trial ${open} and trial ${other}` : `trial ${open}`;
+    const lines = panel.querySelector("tbody");
+    lines.replaceChildren();
+    headings.forEach((name, column) => {
+      if (own[column] === "" && !theirs?.[column]) return;
+      const line = lines.insertRow();
+      const heading = document.createElement("th");
+      heading.scope = "row";
+      heading.textContent = name;
+      line.append(heading);
+      line.insertCell().textContent = own[column] ?? "";
+      if (!theirs) return;
+      line.insertCell().textContent = theirs[column] ?? "";
+      if (column > 0 && own[column] !== theirs[column]) line.className = "differs";
+    });
+    panelSaid.textContent = pinned === null ? "" : `trial ${pinned} is pinned`;
+    const compare = panel.querySelector("[data-do=compare]");
+    compare.hidden = data.best === null || String(data.best) === open;
+    if (!panel.open) panel.show();
+  };
+  const openTrial = (number, from) => {
+    if (!byNumber.has(number)) return;
+    hideTip();
+    [open, cameFrom] = [number, from];
+    other = pinned === number ? null : pinned;
+    drawPanel();
+    panel.querySelector("[data-do=close]").focus();
+  };
+  const closePanel = () => {
+    panel.close();
+    cameFrom?.focus({ preventScroll: true });
+  };
+  const settings = (trial) =>
+    Object.entries(trial.hyperparameters)
+      .map(([name, own]) => `${name}: ${typeof own === "object" ? JSON.stringify(own) : own}\n`)
+      .join("");
+  const acts = {
+    compare: () => { other = String(data.best); drawPanel(); },
+    pin: () => { pinned = open; other = null; drawPanel(); },
+    copy: async () => {
+      const text = settings(byNumber.get(open));
+      try {
+        await navigator.clipboard.writeText(text);
+        panelSaid.textContent = "copied";
+      } catch {
+        window.prompt("Copy:", text);
+      }
+    },
+    row: () => { panel.close(); goToRow(open); },
+    close: closePanel,
+  };
+  panel.addEventListener("click", (event) => acts[event.target.dataset.do]?.());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && panel.open) closePanel();
+  });
   document.addEventListener("click", (event) => {
     const mark = event.target.closest?.(".chart [data-trial]");
-    if (mark) goToRow(mark.dataset.trial);
+    const row = event.target.closest?.(".trials tbody tr");
+    if (mark) openTrial(mark.dataset.trial, mark.closest("svg"));
+    if (row) openTrial(row.id.replace("trial-", ""), row);
+  });
+  body.addEventListener("keydown", (event) => {
+    const row = event.target.closest("tr");
+    if (event.key === "Enter" && row) openTrial(row.id.replace("trial-", ""), row);
   });
   const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
   for (const chart of document.querySelectorAll("figure > svg.chart")) {
@@ -152,7 +242,7 @@
         marks[at].classList.add("at");
         showTip(marks[at]);
       } else if (event.key === "Enter" && at >= 0 && marks[at].dataset.trial) {
-        goToRow(marks[at].dataset.trial);
+        openTrial(marks[at].dataset.trial, chart);
       } else if (event.key === "Escape") {
         hideTip();
       }

@@ -14,11 +14,12 @@ from vram_search.units import GIB, format_duration
 
 
 class Column(NamedTuple):
-    """A column's heading and what it means."""
+    """A column's heading and what it means; `is_further`: hidden until the reader asks for it."""
 
     name: str
     meaning: str
     is_number: bool = True
+    is_further: bool = False
 
 
 class Cell(NamedTuple):
@@ -28,8 +29,14 @@ class Cell(NamedTuple):
     value: float | str | None
 
 
-def columns(dimensions: Sequence[Dimension], *, is_imported: bool) -> tuple[Column, ...]:
-    """The table's columns; imported runs have their run's and model's name too."""
+def columns(
+    dimensions: Sequence[Dimension], *, is_imported: bool, objective: str = "eval_loss"
+) -> tuple[Column, ...]:
+    """The table's columns; imported runs have their run's and model's name too.
+
+    Args:
+        objective: bits per byte are hidden at first unless trials are ranked by them.
+    """
     names = (
         Column("run", "the imported run's name", is_number=False),
         Column("model", "the base model", is_number=False),
@@ -39,11 +46,15 @@ def columns(dimensions: Sequence[Dimension], *, is_imported: bool) -> tuple[Colu
         *(names if is_imported else ()),
         Column("outcome", "what came of it", is_number=False),
         Column("eval_loss", "best checkpoint, nats per token"),
-        Column("bits/byte", "best checkpoint, bits per byte of the answers"),
+        Column(
+            "bits/byte",
+            "best checkpoint, bits per byte of the answers",
+            is_further=objective != "bits_per_byte",
+        ),
         *(Column(one.heading, one.name, not one.is_name) for one in dimensions),
         Column("required GiB", "required VRAM, GiB; ~ predicted"),
-        Column("reserved GiB", "measured peak of reserved bytes, GiB"),
-        Column("steps", "optimizer steps done"),
+        Column("reserved GiB", "measured peak of reserved bytes, GiB", is_further=True),
+        Column("steps", "optimizer steps done", is_further=True),
         Column("time", "from start to record"),
         Column("note", "its kind, what it repeats, what ended it", is_number=False),
     )
@@ -64,7 +75,7 @@ def trial_row(
     hp = trial.hyperparameters
     needed, origin = required_bytes(trial)
     reserved = (trial.measured or {}).get("reserved_bytes")
-    seconds = run_seconds(trial)
+    seconds = None if trial.outcome == "infeasible" else run_seconds(trial)  # it never ran
     outcome = trial.outcome or "running"
     said = (kind_words(trial), repeat_words(trial, earlier), error_words(trial))
     note = "; ".join(filter(None, said))
