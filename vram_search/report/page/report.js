@@ -224,7 +224,9 @@
   });
   body.addEventListener("keydown", (event) => {
     const row = event.target.closest("tr");
-    if (event.key === "Enter" && row) openTrial(row.id.replace("trial-", ""), row);
+    if (event.key !== "Enter" || !row) return;
+    event.preventDefault();
+    openTrial(row.id.replace("trial-", ""), row);
   });
   const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
   for (const chart of document.querySelectorAll("figure > svg.chart")) {
@@ -242,6 +244,7 @@
         marks[at].classList.add("at");
         showTip(marks[at]);
       } else if (event.key === "Enter" && at >= 0 && marks[at].dataset.trial) {
+        event.preventDefault(); // Enter would press the panel's focused button
         openTrial(marks[at].dataset.trial, chart);
       } else if (event.key === "Escape") {
         hideTip();
