@@ -36,8 +36,8 @@ OUTCOME_MARKS = {
     "lost": ("square", "f7"),
     "unknown": ("diamond", "f7"),
 }
-FAR = 1.5
-"""A limit above this multiple of the largest trial is named at the edge, not drawn to scale."""
+FAR = 1.4
+"""A limit above this multiple of the largest complete trial is named at the edge, not drawn to scale."""
 _TOO_FAR = 1.3
 """Trials that need this much more than the limit and all complete ones are drawn at the edge."""
 _ABOVE, _STRIP = 10, 20
@@ -52,7 +52,7 @@ def vram_chart(data: ReportData) -> Chart:
     title = f"{name} against VRAM"
     if not losses:
         return Chart("vram", title, "", 0, "", "No complete trial has its bytes yet.")
-    limit, largest = data.limit_bytes, max(size for _, size in sized)
+    limit, largest = data.limit_bytes, max(size for trial, size in sized if _has_loss(trial))
     near = limit is not None and limit <= FAR * largest
     across, up = plot_area(320, top=34)
     shown = [float(size) for _, size in sized] + ([float(limit)] if limit and near else [])
