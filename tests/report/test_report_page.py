@@ -320,7 +320,9 @@ def test_limit_far_beyond_the_trials_is_named_above_their_marks(database: Store)
         database.record_plan(trial, {}, {"required_bytes": GIB + number})
         database.finish_trial(trial, TrialResult("complete", eval_loss=loss))
     (_, chart) = charts(load_report_data(database, study))["results"]
-    (height,) = re.findall(r"<text [^>]*y='([\d.]+)'[^>]*>limit 16.00 GiB →<", chart.body)
+    (height,) = re.findall(
+        r"<text [^>]*y='([\d.]+)'[^>]*>limit 16.00 GiB \(further right\)<", chart.body
+    )
     marks = re.findall(r"cy='([\d.]+)'", chart.body)
     assert marks and float(height) < min(float(mark) for mark in marks) - 10
 

@@ -37,7 +37,7 @@ OUTCOME_MARKS = {
     "unknown": ("diamond", "f7"),
 }
 FAR = 1.4
-"""A limit above this multiple of the largest complete trial is named at the edge, not drawn to scale."""
+"""A limit above this multiple of the largest complete trial is named at the edge, not drawn."""
 _TOO_FAR = 1.3
 """Trials that need this much more than the limit and all complete ones are drawn at the edge."""
 _ABOVE, _STRIP = 10, 20
@@ -147,7 +147,9 @@ def _draw_limit(plot: Plot, limit: int, near: bool) -> None:
         turn = f"transform='rotate(-90 {x - 5:.0f} {middle:.0f})'"
         plot.parts.append(text(x - 5, middle, words, "limit-name middle halo", turn))
     else:
-        plot.parts.append(text(plot.x.end, _ABOVE, f"{words} →", "small limit-name end"))
+        plot.parts.append(
+            text(plot.x.end, _ABOVE, f"{words} (further right)", "small limit-name end")
+        )
 
 
 def _draw_highlights(plot: Plot, data: ReportData) -> None:
