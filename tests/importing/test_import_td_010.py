@@ -98,7 +98,7 @@ def test_page_and_explanation_give_the_same_bytes(generator: ModuleType) -> None
 
 
 @pytest.mark.parametrize("letter", "abc")
-def test_variant_is_a_study_that_runs(home: Path, letter: str) -> None:
+def test_variant_is_a_study_that_runs(home: Path, letter: str, rows_are_not_encoded: None) -> None:
     file = STUDIES / f"variant-{letter}.yaml"
     assert load_study(file).study == f"td-010-variant-{letter}"
     done = CliRunner().invoke(cli, ["run", str(file), "--dry-run"])

@@ -106,6 +106,7 @@ def test_run_dry_run_and_estimate_have_one_budget_before_and_after_a_calibration
     vram_search_without_training: Cli,
     monkeypatch: pytest.MonkeyPatch,
     loads: list[LoadJob],
+    rows_are_not_encoded: None,
 ) -> None:
     monkeypatch.setattr(context, "open_reader", lambda: reader)
     space = {name: values[:1] for name, values in TINY_SPACE.items() if name != "learning_rate"}

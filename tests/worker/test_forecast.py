@@ -82,6 +82,7 @@ def test_fit_night_shortens_each_trial_and_keeps_the_full_setting(prepared: Prep
 def test_dry_run_says_how_many_trials_the_night_holds(
     vram_search_without_training: Callable[..., subprocess.CompletedProcess[str]],
     write_study: Callable[..., Path],
+    rows_are_not_encoded: None,
 ) -> None:
     file = write_study(training={"num_train_epochs": 9000, "rungs": [0.5]}, budget={"hours": 0.1})
     done = vram_search_without_training("run", file, "--dry-run")
