@@ -127,13 +127,17 @@ def test_finished_study_is_continued_without_running_anything_twice(
     assert len(numbers) == 3 and len(set(numbers)) == 3
 
 
-def test_ctrl_c_records_the_trial_as_lost_and_the_next_run_repeats_it(
+def test_second_run_is_refused_and_ctrl_c_loses_the_trial_which_the_next_run_repeats(
     vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store], home: Path, hold: Hold
 ) -> None:
     hold(0)
     study_file = write_study(training={"max_steps": 60, "rungs": [0.5]}, budget={"trials": 1})
     process = start("run", study_file)
     read_until(process, "probe passed")
+    second = vram_search("run", study_file)
+    assert second.returncode == 2
+    assert "is being run by another process" in second.stdout
+
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
 
@@ -262,21 +266,6 @@ def test_strategy_on_the_command_line_beats_the_study_file_and_a_wrong_one_is_re
     assert vram_search("run", study_file, "--strategy", "tpe", "--trials", 1).returncode == 0
     study = opened().study("tiny")
     assert study is not None and study.strategy_of(0) == "tpe"
-
-
-def test_second_run_of_the_same_study_is_refused(
-    vram_search: Cli, write_study: WriteStudy, hold: Hold
-) -> None:
-    hold(0)
-    study_file = write_study(training={"max_steps": 2000, "rungs": [0.5]})
-    first = start("run", study_file)
-    read_until(first, "no GPU here")
-    second = vram_search("run", study_file)
-    first.send_signal(signal.SIGINT)
-    first.communicate(timeout=60)
-
-    assert second.returncode == 2
-    assert "is being run by another process" in second.stdout
 
 
 def test_changed_study_is_refused_with_the_difference_shown(
