@@ -6,6 +6,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "1 rows or weights change in mid-run": (
         "tests/worker/test_identity.py::test_later_process_of_a_run_must_load_the_same",
         "tests/worker/test_identity.py::test_next_run_is_compared_with_the_record",
+        "tests/worker/test_identity.py::test_code_of_the_objective_must_stay_the_same",
+        "tests/train/test_fingerprints.py::test_weights_count_by_all_of_their_bytes",
     ),
     "2 two databases share files": (
         "tests/search/test_search_location.py::test_two_studies_share_no_file",
@@ -14,18 +16,24 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "3 a path in the record is trusted": (
         "tests/store/test_store_kept_files.py::test_path_out_of_the_record_never_deletes_a_foreign_folder",
         "tests/store/test_store_kept_files.py::test_link_inside_the_folder_is_not_followed",
+        "tests/store/test_store_kept_files.py::test_link_out_of_the_databases_folder_is_refused",
+        "tests/search/test_search_location.py::test_name_of_a_foreign_study_leads_out_of_no_folder",
+        "tests/cli/test_merge_target.py::test_folder_with_other_things_is_kept",
     ),
     "4 one study by two names": (
         "tests/faults/test_whole_runs.py::test_database_reached_through_a_link_is_the_same_study",
         "tests/store/test_store_disk_faults.py::test_database_with_two_names_is_refused",
+        "tests/search/test_search_location.py::test_spellings_of_one_server_share_a_folder",
     ),
     "5 database deleted in mid-run": (
         "tests/faults/test_whole_runs.py::test_database_deleted_in_mid_run_ends_the_run_in_one_message",
         "tests/store/test_store_disk_faults.py::test_record_is_refused_after_the_database_was_replaced",
+        "tests/store/test_store_disk_faults.py::test_record_is_refused_after_the_log_was_deleted_and_nothing_is_lost",
     ),
     "6 odd values in the record": (
         "tests/faults/test_damaged_records.py::test_no_value_in_the_record_ends_a_command_in_a_traceback",
         "tests/faults/test_damaged_records.py::test_damaged_trial_does_not_hide_the_others",
+        "tests/faults/test_second_cases.py::test_damaged_value_of_any_table_is_left_out",
     ),
     "7 tags and numbers that YAML refuses": (
         "tests/parsing/test_parsing.py::test_tag_that_a_value_does_not_have_is_a_parse_error_or_a_value",
@@ -38,6 +46,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "9 folders of killed trials": (
         "tests/upkeep/test_db.py::test_adapters_of_killed_trials_are_found_and_removed",
         "tests/worker/test_context.py::test_adapters_that_no_trial_keeps_are_removed",
+        "tests/faults/test_second_cases.py::test_leftovers_of_killed_conversions_are_removed",
     ),
     "10 full or read-only disk": (
         "tests/store/test_store_disk_faults.py::test_results_are_read_on_a_full_disk",
@@ -57,6 +66,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "14 password in a URL's query": (
         "tests/test_shown_text.py::test_error_about_a_database_shows_no_secret",
         "tests/worker/test_run_log.py::test_secret_in_a_message_does_not_reach_the_log",
+        "tests/test_shown_text.py::test_traceback_shows_no_secret",
     ),
     "long lock": ("tests/faults/test_long_lock.py::test_write_waits_for_a_long_lock_and_warns",),
     "output closed": (
