@@ -16,6 +16,10 @@ _PACKAGES = (
 """Packages of the extra `train`, and those that it brings along."""
 
 
+class MissingPackageError(InputError):
+    """A package of the extra `train` is not installed."""
+
+
 def check_training_packages() -> None:
     """Checks that the packages are here that a training process imports; imports none of them.
 
@@ -33,6 +37,6 @@ def training_package_of(error: ModuleNotFoundError) -> str | None:
     return package if package in _PACKAGES else None
 
 
-def missing_package(name: str) -> InputError:
+def missing_package(name: str) -> MissingPackageError:
     """Returns the error for a package of the extra `train`."""
-    return InputError(f"this needs the package {name}, which is not installed", INSTALL)
+    return MissingPackageError(f"this needs the package {name}, which is not installed", INSTALL)

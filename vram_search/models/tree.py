@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError, VramSearchError
-from vram_search.extras import missing_package
+from vram_search.extras import MissingPackageError, missing_package
 from vram_search.installed import installed_version
+from vram_search.models.shipped_trees import NOT_THE_MODEL, shipped_tree
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.filled_shape import parse_filled
@@ -23,16 +24,14 @@ from vram_search.spec.shape import ModelShape, load_shape
 
 SECONDS = 300
 """A subprocess that takes longer hangs: importing torch takes about 10 s, a tree another 5."""
-NOT_THE_MODEL = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
-"""Fields that differ between copies of one model and change no module."""
 
 
 def model_tree(config: Path) -> ModelTree:
     """Returns the module tree of a config.json, or of the one in a folder.
 
-    The first time it takes about 15 s, since the model's class is imported by another process;
-    from then on the cache has it (`cache_folder()/trees`, by configuration and transformers
-    version).
+    Trees of shipped shapes are shipped, too. Any other takes about 15 s the first time, since the
+    model's class is imported by another process; from then on the cache has it
+    (`cache_folder()/trees`, by configuration and transformers version).
 
     Raises:
         InputError: the file is faulty, or transformers cannot build the model.
@@ -60,6 +59,8 @@ def read_shape(config: Path) -> ModelShape:
         return shape
     try:
         tree = model_tree(file)
+    except MissingPackageError:
+        raise
     except InputError as error:  # a class that transformers lacks: the generic shape holds
         return replace(shape, not_modelled=(*shape.not_modelled, error.message))
     return with_tree(shape, tree)
@@ -100,17 +101,10 @@ def with_tree(shape: ModelShape, tree: ModelTree) -> ModelShape:
 def tree_key(values: dict[str, Any]) -> str:
     """Returns what a tree is cached by: configuration, transformers version and format."""
     model = {key: value for key, value in values.items() if key not in NOT_THE_MODEL}
-    text = json.dumps([FORMAT, _transformers_version(), model], sort_keys=True)
+    text = json.dumps([FORMAT, installed_version("transformers"), model], sort_keys=True)
     from hashlib import sha256
 
     return sha256(text.encode()).hexdigest()[:32]
-
-
-def _transformers_version() -> str:
-    version = installed_version("transformers")
-    if not version:
-        raise missing_package("transformers")
-    return version
 
 
 @lru_cache(maxsize=64)
@@ -118,9 +112,38 @@ def _tree(file: Path, key: str) -> ModelTree:
     cached = cache_folder() / "trees" / f"{key}.json"
     with contextlib.suppress(KeyError, TypeError, ValueError):  # absent, or another format
         return parse_tree(read_cached_json(cached))
-    data = _read_from_class(file)
-    write_cached_json(cached, data)
+    data = _shipped(file)
+    if data is None:
+        data = _checked(_read_from_class(file))
+        write_cached_json(cached, data)
     return parse_tree(data)
+
+
+def _shipped(file: Path) -> dict[str, Any] | None:
+    """Returns the shipped tree; None if there is none, or other classes are installed than those
+    that it was read from.
+
+    Raises:
+        InputError: transformers cannot build the model, or it is not installed and no tree is
+            shipped.
+    """
+    installed = installed_version("transformers")
+    data = shipped_tree(load_config(file), str(file))
+    if data is None and not installed:
+        raise missing_package("transformers")
+    if data is None or data["format"] != FORMAT:
+        return None
+    return _checked(data) if installed in ("", data["transformers_version"]) else None
+
+
+def _checked(data: dict[str, Any]) -> dict[str, Any]:
+    """
+    Raises:
+        InputError: transformers cannot build the model.
+    """
+    if "fault" in data:
+        raise InputError(data["fault"], data["remedy"])
+    return data
 
 
 def _read_from_class(file: Path) -> dict[str, Any]:
@@ -144,6 +167,4 @@ def _read_from_class(file: Path) -> dict[str, Any]:
             f"{file}: the model's modules could not be read: {last}",
             "`vram-search doctor` checks the packages that training needs",
         ) from None
-    if "fault" in data:
-        raise InputError(data["fault"], data["remedy"])
     return data
