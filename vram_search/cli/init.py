@@ -55,6 +55,7 @@ def command(
     from vram_search.answers.starting_study import StartingStudy, cutoff_for, fit_words
     from vram_search.gpu import open_reader
     from vram_search.gpu.this_card import card_here
+    from vram_search.report.words import wrapped
 
     if output.exists() and not force:
         raise InputError(f"{output} exists", "choose another file with -o, or add --force")
@@ -77,7 +78,7 @@ def command(
         output.unlink()
         raise
     echo(f"written: {output}; {rows} training rows, cutoff_len {cutoff_len} (95 % of them fit)")
-    echo(verdict)
+    echo("\n".join(wrapped(verdict, "", "  ")))
     echo(f"next: vram-search run {output} --dry-run")
 
 
