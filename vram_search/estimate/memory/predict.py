@@ -129,7 +129,7 @@ class Estimate:
         return round(max(least, self.allocated_bytes + REQUIRED_SHARE_VARIED * slack))
 
     def with_replay(self) -> Estimate:
-        """The same with required bytes by a replay under the smallest limit: 10 to 60 ms.
+        """The same with required bytes by a replay under the smallest limit.
 
         The closed form stays with expandable segments, whose blocks leave no gaps, and for a
         traced model.

@@ -28,8 +28,8 @@ class Workload:
     double_quantization: bool = True
     attention: str = "sdpa"
     prepare_for_kbit_training: bool = False
-    """What is not quantised is in fp32: peft's `prepare_model_for_kbit_training`, or a model that
-    was loaded so."""
+    """Weights that are not quantised are in fp32: peft's `prepare_model_for_kbit_training`, or a
+    model that was loaded so."""
     has_autocast: bool = True
     """torch's autocast to 16 bits. Without it peft computes the adapter's part in fp32."""
     fused_linear_cross_entropy: bool = False
