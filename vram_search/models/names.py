@@ -108,7 +108,7 @@ def _without_format(name: str) -> tuple[str, str]:
 
 
 def not_loaded(name: str) -> str:
-    """Weights that no trainer here loads, in words, if a hub name says so; else empty."""
+    """Weights that no trainer here loads, in words, if a hub name tells; else empty."""
     lower = name.lower()
     if "/" not in lower:
         return ""

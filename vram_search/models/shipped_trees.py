@@ -31,7 +31,7 @@ def trees_file() -> Path:
 
 
 def shipped_tree(values: dict[str, Any], file: str) -> dict[str, Any] | None:
-    """Returns the JSON of a configuration's tree or fault; None if none is shipped.
+    """Returns the JSON of a configuration's tree or fault; None without a shipped one.
 
     Args:
         file: the path of the configuration, for the message of a fault.

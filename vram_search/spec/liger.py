@@ -18,7 +18,7 @@ OF_HEADS = ("q_norm", "k_norm")
 
 @dataclass(frozen=True)
 class LigerPatches:
-    """What Liger replaces in one family; names are the last parts of modules' names."""
+    """Parts of one family that Liger replaces; names are the last parts of modules' names."""
 
     norms: tuple[str, ...] = BEFORE
     """RMSNorm modules in the layers."""

@@ -100,7 +100,7 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
 
 
 def purpose_of(tool: str, values: Mapping[Any, Any]) -> str:
-    """What a file of LLaMA-Factory does instead of a training, as words after "this file"; empty
+    """The act of a LLaMA-Factory file that does not train, as words after "this file"; empty
     for a training."""
     if tool != "llamafactory" or values.get("do_train") is True:
         return ""

@@ -91,7 +91,7 @@ class Scheduler:
         return due[0] if not running or (part and part.fits_beside(running)) else None
 
     def _part(self, entry: QueueEntry, device: GpuDevice | None) -> CardPart | None:
-        """What an entry's study takes of the card; None: the whole card."""
+        """Share of the card that an entry's study takes; None: the whole card."""
         if device is None:
             return None
         if entry.id not in self._parts:

@@ -27,7 +27,7 @@ CORES_EACH = 2
 
 @dataclass(frozen=True)
 class CardPart:
-    """What a study takes of a card that it may share.
+    """Share of a card that a study takes if others may use the rest.
 
     Attributes:
         bytes: most bytes that it takes, margin and CUDA context included.

@@ -33,7 +33,7 @@ Task = TypeVar("Task")
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a worker of a cluster runs.
+    """Command and settings of a worker of a cluster.
 
     Attributes:
         url: of the database, as the nodes reach it.
