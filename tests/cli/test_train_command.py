@@ -125,13 +125,18 @@ def test_interrupted_training_is_recorded_as_lost_and_repeated(
     while not any(run.steps_total or run.plan for run in runs_of(store)):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.1)
+    products = store.files / study.name / "products"
+    checkpoint = products / f"checkpoint-trial-{best:04d}-seed-43"
+    checkpoint.mkdir(parents=True)
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert "finished trainings are kept" in rest
+    assert checkpoint.is_dir(), "the next training goes on with it"
     monkeypatch.delenv("HELD_TRIALS")
     assert searched("train", "best").returncode == 0
     assert [run.outcome for run in runs_of(store)] == ["lost", "complete"]
+    assert not checkpoint.is_dir()
 
 
 def test_changed_rows_are_refused(searched: Cli, two_trials: FinishedSearch) -> None:

@@ -64,8 +64,8 @@ def command(
 
     The search chose the winner by its loss, which therefore looks a little too good; other seeds
     give its true mean and its spread, and show whether it stays ahead of the second-best trial.
-    The evaluation rows stay held out. After an interruption the same command continues: finished
-    trainings are not repeated. Product runs never count as trials.
+    The evaluation rows stay held out. After an interruption the same command continues from the
+    last checkpoint; finished trainings are not repeated. Product runs never count as trials.
 
     \b
     Examples:

@@ -13,13 +13,13 @@ from vram_search.estimate import PlannedTrial, next_smaller, plans, settle_plan,
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
-from vram_search.protocol import AnyEvent, Evaluated, Step, TrialJob
+from vram_search.protocol import AnyEvent, CheckpointRefused, Evaluated, Resumed, Step, TrialJob
 from vram_search.spec import Hyperparameters
 from vram_search.spec.objective import EVAL_LOSS, OBJECTIVES
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord, TrialRecord, TrialResult
 from vram_search.store.kept_files import delete_kept
-from vram_search.store.location import StudyFolder, study_folder
+from vram_search.store.location import StudyFolder, study_folder, trial_folder
 from vram_search.store.product_runs import (
     ProductRun,
     ProductSettings,
@@ -267,10 +267,13 @@ class _Training:
     def _train(
         self, order: ProductOrder, seed: int, run_id: int, planned: PlannedTrial
     ) -> TrialResult:
+        """Trains under one plan. A lost training leaves its checkpoint, with which the next one of
+        the same trial and seed goes on."""
         hp = Hyperparameters.model_validate(order.trial.hyperparameters)
         self.folder.mkdir(parents=True, exist_ok=True)
         adapter = self.folder / f"run-{run_id:04d}"
         delete_kept(self.store.files, adapter)
+        checkpoint = self.folder / f"checkpoint-{trial_folder(order.trial.number)}-seed-{seed}"
         study = self.prepared.study
         job = TrialJob(
             number=order.trial.number,
@@ -281,6 +284,7 @@ class _Training:
             eval_cutoff_len=study.eval_cutoff_len,
             seed=seed,
             adapter_folder=str(adapter),
+            checkpoint_folder=str(checkpoint),
         )
         watch = _ProductWatch(
             budget=self.budget,
@@ -311,6 +315,7 @@ class _Training:
         finally:
             report = watch.stop()
         assert ready is not None, "else the run is lost"
+        delete_kept(self.store.files, checkpoint)
         return trial_result(
             ready, finished, watch.log, report, seconds, str(adapter), OBJECTIVES[EVAL_LOSS]
         )
@@ -333,6 +338,12 @@ class _ProductWatch(Watch):
         sample = self.note(event)
         if isinstance(event, Step):
             self._report(event)
+        elif isinstance(event, Resumed):
+            self.tell(f"{self.name}: goes on after step {event.step}")
+        elif isinstance(event, CheckpointRefused):
+            self.tell(
+                f"{self.name}: its checkpoint is not used ({event.reason}); it starts at step 1"
+            )
         self.refuse_spill(event, sample)
         if isinstance(event, Evaluated) and event.eval_loss is not None:
             where = f"step {event.step} of {self.log.steps_total}"
