@@ -84,7 +84,7 @@ def test_dry_run_says_how_many_trials_the_night_holds(
     write_study: Callable[..., Path],
     rows_are_not_encoded: None,
 ) -> None:
-    file = write_study(training={"num_train_epochs": 90000, "rungs": [0.5]}, budget={"hours": 1})
+    file = write_study(training={"max_steps": 500_000, "rungs": [0.5]}, budget={"hours": 1})
     done = vram_search_without_training("run", file, "--dry-run")
     words = " ".join(done.stdout.split())
     assert "one full trial takes about" in words

@@ -112,7 +112,7 @@ def command(
       vram-search run studies/demo.yaml
       vram-search run td-010.yaml --until 07:00
       vram-search run td-010.yaml --detach
-      vram-search run td-010.yaml --on ray --database postgresql://me@server/searches
+      vram-search run td-010.yaml --on ray --database postgresql://me@db/runs
       vram-search run td-010.yaml --set card=rtx-4060-8gb --dry-run
     """
     # The surrogate's matrices are small: BLAS threads would wait for each other and the training's.
