@@ -219,7 +219,7 @@ def process_bytes(runs: Sequence[Run]) -> dict[str, float]:
     off = [
         abs(run.row["nvml_process_bytes"] - run.row["max_reserved_bytes"] - H200_CONTEXT)
         for run in runs
-        if run.row["nvml_process_bytes"] is not None
+        if run.row.get("nvml_process_bytes") is not None
     ]
     return {"runs": len(off), "exact": off.count(0), "worst_bytes": max(off, default=0)}
 
