@@ -224,6 +224,13 @@ class FinishedSearch:
         shutil.rmtree(self.folder)
         shutil.copytree(self._kept, self.folder)
 
+    def use(self, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Puts the search back and makes its data folder the one of this test."""
+        self.put_back()
+        monkeypatch.setenv("VRAM_SEARCH_HOME", str(self.home))
+        monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
+        return self.home
+
 
 @pytest.fixture(scope="session")
 def one_trial(tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
@@ -233,10 +240,7 @@ def one_trial(tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
 @pytest.fixture
 def home_of_one_trial(one_trial: FinishedSearch, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder that holds a search of one trial; subprocesses inherit it."""
-    one_trial.put_back()
-    monkeypatch.setenv("VRAM_SEARCH_HOME", str(one_trial.home))
-    monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
-    return one_trial.home
+    return one_trial.use(monkeypatch)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ import random
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from bench.curves.toolcalls import distinct_rows
+
 ROWS = 260
 SEED = 9
 
@@ -120,12 +122,7 @@ def row(drawn: random.Random) -> dict[str, str]:
 
 def rows(count: int, seed: int) -> list[dict[str, str]]:
     """So many rows, no message twice."""
-    drawn = random.Random(seed)
-    found: dict[str, dict[str, str]] = {}
-    while len(found) < count:
-        made = row(drawn)
-        found.setdefault(made["input"], made)
-    return list(found.values())
+    return distinct_rows(row, "input", count, seed)
 
 
 def main() -> None:

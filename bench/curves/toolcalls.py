@@ -244,11 +244,18 @@ def row(drawn: random.Random) -> dict[str, str]:
 
 def rows(count: int, seed: int) -> list[dict[str, str]]:
     """So many rows, no request twice."""
+    return distinct_rows(row, "instruction", count, seed)
+
+
+def distinct_rows(
+    make: Callable[[random.Random], dict[str, str]], field: str, count: int, seed: int
+) -> list[dict[str, str]]:
+    """Draws so many rows of which no two have the same text in a field."""
     drawn = random.Random(seed)
     found: dict[str, dict[str, str]] = {}
     while len(found) < count:
-        made = row(drawn)
-        found.setdefault(made["instruction"], made)
+        made = make(drawn)
+        found.setdefault(made[field], made)
     return list(found.values())
 
 

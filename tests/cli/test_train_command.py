@@ -33,10 +33,7 @@ def two_trials(tmp_path_factory: pytest.TempPathFactory) -> FinishedSearch:
 
 @pytest.fixture
 def home(two_trials: FinishedSearch, monkeypatch: pytest.MonkeyPatch) -> Path:
-    two_trials.put_back()
-    monkeypatch.setenv("VRAM_SEARCH_HOME", str(two_trials.home))
-    monkeypatch.delenv("VRAM_SEARCH_DATABASE", raising=False)
-    return two_trials.home
+    return two_trials.use(monkeypatch)
 
 
 @pytest.fixture

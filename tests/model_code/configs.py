@@ -87,14 +87,7 @@ TINY = {
     "gpt_oss": GPT_OSS,
 }
 
-_VISION: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "image_size": 32,
-    "patch_size": 8,
-}
+_VISION = {key: value for key, value in TINY_VISION.items() if key != "model_type"}
 _QWEN_VISION: dict[str, Any] = {
     "hidden_size": 32,
     "out_hidden_size": 32,
