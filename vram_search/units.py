@@ -56,6 +56,16 @@ def format_bytes(count: float | None) -> str:
     return f"{count / KIB:.0f} KiB"
 
 
+def format_small(value: float, digits: int = 1) -> str:
+    """A small number such as a learning rate: "2.8e-4"."""
+    return short_exponent(f"{value:.{digits}e}")
+
+
+def short_exponent(text: str) -> str:
+    """A printed number without the zero of its exponent: "2.8e-4" for "2.8e-04"."""
+    return text.replace("e-0", "e-")
+
+
 def format_duration(seconds: float | None) -> str:
     """A duration for a person: "2 h 10 min", "3 min 5 s", "12 s", "0.4 s", "-" where unknown."""
     if seconds is None or not math.isfinite(seconds):

@@ -87,7 +87,7 @@ def test_dry_run_keeps_within_80_columns_and_says_what_is_listed(
     assert all(line.startswith("note: ") for line in answer.err.splitlines())
     assert max(map(len, answer.out.splitlines())) <= 80
     words = " ".join(answer.out.split())
-    assert ("earlier searches recommend" in words) is (strategy == "gp" and enqueued)
+    assert ("learned from earlier searches" in words) is (strategy == "gp" and enqueued)
     assert ("not tried first (enqueue_priors: false)" in words) is not enqueued
     assert words.count(" required, fits: ") == (3 if strategy == "gp" and enqueued else 7)
 

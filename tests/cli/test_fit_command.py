@@ -162,7 +162,7 @@ def row_of(*required: int) -> list[list[Cell]]:
 
 def test_marks_tell_without_colour_what_colour_tells() -> None:
     cells = row_of(100, 950, 951, 1000, 1001)[0]
-    assert [mark(cell) for cell in cells] == [" ", " ", "!", "!", "x"]
+    assert [mark(cell) for cell in cells] == ["", "", "!", "!", "no"]
     plain = grid_lines([cells], 1000, colour=False)
     coloured = grid_lines([cells], 1000, colour=True)
     assert "\x1b[" in coloured[2] and "\x1b" not in "".join(plain)

@@ -13,7 +13,8 @@ import pytest
 
 from tests.factories import HYPERPARAMETERS
 from vram_search.cli.console import make_console
-from vram_search.cli.live import LiveView, PlainView
+from vram_search.cli.live import LiveView, parts_bar
+from vram_search.cli.plain_view import PlainView
 from vram_search.protocol import Stage, Step
 from vram_search.spec import StudySpec, load_study
 from vram_search.store import Store, TrialRecord, TrialResult, open_store, sqlite_url
@@ -127,6 +128,29 @@ def test_live_table_folds_no_name(study: StudySpec, trials: list[TrialRecord], w
 def test_view_says_that_the_base_is_loading_until_it_is(study: StudySpec) -> None:
     console: Any = make_console(file=io.StringIO(), width=80)
     view = LiveView(study, StopRule(9), "sqlite://", console)
-    assert view._current() == ["loading the base model and evaluating it untuned ..."]
+    assert view._current()[0].startswith("loading the base model ...")
+    view.note("evaluating the untuned model ...")
+    assert view._current()[0].startswith("evaluating the untuned model ...")
     view.untuned_evaluated(None)
-    assert view._current() == ["choosing the next trial ..."]
+    assert view._current()[0].startswith("choosing the next trial ...")
+
+
+def test_bar_of_the_card_shows_parts_and_limit() -> None:
+    parts = {"base_weights": 4, "logits": 3, "context": 1}
+    assert parts_bar(parts, total=16, limit=14, width=32) == "bbbbbbbbllllllcc............|..."
+    assert parts_bar({"logits": 20}, total=16, limit=14, width=8) == "lllllll|"
+
+
+def test_trend_of_the_best_is_shown_once_it_moved(
+    study: StudySpec, trials: list[TrialRecord]
+) -> None:
+    out = io.StringIO()
+    console: Any = make_console(file=out, width=60)
+    view = LiveView(study, StopRule(9), "sqlite://", console)
+    view.run_started(1, trials[0])
+    console.print(view._draw())
+    assert "trend" not in out.getvalue()
+    view.trial_ended(trials[1])
+    view.trial_ended(trials[2])
+    console.print(view._draw())
+    assert "trend of the best: ██▁" in out.getvalue()

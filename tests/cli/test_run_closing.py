@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from vram_search.cli.interrupts import second_interrupt_quits
-from vram_search.cli.live import PlainView
+from vram_search.cli.plain_view import PlainView
 from vram_search.store import TrialRecord, open_store, sqlite_url
 from vram_search.store.database import writing
 

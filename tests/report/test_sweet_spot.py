@@ -62,7 +62,7 @@ def test_difference_that_every_example_shows_is_no_tie_however_small() -> None:
     spot = find_sweet_spot(trials, {0: HARD_AND_EASY, 1: shifted([0.1, 0.1, 0.1, 0.1])})
     assert spot is not None
     assert spot.trial.number == 0
-    assert "no other is known" in spot.why
+    assert "no other trial is as good" in spot.why
 
 
 def test_without_losses_per_example_only_an_equal_loss_ties() -> None:
@@ -171,7 +171,7 @@ def test_learning_rates_are_grouped_in_fifths() -> None:
     (found,) = importances(trials)
     assert [len(group.losses) for group in found.groups] == [10] * 5
     assert found.share > 0.9
-    assert found.groups[0].label == "1.0e-05 to 2.4e-05"
+    assert found.groups[0].label == "1.0e-5 to 2.4e-5"
 
 
 def test_few_trials_say_nothing() -> None:

@@ -19,7 +19,7 @@ def test_path_stays_whole_and_following_lines_have_their_own_indent() -> None:
 
 
 def test_hyperparameters_are_one_line_and_an_optional_one_is_said_where_it_is_set() -> None:
-    plain = "all r16 a32, cutoff 512, batch 8, lr 2.0e-04, adamw_8bit"
+    plain = "all r16 a32, cutoff 512, batch 8, lr 2.0e-4, adamw_8bit"
     assert hyperparameter_words(HYPERPARAMETERS) == plain
     assert hyperparameter_words({**HYPERPARAMETERS, "lora_dropout": 0.0}) == plain
     dropped = hyperparameter_words({**HYPERPARAMETERS, "lora_dropout": 0.05})

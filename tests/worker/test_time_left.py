@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.factories import PRUNED, FakeTrainer, make_ready
-from vram_search.cli.live import QuietView
+from vram_search.cli.plain_view import QuietView
 from vram_search.spec import load_study
 from vram_search.units import format_duration
 from vram_search.worker import context, run, stop_rule

@@ -16,6 +16,7 @@ from vram_search.report.limits import Limits
 from vram_search.report.winner import is_clear
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.units import format_small
 
 ENOUGH_TO_STOP = 12
 """Complete trials before stopping is advised."""
@@ -152,9 +153,8 @@ def _narrowed(
         }
         if new_low > low or new_high < high:
             low_end, high_end = narrowed["learning_rate"].values()
-            reasons.append(
-                f"learning_rate: {low_end:.1e} to {high_end:.1e}, around the {len(top)} best."
-            )
+            ends = f"{format_small(low_end)} to {format_small(high_end)}"
+            reasons.append(f"learning_rate: {ends}, around the {len(top)} best.")
         if new_low < low or new_high > high:
             reasons.append("learning_rate: the best are at the edge of the range; it is widened.")
     for dimension in DIMENSIONS:

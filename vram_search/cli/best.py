@@ -32,7 +32,7 @@ from vram_search.report.words import (
     wrapped,
 )
 from vram_search.spec.hyperparameters import DIMENSIONS, MAIN, OTHERS
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import format_bytes, format_duration, format_small
 
 
 @click.command("best", short_help="The best configuration found so far.")
@@ -149,7 +149,7 @@ def _hyperparameter_lines(hp: dict[str, Any]) -> list[str]:
         value = dimension.value_in(hp)
         if dimension.group == "training" and value != dimension.default:
             is_rate = dimension.kind == "log"
-            lines += _field(dimension.name, f"{value:.3e}" if is_rate else str(value))
+            lines += _field(dimension.name, format_small(value, 3) if is_rate else str(value))
     return lines
 
 

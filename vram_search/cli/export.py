@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -83,4 +84,12 @@ def command(
     if as_json:
         print_json({"trial": found.number, "files": [str(path) for path in paths]})
     else:
-        echo("\n".join(str(path) for path in paths))
+        echo("\n".join([*(str(path) for path in paths), *_start_lines(paths)]))
+
+
+def _start_lines(paths: Sequence[Path]) -> list[str]:
+    """How to start the training from bash and from PowerShell."""
+    scripts = {path.suffix: path for path in paths}
+    if ".sh" not in scripts or ".ps1" not in scripts:
+        return []
+    return [f"start it: bash {scripts['.sh']}", f"  (Windows: powershell -File {scripts['.ps1']})"]

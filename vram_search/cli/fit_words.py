@@ -46,6 +46,9 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         *generic_lines(answer.not_modelled, answer.margin),
         *wrapped_lines(answer.base_note),
         "",
+        "GiB required",
+        *grid_lines(answer.rows, answer.card.budget_bytes, colour=colour),
+        "",
         "largest cutoff_len",
         f"  {'micro-batch':>11}  {'cutoff_len':>11}  {'required':>10}",
         *(
@@ -63,9 +66,6 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         "largest lora_rank (powers of two)",
         f"  {'cutoff_len':>11}  {'micro-batch':>11}  {'lora_rank':>10}  {'required':>10}",
         *(_rank_row(found) for found in answer.largest_lora_rank),
-        "",
-        "GiB required",
-        *grid_lines(answer.rows, answer.card.budget_bytes, colour=colour),
         "  predicted for training alone: evaluation and the model's own context",
         "  length are not looked at; + is the largest that was tried",
     ]
@@ -89,4 +89,4 @@ def _value(found: LargestAnswer, value: int | None) -> str:
 
 def _cost(found: LargestAnswer) -> str:
     size = format_bytes(found.required_bytes)
-    return f"  {size:>10}" + ("" if found.fits else " for the smallest")
+    return f"  {size:>10}" + ("" if found.fits else " at the smallest")

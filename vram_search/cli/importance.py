@@ -21,9 +21,11 @@ from vram_search.report.words import wrapped
 
 COLUMNS = ("hyperparameter", "share", "group", "low", "high", "trials", "median_eval_loss")
 _BAR_WIDTH = 30
+FEW = 5
+"""A median of fewer trials may be luck."""
 
 
-@click.command("importance", short_help="What mattered: the hyperparameters' share of the spread.")
+@click.command("importance", short_help="Which settings changed the loss most.")
 @study_option
 @database_option
 @json_option
@@ -69,8 +71,9 @@ def _lines(items: Sequence[ImportanceItem]) -> list[str]:
         lowest = min(group.median_eval_loss for group in item.groups)
         for group in item.groups:
             mark = "  lowest" if group.median_eval_loss == lowest else ""
+            trials = "1 trial" if group.trials == 1 else f"{group.trials} trials"
+            mark += "  (too few)" if mark and group.trials < FEW else ""
             lines.append(
-                f"    {group.group[:32]:<32} median {group.median_eval_loss:.4f} "
-                f"of {group.trials}{mark}"
+                f"    {group.group[:30]:<30} median {group.median_eval_loss:.4f} of {trials}{mark}"
             )
     return lines

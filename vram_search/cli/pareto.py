@@ -56,9 +56,9 @@ def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
     width = max(9, len(answer.objective))
     lines = [
         *wrapped(answer.sentence, ""),
-        f"study {answer.study}: Pareto front of {len(answer.trials)} complete trials, "
-        f"{len(front)} on it",
-        f"{'#':>4} {'required':>10} {answer.objective:>{width}} {'time':>13}  settings",
+        f"study {answer.study}: what each GiB buys; {len(front)} of {len(answer.trials)} complete "
+        "trials are on the Pareto front",
+        f"{'#':>4} {'required':>10} {answer.objective:>{width}} {'took':>13}",
     ]
     for trial in shown:
         mark = "~" if trial.required_bytes_origin == "predicted" else ""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from vram_search.answers.results import Results
-from vram_search.cli.console import echo, make_console
+from vram_search.cli.console import echo
 from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.figures import card_title
-from vram_search.report.words import loss_cell
+from vram_search.report.words import loss_cell, wrapped
 from vram_search.spec.objective import EVAL_LOSS
 from vram_search.units import format_bytes
 
@@ -35,24 +36,23 @@ def command(database: str | None, as_json: bool) -> None:
     if as_json:
         print_json([summary.as_dict() for summary in found])
         return
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("study", "model", "card", "trials", "best eval", "disk", "last activity"):
-        table.add_column(name, overflow="fold")
-    for summary in found:
-        table.add_row(
-            summary.study,
-            str(summary.model.get("name", "-")),
-            card_title(summary).removeprefix("NVIDIA GeForce "),
-            str(sum(summary.outcomes.values())),
-            _best(summary),
-            format_bytes(summary.disk_bytes),
-            summary.updated_at.astimezone().strftime("%Y-%m-%d %H:%M"),
-        )
-    make_console().print(table if found else "no studies yet")
+    echo("\n".join(_lines(found)) if found else "no studies yet")
     if found and (night := found[0].night) is not None:
         echo("\n".join(["", *night_lines(night, f"last run of {found[0].study}")]))
+
+
+def _lines(found: Sequence[StudySummary]) -> list[str]:
+    """Two lines for each study: its figures, then its model and card."""
+    lines = [f"{'trials':>6}  {'best':<14}  {'disk':>8}  {'last activity':<16}  study"]
+    for summary in found:
+        lines.append(
+            f"{sum(summary.outcomes.values()):>6}  {_best(summary):<14}  "
+            f"{format_bytes(summary.disk_bytes):>8}  "
+            f"{summary.updated_at.astimezone():%Y-%m-%d %H:%M}  {summary.study}"
+        )
+        card = card_title(summary).removeprefix("NVIDIA GeForce ")
+        lines += wrapped(f"{summary.model.get('name', '-')} on {card}", " " * 8)
+    return lines
 
 
 def _best(summary: StudySummary) -> str:

@@ -10,7 +10,7 @@ from vram_search.units import GIB, format_bytes
 
 TIGHT = 0.95
 """Share of the budget above which a cell is marked: the prediction's error may decide."""
-DOES_NOT_FIT_MARK, TIGHT_MARK = "x", "!"
+DOES_NOT_FIT_MARK, TIGHT_MARK = "no", "!"
 
 _RAMP = ("#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#fde725")
 """viridis at 0, 0.2, ... 1 (matplotlib `_cm_listed.py`)."""
@@ -50,25 +50,25 @@ Grid = Sequence[Sequence[Cell]]
 
 
 def mark(cell: Cell) -> str:
-    """`x` does not fit, `!` fits with less than 5 % to spare, else a blank."""
+    """`no` does not fit, `!` fits with less than 5 % to spare, else nothing."""
     if not cell.fits:
         return DOES_NOT_FIT_MARK
-    return TIGHT_MARK if cell.share > TIGHT else " "
+    return TIGHT_MARK if cell.share > TIGHT else ""
 
 
 def _label(cell: Cell) -> str:
-    return f"{cell.required_bytes / GIB:.1f}{mark(cell)}"
+    return f"{cell.required_bytes / GIB:.1f} {mark(cell):<2}"
 
 
 def grid_lines(grid: Grid, budget_bytes: int, *, colour: bool) -> list[str]:
     """The grid for a terminal, at most 80 columns; the same letters with and without colour."""
-    batches = "".join(f"{cell.micro_batch:>{_CELL - 1}} " for cell in grid[0])
+    batches = "".join(f"{cell.micro_batch:>{_CELL - 3}}   " for cell in grid[0])
     lines = [f"  {'cutoff_len':<{_ROW}}  micro-batch", f"  {'':<{_ROW}}{batches}".rstrip()]
     for row in grid:
         cells = "".join(_painted(cell) if colour else f"{_label(cell):>{_CELL}}" for cell in row)
         lines.append(f"  {row[0].cutoff_len:>{_ROW}}{cells}".rstrip())
     budget = format_bytes(budget_bytes)
-    lines.append(f"  {DOES_NOT_FIT_MARK} does not fit {budget}; {TIGHT_MARK} over 95 % of it")
+    lines.append(f"  {DOES_NOT_FIT_MARK}: does not fit {budget}; {TIGHT_MARK}: over 95 % of it")
     return lines
 
 

@@ -9,7 +9,7 @@ from vram_search.report.figures import required_bytes
 from vram_search.report.importance import Importance
 from vram_search.report.winner import is_clear
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes
+from vram_search.units import format_bytes, format_duration
 
 _DECIDES, _NO_DIFFERENCE = 0.1, 0.02
 """Shares of the spread of eval_loss."""
@@ -76,11 +76,17 @@ def compare_sentence(found: Comparison, first: int, second: int) -> str:
         return f"Trials {first} and {second} have no {found.objective} at the same point."
     words = f"Trial {second} is {'better' if loss.difference < 0 else 'worse'} by "
     words += f"{abs(loss.difference):.4f}"
+    if loss.standard_error:
+        words += f" (clear: {abs(loss.difference) / loss.standard_error:.1f} x its uncertainty)"
     if not is_clear(loss.difference, loss.standard_error, min(loss.first, loss.second)):
         words = f"Trials {first} and {second} show no practical difference in {found.objective}"
         words += f" ({abs(loss.difference):.4f})"
+    times = [figure for figure in found.seconds if figure.name == "total"]
     size = next((figure for figure in found.bytes if figure.name == "required_bytes"), None)
     if size is not None and size.difference and size.first:
         more = "more" if size.difference > 0 else "less"
         words += f"; trial {second} needs {format_bytes(abs(size.difference))} {more} VRAM"
+    if times and times[0].difference and abs(times[0].difference) >= 1:
+        slower = "slower" if times[0].difference > 0 else "faster"
+        words += f"; trial {second} was {format_duration(abs(times[0].difference))} {slower}"
     return f"{words}."

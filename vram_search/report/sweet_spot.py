@@ -58,13 +58,13 @@ class SweetSpot:
         """The reason in one sentence."""
         if self.trial.number == self.best.number and len(self.within) == 1:
             return (
-                f"trial {self.best.number} has the lowest {self.best.value_name}; no other is "
-                "known to be within one standard error of it"
+                f"trial {self.best.number} has the lowest {self.best.value_name}; no other trial "
+                "is as good within one standard error"
             )
         if self.trial.number == self.best.number:
             return (
-                f"trial {self.best.number} has the lowest {self.best.value_name}, and none of the "
-                f"{len(self.within) - 1} others within one standard error of it needs less VRAM"
+                f"trial {self.best.number} has the lowest {self.best.value_name}, and needs the "
+                f"least VRAM of the {len(self.within)} trials within one standard error of it"
             )
         return (
             f"trial {self.trial.number} is {self.chosen.difference:.4f} above the best (trial "

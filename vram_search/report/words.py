@@ -151,8 +151,9 @@ def repeat_words(trial: TrialFields, earlier: TrialFields | None) -> str:
 
 
 def error_words(trial: TrialFields) -> str:
-    """The error of a trial in one line; empty if it had none."""
+    """The error of a trial, or the reason why it was stopped, in one line; empty without one."""
     if not trial.error:
         return ""
-    where = f"in {trial.error['stage']}: " if trial.error.get("stage") else ""
+    is_fault = trial.outcome != "pruned" and trial.error.get("stage")
+    where = f"in {trial.error['stage']}: " if is_fault else ""
     return f"{where}{trial.error.get('message', '')}"

@@ -95,10 +95,10 @@ def compare_with_complete(stopped: StoppedTrial) -> Explanation:
     if others:
         median, lower = statistics.median(others), sum(loss < lowest for loss in others)
         facts.append(
-            f"of trials that were complete by then, {lower} of {len(others)} had been lower "
-            f"there: median {median:.4f}, lowest {min(others):.4f}"
+            f"at this point {lower} of the {len(others)} complete trials had been better: "
+            f"median {median:.4f}, lowest {min(others):.4f}"
         )
         figures |= {"compared_trials": len(others), "lower_trials": lower, "median": median}
     else:
-        facts.append("no trial was complete by then, so there was none to compare it with")
+        facts.append("no complete trial existed to compare it with")
     return facts, figures

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from vram_search.units import short_exponent
+
 if TYPE_CHECKING:
     from vram_search.spec.point import Hyperparameters
 
@@ -160,7 +162,7 @@ class Dimension:
             return "?"
         if isinstance(value, bool):
             return "yes" if value else "no"
-        return self.form.format(value)
+        return short_exponent(self.form.format(value))
 
     def in_words(self, value: Any) -> str:
         """Formats a value for a sentence."""

@@ -221,7 +221,7 @@ class Trial:
                 save=self._save_checkpoint,
             ).train()
         if pruned_at:
-            return "pruned", f"stopped at a rung: step {pruned_at[0]} of {self.steps_total}"
+            return "pruned", f"stopped early at step {pruned_at[0]} of {self.steps_total}"
         self._evaluate(model, self.steps_total, is_rung=False)
         if self.best_step is None:
             return "diverged", "no evaluation gave a finite loss"

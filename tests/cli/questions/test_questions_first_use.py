@@ -57,7 +57,7 @@ def test_saving_below_one_percent_is_no_practical_difference(ask: Ask, search: S
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
-        ("tpe", "no trial was complete by then"),
+        ("tpe", "no complete trial existed to compare it with"),
         ("gp", "no other configuration had reached this point"),
     ],
 )
@@ -83,7 +83,7 @@ def test_top_keeps_names_whole_in_a_narrow_terminal(
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 60
     (row,) = [line for line in printed.splitlines() if re.match(r"0 complete", line)]
-    assert "adam" not in printed and "2.0e-04" in row
+    assert "adam" not in printed and "2.0e-4" in row
 
 
 def test_misspelt_command_is_answered_with_the_nearest_one(ask: Ask) -> None:

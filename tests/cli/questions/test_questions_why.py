@@ -41,7 +41,10 @@ def test_pruned_trial_is_shown_beside_those_it_was_compared_with(ask: Ask, searc
     words = ask("why", 3).words
     assert "trial 3 was pruned: it was behind the others, in stage train at step 18 of 54" in words
     assert "lowest eval_loss up to 33% of the run was 1.5000" in words
-    assert "2 of 3 had been lower there: median 1.4000, lowest 1.2000" in words
+    assert (
+        "at this point 2 of the 3 complete trials had been better: median 1.4000, lowest 1.2000"
+        in words
+    )
     assert "above the median of the complete trials is stopped" in words
 
 
@@ -171,7 +174,7 @@ def test_diverged_trial_is_told_with_its_last_losses_and_learning_rate(
     words = ask("why", 2).words
     assert "loss nan, gradient norm nan at step 4" in words
     assert "was 9.2500 at step 3, the lowest 1.5000 at step 2" in words
-    assert "its learning_rate was 2.0e-02; those of complete trials are 1.0e-04 to 4.0e-04" in words
+    assert "its learning_rate was 2.0e-2; those of complete trials are 1.0e-4 to 4.0e-4" in words
 
 
 def test_lost_trial_is_told_with_what_repeats_it(ask: Ask, search: Search) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from vram_search.units import GIB
+from vram_search.units import GIB, format_small
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def short_number(value: float) -> str:
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):g}{letter}"
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-2 else f"{value:g}"
+    return format_small(value, 0) if 0 < abs(value) < 1e-2 else f"{value:g}"
 
 
 def _spread(values: Iterable[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from vram_search.report.words import repeat_words
 from vram_search.store import TrialRecord
 from vram_search.store.retries import MAX_RETRIES, losses_in_a_row
 from vram_search.store.skips import SKIPPED
-from vram_search.units import format_duration
+from vram_search.units import format_duration, format_small
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ def _diverged(evidence: Evidence) -> Facts:
     known = [other for other in rates if other is not None]
     if rate is not None:
         figures["learning_rate"] = rate
-        facts.append(f"its learning_rate was {rate:.1e}")
+        facts.append(f"its learning_rate was {format_small(rate)}")
     if rate is not None and known:
         figures["complete_learning_rates"] = [min(known), max(known)]
-        facts[-1] += f"; those of complete trials are {min(known):.1e} to {max(known):.1e}"
+        ends = f"{format_small(min(known))} to {format_small(max(known))}"
+        facts[-1] += f"; those of complete trials are {ends}"
     return facts, figures
 
 

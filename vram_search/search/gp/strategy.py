@@ -33,8 +33,8 @@ class GpStrategy:
     name: str = field(default="gp", init=False)
     infeasible_in_a_row: int = 3
     initial_points_summary: str = field(
-        default="first two configurations that earlier searches recommend, then these published "
-        "ones",
+        default="first it tries two settings learned from earlier searches (chosen at run time), "
+        "then these published ones",
         init=False,
     )
     pruned_summary: str = field(
