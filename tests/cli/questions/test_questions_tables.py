@@ -278,7 +278,8 @@ def test_hyperparameter_that_decides_is_named_first(ask: Ask, search: Search) ->
     lines = answer.out.splitlines()
     place = next(place for place, line in enumerate(lines) if line.startswith("optim"))
     assert "#" in lines[place]
-    assert lines[place + 1].endswith("of 4 trials  lowest  (too few)") and "adamw_8bit" in lines[place + 1]
+    assert lines[place + 1].endswith("of 4 trials  lowest  (too few)")
+    assert "adamw_8bit" in lines[place + 1]
     rows = ask("importance", "--csv").csv
     assert [(r["hyperparameter"], r["group"], r["trials"]) for r in rows[:2]] == [
         ("optim", "adamw_8bit", "4"),
