@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -178,7 +178,7 @@ def _tail(trial: TrialAnswer) -> list[str]:
     return lines
 
 
-def sparkline(values: list[float | None]) -> str:
+def sparkline(values: Sequence[float | None]) -> str:
     """A curve in block characters, at most 60 wide; gaps where a value is not finite."""
     stride = max(1, -(-len(values) // _SPARKLINE_WIDTH))
     picked = values[::stride]
