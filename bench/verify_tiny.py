@@ -1,5 +1,5 @@
-"""Writes a tiny model of several parts (Gemma 3) and a tiny hybrid (LFM2) with tokenizers and rows,
-and a study of each, so that `vram-search verify` can train their exports on a CPU:
+"""Writes a tiny model of several parts (Gemma 3), a tiny hybrid (LFM2) and a tiny Llama with
+tokenizers and rows, and a study of each, so that `vram-search verify` can train their exports fast:
 
     python -m bench.verify_tiny FOLDER
     vram-search run FOLDER/gemma3/study.yaml && vram-search verify best --with llama-factory ...
@@ -40,11 +40,12 @@ GEMMA_TEMPLATE = (
 
 
 def main() -> None:
-    """Writes both into the folder that the first argument names."""
+    """Writes them into the folder that the first argument names."""
     folder = Path(sys.argv[1]).resolve()
     torch.manual_seed(1)
     write_gemma3(folder / "gemma3")
     write_lfm2(folder / "lfm2")
+    write_llama(folder / "llama")
 
 
 def write_gemma3(folder: Path) -> None:
@@ -99,6 +100,12 @@ def write_lfm2(folder: Path) -> None:
         "block_auto_adjust_ff_dim": False,
     }
     _write(folder, values, byte_tokenizer())
+
+
+def write_llama(folder: Path) -> None:
+    """Writes a Llama, which every tool trains (Axolotl and Unsloth know no LFM2)."""
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    _write(folder, {**SIZES, **sizes, "model_type": "llama"}, byte_tokenizer())
 
 
 def _write(folder: Path, values: dict[str, Any], tokenizer: Any) -> None:
