@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from vram_search.estimate import (
     smallest,
     workload_of,
 )
+from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.planner import Longest, decide_liger, liger_available
 from vram_search.estimate.step_time import Speed, StepTimeModel, step_seconds
@@ -285,6 +287,29 @@ def test_bytes_are_those_of_the_longest_rows_where_no_row_reaches_the_cutoff() -
     careful = choose_plan(found(2048, None), 12 * GIB, margin=0.01)
     assert careful is not None
     assert careful.step_seconds > roomy.step_seconds
+
+
+def test_sequences_of_joined_rows_are_full_and_have_a_mask() -> None:
+    def found(micro_batch: int, **changes: Any) -> PlannedTrial:
+        pins = PlanPins(per_device_train_batch_size=micro_batch, gradient_checkpointing=True)
+        point = POINT.model_copy(update={"cutoff_len": 1024, "batch_size": 4, **changes})
+        (plan,) = plans(
+            QWEN_3B, point, LINUX, pins, eval_cutoff_len=1024, longest=Longest(300, 200),
+            row_tokens=[300] * 20,
+        )  # fmt: skip
+        return plan
+
+    plain, packed = found(4), found(4, packing=True)
+    assert plain.estimate.workload.cutoff_len == 300
+    assert packed.estimate.workload.cutoff_len == 1024
+    assert packed.estimate.allocated_bytes > plain.estimate.allocated_bytes
+    assert packed.step_seconds > plain.step_seconds
+    full = replace(packed.estimate.workload, packed=False)
+    whole = predict(full, hardware_for(LINUX))
+    assert whole.allocated_bytes == packed.estimate.allocated_bytes
+    alone = found(1, packing=True).estimate
+    unmasked = predict(replace(alone.workload, packed=False), hardware_for(LINUX))
+    assert alone.allocated_bytes > unmasked.allocated_bytes, "even one sequence has a mask"
 
 
 def test_nothing_is_chosen_where_nothing_fits() -> None:

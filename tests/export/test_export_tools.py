@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
@@ -171,6 +173,7 @@ FURTHER = {
     "use_dora": True,
     "loraplus_lr_ratio": 8.0,
     "neftune_noise_alpha": 5.0,
+    "packing": True,
 }
 SETTINGS = {"weight_decay": 0.05, "lr_scheduler_type": "linear", "warmup_ratio": 0.2, "seed": 7}
 
@@ -186,6 +189,9 @@ def test_further_hyperparameters_are_exported_and_read_back(
     if tool == "trl":
         assert "TRL has no key for LoRA+: loraplus_lr_ratio 8" in text
         del expected["loraplus_lr_ratio"]
+    if tool == "unsloth":
+        assert "packing is not applied" in text
+        del expected["packing"]
     assert {name: found.get(name) for name in expected} == expected
     training = yaml.safe_load(text)
     training = training.get("training", training)
@@ -346,6 +352,48 @@ def test_provenance_stands_at_the_top(
     text = yaml_of(tool, study, trial, rows)
     for part in ("demo, revision 2", "1.2345 nats", "data hash d1", "2x4 ckpt", "peak bytes"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("tool", "keys"),
+    [
+        ("llama-factory", {"packing": True, "neat_packing": True}),
+        (
+            "axolotl",
+            {"sample_packing": True, "eval_sample_packing": False, "pad_to_sequence_len": True},
+        ),
+        ("trl", {"packing": True, "packing_strategy": "bfd", "eval_packing": False}),
+    ],
+)
+def test_packing_stands_under_the_keys_of_the_tool(
+    tool: str, keys: dict[str, Any], study: StudyRecord, trial: TrialRecord, rows: Rows
+) -> None:
+    packed = replace(trial, hyperparameters={**trial.hyperparameters, "packing": True})
+    config = yaml.safe_load(yaml_of(tool, study, packed, rows))
+    assert {key: config[key] for key in keys} == keys
+    alone = config | {list(keys)[-1]: not list(keys.values())[-1]}
+    assert TOOLS[tool].check(alone, LORA_MODULES), "the keys go together"
+
+
+def test_script_joins_the_rows_of_a_packing_trial(
+    study: StudyRecord, trial: TrialRecord, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = replace(trial, hyperparameters={**trial.hyperparameters, "packing": True})
+    files = files_of("peft", study, packed, rows)
+    assert yaml.safe_load(files[f"demo-trial-7{TOOLS['peft'].ending}.yaml"])["rows"]["packing"]
+    chat_rows = ModuleType("chat_rows")
+    script: dict[str, Any] = {"__name__": "script"}
+    monkeypatch.setitem(sys.modules, "chat_rows", chat_rows)
+    exec(files["chat_rows.py"], vars(chat_rows))
+    exec(files["train_trial.py"], script)
+    (sequence,) = script["joined"]([{"input_ids": [5, 6], "labels": [5, 6]}] * 2, 4)
+    assert sequence == {
+        "input_ids": [5, 6, 5, 6],
+        "labels": [-100, 6, -100, 6],
+        "position_ids": [0, 1, 0, 1],
+    }
+    batch = script["collate"]([sequence], 0)
+    assert "attention_mask" not in batch and batch["position_ids"].tolist() == [[0, 1, 0, 1]]
 
 
 WRONG = [

@@ -150,6 +150,15 @@ def test_further_hyperparameters_of_a_run_are_known(load: Load) -> None:
     assert "lr_scheduler_type" not in found
 
 
+@pytest.mark.parametrize(
+    ("keys", "packing"),
+    [("packing: true\n", True), ("neat_packing: true\n", True), ("packing: false\n", None)],
+)
+def test_packing_of_a_run_is_known(load: Load, keys: str, packing: bool | None) -> None:
+    run = load({"adapter_config.json": ADAPTER, "a.yaml": TRAINING_ARGS + keys})
+    assert run.hyperparameters.get("packing") is packing
+
+
 def test_axolotl_folder_reads_its_own_keys_and_the_last_checkpoint(load: Load) -> None:
     run = load(
         {

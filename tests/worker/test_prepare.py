@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY_CONFIG
+from tests.factories import make_point
 from vram_search.errors import FaultyFileError, InputError
 from vram_search.models import find_model
 from vram_search.spec import load_study
 from vram_search.spec.model import ModelSpec
 from vram_search.worker.prepare import _of_trained_weights, prepare
+from vram_search.worker.sequences import sequences_an_epoch
 
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 
@@ -82,3 +84,22 @@ def test_rank_above_a_layers_smaller_side_is_refused_for_a_start_from_the_base(
         prepare(load_study(write_study(search_space=space)), lambda _: None)
     assert "search_space.lora_rank" in str(fault.value)
     assert "olora takes a rank of at most" in str(fault.value)
+
+
+def test_packing_is_refused_for_a_model_that_is_not_known_to_keep_joined_rows_apart(
+    vram_search_without_training: Callable[..., subprocess.CompletedProcess[str]],
+    write_study: Callable[..., Path],
+) -> None:
+    space = {"packing": [True, False]}
+    study = write_study(model={"weights": "random", "shape": "falcon-h1-0.5b"}, search_space=space)
+    done = vram_search_without_training("run", study, "--dry-run")
+    words = " ".join(done.stdout.split())
+    assert done.returncode == 2
+    assert "search_space.packing" in words and "falcon_h1" in words
+    assert prepare(load_study(write_study(search_space=space)), lambda _: None).shape
+
+
+def test_a_packing_trial_makes_fewer_steps_in_an_epoch() -> None:
+    rows = (100, 60, 40, 30, 500)
+    assert sequences_an_epoch(make_point(cutoff_len=128), rows) == 5
+    assert sequences_an_epoch(make_point(cutoff_len=128, packing=True), rows) == 4

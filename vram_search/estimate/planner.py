@@ -88,7 +88,8 @@ def plans(
     rows = sorted(row_tokens, reverse=True)
     found = []
     for micro_batch in _micro_batches(batch_size, pins):
-        padded = padded_tokens(rows, cutoff_len, batch_size, micro_batch) if rows else None
+        is_padded = rows and not hyperparameters.packing
+        padded = padded_tokens(rows, cutoff_len, batch_size, micro_batch) if is_padded else None
         for checkpointing in _choices(pins.gradient_checkpointing, (False, True)):
             plan = _plan(hyperparameters, card, pins, micro_batch, checkpointing)
             workload = workload_of(shape, hyperparameters, plan, eval_cutoff_len, longest)
@@ -233,14 +234,15 @@ def workload_of(
     computes logits, fused loss or not, and is done at the trial's own cutoff_len too (`train`).
 
     Args:
-        longest: without it the longest rows reach the cutoffs.
+        longest: without it the longest rows reach the cutoffs. Sequences of joined rows always do.
 
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
     tokens, eval_tokens = hp.cutoff_len, max(eval_cutoff_len, hp.cutoff_len)
     if longest is not None:
-        tokens, eval_tokens = min(tokens, longest.train), min(eval_tokens, longest.eval)
+        tokens = tokens if hp.packing else min(tokens, longest.train)
+        eval_tokens = min(eval_tokens, longest.eval)
     return Workload(
         shape=shape,
         lora_modules=shape.estimated_modules(hp.lora_target),
@@ -256,6 +258,7 @@ def workload_of(
         eval_loss_tokens=EVAL_LOSS_TOKENS,
         prediction_loss_only=False,
         equal_lengths=False,
+        packed=hp.packing,
         expandable_segments=plan.expandable_segments,
         init_lora_weights=hp.init_lora_weights,
         **{one.name: getattr(hp, one.name) for one in OPTIONAL if one.is_workload},

@@ -57,8 +57,9 @@ def _config(trial: ExportedTrial) -> Groups:
             "sequence_len": hp.cutoff_len,
             "eval_sequence_len": trial.eval_cutoff_len,
             "excess_length_strategy": "truncate",
-            "sample_packing": False,
-            "pad_to_sequence_len": False,
+            "sample_packing": hp.packing,
+            **({"eval_sample_packing": False} if hp.packing else {}),
+            "pad_to_sequence_len": hp.packing,
             "train_on_inputs": False,
         },
         "train": _training(trial),
@@ -109,6 +110,11 @@ def _notes(trial: ExportedTrial) -> list[str]:
         "puts more behind it (a line break), the trial learnt that too.",
         "Axolotl evaluates once before the first step, which the trial did not.",
     ]
+    if trial.hp.packing:
+        notes += [
+            "Axolotl joins rows by another rule (first fit), so that its sequences differ from the",
+            "trial's; their attention is separated as in the trial.",
+        ]
     notes += trial.initial_weights_note("Axolotl", "olora")
     if trial.warmup_steps == 1:
         notes.append("Axolotl makes 2 warm-up steps of 1.")

@@ -75,8 +75,9 @@ class AxolotlConfig(SharedKeys):
     sequence_len: CutoffLen
     eval_sequence_len: CutoffLen
     excess_length_strategy: Literal["truncate"]
-    sample_packing: Literal[False]
-    pad_to_sequence_len: Literal[False]
+    sample_packing: Flag
+    eval_sample_packing: Literal[False] | None = None
+    pad_to_sequence_len: Flag
     train_on_inputs: Literal[False]
 
     micro_batch_size: Count
@@ -93,6 +94,10 @@ class AxolotlConfig(SharedKeys):
             )
         if (self.lora_target_linear is None) == (not self.lora_target_modules):
             raise ValueError("one of lora_target_linear and lora_target_modules is expected")
+        if self.sample_packing != self.pad_to_sequence_len:
+            raise ValueError("sample_packing and pad_to_sequence_len go together")
+        if self.sample_packing and self.eval_sample_packing is None:
+            raise ValueError("eval_sample_packing: false is expected with sample_packing")
         kernels = [getattr(self, name) for name in LIGER_KERNELS]
         if any(kernels) != all(kernels) or any(kernels) != bool(self.plugins):
             raise ValueError("the Liger plugin and its kernels go together")

@@ -10,10 +10,17 @@ import ast
 import inspect
 from types import ModuleType
 
-from vram_search.data import chat, chat_abilities, chat_messages, chat_render, example
+from vram_search.data import chat, chat_abilities, chat_messages, chat_render, example, packing
 
 CHAT_ROWS = "chat_rows.py"
-_MODULES: tuple[ModuleType, ...] = (example, chat_abilities, chat_messages, chat_render, chat)
+_MODULES: tuple[ModuleType, ...] = (
+    example,
+    chat_abilities,
+    chat_messages,
+    chat_render,
+    chat,
+    packing,
+)
 """In the order of their imports."""
 _HEAD = '''\
 """Finds the answers in a conversation that a chat template has rendered (part of vram-search)."""

@@ -35,7 +35,9 @@ def trainer_workload(
     return replace(workload, eval_loss_tokens=None)
 
 
-def as_evaluated(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial:
+def as_evaluated(
+    trial: ExportedTrial, eval_tokens: int | None, *, is_packed: bool = False
+) -> ExportedTrial:
     """Returns the trial with an evaluation batch that fits the tool's memory.
 
     It is the largest batch that is not the peak of the run, otherwise one row. If one row does not
@@ -44,10 +46,12 @@ def as_evaluated(trial: ExportedTrial, eval_tokens: int | None) -> ExportedTrial
     Args:
         eval_tokens: length at which the tool cuts evaluation rows; None if it never has the logits
             of a whole batch in fp32.
+        is_packed: the tool joins evaluation rows to sequences of that length.
     """
     if eval_tokens is None or trial.shape is None:
         return trial
-    longest = Longest(trial.longest.train, min(trial.longest.eval, eval_tokens))
+    eval_length = eval_tokens if is_packed else min(trial.longest.eval, eval_tokens)
+    longest = Longest(trial.longest.train, eval_length)
     limit = MemoryBudget.of(trial.card, trial.shape)
     try:
         workload = trainer_workload(trial.shape, trial.hp, trial.plan, longest)

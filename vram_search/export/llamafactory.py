@@ -54,7 +54,8 @@ def _config(trial: ExportedTrial) -> Groups:
             "template": template.name,
             **system,
             "cutoff_len": hp.cutoff_len,
-            "packing": False,
+            "packing": hp.packing,
+            **({"neat_packing": True} if hp.packing else {}),
             "train_on_prompt": False,
             "overwrite_cache": True,
         },
@@ -88,6 +89,12 @@ def _notes(trial: ExportedTrial) -> list[str]:
     ]
     if trial.plan.enable_liger_kernel:
         notes.append("enable_liger_kernel needs: pip install liger-kernel")
+    if trial.hp.packing:
+        notes += [
+            "neat_packing: joined rows do not see each other, as in the trial. LLaMA-Factory fills",
+            "each sequence to cutoff_len + 1 tokens, and joins the evaluation rows too: its",
+            "eval_loss is a mean over sequences.",
+        ]
     notes += trial.initial_weights_note("LLaMA-Factory")
     if trial.wrapper is not None and trial.wrapper.model_type not in WRAPPER_TEMPLATES:
         notes.append(f"LLaMA-Factory knows no parts of {trial.wrapper.model_type}: the names in")
@@ -130,6 +137,7 @@ LLAMA_FACTORY = Tool(
     choose_template=choose_template,
     data_files=_data_files,
     eval_tokens=lambda trial: trial.hp.cutoff_len,
+    packs_evaluation=True,
     check=check_llamafactory,
     parse=_parse,
 )

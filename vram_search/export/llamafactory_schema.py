@@ -64,7 +64,8 @@ class LlamaFactoryConfig(TrainingKeys):
     template: Annotated[str, BeforeValidator(_known_template)]
     default_system: str | None = None
     cutoff_len: CutoffLen
-    packing: Literal[False]
+    packing: Flag
+    neat_packing: Literal[True] | None = None
     train_on_prompt: Literal[False]
     overwrite_cache: Flag = False
 
@@ -76,6 +77,11 @@ class LlamaFactoryConfig(TrainingKeys):
             raise ValueError(
                 "dataset and eval_dataset are the same: the model would be trained on its "
                 "evaluation rows"
+            )
+        if self.packing != bool(self.neat_packing):
+            raise ValueError(
+                "packing and neat_packing go together: without neat_packing joined rows see each "
+                "other"
             )
         return self
 

@@ -26,6 +26,10 @@ from vram_search.tools import ToolKeys, training_arguments
 
 SCRIPT = "train_trial.py"
 CAUSAL = "AutoModelForCausalLM"
+_UNPACKED = [
+    "Rows are not joined: Unsloth's attention is not known to separate joined rows. The trial's",
+    "packing is not applied, so that a batch holds rows in place of full sequences.",
+]
 
 
 def _peft_config(trial: ExportedTrial) -> Groups:
@@ -51,7 +55,7 @@ def _peft_config(trial: ExportedTrial) -> Groups:
         "peft.LoraConfig": {
             "lora": {**_lora(trial), **trial.initial_weights("olora"), "task_type": "CAUSAL_LM"}
         },
-        **_rows(trial),
+        **_rows(trial, packs=trial.hp.packing),
         **_optimizer(trial),
         "transformers.TrainingArguments": {
             "training": {
@@ -106,7 +110,7 @@ def _lora(trial: ExportedTrial) -> dict[str, Any]:
     }
 
 
-def _rows(trial: ExportedTrial) -> Groups:
+def _rows(trial: ExportedTrial, *, packs: bool = False) -> Groups:
     date = trial.study.spec["dataset"].get("date")  # older records have none
     return {
         "rows, by the tokenizer's chat template": {
@@ -117,6 +121,7 @@ def _rows(trial: ExportedTrial) -> Groups:
                 **({"date": date} if date else {}),
                 "cutoff_len": trial.hp.cutoff_len,
                 "eval_cutoff_len": trial.eval_cutoff_len,
+                **({"packing": True} if packs else {}),
             }
         }
     }
@@ -157,6 +162,7 @@ def _unsloth_notes(trial: ExportedTrial) -> list[str]:
         "the bytes above do not hold. A part of the plan has no key, as its loss is always fused:",
         f"enable_liger_kernel: {str(trial.plan.enable_liger_kernel).lower()}",
         *trial.initial_weights_note("Unsloth"),
+        *(_UNPACKED if trial.hp.packing else []),
     ]
 
 
@@ -169,6 +175,7 @@ def _parse(config: Mapping[str, Any], text: str) -> dict[str, Any]:
         **training,
         "lora_target": ["all"] if targets == "all-linear" else targets,
         "cutoff_len": config["rows"]["cutoff_len"],
+        "packing": config["rows"].get("packing", False),
     }
     if config["loader"] == "peft":
         return {**fields, "enable_liger_kernel": training["use_liger_kernel"]}

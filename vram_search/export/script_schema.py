@@ -33,6 +33,7 @@ class _Rows(Spec):
     date: Text | None = None
     cutoff_len: CutoffLen
     eval_cutoff_len: CutoffLen
+    packing: Literal[True] | None = None
 
 
 class _Lora(Spec):

@@ -38,6 +38,7 @@ class Tool:
         config: returns the trial under the tool's own keys.
         notes: returns notes on settings without a key there or that the tool treats differently.
         chat_template: describes how the rows become text, for the provenance.
+        packs_evaluation: True if it joins the evaluation rows of a trial that packs.
         choose_template: the template that the tool renders a trial's rows with, given the name that
             the user gives; None if the tool reads the tokenizer's own chat template.
         data_files: name -> text of the rows and their description.
@@ -57,6 +58,7 @@ class Tool:
     eval_tokens: Callable[[ExportedTrial], int | None]
     check: Callable[[Mapping[str, Any], Collection[str]], list[Fault]]
     parse: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    packs_evaluation: bool = False
     choose_template: Callable[[ExportedTrial, str | None], Template] | None = None
 
     @property
@@ -72,7 +74,8 @@ def export_files(tool: Tool, trial: ExportedTrial) -> dict[str, str]:
         FaultyFileError: the configuration would not run, or rows would be dropped.
     """
     stem = f"{trial.name}{tool.ending}"
-    trial = as_evaluated(trial, tool.eval_tokens(trial))
+    is_packed = tool.packs_evaluation and trial.hp.packing
+    trial = as_evaluated(trial, tool.eval_tokens(trial), is_packed=is_packed)
     groups = tool.config(trial)
     config = {key: value for group in groups.values() for key, value in group.items()}
     if faults := tool.check(config, trial.modules):

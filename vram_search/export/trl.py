@@ -46,7 +46,8 @@ def _config(trial: ExportedTrial) -> Groups:
             "dataset_test_split": "test",
             "max_length": hp.cutoff_len,
             "truncation_mode": "keep_start",
-            "packing": False,
+            "packing": hp.packing,
+            **({"packing_strategy": "bfd", "eval_packing": False} if hp.packing else {}),
             "completion_only_loss": answers_once,
             "assistant_only_loss": not answers_once,
         },
@@ -130,6 +131,12 @@ def _notes(trial: ExportedTrial) -> list[str]:
         f"TRL has no key for LoRA+: {name} {ratio:g} of the trial is not applied."
         for name, ratio in trial.loraplus.items()
     ]
+    if trial.hp.packing:
+        notes += [
+            "TRL joins rows by another rule (best fit), so that its sequences differ from the",
+            "trial's. It lays those of a micro-batch behind each other, and transformers separates",
+            "the rows by their positions: with sdpa the mask is larger than in the trial.",
+        ]
     notes += trial.initial_weights_note("TRL")
     if trial.wrapper is not None:
         notes.append("TRL has no key for vision and audio towers: lora_target_modules names layers")

@@ -42,7 +42,9 @@ class TrlConfig(TrainingKeys):
     dataset_test_split: Literal["test"]
     max_length: CutoffLen
     truncation_mode: Literal["keep_start"]
-    packing: Literal[False]
+    packing: Flag
+    packing_strategy: Literal["bfd"] | None = None
+    eval_packing: Literal[False] | None = None
     completion_only_loss: Flag
     assistant_only_loss: Flag
 
@@ -50,6 +52,8 @@ class TrlConfig(TrainingKeys):
     def _trl_keys_agree(self) -> TrlConfig:
         if self.bf16 != (self.dtype == "bfloat16"):
             raise ValueError("dtype and bf16 disagree: the model would be cast at every step")
+        if self.packing != (self.packing_strategy == "bfd" and self.eval_packing is False):
+            raise ValueError("packing, packing_strategy: bfd and eval_packing: false go together")
         if self.completion_only_loss == self.assistant_only_loss:
             raise ValueError("one of completion_only_loss and assistant_only_loss is expected")
         return self

@@ -47,6 +47,7 @@ KEPT_SETTINGS = (
     "lora_dropout",
     "neftune_noise_alpha",
     "packing",
+    "neat_packing",
     "template",
     "bf16",
     "fp16",
@@ -140,6 +141,8 @@ def read_settings(
 def _value(fields: RunFields, key: str, dimension: Dimension) -> Any:
     if dimension.name == "init_lora_weights":
         return _initial_weights(fields, key)
+    if dimension.name == "packing" and fields.values.get("neat_packing") is True:
+        return True  # LLaMA-Factory packs then, even without `packing`
     if dimension.is_setting or dimension.kind == "flag":
         return _setting(fields.found(key)[1], dimension)
     if dimension.kind == "categorical":

@@ -64,6 +64,7 @@ class Hyperparameters(Spec):
     init_lora_weights: InitLoraWeights = "default"
     loraplus_lr_ratio: LoraPlusRatio = 1.0
     neftune_noise_alpha: NoiseAlpha = 0.0
+    packing: Flag = False
     weight_decay: WeightDecay | None = None
     lr_scheduler_type: Scheduler | None = None
     warmup_ratio: WarmupRatio | None = None

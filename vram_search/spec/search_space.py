@@ -111,6 +111,12 @@ class SearchSpace(Spec):
         description="noise on the embeddings in training (NEFTune): values or a range; "
         "default: 0, no noise",
     )
+    packing: Annotated[FlagSpace | None, BeforeValidator(list_unless_none)] = Field(
+        default=None,
+        description="join rows to sequences of up to cutoff_len tokens; each row sees itself "
+        "alone, and batch_size counts sequences, so that an epoch has fewer steps: "
+        "`[true, false]`; default: false",
+    )
     weight_decay: Annotated[WeightDecaySpace | None, BeforeValidator(list_unless_mapping)] = Field(
         default=None,
         description="values, or a range `{min: 0, max: 0.1}`; default: training.weight_decay",

@@ -12,8 +12,10 @@ from vram_search.data.chat import ChatTurns
 from vram_search.data.chat_abilities import ChatTemplateError
 from vram_search.data.example import LEARNT_ROLES, SEGMENT, SEGMENT_READ
 from vram_search.data.findings import rows_word
+from vram_search.data.packing import pack
 from vram_search.errors import InputError
 from vram_search.spec.dataset import PUBLISHED_DATE
+from vram_search.spec.point import Hyperparameters
 from vram_search.train.tokenizer import chat_renderer, special_tokens
 
 if TYPE_CHECKING:
@@ -37,10 +39,16 @@ class EncodedExample:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One cut row, ready for a batch; `labels` are IGNORED for tokens without loss."""
+    """One cut row, or several that were joined, ready for a batch.
+
+    Attributes:
+        labels: IGNORED for tokens without loss.
+        position_ids: of joined rows: they start at 0 in each row. None for a single row.
+    """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    position_ids: tuple[int, ...] | None = None
 
     @property
     def answer_tokens(self) -> int:
@@ -150,6 +158,31 @@ def cut(example: EncodedExample, cutoff_len: int) -> TokenRow:
     return TokenRow(tuple(ids), tuple(labels))
 
 
+def joined(rows: Sequence[TokenRow]) -> TokenRow:
+    """Joins rows to one sequence in which each row sees itself alone.
+
+    transformers reads the borders of the rows from the positions (`masking_utils.py`,
+    `find_packed_sequence_indices`). The first token of a row is not predicted from the row before.
+    """
+    return TokenRow(
+        tuple(token for row in rows for token in row.input_ids),
+        tuple(label for row in rows for label in (IGNORED, *row.labels[1:])),
+        tuple(place for row in rows for place in range(len(row.input_ids))),
+    )
+
+
+def training_rows(
+    encoded: Sequence[EncodedExample], hyperparameters: Hyperparameters
+) -> list[TokenRow]:
+    """Returns the rows as a trial trains them: cut, and joined if it packs."""
+    cutoff_len = hyperparameters.cutoff_len
+    rows = [cut(row, cutoff_len) for row in encoded]
+    if not hyperparameters.packing:
+        return rows
+    lengths = [len(row.input_ids) for row in rows]
+    return [joined([rows[place] for place in places]) for places in pack(lengths, cutoff_len)]
+
+
 def shares(source_len: int, target_len: int, cutoff_len: int) -> tuple[int, int]:
     """Returns the numbers of tokens of source and target that stay."""
     if target_len * 2 < cutoff_len:  # a short target: cut the source
@@ -174,7 +207,11 @@ def learnt_bytes(example: Example) -> int:
 
 
 def collate(rows: Sequence[TokenRow], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """Builds a batch padded on the right to its longest row: int64 tensors of (rows, tokens)."""
+    """Builds a batch padded on the right to its longest row: int64 tensors of (rows, tokens).
+
+    A batch of joined rows has positions in place of the attention mask. Each padding token has the
+    position 0, so that it sees itself alone.
+    """
     import torch  # the process that only counts tokens starts without it
 
     longest = max(len(row.input_ids) for row in rows)
@@ -187,8 +224,10 @@ def collate(rows: Sequence[TokenRow], pad_token_id: int) -> dict[str, torch.Tens
             values.extend(array("q", [filler]) * (longest - len(sequence)))
         return torch.frombuffer(values, dtype=torch.int64).view(len(rows), longest)
 
-    return {
-        "input_ids": padded((row.input_ids for row in rows), pad_token_id),
-        "attention_mask": padded(((1,) * len(row.input_ids) for row in rows), 0),
-        "labels": padded((row.labels for row in rows), IGNORED),
-    }
+    ids = padded((row.input_ids for row in rows), pad_token_id)
+    labels = padded((row.labels for row in rows), IGNORED)
+    positions = [row.position_ids for row in rows if row.position_ids is not None]
+    if positions:
+        return {"input_ids": ids, "position_ids": padded(positions, 0), "labels": labels}
+    mask = padded(((1,) * len(row.input_ids) for row in rows), 0)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}

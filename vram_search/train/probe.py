@@ -105,17 +105,24 @@ def worst_case_batches(rows: Sequence[TokenRow], batch_size: int) -> list[list[T
     """Returns the batch of these rows that takes most bytes: the longest rows.
 
     If these all have the same length but another batch may be padded, the longest padded batch
-    comes second: only padded batches have an attention mask of rows x tokens x tokens and the key
-    and value heads repeated for it (transformers `masking_utils.py`,
-    `integrations/sdpa_attention.py`).
+    comes second: only batches that are padded, or hold joined rows, have an attention mask of rows
+    x tokens x tokens and the key and value heads repeated for it (transformers `masking_utils.py`,
+    `integrations/sdpa_attention.py`). Of sequences of one length, those of several rows come first.
     """
-    in_order = sorted(rows, key=lambda row: -len(row.input_ids))
+    in_order = sorted(rows, key=lambda row: (-len(row.input_ids), not _has_borders(row)))
     longest, shortest = in_order[:batch_size], in_order[-1]
+    if not _has_borders(longest[0]) and (several := [r for r in in_order if _has_borders(r)]):
+        return [longest, [*longest[:-1], several[0]]]
     most = len(longest[0].input_ids)
     may_be_padded = len(longest) > 1 and len(shortest.input_ids) < most
     if may_be_padded and len(longest[-1].input_ids) == most:
         return [longest, [*longest[:-1], shortest]]
     return [longest]
+
+
+def _has_borders(row: TokenRow) -> bool:
+    """True for a sequence that was joined from several rows."""
+    return row.position_ids is not None and row.position_ids.count(0) > 1
 
 
 def repeated(batches: Sequence[list[TokenRow]], count: int) -> list[TokenRow]:

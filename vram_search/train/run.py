@@ -38,7 +38,7 @@ from vram_search.train.checkpoint import (
     write_checkpoint,
 )
 from vram_search.train.evaluate import Losses, evaluate
-from vram_search.train.examples import EncodedExample, TokenRow, answer_bytes, cut
+from vram_search.train.examples import EncodedExample, TokenRow, answer_bytes, cut, training_rows
 from vram_search.train.faults import (
     DivergedError,
     TrialPosition,
@@ -112,7 +112,7 @@ class Trial:
         self.steps: list[Step] = []
         self.evaluations: list[Evaluated] = []
         self.pad_token_id = encoded.tokenizer.pad_token_id
-        self.train_rows = [cut(row, job.hyperparameters.cutoff_len) for row in encoded.train]
+        self.train_rows = training_rows(encoded.train, job.hyperparameters)
         self.eval_rows = [cut(row, job.eval_cutoff_len) for row in encoded.eval]
         self.eval_bytes = encoded.answer_bytes(self.eval_rows)
         self.steps_total = count_steps(job.training, job.plan, len(self.train_rows))

@@ -123,6 +123,12 @@ def verify(
         InputError: the trial cannot be exported or has no kept adapter, or the tool cannot read it.
         VramSearchError: the tool's training failed.
     """
+    if recorded.trial.hyperparameters.get("packing"):
+        raise InputError(
+            f"trial {recorded.trial.number} joins its rows (packing), and a verification compares "
+            "row by row",
+            "verify a trial without packing",
+        )
     question = question_of(recorded)
     folder = folder.resolve()
     if real.needs_gpu and not tool.has_gpu and not real.is_script:

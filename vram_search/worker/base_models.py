@@ -143,4 +143,4 @@ def _predicted_seconds(context: RunContext) -> float:
     point = initial_points(context.study.space)[0]
     candidates = context.candidates(point)
     planned = choose_plan(candidates, context.budget_bytes, context.margin) or candidates[0]
-    return train_seconds(context.study, len(context.prepared.rows.train), point, planned)
+    return train_seconds(context.study, context.prepared.row_tokens, point, planned)

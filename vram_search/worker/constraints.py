@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 from vram_search.errors import Fault, FaultyFileError
@@ -11,43 +12,45 @@ from vram_search.spec.constraints import UNITS, saved_adapter_bytes
 from vram_search.spec.hyperparameters import BY_NAME
 from vram_search.spec.space_parts import NumberRange
 from vram_search.spec.steps import count_steps
+from vram_search.worker.sequences import sequences_an_epoch
 
 _SMALLEST = ("lora_rank", "cutoff_len", "num_train_epochs", "use_dora")
 """Hyperparameters whose lowest value takes the fewest bytes and seconds."""
-_VARIED = ("optim", "lora_target", "batch_size")
+_VARIED = ("optim", "lora_target", "batch_size", "packing")
 
 
 def train_seconds(
-    study: StudySpec, rows: int, point: Hyperparameters, planned: PlannedTrial
+    study: StudySpec, row_tokens: Sequence[int], point: Hyperparameters, planned: PlannedTrial
 ) -> float:
     """Predicts the seconds of a full trial's optimizer steps.
 
     Args:
-        rows: number of training rows.
+        row_tokens: lengths of the training rows in tokens, uncut.
     """
-    return planned.step_seconds * count_steps(study.training_of(point), planned.plan, rows)
+    sequences = sequences_an_epoch(point, row_tokens)
+    return planned.step_seconds * count_steps(study.training_of(point), planned.plan, sequences)
 
 
 def figures(
-    study: StudySpec, rows: int, point: Hyperparameters, planned: PlannedTrial
+    study: StudySpec, row_tokens: Sequence[int], point: Hyperparameters, planned: PlannedTrial
 ) -> dict[str, float]:
     """Returns the predicted seconds and bytes that constraints limit."""
     return {
-        "max_train_seconds": train_seconds(study, rows, point, planned),
+        "max_train_seconds": train_seconds(study, row_tokens, point, planned),
         "max_adapter_mib": saved_adapter_bytes(planned.estimate.trainable_parameters, vars(point)),
         "max_required_gib": planned.estimate.required_bytes,
     }
 
 
 def broken(
-    study: StudySpec, rows: int, point: Hyperparameters, planned: PlannedTrial
+    study: StudySpec, row_tokens: Sequence[int], point: Hyperparameters, planned: PlannedTrial
 ) -> dict[str, float]:
     """Returns the constraints that a plan is predicted to break, each with its share."""
-    excess = study.constraints.excess(figures(study, rows, point, planned))
+    excess = study.constraints.excess(figures(study, row_tokens, point, planned))
     return {name: share for name, share in excess.items() if share > 0}
 
 
-def check_constraints(study: StudySpec, rows: int, shape: ModelShape) -> None:
+def check_constraints(study: StudySpec, row_tokens: Sequence[int], shape: ModelShape) -> None:
     """Refuses a constraint that no point of the search space keeps.
 
     Seconds are those of the study's card by its data sheet.
@@ -63,7 +66,7 @@ def check_constraints(study: StudySpec, rows: int, shape: ModelShape) -> None:
         for planned in plans(
             shape, point, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len
         ):
-            for name, figure in figures(study, rows, point, planned).items():
+            for name, figure in figures(study, row_tokens, point, planned).items():
                 least[name] = min(figure, least.get(name, figure))
     faults = [
         Fault(

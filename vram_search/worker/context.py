@@ -76,6 +76,12 @@ class RunContext:
         return int(min(self.budget.now_bytes, most))
 
     @property
+    def sequence_tokens(self) -> Sequence[int]:
+        """Lengths of the training rows in tokens, guessed until the training process has counted
+        the longest."""
+        return self.row_tokens or self.prepared.row_tokens
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints of trials that are not finished."""
         return self.adapters.with_name("checkpoints")
@@ -119,7 +125,7 @@ class RunContext:
 
     def broken(self, hyperparameters: Hyperparameters, planned: PlannedTrial) -> dict[str, float]:
         """Returns the study's constraints that a plan is predicted to break, with the share."""
-        return broken(self.study, len(self.prepared.rows.train), hyperparameters, planned)
+        return broken(self.study, self.sequence_tokens, hyperparameters, planned)
 
 
 def make_context(

@@ -7,7 +7,6 @@ import math
 import statistics
 from dataclasses import replace
 
-from vram_search.data import Rows
 from vram_search.errors import InputError, NothingStoredError
 from vram_search.estimate import PlannedTrial
 from vram_search.estimate.night import (
@@ -18,14 +17,14 @@ from vram_search.estimate.night import (
     share_that_fits,
     trial_seconds,
 )
-from vram_search.estimate.step_time import CHARACTERS_PER_TOKEN, padded_tokens
+from vram_search.estimate.step_time import padded_tokens
 from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.steps import count_steps
 from vram_search.store import open_store
 from vram_search.store.location import database_url
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.run import preview
-from vram_search.worker.step_time import approximate_row_tokens
+from vram_search.worker.sequences import sequences_an_epoch
 from vram_search.worker.stop_rule import StopRule
 
 _SHORTEST_SHARE = 0.05
@@ -62,24 +61,23 @@ def full_trial_seconds(prepared: Prepared, stop: StopRule) -> float | None:
 
 def _trial_seconds(prepared: Prepared, values: dict[str, object], planned: PlannedTrial) -> float:
     study, rows, plan = prepared.study, prepared.rows, planned.plan
-    training = study.training_of(Hyperparameters.model_validate(values))
+    point = Hyperparameters.model_validate(values)
+    training = study.training_of(point)
     return trial_seconds(
-        planned.step_seconds * _filled_share(rows, planned),
-        count_steps(training, plan, len(rows.train)),
+        planned.step_seconds * (1.0 if point.packing else _filled_share(prepared, planned)),
+        count_steps(training, plan, sequences_an_epoch(point, prepared.row_tokens)),
         plan.per_device_train_batch_size * plan.gradient_accumulation_steps,
         len(rows.eval),
         len(training.rungs) + 1,
     )
 
 
-def _filled_share(rows: Rows, planned: PlannedTrial) -> float:
+def _filled_share(prepared: Prepared, planned: PlannedTrial) -> float:
     """Tokens of a row in a micro-batch, as a share of the cutoff that the plan counts with."""
-    longest = max(sum(len(text) for _, text in row.messages) for row in rows.train)
-    tokens = approximate_row_tokens(rows, max(1, round(longest / CHARACTERS_PER_TOKEN)))
     plan, cutoff_len = planned.plan, planned.estimate.workload.cutoff_len
     micro_batch = plan.per_device_train_batch_size
     batch_size = micro_batch * plan.gradient_accumulation_steps
-    longest_first = sorted(tokens, reverse=True)
+    longest_first = sorted(prepared.row_tokens, reverse=True)
     return padded_tokens(longest_first, cutoff_len, batch_size, micro_batch) / cutoff_len
 
 

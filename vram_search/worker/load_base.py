@@ -7,6 +7,7 @@ import time
 from vram_search.errors import VramSearchError
 from vram_search.estimate.planner import Longest
 from vram_search.protocol import Ready
+from vram_search.spec.hyperparameters import BY_NAME
 from vram_search.units import format_duration
 from vram_search.worker.as_loaded import as_loaded
 from vram_search.worker.context import RunContext
@@ -90,6 +91,8 @@ def _go_on_without_liger(context: RunContext) -> None:
 def _leave_out_needless_cutoffs(context: RunContext, longest_tokens: int) -> None:
     if context.prepared.name is not None:
         return  # the tokens of a row depend on the model
+    if True in context.study.space.options(BY_NAME["packing"]):
+        return  # a longer sequence holds more rows
     cutoffs = sorted(context.study.search_space.cutoff_len)
     whole = [cutoff for cutoff in cutoffs if cutoff >= longest_tokens]
     if len(whole) < 2:

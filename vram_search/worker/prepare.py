@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from vram_search.spec.base_storage import (
     predicted_storage,
 )
 from vram_search.spec.checkpoint import refused
+from vram_search.spec.families import MODELLED
 from vram_search.spec.model import ModelSpec
 from vram_search.spec.objective import BITS_PER_BYTE
 from vram_search.units import format_bytes
 from vram_search.worker.answers import check_answers
 from vram_search.worker.constraints import check_constraints, smallest_points
 from vram_search.worker.gguf_base import converted_gguf
+from vram_search.worker.step_time import guessed_row_tokens
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Prepared:
     """Tokenizers of the study's other models, if they differ."""
     views: tuple[Prepared, ...] = ()
     """One for each base model of a study of several; those that fit come first."""
+
+    @cached_property
+    def row_tokens(self) -> tuple[int, ...]:
+        """Lengths of the training rows in tokens, guessed from their characters."""
+        return guessed_row_tokens(self.rows)
 
     @property
     def each(self) -> tuple[Prepared, ...]:
@@ -102,12 +110,13 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     shape = _shape(study.base, name_or_path, note)
     _check_targets(study, {"": shape})
     _check_initial_weights(study, shape)
+    _check_packing(study, {"": shape})
     check_card_holds_base(shape, study.card)
     if experts := expert_words(predicted_storage(shape)):
         note(experts)
     if frozen := frozen_part_words(shape.tree):
         note(frozen)
-    check_constraints(study, len(rows.train), shape)
+    check_constraints(study, guessed_row_tokens(rows), shape)
     return Prepared(study, rows, shape, name_or_path, tokenizer)
 
 
@@ -121,6 +130,7 @@ def _prepare_several(study: StudySpec, rows: Rows, note: Callable[[str], None]) 
     _check_targets(study, shapes)
     for shape in shapes.values():
         _check_initial_weights(study, shape)
+    _check_packing(study, shapes)
     fitting: list[Prepared] = []
     left_out: list[Prepared] = []
     for name, shape in shapes.items():
@@ -157,7 +167,7 @@ def _why_left_out(study: StudySpec, rows: Rows, shape: ModelShape) -> str:
     """Returns why no point of the search space fits the card with this model; empty if one may."""
     try:
         check_card_holds_base(shape, study.card)
-        check_constraints(study, len(rows.train), shape)
+        check_constraints(study, guessed_row_tokens(rows), shape)
     except InputError as error:
         return error.message
     budget_bytes = MemoryBudget.of(study.card, shape).budget_bytes
@@ -235,6 +245,30 @@ def _check_initial_weights(study: StudySpec, shape: ModelShape) -> None:
             remedy = f"lora_rank up to {least}, or init_lora_weights: default"
             fault = Fault("search_space.lora_rank", problem, highest, remedy)
             raise FaultyFileError(f"study {study.study}", [fault])
+
+
+def _check_packing(study: StudySpec, shapes: Mapping[str, ModelShape]) -> None:
+    """Refuses packing for a model that is not known to keep joined rows apart.
+
+    Args:
+        shapes: by the model's short name; the name is empty if the study has one model.
+    """
+    if True not in (study.search_space.packing or ()):
+        return
+    faults = [
+        Fault(
+            "search_space.packing",
+            f"attention of joined rows is kept apart by their positions, which is tested for plain "
+            f"text models only, and {'model ' + name if name else 'the model'} is none of them "
+            f"({shape.model_type})",
+            True,
+            "false",
+        )
+        for name, shape in shapes.items()
+        if shape.tree is not None or shape.model_type not in MODELLED
+    ]
+    if faults:
+        raise FaultyFileError(f"study {study.study}", faults)
 
 
 def _check_targets(study: StudySpec, shapes: Mapping[str, ModelShape]) -> None:

@@ -435,7 +435,7 @@ def _preview_of(
         )
         chosen = settle_plan(candidates, min(limit.budget_bytes, most), margin)
         planned = chosen or smallest(candidates).settled()
-        is_kept = not broken(study, len(prepared.rows.train), point, planned)
+        is_kept = not broken(study, prepared.row_tokens, point, planned)
         rows.append((point.model_dump(), planned, chosen is not None and is_kept))
     return rows
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from vram_search.data import Rows
 from vram_search.estimate import workload_of
 from vram_search.estimate.step_time import (
+    CHARACTERS_PER_TOKEN,
     StepTimeModel,
     TrialKind,
     kind_of,
@@ -82,6 +83,12 @@ def approximate_row_tokens(rows: Rows, longest_tokens: int) -> tuple[int, ...]:
     return tuple(max(1, round(count * tokens_per_character)) for count in characters)
 
 
+def guessed_row_tokens(rows: Rows) -> tuple[int, ...]:
+    """Guesses the training rows' lengths in tokens before a tokenizer is loaded."""
+    longest = max(sum(len(content) for _, content in row.messages) for row in rows.train)
+    return approximate_row_tokens(rows, max(1, round(longest / CHARACTERS_PER_TOKEN)))
+
+
 def _ratio(
     shape: ModelShape, trial: TrialRecord, step_time: StepTimeModel, row_tokens: Sequence[int]
 ) -> tuple[TrialKind, float] | None:
@@ -94,6 +101,9 @@ def _ratio(
     hp = Hyperparameters.model_validate(trial.hyperparameters)
     workload = workload_of(shape, hp, MemoryPlan.model_validate(trial.plan), hp.cutoff_len)
     rows, micro_batch = row_tokens or [hp.cutoff_len], workload.per_device_train_batch_size
+    if hp.packing:  # every sequence is full
+        seconds = measured.get("step_seconds") or measured.get("probe_step_seconds")
+        return (kind_of(workload), seconds / step_seconds(workload, step_time)) if seconds else None
     if seconds := measured.get("step_seconds"):
         tokens = padded_tokens(rows, hp.cutoff_len, hp.batch_size, micro_batch)
     elif seconds := measured.get("probe_step_seconds"):

@@ -348,7 +348,7 @@ def _record_plan(
         "excess": planned.excess(context.budget_bytes, context.margin),
         "step_seconds": planned.step_seconds,
         "train_seconds": train_seconds(
-            context.study, len(context.prepared.rows.train), proposal.hyperparameters, planned
+            context.study, context.sequence_tokens, proposal.hyperparameters, planned
         ),
         "trainable_parameters": planned.estimate.trainable_parameters,
         "longest_tokens": planned.estimate.workload.cutoff_len,

@@ -59,7 +59,7 @@ def attentions(workload: Workload) -> dict[str, int]:
     shape = workload.shape
     if workload.attention == "eager":
         return {"eager": shape.num_hidden_layers}
-    if not workload.equal_lengths and workload.texts > 1:
+    if workload.has_mask:
         return {"masked": shape.num_hidden_layers}
     sliding = 0
     if shape.sliding_window and workload.cutoff_len >= shape.sliding_window:
@@ -272,6 +272,6 @@ def _small_bytes(workload: Workload, tokens: int) -> float:
     mask = 0
     if workload.attention == "eager":
         mask = element * workload.texts * workload.cutoff_len**2
-    elif not workload.equal_lengths and workload.texts > 1:
+    elif workload.has_mask:
         mask = workload.texts * workload.cutoff_len**2
     return tables + mask + (5 * 8 + FP32) * tokens

@@ -66,6 +66,9 @@ class Workload:
     """The experts of a mixture are quantised as the linear layers are."""
     equal_lengths: bool = True
     """Every batch has the same length, so the allocator meets one shape only."""
+    packed: bool = False
+    """Rows are joined to sequences, and each row sees itself alone: attention takes a mask of
+    tokens x tokens even in a batch of one sequence."""
     expandable_segments: bool = False
     objective: str = SFT
     """`sft`, or a key of OBJECTIVES: a preference loss of a tool."""
@@ -82,6 +85,11 @@ class Workload:
     def texts(self) -> int:
         """Texts of one micro-batch."""
         return self.loss.texts_per_row * self.per_device_train_batch_size
+
+    @property
+    def has_mask(self) -> bool:
+        """True if attention takes a mask of tokens x tokens: for padded and for joined rows."""
+        return self.packed or (not self.equal_lengths and self.texts > 1)
 
     @property
     def tokens(self) -> int:

@@ -133,6 +133,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
         eval_cutoff_len=keys.size("eval_cutoff_len", sequence_len) if evaluates else 0,
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
+        packed=packs and keys.flag("sample_packing") and _is_sdpa(keys),
         expandable_segments=False,
         quantized_experts=keys.flag("quantize_moe_experts")
         or keys.flag("llama4_linearized_experts"),
@@ -194,6 +195,10 @@ def _is_eager(keys: RecipeKeys) -> bool:
     keys.flag("flash_attention")
     is_eager = keys.values.get("attn_implementation") == "eager"
     return keys.flag("eager_attention") or is_eager
+
+
+def _is_sdpa(keys: RecipeKeys) -> bool:
+    return keys.flag("sdp_attention") or keys.values.get("attn_implementation") == "sdpa"
 
 
 def _modules(

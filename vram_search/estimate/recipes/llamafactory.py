@@ -138,6 +138,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         eval_cutoff_len=cutoff_len if evaluates else 0,
         prediction_loss_only=False,  # Liger skips logits in training alone
         equal_lengths=packs,
+        packed=packs and keys.flag("neat_packing") and attention not in ("fa2", "fa3"),
         expandable_segments=False,
         objective=objective,
         **whole.as_fields(BF16 if keys.flag("pure_bf16") else FP32),
