@@ -163,6 +163,9 @@ class Ready(Spec):
     longest_tokens: int
     """Tokens of the longest training row, before it is cut."""
     longest_eval_tokens: int
+    shortest_tokens: int = 0
+    """Tokens of the shortest training row; 0 if it was not counted."""
+    shortest_eval_tokens: int = 0
     rows_cut: int
     """Training rows longer than the largest cutoff_len."""
     data_hash: str

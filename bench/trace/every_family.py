@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+from vram_search.resources import shipped
+from vram_search.spec.config_fields import load_config
 from vram_search.spec.model_tree import name_expression
+from vram_search.spec.shape import shape_names
 
 FEW = 4
 """Layers of a traced model; a pattern of kinds that is longer keeps its own number."""
@@ -29,9 +32,9 @@ FUSED_KERNELS = ("fla", "mamba_ssm", "causal_conv1d")
 
 def configuration(model_type: str) -> dict[str, Any]:
     """The default configuration of a family's class, as a config.json."""
-    from vram_search.model_code.build import load_config
+    from vram_search.model_code.build import load_config as class_of
 
-    config = load_config({"model_type": model_type}, model_type)
+    config = class_of({"model_type": model_type}, model_type)
     values = json.loads(json.dumps(config.to_diff_dict(), default=str))
     return {**values, "model_type": model_type}
 
@@ -47,22 +50,56 @@ def families() -> list[str]:
 
 
 def traced(model_type: str) -> str:
-    """Traces a family; returns a line about it."""
-    from vram_search.model_code.build import auto_class, build, load_config
-    from vram_search.model_code.read import read_tree
-    from vram_search.trace.settings import Batch, TraceSettings
-    from vram_search.trace.training import traced_model
+    """Traces a family; returns a line about it. Where its default configuration cannot be traced, a
+    shipped one of that family is."""
+    try:
+        return traced_configuration(model_type, configuration(model_type))
+    except Exception:  # a class may fail in any way
+        slug = published(model_type)
+        if slug is None:
+            raise
+        values = load_config(shipped("configs", "models", slug, "config.json"))
+        return f"{traced_configuration(model_type, values)} ({slug}, not its default)"
 
-    values = configuration(model_type)
-    config = load_config(values, model_type)
+
+def published(model_type: str) -> str | None:
+    """A shipped shape of a family."""
+    for slug in shape_names():
+        file = shipped("configs", "models", slug, "config.json")
+        if load_config(file).get("model_type") == model_type:
+            return slug
+    return None
+
+
+def traced_configuration(model_type: str, values: dict[str, Any]) -> str:
+    """Traces a configuration; returns a line about it."""
+    from vram_search.model_code.build import auto_class, build
+    from vram_search.model_code.build import load_config as class_of
+    from vram_search.model_code.read import read_tree
+    from vram_search.trace.settings import TraceSettings
+
+    config = class_of(values, model_type)
     tree = read_tree(build(config), auto_class(config).__name__, values)
     if not tree.lora_targets:
         return "no linear layer that `all` finds"
     target = name_expression(tree.lora_targets)
-    with traced_model(values, TraceSettings(target, gradient_checkpointing=False)) as model:
+    settings = TraceSettings(target, gradient_checkpointing=False)
+    try:
+        return recorded(values, settings, "few")
+    except Exception:  # as `trace` does it
+        return recorded(values, settings, "as one")
+
+
+def recorded(values: dict[str, Any], settings: Any, kept_layers: Any) -> str:
+    """Records a micro-batch of a family; returns a line about it."""
+    from vram_search.trace.settings import Batch
+    from vram_search.trace.training import traced_model
+
+    with traced_model(values, settings, kept_layers) as model:
         recording = model.record(Batch(1, 128))
         requests = sum(size >= 0 for size, _ in recording.training.events)
-        return f"{len(model.kept.places)} layers, {requests} requests"
+        words = f"{len(model.kept.places)} layers, {requests} requests"
+        return words + (", by the routing to experts" if model.depends_on_routing else "")
 
 
 def main() -> None:

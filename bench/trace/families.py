@@ -69,7 +69,7 @@ def predict(row: dict[str, Any]) -> Result:
     config = json.loads(file.read_text(encoding="utf-8"))
     answer = trace(config, settings, batch, lambda done, count: None)
     seconds = time.perf_counter() - began
-    peak = answer.fit.peak(*batch, row["lora_rank"])
+    peak = max(fit.peak(*batch, row["lora_rank"]) for fit in answer.fits)
     states = STATE_BYTES[row["optimizer"]] * row["trainable_parameters"]
     stays = row["model_and_adapter_bytes"] + states + 2 * CUBLAS_WORKSPACE_DATACENTER
     return Result(row, stays + peak.total, answer, seconds)

@@ -312,6 +312,24 @@ def test_sequences_of_joined_rows_are_full_and_have_a_mask() -> None:
     assert alone.allocated_bytes > unmasked.allocated_bytes, "even one sequence has a mask"
 
 
+@pytest.mark.parametrize(
+    ("shortest", "cutoff_len", "are_equal"),
+    [
+        ((300, 200), 128, True),
+        ((300, 200), 256, False),
+        ((100, 200), 128, False),
+        ((0, 0), 8, False),
+    ],
+)
+def test_rows_that_the_cutoff_makes_equal_are_planned_without_padding(
+    shortest: tuple[int, int], cutoff_len: int, are_equal: bool
+) -> None:
+    point = POINT.model_copy(update={"cutoff_len": cutoff_len})
+    rows = Longest(400, 400, *shortest)
+    found = plans(QWEN_3B, point, LINUX, PlanPins(), eval_cutoff_len=cutoff_len, longest=rows)
+    assert {one.estimate.workload.equal_lengths for one in found} == {are_equal}
+
+
 def test_nothing_is_chosen_where_nothing_fits() -> None:
     found = plans(QWEN_3B, POINT, LINUX, PlanPins(), eval_cutoff_len=1024)
     assert choose_plan(found, 1 * GIB, margin=0) is None

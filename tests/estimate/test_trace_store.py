@@ -26,9 +26,9 @@ class FakeProcess:
         one = Pass(
             ((0.0,),), ((0.0,),), ((0.0,),), ((),), {"head": (Candidate((1.0,), ((0.0,),)),)}
         )
-        fit = fit_to_json(TraceFit(((0, 0, 0),), (0,), one, one, (1,)))
+        fits = [fit_to_json(TraceFit(((0, 0, 0),), (0,), one, one, (1,)))]
         anchor = min(request["anchors"], key=lambda one: abs(one - request["tokens"]))
-        return {"fit": fit, "tokens": [anchor] * 2, "unit": 0, "error": self.error}
+        return {"fits": fits, "tokens": [anchor] * 2, "unit": 0, "error": self.error}
 
 
 @pytest.fixture

@@ -33,3 +33,9 @@ def test_experts_match_by_any_number() -> None:
     assert re.fullmatch(found, "h.1.experts.63.w1")
     assert re.fullmatch(found, "h.5.q")
     assert not re.fullmatch(found, "h.5.k")
+
+
+def test_a_number_at_the_end_is_one_of_a_sequential() -> None:
+    found = name_expression([group("visual_projection.{}", (0,)), group("h.{}.q", (0,), (1,))])
+    assert re.fullmatch(found, "visual_projection.0") and re.fullmatch(found, "h.5.q")
+    assert not re.fullmatch(found, "visual_projection.1")  # a LayerNorm

@@ -41,10 +41,10 @@ def test_traced_kernels_need_what_the_formula_of_a_modelled_family_says() -> Non
             expandable_segments=True,
         )
         chunk = fused_chunk_bytes(workload)
-        peak = found.fit.peak(*batch, 16, expandable=True, chunk_bytes=chunk)
+        peak = found.fits[0].peak(*batch, 16, expandable=True, chunk_bytes=chunk)
         formula = max(sum(parts.values()) for parts in moments(workload).values())
         assert peak.total == pytest.approx(formula, rel=0.005)
-        far_larger = found.fit.peak(*batch, 16, expandable=True, chunk_bytes=1 << 40)
+        far_larger = found.fits[0].peak(*batch, 16, expandable=True, chunk_bytes=1 << 40)
         assert far_larger.phase == "chunk"  # the logits of a chunk may be the peak
 
 

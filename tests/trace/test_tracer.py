@@ -35,8 +35,8 @@ def test_the_fit_of_three_layers_is_the_trace_of_all(checkpointing: bool) -> Non
     batch, rank = Batch(3, 640), 16
     found, whole = _both(STARCODER, settings, batch)
     assert found.scope.tokens == (1, 4095)
-    assert len(found.fit.training.kept) == 3
-    peak = found.fit.peak(*batch, rank, expandable=True).total
+    assert len(found.fits[0].training.kept) == 3
+    peak = found.fits[0].peak(*batch, rank, expandable=True).total
     assert peak == pytest.approx(whole.peak, rel=0.001)
 
 
@@ -62,8 +62,8 @@ FALCON_H1 = {
 def test_a_layer_that_pads_rows_to_chunks_is_counted_with_the_padding() -> None:
     settings = TraceSettings(("q_proj", "gate_proj"), gradient_checkpointing=False)
     found, whole = _both(FALCON_H1, settings, Batch(2, 512 - 31))
-    assert set(found.fit.chunks) == {32}
-    peak = found.fit.peak(2, 512 - 31, 16, expandable=True).total
+    assert set(found.fits[0].chunks) == {32}
+    peak = found.fits[0].peak(2, 512 - 31, 16, expandable=True).total
     assert peak == pytest.approx(whole.peak, rel=0.04) and peak >= whole.peak
 
 
@@ -96,7 +96,7 @@ def _both(config: dict[str, Any], settings: TraceSettings, batch: Batch) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = trace(config, settings, batch, lambda done, count: None)
-        with traced_model(config, settings, whole=True) as model:
+        with traced_model(config, settings, "all") as model:
             model.warm_up(batch)
             return found, model.record(batch).training
 

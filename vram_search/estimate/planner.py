@@ -52,10 +52,17 @@ class PlannedTrial:
 
 
 class Longest(NamedTuple):
-    """Tokens of the longest rows, uncut."""
+    """Tokens of the longest rows, uncut, and of the shortest."""
 
     train: int
     eval: int
+    shortest_train: int = 0
+    """0: unknown, so that rows differ in length."""
+    shortest_eval: int = 0
+
+    def are_equal(self, tokens: int, eval_tokens: int) -> bool:
+        """True if all rows have the same length when they are cut at these tokens."""
+        return self.shortest_train >= tokens and self.shortest_eval >= eval_tokens
 
 
 def plans(
@@ -230,8 +237,9 @@ def workload_of(
     eval_cutoff_len: int,
     longest: Longest | None = None,
 ) -> Workload:
-    """A trial with this plan. Its texts differ in length, and nothing is upcast. An evaluation
-    computes logits, fused loss or not, and is done at the trial's own cutoff_len too (`train`).
+    """A trial with this plan. Nothing is upcast. An evaluation computes logits, fused loss or not,
+    and is done at the trial's own cutoff_len too (`train`). Texts differ in length unless `longest`
+    tells that the cutoffs make them all equal.
 
     Args:
         longest: without it the longest rows reach the cutoffs. Sequences of joined rows always do.
@@ -239,10 +247,11 @@ def workload_of(
     Raises:
         ValueError: the model lacks a LoRA module that is named.
     """
-    tokens, eval_tokens = hp.cutoff_len, max(eval_cutoff_len, hp.cutoff_len)
+    tokens, eval_tokens, are_equal = hp.cutoff_len, max(eval_cutoff_len, hp.cutoff_len), False
     if longest is not None:
         tokens = tokens if hp.packing else min(tokens, longest.train)
         eval_tokens = min(eval_tokens, longest.eval)
+        are_equal = not hp.packing and longest.are_equal(tokens, eval_tokens)
     return Workload(
         shape=shape,
         lora_modules=shape.estimated_modules(hp.lora_target),
@@ -257,8 +266,8 @@ def workload_of(
         eval_cutoff_len=eval_tokens,
         eval_loss_tokens=EVAL_LOSS_TOKENS,
         prediction_loss_only=False,
-        equal_lengths=False,
         packed=hp.packing,
+        equal_lengths=are_equal,
         expandable_segments=plan.expandable_segments,
         init_lora_weights=hp.init_lora_weights,
         **{one.name: getattr(hp, one.name) for one in OPTIONAL if one.is_workload},

@@ -17,7 +17,7 @@ from vram_search.estimate.trace_process import TraceProcess
 from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 
-FORMAT = 3
+FORMAT = 4
 """Version of the cached files."""
 SWITCH = "VRAM_SEARCH_TRACE"
 """No model is traced where this environment variable is 0."""
@@ -60,11 +60,16 @@ class TraceQuery:
 
 @dataclass(frozen=True)
 class RangedFit:
-    """A fit and the lengths of a row for which it holds."""
+    """Fits and the lengths of a row for which they hold.
+
+    Attributes:
+        fits: of the worst routing to experts and of a balanced one, if bytes depend on it;
+            otherwise one.
+    """
 
     low: int
     high: int
-    fit: TraceFit
+    fits: tuple[TraceFit, ...]
     unit: int = 0
     """If not 0, the length of the rows that it is of; a longer row counts as several."""
 
@@ -119,7 +124,7 @@ def _fits(query: TraceQuery) -> list[RangedFit]:
 
 def _ranged(answer: dict[str, Any]) -> RangedFit:
     low, high = answer["tokens"]
-    return RangedFit(low, high, parse_fit(answer["fit"]), answer["unit"])
+    return RangedFit(low, high, tuple(map(parse_fit, answer["fits"])), answer["unit"])
 
 
 def _file(query: TraceQuery) -> Path:

@@ -19,6 +19,13 @@ NOT_TRACED = (
     "estimate` traces them where torch is installed, unless --no-trace or VRAM_SEARCH_TRACE=0"
 )
 
+ROUTING_WORDS = {
+    "worst": "this model loops over its experts, and needs most if all tokens go to the same ones, "
+    "which is counted",
+    "balanced": "this model loops over its experts, and needs most if all of them get tokens, "
+    "which is counted",
+}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -42,6 +49,8 @@ class Verdict:
         """Which code a trace of the model followed; empty if none was made."""
         if not self.estimate.is_traced:
             return ""
+        if self.estimate.routing:
+            return f"traced from the model's own code; {ROUTING_WORDS[self.estimate.routing]}"
         if not is_hybrid(self.estimate.workload.shape.not_modelled):
             return "traced from the model's own code"
         from vram_search.estimate.trace_store import FUSED_KERNELS, fused_kernels

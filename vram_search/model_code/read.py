@@ -23,6 +23,13 @@ REFUSED_BY_PEFT = frozenset({"out_proj", "conv1d"})
 `tuners/tuners_utils.py` (peft 0.21)."""
 
 
+REFUSED_CLASSES = ("GroupedLinear",)
+"""Parts of the names of classes whose output has another size than their LoRA adapter's, so that
+the forward pass fails (transformers `models/deepseek_v4/modeling_deepseek_v4.py`)."""
+
+
+LAYER_COUNTS = ("num_hidden_layers", "decoder_layers", "num_layers")
+"""Fields of a text configuration for the number of decoder layers."""
 BESIDE_TEXT = "embed_tokens_extend"
 """Phi-4-multimodal's vision and audio towers, which stand within its text model
 (transformers `models/phi4_multimodal/modeling_phi4_multimodal.py`)."""
@@ -45,7 +52,7 @@ def read_tree(
     text = config.get_text_config(decoder=True)
     part_of = _parts(model)
     layer_types = getattr(text, "layer_types", None) or ()
-    layers_pattern, layers = _decoder_layers(model, getattr(text, "num_hidden_layers", None))
+    layers_pattern, layers = _decoder_layers(model, layer_counts(text))
     return ModelTree(
         model_type=config.model_type,
         text_model_type=text.model_type,
@@ -91,8 +98,8 @@ def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
 
     LLaMA-Factory 0.9.5, `model_utils/misc.py` (`find_all_linear_modules`) and `visual.py`
     (`patch_target_modules`): every module whose class is named "...Linear...", without the head,
-    and of a model with several parts the text part alone. Layers that peft refuses are left out:
-    LLaMA-Factory stops there.
+    and of a model with several parts the text part alone. Layers that cannot have an adapter are
+    left out: LLaMA-Factory stops there.
     """
     head = NOT_TRAINED_BY_ALL.get(model.config.model_type, "lm_head")
     refused = REFUSED_BY_PEFT if model.config.model_type in MAMBA_TYPES else frozenset()
@@ -101,6 +108,7 @@ def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
         for name, module in model.named_modules()
         if "Linear" in type(module).__name__
         and "Embedding" not in type(module).__name__
+        and not any(word in type(module).__name__ for word in REFUSED_CLASSES)
         and is_linear(module)
         and part_of(name) == "text"
         and "lm_head" not in name
@@ -138,23 +146,31 @@ def _is_tied(model: Any) -> bool:
     return head is not None and head.weight is embedding.weight
 
 
-def _decoder_layers(model: Any, layers: int | None) -> tuple[str, int]:
+def layer_counts(text: Any) -> list[int]:
+    """Returns what a text configuration may call the number of its decoder layers, the most usual
+    name first: a decoder with an encoder beside it, and layers that hold two each, have others."""
+    found = [getattr(text, name, None) for name in LAYER_COUNTS]
+    return [count for count in found if isinstance(count, int) and count > 0]
+
+
+def _decoder_layers(model: Any, counts: list[int]) -> tuple[str, int]:
     """Returns the name of the text part's layers with `{}` for the number, and their count.
 
     Args:
-        layers: as the configuration says; None where it does not, and the longest list counts.
+        counts: as the configuration says; empty where it does not, and the longest list counts.
     """
     decoder = model.get_decoder() or model
     prefix = next((name for name, one in model.named_modules() if one is decoder), "")
     lists = {
         name: len(module)
         for name, module in decoder.named_modules(prefix=prefix)
-        if isinstance(module, torch.nn.ModuleList) and len(module) == (layers or len(module))
+        if isinstance(module, torch.nn.ModuleList)
     }
-    if not lists:
-        return "", layers or 1
-    name = max(lists, key=lambda one: lists[one])
-    return f"{name}.{{}}", lists[name]
+    for count in counts or [max(lists.values(), default=0)]:
+        found = next((name for name, length in lists.items() if length == count), None)
+        if found is not None:
+            return f"{found}.{{}}", count
+    return "", counts[0] if counts else 1
 
 
 def numbered(name: str) -> tuple[str, Numbers]:

@@ -201,7 +201,7 @@ MOST_NUMBERS = 16
 def name_expression(groups: Iterable[LinearGroup]) -> str:
     """Returns a regular expression for the names of layers, whatever the number of their decoder
     layer. Other numbers count, since a `Sequential` has other modules too, unless there are more
-    than MOST_NUMBERS of them (experts)."""
+    than MOST_NUMBERS of them (experts). A number at the end is one of a `Sequential`."""
     numbers: dict[str, set[Numbers]] = {}
     for group in groups:
         numbers.setdefault(group.pattern, set()).update(group.numbers)
@@ -213,7 +213,7 @@ def _expression(pattern: str, numbers: set[Numbers]) -> str:
     found = first
     for place, text in enumerate(others):
         seen = sorted({one[place] for one in numbers})
-        is_free = place == 0 or len(seen) > MOST_NUMBERS
+        is_free = (place == 0 and text) or len(seen) > MOST_NUMBERS
         found += (r"\d+" if is_free else f"(?:{'|'.join(map(str, seen))})") + text
     return found
 

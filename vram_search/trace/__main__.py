@@ -18,8 +18,8 @@ def main() -> None:
     """Reads requests until stdin is closed.
 
     A request has `config` (of a config.json), `settings` (of TraceSettings), `rows`, `tokens` and
-    `anchors`. Answers: `{"done": 1, "all": 3}` while it works, then `{"fit": ..., "tokens": [low,
-    high], "unit": ..., "error": ...}`, or `{"failed": "reason"}`.
+    `anchors`. Answers: `{"done": 1, "all": 3}` while it works, then `{"fits": [...], "tokens":
+    [low, high], "unit": ..., "error": ...}`, or `{"failed": "reason"}`.
     """
     for name in FUSED_KERNELS:
         sys.modules[name] = None  # type: ignore[assignment]  # transformers finds no such package
@@ -58,7 +58,7 @@ def answer(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> d
         anchors=request["anchors"],
     )
     return {
-        "fit": fit_to_json(found.fit),
+        "fits": [fit_to_json(fit) for fit in found.fits],
         "tokens": found.scope.tokens,
         "unit": found.scope.unit,
         "error": found.error,

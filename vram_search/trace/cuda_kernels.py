@@ -13,6 +13,7 @@ import peft.tuners.lora.dora
 import torch
 import transformers.utils.import_utils
 from torch import Tensor, nn
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast
 
 from vram_search.trace.autocast import cuda_autocast_rules
 from vram_search.trace.meta_kernels import MetaKernels
@@ -35,6 +36,8 @@ def run_operation(
     """
     if function is aten._local_scalar_dense.default:
         return not padded
+    if function is aten.index.Tensor:
+        args = (args[0], _with_all_kept(args[1]))
     if function is bnb.int8_vectorwise_quant.default:
         rows, scales, _ = function(args[0])
         return rows, scales, args[0].new_empty(0, dtype=torch.int64)
@@ -43,6 +46,17 @@ def run_operation(
         out = bnb.int8_scaled_mm.default(narrow, weight, a_scale, scale, *bias, dtype=a.dtype)
         return out, a.new_empty(0)
     return kernels.run(function, args, kwargs)
+
+
+def _with_all_kept(indices: Any) -> list[Any]:
+    """Indices with numbers in place of masks; a mask keeps everything, which needs most."""
+    found: list[Any] = []
+    for index in indices:
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            found += index.new_empty((index.numel(), index.ndim), dtype=torch.int64).unbind(1)
+        else:
+            found.append(index)
+    return found
 
 
 def scratch_bytes(function: Any, args: Any) -> list[int]:
@@ -65,6 +79,10 @@ def scratch_bytes(function: Any, args: Any) -> list[int]:
     if function is aten._scaled_dot_product_efficient_attention_backward.default:
         # ATen/native/transformers/cuda/attention_backward.cu: an fp32 sum for dq
         return [4 * args[1].numel()]
+    if function is aten.index.Tensor:
+        # ATen/native/IndexingUtils.h, `expandTensors`: positions of a mask's entries
+        masks = [one for one in args[1] if isinstance(one, Tensor) and one.dtype == torch.bool]
+        return [8 * mask.numel() * mask.ndim for mask in masks]
     return []
 
 
@@ -153,5 +171,7 @@ def as_on_cuda() -> Iterator[None]:
         mock.patch.object(peft.tuners.lora.dora, "dequantize_module_weight", dequantized),
         mock.patch.object(nn.Module, "to", lambda module, *_, **__: module),
         mock.patch.dict(bitsandbytes.functional.name2qmap, clear=True),
+        # as `train.patches.add_missing_image_outputs`
+        mock.patch.object(MoeCausalLMOutputWithPast, "image_outputs", None, create=True),
     ):
         yield

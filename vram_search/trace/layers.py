@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from vram_search.model_code.read import layer_counts
+
 SIMPLE = (bool, int, float, str, tuple, type(None))
 NOT_A_KIND = ("layer_idx", "layer_id", "index")
 """Attributes that number a layer."""
@@ -30,17 +32,29 @@ def decoder_layers(model: Any) -> nn.ModuleList:
     Raises:
         ValueError: the model has none of as many modules as its configuration names layers.
     """
-    config = model.config.get_text_config(decoder=True)
     decoder = model.get_decoder() or model
-    for module in decoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
-            return module
-    raise ValueError(f"no list of {config.num_hidden_layers} layers in {type(model).__name__}")
+    lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
+    for count in layer_counts(model.config.get_text_config(decoder=True)):
+        found = next((one for one in lists if len(one) == count), None)
+        if found is not None:
+            return found
+    raise ValueError(f"{type(model).__name__} has no list of its decoder layers")
 
 
-def keep_few(model: Any) -> KeptLayers:
+def decoder_as_one_layer(model: Any) -> nn.ModuleList:
+    """A list of one layer, which is the whole decoder.
+
+    Raises:
+        ValueError: the model has no decoder within it.
+    """
+    decoder = model.get_decoder()
+    if decoder is None or decoder is model:
+        raise ValueError(f"{type(model).__name__} has no decoder beside its head")
+    return nn.ModuleList([decoder])
+
+
+def keep_few(model: Any, layers: nn.ModuleList) -> KeptLayers:
     """Removes the layers of a model that repeat another one."""
-    layers = decoder_layers(model)
     config = model.config.get_text_config(decoder=True)
     types = list(getattr(config, "layer_types", None) or [""] * len(layers))
     kinds = [(types[place], _kind(layer)) for place, layer in enumerate(layers)]
@@ -70,9 +84,8 @@ def _set_layer_types(config: Any, types: list[str]) -> None:
         config.__class__ = type(own.__name__, (own,), {name: types})
 
 
-def keep_all(model: Any) -> KeptLayers:
-    """Every layer of a model stands for itself."""
-    layers = decoder_layers(model)
+def keep_all(layers: nn.ModuleList) -> KeptLayers:
+    """Every layer stands for itself."""
     everything = tuple(range(len(layers)))
     return KeptLayers(everything, everything, tuple(map(_chunk, layers)))
 

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vram_search.spec.allocator_sizes import block_size
 from vram_search.trace.cuda_kernels import run_operation, scratch_bytes
 from vram_search.trace.meta_kernels import MetaKernels
+from vram_search.trace.routing import ASKED, Routing
 
 aten, DEVICE = torch.ops.aten, torch.ops.prim.device.default
 AT_ONCE = 6
@@ -72,6 +73,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.stream = AllocationStream()
         self.padded = padded
+        self.routing = Routing()
         self._kernels = MetaKernels(mode)
         self._keys: dict[int, int] = {}
         self._alive: dict[int, weakref.ref[Any]] = {}
@@ -83,7 +85,7 @@ class Recorder(TorchDispatchMode):
             return args[0].fake_device
         stream = self.stream
         scratch = [stream.allocate(size) for size in scratch_bytes(function, args)]
-        result = run_operation(self._kernels, function, args, kwargs or {}, padded=self.padded)
+        result = self._result(function, args, kwargs or {})
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
             if isinstance(tensor, FakeTensor):
                 self._follow(tensor.untyped_storage())
@@ -91,6 +93,15 @@ class Recorder(TorchDispatchMode):
             stream.free(key)
         if function is aten.add.Tensor and torch._C._current_graph_task_id() != -1:
             self._note_sum(result, *args[:2])
+        return result
+
+    def _result(self, function: Any, args: Any, kwargs: Any) -> Any:
+        if function not in ASKED:
+            return run_operation(self._kernels, function, args, kwargs, padded=self.padded)
+        result = self.routing.answer(function, args)
+        if result is None:
+            result = run_operation(self._kernels, function, args, kwargs, padded=self.padded)
+        self.routing.note(function, args, result)
         return result
 
     def restart(self) -> AllocationStream:

@@ -19,7 +19,7 @@ from vram_search.estimate.memory.trace_fit import TraceFit
 from vram_search.model_code.build import load_config
 from vram_search.trace.fit import TERMS, NotLinearError, Sample, Samples, check_alike, fit_pass
 from vram_search.trace.settings import Batch, TraceSettings
-from vram_search.trace.training import Recording, TracedModel, traced_model
+from vram_search.trace.training import Kept, Recording, TracedModel, traced_model
 
 FAR = 1 << 20
 """Tokens of a row that no training reaches."""
@@ -59,10 +59,15 @@ class Scope:
 
 @dataclass(frozen=True)
 class Answer:
-    """A fit, the sizes for which it holds, and the error at a size that was not fitted."""
+    """Fits, the sizes for which they hold, and the error at a size that was not fitted.
+
+    Attributes:
+        fits: of the worst routing to experts and of a balanced one, if bytes depend on it;
+            otherwise one.
+    """
 
     scope: Scope
-    fit: TraceFit
+    fits: tuple[TraceFit, ...]
     error: float
 
 
@@ -73,7 +78,10 @@ def trace(
     report: Report,
     anchors: Sequence[int] = (),
 ) -> Answer:
-    """A fit that holds for `batch` and, where the model allows it, for other lengths.
+    """Fits that hold for `batch` and, where the model allows it, for other lengths.
+
+    A model that cannot run with a few of its layers (some run twice, or receive what an earlier one
+    has kept) is traced with its whole decoder as one layer.
 
     Args:
         anchors: lengths of which the nearest is traced where a fit holds for one length alone;
@@ -82,8 +90,24 @@ def trace(
     Raises:
         NotLinearError: no polynomial gives the bytes.
     """
+    try:
+        return _trace(config, settings, batch, report, anchors, "few")
+    except NotLinearError:
+        raise
+    except Exception:  # a model's code may fail in any way
+        return _trace(config, settings, batch, report, anchors, "as one")
+
+
+def _trace(
+    config: dict[str, Any],
+    settings: TraceSettings,
+    batch: Batch,
+    report: Report,
+    anchors: Sequence[int],
+    kept_layers: Kept,
+) -> Answer:
     several = batch.rows > 1
-    with traced_model(config, settings) as model:
+    with traced_model(config, settings, kept_layers) as model:
         tracer = _Tracer(model, settings, report)
         rows = min(batch.rows, 2)
         _, short, longer = (model.warm_up(Batch(rows, length)) for length in (SHORT[0], *SHORT))
@@ -125,8 +149,17 @@ class _Tracer:
         self.rank = settings.lora_rank
 
     def answer(self, scope: Scope, lengths: Sequence[int]) -> Answer:
-        """The fit of three recordings, or of as many more as there are other lengths, and one to
-        check it."""
+        """A fit for each routing that is traced."""
+        found = []
+        for worst in (True, False) if self.model.depends_on_routing else (True,):
+            self.model.set_routing(worst=worst)
+            found.append(self._checked_fit(scope, lengths))
+        fits, errors = zip(*found, strict=True)
+        return Answer(scope, fits, max(errors))
+
+    def _checked_fit(self, scope: Scope, lengths: Sequence[int]) -> tuple[TraceFit, float]:
+        """The fit of three recordings, or of as many more as there are other lengths, and its error
+        in another one."""
         first = lengths[0]
         rows = 2 if scope.several_rows else 1
         sizes = [Batch(rows, length) for length in lengths]
@@ -142,7 +175,7 @@ class _Tracer:
             check_alike([training for training, _ in (found[0], found[-1])])
         self.report(len(plan), len(plan))
         fit = self._fit(scope, found[:-1], len(sizes))
-        return Answer(scope, fit, _error(fit, *found[-1]))
+        return fit, _error(fit, *found[-1])
 
     def _record(self, rank: int, size: Batch) -> tuple[Sample, Sample]:
         if rank != self.rank:

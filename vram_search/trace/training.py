@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils.operations import convert_outputs_to_fp32
@@ -18,10 +18,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from vram_search.spec.liger import liger_patches
 from vram_search.trace.build import attach_adapter, build_on_meta, materialise
 from vram_search.trace.cuda_kernels import as_on_cuda
-from vram_search.trace.layers import KeptLayers, decoder_layers, keep_all, keep_few
+from vram_search.trace.layers import (
+    KeptLayers,
+    decoder_as_one_layer,
+    decoder_layers,
+    keep_all,
+    keep_few,
+)
 from vram_search.trace.liger import liger_kernels
 from vram_search.trace.recorder import AllocationStream, Recorder, with_sums_in_place
 from vram_search.trace.settings import Batch, TraceSettings
+
+Kept = Literal["few", "all", "as one"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,15 @@ class TracedModel:
         _evaluate(self._model, _inputs(batch))
         return sum(size >= 0 for size, _ in stream.events)
 
+    @property
+    def depends_on_routing(self) -> bool:
+        """True if experts have taken bytes by the tokens that the router gave them."""
+        return self._recorder.routing.was_asked
+
+    def set_routing(self, *, worst: bool) -> None:
+        """Sends all tokens to the same experts, or equally many to each."""
+        self._recorder.routing.worst = worst
+
     def set_rank(self, rank: int) -> None:
         """Gives all adapters another rank."""
         for module in self._model.modules():
@@ -83,17 +100,17 @@ class TracedModel:
 
 @contextmanager
 def traced_model(
-    config: dict[str, Any], settings: TraceSettings, *, whole: bool = False
+    config: dict[str, Any], settings: TraceSettings, kept_layers: Kept = "few"
 ) -> Iterator[TracedModel]:
     """Builds a model on fake tensors; they live until the context ends.
 
     Args:
         config: of the model, as in its `config.json`.
-        whole: all layers, not one of each kind.
+        kept_layers: one of each kind, all layers, or all of them as one layer.
     """
     model = build_on_meta(config, settings)
-    layers = decoder_layers(model)
-    kept = keep_all(model) if whole else keep_few(model)
+    layers = decoder_as_one_layer(model) if kept_layers == "as one" else decoder_layers(model)
+    kept = keep_few(model, layers) if kept_layers == "few" else keep_all(layers)
     mode = FakeTensorMode()
     recorder = Recorder(mode, padded=settings.padded)
     with as_on_cuda(), mode, recorder:
@@ -181,7 +198,7 @@ def _marking(layers: nn.ModuleList, recorder: Recorder) -> Iterator[None]:
 
     def behind(place: int) -> Any:
         def mark(_module: Any, _inputs: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
+            hidden = output if isinstance(output, Tensor) else output[0]
             if torch._C._current_graph_task_id() != -1:
                 return
             if place == len(layers) - 1:

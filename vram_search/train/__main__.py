@@ -108,6 +108,7 @@ def serve(channel: Channel) -> None:
     )
     check_answers(encoded, max(job.cutoff_lens), job.eval_cutoff_len)
     lengths = [row.length for row in encoded.train]
+    eval_lengths = [row.length for row in encoded.eval]
     too_long = sum(length > max(job.cutoff_lens) for length in lengths)
     base_model.limit_allocator(job.cap_bytes)
     base = base_model.load_base(job)
@@ -123,7 +124,9 @@ def serve(channel: Channel) -> None:
         train_rows=len(rows.train),
         eval_rows=len(encoded.eval),
         longest_tokens=max(lengths),
-        longest_eval_tokens=max(row.length for row in encoded.eval),
+        longest_eval_tokens=max(eval_lengths),
+        shortest_tokens=min(lengths),
+        shortest_eval_tokens=min(eval_lengths),
         rows_cut=too_long,
         data_hash=rows.data_hash,
         allocated_bytes=base_model.allocated_bytes(),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vram_search.estimate import check_card_holds_base
+from vram_search.estimate.planner import Longest
 from vram_search.models.tree import with_tree
 from vram_search.protocol import Ready
 from vram_search.spec.base_storage import difference_words, predicted_storage, storage_of
@@ -29,6 +30,16 @@ def as_loaded(prepared: Prepared, ready: Ready, note: Callable[[str], None]) -> 
     loaded = with_tree(shape, tree if shape.tree is None else _read_as(tree, shape.tree))
     check_card_holds_base(loaded, prepared.study.card)
     return replace(prepared, shape=loaded)
+
+
+def longest_rows(ready: Ready) -> Longest:
+    """Returns the lengths of the rows as the training process counted them."""
+    return Longest(
+        ready.longest_tokens,
+        ready.longest_eval_tokens,
+        ready.shortest_tokens,
+        ready.shortest_eval_tokens,
+    )
 
 
 def _read_as(tree: ModelTree, predicted: ModelTree) -> ModelTree:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 
 from vram_search.errors import VramSearchError
-from vram_search.estimate.planner import Longest
 from vram_search.protocol import Ready
 from vram_search.spec.hyperparameters import BY_NAME
 from vram_search.units import format_duration
-from vram_search.worker.as_loaded import as_loaded
+from vram_search.worker.as_loaded import as_loaded, longest_rows
 from vram_search.worker.context import RunContext
 from vram_search.worker.process import TrainingDiedError, log_tail
 from vram_search.worker.recorded_run import CurrentRun
@@ -28,7 +27,7 @@ def make_ready(context: RunContext, run: CurrentRun) -> Ready:
     ready = load_base(context)
     run.add("load", time.perf_counter() - began)
     context.row_tokens = approximate_row_tokens(context.prepared.rows, ready.longest_tokens)
-    context.longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
+    context.longest = longest_rows(ready)
     began = time.perf_counter()
     untuned = evaluate_untuned(context, ready)
     run.add("eval", time.perf_counter() - began)

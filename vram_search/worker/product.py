@@ -11,7 +11,6 @@ from vram_search.data import Rows, load_rows
 from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate import PlannedTrial, next_smaller, plans, settle_plan, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.planner import Longest
 from vram_search.gpu import open_reader
 from vram_search.protocol import AnyEvent, CheckpointRefused, Evaluated, Resumed, Step, TrialJob
 from vram_search.spec import Hyperparameters
@@ -30,7 +29,7 @@ from vram_search.store.product_runs import (
     start_product_run,
 )
 from vram_search.units import format_bytes, format_duration
-from vram_search.worker.as_loaded import as_loaded
+from vram_search.worker.as_loaded import as_loaded, longest_rows
 from vram_search.worker.budget import Budget
 from vram_search.worker.context import decided_pins, make_trainer
 from vram_search.worker.identity import WEIGHTS, SameAsSearch
@@ -176,7 +175,7 @@ def _train_all(
         prepared = as_loaded(prepared, ready, tell)
         row_tokens = approximate_row_tokens(rows, ready.longest_tokens)
         step_time = learnt_step_time(prepared.shape, trials, ready.device, study.card, row_tokens)
-        longest = Longest(ready.longest_tokens, ready.longest_eval_tokens)
+        longest = longest_rows(ready)
 
         def plan(hyperparameters: Hyperparameters) -> list[PlannedTrial]:
             return plans(

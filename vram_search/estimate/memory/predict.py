@@ -99,6 +99,8 @@ class Estimate:
     """The allocated peak by what it is for."""
     is_traced: bool = False
     """The peak is of a trace of the model's own code, not of a formula."""
+    routing: str = ""
+    """`worst` or `balanced`: the routing to experts at a traced peak that depends on it."""
     replayed_required_bytes: int | None = None
     """The smallest limit by a replay (`with_replay`); None: the closed form answers."""
 
@@ -195,7 +197,8 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
     if workload.trained_base_parameters:
         named |= dict.fromkeys(OF_ADAPTERS, 0)
     parts = {name: size for name, exact in named.items() if (size := round(exact))}
-    return Estimate(workload, hardware, moment, parts, is_traced=traced is not None)
+    routing = "" if traced is None else traced.routing
+    return Estimate(workload, hardware, moment, parts, traced is not None, routing)
 
 
 def _traced_moments(workload: Workload, peaks: TracedPeaks) -> dict[str, Parts]:

@@ -28,6 +28,8 @@ The allocator is not replayed for a traced model."""
 ANCHORS = (256, 1024, 2048)
 """Lengths that are traced where a model runs other requests at each length (loops over chunks).
 Bytes between them are linear; longer rows go on from the last two."""
+ROUTINGS = ("worst", "balanced")
+"""Names of the routings that `RangedFit.fits` are of."""
 USUAL = 1024
 """Tokens of a row of the training that decides whether a model can be traced."""
 
@@ -38,6 +40,9 @@ class TracedPeaks:
 
     training: Peak
     evaluation: Peak | None
+    routing: str
+    """The routing to experts at the training's peak, `worst` or `balanced`; empty if bytes do not
+    depend on it."""
 
 
 def traced_peaks(workload: Workload) -> TracedPeaks | None:
@@ -46,12 +51,12 @@ def traced_peaks(workload: Workload) -> TracedPeaks | None:
         return None
     rows, tokens = workload.per_device_train_batch_size, workload.cutoff_len
     earlier = adapter_bytes(workload) if workload.gradient_accumulation_steps > 1 else None
-    training = _peak(workload, rows, tokens, evaluates=False, earlier=earlier)
+    training = _largest_peak(workload, rows, tokens, evaluates=False, earlier=earlier)
     if training is None:
         return None
     evaluation = None
     if workload.per_device_eval_batch_size:
-        evaluation = _peak(
+        evaluation = _largest_peak(
             workload,
             workload.per_device_eval_batch_size,
             workload.eval_cutoff_len,
@@ -60,7 +65,7 @@ def traced_peaks(workload: Workload) -> TracedPeaks | None:
         )
         if evaluation is None:
             return None
-    return TracedPeaks(training, evaluation)
+    return TracedPeaks(training[1], evaluation and evaluation[1], training[0])
 
 
 def is_traced(shape: ModelShape) -> bool:
@@ -105,7 +110,7 @@ def _is_traced(workload: Workload) -> bool:
     return not is_other and workload.objective == SFT
 
 
-def _query(workload: Workload, rows: int) -> TraceQuery:
+def _query(workload: Workload, rows: int, *, padded: bool) -> TraceQuery:
     from vram_search.estimate.trace_store import TraceQuery
 
     tree = workload.shape.tree
@@ -120,7 +125,7 @@ def _query(workload: Workload, rows: int) -> TraceQuery:
         prepare_for_kbit_training=workload.prepare_for_kbit_training,
         reentrant_checkpointing=workload.reentrant_checkpointing,
         drops_out=workload.lora_dropout > 0,
-        padded=rows > 1 and not workload.equal_lengths,
+        padded=padded,
         several_rows=rows > 1,
         use_liger_kernel=_liger(workload) is not None,
     )
@@ -135,35 +140,66 @@ def _liger(workload: Workload) -> LigerPatches | None:
     return liger_patches(tree.model_type, tree.text_model_type)
 
 
-def _peak(
+def _largest_peak(
     workload: Workload, rows: int, tokens: int, *, evaluates: bool, earlier: float | None
-) -> Peak | None:
+) -> tuple[str, Peak] | None:
+    """The routing to experts and the peak at the largest of them.
+
+    Rows of different lengths make batches with padding, whose attention takes a mask, and batches
+    of whole rows, whose attention takes none. Either may need more.
+    """
+    varied = rows > 1 and not workload.equal_lengths
+    found = []
+    for padded in (True, False) if varied else (False,):
+        peaks = _peaks(workload, rows, tokens, padded, evaluates=evaluates, earlier=earlier)
+        if not peaks:
+            return None
+        found += peaks.items()
+    return max(found, key=lambda one: one[1].total)
+
+
+def _peaks(
+    workload: Workload,
+    rows: int,
+    tokens: int,
+    padded: bool,
+    *,
+    evaluates: bool,
+    earlier: float | None,
+) -> dict[str, Peak]:
+    """The peak of each routing; empty without a trace."""
     from vram_search.estimate.memory.trace_fit import Peak
     from vram_search.estimate.trace_store import find_fit
 
-    query, patches = _query(workload, rows), _liger(workload)
+    query, patches = _query(workload, rows, padded=padded), _liger(workload)
     fuses = patches is not None and patches.fuses_loss and not evaluates
     chunk = fused_chunk_bytes(workload) if fuses else 0
 
-    def at(length: int, found: RangedFit) -> Peak:
-        return found.fit.peak(
-            rows * length / found.unit if found.unit else rows,
-            found.unit or length,
-            workload.lora_rank,
-            evaluates=evaluates,
-            earlier_gradients=earlier,
-            expandable=workload.expandable_segments,
-            chunk_bytes=chunk,
-        )
+    def at(length: int, found: RangedFit) -> list[Peak]:
+        return [
+            fit.peak(
+                rows * length / found.unit if found.unit else rows,
+                found.unit or length,
+                workload.lora_rank,
+                evaluates=evaluates,
+                earlier_gradients=earlier,
+                expandable=workload.expandable_segments,
+                chunk_bytes=chunk,
+            )
+            for fit in found.fits
+        ]
 
     found = find_fit(query, tokens, anchors=ANCHORS)
     if not found:
-        return None
+        return {}
+    names = ROUTINGS if len(next(iter(found.values())).fits) > 1 else ("",)
     if len(found) == 1:
         (only,) = found.values()
-        return at(tokens, only)
+        return dict(zip(names, at(tokens, only), strict=True))
     (low, first), (high, second) = found.items()
     share = (tokens - low) / (high - low)
-    one, other = at(low, first), at(high, second)
-    mixed = [(1 - share) * a + share * b for a, b in zip(one[1:], other[1:], strict=True)]
-    return Peak(other.phase, *mixed)
+    mixed = {}
+    for name, one, other in zip(names, at(low, first), at(high, second), strict=True):
+        parts = [(1 - share) * a + share * b for a, b in zip(one[1:], other[1:], strict=True)]
+        mixed[name] = Peak(other.phase, *parts)
+    return mixed
