@@ -146,11 +146,13 @@ def _largest_peak(
     """The routing to experts and the peak at the largest of them.
 
     Rows of different lengths make batches with padding, whose attention takes a mask, and batches
-    of whole rows, whose attention takes none. Either may need more.
+    of whole rows, whose attention takes none. Either may need more. Joined rows have a mask.
     """
-    varied = rows > 1 and not workload.equal_lengths
+    kinds: tuple[bool, ...] = (True, False) if rows > 1 and not workload.equal_lengths else (False,)
+    if workload.packed and not evaluates:
+        kinds = (True,)
     found = []
-    for padded in (True, False) if varied else (False,):
+    for padded in kinds:
         peaks = _peaks(workload, rows, tokens, padded, evaluates=evaluates, earlier=earlier)
         if not peaks:
             return None
