@@ -27,7 +27,7 @@ OLMOE = {"model_type": "olmoe", **SIZES}
 
 
 def peaks(config: dict[str, Any], settings: TraceSettings = SETTINGS) -> tuple[bool, list[int]]:
-    """Returns whether bytes depend on the routing, and the peaks of the worst and a balanced one."""
+    """Returns whether bytes depend on the routing, and the peaks of the worst and a balanced."""
     with traced_model(config, settings, "all") as model:
         found = []
         for worst in (True, False):
