@@ -18,8 +18,8 @@ from vram_search.resources import shipped
 
 
 def fit_of(bytes_: float) -> TraceFit:
-    head = {"head": (Candidate((bytes_,), ((0.0,),)),)}
-    one = Pass(((0.0,),), ((0.0,),), ((0.0,),), ((),), head)
+    head = (Candidate((bytes_,), ((0.0,),)),)
+    one = Pass(((0.0,),), ((0.0,),), ((0.0,),), ((),), {"head": head})
     return TraceFit(((0, 0, 0),), (0,), one, one, (1,))
 
 

@@ -151,7 +151,7 @@ def _largest_peak(
     kinds: tuple[bool, ...] = (True, False) if rows > 1 and not workload.equal_lengths else (False,)
     if workload.packed and not evaluates:
         kinds = (True,)
-    found = []
+    found: list[tuple[str, Peak]] = []
     for padded in kinds:
         peaks = _peaks(workload, rows, tokens, padded, evaluates=evaluates, earlier=earlier)
         if not peaks:
