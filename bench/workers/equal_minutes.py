@@ -8,7 +8,8 @@ and minutes, and take turns in who is first. The model has random weights of a r
 falls and ranks configurations, though far from that of a trained model. Without a GPU, `auto` runs
 one trial at a time: give `--arms 1 2`.
 
-Regret is the best loss of a search minus the best of all searches, in nats per token.
+Regret is the best loss of a search minus the best of all searches with its seed (the seed draws
+evaluation rows and random weights, too), in nats per token.
 """
 
 from __future__ import annotations
@@ -172,7 +173,10 @@ def _steady_rate(ended: Sequence[tuple[float, TrialRecord]]) -> float | None:
 
 def tables(found: Sequence[Found]) -> list[str]:
     """Returns the lines of the comparison in Markdown."""
-    losses = [one.best_loss for one in found if one.best_loss is not None]
+    best: dict[int, float] = {}
+    for one in found:
+        if one.best_loss is not None:
+            best[one.seed] = min(one.best_loss, best.get(one.seed, one.best_loss))
     lines = [
         "| seed | parallel_trials | workers | outcomes | trials/h, all seconds | trials/h, steady "
         "| first trial's end | best loss | regret |",
@@ -180,7 +184,7 @@ def tables(found: Sequence[Found]) -> list[str]:
     ]
     for one in found:
         outcomes = ", ".join(f"{count} {name}" for name, count in one.outcomes.items())
-        regret = None if one.best_loss is None else one.best_loss - min(losses)
+        regret = None if one.best_loss is None else one.best_loss - best[one.seed]
         lines.append(
             f"| {one.seed} | {one.arm} | {one.workers} | {outcomes} | {one.rate:.0f} "
             f"| {_shown(one.steady_rate, 0)} | {_shown(one.first_end, 1)} s "
