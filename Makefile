@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test test-all lint types docs wheel-check lock sbom faults fuzz gpu bench trace-check security-table export-check clean
+.PHONY: help demo test test-all lint types docs wheel-check lock sbom faults fuzz gpu bench trace-check security-table pictures export-check clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -86,6 +86,9 @@ bench: $(VENV)/installed  ## measure the speed of queries and predictions
 
 trace-check: $(VENV)/installed  ## compare predicted bytes with those of the real training code on fake tensors
 	$(BIN)/python -m bench.trace.check
+
+pictures: $(VENV)/installed  ## write docs/pictures: report, service and live view, in light, dark and on a phone
+	$(BIN)/python -m bench.pictures
 
 security-table: $(VENV)/installed  ## write docs/security-table.md: the service's answers to hostile requests
 	$(BIN)/python -m bench.security_table

@@ -16,6 +16,7 @@ from vram_search.cli.console import make_console
 from vram_search.cli.live import LiveView, parts_bar
 from vram_search.cli.plain_view import PlainView
 from vram_search.protocol import Stage, Step
+from vram_search.resources import shipped
 from vram_search.spec import StudySpec, load_study
 from vram_search.store import Store, TrialRecord, TrialResult, open_store, sqlite_url
 from vram_search.worker.run import tell_what_was_found
@@ -111,7 +112,8 @@ def test_night_is_forecast_from_the_first_measured_steps(
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_live_table_folds_no_name(study: StudySpec, trials: list[TrialRecord], width: int) -> None:
+def test_live_table_folds_no_name(home: Path, trials: list[TrialRecord], width: int) -> None:
+    study = load_study(shipped("studies", "td-010.yaml"))
     out = io.StringIO()
     console: Any = make_console(file=out, width=width, force_terminal=False)
     view = LiveView(study, StopRule(9), "sqlite://", console)
@@ -122,6 +124,9 @@ def test_live_table_folds_no_name(study: StudySpec, trials: list[TrialRecord], w
     lines = out.getvalue().splitlines()
     assert len(lines) == 1 + len(trials)
     assert max(map(len, lines)) <= width
+    assert [line.split()[:3] for line in lines[1:]] == [
+        [str(trial.number), "complete", f"{trial.value:.4f}"] for trial in trials
+    ]
     assert ("settings" in lines[0]) == (width >= 80)
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.conftest import tiny_study
+from tests.report.browser.accessibility import FOCUS_IS_SEEN, LOW_CONTRAST, NAMELESS
 from tests.report.browser.conftest import Browser
 from tests.report.conftest import make_study
 from tests.web.conftest import Server, add, serving
@@ -189,7 +190,7 @@ def recorded(records: Server, browser: Browser) -> Callable[[str], Browser]:
     return open_
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (390, "light"), (1280, "dark")])
 def test_pages_fit_their_window_and_can_be_read(
     recorded: Callable[[str], Browser], width: int, scheme: str
 ) -> None:
@@ -205,6 +206,29 @@ def test_pages_fit_their_window_and_can_be_read(
         assert page.eval(LOW_CONTRAST) == [], path
         assert page.eval(NAMELESS) == [], path
         assert page.errors() == [], path
+
+
+def test_keyboard_reaches_everything_in_order_with_a_visible_focus(
+    recorded: Callable[[str], Browser],
+) -> None:
+    page = recorded("td-010")
+    for path in ("/", "/studies/td-010", "/new"):
+        page.open(page.eval("location.origin") + path)
+        page.press("Tab")
+        assert page.eval("document.activeElement.className") == "skip", path
+        assert page.eval("document.activeElement.getBoundingClientRect().left >= 0"), path
+        reached = []
+        for _ in range(60):
+            assert page.eval(FOCUS_IS_SEEN), (path, page.eval("document.activeElement.outerHTML"))
+            page.press("Tab")
+            place = """[...document.querySelectorAll('*')].indexOf(document.activeElement)"""
+            if page.eval("document.activeElement === document.body"):
+                break
+            reached.append(page.eval(place))
+        assert len(reached) > 3 and reached == sorted(reached), path
+    page.eval("document.querySelector('.skip').focus()")
+    page.press("Enter")
+    assert page.eval("location.hash") == "#main"
 
 
 def test_table_of_many_trials_is_paged_and_filtered(
@@ -251,29 +275,3 @@ def test_scripts_are_small_and_carry_their_licences() -> None:
     assert sum(file.stat().st_size for file in scripts) < MOST_SCRIPT_BYTES
     for file in (app.STATIC / "vendor").glob("*.js"):
         assert file.with_name(file.name.replace(".min.js", ".LICENSE")).is_file(), file
-
-
-NAMELESS = """[...document.querySelectorAll('a, button, input, select, textarea, svg[role=img]')]
-    .filter(e => e.type !== 'hidden')
-    .filter(e => !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length))
-    .map(e => e.outerHTML.slice(0, 80))"""
-LOW_CONTRAST = """(() => {
-    const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const light = c => 0.2126 * channel(c[0]) + 0.7152 * channel(c[1]) + 0.0722 * channel(c[2]);
-    const parse = text => text.match(/[\\d.]+/g).map(Number);
-    const ground = e => {
-        for (; e; e = e.parentElement) {
-            const c = parse(getComputedStyle(e).backgroundColor);
-            if (c.length < 4 || c[3] > 0) return c;
-        }
-        return [255, 255, 255];
-    };
-    return [...document.querySelectorAll(
-        'h1, h2, h3, p, a, dt, dd, td, th, li, button, label, code')]
-        .filter(e => e.innerText?.trim() && !e.closest('svg'))
-        .map(e => {
-            const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))];
-            return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 80)];
-        })
-        .filter(([ratio]) => ratio < 4.5);
-})()"""

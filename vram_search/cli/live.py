@@ -104,12 +104,12 @@ class LiveView(RunState):
         return Group(*lines)
 
     def _table(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        is_wide = self._console.width >= WIDTH
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", expand=is_wide)
         for name in ("#", "outcome", self.study.ranked_by.name, "VRAM", "time"):
             table.add_column(name, no_wrap=True)
-        is_wide = self._console.width >= WIDTH
-        if is_wide:
-            table.add_column("settings", no_wrap=True, overflow="ellipsis")
+        if is_wide:  # with a ratio, this column alone is cut
+            table.add_column("settings", no_wrap=True, overflow="ellipsis", ratio=1)
         for trial in self.ended[-ROWS_SHOWN:]:
             hp = trial.hyperparameters
             settings = " ".join(one.in_words(one.value_in(hp)) for one in self._searched)

@@ -104,7 +104,7 @@ def night_sentences(night: NightSummary) -> list[str]:
     if night.seconds:
         longest = sorted(night.seconds.items(), key=lambda item: -item[1])
         phases = ", ".join(f"{phase} {format_duration(seconds)}" for phase, seconds in longest)
-        sentences.append(f"{format_duration(night.total_seconds)} of GPU time: {phases}")
+        sentences.append(f"{format_duration(night.total_seconds)} in all: {phases}")
     sentences.append(_bought(night))
     sentences += [f"fault: {fault}" for fault in night.faults]
     return [*sentences, f"remedy: {night.remedy}"] if night.remedy else sentences

@@ -14,18 +14,22 @@ from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import by_value, required_bytes, run_seconds
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
+from vram_search.report.page.hero import hero, outcome_shares
+from vram_search.report.page.history_chart import history_chart
 from vram_search.report.page.live_charts import card_chart, live_curve_chart
 from vram_search.report.page.loss_charts import vram_chart
 from vram_search.report.page.report_data import ReportData, load_report_data
 from vram_search.report.page.search_charts import importance_chart
-from vram_search.report.page.summary import headline, summary_rows, trial_words
+from vram_search.report.page.summary import summary_rows, trial_words
 from vram_search.report.page.svg import Chart
 from vram_search.report.page.trials_table import columns, trial_row
-from vram_search.report.words import hyperparameter_words, loss_cell, plan_words
+from vram_search.report.winner import loss_words
+from vram_search.report.words import hyperparameter_words, plan_words
 from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.progress import Progress, progress_of
-from vram_search.units import format_bytes, format_duration
+from vram_search.store.untuned import untuned_loss
+from vram_search.units import format_bytes, format_duration, short_exponent
 
 ROWS = 100
 """Trials of one page of the table."""
@@ -85,9 +89,8 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
     top = best_trials(store, record, limit=1)
     if top:
         size, origin = required_bytes(top[0])
-        facts.append(
-            (f"best {top[0].value_name}", f"{loss_cell(top[0].value)} (trial {top[0].number})")
-        )
+        words = loss_words(top[0].value or 0.0, untuned_loss(store, record, top[0]))
+        facts.append((f"best {top[0].value_name}, trial {top[0].number}", words))
         if size is not None:
             facts.append(("it needs", f"{format_bytes(size)} {origin}"))
     if entry.started_at is not None:
@@ -144,6 +147,8 @@ class Night:
 
     study: str
     sentences: list[str]
+    answer: str
+    """The trial to use, in one sentence; empty if no trial is complete."""
 
 
 def latest_night(store: Store) -> Night | None:
@@ -155,7 +160,14 @@ def latest_night(store: Store) -> Night | None:
 def night_of(store: Store, record: StudyRecord) -> Night | None:
     """The latest run of a study; None if no run is recorded."""
     night = last_night(store, record)
-    return None if night is None else Night(record.name, night.sentences)
+    if night is None:
+        return None
+    top = best_trials(store, record, limit=1)
+    answer = ""
+    if top:
+        words = loss_words(top[0].value or 0.0, untuned_loss(store, record, top[0]))
+        answer = f"Use trial {top[0].number}: {top[0].value_name} {words}."
+    return Night(record.name, night.sentences, answer)
 
 
 def compared_rows(answer: CompareAnswer) -> list[tuple[str, str, str]]:
@@ -170,18 +182,22 @@ def compared_rows(answer: CompareAnswer) -> list[tuple[str, str, str]]:
         rows.append((f"{answer.objective}, {loss.at}", f"{loss.first:.4f}", f"{loss.second:.4f}"))
     for form, figures in ((format_bytes, answer.bytes), (format_duration, answer.seconds)):
         for name, figure in figures.items():
-            shown = f"{name.rpartition('_')[0]} ({figure.origin})"
-            rows.append((shown, form(figure.first), form(figure.second)))
+            what = name.removesuffix("_bytes").removesuffix("_seconds")
+            what = f"time, {what}" if form is format_duration else what
+            rows.append((f"{what} ({figure.origin})", form(figure.first), form(figure.second)))
     return rows
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "-"
+    return short_exponent(f"{value:.3g}") if isinstance(value, float) else str(value)
 
 
 def study_charts(data: ReportData) -> list[Chart]:
     """The report's charts that a study's page shows."""
     return [
+        history_chart(data),
         vram_chart(data),
         eval_curves_chart(data),
         memory_chart(data),
@@ -196,7 +212,8 @@ def study_page(store: Store, record: StudyRecord) -> dict[str, Any]:
     spot = data.sweet_spot
     return {
         "study": record,
-        "headline": headline(data),
+        "hero": hero(data),
+        "outcomes_of_all": outcome_shares(data),
         "night": night_of(store, record),
         "summary": summary_rows(data),
         "sweet_spot": spot,

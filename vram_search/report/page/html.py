@@ -37,6 +37,8 @@ from vram_search.units import format_duration
 
 PlotFormat = Literal["svg", "png"]
 
+ROWS_AT_FIRST = 100
+"""Rows of the table that are laid out at first: a thousand take a browser a second."""
 _FOLDER = Path(__file__).parent
 
 
@@ -98,12 +100,14 @@ def render(data: ReportData, written_at: datetime) -> str:
             )
             for trial in sorted(data.trials, key=_by_loss)
         ],
+        rows_at_first=ROWS_AT_FIRST,
         best=None if data.best is None else data.best.number,
         outcomes=sorted({trial.outcome or "running" for trial in data.trials}),
         studies=studies_table(data),
         phases=_phase_table(data),
         data={
             "study": data.study.name,
+            "rows_at_first": ROWS_AT_FIRST,
             "best": None if data.best is None else data.best.number,
             "trials": [trial_data(t) for t in data.trials],
         },

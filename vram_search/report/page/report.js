@@ -14,6 +14,21 @@
     if (text === "") return null;
     return table.tHead.rows[0].cells[column].dataset.kind === "number" ? Number(text) : text;
   };
+  // The first rows are laid out; a button shows the others. Print and filter know all of them.
+  const every = document.getElementById("every");
+  let most = every ? data.rows_at_first : Infinity;
+  const limitRows = () => {
+    let place = 0;
+    for (const row of body.rows) {
+      if (!row.hidden) place += 1;
+      row.classList.toggle("later", place > most && !row.hidden);
+    }
+    if (every) every.parentElement.hidden = place <= most;
+  };
+  every?.addEventListener("click", () => {
+    most = Infinity;
+    limitRows();
+  });
   const sortBy = (heading) => {
     const column = heading.cellIndex;
     const falling = heading.getAttribute("aria-sort") === "ascending";
@@ -24,6 +39,7 @@
       return direction * (a < b ? -1 : a > b ? 1 : 0);
     });
     body.append(...keyed.map(([, row]) => row));
+    limitRows();
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", falling ? "descending" : "ascending");
   };
@@ -62,6 +78,7 @@
       row.hidden = !fits || (outcome.value !== "" && row.dataset.outcome !== outcome.value);
       shown += row.hidden ? 0 : 1;
     });
+    limitRows();
     said.textContent = `${shown} of ${rows.length} trials`;
   };
   filter.addEventListener("input", applyFilter);
@@ -78,7 +95,7 @@
   // Printing shows what is folded.
   const folded = [];
   window.addEventListener("beforeprint", () => {
-    for (const one of document.querySelectorAll("details:not([open])")) {
+    for (const one of document.querySelectorAll("details:not([open], .screen)")) {
       one.open = true;
       folded.push(one);
     }
@@ -140,6 +157,7 @@
     const row = document.getElementById(`trial-${number}`);
     if (!row) return;
     row.hidden = false;
+    row.classList.remove("later");
     rows.forEach((other) => other.classList.remove("found"));
     row.classList.add("found");
     history.pushState(null, "", `#trial-${number}`); // the browser's Back returns to the chart

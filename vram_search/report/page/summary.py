@@ -1,4 +1,4 @@
-"""The report's words: the headline, the data's facts, the studies of the database."""
+"""The report's words: the data's facts, the studies of the database."""
 
 from __future__ import annotations
 
@@ -7,21 +7,9 @@ from vram_search.report.page.report_data import ReportData
 from vram_search.report.words import hyperparameter_words, plan_words
 from vram_search.spec.dataset import short_name
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import format_bytes
 
 Fact = tuple[str, str]
-
-
-def headline(data: ReportData) -> list[Fact]:
-    """Figures that come first: a name and a value each."""
-    spot, counts = data.sweet_spot, _counts(data)
-    facts = [("trials", str(len(data.trials))), ("complete", str(counts.get("complete", 0)))]
-    if spot is not None:
-        facts.insert(0, (f"best {spot.best.value_name}", f"{spot.best.value:.4f}"))
-        facts.insert(1, ("sweet spot", f"{spot.trial.value:.4f}"))
-        facts.insert(2, ("sweet spot's VRAM", _required(spot.trial)))
-    facts.append(("time in trials", format_duration(_busy_seconds(data))))
-    return facts
 
 
 def summary_rows(data: ReportData) -> list[Fact]:
@@ -99,10 +87,6 @@ def _counts(data: ReportData) -> dict[str, int]:
         name = trial.outcome or "running"
         counts[name] = counts.get(name, 0) + 1
     return counts
-
-
-def _busy_seconds(data: ReportData) -> float:
-    return sum(sum(v or 0.0 for v in (trial.seconds or {}).values()) for trial in data.trials)
 
 
 def _period(data: ReportData) -> str:
