@@ -8,6 +8,7 @@ from vram_search.answers.base import AnswerPart, Timestamp
 from vram_search.report.night import night_sentences, summarise
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.runs import latest_run
+from vram_search.store.store import LARGE
 
 
 class NightAnswer(AnswerPart):
@@ -39,7 +40,8 @@ def last_night(
     run = latest_run(store, study.id)
     if run is None or (of is not None and of.number < run.first_trial):
         return None
-    night = summarise(run, store.trials(study.id, first=run.first_trial), study.ranked_by.name)
+    started = store.trials(study.id, first=run.first_trial, without=LARGE)
+    night = summarise(run, started, study.ranked_by.name)
     return NightAnswer(
         started_at=night.started_at,
         ended_at=night.ended_at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib
 import sys
@@ -154,6 +155,7 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    faulthandler.enable(file=2)  # a crash in a library's C code leaves a trace in the log
     _replace_what_cannot_be_printed()
     sys.excepthook = _print_traceback
     try:

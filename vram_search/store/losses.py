@@ -70,6 +70,5 @@ def _evaluations(
     """Trial number and values of each evaluation that a query joins; damaged values are None."""
     columns = [column for column in evaluations.c if column.name not in (*without, "trial_id")]
     with reading(store.engine) as connection:
-        found = connection.execute(query.add_columns(*raw_columns(columns))).all()
-    for row in found:
-        yield row.number, read_row(row, columns)[0]
+        for row in connection.execute(query.add_columns(*raw_columns(columns))):
+            yield row.number, read_row(row, columns)[0]

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Row, Table, literal_column, select
@@ -22,6 +23,8 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _LARGEST = 2**63 - 1
 Kind = str
 """`number`, `text`, `flag`, `list`, `table`, `numbers` (a table of numbers) or `texts`."""
+
+_TYPES: dict[Kind, type] = {"text": str, "flag": bool, "list": list, "table": dict}
 
 _HYPERPARAMETERS: dict[str, Kind] = {
     "optim": "text",
@@ -151,8 +154,9 @@ def read_row(
     """
     damaged: list[str] = []
     values: dict[str, Any] = {}
+    by_name = row._mapping
     for column in columns:
-        stored = row._mapping[column.name]
+        stored = by_name[column.name]
         try:
             value = _decoded(column, stored)
         except (ValueError, TypeError, RecursionError, OverflowError):
@@ -190,6 +194,7 @@ def _decoded(column: Column[Any], stored: Any) -> Any:
     return _decoder(column.type)(column, stored)
 
 
+@cache
 def _decoder(kind: TypeEngine[Any]) -> Callable[[Column[Any], Any], Any]:
     for known, decode in _DECODERS:
         if isinstance(kind, known):
@@ -198,7 +203,11 @@ def _decoder(kind: TypeEngine[Any]) -> Callable[[Column[Any], Any], Any]:
 
 
 def _json(column: Column[Any], stored: Any) -> Any:
-    value = json.loads(stored, parse_int=_small_int) if isinstance(stored, (str, bytes)) else stored
+    value = stored
+    if isinstance(stored, str):
+        value = _JSON.decode(stored)
+    elif isinstance(stored, bytes):
+        value = json.loads(stored, parse_int=_small_int)
     is_list = column.name in _LISTS
     if value is not None and not isinstance(value, list if is_list else dict):
         raise TypeError(column.name)
@@ -220,6 +229,9 @@ def _numbers_of_step(item: Mapping[str, Any]) -> dict[str, Any]:
 def _small_int(digits: str) -> int | float:
     """A number beyond 64 bits would break arithmetic with floats, or its printing."""
     return int(digits) if len(digits) < 19 else float(digits)
+
+
+_JSON = json.JSONDecoder(parse_int=_small_int)
 
 
 def _item(value: Any) -> Any:
@@ -326,14 +338,7 @@ def _only(kind: Kind, value: Mapping[str, Any]) -> tuple[dict[str, Any], list[st
 
 
 def _is(kind: Kind, value: Any) -> bool:
-    checks: dict[Kind, Callable[[Any], bool]] = {
-        "number": _is_number,
-        "text": lambda v: isinstance(v, str),
-        "flag": lambda v: isinstance(v, bool),
-        "list": lambda v: isinstance(v, list),
-        "table": lambda v: isinstance(v, dict),
-    }
-    return checks[kind](value)
+    return _is_number(value) if kind == "number" else isinstance(value, _TYPES[kind])
 
 
 def _is_number(value: Any) -> bool:

@@ -63,6 +63,8 @@ from vram_search.store.tables import (
 _T = TypeVar("_T")
 _SETTINGS = ("spec", "card", "model")
 """Columns of a study with mappings in mappings."""
+LARGE = ("plan", "predicted", "measured", "versions")
+"""Columns of a trial that make up most of it, and that lists and counts do not need."""
 _NEWEST_FIRST = (studies.c.updated_at.desc(), studies.c.id.desc())
 
 
@@ -324,17 +326,27 @@ class Store:
         return self._trials(running.order_by(trials.c.number))
 
     def trials(
-        self, study_id: int, outcomes: Collection[Outcome] | None = None, first: int = 0
+        self,
+        study_id: int,
+        outcomes: Collection[Outcome] | None = None,
+        first: int = 0,
+        *,
+        numbers: Collection[int] | None = None,
+        without: Collection[str] = (),
     ) -> list[TrialRecord]:
         """Trials in number order: all of them, or those with one of the outcomes.
 
         Args:
             first: lowest number.
+            numbers: of the trials; None for all.
+            without: columns that are not read and become None, to save time and memory; see LARGE.
         """
         query = _trials_of(study_id).where(trials.c.number >= first).order_by(trials.c.number)
         if outcomes is not None:
             query = query.where(trials.c.outcome.in_(outcomes))
-        return self._trials(query)
+        if numbers is not None:
+            query = query.where(trials.c.number.in_(numbers))
+        return self._trials(query, without)
 
     def trial(self, study_id: int, number: int) -> TrialRecord | None:
         """The study's trial of that number."""
@@ -401,18 +413,19 @@ class Store:
             for values, damaged in self._rows(query, studies)
         ]
 
-    def _trials(self, query: Select[Any]) -> list[TrialRecord]:
-        files = self.files
+    def _trials(self, query: Select[Any], without: Collection[str] = ()) -> list[TrialRecord]:
+        files, missing = self.files, dict.fromkeys(without)
         return [
             TrialRecord(
-                **values
+                **missing
+                | values
                 | {
                     "adapter_path": actual_path(files, values["adapter_path"]),
                     "error": error_with_damage(values["error"], damaged),
                 },
                 damaged=damaged,
             )
-            for values, damaged in self._rows(query, trials)
+            for values, damaged in self._rows(query, trials, without)
         ]
 
     def _rows(
@@ -420,11 +433,9 @@ class Store:
     ) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
         """The values of each row by column, and what is damaged in it (`read_rows`)."""
         columns = [column for column in table.c if column.name not in without]
+        chosen = query.with_only_columns(*raw_columns(columns)).select_from(table)
         with reading(self.engine) as connection:
-            found = connection.execute(
-                query.with_only_columns(*raw_columns(columns)).select_from(table)
-            ).all()
-        return [read_row(row, columns) for row in found]
+            return [read_row(row, columns) for row in connection.execute(chosen)]
 
 
 def _first(items: list[_T]) -> _T | None:

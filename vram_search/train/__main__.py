@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import time
@@ -32,6 +33,7 @@ def main() -> None:
     """Exchanges JSON lines with the supervisor until it closes the pipe or memory runs out."""
     # Ctrl-C reaches the whole process group; the supervisor decides what becomes of the trial.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable(file=2)  # a crash in a library's C code leaves a trace in training.log
     channel = Channel()
     silence_libraries()
     try:

@@ -21,17 +21,18 @@ from vram_search.answers.top import TopAnswer, these_trials
 from vram_search.answers.why import WhyAnswer
 from vram_search.api import ExportTarget
 from vram_search.export.recorded import write_recorded
-from vram_search.report.figures import by_value
 from vram_search.store import Outcome
 from vram_search.store.location import StudyFolder
 from vram_search.store.progress import progress_of
 from vram_search.store.run_logs import entries_of, log_files
 from vram_search.store.skips import ask_to_skip
 from vram_search.web.api_studies import known_study
+from vram_search.web.one_at_a_time import OneAtATime
 from vram_search.web.service import Service, as_json, service_of, temporary_folder
+from vram_search.web.trial_selection import select_trials
 from vram_search.worker.next_point import try_next
 
-router = APIRouter(prefix="/api/v1/studies/{study}", tags=["trials"])
+router = APIRouter(prefix="/api/v1/studies/{study}", tags=["trials"], route_class=OneAtATime)
 Served = Annotated[Service, Depends(service_of)]
 
 
@@ -87,13 +88,11 @@ def list_trials(
 ) -> JSONResponse:
     """Lists trials, in pages. The header `X-Total-Count` holds their number without pages."""
     record = find_study(service.store, known_study(service, study))
-    trials = service.store.trials(record.id)
-    if outcome:
-        trials = [trial for trial in trials if (trial.outcome or "running") in outcome]
-    if order == "eval_loss":
-        trials.sort(key=by_value)
-    response = as_json(these_trials(service.store, record, trials[offset : offset + limit]))
-    response.headers["X-Total-Count"] = str(len(trials))
+    found = select_trials(
+        service.store, record, outcomes=outcome or (), order=order, offset=offset, limit=limit
+    )
+    response = as_json(these_trials(service.store, record, found.trials))
+    response.headers["X-Total-Count"] = str(found.count)
     return response
 
 

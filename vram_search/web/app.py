@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 
 from vram_search import __version__
 from vram_search.web import api_memory, api_queue, api_studies, api_system, api_trials, page
+from vram_search.web.free_memory import give_back_memory
 from vram_search.web.guard import Guard
 from vram_search.web.problems import Problem, add_handlers
 from vram_search.web.scheduler import Scheduler
@@ -53,7 +55,9 @@ def make_app(service: Service, hosts: Collection[str], scheduler: Scheduler | No
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         if scheduler is not None:
             threading.Thread(target=scheduler.run, name="scheduler", daemon=True).start()
+        freeing = asyncio.create_task(give_back_memory())
         yield
+        freeing.cancel()
         app.state.is_ending = True
         if scheduler is not None:
             scheduler.stop()
@@ -68,8 +72,10 @@ def make_app(service: Service, hosts: Collection[str], scheduler: Scheduler | No
         responses=ERRORS,
     )
     app.state.service, app.state.streams, app.state.is_ending = service, set(), False
+    app.state.whole_study = asyncio.Lock()
     add_handlers(app)
-    for router in (api_studies, api_trials, api_queue, api_memory, api_system, page):
-        app.include_router(router.router)
+    for module in (api_studies, api_trials, api_queue, api_memory, api_system, page):
+        app.include_router(module.router)
+    app.include_router(page.study_router)
     app.mount("/static", StaticFiles(directory=STATIC), "static")
     return Guard(app, service.credentials, hosts, service.cookie, service.failures)

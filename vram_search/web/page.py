@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs
@@ -35,12 +35,16 @@ from vram_search.web import view
 from vram_search.web.api_studies import known_study
 from vram_search.web.guard import logged_in
 from vram_search.web.new_study import study_text
+from vram_search.web.one_at_a_time import OneAtATime
 from vram_search.web.paths import checked_model, parse_study
 from vram_search.web.service import Service, role_of, service_of
 from vram_search.worker.next_point import try_next
 from vram_search.worker.prepare import prepare
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+study_router = APIRouter(
+    include_in_schema=False, default_response_class=HTMLResponse, route_class=OneAtATime
+)
 Served = Annotated[Service, Depends(service_of)]
 _STYLES = (
     *(Path(view.__file__).parents[1] / "report" / "page" / f for f in ("chart.css", "report.css")),
@@ -94,17 +98,17 @@ def logout(service: Served) -> Response:
 @router.get("/")
 def home(request: Request, service: Served) -> HTMLResponse:
     """Shows the running study, the queue, and all studies."""
-    return _page(request, "home.html.j2", **_home(service))
+    return _page(request, "home.html.j2", **_now(service), **_studies(service))
 
 
 @router.get("/parts/{part}")
 def home_part(request: Request, part: str, service: Served) -> HTMLResponse:
     """A part of the first page: `now`, `queue` or `studies`."""
-    name = part if part in ("now", "queue", "studies") else "now"
-    return _page(request, f"{name}.html.j2", **_home(service))
+    name = part if part in _PARTS else "now"
+    return _page(request, f"{name}.html.j2", **_PARTS[name](service))
 
 
-@router.get("/studies/{study}")
+@study_router.get("/studies/{study}")
 def study(request: Request, study: str, service: Served) -> HTMLResponse:
     """A study: its best trials, charts and table."""
     record = find_study(service.store, known_study(service, study))
@@ -113,7 +117,7 @@ def study(request: Request, study: str, service: Served) -> HTMLResponse:
     return _page(request, "study.html.j2", exported=EXPORTED, **{**table, **content})
 
 
-@router.get("/studies/{study}/charts")
+@study_router.get("/studies/{study}/charts")
 def charts(request: Request, study: str, service: Served) -> HTMLResponse:
     """The part of a study's page above the table."""
     record = find_study(service.store, known_study(service, study))
@@ -121,7 +125,7 @@ def charts(request: Request, study: str, service: Served) -> HTMLResponse:
     return _page(request, "study_charts.html.j2", exported=EXPORTED, **content)
 
 
-@router.get("/studies/{study}/table")
+@study_router.get("/studies/{study}/table")
 def table(
     request: Request,
     study: str,
@@ -136,7 +140,7 @@ def table(
     return _page(request, "trials.html.j2", **content)
 
 
-@router.get("/studies/{study}/trials/{trial}")
+@study_router.get("/studies/{study}/trials/{trial}")
 def trial(request: Request, study: str, trial: str, service: Served) -> HTMLResponse:
     """A trial: why it ended, its settings and losses."""
     name = known_study(service, study)
@@ -165,7 +169,7 @@ def trial(request: Request, study: str, trial: str, service: Served) -> HTMLResp
     )
 
 
-@router.get("/studies/{study}/compare")
+@study_router.get("/studies/{study}/compare")
 def compare_trials(
     request: Request, study: str, service: Served, first: str = "", second: str = ""
 ) -> HTMLResponse:
@@ -264,12 +268,26 @@ async def new_study(request: Request, step: str, service: Served) -> Response:
     return Response(status_code=204, headers={"HX-Redirect": "/"})
 
 
-def _home(service: Service) -> dict[str, Any]:
+def _now(service: Service) -> dict[str, Any]:
     queue = queue_answer(service.store, service.url)
     now = [view.running(service.store, e) for e in queue.entries if e.state == "running"]
-    studies = service.results.studies()
     night = None if now else view.latest_night(service.store)
-    return {"queue": queue, "now": now, "studies": studies, "night": night}
+    return {"queue": queue, "now": now, "night": night}
+
+
+def _queue(service: Service) -> dict[str, Any]:
+    return {"queue": queue_answer(service.store, service.url)}
+
+
+def _studies(service: Service) -> dict[str, Any]:
+    return {"studies": service.results.studies()}
+
+
+_PARTS: Mapping[str, Callable[[Service], dict[str, Any]]] = {
+    "now": _now,
+    "queue": _queue,
+    "studies": _studies,
+}
 
 
 def _page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from vram_search.answers.compare import CompareAnswer
 from vram_search.answers.night import last_night
 from vram_search.answers.queue import QueueEntryAnswer
 from vram_search.report.dimensions import shown_dimensions
-from vram_search.report.figures import by_value, required_bytes, run_seconds
+from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.page.byte_charts import memory_chart
 from vram_search.report.page.curve_charts import eval_curves_chart, train_curves_chart
 from vram_search.report.page.hero import hero, outcome_shares
@@ -28,11 +29,15 @@ from vram_search.report.words import hyperparameter_words, plan_words
 from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.progress import Progress, progress_of
+from vram_search.store.store import LARGE
 from vram_search.store.untuned import untuned_loss
 from vram_search.units import format_bytes, format_duration, short_exponent
+from vram_search.web.trial_selection import select_trials
 
 ROWS = 100
 """Trials of one page of the table."""
+LATEST = 50
+"""Trials whose median duration says when a study ends."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def _running_words(store: Store, trial: TrialRecord) -> str:
 
 def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[tuple[str, str]]:
     counts = store.outcome_counts(record.id)
-    finished = sum(n for outcome, n in counts.items() if outcome not in ("running", "lost"))
+    finished = _finished(counts)
     facts = [("trials finished", str(finished))]
     top = best_trials(store, record, limit=1)
     if top:
@@ -96,18 +101,25 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
     if entry.started_at is not None:
         seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
         facts.append(("running for", format_duration(seconds)))
-    facts.append(("ends", _end_words(store, record, entry, finished)))
+    facts.append(("ends", _end_words(store, record, entry, counts)))
     return facts
 
 
-def _end_words(store: Store, record: StudyRecord, entry: QueueEntryAnswer, finished: int) -> str:
-    """When the study ends, as far as its limits say it."""
+def _end_words(
+    store: Store, record: StudyRecord, entry: QueueEntryAnswer, counts: Mapping[str, int]
+) -> str:
+    """When the study ends, as far as its limits say it.
+
+    Args:
+        counts: trials of the study by outcome.
+    """
     if entry.until is not None:
         return f"{entry.until.astimezone():%a %H:%M} at the latest"
     budget = record.spec.get("budget") or {}
-    trials = entry.trials or budget.get("trials")
+    trials, finished = entry.trials or budget.get("trials"), _finished(counts)
     if trials and finished and entry.started_at is not None:
-        left = max(0, trials - finished) * _seconds_a_trial(store, record)
+        first = max(0, sum(counts.values()) - LATEST)
+        left = max(0, trials - finished) * _seconds_a_trial(store, record, first)
         moment = datetime.now().astimezone() + timedelta(seconds=left)
         return f"after {trials} trials, about {moment:%a %H:%M}"
     if trials:
@@ -116,9 +128,14 @@ def _end_words(store: Store, record: StudyRecord, entry: QueueEntryAnswer, finis
     return f"after {hours:g} h" if hours else "when it is stopped"
 
 
-def _seconds_a_trial(store: Store, record: StudyRecord) -> float:
-    """The median duration of the study's finished trials."""
-    durations = [run_seconds(trial) for trial in store.trials(record.id)]
+def _finished(counts: Mapping[str, int]) -> int:
+    return sum(n for outcome, n in counts.items() if outcome not in ("running", "lost"))
+
+
+def _seconds_a_trial(store: Store, record: StudyRecord, first: int) -> float:
+    """The median duration of the study's finished trials from this number on."""
+    latest = store.trials(record.id, first=first, without=LARGE)
+    durations = [run_seconds(trial) for trial in latest]
     return statistics.median([seconds for seconds in durations if seconds is not None] or [0.0])
 
 
@@ -228,25 +245,29 @@ def trials_page(
     store: Store, record: StudyRecord, outcome: str, order: str, page: int
 ) -> dict[str, Any]:
     """One page of a study's table of trials."""
-    trials = store.trials(record.id)
-    by_number: dict[int | None, TrialRecord] = {trial.number: trial for trial in trials}
-    dimensions = shown_dimensions(trials)
-    shown = [trial for trial in trials if outcome in ("", trial.outcome or "running")]
-    if order == "eval_loss":
-        shown.sort(key=by_value)
-    else:
-        shown.reverse()
-    last = max(0, (len(shown) - 1) // ROWS)
+    outcomes = (outcome,) if outcome else ()
+    counts = store.outcome_counts(record.id)
+    count = sum(counts.values()) if not outcome else counts.get(outcome, 0)
+    last = max(0, (count - 1) // ROWS)
     page = min(max(page, 0), last)
-    rows = shown[page * ROWS : (page + 1) * ROWS]
+    found = select_trials(
+        store,
+        record,
+        outcomes=outcomes,
+        order="eval_loss" if order == "eval_loss" else "newest",
+        offset=page * ROWS,
+        limit=ROWS,
+    )
+    by_number: dict[int | None, TrialRecord] = {t.number: t for t in found.study_trials}
+    dimensions = shown_dimensions(found.study_trials)
     return {
         "study": record,
         "columns": columns(dimensions, is_imported=record.is_imported),
         "rows": [
             trial_row(t, by_number.get(t.retry_of), dimensions, is_imported=record.is_imported)
-            for t in rows
+            for t in found.trials
         ],
-        "count": len(shown),
+        "count": found.count,
         "page": page,
         "last_page": last,
         "outcome": outcome,
