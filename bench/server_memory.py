@@ -1,7 +1,7 @@
 """Memory of the server while a study grows: `python -m bench.server_memory --trials 2000`.
 
 A few trials are made by tests/fake_trainer.py and then copied at a given rate, while clients read
-all pages and one reads the events. It prints a line of JSON a time: trials, requests, bytes.
+all pages and one reads the events. It prints the server's memory twenty times.
 """
 
 from __future__ import annotations
@@ -65,18 +65,21 @@ def _copy(connection: Connection, table: Table, where: object, **changes: object
 
 
 class Clients:
-    """Clients that read pages and events until they are told to end."""
+    """Clients that read pages and events until `end` is called."""
 
     def __init__(self, token: str, count: int, pause: float) -> None:
         self._headers = {"Authorization": f"Bearer {token}"}
         self._pause = pause
         self._ended = threading.Event()
         self.requests = 0
-        for target in (*[self._ask] * count, self._read_events):
-            threading.Thread(target=target, daemon=True).start()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+        for thread in (*self._threads, threading.Thread(target=self._read_events, daemon=True)):
+            thread.start()
 
     def end(self) -> None:
         self._ended.set()
+        for thread in self._threads:
+            thread.join()
 
     def _ask(self) -> None:
         draw = random.Random()
@@ -87,9 +90,12 @@ class Clients:
                 self.requests += 1
 
     def _read_events(self) -> None:
-        with httpx.stream(
-            "GET", f"{_address()}/api/v1/events", headers=self._headers, timeout=120
-        ) as stream:
+        with (
+            contextlib.suppress(httpx.TransportError),  # the server ends first
+            httpx.stream(
+                "GET", f"{_address()}/api/v1/events", headers=self._headers, timeout=120
+            ) as stream,
+        ):
             for _ in stream.iter_lines():
                 if self._ended.is_set():
                     return
