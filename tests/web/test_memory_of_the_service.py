@@ -32,7 +32,7 @@ def test_requests_that_read_a_whole_study_are_answered_one_after_the_other() -> 
 
     @other.get("/other")
     async def read_other() -> bool:
-        return app.state.whole_study.locked()
+        return bool(app.state.whole_study.locked())
 
     app.include_router(whole)
     app.include_router(other)
