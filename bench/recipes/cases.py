@@ -60,7 +60,7 @@ REPORTED = {
     "A23": Reported("8B reward model on T4", "LlamaFactory#5077", outcome="out of memory"),
     "A24": Reported("glm-4-9b-chat, cutoff 10240", "LlamaFactory#4772", 72.0),
     "A25a": Reported("Qwen2-7B bf16 LoRA, 1 x 1024", "LlamaFactory#7409", 17.9),
-    "A25b": Reported("the same, 1 x 2048 (ms-swift: 22 GB)", "LlamaFactory#7409", 22.0),
+    "A25b": Reported("the same, 1 x 2048", "LlamaFactory#7409; ms-swift: 22 GB", 20.5),
     "A40": Reported("Qwen2.5-7B int8 LoRA, 2 x 2048", "LlamaFactory#4772, keys", 18.5),
     "A44": Reported("Qwen2.5-7B, trained embeddings", "peft#2376", outcome="does not fit 16 GB"),
 }

@@ -480,6 +480,35 @@ def test_every_key_that_adds_or_saves_bytes_is_a_reason(
         assert load_recipe(write(base, **{key: True})).needs_less, key
 
 
+@pytest.mark.parametrize(
+    ("model", "changes", "is_known"),
+    [
+        ("hunyuan-0.5b", {}, False),
+        ("afm-4.5b", {}, False),
+        ("qwen3-0.6b", {}, True),
+        ("hunyuan-0.5b", {"val_set_size": 0}, True),
+        ("hunyuan-0.5b", {"cut_cross_entropy": False}, True),
+    ],
+)
+def test_cut_cross_entropy_is_not_modelled_where_published_sizes_disagree(
+    write: Write, model: str, changes: dict[str, Any], is_known: bool
+) -> None:
+    plugin = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
+    keys = {"base_model": model, "plugins": [plugin], "val_set_size": 0.1}
+    needs_more = load_recipe(write(AXOLOTL, **{**keys, **changes})).needs_more
+    assert (not needs_more) is is_known
+    assert is_known or "an evaluation is not modelled" in needs_more[0]
+
+
+def test_adapter_on_parameters_alone_is_at_least_what_is_counted(write: Write) -> None:
+    path = write(
+        AXOLOTL, lora_target_parameters=["mlp.experts.gate_up_proj"], lora_target_linear=False
+    )
+    recipe = load_recipe(path)
+    assert len(recipe.workload.lora_modules) == 1
+    assert "parameters outside the linear layers" in recipe.needs_more[0]
+
+
 @pytest.mark.parametrize("cuts", [{}, {"cut_cross_entropy": False}])
 def test_the_plugin_alone_switches_cut_cross_entropy_on(
     write: Write, cuts: dict[str, bool]

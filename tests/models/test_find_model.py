@@ -169,18 +169,30 @@ def test_an_address_and_a_name_without_owner_find_the_model(name: str) -> None:
         ("somebody/Qwen2.5-7B-Instruct-abliterated", "qwen2.5-7b"),
         ("somebody/Meta-Llama-3.1-8B-Instruct-GPTQ-INT4", "llama-3.1-8b"),
         ("somebody/gemma-2-9b-it-SimPO", "gemma-2-9b"),
+        ("somebody/Josiefied-Qwen3-8B-abliterated-v1", "qwen3-8b"),
+        ("somebody/dolphin-2.9.4-llama3.1-8b", "llama-3.1-8b"),
+        ("somebody/Llama-3-Words-Between-8B", "llama-3.1-8b"),
+        ("somebody/typhoon2.1-gemma3-4b", "gemma-3-4b"),
+        ("somebody/MyHermes-Qwen3-30B-A3B-AWQ", "qwen3-30b-a3b"),
     ],
 )
-def test_tuned_copy_offline_is_taken_for_the_model_that_its_name_begins_with(
+def test_tuned_copy_offline_is_taken_for_the_model_whose_name_it_holds(
     name: str, slug: str
 ) -> None:
     found = find_model(name)
     assert (found.config.name, found.origin) == (slug, "same name")
-    assert "whose name is the same or the start of it" in found.note
+    assert "whose name is the same or a part of it" in found.note
 
 
 @pytest.mark.parametrize(
-    "name", ["somebody/Phi-4-mini-flash-reasoning", "somebody/Llama-3.1-8B-Pruned-4B"]
+    "name",
+    [
+        "somebody/Phi-4-mini-flash-reasoning",
+        "somebody/Llama-3.1-8B-Pruned-4B",
+        "somebody/Gemma-5-2B",  # no number between family and size
+        "somebody/Llama-Pro-13B",  # a family without its version, and words between
+        "somebody/Qwen3-7.5B",
+    ],
 )
 def test_name_that_states_another_size_is_not_guessed(name: str) -> None:
     with pytest.raises(InputError, match="hub is out of reach"):
@@ -195,6 +207,8 @@ def test_name_that_states_another_size_is_not_guessed(name: str) -> None:
         ("BAAI/bge-m3", "embedding"),
         ("google-bert/bert-base-uncased", "encoder"),
         ("google/flan-t5-large", "encoder-decoder"),
+        ("google/t5gemma-2-1b-1b", "encoder-decoder"),
+        ("Qwen/Qwen3-TTS-1.7B", "speech synthesis"),
     ],
 )
 def test_name_of_a_model_that_writes_no_text_is_refused_as_such(name: str, kind: str) -> None:

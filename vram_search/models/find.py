@@ -87,7 +87,7 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
             shipped("configs", "models", guessed.slug),
             "same name",
             f"{name} is not on this machine and the hub is out of reach: the shape of "
-            f"{guessed.published} is used, whose name is the same or the start of it",
+            f"{guessed.published} is used, whose name is the same or a part of it",
             guessed.checkpoint,
         )
     config = download_config(name)

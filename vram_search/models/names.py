@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from vram_search.models.derived_names import name_within
 from vram_search.resources import shipped
 
 MIRRORS = frozenset({"unsloth", "nousresearch", "unsloth-bnb", "axolotl-ai-co"})
@@ -123,10 +124,10 @@ def original_of(name: str) -> ShippedName | None:
 
 
 def same_name(name: str) -> ShippedName | None:
-    """Returns the shipped shape of a model with this name, or the start of it, and any owner.
+    """Returns the shipped shape of a model with this name, or a part of it, and any owner.
 
     "someone/Qwen2.5-7B-Instruct-tuned" begins with the name of Qwen2.5 7B. A start counts only if
-    it states a size and the rest does not.
+    it states a size and the rest does not; `name_within` says which other parts count.
     """
     names = _base_names()
     base, checkpoint = name.rsplit("/", 1)[-1].lower(), ""
@@ -136,7 +137,7 @@ def same_name(name: str) -> ShippedName | None:
             break
     else:
         base, checkpoint = _without_format(base)
-    known = base if base in names else _longest_start(base, names)
+    known = base if base in names else _longest_start(base, names) or name_within(base, names)
     if known is None:
         return None
     slug = names[known]

@@ -6,9 +6,9 @@ import re
 
 _KINDS = {
     "a speech recognition model": r"(openai|unsloth)/whisper-.*|.*/.*whisper.*|.*/wav2vec2-.*"
-    r"|.*/parakeet-.*|.*/canary-.*|.*/distil-(small|medium|large).*",
+    r"|.*/parakeet-.*|.*/canary-.*|.*/.*[-_]asr[-_].*|.*/distil-(small|medium|large).*",
     "a speech synthesis model": r"sesame/csm-.*|unsloth/csm-.*|suno/bark.*|.*/kokoro-.*"
-    r"|.*/xtts.*|.*/speecht5.*|.*/parler-tts.*|.*/f5-tts.*",
+    r"|.*/xtts.*|.*/vibevoice.*|.*/dia-.*|.*/.*[-_]tts([-_].*)?|.*/speecht5.*|.*/parler-tts.*|.*/f5-tts.*",
     "an image generation model": r".*/stable-diffusion-.*|.*/sdxl.*|.*/flux\.[12].*"
     r"|.*/qwen-image.*|.*/z-image.*|.*/kandinsky-.*|.*/pixart-.*",
     "a video generation model": r".*/wan2\..*|.*/cogvideox.*|.*/hunyuanvideo.*|.*/ltx-video.*",
@@ -18,7 +18,8 @@ _KINDS = {
     "an encoder": r"(google-bert/)?bert-.*|(facebookai/)?(xlm-)?roberta-.*|distilbert/.*"
     r"|(microsoft/)?deberta-.*|answerdotai/modernbert-.*|google/electra-.*|albert/.*"
     r"|camembert/.*|almanach/camembert.*",
-    "an encoder-decoder model": r"(google-t5/)?t5-.*|google/(flan-t5|mt5|t5|byt5|ul2|pegasus)-.*"
+    "an encoder-decoder model": r"(google-t5/)?t5-.*"
+    r"|google/(flan-t5|mt5|t5|t5gemma|byt5|ul2|pegasus)-.*"
     r"|facebook/(bart|mbart|nllb|m2m100)-.*|bigscience/t0.*|bigscience/mt0-.*|helsinki-nlp/.*",
     "an image model": r"google/(vit|siglip2?)-.*|openai/clip-.*|facebook/(dinov[23]|sam|detr)-.*"
     r"|laion/clip-.*|microsoft/resnet-.*|timm/.*",
