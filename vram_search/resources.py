@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path, user_data_path
 
+from vram_search.errors import InputError
 from vram_search.units import GIB
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -30,15 +32,49 @@ def data_folder() -> Path:
     """Where the database and the adapters lie unless a study or an option says otherwise.
 
     `VRAM_SEARCH_HOME` moves it together with the cache.
+
+    Raises:
+        InputError: this user has no home folder, and `VRAM_SEARCH_HOME` is not set.
     """
-    home = os.environ.get("VRAM_SEARCH_HOME")
-    return Path(home) if home else user_data_path("vram-search", appauthor=False)
+    return _chosen_home() or _of_user(user_data_path)
 
 
 def cache_folder() -> Path:
-    """Where converted models lie; safe to delete."""
+    """Where converted models lie; safe to delete.
+
+    Raises:
+        InputError: as of `data_folder`.
+    """
+    home = _chosen_home()
+    return home / "cache" if home else _of_user(user_cache_path)
+
+
+def _chosen_home() -> Path | None:
     home = os.environ.get("VRAM_SEARCH_HOME")
-    return Path(home) / "cache" if home else user_cache_path("vram-search", appauthor=False)
+    return expanded(home) if home else None
+
+
+def _of_user(find: Callable[..., Path]) -> Path:
+    try:
+        return find("vram-search", appauthor=False)
+    except RuntimeError:  # no HOME, and the user is not in the list of users: a container
+        raise InputError(
+            "this user has no home folder", "set VRAM_SEARCH_HOME, or HOME, to a folder"
+        ) from None
+
+
+def expanded(path: Path | str) -> Path:
+    """The path with the home folder for `~`.
+
+    Raises:
+        InputError: it begins with `~NAME`, and there is no such user; or this user has no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{path}: the home folder is not known", "write the whole path, without ~"
+        ) from None
 
 
 def read_cached_json(file: Path) -> Any:

@@ -14,6 +14,7 @@ from sqlalchemy import Table, insert
 
 from bench.fuzz.mutate import NUMBERS, TEXTS, Files
 from bench.tiny import HYPERPARAMETERS, PLAN, TINY_CONFIG
+from vram_search.resources import shipped
 from vram_search.store import (
     Evaluation,
     StepLoss,
@@ -194,10 +195,37 @@ AXOLOTL = {
     "learning_rate": 0.0002,
     "datasets": [{"path": "mine.jsonl", "type": "alpaca"}],
 }
+SCRIPT_OF_LLAMAFACTORY = b"""#!/bin/bash
+export CUDA_VISIBLE_DEVICES=0
+MODEL="Qwen/Qwen2.5-3B-Instruct"
+llamafactory-cli train \\
+    --model_name_or_path "$MODEL" --stage sft --do_train true --finetuning_type lora \\
+    --lora_rank 8 --quantization_bit 4 --cutoff_len 512 --learning_rate 1e-4
+"""
+SCRIPT_OF_TRL = b"""accelerate launch -m trl sft --model_name_or_path Qwen/Qwen2.5-3B-Instruct \\
+  --use_peft --lora_r 8 --load_in_4bit --per_device_train_batch_size 2 --max_length 512
+"""
+NOTEBOOK = as_json(
+    {
+        "cells": [
+            {"cell_type": "code", "source": ["from unsloth import FastLanguageModel\n"]},
+            {"cell_type": "markdown", "source": "# Train"},
+        ],
+        "metadata": {"kernelspec": {"name": "python3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+)
 RECIPES: list[Files] = [
     {"recipe.yaml": as_yaml(LLAMAFACTORY)},
     {"recipe.yaml": as_yaml(AXOLOTL)},
     {"recipe.json": as_json(LLAMAFACTORY)},
+    {"recipe.sh": SCRIPT_OF_LLAMAFACTORY},
+    {"recipe.sh": SCRIPT_OF_TRL},
+    {"recipe.ipynb": NOTEBOOK},
+    {"recipe.py": b"from trl import SFTTrainer, SFTConfig\nSFTTrainer(args=SFTConfig()).train()\n"},
+    {"recipe.yaml": as_yaml({"_component_": "torchtune.models.qwen2_5", "epochs": 1})},
+    {"recipe.yaml": as_yaml({**AXOLOTL, "chat_template": "qwen3", "rl": "dpo"})},
     {"recipe.yaml": as_yaml(STUDY)},
 ]
 
@@ -279,6 +307,32 @@ def gguf_header() -> Files:
     tensor = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 32, 2, 0, 0)
     return {"model.gguf": (head + tensor).ljust(256, b"\0") + b"\0" * 256}
 
+
+_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
+    "message['content'] | trim + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_BLOCKS = (
+    "{%- set loop_messages = messages[1:] if messages[0].role == 'system' else messages %}"
+    "{{- bos_token }}{%- for m in loop_messages %}{%- if loop.index0 % 2 == 1 and m.role == 'user' "
+    "%}{{ raise_exception('roles must alternate') }}{%- endif %}{{ '[' ~ m.role ~ '] ' ~ "
+    "m.content }}{%- if m.role == 'assistant' %}{{ eos_token }}{%- endif %}{%- endfor %}"
+)
+_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": {"content": "<|im_end|>", "special": True},
+    "added_tokens_decoder": {"1": {"content": "<|im_start|>"}, "2": {"content": "<|im_end|>"}},
+}
+TEMPLATES: list[Files] = [
+    {"tokenizer_config.json": as_json({**_TOKENS, "chat_template": _CHATML})},
+    {"tokenizer_config.json": as_json(_TOKENS), "chat_template.jinja": _CHATML.encode()},
+    {"tokenizer_config.json": as_json(_TOKENS), "chat_template.jinja": _BLOCKS.encode()},
+    *(
+        {"tokenizer_config.json": as_json(_TOKENS), "chat_template.jinja": file.read_bytes()}
+        for file in sorted(shipped("configs", "templates").glob("*.jinja"))[::9]
+    ),
+]
 
 EVENTS: list[Files] = [
     {

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,22 @@ def read_table(folder: Path) -> None:
     from vram_search.importing.load import load_runs
 
     load_runs(folder / "runs.csv")
+
+
+def read_template(folder: Path) -> None:
+    """`run`, `data` and `export` split rows by a tokenizer's chat template."""
+    from vram_search.data.chat_abilities import ChatTemplateError
+    from vram_search.data.example import Example
+    from vram_search.export.chat_template import chat_turns, load_chat_template
+
+    chat = load_chat_template(folder)
+    if chat is None:
+        raise RefusedError
+    turns = (("system", "Be short."), ("user", "Ask"), ("assistant", "Answer"))
+    try:
+        chat_turns(chat, date(2026, 1, 1)).split(Example(turns))
+    except ChatTemplateError as error:
+        raise RefusedError from error  # `run` names the template and the row
 
 
 def read_gguf(folder: Path) -> None:
@@ -290,7 +307,7 @@ def make_targets(place: Path) -> list[Target]:
     """
     build_no_trees()
     return [
-        Target("rows", 0.25, seeds.ROWS, read_rows),
+        Target("rows", 0.23, seeds.ROWS, read_rows),
         Target("run-table", 0.20, seeds.TABLES_OF_RUNS, read_table),
         Target("dataset-info", 0.145, seeds.DATASET_INFO, read_dataset_info),
         Target("message", 0.15, seeds.EVENTS, read_message),
@@ -299,6 +316,7 @@ def make_targets(place: Path) -> list[Target]:
         Target("config", 0.04, seeds.CONFIGS, read_config),
         Target("log", 0.02, seeds.LOGS, read_log),
         Target("run-folder", 0.02, seeds.RUNS, read_runs),
+        Target("chat-template", 0.02, seeds.TEMPLATES, read_template),
         Target("gguf", 0.015, [seeds.gguf_header()], read_gguf),
         Target("study", 0.015, seeds.STUDIES, read_study),
         Target("recipe", 0.01, seeds.RECIPES, read_recipe),

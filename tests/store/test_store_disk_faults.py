@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import text
 
 from tests.factories import NEWER_COLUMNS, NEWER_EVALUATION_COLUMNS, NEWER_TABLES
+from vram_search.cli.main import main
 from vram_search.errors import InputError, StoreError
 from vram_search.store import Store, TrialResult, open_store, sqlite_url
 from vram_search.store.database import open_database, reading
 from vram_search.store.queue import StudyQueue
 from vram_search.store.read_only import connect_without_writing
+from vram_search.worker.lock_file import lock_is_held
 
 
 @pytest.fixture
@@ -165,3 +167,66 @@ def test_database_of_an_older_version_is_read_where_nothing_can_be_written(
         assert connection.scalar(text("SELECT count(*) FROM vs_trials")) == 1
     engine.dispose()
     assert open_database(url.render_as_string(), create=True) is not None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows the home folder by its own means")
+def test_user_without_a_home_folder_reads_a_named_database(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store.close()
+
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "VRAM_SEARCH_HOME", "VRAM_SEARCH_DATABASE", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert run_here(monkeypatch, "top", "--database", "search.db") == 0
+    assert "1.0000" in capsys.readouterr().out
+    assert run_here(monkeypatch, "top") == 2
+    assert "this user has no home folder" in capsys.readouterr().err
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("top", "--database", "~nobody-of-this-name/search.db"),
+        ("db", "backup", "~nobody-of-this-name/copy.db", "--database", "search.db"),
+        ("estimate", "--model", "~nobody-of-this-name/model", "--card", "16GB"),
+    ],
+)
+def test_home_of_an_unknown_user_is_one_message(
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_here(monkeypatch, *command) == 2
+    assert "the home folder is not known" in capsys.readouterr().err
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Runs a command in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["vram-search", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_lock_of_a_folder_that_may_not_be_read_counts_as_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert lock_is_held(tmp_path / "run.lock")

@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 
 from vram_search.cli.main import cli
 from vram_search.errors import VramSearchError
-from vram_search.store import open_store, sqlite_url
+from vram_search.store import Store, open_store, sqlite_url
+from vram_search.upkeep import check as checking
 
 ADAPTERS = "search.db.files/demo/adapters"
 
@@ -73,7 +74,8 @@ def test_sound_database_is_whole_and_unchanged_by_the_check(database: Path) -> N
         ("DELETE FROM trials WHERE number = 2", "in Optuna's tables missing"),
         ("DELETE FROM vs_trials WHERE number = 2", "recorded as not recorded"),
         ("UPDATE alembic_version SET version_num = 'v9'", "cannot be used: they have revision v9"),
-        ("DROP TABLE trial_values", "cannot be used: they cannot be read"),
+        ("DROP TABLE trial_values", "cannot be used: table trial_values is missing"),
+        ("UPDATE study_directions SET direction = 'MAXIMIZE'", "hold another study of the name"),
         ("UPDATE vs_trials SET measured = '{' WHERE number = 0", "damaged values: measured"),
         ("INSERT INTO vs_step_losses VALUES (99, 1, 1, 1, 1)", "1 row refers to a missing row"),
     ],
@@ -137,6 +139,11 @@ def test_repair_asks_first(database: Path, tmp_path: Path) -> None:
         "DROP TABLE trial_values",
         "UPDATE trials SET state = 'COMPLETE' WHERE number = 1",
         "DELETE FROM trials WHERE number = 2",
+        "DROP TABLE studies",
+        "UPDATE trial_params SET distribution_json = '{'",
+        "UPDATE study_directions SET direction = 'UP'",
+        "UPDATE study_directions SET direction = 'MAXIMIZE'",
+        "DELETE FROM study_directions",
     ],
 )
 def test_optunas_tables_are_written_again_from_the_record(database: Path, damage: str) -> None:
@@ -271,6 +278,21 @@ def test_export_masks_passwords_and_replaces_nothing(database: Path, tmp_path: P
     assert db(database, "export", tmp_path / "tables").exit_code == 0
     assert "hunter2" not in (tmp_path / "tables/vs_studies.jsonl").read_text("utf-8")
     assert "not an empty folder" in str(db(database, "export", tmp_path / "tables").exception)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_folder_of_files_that_may_not_be_read_is_one_fault(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(store: Store) -> list[Any]:
+        raise PermissionError(13, "Permission denied", "search.db.files")
+
+    monkeypatch.setattr(checking, "leftovers", refuse)
+    done = db(database, "check")
+    assert done.exit_code == 1
+    said = "the folder of the files could not be checked: search.db.files: Permission denied"
+    assert f"fault: {said}" in done.output and "1 study, 5 trials" in done.output
+    assert f"remains: {said}" in db(database, "repair", "--dry-run").output
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs to mount a file system")

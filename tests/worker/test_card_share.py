@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from vram_search.store import Store
 from vram_search.store.location import study_folder
 from vram_search.store.queue import QueueEntry, StudyQueue
 from vram_search.units import GIB
-from vram_search.web.scheduler import Scheduler
+from vram_search.web.scheduler import Scheduler, last_lines, output_file
 from vram_search.worker import queue_place
 from vram_search.worker.budget import Budget
 from vram_search.worker.card_share import CardPart, card_part
@@ -150,6 +152,31 @@ def test_budget_leaves_a_neighbour_what_it_has_not_allocated_yet(small: StudySpe
     alone = Budget.at_start(limit, reader, FakeListener().note)
     beside = Budget.at_start(limit, reader, FakeListener().note, neighbour_bytes=40 * GIB)
     assert beside.first_bytes == 100 * GIB - limit.memory.context_bytes < alone.first_bytes
+
+
+@pytest.mark.parametrize(
+    ("limits", "hours"),
+    [
+        ({"hours": 2.0}, 2.0),
+        ({"until": datetime.now(UTC) + timedelta(hours=30)}, 30.0),
+        ({"hours": 2.0, "until": datetime.now(UTC) + timedelta(hours=30)}, 2.0),
+        ({"hours": 40.0, "until": datetime.now(UTC) + timedelta(hours=30)}, 30.0),
+        ({}, None),
+    ],
+)
+def test_service_starts_a_study_with_the_shorter_of_its_limits(
+    store: Store, url: str, small: StudySpec, limits: dict[str, Any], hours: float | None
+) -> None:
+    entry = add_study(store, small, **limits)
+    code = "import sys; print(*sys.argv)"
+    scheduler = Scheduler(store, url, (sys.executable, "-c", code))
+    scheduler._start(StudyQueue(store.engine), entry)
+    scheduler.children[entry.id].wait()
+    (passed,) = last_lines(output_file(url, entry.id))
+    _, has_hours, given = passed.partition("--hours ")
+    assert bool(has_hours) == (hours is not None)
+    if hours is not None:
+        assert float(given.split()[0]) == pytest.approx(hours, abs=0.2)
 
 
 @pytest.mark.parametrize(("taken", "starts"), [(10 * GIB, True), (139 * GIB, False), (None, False)])

@@ -137,11 +137,13 @@ def test_running_trial_finishes_before_a_pause_or_a_stop(
 def test_detached_study_is_queued_for_the_service_and_keeps_its_settings(
     store: Store, vram_search: Cli, write_study: WriteStudy, tmp_path: Path
 ) -> None:
-    done = vram_search("run", write_study(seed=7), "--detach", "--trials", 2)
+    done = vram_search("run", write_study(seed=7), "--detach", "--trials", 2, "--hours", 1.5)
     assert done.returncode == 0, done.stdout
     assert "no service is running" in done.stdout
     (entry,) = StudyQueue(store.engine).entries()
     assert (entry.is_detached, entry.state, entry.trials) == (True, "queued", 2)
+    assert (entry.hours, entry.until) == (1.5, None), "the duration begins with the run"
+    assert "for 1.5 h" in done.stdout
     file = tmp_path / "elsewhere" / "again.yaml"
     file.parent.mkdir()
     file.write_text(entry.study_file)

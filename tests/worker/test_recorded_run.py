@@ -10,6 +10,7 @@ from tests.factories import make_point
 from vram_search.answers.night import NightAnswer, last_night
 from vram_search.errors import VramSearchError
 from vram_search.store import Store, StudyRecord, TrialResult
+from vram_search.store.retries import INTERRUPTED
 from vram_search.store.runs import KILLED, RunRecord, latest_run
 from vram_search.worker.recorded_run import recorded_run
 
@@ -92,6 +93,16 @@ def test_ctrl_c_is_recorded(store: Store, study: StudyRecord) -> None:
     with pytest.raises(KeyboardInterrupt), recorded_run(store, study.id):
         raise KeyboardInterrupt
     assert run_of(store, study).stopped == "interrupted by Ctrl-C"
+
+
+def test_trial_that_ctrl_c_ended_is_no_fault(store: Store, study: StudyRecord) -> None:
+    with pytest.raises(KeyboardInterrupt), recorded_run(store, study.id):
+        add_trial(store, study, "lost", error={"stage": "load", "message": INTERRUPTED})
+        raise KeyboardInterrupt
+    night = night_of(store, study)
+    assert night.faults == []
+    assert "trial 0 was interrupted; the next run continues it" in night.sentences
+    assert not any("fault" in sentence for sentence in night.sentences)
 
 
 def test_a_run_that_was_killed_is_closed_by_the_next_one(store: Store, study: StudyRecord) -> None:

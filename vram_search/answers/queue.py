@@ -31,6 +31,7 @@ class QueueEntryAnswer(AnswerPart):
     trials: int | None = Field(description="Stop at so many finished trials.")
     not_before: Timestamp | None
     until: Timestamp | None
+    hours: float | None = Field(description="Stop so many hours after the start of its run.")
     attempts: int = Field(description="How often the service has started it.")
     host: str | None = Field(description="The machine that runs it.")
     device: str | None = Field(description="UUID of the GPU, or `cpu`.")
@@ -86,6 +87,7 @@ def add_study(
     trials: int | None = None,
     not_before: datetime | None = None,
     until: datetime | None = None,
+    hours: float | None = None,
     accept_changes: bool = False,
     idempotency_key: str | None = None,
 ) -> QueueEntry:
@@ -102,6 +104,7 @@ def add_study(
         trials=trials,
         not_before=not_before and not_before.astimezone(UTC),
         until=until and until.astimezone(UTC),
+        hours=hours,
         accept_changes=accept_changes,
         idempotency_key=idempotency_key,
     )

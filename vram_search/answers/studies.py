@@ -23,12 +23,17 @@ class StudySummary(StudyAnswer):
     night: NightAnswer | None = Field(
         description="Summary of the latest run; null if an older version made it."
     )
-    disk_bytes: int = Field(description="Of its folder: adapters, checkpoints, exports, log.")
+    disk_bytes: int | None = Field(
+        description="Of its folder: adapters, checkpoints, exports, log; null if unreadable."
+    )
 
 
-def _disk_bytes(store: Store, study: StudyRecord) -> int:
+def _disk_bytes(store: Store, study: StudyRecord) -> int | None:
     url = store.engine.url.render_as_string(hide_password=False)
-    return bytes_in(study_folder(url, study.name).path)
+    try:
+        return bytes_in(study_folder(url, study.name).path)
+    except OSError:
+        return None
 
 
 def studies(store: Store) -> list[StudySummary]:

@@ -12,6 +12,7 @@ import click
 from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.options import json_option, print_json
 from vram_search.errors import InputError
+from vram_search.resources import expanded
 
 if TYPE_CHECKING:
     from vram_search.answers.data import DataAnswer
@@ -118,7 +119,7 @@ def _dataset(
 
 def _tokenizer_folder(name: str) -> str:
     """Returns the absolute folder of a tokenizer; a GGUF file is converted first, once."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".gguf" and path.is_file():
         from vram_search.worker.gguf_base import converted_gguf
 

@@ -12,6 +12,7 @@ from vram_search.answers.lookup import opened
 from vram_search.cli.console import confirm, echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
+from vram_search.resources import expanded
 from vram_search.units import format_bytes
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def backup(target: Path, without_files: bool, database: str | None, as_json: boo
     from vram_search.upkeep.copy import back_up
 
     with opened(database) as store:
-        copied = back_up(store, target.expanduser().absolute(), with_files=not without_files)
+        copied = back_up(store, expanded(target).absolute(), with_files=not without_files)
     _tell_copy("copied", copied, as_json=as_json)
 
 
@@ -89,7 +90,7 @@ def move(target: Path, database: str | None, as_json: bool) -> None:
 
     url = database_url(database)
     with opened(database) as store:
-        moved = move_database(store, url, target.expanduser().absolute())
+        moved = move_database(store, url, expanded(target).absolute())
     _tell_copy("moved", moved, as_json=as_json)
 
 
@@ -173,7 +174,7 @@ def export(folder: Path, form: str, database: str | None, as_json: bool) -> None
     from vram_search.upkeep.export_tables import export_tables
 
     with opened(database) as store:
-        written = export_tables(store, folder.expanduser(), "csv" if form == "csv" else "jsonl")
+        written = export_tables(store, expanded(folder), "csv" if form == "csv" else "jsonl")
     if as_json:
         print_json(written.as_dict())
         return

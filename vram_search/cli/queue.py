@@ -11,7 +11,7 @@ import click
 
 from vram_search.answers.lookup import opened
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.cli.options import database_option, hours_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.spec.limits import MOST_TRIALS
 from vram_search.store.location import database_url
@@ -68,6 +68,7 @@ def list_entries(
     "--not-before", metavar="TIME", help="Start at 22:00 or 2026-12-01T22:00, not before."
 )
 @click.option("--until", metavar="TIME", help="Stop at this time.")
+@hours_option
 @click.option("--paused", is_flag=True, help="Wait until `queue resume`.")
 @click.option("--accept-changes", is_flag=True, help="Continue although the study file changed.")
 @database_option
@@ -78,6 +79,7 @@ def add(
     trials: int | None,
     not_before: str | None,
     until: str | None,
+    hours: float | None,
     paused: bool,
     accept_changes: bool,
     database: str | None,
@@ -99,6 +101,7 @@ def add(
             trials=trials,
             not_before=_moment("--not-before", not_before),
             until=_moment("--until", until),
+            hours=hours,
             accept_changes=accept_changes,
         )
     finally:
@@ -167,6 +170,8 @@ def queue_lines(answer: QueueAnswer) -> list[str]:
             words.append(f"not before {_clock(entry.not_before)}")
         if entry.until:
             words.append(f"until {_clock(entry.until)}")
+        if entry.hours:
+            words.append(f"for {entry.hours:g} h")
         if not entry.is_detached:
             words.append(f"in process {entry.pid}" if entry.pid else "in its own process")
         if entry.message:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -226,10 +225,10 @@ def _detach(
     url = database_url(study.database)
     store = open_store(url, create=True)
     try:
-        if hours is not None:
-            until_seconds = time.time() + hours * 3600
         until = None if until_seconds is None else datetime.fromtimestamp(until_seconds, UTC)
-        entry = add_study(store, study, trials=trials, until=until, accept_changes=accept_changes)
+        entry = add_study(
+            store, study, trials=trials, until=until, hours=hours, accept_changes=accept_changes
+        )
         answer = queue_answer(store, url)
     finally:
         store.close()

@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,7 @@ from vram_search.cli.console import echo
 from vram_search.cli.doctor import machine_report
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.words import wrapped
-from vram_search.resources import data_folder
+from vram_search.resources import data_folder, expanded
 from vram_search.units import format_duration
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def command(database: str | None, as_json: bool) -> None:
             "checks": [asdict(check) for check in checks],
             "machine": machine_report(database),
         }
-        print_json(without_home(found, Path.home()))
+        print_json(without_home(found, expanded("~")))
     else:
         counts = Counter(check.state for check in checks)
         echo(f"{', '.join(f'{n} {state}' for state, n in counts.items())}; ", nl=False)

@@ -44,7 +44,7 @@ def template_renderer(template: str, special_tokens: Mapping[str, Any], date: Da
     environment.globals["strftime_now"] = date.strftime
     try:
         compiled = environment.from_string(template)
-    except TemplateError as error:
+    except Exception as error:
         raise ChatTemplateError(f"not a valid template: {error}") from None
 
     def render(
@@ -58,7 +58,7 @@ def template_renderer(template: str, special_tokens: Mapping[str, Any], date: Da
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except Exception as error:  # a stranger's program may fail in any way
             raise ChatTemplateError(str(error) or type(error).__name__) from None
 
     return render

@@ -40,14 +40,17 @@ def load_chat_template(folder: Path) -> ChatTemplate | None:
     """Reads the chat template in a tokenizer's folder; returns None if none can be read."""
     try:
         config = parse_json((folder / "tokenizer_config.json").read_bytes())
+        if not isinstance(config, dict):
+            return None
         file = folder / "chat_template.jinja"
         text = file.read_text(encoding="utf-8") if file.is_file() else config.get("chat_template")
     except (OSError, ValueError, ParseError):
         return None
     if not isinstance(text, str):
         return None
-    added = config.get("added_tokens_decoder") or {}
-    tokens = tuple(str(token.get("content", "")) for token in added.values())
+    added = config.get("added_tokens_decoder")
+    every = added.values() if isinstance(added, dict) else ()
+    tokens = tuple(str(token.get("content", "")) for token in every if isinstance(token, dict))
     return ChatTemplate(text, _token(config, "bos_token"), _token(config, "eos_token"), tokens)
 
 

@@ -17,7 +17,7 @@ from vram_search.models.names import (
 )
 from vram_search.models.other_kinds import other_kind
 from vram_search.models.tree import read_shape
-from vram_search.resources import shipped
+from vram_search.resources import expanded, shipped
 from vram_search.spec.shape import ModelShape, shape_names
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
@@ -123,7 +123,7 @@ def find_shape(name: str) -> ModelShape:
 def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
     if name in shape_names():
         return None
-    for path in (Path(name).expanduser(), *([beside / name] if beside else [])):
+    for path in (expanded(name), *([beside / name] if beside else [])):
         try:
             if (path.suffix == ".json" and path.is_file()) or (path / "config.json").is_file():
                 return FoundModel(path, "folder")

@@ -67,7 +67,7 @@ class AppriseReceiver:
         else:
             try:
                 text = self.place.expanduser().read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
+            except (OSError, RuntimeError, UnicodeDecodeError) as error:
                 raise SendError(f"{self.name} cannot be read ({type(error).__name__})") from None
         first = next(iter(text.split()), "")
         if not first:

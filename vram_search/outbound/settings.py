@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
-from vram_search.resources import data_folder
+from vram_search.resources import data_folder, expanded
 from vram_search.spec.base import Spec, plain_message
 
 CONFIG_VARIABLE = "VRAM_SEARCH_CONFIG"
@@ -58,7 +58,7 @@ class Settings(Spec):
 def config_file() -> Path:
     """`$VRAM_SEARCH_CONFIG`, else config.yaml in the data folder."""
     chosen = os.environ.get(CONFIG_VARIABLE)
-    return Path(chosen).expanduser() if chosen else data_folder() / "config.yaml"
+    return expanded(chosen) if chosen else data_folder() / "config.yaml"
 
 
 def load_settings() -> Settings:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from vram_search.report.words import error_words, loss_cell
 from vram_search.store import TrialRecord
+from vram_search.store.retries import INTERRUPTED
 from vram_search.store.runs import RunRecord
 from vram_search.units import format_duration
 
@@ -37,6 +38,7 @@ class NightSummary:
         best_before, best_after: lowest objective of the study before the run and now.
         best_trial: number of the trial that lowered it; None if none did.
         objective: name of the figure by which the study ranks its trials.
+        interrupted: numbers of the trials that a person ended with the run.
         faults: what went wrong, each once with its count, the most frequent first.
     """
 
@@ -50,6 +52,7 @@ class NightSummary:
     best_after: float | None
     best_trial: int | None
     objective: str
+    interrupted: list[int]
     faults: list[str]
 
     @property
@@ -88,6 +91,7 @@ def summarise(run: RunRecord, started: Sequence[TrialRecord], objective: str) ->
         best_after=before if best is None else best.value,
         best_trial=None if best is None else best.number,
         objective=objective,
+        interrupted=[trial.number for trial in started if _was_interrupted(trial)],
         faults=_faults(started),
     )
 
@@ -106,6 +110,13 @@ def night_sentences(night: NightSummary) -> list[str]:
         phases = ", ".join(f"{phase} {format_duration(seconds)}" for phase, seconds in longest)
         sentences.append(f"{format_duration(night.total_seconds)} in all: {phases}")
     sentences.append(_bought(night))
+    if night.interrupted:
+        numbers = ", ".join(map(str, night.interrupted))
+        one = len(night.interrupted) == 1
+        sentences.append(
+            f"{'trial' if one else 'trials'} {numbers} {'was' if one else 'were'} interrupted; the "
+            f"next run continues {'it' if one else 'them'}"
+        )
     sentences += [f"fault: {fault}" for fault in night.faults]
     return [*sentences, f"remedy: {night.remedy}"] if night.remedy else sentences
 
@@ -122,11 +133,16 @@ def _bought(night: NightSummary) -> str:
     return f"{words}, before {loss_cell(night.best_before)}"
 
 
+def _was_interrupted(trial: TrialRecord) -> bool:
+    return trial.outcome == "lost" and (trial.error or {}).get("message") == INTERRUPTED
+
+
 def _faults(trials: Sequence[TrialRecord]) -> list[str]:
     met = Counter(
         f"{trial.outcome} {error_words(trial)}"
         for trial in trials
         if trial.outcome in ("lost", "oom", "diverged") and trial.error
+        if not _was_interrupted(trial)
     )
     found = [
         text if count == 1 else f"{count} times {text}"

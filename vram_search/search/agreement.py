@@ -6,47 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import optuna
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
-from sqlalchemy import Engine, inspect, text
-from sqlalchemy.exc import DatabaseError
 
+from vram_search.search.optuna_tables import OptunaTables, OptunaTrial
 from vram_search.search.problem import Problem
 from vram_search.search.recorded_trials import frozen_trial
 from vram_search.store import TrialRecord
-from vram_search.store.database import reading
-from vram_search.store.faults import is_of_the_machine
 
-_QUERY = """
-SELECT studies.study_name, trials.number, trials.state, trial_values.value
-FROM trials
-JOIN studies ON studies.study_id = trials.study_id
-LEFT JOIN trial_values ON trial_values.trial_id = trials.trial_id
-"""
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True)
-class OptunaTrial:
-    """State and value of a trial in Optuna's tables."""
-
-    state: TrialState
-    value: float | None
-
-
-@dataclass(frozen=True)
-class OptunaTables:
-    """Everything that is compared of Optuna's tables.
-
-    Attributes:
-        trials: by the name of Optuna's study and the number of the trial.
-        problem: why the installed Optuna cannot use the tables; empty if it can.
-    """
-
-    trials: dict[str, dict[int, OptunaTrial]]
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,42 +32,21 @@ class Disagreement:
     is_pending: bool
 
 
-def read_optuna(engine: Engine) -> OptunaTables:
-    """Reads Optuna's tables as they are stored.
+def contradictions(
+    records: Sequence[TrialRecord], tables: OptunaTables, name: str, problem: Problem
+) -> list[Disagreement]:
+    """The differences that the start of a run does not correct: pending ones are reported then,
+    and trials that are missing at the end are added (`Search.learn`).
 
-    Raises:
-        StoreError: the database cannot be read.
+    Args:
+        name: of Optuna's study.
     """
-    with reading(engine) as connection:
-        if "trials" not in inspect(connection).get_table_names():
-            return OptunaTables({}, "there are none")
-        try:
-            rows = connection.execute(text(_QUERY)).all()
-            revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        except DatabaseError as error:
-            if is_of_the_machine(error):
-                raise
-            return OptunaTables({}, f"they cannot be read: {error.orig}")
-    if revision != (head := _installed_revision()):
-        by_version = f"they have revision {revision}, Optuna {optuna.__version__} expects {head}"
-        return OptunaTables({}, by_version)
-    trials: dict[str, dict[int, OptunaTrial]] = {}
-    for name, number, state, value in rows:
-        if state not in TrialState.__members__ or not isinstance(number, int):
-            return OptunaTables({}, f"study {name} holds a trial {number} in state {state}")
-        known = OptunaTrial(TrialState[state], value if isinstance(value, float | int) else None)
-        trials.setdefault(name, {})[number] = known
-    return OptunaTables(trials)
-
-
-def _installed_revision() -> str:
-    """The revision of the tables that the installed Optuna makes."""
-    storage = RDBStorage("sqlite://")
-    try:
-        return str(storage.get_head_version())
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    stored = tables.trials.get(name, {})
+    return [
+        one
+        for one in disagreements(records, stored, problem)
+        if not one.is_pending and one.number < len(stored)
+    ]
 
 
 def disagreements(

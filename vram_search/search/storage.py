@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from sqlalchemy import create_engine
 
+from vram_search.search.optuna_tables import NO_TABLES, OptunaTables, read_optuna
 from vram_search.store.database import server_arguments
 from vram_search.store.faults import is_of_the_machine, parse_url, search_errors
 
 BUSY_SECONDS = 300
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
+SETTLE_SECONDS = 2.0
+"""Time after which tables that another process creates or changes are complete."""
+UNREADABLE = "Optuna cannot read them"
 
 
 def optuna_name(study: str, revision: int) -> str:
@@ -24,17 +30,22 @@ def optuna_name(study: str, revision: int) -> str:
 
 @contextmanager
 def open_storage(
-    url: str, study: str | None = None, note: Callable[[str], None] = lambda text: None
+    url: str,
+    study: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    contradiction: Callable[[OptunaTables], str] = lambda tables: "",
 ) -> Iterator[BaseStorage]:
     """Optuna's tables in a database, created where they are missing.
 
-    Our record is what counts: if another version of Optuna wrote the tables, or they are damaged,
-    the search continues in memory with what the record knows (`Search.learn`).
+    Our record is what counts: if another version of Optuna wrote the tables, if they are damaged
+    or hold another study of this name, the search continues in memory with what the record knows
+    (`Search.learn`).
 
     Args:
         url: SQLAlchemy URL.
         study: its trials are read once, to see that they can be.
         note: called with a sentence if the tables cannot be used.
+        contradiction: says how the tables contradict the record; empty if they do not.
 
     Raises:
         StoreError: the database is locked, full, read-only, or cannot be reached.
@@ -42,11 +53,13 @@ def open_storage(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with search_errors(url):
-        storage = _usable_storage(url, study)
+        problem = _problem_of(url, study, contradiction)
+        storage = None if problem else _usable_storage(url, study)
     if storage is None:
         note(
-            "Optuna's tables in the database were written by another version of Optuna, or are "
-            "damaged; the search goes on with what the record knows, and leaves them as they are"
+            f"Optuna's tables in the database cannot be used ({problem or UNREADABLE}); the search "
+            "goes on with what the record knows, and leaves them as they are "
+            "(`vram-search db repair` writes them again)"
         )
         yield InMemoryStorage()
         return
@@ -55,6 +68,32 @@ def open_storage(
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _problem_of(url: str, study: str | None, contradiction: Callable[[OptunaTables], str]) -> str:
+    """Why Optuna's tables must not be used; empty if they may be, or if there are none.
+
+    Tables that another process is creating, and trials that another worker is reporting, look
+    faulty for a moment: only a problem that stays counts.
+    """
+    engine = create_engine(url, **engine_arguments(url))
+    try:
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            tables = read_optuna(engine)
+            if tables.problem == NO_TABLES:
+                return ""
+            problem, may_settle = tables.problem, tables.is_empty
+            if not problem and study is not None:
+                if strange := sorted(n for n in tables.foreign if n.partition("@")[0] == study):
+                    problem = f"they hold another study of the name {strange[0]}"
+                else:
+                    problem, may_settle = contradiction(tables), True
+            if not problem or not may_settle or time.monotonic() > deadline:
+                return problem
+            time.sleep(SETTLE_SECONDS / 10)
+    finally:
+        engine.dispose()
 
 
 def _usable_storage(url: str, study: str | None) -> RDBStorage | None:

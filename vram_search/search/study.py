@@ -73,10 +73,17 @@ class Search:
                 load_if_exists=True,
             )
             self._study.set_metric_names([problem.objective.name])
-            # A continued study must not draw the same random points again.
-            sampler, pruner = strategy.open(problem, seed + self.trial_count)
-        self._study.sampler, self._study.pruner = sampler, pruner
+        self._seed = seed
+        self._open_strategy()
         self._running: dict[int, optuna.Trial] = {}
+
+    def _open_strategy(self) -> None:
+        """A continued study must not draw the same random points again: the seed follows the number
+        of its trials."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler, pruner = self.strategy.open(self.problem, self._seed + self.trial_count)
+        self._study.sampler, self._study.pruner = sampler, pruner
 
     def ask(self) -> Proposal:
         """The next point to try: enqueued ones first. Several may be asked for before one is
@@ -213,3 +220,4 @@ class Search:
             record = by_number.get(number)
             found = evaluations(record.id) if record is not None else ()
             self._study.add_trial(frozen_trial(record, found, self.problem))
+        self._open_strategy()

@@ -47,7 +47,7 @@ from vram_search.units import MIB, format_bytes
 
 VERSION_TABLE = "vram_search_alembic_version"
 # Every revision in migrations/versions, oldest first; a test compares it with Alembic's own list.
-KNOWN_REVISIONS = tuple(f"{number:04d}" for number in range(1, 15))
+KNOWN_REVISIONS = tuple(f"{number:04d}" for number in range(1, 16))
 BUSY_SECONDS = 30.0
 LOCK_ATTEMPTS = 10
 """Times that a write waits BUSY_SECONDS for the lock, with a warning after each."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from vram_search.resources import data_folder
+from vram_search.resources import data_folder, expanded
 from vram_search.store.database import sqlite_url
 from vram_search.store.faults import parse_url
 
@@ -27,9 +27,12 @@ def database_url(chosen: str | None) -> str:
     """The URL of the chosen database (a URL or an SQLite file), else of the default one.
 
     The default is `$VRAM_SEARCH_DATABASE`, else `vram-search.db` in the user's data folder.
+
+    Raises:
+        InputError: a home folder in it is not known.
     """
     chosen = chosen or os.environ.get(DATABASE_VARIABLE) or str(data_folder() / "vram-search.db")
-    return chosen if "://" in chosen else sqlite_url(Path(chosen).expanduser())
+    return chosen if "://" in chosen else sqlite_url(expanded(chosen))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class QueueEntry:
         study_file: the study as YAML, with absolute paths and all defaults.
         trials: stop at so many finished trials; None: the study's own budget.
         not_before, until: the study runs between these times only.
+        hours: stop so long after the start of its run, whatever the clock is set to.
         attempts: how often the service has started it.
         host, device: where it runs; the device is the GPU's UUID, or "cpu".
         message, remedy: why it ended.
@@ -72,6 +73,7 @@ class QueueEntry:
     remedy: str | None
     worker_id: int | None
     card_bytes: int | None
+    hours: float | None
 
     def is_due(self, now: datetime) -> bool:
         """True if its time has come: it is queued, and `not_before` has passed."""
@@ -122,6 +124,7 @@ class StudyQueue:
         trials: int | None = None,
         not_before: datetime | None = None,
         until: datetime | None = None,
+        hours: float | None = None,
         accept_changes: bool = False,
         idempotency_key: str | None = None,
         **owner: Any,
@@ -151,6 +154,7 @@ class StudyQueue:
                 trials=trials,
                 not_before=not_before,
                 until=until,
+                hours=hours,
                 accept_changes=accept_changes,
                 idempotency_key=idempotency_key,
                 attempts=0,
@@ -258,7 +262,7 @@ class StudyQueue:
             return _entry(connection, entry_id)
 
     def change(self, entry_id: int, **values: Any) -> QueueEntry:
-        """Changes `trials`, `not_before` or `until` of an entry that has not started.
+        """Changes `trials`, `not_before`, `until` or `hours` of an entry that has not started.
 
         Raises:
             NotFoundError: the queue has no entry with this id.

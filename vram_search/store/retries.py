@@ -8,6 +8,8 @@ from vram_search.store.records import TrialRecord
 
 HANG, HOST_MEMORY = "hang", "host memory"
 """Causes of a loss, in `TrialRecord.error["cause"]`."""
+INTERRUPTED = "interrupted"
+"""Message of a lost trial that Ctrl-C or SIGTERM ended with its run; that is no fault."""
 MAX_RETRIES = 2
 """Retries of one trial; a trial that is lost more often may be what kills the process."""
 

@@ -139,6 +139,7 @@ queue = Table(
     Column("remedy", Text),
     Column("worker_id", Integer),
     Column("card_bytes", BigInteger),
+    Column("hours", Double),
     CheckConstraint(
         "state IN ('queued', 'running', 'paused', 'finished', 'failed', 'cancelled')",
         name="vs_queue_state",

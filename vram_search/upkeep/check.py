@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import Field
 from sqlalchemy import text
 
 from vram_search.answers.base import Answer, AnswerPart
 from vram_search.errors import InputError
 from vram_search.search import Problem
-from vram_search.search.agreement import (
-    Disagreement,
-    OptunaTables,
-    disagreements,
-    read_optuna,
-)
+from vram_search.search.agreement import Disagreement, disagreements
+from vram_search.search.optuna_tables import OptunaTables, read_optuna
 from vram_search.search.storage import optuna_name
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import Store, StudyRecord
@@ -90,7 +88,14 @@ class CheckAnswer(Answer):
     optuna_problem: str = Field(
         description="Why the installed Optuna cannot use its tables; empty if it can."
     )
+    optuna_foreign: list[str] = Field(
+        description="Studies of which Optuna's tables hold another one of the same name: it does "
+        "not minimise one value."
+    )
     optuna: list[OptunaDifference]
+    files_problem: str = Field(
+        description="Why the folder of the database's files cannot be read; empty if it can."
+    )
 
     @property
     def disagreements(self) -> list[OptunaDifference]:
@@ -107,6 +112,8 @@ class CheckAnswer(Answer):
             or self.leftovers
             or self.missing_adapters
             or self.optuna_problem
+            or self.optuna_foreign
+            or self.files_problem
             or self.disagreements
         )
 
@@ -122,6 +129,7 @@ def check_database(store: Store) -> CheckAnswer:
     searches = [study for study in studies if not study.is_imported and trials[study.id]]
     alive = {study.id: {worker.id for worker in living_workers(store, study)} for study in searches}
     tables = read_optuna(store.engine) if searches else OptunaTables({})
+    in_folder = _compare_files(store)
     return CheckAnswer(
         database=describe(store.engine.url),
         files=str(store.files),
@@ -153,20 +161,15 @@ def check_database(store: Store) -> CheckAnswer:
             if trial.worker_id is not None
             or not lock_is_held(StudyFolder(store.files, study.name).lock)
         ],
-        leftovers=[
-            LeftoverFolder(study=one.study, path=str(one.path), size_bytes=one.size_bytes)
-            for one in leftovers(store)
-        ],
-        missing_adapters=[
-            MissingAdapter(
-                study=one.study,
-                trial=one.trial.number,
-                path=str(one.path),
-                is_foreign=one.is_foreign,
-            )
-            for one in lost_adapters(store)
-        ],
+        leftovers=in_folder.leftovers,
+        missing_adapters=in_folder.missing_adapters,
+        files_problem=in_folder.problem,
         optuna_problem=tables.problem,
+        optuna_foreign=[
+            study.name
+            for study in searches
+            if optuna_name(study.name, study.revision) in tables.foreign
+        ],
         optuna=[
             OptunaDifference(
                 study=study.name,
@@ -181,13 +184,46 @@ def check_database(store: Store) -> CheckAnswer:
     )
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """The folder of the database's files beside the record."""
+
+    leftovers: list[LeftoverFolder]
+    missing_adapters: list[MissingAdapter]
+    problem: str = ""
+
+
+def _compare_files(store: Store) -> _Folder:
+    """Compares the folder with the record, as far as this user may read it."""
+    try:
+        return _Folder(
+            [
+                LeftoverFolder(study=one.study, path=str(one.path), size_bytes=one.size_bytes)
+                for one in leftovers(store)
+            ],
+            [
+                MissingAdapter(
+                    study=one.study,
+                    trial=one.trial.number,
+                    path=str(one.path),
+                    is_foreign=one.is_foreign,
+                )
+                for one in lost_adapters(store)
+            ],
+        )
+    except OSError as error:
+        return _Folder([], [], f"{error.filename or store.files}: {error.strerror or error}")
+
+
 def study_disagreements(
     store: Store, study: StudyRecord, tables: OptunaTables
 ) -> list[Disagreement]:
     """Trials of a search of which the record and Optuna's tables differ."""
-    if tables.problem or (problem := problem_of(study)) is None:
+    name = optuna_name(study.name, study.revision)
+    problem = problem_of(study)
+    if tables.problem or name in tables.foreign or problem is None:
         return []
-    stored = tables.trials.get(optuna_name(study.name, study.revision), {})
+    stored = tables.trials.get(name, {})
     return disagreements(store.trials(study.id), stored, problem)
 
 

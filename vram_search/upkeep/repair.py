@@ -59,6 +59,8 @@ def repair_steps(store: Store, url: str, found: CheckAnswer) -> list[Step]:
     steps = []
     if found.integrity:
         steps.append(Step("build SQLite's indexes again", lambda: _reindex(store)))
+    if found.optuna_problem:  # first: SQLite deletes no row that refers to a table that is gone
+        steps += _search_steps(store, url, found)
     if found.foreign_keys:
         rows = counted(len(found.foreign_keys), "row", "rows")
         steps.append(
@@ -79,7 +81,8 @@ def repair_steps(store: Store, url: str, found: CheckAnswer) -> list[Step]:
         steps.append(
             Step(f"forget adapters that are gone: {names}", lambda: _forget_adapters(store))
         )
-    steps += _search_steps(store, url, found)
+    if not found.optuna_problem:
+        steps += _search_steps(store, url, found)
     return steps
 
 
@@ -90,7 +93,7 @@ def _search_steps(store: Store, url: str, found: CheckAnswer) -> list[Step]:
         said = f"write Optuna's tables again from the record ({found.optuna_problem})"
         return [Step(said, lambda: _rebuild_all(store, url, list(searches.values())))]
     steps = []
-    differing = {one.study for one in found.disagreements}
+    differing = {one.study for one in found.disagreements} | set(found.optuna_foreign)
     cut_off = {one.study for one in found.dead} | {one.study for one in found.optuna}
     for name, study in searches.items():
         if name in differing:
@@ -142,8 +145,9 @@ def all_locked(store: Store) -> Iterator[None]:
 def _beyond_repair(found: CheckAnswer) -> list[str]:
     """The faults for which there is no step: damaged values."""
     corrected: dict[str, Any] = {"optuna_problem": ""}
-    for name in ("integrity", "foreign_keys", "leftovers", "missing_adapters", "optuna"):
+    for name in ("integrity", "foreign_keys", "leftovers", "missing_adapters"):
         corrected[name] = []
+    corrected |= {"optuna": [], "optuna_foreign": []}
     return fault_lines(found.model_copy(update=corrected))
 
 

@@ -30,6 +30,10 @@ def fault_lines(found: CheckAnswer) -> list[str]:
         lines.append(f"adapters that the record names are gone: {names}")
     if found.optuna_problem:
         lines.append(f"Optuna's tables cannot be used: {found.optuna_problem}")
+    for study in found.optuna_foreign:
+        lines.append(f"Optuna's tables hold another study of the name {study}: it is not ours")
+    if found.files_problem:
+        lines.append(f"the folder of the files could not be checked: {found.files_problem}")
     for one in found.disagreements:
         lines.append(
             f"trial {one.trial} of {one.study}: recorded as {one.recorded}, in Optuna's tables "

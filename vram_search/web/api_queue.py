@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from vram_search.answers.queue import QueueAnswer, QueueEntryAnswer, entry_answer, queue_answer
+from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.queue import OPEN_STATES, STATES
 from vram_search.web.service import Service, as_json, service_of
 
@@ -23,6 +24,7 @@ class EntryChange(BaseModel):
     trials: int | None = Field(default=None, ge=1)
     not_before: datetime | None = None
     until: datetime | None = None
+    hours: float | None = Field(default=None, gt=0, le=MOST_HOURS)
 
 
 @router.get("", response_model=QueueAnswer)

@@ -16,6 +16,7 @@ from vram_search.answers.run import stop_rule
 from vram_search.answers.studies import StudySummary
 from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.spec import StudySpec
+from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.location import study_folder
 from vram_search.store.queue import OPEN_STATES, QueueEntry, Request
 from vram_search.web.paths import parse_study
@@ -46,6 +47,12 @@ class NewStudy(StudyText):
     trials: int | None = Field(default=None, ge=1, description="Stop at so many finished trials.")
     not_before: datetime | None = None
     until: datetime | None = None
+    hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=MOST_HOURS,
+        description="Stop so many hours after the start of its run.",
+    )
     paused: bool = Field(default=False, description="Wait until it is resumed.")
     accept_changes: bool = False
 
@@ -84,6 +91,7 @@ def create_study(
         trials=new.trials,
         not_before=new.not_before,
         until=new.until,
+        hours=new.hours,
         accept_changes=new.accept_changes,
         idempotency_key=idempotency_key,
     )

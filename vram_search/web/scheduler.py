@@ -106,11 +106,14 @@ class Scheduler:
         limits: list[str] = []
         if entry.trials is not None:
             limits += ["--trials", str(entry.trials)]
+        hours = entry.hours
         if entry.until is not None:
-            hours = (entry.until - datetime.now(UTC)).total_seconds() / 3600
-            if hours <= 0:
+            left = (entry.until - datetime.now(UTC)).total_seconds() / 3600
+            if left <= 0:
                 queue.end(entry.id, "finished", "its time was over before it could start")
                 return
+            hours = left if hours is None else min(left, hours)
+        if hours is not None:
             limits += ["--hours", f"{hours:.6f}"]
         if entry.accept_changes:
             limits.append("--accept-changes")

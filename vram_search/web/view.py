@@ -115,6 +115,8 @@ def _end_words(
     """
     if entry.until is not None:
         return f"{entry.until.astimezone():%a %H:%M} at the latest"
+    if entry.hours is not None:
+        return f"after {entry.hours:g} h"
     budget = record.spec.get("budget") or {}
     trials, finished = entry.trials or budget.get("trials"), _finished(counts)
     if trials and finished and entry.started_at is not None:

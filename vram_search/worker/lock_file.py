@@ -10,10 +10,10 @@ from filelock import FileLock, Timeout
 def lock_is_held(file: Path) -> bool:
     """Returns True if a process of this machine holds a lock file, or if nobody can tell: on a
     read-only disk, and for the file of another user."""
-    if not file.exists():
-        return False
     lock = FileLock(file, timeout=0)
     try:
+        if not file.exists():
+            return False
         lock.acquire()
     except (Timeout, OSError):
         return True

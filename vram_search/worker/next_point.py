@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from vram_search.errors import InputError, NotFoundError, TooLateError
@@ -11,6 +12,7 @@ from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import BY_NAME
 from vram_search.spec.search_space import NotInSpaceError, same_value
 from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.worker.reconcile import contradiction_of
 from vram_search.worker.recorded_study import recorded_space
 
 
@@ -43,11 +45,13 @@ def try_next(
                 f"see: vram-search show {trial.number}",
             )
     refused: list[str] = []
-    with open_storage(url, study.name, refused.append) as storage:
+    problem = Problem(space)
+    contradiction = partial(contradiction_of, store, study, problem)
+    with open_storage(url, study.name, refused.append, contradiction) as storage:
         if refused:
             raise InputError(f"study {study.name} takes no point: {refused[0]}")
         strategy, seed = STRATEGIES["random"], study.spec["seed"]
-        search = Search(storage, study.name, study.revision, Problem(space), strategy, seed)
+        search = Search(storage, study.name, study.revision, problem, strategy, seed)
         search.enqueue(point)
     store.report_point(study.name, point.model_dump(mode="json"))
     return point

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from vram_search.search import Search
+from vram_search.search import Problem, Search
+from vram_search.search.agreement import contradictions
+from vram_search.search.optuna_tables import OptunaTables
+from vram_search.search.storage import optuna_name
 from vram_search.spec import Hyperparameters
 from vram_search.store import Store, StudyRecord, TrialResult
 from vram_search.store.retries import may_retry
@@ -45,6 +48,18 @@ def reconcile(
             excess = (known.predicted or {}).get("excess", 0.0)
             search.tell(number, known.outcome, known.value, excess, known)
     enqueue_lost(store, record, search)
+
+
+def contradiction_of(
+    store: Store, record: StudyRecord, problem: Problem, tables: OptunaTables
+) -> str:
+    """Says how Optuna's tables contradict the record, which counts; empty if they do not."""
+    name = optuna_name(record.name, record.revision)
+    found = contradictions(store.trials(record.id), tables, name, problem)
+    if not found:
+        return ""
+    trials = "1 trial" if len(found) == 1 else f"{len(found)} trials"
+    return f"they contradict the record in {trials}, the first is trial {found[0].number}"
 
 
 def enqueue_lost(store: Store, record: StudyRecord, search: Search) -> None:

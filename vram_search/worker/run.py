@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from vram_search.errors import InputError, NothingStoredError
 from vram_search.estimate import PlannedTrial, plans, settle_plan, smallest
@@ -39,7 +40,7 @@ from vram_search.worker.parallel import parallel_trials
 from vram_search.worker.peers import StudyPeers
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.queue_place import QueuePlace, study_locked, take_place
-from vram_search.worker.reconcile import reconcile
+from vram_search.worker.reconcile import contradiction_of, reconcile
 from vram_search.worker.recorded_run import CurrentRun, recorded_run
 from vram_search.worker.run_log import LoggedListener, logged_run
 from vram_search.worker.runner import TrialRunner
@@ -259,7 +260,8 @@ def _run_in_place(
         objective=study.ranked_by,
     )
     told = _refuse_memory_alone if lease.joins else listener.note
-    with open_storage(url, study.study, told) as storage:
+    contradiction = partial(contradiction_of, store, record, problem)
+    with open_storage(url, study.study, told, contradiction) as storage:
         strategy, seed = STRATEGIES[study.strategy], study.seed + SEEDS_OF_A_WORKER * lease.rank
         with study_turn(store.engine, record.id, record.name):
             search = Search(storage, study.study, record.revision, problem, strategy, seed)

@@ -22,6 +22,7 @@ from vram_search.spec.constraints import UNITS
 from vram_search.store import TrialEndedError, TrialRecord, TrialResult
 from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import trial_folder
+from vram_search.store.retries import INTERRUPTED
 from vram_search.store.skips import SKIPPED, is_asked_to_skip
 from vram_search.units import format_bytes
 from vram_search.worker.answers import answers_job
@@ -205,7 +206,7 @@ def _train(
     except BaseException as error:
         # After Ctrl-C, a full disk or a locked database, record the trial before raising.
         context.trainer.replace()
-        why = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        why = INTERRUPTED if isinstance(error, KeyboardInterrupt) else str(error)
         delete_kept(context.store.files, job.adapter_folder)
         seconds = {**seconds, "lost": time.perf_counter() - began}
         _finish(context, trial_id, proposal, lost(watch.log, why, ready, seconds), 0.0)
