@@ -47,7 +47,7 @@ def _lines(found: Sequence[StudySummary]) -> list[str]:
     for summary in found:
         lines.append(
             f"{sum(summary.outcomes.values()):>6}  {_best(summary):<14}  "
-            f"{("?" if summary.disk_bytes is None else format_bytes(summary.disk_bytes)):>8}  "
+            f"{('?' if summary.disk_bytes is None else format_bytes(summary.disk_bytes)):>8}  "
             f"{summary.updated_at.astimezone():%Y-%m-%d %H:%M}  {summary.study}"
         )
         card = card_title(summary).removeprefix("NVIDIA GeForce ")
