@@ -12,9 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import alembic.util
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
@@ -43,6 +46,27 @@ os.environ["VRAM_SEARCH_TRACE"] = "0"
 
 # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+AnyPath = str | os.PathLike[str]
+_load_python_file = alembic.util.load_python_file
+
+
+@cache
+def _load_migration(folder: str, name: str) -> ModuleType:
+    return _load_python_file(folder, name)
+
+
+def load_python_file(dir_: AnyPath, filename: AnyPath) -> ModuleType:
+    """Alembic's function, which imports a migration once.
+
+    Optuna imports its migrations, with their mapped classes, three times for each new database.
+    """
+    if Path(dir_).name == "versions":
+        return _load_migration(str(dir_), str(filename))
+    return _load_python_file(dir_, filename)
+
+
+alembic.util.load_python_file = load_python_file
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = ("web", "worker", "cli", "verify", "trace", "bench", "report")

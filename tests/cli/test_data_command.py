@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,6 @@ ALTERNATING = (
 )
 
 
-def vram_search(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vram_search", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-
-
 def talk(*turns: tuple[str, str]) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
@@ -50,6 +41,27 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+VramSearch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def vram_search(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> VramSearch:
+    """Runs the command line in this process, in `folder`."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["vram-search", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code or 0
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(sys.argv, code, *capsys.readouterr())
+
+    return run
+
+
 def test_tokenizer_of_a_gguf_file_is_that_of_its_converted_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,8 +75,10 @@ def test_tokenizer_of_a_gguf_file_is_that_of_its_converted_model(
     assert "tokens are learnt" in capsys.readouterr().out
 
 
-def test_rows_are_shown_with_their_tokens_and_the_learnt_part_marked(folder: Path) -> None:
-    done = vram_search("data", "rows.jsonl", "--model", "tok", folder=folder)
+def test_rows_are_shown_with_their_tokens_and_the_learnt_part_marked(
+    vram_search: VramSearch,
+) -> None:
+    done = vram_search("data", "rows.jsonl", "--model", "tok")
     assert done.returncode == 0, done.stderr
     assert "17 training, 2 evaluation; 1 cannot be used" in done.stdout
     assert "messages: 20" in done.stdout
@@ -73,21 +87,23 @@ def test_rows_are_shown_with_their_tokens_and_the_learnt_part_marked(folder: Pat
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_json_counts_what_repeats(folder: Path) -> None:
-    done = vram_search("data", "rows.jsonl", "--json", "--eval", "rows.jsonl", folder=folder)
+def test_json_counts_what_repeats(vram_search: VramSearch) -> None:
+    done = vram_search("data", "rows.jsonl", "--json", "--eval", "rows.jsonl")
     answer = json.loads(done.stdout)
     assert (answer["train_rows"], answer["duplicates"], answer["overlap"]) == (19, 1, 19)
     assert answer["lengths"]["unit"] == "characters"
     assert answer["suggested_cutoff_len"] is None
 
 
-def test_missing_file_is_one_message(folder: Path) -> None:
-    done = vram_search("data", "gone.jsonl", folder=folder)
+def test_missing_file_is_one_message(vram_search: VramSearch) -> None:
+    done = vram_search("data", "gone.jsonl")
     assert done.returncode == 2
     assert "no such file" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_dry_run_finds_a_row_that_the_template_refuses(folder: Path) -> None:
+def test_dry_run_finds_a_row_that_the_template_refuses(
+    folder: Path, home: Path, vram_search: VramSearch
+) -> None:
     shape = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128}
     shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 512}
     (folder / "config.json").write_text(json.dumps(shape))
@@ -101,7 +117,7 @@ def test_dry_run_finds_a_row_that_the_template_refuses(folder: Path) -> None:
         "search_space": {"lora_target": ["qv"], "cutoff_len": [64], "batch_size": [2]},
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    done = vram_search("run", "study.yaml", "--dry-run", folder=folder)
+    done = vram_search("run", "study.yaml", "--dry-run")
     assert done.returncode == 2
     assert "(it begins 'a'): the chat template refuses it: roles must alternate" in done.stderr
     assert "Traceback" not in done.stderr

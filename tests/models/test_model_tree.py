@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +23,13 @@ def written(folder: Path, values: dict[str, object]) -> Path:
     return file
 
 
+@pytest.mark.parametrize(
+    "read", [read_in_this_process, pytest.param(subprocess.run, marks=pytest.mark.slow)]
+)
 def test_tree_is_read_by_another_process_once(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[..., Any]
 ) -> None:
+    monkeypatch.setattr(subprocess, "run", read)
     tree = model_tree(written(tmp_path, STARCODER_2))
     assert tree.class_name == "Starcoder2ForCausalLM"
     tree_module._tree.cache_clear()

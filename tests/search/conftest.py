@@ -1,13 +1,14 @@
-"""A search and a store on one real SQLite file."""
+"""A search and a store on one real SQLite file, or a search in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial
 
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
@@ -18,10 +19,24 @@ RUNGS = (1 / 9, 1 / 3, 2 / 3)
 
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
+OpenStorage = Callable[[], AbstractContextManager[BaseStorage]]
 
 
 @pytest.fixture
-def open_search(url: str, store: Store) -> Iterator[OpenSearch]:
+def open_storage_of_test(url: str, store: Store) -> OpenStorage:
+    """Opens Optuna's tables in the test's database; files whose subject is no storage replace it by
+    `in_memory`."""
+    return lambda: open_storage(url)
+
+
+def in_memory() -> OpenStorage:
+    """A storage that every search of the test shares."""
+    storage = InMemoryStorage()
+    return lambda: nullcontext(storage)
+
+
+@pytest.fixture
+def open_search(open_storage_of_test: OpenStorage) -> Iterator[OpenSearch]:
     """Opens the search of study "demo" as a process does at its start."""
     with ExitStack() as storages:
 
@@ -35,7 +50,7 @@ def open_search(url: str, store: Store) -> Iterator[OpenSearch]:
             strategy: str = "gp",
             **known: Any,
         ) -> Search:
-            storage = storages.enter_context(open_storage(url))
+            storage = storages.enter_context(open_storage_of_test())
             problem = Problem(space or SearchSpace(), rungs=rungs, **known)
             return Search(storage, study, revision, problem, STRATEGIES[strategy], seed)
 
@@ -43,11 +58,12 @@ def open_search(url: str, store: Store) -> Iterator[OpenSearch]:
 
 
 @pytest.fixture
-def optuna_trials(url: str) -> OptunaTrials:
-    """What Optuna itself finds in the file, in number order."""
+def optuna_trials(open_storage_of_test: OpenStorage) -> OptunaTrials:
+    """What Optuna itself finds in the storage, in number order."""
 
     def trials(revision: int = 1) -> list[FrozenTrial]:
         name = "demo" if revision == 1 else f"demo@{revision}"
-        return optuna.load_study(storage=url, study_name=name).trials
+        with open_storage_of_test() as storage:
+            return optuna.load_study(storage=storage, study_name=name).trials
 
     return trials

@@ -16,6 +16,7 @@ from optuna.distributions import (
 )
 
 from tests.factories import make_point, make_space
+from tests.search.conftest import OpenStorage, in_memory
 from vram_search.search import Search
 from vram_search.search.encoding import decode, distributions, encode
 from vram_search.spec import Hyperparameters, SearchSpace
@@ -34,6 +35,11 @@ PINNED = {
     "batch_size": 8,
     "learning_rate": 2e-4,
 }
+
+
+@pytest.fixture
+def open_storage_of_test() -> OpenStorage:
+    return in_memory()
 
 
 def some(values: st.SearchStrategy[object]) -> st.SearchStrategy[list[object]]:

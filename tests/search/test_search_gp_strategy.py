@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial
 
 from tests.factories import make_point, make_space
+from tests.search.conftest import OpenStorage, in_memory
 from vram_search.search import Search
 from vram_search.search.gp.acquisition import Acquisition
 from vram_search.search.gp.candidates import NEAR_CANDIDATES, candidates
@@ -40,6 +41,11 @@ RATES = [round(10 ** (-5 + place / 10), 9) for place in range(31)]
 Fits = Callable[[Hyperparameters], bool]
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
+
+
+@pytest.fixture
+def open_storage_of_test() -> OpenStorage:
+    return in_memory()
 
 
 def at(learning_rate: float) -> Hyperparameters:

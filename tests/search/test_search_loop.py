@@ -6,12 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.search.conftest import OpenStorage, in_memory
 from vram_search.search import Proposal, Search
 from vram_search.search.loop import REPEATED_IN_A_ROW, NoPeers, run_trials
 from vram_search.spec import SearchSpace
 from vram_search.store import Outcome
 
 OpenSearch = Callable[..., Search]
+
+
+@pytest.fixture
+def open_storage_of_test() -> OpenStorage:
+    return in_memory()
+
+
 ONE_POINT = SearchSpace.model_validate(
     {
         "optim": "adamw_8bit",

@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.factories import make_space
+from tests.search.conftest import OpenStorage, in_memory
 from vram_search.search import Search
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters
@@ -21,6 +22,11 @@ ASKS, LAST = 40, 15
 
 OpenSearch = Callable[..., Search]
 OptunaTrials = Callable[..., list[FrozenTrial]]
+
+
+@pytest.fixture
+def open_storage_of_test() -> OpenStorage:
+    return in_memory()
 
 
 @pytest.fixture

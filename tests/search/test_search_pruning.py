@@ -8,11 +8,17 @@ from functools import partial
 import pytest
 from optuna.trial import FrozenTrial
 
+from tests.search.conftest import OpenStorage, in_memory
 from vram_search.search import Search
 
 RUNG = 1 / 9
 
 OpenSearch = Callable[..., Search]
+
+
+@pytest.fixture
+def open_storage_of_test() -> OpenStorage:
+    return in_memory()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -54,10 +52,9 @@ def test_a_gpu_trains_in_16_bits_whatever_the_cpu_can(
     assert compute_dtype() == dtype
 
 
-def test_the_module_prints_the_device_and_its_dtype() -> None:
-    command = [sys.executable, "-m", "vram_search.train.device"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
+def test_the_module_prints_the_device_and_its_dtype(capsys: pytest.CaptureFixture[str]) -> None:
+    training_device.main()
+    found = json.loads(capsys.readouterr().out)
     assert found["compute_dtype"] == dtype_name(compute_dtype())
     assert found["device"] == training_device.device_name()
     assert found["reason"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,8 +11,11 @@ import sys
 from pathlib import Path
 
 import bitsandbytes as bnb
+import pytest
+import torch
 
 from vram_search.spec.shape import parse_shape
+from vram_search.train import calibrate
 from vram_search.train import model as base_model
 from vram_search.train.calibrate import CONFIG, EQUAL, PADDED, fit, load_random, trial_job
 
@@ -41,7 +45,23 @@ def test_equal_texts_need_no_padding_and_unequal_ones_always_do() -> None:
     assert len(set(PADDED)) == len(PADDED)
 
 
-def test_a_torch_without_a_gpu_says_so_in_one_line_of_json() -> None:
+def test_a_torch_without_a_gpu_is_one_line_of_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    with out.open("w") as output, log.open("w") as errors, monkeypatch.context() as patched:
+        patched.setattr(sys, "argv", ["calibrate", "constants"])
+        patched.setattr(sys, "stdin", io.StringIO("\n"))
+        patched.setattr(sys, "stdout", output)
+        patched.setattr(sys, "stderr", errors)
+        patched.setattr(calibrate, "silence_libraries", lambda: None)
+        patched.setattr(torch.cuda, "is_available", lambda: False)
+        calibrate.main()
+    assert "finds no GPU" in json.loads(out.read_text())["fault"]
+
+
+@pytest.mark.slow
+def test_a_process_without_a_gpu_prints_one_line_of_json() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "vram_search.train.calibrate", "constants"],
         capture_output=True,

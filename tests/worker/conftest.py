@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import InMemoryStorage
 
 from tests.factories import FakeListener
 from vram_search.data import load_rows
 from vram_search.estimate.margin import margin_for
 from vram_search.gpu import GpuReader
 from vram_search.resources import shipped
-from vram_search.search import STRATEGIES, Problem, Search, Strategy, open_storage
+from vram_search.search import STRATEGIES, Problem, Search, Strategy
 from vram_search.spec import StudySpec, load_shape
 from vram_search.spec.card_memory import CardMemory
 from vram_search.store import open_store, sqlite_url
@@ -31,8 +32,8 @@ MODEL = shipped("configs", "models", "smollm2-135m")
 
 @pytest.fixture
 def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
-    """`make_context(trainer, reader)`; the store and the sampler are real."""
-    opened = ExitStack()
+    """`make_context(trainer, reader)`; the store is real, Optuna's storage is in memory."""
+    opened, storage = ExitStack(), InMemoryStorage()
 
     def make(
         trainer: Any,
@@ -52,11 +53,9 @@ def make_context(tmp_path: Path) -> Iterator[Callable[..., RunContext]]:
         spec = StudySpec.model_validate(written, context={"folder": tmp_path})
         shape, rows = load_shape(MODEL), load_rows(spec.dataset, spec.seed)
         prepared = Prepared(spec, rows, shape, str(MODEL), tokenizer=None)
-        url = sqlite_url(tmp_path / "search.db")
-        store = open_store(url, create=True)
+        store = open_store(sqlite_url(tmp_path / "search.db"), create=True)
         record = open_study(store, prepared, accept_changes=False)
         opened.enter_context(closing(store))
-        storage = opened.enter_context(open_storage(url))
         search = Search(storage, "demo", 1, Problem(spec.search_space), strategy, 1)
         return RunContext(
             prepared=prepared,

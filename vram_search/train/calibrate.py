@@ -74,20 +74,20 @@ def main() -> None:
 
 def run_measurement(measure: Callable[[Report], None]) -> None:
     """Runs a measurement on the GPU with a function that reports it, one line of JSON at a time."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    silence_libraries()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as out:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        silence_libraries()
 
-    def report(measured: dict[str, Any]) -> None:
-        out.write(json.dumps(measured) + "\n")
-        out.flush()
-        sys.stdin.readline()
+        def report(measured: dict[str, Any]) -> None:
+            out.write(json.dumps(measured) + "\n")
+            out.flush()
+            sys.stdin.readline()
 
-    if not torch.cuda.is_available():
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-        report({"fault": f"torch {torch.__version__} (built with {built}) finds no GPU to use"})
-        return
-    measure(report)
+        if not torch.cuda.is_available():
+            built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+            report({"fault": f"torch {torch.__version__} (built with {built}) finds no GPU to use"})
+            return
+        measure(report)
 
 
 def constants(report: Report) -> None:
