@@ -12,6 +12,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -61,25 +62,29 @@ def _time_asks(search: Search, count: int) -> dict[str, Any]:
     }
 
 
-def workers(counts: list[int], seeds: int, strategy: str, within: float) -> list[dict[str, Any]]:
-    """Simulated hours until a search with so many workers is within a share of the best loss."""
+def workers(
+    counts: list[int], seeds: int, strategy: str, within: float
+) -> Iterator[dict[str, Any]]:
+    """Simulated hours until a search with so many workers is within a share of the best loss: the
+    median over seeds, the least and the most."""
     goal = best_loss() * (1 + within)
-    rows: list[dict[str, Any]] = []
+    alone: float | None = None
     for count in counts:
         found = [_simulate(count, seed, strategy, goal) for seed in range(seeds)]
-        hours = statistics.median(one["hours"] for one in found)
-        alone = rows[0]["hours"] * rows[0]["workers"] if rows else hours * count
-        rows.append(
-            {
-                "workers": count,
-                "hours": round(hours, 3),
-                "trials": statistics.median(one["trials"] for one in found),
-                "efficiency": round(alone / (hours * count), 3),
-                "ask_seconds": round(max(one["ask_seconds"] for one in found), 3),
-                "reached": sum(one["reached"] for one in found),
-            }
-        )
-    return rows
+        all_hours = [one["hours"] for one in found]
+        hours = statistics.median(all_hours)
+        alone = hours * count if alone is None else alone
+        yield {
+            "workers": count,
+            "hours": round(hours, 3),
+            "least_hours": round(min(all_hours), 3),
+            "most_hours": round(max(all_hours), 3),
+            "trials": statistics.median(one["trials"] for one in found),
+            "efficiency": round(alone / (hours * count), 3),
+            "ask_seconds": round(max(one["ask_seconds"] for one in found), 3),
+            "seeds": seeds,
+            "reached": sum(one["reached"] for one in found),
+        }
 
 
 def _simulate(count: int, seed: int, strategy: str, goal: float) -> dict[str, Any]:
@@ -123,7 +128,7 @@ def _result(clock: float, asked: int, longest: float, *, reached: bool) -> dict[
 
 
 def store_load(url: str, trials: int) -> dict[str, Any]:
-    """Seconds of the store's transactions for a trial's life, and what a card's trial leaves."""
+    """Seconds of the store's transactions for a trial's life, and of reading all trials."""
     with closing(open_store(url, create=True)) as store:
         study = store.create_study(f"load-{time.time_ns()}", {}, "d", {}, {})
         began = time.perf_counter()
@@ -168,7 +173,7 @@ def main() -> None:
     parser.add_argument("--database", help="URL for `store`; default: a new SQLite file")
     options = parser.parse_args()
     if options.what == "asks":
-        rows: Any = asks(options.trials, options.strategy, options.storage)
+        rows: Iterable[dict[str, Any]] = asks(options.trials, options.strategy, options.storage)
     elif options.what == "workers":
         rows = workers(options.workers, options.seeds, options.strategy, options.within)
     else:
