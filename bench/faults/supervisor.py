@@ -25,6 +25,8 @@ from vram_search.cli.main import main
 from vram_search.worker import process
 
 HANG_SECONDS = 120.0
+STACKS_SECONDS = 1.0
+"""Time that a hung process gets to write its stacks."""
 """A process that does not end in this time, although it must, counts as hung."""
 Hook = Callable[[], None]
 
@@ -38,13 +40,20 @@ class Supervisor:
     """Exit code; the negative signal that ended it."""
 
     def wait(self, seconds: float = HANG_SECONDS) -> bool:
-        """Waits for its end; returns False if it did not end in time."""
+        """Waits for its end; returns False if it did not end in time.
+
+        Then its stacks are in its output. A dump while it works can crash it: it reads the frames
+        of running threads without Python's lock (github.com/python/cpython/issues/116008).
+        """
         deadline = time.monotonic() + seconds
         while self.code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)
             elif time.monotonic() > deadline:
+                if seconds:
+                    self.send(signal.SIGUSR1)
+                    time.sleep(STACKS_SECONDS)
                 return False
             else:
                 time.sleep(0.005)
@@ -120,7 +129,7 @@ def start(
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
-        faulthandler.dump_traceback_later(HANG_SECONDS - 10, repeat=True, file=2)
+        faulthandler.register(signal.SIGUSR1, file=2)  # `wait` asks for the stacks
         code = _command_line([str(word) for word in arguments], trainer, environment, hook)
     except BaseException:
         import traceback

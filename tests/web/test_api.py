@@ -20,6 +20,7 @@ from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
 from vram_search.store.progress import Progress, record_progress
 from vram_search.store.queue import StudyQueue
+from vram_search.web.problems import MEDIA_TYPE
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -290,7 +291,42 @@ def test_openapi_describes_every_endpoint(client: TestClient) -> None:
     assert [path for path, _, _ in operations if not path.startswith("/api/v1/")] == []
     for path, verb, operation in operations:
         assert operation.get("description"), (path, verb)
-        assert "422" in operation["responses"], (path, verb)
+        for code in ("401", "404", "409", "422"):
+            assert list(operation["responses"][code]["content"]) == [MEDIA_TYPE], (path, verb, code)
+    assert "remedy" in schema["components"]["schemas"]["Problem"]["properties"]
+
+
+def test_page_of_the_api_shows_every_endpoint_with_its_inputs(client: TestClient) -> None:
+    page = client.get("/api").text
+    for path, methods in client.get("/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"<strong>{method.upper()}</strong> <code>{path}</code>" in page
+    assert "<td><code>study_file</code> (required)</td><td>body</td><td>string</td>" in page
+    assert "<td><code>idempotency-key</code></td><td>header</td><td>string or null</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words"),
+    [
+        ("GET", "/api/v1/nothing", 404, "/api/v1/nothing does not exist"),
+        ("DELETE", "/api/v1/queue", 405, "/api/v1/queue does not answer DELETE"),
+    ],
+)
+def test_unknown_paths_and_methods_are_problems(
+    client: TestClient, method: str, path: str, status: int, words: str
+) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status and answer.headers["content-type"] == MEDIA_TYPE
+    assert answer.json()["detail"] == words and answer.json()["remedy"]
+
+
+def test_body_that_is_not_json_is_refused_by_its_type(client: TestClient) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = client.post("/api/v1/estimate", content="{}", headers={"Content-Type": kind})
+        assert answer.status_code == 415 and answer.headers["content-type"] == MEDIA_TYPE
+    kind = "application/json; charset=utf-8"
+    answer = client.post("/api/v1/estimate", content="{}", headers={"Content-Type": kind})
+    assert answer.status_code == 422
 
 
 def test_wrong_request_is_a_problem_with_its_fault(client: TestClient) -> None:

@@ -192,7 +192,9 @@ def test_large_bodies_are_refused(client: TestClient) -> None:
         for _ in range(20):
             yield b"x" * 100_000
 
-    assert client.post("/api/v1/studies/validate", content=pieces()).status_code == 413
+    kind = {"Content-Type": "application/json"}
+    answer = client.post("/api/v1/studies/validate", content=pieces(), headers=kind)
+    assert answer.status_code == 413
 
 
 def test_failed_logins_are_limited(connect: Connect, client: TestClient) -> None:

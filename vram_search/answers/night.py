@@ -40,7 +40,7 @@ def last_night(
     run = latest_run(store, study.id)
     if run is None or (of is not None and of.number < run.first_trial):
         return None
-    started = store.trials(study.id, first=run.first_trial, without=LARGE)
+    started = store.each_trial(study.id, run.first_trial, without=LARGE)
     night = summarise(run, started, study.ranked_by.name)
     return NightAnswer(
         started_at=night.started_at,

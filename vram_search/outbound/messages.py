@@ -53,7 +53,7 @@ def message_of(store: Store, event: EventRecord, occasions: Collection[str]) -> 
     if record is not None:
         run = latest_run(store, record.id)
         if run is not None:
-            started = store.trials(record.id, first=run.first_trial)
+            started = store.each_trial(record.id, run.first_trial)
             night = summarise(run, started, record.ranked_by.name)
             lines += [shown(sentence) for sentence in night_sentences(night)]
         lines += [_trial_line(trial) for trial in best_trials(store, record, limit=1)]

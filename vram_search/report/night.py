@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -61,18 +61,25 @@ class NightSummary:
         return sum(self.seconds.values())
 
 
-def summarise(run: RunRecord, started: Sequence[TrialRecord], objective: str) -> NightSummary:
+def summarise(run: RunRecord, started: Iterable[TrialRecord], objective: str) -> NightSummary:
     """Builds the summary of a study's latest run.
 
     Args:
         started: the trials that the run has started, those from `run.first_trial` on.
         objective: name of the figure by which the study ranks its trials.
     """
-    spent = Counter(run.seconds or {})
+    spent, outcomes, faults = Counter(run.seconds or {}), Counter[str](), Counter[str]()
+    best: TrialRecord | None = None
+    interrupted: list[int] = []
     for trial in started:
         spent.update(trial.seconds or {})
-    better = [t for t in started if t.outcome == "complete" and t.value is not None]
-    best = min(better, key=lambda t: t.value or 0.0, default=None)
+        outcomes[trial.outcome or "running"] += 1
+        if _was_interrupted(trial):
+            interrupted.append(trial.number)
+        elif trial.outcome in ("lost", "oom", "diverged") and trial.error:
+            faults[f"{trial.outcome} {error_words(trial)}"] += 1
+        if trial.outcome == "complete" and trial.value is not None:
+            best = trial if best is None or trial.value < (best.value or 0.0) else best
     before = run.best_before
     if best is not None and before is not None and (best.value or 0.0) >= before:
         best = None
@@ -81,7 +88,7 @@ def summarise(run: RunRecord, started: Sequence[TrialRecord], objective: str) ->
         ended_at=run.ended_at,
         stopped=run.stopped or "",
         remedy=run.remedy or "",
-        outcomes=dict(Counter(trial.outcome or "running" for trial in started)),
+        outcomes=dict(outcomes),
         seconds={
             phase: total
             for phase, names in PHASES.items()
@@ -91,8 +98,8 @@ def summarise(run: RunRecord, started: Sequence[TrialRecord], objective: str) ->
         best_after=before if best is None else best.value,
         best_trial=None if best is None else best.number,
         objective=objective,
-        interrupted=[trial.number for trial in started if _was_interrupted(trial)],
-        faults=_faults(started),
+        interrupted=interrupted,
+        faults=_fault_words(faults),
     )
 
 
@@ -137,13 +144,8 @@ def _was_interrupted(trial: TrialRecord) -> bool:
     return trial.outcome == "lost" and (trial.error or {}).get("message") == INTERRUPTED
 
 
-def _faults(trials: Sequence[TrialRecord]) -> list[str]:
-    met = Counter(
-        f"{trial.outcome} {error_words(trial)}"
-        for trial in trials
-        if trial.outcome in ("lost", "oom", "diverged") and trial.error
-        if not _was_interrupted(trial)
-    )
+def _fault_words(met: Counter[str]) -> list[str]:
+    """Faults, each once with its count, the most frequent first."""
     found = [
         text if count == 1 else f"{count} times {text}"
         for text, count in met.most_common(MOST_FAULTS)

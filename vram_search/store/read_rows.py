@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -313,7 +314,8 @@ def _in_shape(column: str, value: Mapping[str, Any]) -> tuple[dict[str, Any], li
         return dict(value), []
     kept: dict[str, Any] = {}
     faults: list[str] = []
-    for name, inner in value.items():
+    for stored_name, inner in value.items():
+        name = sys.intern(stored_name)  # many trials with the same names are held at once
         kind = kinds.get(name, "number" if name.endswith(_NUMBER_ENDINGS) else "any")
         fitting, inner_faults = _fitting(kind, inner)
         if inner is not None and fitting is None:
@@ -333,7 +335,7 @@ def _fitting(kind: Kind, value: Any) -> tuple[Any, list[str]]:
 
 
 def _only(kind: Kind, value: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    kept = {name: inner for name, inner in value.items() if _is(kind, inner)}
+    kept = {sys.intern(name): inner for name, inner in value.items() if _is(kind, inner)}
     return kept, [name for name in value if name not in kept]
 
 

@@ -12,7 +12,7 @@ or damaged; those that change a row raise RuntimeError when it is missing or fin
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -348,6 +348,17 @@ class Store:
             query = query.where(trials.c.number.in_(numbers))
         return self._trials(query, without)
 
+    def each_trial(
+        self, study_id: int, first: int = 0, *, without: Collection[str] = ()
+    ) -> Iterator[TrialRecord]:
+        """Reads trials one after the other in number order, without holding all of them.
+
+        Args:
+            first, without: as of `trials`.
+        """
+        query = _trials_of(study_id).where(trials.c.number >= first).order_by(trials.c.number)
+        return self._each_trial(query, without)
+
     def trial(self, study_id: int, number: int) -> TrialRecord | None:
         """The study's trial of that number."""
         return _first(self._trials(_trials_of(study_id).where(trials.c.number == number)))
@@ -414,28 +425,28 @@ class Store:
         ]
 
     def _trials(self, query: Select[Any], without: Collection[str] = ()) -> list[TrialRecord]:
+        return list(self._each_trial(query, without))
+
+    def _each_trial(
+        self, query: Select[Any], without: Collection[str] = ()
+    ) -> Iterator[TrialRecord]:
         files, missing = self.files, dict.fromkeys(without)
-        return [
-            TrialRecord(
-                **missing
-                | values
-                | {
-                    "adapter_path": actual_path(files, values["adapter_path"]),
-                    "error": error_with_damage(values["error"], damaged),
-                },
-                damaged=damaged,
-            )
-            for values, damaged in self._rows(query, trials, without)
-        ]
+        for values, damaged in self._rows(query, trials, without):
+            changed = {
+                "adapter_path": actual_path(files, values["adapter_path"]),
+                "error": error_with_damage(values["error"], damaged),
+            }
+            yield TrialRecord(**missing | values | changed, damaged=damaged)
 
     def _rows(
         self, query: Select[Any], table: Table, without: Collection[str] = ()
-    ) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
+    ) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
         """The values of each row by column, and what is damaged in it (`read_rows`)."""
         columns = [column for column in table.c if column.name not in without]
         chosen = query.with_only_columns(*raw_columns(columns)).select_from(table)
         with reading(self.engine) as connection:
-            return [read_row(row, columns) for row in connection.execute(chosen)]
+            for row in connection.execute(chosen):
+                yield read_row(row, columns)
 
 
 def _first(items: list[_T]) -> _T | None:

@@ -18,7 +18,7 @@ from vram_search import __version__
 from vram_search.web import api_memory, api_queue, api_studies, api_system, api_trials, page
 from vram_search.web.free_memory import give_back_memory
 from vram_search.web.guard import Guard
-from vram_search.web.problems import Problem, add_handlers
+from vram_search.web.problems import MEDIA_TYPE, add_handlers, describe_problems
 from vram_search.web.scheduler import Scheduler
 from vram_search.web.service import Service
 
@@ -31,13 +31,21 @@ DESCRIPTION = """Queue, results and predictions of vram-search.
 Sizes are bytes, times are seconds, losses are nats per answer token. Send the token as
 `Authorization: Bearer TOKEN`. Errors are `application/problem+json` with a `remedy`.
 """
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem, "description": words}
+    code: {"content": _PROBLEM, "description": words}
     for code, words in {
         401: "A login is needed, or the token is wrong.",
+        403: "The login may only read, or the request comes from another web page.",
         404: "It does not exist.",
         409: "It is too late for this, or it exists already.",
+        413: "The body is too large.",
+        415: "The body is not JSON.",
+        421: "The service is not known under this host name.",
         422: "The input is wrong; `remedy` says what to change.",
+        429: "Too many failed logins; `Retry-After` says when to try again.",
+        431: "The headers are too large.",
+        503: "The database cannot be used now.",
     }.items()
 }
 
@@ -77,5 +85,6 @@ def make_app(service: Service, hosts: Collection[str], scheduler: Scheduler | No
     for module in (api_studies, api_trials, api_queue, api_memory, api_system, page):
         app.include_router(module.router)
     app.include_router(page.study_router)
+    describe_problems(app)
     app.mount("/static", StaticFiles(directory=STATIC), "static")
     return Guard(app, service.credentials, hosts, service.cookie, service.failures)

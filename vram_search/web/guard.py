@@ -130,6 +130,8 @@ class Guard:
             return problem(413, *_TOO_LARGE)
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
             return problem(431, "the headers of the request are too large")
+        if _is_wrong_type(headers, path):
+            return problem(415, "the body of the request is not JSON", _JSON_REMEDY)
         if path in PUBLIC or path.startswith("/static/"):
             scope["role"] = None
             return None
@@ -186,6 +188,7 @@ def logged_in(credentials: Credentials, cookie: str, role: Role, path: str = "/"
     return response
 
 
+_JSON_REMEDY = "send JSON with `Content-Type: application/json`"
 _TOO_LARGE = ("the request is too large", f"send at most {MOST_BODY_BYTES} bytes")
 _TOKEN_REMEDY = "`vram-search serve --link` prints the link with the token"
 _BEARER = {"WWW-Authenticate": "Bearer"}
@@ -194,6 +197,14 @@ _BEARER = {"WWW-Authenticate": "Bearer"}
 def _bearer(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _is_wrong_type(headers: Headers, path: str) -> bool:
+    """True for a body sent to the API that is not JSON; a file with rows may be of any type."""
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    if not has_body or not path.startswith("/api/") or path.startswith(UPLOADS):
+        return False
+    return headers.get("content-type", "").split(";")[0].strip().lower() != "application/json"
 
 
 def _is_same_origin(headers: Headers, host: str) -> bool:

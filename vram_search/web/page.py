@@ -32,6 +32,7 @@ from vram_search.spec.shape import shape_names
 from vram_search.tools import EXPORTED
 from vram_search.units import format_bytes, format_duration
 from vram_search.web import view
+from vram_search.web.api_endpoints import endpoints_by_tag
 from vram_search.web.api_studies import known_study
 from vram_search.web.guard import logged_in
 from vram_search.web.new_study import study_text
@@ -195,6 +196,13 @@ async def add_point(request: Request, study: str, service: Served) -> HTMLRespon
         return _page(request, "fault.html.j2", error=error)
     words = hyperparameter_words(point.model_dump(mode="json"))
     return _page(request, "point_added.html.j2", words=words)
+
+
+@router.get("/api")
+def api(request: Request) -> HTMLResponse:
+    """The endpoints of the REST API with their inputs."""
+    tags = endpoints_by_tag(request.app.openapi())
+    return _page(request, "api.html.j2", tags=tags, address=str(request.base_url))
 
 
 @router.get("/estimate")

@@ -93,13 +93,35 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+        said, remedy, headers = str(error.detail), "", dict(error.headers or {})
+        path = request.url.path[:200]
+        if error.status_code == 404:
+            said, remedy = f"{path} does not exist", "/openapi.json lists all endpoints"
+        elif error.status_code == 405:
+            said = f"{path} does not answer {request.method}"
+            remedy = f"it answers {headers.get('allow') or headers.get('Allow') or 'GET'}"
+        return problem(error.status_code, said, remedy, headers=headers)
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         return problem(
             500, f"the service failed: {type(error).__name__}", "its output shows the details"
         )
+
+
+def describe_problems(app: FastAPI) -> None:
+    """Adds the schema of an error to the OpenAPI document, whose responses refer to it."""
+    build = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = build()
+        schemas = document["components"]["schemas"]
+        own = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(own.pop("$defs"))
+        schemas["Problem"] = own
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's way to change the document
 
 
 def _fault(error: dict[str, Any]) -> FaultAnswer:
