@@ -324,6 +324,9 @@ def test_body_that_is_not_json_is_refused_by_its_type(client: TestClient) -> Non
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         answer = client.post("/api/v1/estimate", content="{}", headers={"Content-Type": kind})
         assert answer.status_code == 415 and answer.headers["content-type"] == MEDIA_TYPE
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/api/v1/estimate", content=b"\xd2\xff", headers=headers)
+    assert answer.status_code == 400 and answer.json()["remedy"] == "send JSON in UTF-8"
     kind = "application/json; charset=utf-8"
     answer = client.post("/api/v1/estimate", content="{}", headers={"Content-Type": kind})
     assert answer.status_code == 422

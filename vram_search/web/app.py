@@ -35,6 +35,7 @@ _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"content": _PROBLEM, "description": words}
     for code, words in {
+        400: "The body cannot be read.",
         401: "A login is needed, or the token is wrong.",
         403: "The login may only read, or the request comes from another web page.",
         404: "It does not exist.",

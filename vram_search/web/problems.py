@@ -95,7 +95,9 @@ def add_handlers(app: FastAPI) -> None:
     def http(request: Request, error: HTTPException) -> Response:
         said, remedy, headers = str(error.detail), "", dict(error.headers or {})
         path = request.url.path[:200]
-        if error.status_code == 404:
+        if error.status_code == 400:
+            said, remedy = "the body of the request cannot be read", "send JSON in UTF-8"
+        elif error.status_code == 404:
             said, remedy = f"{path} does not exist", "/openapi.json lists all endpoints"
         elif error.status_code == 405:
             said = f"{path} does not answer {request.method}"
