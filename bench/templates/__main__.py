@@ -7,7 +7,8 @@
 
 First every template that `dataset.template` takes and LLaMA-Factory knows, then the chat templates
 of real tokenizers, then chat templates as Jinja files. Templates without a tokenizer are compared
-on one token a byte, where the text alone decides.
+on one token a byte, where the text alone decides. `--models` compares much used models alone
+(models.py), on their real vocabularies (some from vocabularies.py), and prints every difference.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.templates.llamafactory import Tokens, encode, load_templates, named_tokens
+from bench.templates.models import MODELS, OWN
 from vram_search.data import Example
 from vram_search.data.example import example_of
 from vram_search.data.templates import ALIASES, template_names, template_text
@@ -96,8 +98,12 @@ def main() -> None:
     parser.add_argument("llamafactory", type=Path, help="folder with llamafactory/")
     parser.add_argument("--tokenizers", type=Path, help="folder with a folder for each tokenizer")
     parser.add_argument("--jinja", type=Path, help="folder of chat templates as .jinja files")
+    parser.add_argument("--models", action="store_true", help="much used models alone")
     arguments = parser.parse_args()
     theirs = load_templates(arguments.llamafactory)
+    if arguments.models:
+        _compare_models(theirs, arguments.tokenizers, arguments.jinja)
+        return
     print(
         "| ours | LLaMA-Factory's | identical rows | first difference |\n| --- | --- | --- | --- |"
     )
@@ -113,6 +119,30 @@ def main() -> None:
             _print(
                 f"{file.name}", other, theirs[other], _bytes(theirs[other], file.read_text(), name)
             )
+
+
+def _compare_models(theirs: dict[str, Any], tokenizers: Path, jinja: Path) -> None:
+    print("| model | LLaMA-Factory's | " + " | ".join(ROWS) + " |")
+    print("| --- " * (len(ROWS) + 2) + "|")
+    notes = []
+    for model in MODELS:
+        folder = _tokenizer_folder(tokenizers / model.vocabulary)
+        if folder is None:
+            continue
+        tokenizer = load_tokenizer(str(folder))
+        if model.added:
+            tokenizer.add_special_tokens({"additional_special_tokens": list(model.added)})
+        if model.end:
+            tokenizer.eos_token = model.end
+        if model.template.endswith(".jinja"):
+            tokenizer.chat_template = (jinja / model.template).read_text(encoding="utf-8")
+        elif model.template != OWN:
+            tokenizer.chat_template = template_text(model.template)
+        found = dict(_differences(theirs[model.other], tokenizer))
+        cells = ["differs" if title in found else "same" for title in ROWS]
+        print(f"| {model.title} | `{model.other}` | {' | '.join(cells)} |", flush=True)
+        notes += [f"- {model.title}, {title}: {text}" for title, text in found.items()]
+    print("\n" + "\n".join(notes))
 
 
 def _tokenizer_folder(folder: Path) -> Path | None:
@@ -132,27 +162,27 @@ def _bytes(template: Any, text: str, name: str = "") -> Any:
 
 
 def _print(ours: str, name: str, template: Any, tokenizer: Any) -> None:
-    differences = list(_differences(template, tokenizer))
+    differences = [f"{title}: {text}" for title, text in _differences(template, tokenizer)]
     same = len(ROWS) - len(differences)
     first = "; ".join(differences[:1]).replace("|", "\\|").replace("\n", "\\n")
     print(f"| {ours} | `{name}` | {same} of {len(ROWS)} | {first} |", flush=True)
 
 
-def _differences(template: Any, tokenizer: Any) -> Iterator[str]:
-    """A sentence for each row that differs."""
+def _differences(template: Any, tokenizer: Any) -> Iterator[tuple[str, str]]:
+    """Each row that differs, and how."""
     encoder = Encoder(tokenizer)
     for title, row in ROWS.items():
         try:
             encoded = encoder.encode(row)
         except InputError as error:
-            yield f"{title}: ours refuses: {error.message.splitlines()[0]}"
+            yield title, f"ours refuses: {error.message.splitlines()[0]}"
             continue
         ours: Tokens = []
         for source, target in encoded.turns:
             ours += [(token, False) for token in source] + [(token, True) for token in target]
         theirs = encode(template, tokenizer, row)
         if ours != theirs:
-            yield f"{title}: {_words(tokenizer, ours, theirs)}"
+            yield title, _words(tokenizer, ours, theirs)
 
 
 def _words(tokenizer: Any, ours: Tokens, theirs: Tokens) -> str:

@@ -282,6 +282,63 @@ def test_call_without_the_thought_of_the_generation_prompt_is_learnt() -> None:
     assert last == "Blue.<|im_end|>"
 
 
+MISTRAL = (
+    "{%- set questions = messages | selectattr('role', 'equalto', 'user') | list -%}"
+    "{%- set ns = namespace(n=0) -%}{%- for m in messages -%}"
+    "{%- if m.role == 'user' or m.role == 'assistant' and not m.tool_calls -%}"
+    "{%- if (m.role == 'user') != (ns.n % 2 == 0) -%}"
+    "{{- raise_exception('roles must alternate') -}}{%- endif -%}{%- set ns.n = ns.n + 1 -%}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- for m in messages -%}{%- if m.role == 'user' -%}"
+    "{%- if tools and m == questions[-1] -%}{{- '[TOOLS]' + tools | tojson -}}{%- endif -%}"
+    "{{- '[INST]' + m.content + '[/INST]' -}}"
+    "{%- elif m.tool_calls -%}"
+    "{{- '[CALLS]' + m.tool_calls[0].function | tojson + '<|im_end|>' -}}"
+    "{%- elif m.role == 'tool' -%}{{- '[RESULT]' + m.content + '[/RESULT]' -}}"
+    "{%- else -%}{{- m.content + '<|im_end|>' -}}{%- endif -%}{%- endfor -%}"
+)
+"""As Mistral v3: the tools stand before the last question alone, and roles alternate."""
+
+COMMAND_A = (
+    "{%- for m in messages -%}{%- if m.role == 'user' -%}{{- '<turn>U:' + m.content -}}"
+    "{%- elif m.tool_calls -%}{{- '<turn>C:<act>' + m.tool_calls[0].function | tojson -}}"
+    "{%- elif m.role == 'tool' -%}{{- '<turn>T:' + m.content -}}"
+    "{%- else -%}{{- '<turn>C:<say>' + m.content + '</say>' -}}{%- endif -%}{{- '<|im_end|>' -}}"
+    "{%- endfor -%}{{- '<turn>C:' -}}"
+)
+"""As Command A: every text ends with the generation prompt, asked for or not."""
+
+
+@pytest.mark.parametrize(
+    ("template", "special", "calls", "answers"),
+    [
+        (MISTRAL, (), "[CALLS]", ("Blue.", "Black.")),
+        (
+            COMMAND_A,
+            ("<turn>", "<act>", "<say>", "</say>"),
+            "<act>",
+            ("<say>Blue.</say>", "<say>Black.</say>"),
+        ),
+    ],
+)
+def test_calls_of_several_turns_are_found(
+    template: str, special: tuple[str, ...], calls: str, answers: tuple[str, str]
+) -> None:
+    turns: list[tuple[str, str, dict[str, Any]]] = []
+    for question, found, answer in (("Sky?", "blue", "Blue."), ("Night?", "black", "Black.")):
+        turns += [
+            ("user", question, {}),
+            ("assistant", "", {"tool_calls": CALL["tool_calls"]}),
+            ("tool", found, {"name": "look"}),
+            ("assistant", answer, {}),
+        ]
+    row = example_of(turns, [{"type": "function", "function": {"name": "look", "parameters": {}}}])
+    encoder = encoder_of(template, *special)
+    first, one, second, other = learnt(encoder, row)
+    assert first == second and first.startswith(calls) and first.endswith("<|im_end|>")
+    assert (one, other) == tuple(f"{answer}<|im_end|>" for answer in answers)
+
+
 @pytest.mark.parametrize("template", [GEMMA, DEEPSEEK])
 def test_later_system_message_goes_into_the_next_question(template: str) -> None:
     row = Example((*TWO.messages[:2], ("system", "Be brief."), *TWO.messages[2:]))

@@ -88,7 +88,13 @@ class ChatTurns:
 
     def _span(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span:
         """Start and end of an answer, its end-of-turn token included."""
-        for find in (self._by_prefix, self._by_mark, self._by_common_prefix, self._by_turn):
+        for find in (
+            self._by_prefix,
+            self._by_mark,
+            self._by_common_prefix,
+            self._by_turn,
+            self._by_text,
+        ):
             try:
                 span = find(row, whole, index, cursor)
             except ChatTemplateError:
@@ -181,6 +187,24 @@ class ChatTurns:
         if start <= len(before) or not whole.startswith(after):
             return None
         return start, len(after)
+
+    def _by_text(self, row: Prepared, whole: str, index: int, cursor: int) -> _Span | None:
+        """The text that the answer has after a short question, where the conversation holds it.
+
+        Mistral's templates write the tools before the last question alone, so that no earlier text
+        is a beginning of the whole, and refuse a mark in the place of a call.
+        """
+        answer = row.messages[index]
+        asked = [{"role": "user", "content": MARK}]
+        before = self.render(asked, row.tools, True)
+        text = self.render([*asked, answer], row.tools, False)
+        written = text.removeprefix(before)
+        if written in ("", text):
+            return None
+        if whole.count(written, cursor) != row.messages[index:].count(answer):
+            return None
+        start = whole.index(written, cursor)
+        return start, start + len(written)
 
     def _undivided(self, text: str, border: int) -> int:
         """The border, or the start of the special token that it would divide."""

@@ -119,21 +119,40 @@ class Abilities:
 def unasked_prompt(render: Render, special_tokens: Iterable[str]) -> str:
     """The generation prompt that a template writes after the last answer though none was asked for.
 
-    The first chat template of Llama 3 ignores `add_generation_prompt`. Empty for other templates.
+    The first chat template of Llama 3 and Command A's ignore `add_generation_prompt`. Empty for
+    other templates.
     """
+    asked = [_user(_OTHER)]
     try:
-        if render([_user(_OTHER)], None, False) != render([_user(_OTHER)], None, True):
+        question = render(asked, None, False)
+        if question != render(asked, None, True):
             return ""
-        text = render([_user(_OTHER), _assistant(MARK)], None, False)
+        text = render([*asked, _assistant(MARK)], None, False)
     except ChatTemplateError:
         return ""
-    if text.count(MARK) != 1 or text.count(_OTHER) != 1:
+    if any(
+        one.count(mark) != 1 for one, mark in ((question, _OTHER), (text, _OTHER), (text, MARK))
+    ):
         return ""
-    before = text[text.index(_OTHER) + len(_OTHER) : text.index(MARK)]
-    after = text[text.index(MARK) + len(MARK) :]
-    end = next((token for token in special_tokens if after.startswith(token)), "")
-    prompt = after.removeprefix(end)
-    return prompt if end and prompt.strip() and before.endswith(prompt) else ""
+    _, between, after = _divided(text)
+    ending = _common_ending(question.partition(_OTHER)[2], after)
+    end = next((token for token in special_tokens if ending.startswith(token)), "")
+    prompt = ending.removeprefix(end)
+    return prompt if end and prompt.strip() and prompt in between else ""
+
+
+def _divided(text: str) -> tuple[str, str, str]:
+    """The text before the question's mark, between it and the answer's, and after that."""
+    before, _, rest = text.partition(_OTHER)
+    between, _, after = rest.partition(MARK)
+    return before, between, after
+
+
+def _common_ending(one: str, other: str) -> str:
+    """The longest text that both end with."""
+    pairs = enumerate(zip(reversed(one), reversed(other), strict=False))
+    length = next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+    return one[len(one) - length :]
 
 
 def with_thoughts(reasoning: str, answer: str) -> str:
