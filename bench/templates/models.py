@@ -7,8 +7,8 @@ from dataclasses import dataclass
 OWN = "own"
 _IM = ("<|im_start|>", "<|im_end|>")
 _PHI = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|endoftext|>")
-_MISTRAL = ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]")
-_MISTRAL += ("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]")
+_TOOLS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+_MISTRAL = ("[INST]", "[/INST]", *_TOOLS, "[TOOL_CALLS]")
 
 
 @dataclass(frozen=True)
