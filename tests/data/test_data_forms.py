@@ -55,6 +55,7 @@ def load(tmp_path: Path) -> Load:
             "completion": [{"role": "assistant", "content": "Blue."}],
         },
         {"question": "Sky?", "answer": "Blue."},
+        {"Question ": "Sky?", "Answer": "Blue."},
         {"instruction": "Sky?", "context": "", "response": "Blue."},
         {"instruction": None, "input": "Sky?", "output": "Blue."},
         {"input": "Sky?", "output": "Blue."},

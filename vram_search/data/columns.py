@@ -92,6 +92,20 @@ def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
     return next(filled, there[0] if there else None)
 
 
+def usual_names(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """The row with its fields in lower case if they are known so alone, as `Instruction` in a
+    spreadsheet; fields that `columns` names stay as they are."""
+    lowered = {str(name).strip().lower(): value for name, value in row.items()}
+    if columns != _DEFAULT or len(lowered) < len(row) or _is_known(row):
+        return row
+    return lowered if _is_known(lowered) else row
+
+
+def _is_known(row: dict[str, Any]) -> bool:
+    fields = conversation_field(row, _DEFAULT) or pair_fields(row, _DEFAULT)
+    return bool(fields) or has(row, _DEFAULT.text)
+
+
 def system_field(row: dict[str, Any], columns: Columns) -> str:
     """The field of the system message, there or not."""
     return _first_there(row, columns.system, SYSTEMS, _DEFAULT.system)

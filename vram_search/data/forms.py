@@ -14,6 +14,7 @@ from vram_search.data.columns import (
     pair_fields,
     system_field,
     tools_field,
+    usual_names,
 )
 from vram_search.data.conversation import (
     MessageNames,
@@ -67,7 +68,7 @@ class RowReader:
                 raise RowFaultError(Fault(place, row.message))
             if not isinstance(row, dict):
                 raise RowFaultError(Fault(place, "is not an object", row))
-            return self._parse(row, place, findings)
+            return self._parse(usual_names(row, self.columns), place, findings)
         except RowFaultError as error:
             findings.faults.append(error.fault)
             return None
