@@ -10,8 +10,8 @@ INSTALL = "pip install 'vram-search[train]'"
 _ENTRY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna")
 _PACKAGES = (
     *_ENTRY_PACKAGES,
-    *("accelerate", "gguf", "huggingface_hub", "numpy", "safetensors", "threadpoolctl"),
-    "tokenizers",
+    *("accelerate", "gguf", "huggingface_hub", "numpy", "rich", "safetensors"),
+    *("threadpoolctl", "tokenizers"),
 )
 """Packages of the extra `train`, and those that it brings along."""
 

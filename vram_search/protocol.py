@@ -133,8 +133,23 @@ class OllamaJob(Spec):
     """Lines at the head of the Modelfile."""
 
 
-ConvertJob = Annotated[MergeJob | OllamaJob, Field(discriminator="do")]
-CONVERT_JOB: TypeAdapter[MergeJob | OllamaJob] = TypeAdapter(ConvertJob)
+class GgufAdapterJob(Spec):
+    """Write a kept adapter alone as a GGUF file, with a Modelfile; a job of `train.convert`."""
+
+    do: Literal["gguf_adapter"] = "gguf_adapter"
+    merge: MergeJob
+    """`target` is the folder of the files; `measure` measures the base with the file's adapter."""
+    kind: str
+    """Form of the base's matrices, if the base is written too: bf16, f16, q8_0 or q4_0."""
+    ollama_base: str | None
+    """Ollama's name of the base model; None writes the base beside the adapter."""
+    comments: tuple[str, ...]
+    """Lines at the head of the Modelfile."""
+
+
+AnyConvertJob = MergeJob | OllamaJob | GgufAdapterJob
+ConvertJob = Annotated[AnyConvertJob, Field(discriminator="do")]
+CONVERT_JOB: TypeAdapter[AnyConvertJob] = TypeAdapter(ConvertJob)
 
 
 class PruneDecision(Spec):
@@ -338,7 +353,8 @@ class Merged(Spec):
 
 
 class OllamaWritten(Spec):
-    """The folder for Ollama is written; losses as in Merged, of the GGUF file."""
+    """The folder for Ollama is written; losses as in Merged, of the GGUF file, or of the base with
+    the adapter in the GGUF file."""
 
     event: Literal["ollama_written"] = "ollama_written"
     written_by: str

@@ -13,6 +13,8 @@ from vram_search.units import format_bytes
 
 SAFETENSORS = "bf16 in safetensors"
 QUANTIZED = ("q8_0", "q4_0")
+ADAPTER = "adapter"
+"""Kind of a GGUF file that holds the adapter alone."""
 
 
 class MergeAnswer(StudyAnswer):
@@ -22,7 +24,9 @@ class MergeAnswer(StudyAnswer):
     run: str | None = Field(description="Product run (p3); null if the search trained the adapter.")
     folder: str = Field(description="Folder of the merged model.")
     size_bytes: int
-    written_as: str = Field(description="Form of the weights: bf16 in safetensors, or of a GGUF.")
+    written_as: str = Field(
+        description="Form of the weights: bf16 in safetensors, or of a GGUF, or the adapter in one."
+    )
     notes: list[str] = Field(description="Remarks, a sentence each.")
     recorded_eval_loss: float | None = Field(
         description="Nats per token of base in NF4 and adapter, as recorded."
@@ -64,10 +68,17 @@ def merge_answer(
     )
 
 
+def _is_adapter(merged: Converted) -> bool:
+    """Returns True if the adapter was written alone."""
+    return isinstance(merged, OllamaWritten) and merged.kind == ADAPTER
+
+
 def _sentence(
     adapter: KeptAdapter, merged: Converted, difference: float | None, tolerance: float
 ) -> str:
     what = "The GGUF file" if isinstance(merged, OllamaWritten) else "The merged model"
+    if _is_adapter(merged):
+        what = "The base in 16 bits with the adapter of the GGUF file"
     if difference is None:
         return f"{what} ({format_bytes(merged.size_bytes)}) was not measured."
     figures = (

@@ -27,6 +27,13 @@ def echo_styled(text: str, *, nl: bool = True, err: bool = False) -> None:
     click.echo(text, nl=nl, err=err)
 
 
+def styled(text: str, style: str) -> str:
+    """Returns our own text in a colour, or bold or dim; `echo_styled` prints it."""
+    if style in ("bold", "dim"):
+        return click.style(text, **{style: True})
+    return click.style(text, fg=style)
+
+
 def confirm(question: str) -> bool:
     """Asks a question that may hold names of strangers."""
     return click.confirm(shown(question))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vram_search.cli.console import echo, make_console
+from vram_search.cli.console import echo, echo_styled, styled
 from vram_search.cli.options import print_json
 from vram_search.errors import VramSearchError
 
@@ -61,11 +61,10 @@ def print_ending(url: str, name: str, why: str, *, as_json: bool) -> None:
 
 
 def _print_table(trials: list[TrialRecord], record: StudyRecord, why: str) -> None:
-    from vram_search.report.tables import trial_table
+    from vram_search.report.tables import table_lines
 
-    console = make_console()
-    console.print()
-    console.print(trial_table(trials, record, f"study {record.name}: {why}", console.width))
+    title = f"study {record.name}: {why}"
+    echo_styled("\n".join(["", *table_lines(trials, record, title, styled)]))
 
 
 def _print_winner(store: Store, record: StudyRecord) -> None:

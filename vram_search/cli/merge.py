@@ -38,10 +38,10 @@ DEFAULT_TOLERANCE = 0.02
 )
 @click.option(
     "--to",
-    type=click.Choice(["folder", "ollama"]),
+    type=click.Choice(["folder", "ollama", "ollama-adapter"]),
     default="folder",
     show_default=True,
-    help="A folder of safetensors, or GGUF file and Modelfile for Ollama.",
+    help="A folder of safetensors; a GGUF file and Modelfile for Ollama; or the adapter alone.",
 )
 @click.option(
     "--gguf",
@@ -50,6 +50,11 @@ DEFAULT_TOLERANCE = 0.02
     default="bf16",
     show_default=True,
     help="Form of the GGUF file.",
+)
+@click.option(
+    "--ollama-base",
+    metavar="NAME",
+    help="With ollama-adapter: Ollama's name of the base; default: it is written too.",
 )
 @click.option(
     "--llama-cpp",
@@ -75,6 +80,7 @@ def command(
     output: Path | None,
     to: str,
     kind: str,
+    ollama_base: str | None,
     llama_cpp: Path | None,
     no_check: bool,
     tolerance: float,
@@ -92,25 +98,29 @@ def command(
     model. Exit code 1 if it is worse by more than the tolerance.
 
     With --to ollama the merged model is written as a GGUF file, with a Modelfile whose template
-    renders as the trained chat template, and the GGUF file is measured.
+    renders as the trained chat template, and the GGUF file is measured. With --to ollama-adapter
+    nothing is merged: the adapter is a GGUF file of its own, which the Modelfile's ADAPTER line
+    puts on the base model.
 
     \b
     Examples:
       vram-search merge best
       vram-search merge p3 -o my-model
       vram-search merge best --to ollama --gguf q8_0
+      vram-search merge best --to ollama-adapter --ollama-base qwen2.5:3b-instruct-fp16
     """
     from vram_search.answers.merge import merge_answer
     from vram_search.answers.model_card import upload_line, write_card
-    from vram_search.protocol import MergeJob, OllamaJob
+    from vram_search.protocol import AnyConvertJob, GgufAdapterJob, MergeJob, OllamaJob
     from vram_search.report.words import wrapped
     from vram_search.store.location import database_url, study_folder
     from vram_search.worker.convert import convert
     from vram_search.worker.talk import load_job
 
+    _check_options(to, ollama_base, llama_cpp)
     adapter, untuned = named_adapter(trial, study, database)
     record = adapter.study
-    name = adapter.name if to == "folder" else f"{adapter.name}-ollama"
+    name = adapter.name if to == "folder" else f"{adapter.name}-{to}"
     folder = (output or Path("merged") / name).resolve()
     load = load_job(record)
     if folder.exists():
@@ -123,13 +133,17 @@ def command(
     merge = MergeJob(
         load=load, adapter_folder=str(adapter.folder), target=str(folder), measure=not no_check
     )
-    job: MergeJob | OllamaJob = merge
+    job: AnyConvertJob = merge
     if to == "ollama":
         job = OllamaJob(
             merge=merge,
             kind=kind,
             llama_cpp=None if llama_cpp is None else str(llama_cpp.resolve()),
             comments=_comments(adapter),
+        )
+    elif to == "ollama-adapter":
+        job = GgufAdapterJob(
+            merge=merge, kind=kind, ollama_base=ollama_base, comments=_comments(adapter)
         )
     log = study_folder(database_url(database), record.name).log
     merged = convert(job, log, lambda text: echo(text, err=True))
@@ -139,14 +153,25 @@ def command(
     if as_json:
         print_json(answer.as_dict())
     else:
-        echo(f"merged {adapter.words}: {folder}")
+        echo(f"{'wrote' if to == 'ollama-adapter' else 'merged'} {adapter.words}: {folder}")
         for text in (answer.sentence, *answer.notes):
             echo("\n".join(wrapped(text, "", "")))
-        if to == "ollama":
+        if to != "folder":
             echo(f"next: ollama create {adapter.name.lower()} -f {folder / 'Modelfile'}")
         else:
             echo(f"next: {upload_line(folder, adapter.name)}")
     sys.exit(1 if answer.agrees is False else 0)
+
+
+def _check_options(to: str, ollama_base: str | None, llama_cpp: Path | None) -> None:
+    """
+    Raises:
+        InputError: an option belongs to another form.
+    """
+    if ollama_base is not None and to != "ollama-adapter":
+        raise InputError("--ollama-base names the base of an adapter", "add --to ollama-adapter")
+    if llama_cpp is not None and to == "ollama-adapter":
+        raise InputError("--llama-cpp writes merged models", "use --to ollama, or leave it out")
 
 
 def _check_replaceable(folder: Path, force: bool, needed: Sequence[Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vram_search.cli.console import echo, make_console
+from vram_search.cli.console import echo, echo_styled, styled
 from vram_search.cli.csv_output import csv_option, print_csv, refuse_both
 from vram_search.cli.options import (
     database_option,
@@ -56,14 +56,14 @@ def command(
         print_csv(COLUMNS, map(trial_row, answer.trials))
         return
 
-    from vram_search.report.tables import trial_table
+    from vram_search.report.tables import table_lines
+    from vram_search.report.words import wrapped
 
     said = ", ".join(f"{count} {outcome}" for outcome, count in answer.outcomes.items() if count)
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
-    console = make_console()
-    console.print(answer.sentence, markup=False, highlight=False)
-    console.print(trial_table(answer.trials, answer, title, console.width))
+    echo("\n".join(wrapped(answer.sentence, "")))
+    echo_styled("\n".join(table_lines(answer.trials, answer, title, styled)))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())
         echo(f"not ranked: {kinds} (`top --all` lists them)")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from rich.console import JustifyMethod
-from rich.table import Table
-from rich.text import Text
+import shutil
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import peak, run_seconds
 from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.report.words import WIDTH, bytes_caption, kind_words, loss_cell
+from vram_search.shown_text import shown
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
@@ -23,68 +23,167 @@ OUTCOME_STYLES = {
     "lost": "dim",
     "unknown": "dim",
 }
-
+HEADER_STYLE = "bold"
 
 _LEFT_OUT_IF_NARROW = ("optim", "cutoff_len")
+_LEAST_FOLDED = 8
+"""Columns that a folded column keeps, however narrow the terminal is."""
+
+Styled = Callable[[str, str], str]
+"""Returns a text in a style: `styled(text, style)`."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        is_right: True aligns its cells to the right.
+        folds: True if long cells continue on the next line when the terminal is too narrow.
+        cells: without control characters.
+        styles: style of each cell; empty for none.
+    """
+
+    name: str
+    cells: list[str]
+    is_right: bool = False
+    folds: bool = False
+    styles: Sequence[str] = ()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that its longest cell takes."""
+        return max(map(_width, (self.name, *self.cells)))
 
 
 def trial_table(
-    trials: Sequence[TrialFields],
-    study: StudyFields,
-    title: str | None = None,
-    width: int = WIDTH,
-) -> Table:
-    """One row a trial; the caption says where the bytes come from.
+    trials: Sequence[TrialFields], study: StudyFields, width: int = WIDTH
+) -> list[Column]:
+    """Builds the columns of a table with one row a trial.
 
     Imported runs have their name too, and their kind if one is no plain supervised LoRA training.
-    Names are printed as they are, whatever brackets they hold.
 
     Args:
         width: columns of the terminal; below 80, settings that rarely decide are left out.
     """
-    table = Table(
-        title=Text(title) if title else None,
-        caption=Text("\n".join([bytes_caption(trials, study), *_begun_again(trials)])),
-        box=None,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        header_style="bold",
-        caption_justify="left",
-        title_justify="left",
-    )
-    table.add_column("#", justify="right", no_wrap=True)
-    kinds = [kind_words(trial) for trial in trials]
+    columns = [_right("#", [str(trial.number) for trial in trials])]
     if study.is_imported:
-        table.add_column("run", overflow="fold")
+        runs = [trial.provenance["run"] if trial.provenance else "" for trial in trials]
+        columns.append(_folding("run", runs))
+    kinds = [kind_words(trial) for trial in trials]
     if any(kinds):
-        table.add_column("kind", overflow="fold")
-    table.add_column("outcome", no_wrap=True)
-    table.add_column(study.ranked_by.short, justify="right", no_wrap=True)
+        columns.append(_folding("kind", kinds))
+    outcomes = [trial.outcome or "running" for trial in trials]
+    styles = [OUTCOME_STYLES.get(outcome, "cyan") for outcome in outcomes]
+    columns.append(Column("outcome", outcomes, styles=styles))
+    columns.append(_right(study.ranked_by.short, [loss_cell(trial.value) for trial in trials]))
     dimensions = shown_dimensions(trials)
     if width < WIDTH:
         dimensions = tuple(one for one in dimensions if one.name not in _LEFT_OUT_IF_NARROW)
-    for dimension in dimensions:
-        if dimension.is_name:
-            table.add_column(dimension.short, overflow="fold")
+    for one in dimensions:
+        cells = [one.shown(one.value_in(trial.hyperparameters)) for trial in trials]
+        if one.is_name:
+            columns.append(_folding(one.short, cells))
         else:
-            justify: JustifyMethod = "left" if dimension.kind == "log" else "right"
-            table.add_column(dimension.short, justify=justify, no_wrap=True)
-    table.add_column("GiB", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    for trial, kind in zip(trials, kinds, strict=True):
-        hp = trial.hyperparameters
-        outcome = trial.outcome or "running"
-        table.add_row(
-            str(trial.number),
-            *([Text(trial.provenance["run"])] if trial.provenance else []),
-            *([Text(kind)] if any(kinds) else []),
-            Text(outcome, style=OUTCOME_STYLES.get(outcome, "cyan")),
-            loss_cell(trial.value),
-            *(Text(one.shown(one.value_in(hp))) for one in dimensions),
-            _gib(trial),
-            format_duration(run_seconds(trial)).replace(" ", ""),
-        )
-    return table
+            columns.append(Column(one.short, cells, is_right=one.kind != "log"))
+    columns.append(_right("GiB", [_gib(trial) for trial in trials]))
+    seconds = [format_duration(run_seconds(trial)).replace(" ", "") for trial in trials]
+    columns.append(_right("time", seconds))
+    return columns
+
+
+def table_lines(
+    trials: Sequence[TrialFields], study: StudyFields, title: str, styled: Styled
+) -> list[str]:
+    """Returns a table of trials with a title, and below it where the bytes come from.
+
+    Names are printed as they are, whatever brackets they hold, without control characters.
+
+    Args:
+        styled: gives the header and the outcomes their colours.
+    """
+    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    columns = trial_table(trials, study, width)
+    rows = len(trials)
+    widths = _fitting_widths(columns, width)
+    lines = [*_fold(shown(title), width)]
+    header = [
+        _aligned(column.name, size, column.is_right)
+        for column, size in zip(columns, widths, strict=True)
+    ]
+    lines.append(" ".join(styled(cell, HEADER_STYLE) for cell in header).rstrip())
+    for row in range(rows):
+        lines += _row_lines(columns, widths, row, styled)
+    for note in [bytes_caption(trials, study), *_begun_again(trials)]:
+        lines += _fold(shown(note), width)
+    return lines
+
+
+def _right(name: str, cells: Sequence[str]) -> Column:
+    return Column(name, list(cells), is_right=True)
+
+
+def _folding(name: str, cells: Sequence[str]) -> Column:
+    return Column(name, [shown(cell).replace("\n", " ") for cell in cells], folds=True)
+
+
+def _fitting_widths(columns: Sequence[Column], width: int) -> list[int]:
+    """Returns the columns' widths; folding ones are narrowed, the widest first, until all fit."""
+    widths = [column.width for column in columns]
+    while sum(widths) + len(widths) - 1 > width:
+        folding = [i for i, column in enumerate(columns) if column.folds]
+        widest = max(folding, key=lambda i: widths[i], default=None)
+        if widest is None or widths[widest] <= _LEAST_FOLDED:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _row_lines(
+    columns: Sequence[Column], widths: Sequence[int], row: int, styled: Styled
+) -> Iterator[str]:
+    folded = [
+        list(_fold(column.cells[row], size)) if column.folds else [column.cells[row]]
+        for column, size in zip(columns, widths, strict=True)
+    ]
+    for number in range(max(map(len, folded))):
+        cells = []
+        for column, size, texts in zip(columns, widths, folded, strict=True):
+            text = texts[number] if number < len(texts) else ""
+            cell = _aligned(text, size, column.is_right)
+            cells.append(styled(cell, column.styles[row]) if column.styles and text else cell)
+        yield " ".join(cells).rstrip()
+
+
+def _aligned(text: str, width: int, is_right: bool) -> str:
+    spaces = " " * (width - _width(text))
+    return spaces + text if is_right else text + spaces
+
+
+def _fold(text: str, width: int) -> Iterator[str]:
+    """Yields a text's lines of at most `width` columns; only longer words are cut."""
+    line = ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if _width(longer) <= width:
+            line = longer
+            continue
+        if line:
+            yield line
+        line = word
+        while _width(line) > width:
+            cut = next(n for n in range(len(line), 0, -1) if n == 1 or _width(line[:n]) <= width)
+            yield line[:cut]
+            line = line[cut:]
+    yield line
+
+
+def _width(text: str) -> int:
+    """Returns the columns of a terminal that a text takes: Chinese characters take two."""
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
 
 
 def _begun_again(trials: Sequence[TrialFields]) -> list[str]:

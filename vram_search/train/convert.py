@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vram_search.errors import VramSearchError
-from vram_search.protocol import CONVERT_JOB, Converted, LoadFailed, Note, OllamaJob
+from vram_search.protocol import CONVERT_JOB, Converted, GgufAdapterJob, LoadFailed, Note, OllamaJob
 from vram_search.train.channel import silence_libraries
 
 
@@ -29,6 +29,10 @@ def main(file: Path) -> None:
             from vram_search.train.ollama import write_ollama
 
             answer = write_ollama(job, send)
+        elif isinstance(job, GgufAdapterJob):
+            from vram_search.train.ollama_adapter import write_ollama_adapter
+
+            answer = write_ollama_adapter(job, send)
         else:
             from vram_search.train.merge import merge
 

@@ -60,7 +60,7 @@ def merge(job: MergeJob, send: Send) -> Merged:
     part.mkdir(parents=True)
     name = job.load.model_name_or_path
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    _refuse_quantized(config, name)
+    refuse_quantized(config, name)
     adapter = AdapterWeights(Path(job.adapter_folder))
     is_untied = _write_weights(config, name, adapter, part, send)
     tokenizer = load_tokenizer(job.load.tokenizer, job.load.dataset.template)
@@ -95,7 +95,11 @@ def put_in_place(part: Path, target: Path) -> int:
     return size
 
 
-def _refuse_quantized(config: Any, name: str) -> None:
+def refuse_quantized(config: Any, name: str) -> None:
+    """
+    Raises:
+        InputError: the base is stored in fewer than 16 bits.
+    """
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(
             f"the base {name} is a quantised copy; an adapter is merged into 16-bit weights",

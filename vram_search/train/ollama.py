@@ -79,14 +79,21 @@ def write_ollama(job: OllamaJob, send: Send) -> OllamaWritten:
 
 
 def modelfile_text(
-    tokenizer: Any, date: str, stops: list[str], comments: tuple[str, ...]
+    tokenizer: Any,
+    date: str,
+    stops: list[str],
+    comments: tuple[str, ...],
+    sources: tuple[str, ...] = (f"FROM ./{MODEL_FILE}",),
 ) -> tuple[str, list[str]]:
     """Returns a Modelfile whose template renders as the trained one, and remarks.
+
+    Args:
+        sources: lines that name the model, and an adapter if there is one.
 
     Raises:
         InputError: the chat template cannot be written for Ollama.
     """
-    lines = [f"# {' '.join(comment.split())}" for comment in comments] + [f"FROM ./{MODEL_FILE}"]
+    lines = [f"# {' '.join(comment.split())}" for comment in comments] + [*sources]
     if tokenizer.chat_template is None:
         return "\n".join([*lines, 'TEMPLATE """{{ .Prompt }}"""', ""]), [
             "the tokenizer has no chat template: prompts are passed on as they are"

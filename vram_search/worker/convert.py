@@ -14,18 +14,18 @@ from vram_search.errors import InputError, VramSearchError
 from vram_search.extras import check_training_packages
 from vram_search.protocol import (
     CONVERT_EVENT,
+    AnyConvertJob,
     Converted,
     LoadFailed,
     MergeJob,
     Note,
-    OllamaJob,
 )
 from vram_search.worker.process import log_tail
 
 COMMAND = (sys.executable, "-m", "vram_search.train.convert")
 
 
-def convert(job: MergeJob | OllamaJob, log: Path, tell: Callable[[str], None]) -> Converted:
+def convert(job: AnyConvertJob, log: Path, tell: Callable[[str], None]) -> Converted:
     """Does the job and returns its result; Ctrl-C ends the process and removes what it wrote.
 
     Args:
@@ -56,7 +56,7 @@ def convert(job: MergeJob | OllamaJob, log: Path, tell: Callable[[str], None]) -
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
-            merged = job.merge if isinstance(job, OllamaJob) else job
+            merged = job if isinstance(job, MergeJob) else job.merge
             remove_part(Path(merged.target))
     if isinstance(answer, LoadFailed):
         raise InputError(answer.message, answer.remedy)
