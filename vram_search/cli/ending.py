@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vram_search.cli.console import echo, echo_styled, styled
 from vram_search.cli.options import print_json
 from vram_search.errors import VramSearchError
+from vram_search.shown_text import shown
 
 if TYPE_CHECKING:
     from vram_search.store import Store, StudyRecord, TrialRecord
@@ -64,7 +65,7 @@ def _print_table(trials: list[TrialRecord], record: StudyRecord, why: str) -> No
     from vram_search.report.tables import table_lines
 
     title = f"study {record.name}: {why}"
-    echo_styled("\n".join(["", *table_lines(trials, record, title, styled)]))
+    echo_styled("\n".join(["", *table_lines(trials, record, title, styled, shown)]))
 
 
 def _print_winner(store: Store, record: StudyRecord) -> None:

@@ -14,6 +14,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.report.trial_row import COLUMNS, trial_row
+from vram_search.shown_text import shown
 
 
 @click.command("top", short_help="Table of the best trials, or of all.")
@@ -63,7 +64,7 @@ def command(
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
     echo("\n".join(wrapped(answer.sentence, "")))
-    echo_styled("\n".join(table_lines(answer.trials, answer, title, styled)))
+    echo_styled("\n".join(table_lines(answer.trials, answer, title, styled, shown)))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())
         echo(f"not ranked: {kinds} (`top --all` lists them)")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import peak, run_seconds
 from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.report.words import WIDTH, bytes_caption, kind_words, loss_cell
-from vram_search.shown_text import shown
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
@@ -93,7 +92,11 @@ def trial_table(
 
 
 def table_lines(
-    trials: Sequence[TrialFields], study: StudyFields, title: str, styled: Styled
+    trials: Sequence[TrialFields],
+    study: StudyFields,
+    title: str,
+    styled: Styled,
+    shown: Callable[[str], str],
 ) -> list[str]:
     """Returns a table of trials with a title, and below it where the bytes come from.
 
@@ -101,10 +104,13 @@ def table_lines(
 
     Args:
         styled: gives the header and the outcomes their colours.
+        shown: removes control characters from foreign text.
     """
     width = shutil.get_terminal_size((WIDTH, 24)).columns
-    columns = trial_table(trials, study, width)
-    rows = len(trials)
+    columns = [
+        replace(column, cells=[shown(cell) for cell in column.cells])
+        for column in trial_table(trials, study, width)
+    ]
     widths = _fitting_widths(columns, width)
     lines = [*_fold(shown(title), width)]
     header = [
@@ -112,7 +118,7 @@ def table_lines(
         for column, size in zip(columns, widths, strict=True)
     ]
     lines.append(" ".join(styled(cell, HEADER_STYLE) for cell in header).rstrip())
-    for row in range(rows):
+    for row in range(len(trials)):
         lines += _row_lines(columns, widths, row, styled)
     for note in [bytes_caption(trials, study), *_begun_again(trials)]:
         lines += _fold(shown(note), width)
@@ -124,7 +130,7 @@ def _right(name: str, cells: Sequence[str]) -> Column:
 
 
 def _folding(name: str, cells: Sequence[str]) -> Column:
-    return Column(name, [shown(cell).replace("\n", " ") for cell in cells], folds=True)
+    return Column(name, [cell.replace("\n", " ") for cell in cells], folds=True)
 
 
 def _fitting_widths(columns: Sequence[Column], width: int) -> list[int]:
