@@ -234,11 +234,6 @@ class StudySpec(Spec):
                 "with different tokenizers: set objective: bits_per_byte, or name the same "
                 "tokenizer under each model if they share one"
             )
-        if self.parallel_trials != 1 and self.model_names:
-            raise ValueError(
-                "a study of several base models has one on the card at a time: "
-                "leave parallel_trials out"
-            )
         return self
 
     @property

@@ -22,6 +22,7 @@ from vram_search.spec import Hyperparameters, StudySpec
 from vram_search.spec.steps import count_steps
 from vram_search.store import open_store
 from vram_search.store.location import database_url
+from vram_search.worker.base_models import guessed_loading
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.run import preview
 from vram_search.worker.sequences import sequences_an_epoch
@@ -33,16 +34,23 @@ _SHORTEST_SHARE = 0.05
 def forecast_study(prepared: Prepared, stop: StopRule) -> NightForecast | None:
     """Forecasts a search's trials by the predicted steps of its first configuration.
 
+    Loading the base models of a study of several takes its part of the time.
+
     Returns:
         None if the search has no limit, or its first configuration fits no plan.
     """
     full = full_trial_seconds(prepared, stop)
     if full is None:
         return None
-    seconds = stop.seconds_left
-    if seconds is None and stop.trials is not None:
-        seconds = seconds_of(stop.trials, full)
-    return None if seconds is None else forecast_night(full, max(0.0, seconds))
+    loading = guessed_loading(prepared)
+    if (left := stop.seconds_left) is not None:
+        seconds = max(0.0, left)
+    elif stop.trials is not None:
+        seconds = seconds_of(stop.trials, full) + loading
+    else:
+        return None
+    found = forecast_night(full, max(0.0, seconds - loading))
+    return replace(found, seconds=seconds)
 
 
 def full_trial_seconds(prepared: Prepared, stop: StopRule) -> float | None:
@@ -96,8 +104,10 @@ def fit_night(prepared: Prepared, stop: StopRule) -> Prepared:
         raise InputError("no configuration fits the card", "see `vram-search run --dry-run`")
     share = _recorded_share(prepared.study)
     if share is None:
+        loading = guessed_loading(prepared)
         share = max(
-            _SHORTEST_SHARE, math.floor(share_that_fits(ENOUGH_TRIALS, full, seconds) * 100) / 100
+            _SHORTEST_SHARE,
+            math.floor(share_that_fits(ENOUGH_TRIALS, full, seconds - loading) * 100) / 100,
         )
     training = prepared.study.training.model_copy(update={"trial_share": share})
     return replace(prepared, study=prepared.study.model_copy(update={"training": training}))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from vram_search.errors import InputError
-from vram_search.estimate import plans
+from vram_search.estimate import PlannedTrial, choose_plan, plans
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.side_by_side import share_of_card, trials_side_by_side
 from vram_search.estimate.step_time import speed_here
@@ -36,6 +37,43 @@ def typical_points(study: StudySpec) -> list[Hyperparameters]:
     ]
 
 
+def typical_plans(
+    prepared: Prepared, earlier: Sequence[TrialRecord], *, has_gpu: bool
+) -> list[list[PlannedTrial]]:
+    """Returns the plans of typical points; of a study of several base models, for each that fits.
+
+    Args:
+        earlier: the study's trials so far.
+    """
+    study = prepared.study
+    found = []
+    for one in prepared.each:
+        if one.left_out:
+            continue
+        pins = decided_pins(one, _own(one, earlier), has_gpu=has_gpu)
+        found += [
+            plans(one.shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len)
+            for point in typical_points(study)
+        ]
+    return found
+
+
+def _too_large_for(prepared: Prepared, part_bytes: int) -> list[str]:
+    """Returns the base models, of a study of several, of which no typical plan fits a part."""
+    study, found = prepared.study, []
+    for one in prepared.views:
+        candidates = typical_plans(replace(prepared, views=(one,)), [], has_gpu=False)
+        margin = MemoryBudget.of(study.card, one.shape).margin
+        fits = any(choose_plan(planned, part_bytes, margin) for planned in candidates)
+        if not one.left_out and not fits:
+            found.append(one.name or "")
+    return found
+
+
+def _own(prepared: Prepared, trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [trial for trial in trials if prepared.owns(trial.hyperparameters)]
+
+
 def parallel_trials(
     prepared: Prepared, earlier: Sequence[TrialRecord], note: Callable[[str], None]
 ) -> int:
@@ -60,21 +98,19 @@ def parallel_trials(
                 "lower parallel_trials, or write auto",
             )
         note(f"{wanted} trials run at once, each with {format_bytes(part)} for training")
+        for name in _too_large_for(prepared, part):
+            note(f"no typical plan of model {name} fits such a part: lower parallel_trials")
         return wanted
     if reader is None:
         note("parallel_trials: auto runs one trial at a time without a GPU")
         return 1
     device = reader.device().name
-    points = typical_points(study)
-    pins = decided_pins(prepared, earlier, has_gpu=True)
+    margins = [learnt_margin(one.shape, _own(one, earlier), device) for one in prepared.each]
     count = trials_side_by_side(
-        [
-            plans(prepared.shape, point, study.card, pins, eval_cutoff_len=study.eval_cutoff_len)
-            for point in points
-        ],
+        typical_plans(prepared, earlier, has_gpu=True),
         limit.memory,
         limit.budget_bytes,
-        learnt_margin(prepared.shape, earlier, device),
+        max(margins),
         speed_here(device, study.card),
         os.cpu_count() or 1,
     )
