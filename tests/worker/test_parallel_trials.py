@@ -103,6 +103,25 @@ def test_two_trials_run_at_once_and_the_run_shows_both(
 
 
 @pytest.mark.slow
+def test_trials_of_several_base_models_run_at_once(
+    home: Path, url: str, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGE_SECONDS", "1")
+    models = [{"name": name, "weights": "random", "shape": "shape"} for name in ("one", "two")]
+    budget = {"trials": 4, "stop_early": False}
+    process = start("run", write_study(model=models, parallel_trials=2, budget=budget))
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    with closing(open_store(url, create=False)) as store:
+        study = store.study("tiny")
+        assert study is not None
+        trials = store.trials(study.id)
+    assert len(trials) == 4 and {trial.outcome for trial in trials} <= {"complete", "pruned"}
+    assert len({trial.worker_id for trial in trials}) == 2
+    assert {trial.hyperparameters["model"] for trial in trials} == {"one", "two"}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_companions_end_with_their_run(
