@@ -117,6 +117,8 @@ class MergeJob(Spec):
     """Folder of the merged model; an existing one is replaced."""
     measure: bool
     """Evaluates the merged model on the study's evaluation rows."""
+    base_fingerprints: dict[str, str] = {}
+    """Fingerprints of the base model that the search trained, by name, as far as recorded."""
 
 
 class OllamaJob(Spec):

@@ -24,6 +24,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "tests/faults/test_whole_runs.py::test_database_reached_through_a_link_is_the_same_study",
         "tests/store/test_store_disk_faults.py::test_database_with_two_names_is_refused",
         "tests/search/test_search_location.py::test_spellings_of_one_server_share_a_folder",
+        "tests/store/test_store_disk_faults.py::test_database_that_is_mounted_as_a_single_file_is_refused",
     ),
     "5 database deleted in mid-run": (
         "tests/faults/test_whole_runs.py::test_database_deleted_in_mid_run_ends_the_run_in_one_message",
@@ -51,6 +52,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "10 full or read-only disk": (
         "tests/store/test_store_disk_faults.py::test_results_are_read_on_a_full_disk",
         "tests/upkeep/test_db.py::test_read_only_disk_is_checked_exported_and_backed_up",
+        "tests/upkeep/test_db.py::test_folder_of_files_that_may_not_be_read_is_one_fault",
+        "tests/store/test_store_disk_faults.py::test_user_without_a_home_folder_reads_a_named_database",
+        "tests/store/test_store_disk_faults.py::test_home_of_an_unknown_user_is_one_message",
     ),
     "11 conversion fails": (
         "tests/faults/test_conversion.py::test_failed_conversion_leaves_nothing_and_its_remedy_follows_the_cause",
@@ -74,6 +78,18 @@ FAULTS: dict[str, tuple[str, ...]] = {
     ),
     "killed while the first model loads": (
         "tests/worker/test_run.py::test_process_killed_while_the_first_model_loads_is_started_again",
+    ),
+    "500 faults in one file": (
+        "tests/cli/test_bad_input.py::test_many_faults_are_counted_after_the_first_twenty",
+    ),
+    "hours of a queued study": (
+        "tests/worker/test_card_share.py::test_service_starts_a_study_with_the_shorter_of_its_limits",
+    ),
+    "merge with another base": (
+        "tests/train/test_merge.py::test_other_base_than_that_of_the_search_is_refused_unmeasured_too",
+    ),
+    "Ctrl-C counted as a fault": (
+        "tests/worker/test_recorded_run.py::test_trial_that_ctrl_c_ended_is_no_fault",
     ),
 }
 """Tests by fault, with the numbers of issue 17."""

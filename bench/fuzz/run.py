@@ -67,7 +67,7 @@ def fuzz(target: Target, count: int, seed: int, deadline: float, folder: Path) -
     for number in range(count):
         if time.monotonic() > deadline:
             break
-        files = pool[number] if number < len(target.seeds) else choose.choice(pool)
+        files = target.seeds[number] if number < len(target.seeds) else choose.choice(pool)
         if number >= len(target.seeds):
             files = mutate(choose, files, pool)
         outcome, place, said = outcome_of(target, files, folder)

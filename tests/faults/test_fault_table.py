@@ -21,6 +21,12 @@ def test_fault_is_held_by_tests_that_exist(fault: str) -> None:
         assert name in {item.name for item in tree.body if isinstance(item, ast.FunctionDef)}
 
 
+def test_documentation_names_every_test() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    names = [node.partition("::")[2] for nodes in FAULTS.values() for node in nodes]
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
 def test_table_has_the_fourteen_faults() -> None:
     numbers = [int(name.split()[0]) for name in FAULTS if name[0].isdigit()]
     assert numbers == list(range(1, 15))

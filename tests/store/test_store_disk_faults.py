@@ -76,6 +76,24 @@ def test_database_with_two_names_is_refused(store: Store, tmp_path: Path) -> Non
     open_store(sqlite_url(tmp_path / "second.db"), create=False).close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="bind mounts")
+def test_database_that_is_mounted_as_a_single_file_is_refused(store: Store, tmp_path: Path) -> None:
+    store.close()
+    there = tmp_path / "a folder" / "search.db"
+    there.parent.mkdir()
+    there.touch()
+    mount = ["mount", "--bind", str(tmp_path / "search.db"), str(there)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        with pytest.raises(StoreError, match="is mounted as a single file"):
+            open_store(sqlite_url(there), create=True)
+        open_store(sqlite_url(there), create=False).close()
+    finally:
+        subprocess.run(["umount", str(there)], check=True)
+    open_store(sqlite_url(tmp_path / "search.db"), create=True).close()
+
+
 def run_without_room(database: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command that may write no byte to a file; its output goes through a pipe."""
     code = (

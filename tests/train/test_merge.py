@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from vram_search.errors import InputError
 from vram_search.protocol import LoadJob, MergeJob
 from vram_search.spec.dataset import DatasetSpec
+from vram_search.train.fingerprints import base_fingerprints
 from vram_search.train.merge import merge
 from vram_search.train.stop_tokens import stop_tokens
 from vram_search.train.tokenizer import byte_tokenizer, load_tokenizer
@@ -197,6 +199,23 @@ def test_only_a_whole_folder_appears(tmp_path: Path) -> None:
     base.save_pretrained(tmp_path / "base")
     with pytest.raises(InputError, match=r"hold no weight model.layers.1"):
         merge(job_for(tmp_path), lambda note: None)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_other_base_than_that_of_the_search_is_refused_unmeasured_too(tmp_path: Path) -> None:
+    save_adapter(
+        save_base(tmp_path / "base", tiny_llama()), tmp_path / "adapter", target_modules=ALL
+    )
+    job = job_for(tmp_path)
+    known = {"base_fingerprints": base_fingerprints(job.load), "measure": False}
+    merge(job.model_copy(update=known), lambda note: None)
+    shutil.rmtree(tmp_path / "merged")
+    file = tmp_path / "base" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # a bit of the last weight
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is not the one of the search: base weights"):
+        merge(job.model_copy(update=known), lambda note: None)
     assert not (tmp_path / "merged").exists()
 
 

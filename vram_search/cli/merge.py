@@ -115,6 +115,7 @@ def command(
     from vram_search.report.words import wrapped
     from vram_search.store.location import database_url, study_folder
     from vram_search.worker.convert import convert
+    from vram_search.worker.identity import WEIGHTS, loaded_before
     from vram_search.worker.talk import load_job
 
     _check_options(to, ollama_base, llama_cpp)
@@ -130,8 +131,13 @@ def command(
             f"study {record.name} trains random weights: there is no model to merge with",
             "search with pretrained weights",
         )
+    loaded = loaded_before(record, adapter.trial.hyperparameters.get("model")) or {}
     merge = MergeJob(
-        load=load, adapter_folder=str(adapter.folder), target=str(folder), measure=not no_check
+        load=load,
+        adapter_folder=str(adapter.folder),
+        target=str(folder),
+        measure=not no_check,
+        base_fingerprints={name: loaded[name] for name in WEIGHTS if name in loaded},
     )
     job: AnyConvertJob = merge
     if to == "ollama":

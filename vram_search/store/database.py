@@ -41,7 +41,7 @@ from vram_search.store.faults import (
     store_errors,
 )
 from vram_search.store.read_only import connect_without_writing, copied_to_memory
-from vram_search.store.same_file import SameFile
+from vram_search.store.same_file import SameFile, is_mounted_alone
 from vram_search.store.tables import metadata
 from vram_search.units import MIB, format_bytes
 
@@ -223,6 +223,12 @@ def _check_file(file: Path, create: bool) -> None:
             raise StoreError(
                 f"database {file} has another name, too (a hard link): SQLite would damage it",
                 "delete the other name, or copy the file (`cp`, not `cp -l`) and use the copy",
+            )
+        if create and is_mounted_alone(file):
+            raise StoreError(
+                f"database {file} is mounted as a single file: its log would be in another folder "
+                "than that of the file's own path",
+                "mount its folder instead",
             )
         if not create and not file.exists():
             raise NothingStoredError(

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from vram_search.errors import StoreError
 
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPES = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
+"""Characters of a mount point as the kernel writes them (proc_pid_mountinfo(5))."""
+
 
 @dataclass
 class SameFile:
@@ -65,6 +69,18 @@ class SameFile:
                     "run again: what was recorded so far is written into the database when this "
                     "process ends",
                 )
+
+
+def is_mounted_alone(file: Path) -> bool:
+    """Returns True if a file is a mount point, as `docker run -v search.db:/data/search.db` makes
+    it. SQLite then keeps its log in another folder than a process that knows the file's own path.
+    """
+    try:
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:  # not on Linux
+        return False
+    name = "".join(_ESCAPES.get(character, character) for character in str(file.resolve()))
+    return any(mount.split()[4] == name for mount in mounts)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

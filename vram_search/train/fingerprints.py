@@ -28,9 +28,13 @@ def fingerprints(
     job: LoadJob, train: Iterable[EncodedExample], evaluation: Iterable[EncodedExample]
 ) -> dict[str, str]:
     """Hashes in hex by name; equal for equal content, wherever the files are."""
+    return {"tokens": tokens_fingerprint(train, evaluation), **base_fingerprints(job)}
+
+
+def base_fingerprints(job: LoadJob) -> dict[str, str]:
+    """The hashes of the base model alone."""
     folder = _base_folder(job)
     return {
-        "tokens": tokens_fingerprint(train, evaluation),
         "base weights": weights_fingerprint(job, folder),
         "model config": config_fingerprint(folder),
     }

@@ -27,6 +27,7 @@ from vram_search.train.adapter_weights import AdapterWeights
 from vram_search.train.device import compute_dtype, device
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.examples import Encoder, TokenRow, cut
+from vram_search.train.fingerprints import base_fingerprints
 from vram_search.train.safetensors_files import (
     SINGLE,
     TensorEntry,
@@ -52,8 +53,9 @@ def merge(job: MergeJob, send: Send) -> Merged:
     """Writes the merged model with tokenizer, chat template and configuration.
 
     Raises:
-        InputError: base or adapter cannot be merged.
+        InputError: base or adapter cannot be merged, or the base is not the one of the search.
     """
+    _refuse_other_base(job)
     target = Path(job.target)
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -84,6 +86,18 @@ def merge(job: MergeJob, send: Send) -> Merged:
         dtype=str(compute_dtype()).removeprefix("torch."),
         versions=base_model.versions(),
     )
+
+
+def _refuse_other_base(job: MergeJob) -> None:
+    found = base_fingerprints(job.load) if job.base_fingerprints else {}
+    for name, before in job.base_fingerprints.items():
+        if found.get(name, before) != before:
+            raise InputError(
+                f"the base {job.load.model_name_or_path} is not the one of the search: {name} "
+                f"{before} -> {found[name]}",
+                "restore the files of the search; an adapter fits the weights that it was trained "
+                "on",
+            )
 
 
 def put_in_place(part: Path, target: Path) -> int:
