@@ -172,7 +172,7 @@ class SearchSpace(Spec):
         return isinstance(options, NumberRange) or len(options) > 1
 
     def words(self, dimension: Dimension) -> str:
-        """Formats the searched values of a hyperparameter: "8, 16", "2.0e-05 to 1.0e-03"."""
+        """Formats the searched values of a hyperparameter: "8, 16", "2.0e-5 to 1.0e-3"."""
         options = self.options(dimension)
         if options == (None,):
             return dimension.shown(self._settings.get(dimension.name))
