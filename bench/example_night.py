@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import random
+import re
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -132,4 +133,6 @@ def save_live_view(file: Path, width: int = 80) -> None:
         step = Step(step=number, loss=loss, learning_rate=2e-4, grad_norm=1.0, seconds=11.0)
         view.trial_event(step, sample)
     console.print(view._draw())
-    file.write_text(console.export_svg(title="vram-search run td-010.yaml"), encoding="utf-8")
+    drawn = console.export_svg(title="vram-search run td-010.yaml")
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)  # from another server
+    file.write_text(drawn, encoding="utf-8")
