@@ -33,7 +33,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("case", quick_cases(), ids=lambda case: case.name)
+QUICK, *OTHERS = quick_cases()
+SLOW = [pytest.param(case, marks=pytest.mark.slow, id=case.name) for case in OTHERS]
+
+
+@pytest.mark.parametrize("case", [pytest.param(QUICK, id=QUICK.name), *SLOW])
 def test_formulas_agree_with_the_real_code_within_their_tolerance(case: Case) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -61,6 +61,7 @@ def test_dashboard_names_its_address_answers_and_ends_on_ctrl_c(
     assert "Traceback" not in rest
 
 
+@pytest.mark.slow  # tests/search/test_search_dashboard.py covers it in one process
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT to one process")
 def test_infeasible_trial_is_named_so_and_one_out_of_memory_stays_pruned(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

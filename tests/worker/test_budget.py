@@ -97,7 +97,8 @@ def budget_of_run(study: Prepared, home: Path, trials: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "reader", [None, FakeReader(DEVICE, [GpuSample(0.0, GIB, GIB)])], ids=["no GPU", "GPU"]
+    "reader",
+    [pytest.param(None, marks=pytest.mark.slow, id="no GPU"), pytest.param(READER, id="GPU")],
 )
 def test_run_dry_run_and_estimate_have_one_budget_before_and_after_a_calibration(
     reader: GpuReader | None,

@@ -431,6 +431,7 @@ def test_locked_database_is_refused_with_exit_2_and_nothing_is_lost(
     assert [trial.outcome for trial in store.trials(study.id)] == ["complete"]
 
 
+@pytest.mark.slow  # tests/store/test_store_sharing.py has a full disk, and a lock ends a run above
 @pytest.mark.skipif(os.name == "nt", reason="limits of a process are POSIX")
 def test_disk_that_fills_up_ends_the_run_in_one_message_and_loses_nothing(
     vram_search: Cli, write_study: WriteStudy, opened: Callable[[], Store]
