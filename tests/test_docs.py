@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import pydantic
 import pytest
 from click.testing import CliRunner
 
@@ -54,7 +55,11 @@ def test_generated_pages_are_current() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stdout + "run `make docs`"
+    stale = done.stdout.removeprefix("stale: ").replace(",", "").split()
+    if tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 13):
+        # Older releases leave out the descriptions of two answers' parts.
+        stale = [page for page in stale if not page.startswith("schema/")]
+    assert not stale, f"stale: {stale}; run `make docs`"
 
 
 def test_every_key_of_a_study_file_has_a_meaning() -> None:

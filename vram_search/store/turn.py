@@ -31,7 +31,7 @@ def study_turn(engine: Engine, study_id: int, study: str) -> Iterator[None]:
     if engine.dialect.name == "sqlite":
         file: Path = StudyFolder(files_folder(engine.url), study).path / "turn.lock"
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file, poll_interval=POLL_SECONDS):
+        with FileLock(file).acquire(poll_interval=POLL_SECONDS):
             yield
         return
     keys = {"lock": TURN_LOCK, "study": study_id}
