@@ -55,7 +55,7 @@ def evaluation_peaks(bench: Bench, deadline: float, save: Save) -> dict[str, Any
         save: takes what is there after each trial.
     """
     report: dict[str, Any] = {"kind": "evaluation", "card": bench.card, "trials": []}
-    has_liger = liger_available(bench.prepared.shape.model_type)
+    has_liger = liger_available(bench.prepared.shape)
     for liger, pinned in [(False, PLAIN), *([(True, FUSED)] if has_liger else [])]:
         trainer = bench.trainer(CUTOFFS, enable_liger_kernel=liger)
         try:

@@ -107,7 +107,7 @@ def monitor_effect(bench: Bench, deadline: float, save: Save) -> dict[str, Any]:
         deadline: of `time.monotonic`; no training but each load's first is started after it.
         save: takes what is there after each training.
     """
-    has_liger = liger_available(bench.prepared.shape.model_type)
+    has_liger = liger_available(bench.prepared.shape)
     trainer = bench.trainer(CUTOFFS, enable_liger_kernel=has_liger)
     loads: list[dict[str, Any]] = [
         {"load": load.words, "pairs": [], "samples_per_second": []} for load in LOADS

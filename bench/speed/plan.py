@@ -135,7 +135,7 @@ def settings_of(model: str, card: Card, dataset: DatasetSpec, folder: Path) -> l
     found = []
     for name, liger in ((EXAMPLES, False), (PLANNER, None)):
         pins = PlanPins(enable_liger_kernel=liger)
-        pins = decide_liger(pins, shape.model_type, has_gpu=True)
+        pins = decide_liger(pins, shape, has_gpu=True)
         job = LoadJob(
             model_name_or_path=str(shipped("configs", "models", model)),
             random_weights=True,

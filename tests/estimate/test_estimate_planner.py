@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,14 +30,17 @@ from vram_search.estimate import (
 )
 from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.planner import Longest, decide_liger, liger_available
 from vram_search.estimate.step_time import Speed, StepTimeModel, step_seconds
+from vram_search.models.tree import read_shape
 from vram_search.resources import shipped
 from vram_search.spec import Card, Hyperparameters, ModelShape, PlanPins, load_shape
 from vram_search.spec.card import card_names, load_card
 from vram_search.units import GIB, KIB, MIB, format_bytes
 
 QWEN_3B = load_shape(shipped("configs", "models", "qwen2.5-3b"))
+GRANITE = load_shape(shipped("configs", "models", "granite-3.3-2b"))
 POINT = make_point(lora_target="qv", lora_rank=8, cutoff_len=1024, batch_size=16)
 LINUX = Card(name="linux", total_bytes=16 * GIB)
 WINDOWS = Card(name="windows", total_bytes=16 * GIB, platform="windows")
@@ -194,15 +198,34 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 def test_liger_is_available_where_it_is_installed_and_knows_the_model(
     installed: set[str], missing: str
 ) -> None:
-    assert liger_available("qwen2")
-    assert not liger_available("granite"), "liger leaves its loss as it is"
+    assert liger_available(QWEN_3B)
+    assert not liger_available(GRANITE), "liger leaves its loss as it is"
     installed.remove(missing)
-    assert not liger_available("qwen2")
+    assert not liger_available(QWEN_3B)
+
+
+def test_liger_is_used_for_a_traced_model_if_its_trace_needs_less_with_it(
+    installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gemma = read_shape(shipped("configs", "models", "gemma-4-e2b", "config.json"))
+    assert gemma.not_modelled
+    fused_bytes = [5]
+
+    def traced(workload: Workload) -> Any:
+        is_fused = workload.fused_linear_cross_entropy
+        return SimpleNamespace(is_traced=True, allocated_bytes=fused_bytes[0] if is_fused else 7)
+
+    monkeypatch.setattr(planner, "predict", traced)
+    assert liger_available(gemma)
+    fused_bytes[0] = 8
+    assert not liger_available(gemma)
+    installed.remove("triton")
+    assert not liger_available(gemma)
 
 
 def test_liger_is_decided_once_and_kept_while_it_can_be(installed: set[str]) -> None:
     def decided(earlier: bool | None = None, has_gpu: bool = True) -> bool | None:
-        pins = decide_liger(PlanPins(), "qwen2", has_gpu=has_gpu, earlier=earlier)
+        pins = decide_liger(PlanPins(), QWEN_3B, has_gpu=has_gpu, earlier=earlier)
         return pins.enable_liger_kernel
 
     assert decided() is True
@@ -216,7 +239,7 @@ def test_liger_is_decided_once_and_kept_while_it_can_be(installed: set[str]) -> 
 @pytest.mark.parametrize("pinned", [False, True])
 def test_pinned_liger_stays_as_it_is_pinned(installed: set[str], pinned: bool) -> None:
     pins = PlanPins(enable_liger_kernel=pinned)
-    assert decide_liger(pins, "granite", has_gpu=False, earlier=not pinned) == pins
+    assert decide_liger(pins, GRANITE, has_gpu=False, earlier=not pinned) == pins
 
 
 def budget_of(share: float, found: list[PlannedTrial]) -> int:

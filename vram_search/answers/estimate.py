@@ -20,6 +20,7 @@ from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
 from vram_search.models import find_model
 from vram_search.spec.limits import MAX_DROPOUT
+from vram_search.spec.not_trained import check_trainable
 
 MAX_SIZE = 2**31
 OUTSIDE_TORCH = ("allocator_slack", "context")
@@ -236,6 +237,8 @@ def estimate(
     shape = found.shape()
     check_optimizer(optim)
     check_name("quantization", quantization, ("nf4", "int8", "none"))
+    if quantization == "nf4":
+        check_trainable(shape)
     workload = Workload(
         shape=shape,
         lora_modules=lora_modules(shape, lora_target),

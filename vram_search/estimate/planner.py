@@ -11,6 +11,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.calibration import hardware_for
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate, estimate_base_bytes, predict
+from vram_search.estimate.memory.traced import usual_workload
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.step_time import Speed, StepTimeModel, padded_tokens, step_seconds
@@ -18,6 +19,7 @@ from vram_search.spec.base_storage import expert_words, predicted_storage
 from vram_search.spec.card import Card
 from vram_search.spec.families import family_of
 from vram_search.spec.hyperparameters import OPTIONAL
+from vram_search.spec.liger import liger_patches
 from vram_search.spec.plan import EVAL_LOSS_TOKENS, MemoryPlan, PlanPins
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
@@ -170,7 +172,7 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
 
 
 def decide_liger(
-    pins: PlanPins, model_type: str, *, has_gpu: bool, earlier: bool | None = None
+    pins: PlanPins, shape: ModelShape, *, has_gpu: bool, earlier: bool | None = None
 ) -> PlanPins:
     """The pins with `enable_liger_kernel` decided, for all trials of a study: the resident process
     patches its base model once.
@@ -181,14 +183,34 @@ def decide_liger(
     """
     if pins.enable_liger_kernel is not None:
         return pins
-    wanted = has_gpu and earlier is not False and liger_available(model_type)
+    wanted = has_gpu and earlier is not False and liger_available(shape)
     return pins.model_copy(update={"enable_liger_kernel": wanted})
 
 
-def liger_available(model_type: str) -> bool:
-    """True if liger-kernel is installed and fuses this family's loss. Imports nothing."""
-    installed = all(find_spec(name) is not None for name in ("liger_kernel", "triton"))
-    return installed and family_of(model_type).liger_fuses_loss
+def liger_available(shape: ModelShape) -> bool:
+    """True if liger-kernel is installed and fuses this model's loss.
+
+    A model without a formula is traced with and without Liger, and must need fewer bytes with it.
+    """
+    if not all(find_spec(name) is not None for name in ("liger_kernel", "triton")):
+        return False
+    if not shape.not_modelled:
+        return family_of(shape.model_type).liger_fuses_loss
+    tree = shape.tree
+    if tree is None:
+        return False
+    patches = liger_patches(tree.model_type, tree.text_model_type)
+    return patches is not None and patches.fuses_loss and _liger_saves(shape)
+
+
+def _liger_saves(shape: ModelShape) -> bool:
+    """True if a trace of a usual training needs fewer bytes with Liger."""
+    usual = usual_workload(shape)
+    plain, fused = (
+        predict(replace(usual, fused_linear_cross_entropy=liger)) for liger in (False, True)
+    )
+    are_traced = plain.is_traced and fused.is_traced
+    return are_traced and fused.allocated_bytes < plain.allocated_bytes
 
 
 def _plan(

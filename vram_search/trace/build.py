@@ -38,6 +38,10 @@ def build_on_meta(values: dict[str, Any], settings: TraceSettings) -> Any:
             trust_remote_code=False,
         )
         model.tie_weights()
+    if settings.quantization != "none":
+        # transformers `quantizers/base.py`; Jamba's and Falcon Mamba's layers ask for it
+        model.config._is_quantized = True
+        model.config.get_text_config(decoder=True)._is_quantized = True
     if settings.quantization == "nf4":
         nf4 = BitsAndBytesConfig(
             load_in_4bit=True,

@@ -92,7 +92,7 @@ def _shapes(study: StudySpec) -> list[ModelShape]:
 def _largest(study: StudySpec, shape: ModelShape, speed: Speed) -> int | None:
     """The most bytes that a trial takes with one base model; None if it must not share the card."""
     limit = MemoryBudget.of(study.card, shape)
-    pins = decide_liger(study.plan, shape.model_type, has_gpu=True, earlier=None)
+    pins = decide_liger(study.plan, shape, has_gpu=True, earlier=None)
     chosen: dict[tuple[object, ...], PlannedTrial] = {}
     for point in typical_points(study):
         key = tuple(getattr(point, d.name) for d in DIMENSIONS if d.changes_bytes)

@@ -260,7 +260,7 @@ def decided_pins(prepared: Prepared, trials: Sequence[TrialRecord], *, has_gpu: 
     planned = [trial.plan for trial in trials if trial.plan]
     return decide_liger(
         prepared.study.plan,
-        prepared.shape.model_type,
+        prepared.shape,
         has_gpu=has_gpu,
         earlier=bool(planned[-1]["enable_liger_kernel"]) if planned else None,
     )

@@ -23,6 +23,7 @@ from vram_search.spec.base_storage import (
 from vram_search.spec.checkpoint import refused
 from vram_search.spec.families import MODELLED
 from vram_search.spec.model import ModelSpec
+from vram_search.spec.not_trained import check_trainable
 from vram_search.spec.objective import BITS_PER_BYTE
 from vram_search.units import format_bytes
 from vram_search.worker.answers import check_answers
@@ -201,7 +202,9 @@ def _shape(model: ModelSpec, name_or_path: str, note: Callable[[str], None]) -> 
     found = find_model(model.shape or name_or_path)
     if found.note:
         note(found.note)
-    return _of_trained_weights(model, found)
+    shape = _of_trained_weights(model, found)
+    check_trainable(shape)
+    return shape
 
 
 def _locate_model(model: ModelSpec, note: Callable[[str], None]) -> tuple[str, str | None]:

@@ -70,9 +70,12 @@ def traced_peaks(workload: Workload) -> TracedPeaks | None:
 
 def is_traced(shape: ModelShape) -> bool:
     """True if a trace answers for a model; its first training is traced now if none was yet."""
-    if not _has_code(shape):
-        return False
-    usual = Workload(
+    return _has_code(shape) and traced_peaks(usual_workload(shape)) is not None
+
+
+def usual_workload(shape: ModelShape) -> Workload:
+    """A training by which one model is compared with itself: an adapter on all layers, one row."""
+    return Workload(
         shape=shape,
         lora_modules=shape.estimated_modules("all"),
         lora_rank=16,
@@ -80,7 +83,6 @@ def is_traced(shape: ModelShape) -> bool:
         per_device_train_batch_size=1,
         cutoff_len=USUAL,
     )
-    return traced_peaks(usual) is not None
 
 
 def evaluation_copies(workload: Workload) -> int:

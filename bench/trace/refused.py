@@ -1,0 +1,103 @@
+"""Trains tiny models of refused families on the CPU, to see that transformers itself cannot.
+
+    python -m bench.trace.refused
+
+Each model of `spec.not_trained` has random weights, is loaded in NF4 as a search loads it, gets an
+adapter on what `lora_target: all` finds, and runs one forward and backward pass of text. Exit code
+1 if one of them trains, so that its refusal is out of date.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import warnings
+from typing import Any
+
+from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+from vram_search.spec.model_tree import name_expression
+from vram_search.spec.not_trained import FAILS_IN_NF4, NEEDS_MORE_THAN_TEXT
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "gemma3n_text": {
+        "vocab_size_per_layer_input": 300,
+        "hidden_size_per_layer_input": 16,
+        "num_kv_shared_layers": 0,
+        "head_dim": 16,
+        "laurel_rank": 8,
+        "intermediate_size": [128, 128],
+        "layer_types": ["sliding_attention", "full_attention"],
+        "activation_sparsity_pattern": [0.0, 0.0],
+    },
+    "longcat_flash": {
+        "num_layers": 1,
+        "n_routed_experts": 4,
+        "zero_expert_num": 2,
+        "moe_topk": 2,
+        "ffn_hidden_size": 128,
+        "expert_ffn_hidden_size": 32,
+    },
+}
+
+
+def fault(model_type: str) -> str:
+    """Trains a step of a tiny model; returns why it fails, empty if it trains."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import BitsAndBytesConfig
+
+    from vram_search.model_code.build import auto_class, load_config
+    from vram_search.model_code.read import read_tree
+
+    own = OWN.get(model_type, {})
+    values = {"model_type": model_type, **(SMALL | own if model_type in FAILS_IN_NF4 else own)}
+    config = load_config(values, model_type)
+    chosen = auto_class(config)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            chosen.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+            nf4 = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_compute_dtype=torch.bfloat16,
+            )
+            model = chosen.from_pretrained(folder, quantization_config=nf4, device_map="cpu")
+        tree = read_tree(model, chosen.__name__, values)
+        lora = LoraConfig(r=4, target_modules=name_expression(tree.lora_targets))
+        model = get_peft_model(model, lora).train()
+        ids = torch.arange(3, 35)[None]
+        with torch.autocast("cpu", torch.bfloat16):
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
+    except Exception as error:  # the subject: a class may fail in any way
+        lines = str(error).strip().splitlines() or [""]
+        return f"{type(error).__name__}: {lines[0][:150]}"
+    return ""
+
+
+def main() -> None:
+    """Prints a line for each family."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    import_bitsandbytes()
+    trains = []
+    for model_type in sys.argv[1:] or [*FAILS_IN_NF4, *NEEDS_MORE_THAN_TEXT]:
+        words = fault(model_type)
+        print(f"{model_type:24} {words or 'TRAINS'}", flush=True)
+        trains += [] if words else [model_type]
+    sys.exit(1 if trains else 0)
+
+
+if __name__ == "__main__":
+    main()
