@@ -1,6 +1,7 @@
 """Families whose language model transformers itself cannot train as a search does.
 
-`python -m bench.trace.refused` trains a tiny model of each (transformers 5.24).
+transformers 5.24. Their classes' own code fails in a trace (`bench.trace.every_family`), which
+quantises by transformers' own code; `bench.trace.refused` trains tiny ones on real tensors.
 """
 
 from __future__ import annotations
