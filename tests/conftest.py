@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,6 @@ from hypothesis import HealthCheck, settings
 from bench.tiny import TINY_CONFIG as TINY_CONFIG
 from bench.tiny import TINY_SPACE
 from tests.fake_process import FakeProcess
-from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.cli.main import main
 from vram_search.data.rows_report import RowsCounted
 from vram_search.store import Store, StudyRecord, open_store, sqlite_url
@@ -209,17 +209,23 @@ def vram_search_without_training(
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = ["vram-search", *(str(argument) for argument in arguments)]
         monkeypatch.setattr(sys, "argv", command)
-        terminate = signal.getsignal(signal.SIGTERM)  # `run` sets its own
-        try:
-            with pytest.raises(SystemExit) as ended:
-                main()
-        finally:
-            signal.signal(signal.SIGTERM, terminate)
-        assert isinstance(ended.value.code, int)
+        code = exit_code_of_main()
         printed = capsys.readouterr()
-        return subprocess.CompletedProcess(command, ended.value.code, printed.out + printed.err)
+        return subprocess.CompletedProcess(command, code, printed.out + printed.err)
 
     return run
+
+
+def exit_code_of_main() -> int:
+    """Runs the command line in this process with what `sys.argv` holds."""
+    terminate = signal.getsignal(signal.SIGTERM)  # `run` sets its own
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
 class FinishedSearch:
@@ -227,7 +233,7 @@ class FinishedSearch:
 
     Args:
         folder: new; it holds the study's files and the data folder `home`.
-        trials: number of trials, trained by tests/fake_trainer.py.
+        trials: number of trials, trained by tests/fake_process.py.
         changes: of the tiny study.
     """
 
@@ -235,12 +241,15 @@ class FinishedSearch:
         self.folder, self.home = folder, folder / "home"
         file = folder / "study.yaml"
         file.write_text(yaml.safe_dump(tiny_study(folder, **changes)))
-        with pytest.MonkeyPatch.context() as patched:
+        with pytest.MonkeyPatch.context() as patched, redirect_stdout(io.StringIO()) as output:
             patched.setenv("VRAM_SEARCH_HOME", str(self.home))
             patched.delenv("VRAM_SEARCH_DATABASE", raising=False)
-            done = run_cli("run", file, "--trials", trials, command=FAKE_TRAINER)
-        assert done.returncode == 0, done.stdout
-        self.printed = done.stdout
+            patched.setattr(resident, "TrainingProcess", FakeProcess)
+            patched.setattr(sys, "stderr", output)
+            patched.setattr(sys, "argv", ["vram-search", "run", str(file), "--trials", str(trials)])
+            code = exit_code_of_main()
+        self.printed = output.getvalue()
+        assert code == 0, self.printed
         self._kept = folder.with_name(f"{folder.name}-kept")
         shutil.copytree(folder, self._kept)
 

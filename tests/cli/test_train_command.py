@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import FinishedSearch, start_cli
-from tests.fake_trainer import COMMAND as FAKE_TRAINER
+from tests import fake_trainer
+from tests.conftest import FinishedSearch
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.store.product_runs import ProductRun, product_runs_of
+from vram_search.train.channel import Channel
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -116,21 +117,21 @@ def test_interrupted_training_is_recorded_as_lost_and_repeated(
     study = store.latest_study()
     assert study is not None
     best = store.top_trials(study.id)[0].number
-    monkeypatch.setenv("HELD_TRIALS", str(best))
-    process = start_cli("train", "best", command=FAKE_TRAINER)
-    assert process.stdout is not None
-    while not any(run.steps_total or run.plan for run in runs_of(store)):
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.1)
     products = store.files / study.name / "products"
     checkpoint = products / f"checkpoint-trial-{best:04d}-seed-43"
-    checkpoint.mkdir(parents=True)
-    process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
-    assert "finished trainings are kept" in rest
+
+    def press_ctrl_c(channel: Channel, stage: str, steps_total: int) -> None:
+        if stage == "train":
+            checkpoint.mkdir(parents=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            channel.receive()  # waits until the training is stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fake_trainer, "enter", press_ctrl_c)
+        done = searched("train", "best")
+    assert done.returncode == 130, done.stdout
+    assert "finished trainings are kept" in done.stdout
     assert checkpoint.is_dir(), "the next training goes on with it"
-    monkeypatch.delenv("HELD_TRIALS")
     assert searched("train", "best").returncode == 0
     assert [run.outcome for run in runs_of(store)] == ["lost", "complete"]
     assert not checkpoint.is_dir()
