@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from optuna.storages import InMemoryStorage, RDBStorage
-from sqlalchemy import Engine, make_url
+from sqlalchemy import make_url
 
 from tests.factories import make_point
 from vram_search.errors import StoreError
 from vram_search.search import STRATEGIES, Problem, Search, open_storage
 from vram_search.search import storage as storage_module
-from vram_search.search.optuna_tables import OptunaTables, read_optuna
+from vram_search.search.optuna_tables import read_optuna
 from vram_search.spec.search_space import SearchSpace
 from vram_search.store import TrialResult, open_store, sqlite_url
 from vram_search.worker.reconcile import contradiction_of
@@ -110,18 +110,34 @@ def test_search_in_memory_draws_no_point_of_the_record_again(url: str) -> None:
     assert not set(draw(first)) & set(draw(again))
 
 
-def test_tables_that_another_process_creates_are_waited_for(
-    url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "unfinished",
+    [
+        "DROP TABLE alembic_version",
+        "DELETE FROM alembic_version",
+        "DROP TABLE alembic_version; DROP TABLE trials; DROP TABLE version_info",
+    ],
+)
+def test_tables_of_a_process_that_was_killed_while_it_created_them_are_completed(
+    tmp_path: Path, unfinished: str
 ) -> None:
-    monkeypatch.setattr(storage_module, "SETTLE_SECONDS", 0.05)
-    whole, unfinished = read_optuna, [OptunaTables({}, "a table is missing", True)]
-
-    def read(engine: Engine) -> OptunaTables:
-        return unfinished.pop() if unfinished else whole(engine)
-
-    monkeypatch.setattr(storage_module, "read_optuna", read)
-    with open_storage(url, "demo") as storage:
+    made = sqlite_url(tmp_path / "search.db")
+    with closing(open_store(made, create=True)), open_storage(made):
+        pass
+    change(made, f"PRAGMA foreign_keys = OFF; {unfinished}")
+    notes: list[str] = []
+    with open_storage(made, "demo", notes.append) as storage:
         assert isinstance(storage, RDBStorage)
+        Search(storage, "demo", 1, Problem(SearchSpace()), STRATEGIES["random"], 1).ask()
+    assert notes == []
+    with closing(open_store(made, create=False)) as store:
+        assert read_optuna(store.engine).problem == ""
+
+
+def test_contradiction_of_a_moment_is_waited_for(url: str) -> None:
+    said = ["a trial that another worker reports now"]
+    with open_storage(url, "demo", contradiction=lambda tables: said.pop() if said else "") as it:
+        assert isinstance(it, RDBStorage)
 
 
 def test_own_tables_are_used_where_optuna_accepts_them(url: str) -> None:

@@ -42,7 +42,6 @@ _JSON = {
     "study_system_attributes": "value_json",
 }
 _OF_OUR_SEARCHES = ["MINIMIZE"]
-NO_TABLES = "there are none"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class OptunaTables:
     Attributes:
         trials: by the name of Optuna's study and the number of the trial.
         problem: why the installed Optuna cannot use the tables; empty if it can.
-        is_empty: True if no table holds a study or a trial; another process may create them now.
+        is_empty: True if no table holds a study or a trial.
         foreign: names of studies that do not minimise one value, so they are not ours.
     """
 
@@ -83,7 +82,7 @@ def read_optuna(engine: Engine) -> OptunaTables:
     with reading(engine) as connection:
         names = optuna_tables(set(inspect(connection).get_table_names()))
         if not names:
-            return OptunaTables({}, NO_TABLES, is_empty=True)
+            return OptunaTables({}, "there are none", is_empty=True)
         held = names & {"studies", "trials"}
         is_empty = not any(connection.scalar(text(f"SELECT 1 FROM {name}")) for name in held)
         try:

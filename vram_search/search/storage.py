@@ -12,14 +12,14 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from sqlalchemy import create_engine
 
-from vram_search.search.optuna_tables import NO_TABLES, OptunaTables, read_optuna
+from vram_search.search.optuna_tables import OptunaTables, read_optuna
 from vram_search.store.database import server_arguments
 from vram_search.store.faults import is_of_the_machine, parse_url, search_errors
 
 BUSY_SECONDS = 300
 """How long a write waits for another process's; sqlite3 alone waits 5 s."""
 SETTLE_SECONDS = 2.0
-"""Time after which tables that another process creates or changes are complete."""
+"""Time after which tables that another worker changes agree with the record."""
 UNREADABLE = "Optuna cannot read them"
 
 
@@ -71,25 +71,25 @@ def open_storage(
 
 
 def _problem_of(url: str, study: str | None, contradiction: Callable[[OptunaTables], str]) -> str:
-    """Why Optuna's tables must not be used; empty if they may be, or if there are none.
+    """Why Optuna's tables must not be used; empty if they may be, or if they hold nothing.
 
-    Tables that another process is creating, and trials that another worker is reporting, look
-    faulty for a moment: only a problem that stays counts.
+    Empty tables are left to Optuna: a process that creates them now, or was killed while it did,
+    may have made a part of them. Trials that another worker is reporting look faulty for a moment:
+    only a contradiction that stays counts.
     """
     engine = create_engine(url, **engine_arguments(url))
     try:
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             tables = read_optuna(engine)
-            if tables.problem == NO_TABLES:
+            if tables.is_empty:
                 return ""
-            problem, may_settle = tables.problem, tables.is_empty
-            if not problem and study is not None:
-                if strange := sorted(n for n in tables.foreign if n.partition("@")[0] == study):
-                    problem = f"they hold another study of the name {strange[0]}"
-                else:
-                    problem, may_settle = contradiction(tables), True
-            if not problem or not may_settle or time.monotonic() > deadline:
+            if tables.problem or study is None:
+                return tables.problem
+            if strange := sorted(n for n in tables.foreign if n.partition("@")[0] == study):
+                return f"they hold another study of the name {strange[0]}"
+            problem = contradiction(tables)
+            if not problem or time.monotonic() > deadline:
                 return problem
             time.sleep(SETTLE_SECONDS / 10)
     finally:
