@@ -79,7 +79,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "killed while the first model loads": (
         "tests/worker/test_run.py::test_process_killed_while_the_first_model_loads_is_started_again",
     ),
-    "500 faults in one file": (
+    "a file with 500 faults": (
         "tests/cli/test_bad_input.py::test_many_faults_are_counted_after_the_first_twenty",
     ),
     "hours of a queued study": (
