@@ -1,5 +1,7 @@
 """Adds the outcome `unknown`, and the kind of training of imported runs that are no LoRA SFT."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,25 +12,29 @@ depends_on = None
 
 _OUTCOMES = "'complete', 'pruned', 'oom', 'infeasible', 'diverged', 'lost', 'unknown'"
 _CHECK = sa.CheckConstraint(f"outcome IN ({_OUTCOMES})", name="vs_trials_outcome")
-_CHILDREN = {
-    "vs_step_losses": (
-        sa.Column("trial_id", sa.Integer, sa.ForeignKey("vs_trials.id"), primary_key=True),
-        sa.Column("step", sa.Integer, primary_key=True),
-        sa.Column("loss", sa.Double),
-        sa.Column("learning_rate", sa.Double),
-        sa.Column("grad_norm", sa.Double),
-    ),
-    "vs_evaluations": (
-        sa.Column("trial_id", sa.Integer, sa.ForeignKey("vs_trials.id"), primary_key=True),
-        sa.Column("step", sa.Integer, primary_key=True),
-        sa.Column("fraction", sa.Double, nullable=False),
-        sa.Column("eval_loss", sa.Double),
-        sa.Column("own_cutoff_eval_loss", sa.Double),
-        sa.Column("bits_per_byte", sa.Double),
-        sa.Column("example_loss_sums", sa.JSON),
-        sa.Column("seconds", sa.Double, nullable=False),
-    ),
-}
+
+
+def _children() -> dict[str, tuple[sa.Column[Any], ...]]:
+    """Columns of the tables that point to a trial: new objects, since each belongs to one table."""
+    return {
+        "vs_step_losses": (
+            sa.Column("trial_id", sa.Integer, sa.ForeignKey("vs_trials.id"), primary_key=True),
+            sa.Column("step", sa.Integer, primary_key=True),
+            sa.Column("loss", sa.Double),
+            sa.Column("learning_rate", sa.Double),
+            sa.Column("grad_norm", sa.Double),
+        ),
+        "vs_evaluations": (
+            sa.Column("trial_id", sa.Integer, sa.ForeignKey("vs_trials.id"), primary_key=True),
+            sa.Column("step", sa.Integer, primary_key=True),
+            sa.Column("fraction", sa.Double, nullable=False),
+            sa.Column("eval_loss", sa.Double),
+            sa.Column("own_cutoff_eval_loss", sa.Double),
+            sa.Column("bits_per_byte", sa.Double),
+            sa.Column("example_loss_sums", sa.JSON),
+            sa.Column("seconds", sa.Double, nullable=False),
+        ),
+    }
 
 
 def upgrade() -> None:
@@ -43,7 +49,8 @@ def upgrade() -> None:
 def _rebuild_for_sqlite() -> None:
     """SQLite changes no constraint, so the table is rebuilt. Foreign keys are enforced inside a
     transaction, so the tables that point to it are set aside meanwhile."""
-    for name in _CHILDREN:
+    children = _children()
+    for name in children:
         op.execute(f"CREATE TABLE {name}_aside AS SELECT * FROM {name}")
         op.drop_table(name)
     trials = sa.Table("vs_trials", sa.MetaData(), autoload_with=op.get_bind())
@@ -53,7 +60,7 @@ def _rebuild_for_sqlite() -> None:
         "vs_trials", recreate="always", copy_from=trials, table_args=(_CHECK,)
     ):
         pass
-    for name, columns in _CHILDREN.items():
+    for name, columns in children.items():
         op.create_table(name, *columns)
         names = ", ".join(column.name for column in columns)
         op.execute(f"INSERT INTO {name} ({names}) SELECT {names} FROM {name}_aside")
