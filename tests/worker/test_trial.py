@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
@@ -16,7 +14,7 @@ from vram_search.gpu import SYSMEM_FALLBACK_HINT, FakeReader, GpuDevice, GpuSamp
 from vram_search.protocol import Finished, Probed, Stage, Step
 from vram_search.search.memory_constraint import MEMORY_CONSTRAINT
 from vram_search.spec import Hyperparameters, MemoryPlan
-from vram_search.store import TrialRecord, sqlite_url
+from vram_search.store import TrialRecord
 from vram_search.units import GIB, MIB
 from vram_search.worker.context import RunContext
 from vram_search.worker.margin import learnt_margin
@@ -78,11 +76,9 @@ def run(context: RunContext) -> TrialRecord:
     return run_proposal(context, context.search.ask())
 
 
-def told(tmp_path: Path) -> FrozenTrial:
-    """What Optuna knows of the only trial."""
-    return optuna.load_study(storage=sqlite_url(tmp_path / "search.db"), study_name="demo").trials[
-        0
-    ]
+def told(context: RunContext) -> FrozenTrial:
+    """Optuna's record of the only trial."""
+    return context.search._study.trials[0]
 
 
 def measured(trial: TrialRecord) -> dict[str, Any]:
@@ -151,19 +147,18 @@ def test_what_nvml_saw_is_recorded_for_the_trial_and_for_each_phase(make_context
     assert all(phase["seconds"] >= 0 for phase in found["by_phase"].values())
 
 
-def test_trial_that_changed_the_base_is_lost_whatever_it_scored(
-    make_context: MakeRoom, tmp_path: Path
-) -> None:
-    trial = run(make_context(scripted(complete(base_intact=False))))
+def test_trial_that_changed_the_base_is_lost_whatever_it_scored(make_context: MakeRoom) -> None:
+    context = make_context(scripted(complete(base_intact=False)))
+    trial = run(context)
     assert trial.outcome == "lost" and trial.eval_loss is None and trial.adapter_path is None
     assert measured(trial)["base_intact"] is False
     assert "base model's weights have changed" in error(trial)["message"]
-    assert told(tmp_path).state == TrialState.FAIL
+    assert told(context).state == TrialState.FAIL
 
 
 @pytest.mark.parametrize("stage", ["probe", "train", "eval"])
 def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
-    make_context: MakeRoom, tmp_path: Path, stage: str
+    make_context: MakeRoom, stage: str
 ) -> None:
     ran_out: Script = [PROBE, out_of_memory(stage=stage, step=3)]
     context = make_context(scripted(*[ran_out] * 3))
@@ -178,9 +173,9 @@ def test_out_of_memory_says_where_and_with_which_bytes_and_teaches_everybody(
         "batch_shape": [16, 2048],
         "parts": PARTS,
     }
-    assert told(tmp_path).state == TrialState.PRUNED
-    assert told(tmp_path).constraints[MEMORY_CONSTRAINT] > 0
-    assert told(tmp_path).user_attrs["outcome"] == "oom"
+    assert told(context).state == TrialState.PRUNED
+    assert told(context).constraints[MEMORY_CONSTRAINT] > 0
+    assert told(context).user_attrs["outcome"] == "oom"
     trials = context.store.trials(context.record.id)
     assert learnt_margin(context.prepared.shape, trials, DEVICE) > before
 
@@ -309,13 +304,12 @@ def test_process_that_its_c_code_ended_for_want_of_memory_gets_a_smaller_plan(
     assert trainer.jobs[0].plan != trainer.jobs[1].plan
 
 
-def test_process_that_died_otherwise_makes_its_trial_lost(
-    make_context: MakeRoom, tmp_path: Path
-) -> None:
+def test_process_that_died_otherwise_makes_its_trial_lost(make_context: MakeRoom) -> None:
     trainer = scripted(died(is_out_of_memory=False))
-    trial = run(make_context(trainer))
+    context = make_context(trainer)
+    trial = run(context)
     assert trial.outcome == "lost" and trainer.restarts == 1
     assert error(trial) == {"stage": "train", "step": 1, "message": "it ended with code 1"}
     assert trial.device == DEVICE and trial.versions == {"torch": "2"}
     assert trial.seconds is not None and set(trial.seconds) == {"plan", "load", "lost"}
-    assert told(tmp_path).state == TrialState.FAIL
+    assert told(context).state == TrialState.FAIL
