@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+
 import click
 
 from vram_search.cli.console import echo, echo_styled, styled
@@ -58,12 +61,11 @@ def command(
         return
 
     from vram_search.report.tables import table_lines
-    from vram_search.report.words import wrapped
 
     said = ", ".join(f"{count} {outcome}" for outcome, count in answer.outcomes.items() if count)
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
-    echo("\n".join(wrapped(answer.sentence, "")))
+    echo(textwrap.fill(answer.sentence, min(80, shutil.get_terminal_size().columns)))
     echo_styled("\n".join(table_lines(answer.trials, answer, title, styled, shown)))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())
