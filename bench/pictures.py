@@ -14,6 +14,7 @@ import argparse
 import io
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,20 @@ def take(page: Page, file: Path) -> None:
     assert file.stat().st_size <= MOST_BYTES, (file, file.stat().st_size)
 
 
+def looks(browser: Browser) -> Iterator[tuple[str, Page]]:
+    """Yields an empty page in each look; an error in its console is raised after its use."""
+    for look, (width, height, scheme) in LOOKS.items():
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if scheme == "dark" else "light",
+        )
+        page = context.new_page()
+        errors = collect_errors(page)
+        yield look, page
+        assert not errors, errors
+        context.close()
+
+
 def take_report(browser: Browser, demo: Path, folder: Path, into: Path) -> None:
     """The report of the demo's search."""
     copied = shutil.copy(demo, folder / "demo.db")
@@ -57,17 +72,9 @@ def take_report(browser: Browser, demo: Path, folder: Path, into: Path) -> None:
         assert study is not None, f"{demo} holds no study demo"
         html = render(load_report_data(store, study), datetime.now(UTC))
     (folder / "report.html").write_text(html, encoding="utf-8")
-    for look, (width, height, scheme) in LOOKS.items():
-        context = browser.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if scheme == "dark" else "light",
-        )
-        page = context.new_page()
-        errors = collect_errors(page)
+    for look, page in looks(browser):
         page.goto((folder / "report.html").as_uri())
         take(page, into / f"report-{look}.png")
-        assert not errors, errors
-        context.close()
 
 
 def take_service(browser: Browser, folder: Path, into: Path) -> None:
@@ -76,13 +83,7 @@ def take_service(browser: Browser, folder: Path, into: Path) -> None:
     with closing(open_store(url, create=True)) as store:
         make_example(store)
     with serving(folder, "--no-run") as (server, _):
-        for look, (width, height, scheme) in LOOKS.items():
-            context = browser.new_context(
-                viewport={"width": width, "height": height},
-                color_scheme="dark" if scheme == "dark" else "light",
-            )
-            page = context.new_page()
-            errors = collect_errors(page)
+        for look, page in looks(browser):
             page.goto(f"{server.address}/?token={server.token}")
             take(page, into / f"service-now-{look}.png")
             page.goto(f"{server.address}/studies/support-7b")
@@ -102,8 +103,6 @@ def take_service(browser: Browser, folder: Path, into: Path) -> None:
             page.click("text=Write the study file")
             page.locator("textarea").wait_for()
             take(page, into / f"service-new-{look}.png")
-            assert not errors, errors
-            context.close()
 
 
 def take_morning(browser: Browser, folder: Path, into: Path) -> None:
@@ -112,17 +111,9 @@ def take_morning(browser: Browser, folder: Path, into: Path) -> None:
     with closing(open_store(url, create=True)) as store:
         make_example(store, is_running=False)
     with serving(folder, "--no-run") as (server, _):
-        for look, (width, height, scheme) in LOOKS.items():
-            context = browser.new_context(
-                viewport={"width": width, "height": height},
-                color_scheme="dark" if scheme == "dark" else "light",
-            )
-            page = context.new_page()
-            errors = collect_errors(page)
+        for look, page in looks(browser):
             page.goto(f"{server.address}/?token={server.token}")
             take(page, into / f"service-morning-{look}.png")
-            assert not errors, errors
-            context.close()
 
 
 def take_code(into: Path) -> None:

@@ -19,7 +19,7 @@ from tests.conftest import read_until, start_cli
 from tests.fake_trainer import COMMAND as FAKE_TRAINER
 from vram_search.errors import FaultyFileError
 from vram_search.spec import load_study
-from vram_search.store import Store, open_store
+from vram_search.store import Store, TrialRecord, open_store
 from vram_search.store.workers import workers_of
 from vram_search.worker import companions
 from vram_search.worker.companions import STOP, STOPPED, RunThatStartedThis
@@ -81,6 +81,14 @@ def wait_for_workers(store: Store, count: int) -> None:
     assert len(workers_of(store.engine)) == count
 
 
+def trials_of(url: str) -> list[TrialRecord]:
+    """Reads the study's trials."""
+    with closing(open_store(url, create=False)) as store:
+        study = store.study("tiny")
+        assert study is not None
+        return store.trials(study.id)
+
+
 @pytest.mark.slow
 def test_two_trials_run_at_once_and_the_run_shows_both(
     home: Path, url: str, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
@@ -91,10 +99,7 @@ def test_two_trials_run_at_once_and_the_run_shows_both(
     )
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    with closing(open_store(url, create=False)) as store:
-        study = store.study("tiny")
-        assert study is not None
-        trials = store.trials(study.id)
+    trials = trials_of(url)
     assert len(trials) == 6 and {trial.outcome for trial in trials} <= {"complete", "pruned"}
     assert len({trial.worker_id for trial in trials}) == 2
     for trial in trials:
@@ -112,10 +117,7 @@ def test_trials_of_several_base_models_run_at_once(
     process = start("run", write_study(model=models, parallel_trials=2, budget=budget))
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
-    with closing(open_store(url, create=False)) as store:
-        study = store.study("tiny")
-        assert study is not None
-        trials = store.trials(study.id)
+    trials = trials_of(url)
     assert len(trials) == 4 and {trial.outcome for trial in trials} <= {"complete", "pruned"}
     assert len({trial.worker_id for trial in trials}) == 2
     assert {trial.hyperparameters["model"] for trial in trials} == {"one", "two"}

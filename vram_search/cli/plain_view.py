@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 from vram_search.cli.console import echo, ignore_output
@@ -16,11 +15,9 @@ from vram_search.protocol import AnyEvent, Evaluated, Probed, Step
 from vram_search.report.figures import run_seconds
 from vram_search.report.words import error_words, hyperparameter_words, loss_cell
 from vram_search.search import Proposal
-from vram_search.spec import StudySpec
 from vram_search.store import TrialRecord
 from vram_search.store.faults import describe
 from vram_search.units import format_bytes, format_duration
-from vram_search.worker.stop_rule import StopRule
 
 STEP_LINE_SECONDS = 30.0
 """Plain output tells a training's progress this often."""
@@ -29,16 +26,8 @@ STEP_LINE_SECONDS = 30.0
 class PlainView(RunState):
     """A line for each thing that happens."""
 
-    def __init__(
-        self,
-        study: StudySpec,
-        stop: StopRule,
-        url: str,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        super().__init__(study, stop, url, check)
-        self._next_step_line = -math.inf
-        self._is_forecast = False
+    _next_step_line = -math.inf
+    _is_forecast = False
 
     def __enter__(self) -> PlainView:
         self.note(f"study {self.study.study}; database {describe(self.url)}")

@@ -106,7 +106,7 @@ def table_lines(
         styled: gives the header and the outcomes their colours.
         shown: removes control characters from foreign text.
     """
-    width = shutil.get_terminal_size((WIDTH, 24)).columns
+    width = terminal_width()
     columns = [
         replace(column, cells=[shown(cell) for cell in column.cells])
         for column in trial_table(trials, study, width)
@@ -123,6 +123,11 @@ def table_lines(
     for note in [bytes_caption(trials, study), *_begun_again(trials)]:
         lines += _fold(shown(note), width)
     return lines
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; WIDTH without one."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
 def _right(name: str, cells: Sequence[str]) -> Column:

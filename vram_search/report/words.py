@@ -17,8 +17,10 @@ WIDTH = 80
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|GB|[KMGT]iB)\b)")
 
 
-def wrapped(text: str, first: str = "  ", following: str | None = None) -> list[str]:
-    """Lines of WIDTH columns; a figure stays beside its unit, and a path stays whole.
+def wrapped(
+    text: str, first: str = "  ", following: str | None = None, width: int = WIDTH
+) -> list[str]:
+    """Lines of `width` columns; a figure stays beside its unit, and a path stays whole.
 
     Args:
         first: what the first line begins with.
@@ -26,7 +28,7 @@ def wrapped(text: str, first: str = "  ", following: str | None = None) -> list[
     """
     lines = textwrap.wrap(
         _BEFORE_UNIT.sub("\xa0", text),
-        WIDTH,
+        width,
         initial_indent=first,
         subsequent_indent=first if following is None else following,
         break_long_words=False,

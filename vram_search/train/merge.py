@@ -57,9 +57,7 @@ def merge(job: MergeJob, send: Send) -> Merged:
     """
     _refuse_other_base(job)
     target = Path(job.target)
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = new_part(target)
     name = job.load.model_name_or_path
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     refuse_quantized(config, name)
@@ -98,6 +96,14 @@ def _refuse_other_base(job: MergeJob) -> None:
                 "restore the files of the search; an adapter fits the weights that it was trained "
                 "on",
             )
+
+
+def new_part(target: Path) -> Path:
+    """Creates an empty folder beside the target, which takes its place once it is complete."""
+    part = target.with_name(f"{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
 
 
 def put_in_place(part: Path, target: Path) -> int:

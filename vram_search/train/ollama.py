@@ -19,7 +19,7 @@ from vram_search.errors import InputError
 from vram_search.protocol import MergeJob, Note, OllamaJob, OllamaWritten, finite
 from vram_search.train.device import compute_dtype, device
 from vram_search.train.evaluate import Losses, evaluate
-from vram_search.train.merge import Send, encoded_eval_rows, merge, put_in_place
+from vram_search.train.merge import Send, encoded_eval_rows, merge, new_part, put_in_place
 from vram_search.train.ollama_template import check_texts, renderer, turn_texts
 from vram_search.train.patches import forget_quantization
 from vram_search.train.stop_tokens import stop_tokens
@@ -37,9 +37,7 @@ def write_ollama(job: OllamaJob, send: Send) -> OllamaWritten:
         InputError: the model, its tokenizer or its template cannot be written.
     """
     target = Path(job.merge.target)
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = new_part(target)
     unmeasured = {"target": str(part / MERGED), "measure": False}
     merge(MergeJob.model_validate({**job.merge.model_dump(), **unmeasured}), send)
     merged = part / MERGED

@@ -15,7 +15,13 @@ from vram_search.train.adapter_weights import AdapterWeights
 from vram_search.train.device import compute_dtype, device
 from vram_search.train.evaluate import Losses, evaluate
 from vram_search.train.gguf_adapter import read_changes, write_gguf_adapter
-from vram_search.train.merge import Send, encoded_eval_rows, put_in_place, refuse_quantized
+from vram_search.train.merge import (
+    Send,
+    encoded_eval_rows,
+    new_part,
+    put_in_place,
+    refuse_quantized,
+)
 from vram_search.train.ollama import MODEL_FILE, modelfile_text
 from vram_search.train.stop_tokens import stop_tokens
 from vram_search.train.tokenizer import load_tokenizer
@@ -32,9 +38,7 @@ def write_ollama_adapter(job: GgufAdapterJob, send: Send) -> OllamaWritten:
         InputError: the adapter, the base, its tokenizer or its template cannot be written.
     """
     target = Path(job.merge.target)
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = new_part(target)
     load = job.merge.load
     name = load.model_name_or_path
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)

@@ -94,7 +94,7 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
     top = best_trials(store, record, limit=1)
     if top:
         size, origin = required_bytes(top[0])
-        words = loss_words(top[0].value or 0.0, untuned_loss(store, record, top[0]))
+        words = _loss_words(store, record, top[0])
         facts.append((f"best {top[0].value_name}, trial {top[0].number}", words))
         if size is not None:
             facts.append(("it needs", f"{format_bytes(size)} {origin}"))
@@ -128,6 +128,11 @@ def _end_words(
         return f"after {trials} trials"
     hours = budget.get("hours")
     return f"after {hours:g} h" if hours else "when it is stopped"
+
+
+def _loss_words(store: Store, record: StudyRecord, trial: TrialRecord) -> str:
+    """The value of a complete trial, compared with the untuned model."""
+    return loss_words(trial.value or 0.0, untuned_loss(store, record, trial))
 
 
 def _finished(counts: Mapping[str, int]) -> int:
@@ -184,7 +189,7 @@ def night_of(store: Store, record: StudyRecord) -> Night | None:
     top = best_trials(store, record, limit=1)
     answer = ""
     if top:
-        words = loss_words(top[0].value or 0.0, untuned_loss(store, record, top[0]))
+        words = _loss_words(store, record, top[0])
         answer = f"Use trial {top[0].number}: {top[0].value_name} {words}."
     return Night(record.name, night.sentences, answer)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -132,11 +132,12 @@ def _prepare_several(study: StudySpec, rows: Rows, note: Callable[[str], None]) 
     for shape in shapes.values():
         _check_initial_weights(study, shape)
     _check_packing(study, shapes)
+    row_tokens = guessed_row_tokens(rows)
     fitting: list[Prepared] = []
     left_out: list[Prepared] = []
     for name, shape in shapes.items():
         view = study.for_model(name)
-        if why := _why_left_out(view, rows, shape):
+        if why := _why_left_out(view, row_tokens, shape):
             note(f"model {name} is left out: {why}")
             raw = view.base.model_name_or_path or str(view.base.shape)
             left_out.append(Prepared(view, rows, shape, raw, view.base.tokenizer, name, why))
@@ -164,11 +165,11 @@ def _prepare_several(study: StudySpec, rows: Rows, note: Callable[[str], None]) 
     )
 
 
-def _why_left_out(study: StudySpec, rows: Rows, shape: ModelShape) -> str:
+def _why_left_out(study: StudySpec, row_tokens: Sequence[int], shape: ModelShape) -> str:
     """Returns why no point of the search space fits the card with this model; empty if one may."""
     try:
         check_card_holds_base(shape, study.card)
-        check_constraints(study, guessed_row_tokens(rows), shape)
+        check_constraints(study, row_tokens, shape)
     except InputError as error:
         return error.message
     budget_bytes = MemoryBudget.of(study.card, shape).budget_bytes
