@@ -53,7 +53,8 @@ def test_json_can_be_attached_to_an_issue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     without_gpu(monkeypatch, NoDriverError("no NVIDIA driver is installed"))
-    monkeypatch.setattr(Path, "home", lambda: home.parent)
+    monkeypatch.setenv("HOME", str(home.parent))
+    monkeypatch.setenv("USERPROFILE", str(home.parent))  # of Windows
     done = vram_search_without_training("selftest", "--json")
     found, _ = json.JSONDecoder().raw_decode(done.stdout)  # progress follows, from stderr
     assert str(home.parent) not in done.stdout

@@ -107,7 +107,7 @@ def command(
       vram-search merge best
       vram-search merge p3 -o my-model
       vram-search merge best --to ollama --gguf q8_0
-      vram-search merge best --to ollama-adapter --ollama-base qwen2.5:3b-instruct-fp16
+      vram-search merge best --to ollama-adapter --ollama-base qwen2.5:3b
     """
     from vram_search.answers.merge import merge_answer
     from vram_search.answers.model_card import upload_line, write_card
