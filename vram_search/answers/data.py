@@ -66,11 +66,14 @@ def data_answer(
     cutoffs: Sequence[int] = (),
     shown: int = 3,
     on_progress: Callable[[int], None] = lambda rows: None,
+    *,
+    is_optional: bool = False,
 ) -> DataAnswer:
     """Reads the rows, and counts their tokens where a tokenizer is named.
 
     Args:
         cutoffs: values of cutoff_len in the study; default: powers of two.
+        is_optional: characters are counted, with a note, if the tokenizer cannot be loaded.
 
     Raises:
         InputError: the rows cannot be read, or the tokenizer's chat template refuses one.
@@ -78,9 +81,15 @@ def data_answer(
     lenient = dataset.model_copy(update={"on_bad_row": dataset.on_bad_row or "skip"})
     rows = load_rows(lenient, seed)
     counted = None
+    notes = list(rows.notes)
     if tokenizer is not None:
-        question = RowsQuestion(dataset=lenient, seed=seed, tokenizer=tokenizer, shown=shown)
+        question = RowsQuestion(
+            dataset=lenient, seed=seed, tokenizer=tokenizer, shown=shown, is_optional=is_optional
+        )
         counted = count_rows(question, on_progress)
+        if not counted.has_tokenizer:
+            counted = None
+            notes.append(f"no tokenizer could be loaded from {tokenizer}: characters are counted")
     lengths = counted.train_tokens if counted else tuple(map(_characters, rows.train))
     cut = _cuts(lengths, cutoffs) if counted else []
     return DataAnswer(
@@ -102,7 +111,7 @@ def data_answer(
         answer_tokens=sum(counted.train_answer_tokens) if counted else None,
         cutoffs=cut,
         suggested_cutoff_len=suggested_cutoff(lengths) if counted else None,
-        notes=[*rows.notes, *(counted.notes if counted else ())],
+        notes=[*notes, *(counted.notes if counted else ())],
         shown=_shown(rows, counted, shown),
     )
 

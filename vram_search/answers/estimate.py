@@ -272,9 +272,15 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
     Raises:
         InputError: the file cannot be used, or the card is not known.
     """
+    from vram_search.tools.file_kinds import naming_other_files
+
+    with naming_other_files(Path(file), "estimate"):
+        return _estimate_file(Path(file), card)
+
+
+def _estimate_file(file: Path, card: str | None) -> StudyEstimate | RecipeEstimate:
     from vram_search.answers.training_file import is_recipe, study_workloads
 
-    file = Path(file)
     if is_recipe(file) or (file.suffix == ".json" and file.is_file()):  # a study is never JSON
         from vram_search.estimate.recipes.load import load_recipe
 

@@ -17,6 +17,7 @@ from vram_search.spec import load_study
 from vram_search.spec.base import plain_message
 from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec
 from vram_search.tools.detect import TITLES, tool_of
+from vram_search.tools.file_kinds import naming_other_files
 
 _MODEL, _TOKENIZER_OWN = "model_name_or_path", "tokenizer_default"
 
@@ -47,6 +48,11 @@ def load_named_rows(path: Path) -> NamedRows:
         InputError: it is not a file of a tool that is read, or names no rows.
         FaultyFileError: a study with faults.
     """
+    with naming_other_files(path, "data"):
+        return _load_named_rows(path)
+
+
+def _load_named_rows(path: Path) -> NamedRows:
     values = load_mapping(path)
     tool = tool_of(values)
     if tool is None:

@@ -69,7 +69,9 @@ def command(
     if tokenizer is not None:
         tokenizer = _tokenizer_folder(tokenizer)
     cutoffs = named.cutoff_lens if named else ()
-    answer = data_answer(dataset, seed, tokenizer, cutoffs, shown, _show_progress)
+    answer = data_answer(
+        dataset, seed, tokenizer, cutoffs, shown, _show_progress, is_optional=model is None
+    )
     answer.notes[:0] = named.notes if named else ()
     if sys.stderr.isatty():
         echo_styled("\r" + " " * _BAR_WIDTH + "\r", nl=False, err=True)

@@ -90,8 +90,10 @@ def add(
     from vram_search.gpu.this_card import card_here
     from vram_search.spec import load_study
     from vram_search.store import open_store
+    from vram_search.tools.file_kinds import naming_other_files
 
-    study = load_study(study_file, overrides, card_here=card_here)
+    with naming_other_files(study_file, "run"):
+        study = load_study(study_file, overrides, card_here=card_here)
     store = open_store(database_url(database or study.database), create=True)
     try:
         add_study(

@@ -119,11 +119,13 @@ def command(
     from vram_search.answers.run import stop_rule
     from vram_search.gpu.this_card import card_here
     from vram_search.spec import load_study
+    from vram_search.tools.file_kinds import naming_other_files
 
     until_seconds = time_of_until(hours, until)
     if strategy is not None:
         overrides = (*overrides, f"strategy={strategy}")
-    study = load_study(study_file, overrides, card_here=card_here)
+    with naming_other_files(study_file, "run"):
+        study = load_study(study_file, overrides, card_here=card_here)
     if database is not None:
         study = study.model_copy(update={"database": database})
     if detach:

@@ -18,6 +18,7 @@ from vram_search.errors import InputError
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.dataset import PACKED, SUFFIXES
+from vram_search.tools.file_kinds import naming_other_files
 
 EXTRA = 'pip install "vram-search[data]"'
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {
@@ -44,6 +45,11 @@ def read_file(path: Path) -> list[Any]:
     Raises:
         InputError: the file cannot be read, or its kind is not known.
     """
+    with naming_other_files(path, "rows"):
+        return _read_file(path)
+
+
+def _read_file(path: Path) -> list[Any]:
     data, name = _unpacked(path)
     kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), "")
     if kind or name.endswith((".parquet", ".arrow", ".feather")):

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from vram_search.data.example import Example
 from vram_search.data.findings import Findings, rows_word
@@ -16,6 +17,7 @@ from vram_search.data.sources import read_source, sources_of
 from vram_search.data.templates import template_text
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.spec.dataset import PUBLISHED_DATE, DatasetSpec, short_name
+from vram_search.tools.file_kinds import naming_other_files
 
 FAULTS_SHOWN = 3
 BAD_SHARE = 0.01
@@ -130,7 +132,8 @@ def _load_examples(
             examples += _examples(source, short_name(name), rows, found, dataset.max_samples)
             if not found.rows:
                 raise InputError(f"{name}: the data set is empty", "it needs rows to train on")
-            _judge(name, found, dataset, notes)
+            with naming_other_files(Path(name), "rows"):
+                _judge(name, found, dataset, notes)
             findings.append((name, found))
     return examples
 

@@ -14,6 +14,7 @@ class RowsQuestion(Spec):
     Attributes:
         tokenizer: folder or hub name; None for the byte tokenizer.
         is_local: download nothing; a tokenizer that is not here is no error then.
+        is_optional: a tokenizer that cannot be loaded is no error.
         shown: rows to show as text.
     """
 
@@ -21,6 +22,7 @@ class RowsQuestion(Spec):
     seed: int
     tokenizer: str | None
     is_local: bool = False
+    is_optional: bool = False
     shown: int = 0
 
 

@@ -13,6 +13,7 @@ from vram_search.importing.files import unreadable
 from vram_search.importing.folder import MARKS, NoTrainingError, is_run, load_run
 from vram_search.importing.table import load_table
 from vram_search.store import ImportedTrial
+from vram_search.tools.file_kinds import naming_other_files
 
 MAX_DEPTH = 6
 """Folders below the named one; LLaMA-Factory writes saves/MODEL/lora/RUN."""
@@ -34,7 +35,8 @@ def load_runs(path: Path) -> LoadedRuns:
     """
     try:
         if path.is_file():
-            return LoadedRuns(load_table(path), [])
+            with naming_other_files(path, "import"):
+                return LoadedRuns(load_table(path), [])
         folders = [path] if is_run(path) else list(_run_folders(path, MAX_DEPTH))
         tables = [] if folders else sorted(path.glob("*.csv"))
     except OSError as error:

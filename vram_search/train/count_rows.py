@@ -37,7 +37,7 @@ def count_rows(question: RowsQuestion, progress: TextIO) -> RowsCounted:
     try:
         tokenizer = load_tokenizer(question.tokenizer, dataset.template, is_local=question.is_local)
     except InputError:
-        if question.is_local and dataset.template is None:
+        if question.is_optional or (question.is_local and dataset.template is None):
             return RowsCounted(has_tokenizer=False)
         raise
     encoder = Encoder(tokenizer, dataset.date)

@@ -47,7 +47,7 @@ def _load(name_or_path: str | None, *, is_local: bool) -> Any:
     except (OSError, ValueError) as error:
         raise InputError(
             f"no tokenizer could be loaded from {name_or_path}: {_first_line(error)}",
-            "name one under model.tokenizer",
+            "name a folder or hub name with one (model.tokenizer in a study, or --model)",
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

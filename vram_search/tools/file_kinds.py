@@ -1,0 +1,281 @@
+"""Recognises a file by its name, first bytes and keys, and says which command takes it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vram_search.errors import InputError
+from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.yaml_text import parse_yaml
+from vram_search.tools.detect import READ, TITLES, tool_of
+
+READ_AT_MOST = 4 * 2**20
+"""Bytes of a file that are looked at; a mapping of another purpose is smaller."""
+
+_ROWS_ARE = "rows (JSON, JSON lines, CSV, Parquet, text)"
+TAKES = {
+    "data": f"vram-search data takes {_ROWS_ARE}, a study or a training file",
+    "estimate": "vram-search estimate takes a study, or a training file of LLaMA-Factory, Axolotl "
+    "or TRL",
+    "import": "vram-search import takes the output folder of a training, or a CSV table of runs",
+    "rows": f"a data set is a file of {_ROWS_ARE}",
+    "run": "vram-search run takes a study; vram-search init writes one",
+}
+"""Command -> the files that it takes. "rows" is a file of a data set, for any command."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file, and what takes it.
+
+    Attributes:
+        what: words after "this is".
+        remedy: what takes it, with `{file}` and `{folder}`; empty if nothing does.
+        commands: keys of TAKES whose own message is the right one for such a file.
+    """
+
+    what: str
+    remedy: str = ""
+    commands: frozenset[str] = frozenset()
+
+
+_ROWS = FileKind(
+    "a file of rows", "to look at it: vram-search data {file}", frozenset({"data", "rows"})
+)
+_RUNS = FileKind("a table of runs", "vram-search import {file}", frozenset({"import"}))
+_STUDY = FileKind("a study", "vram-search run {file}", frozenset({"data", "estimate", "run"}))
+_RUN_PART = FileKind(
+    "a file of a training's output folder", "give the folder: vram-search import {folder}"
+)
+_TOKENIZER = FileKind(
+    "a part of a tokenizer", "to count with it: vram-search data ROWS --model {folder}"
+)
+_MODEL = FileKind(
+    "a part of a model", "give its folder: vram-search estimate --model {folder} --card CARD"
+)
+_PROJECT = FileKind("the description of a software project")
+_SAVED_ROWS = FileKind(
+    "a file that the library datasets saves beside rows",
+    "give the folder: vram-search data {folder}",
+)
+_INFO = FileKind(
+    "LLaMA-Factory's list of data sets",
+    "name one of them: vram-search data {name} --dataset-dir {folder}",
+)
+_CARD = FileKind("the description of a card", "write its keys under card: in a study")
+_PROGRAM = FileKind("a program", "", frozenset({"estimate"}))
+_UNKNOWN = FileKind(
+    "no file of a study, of a training or of rows", "", frozenset({"estimate", "rows"})
+)
+
+_BY_NAME: dict[str, FileKind] = {
+    **dict.fromkeys(
+        (
+            *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json"),
+            *("added_tokens.json", "merges.txt", "tokenizer.model", "vocab.txt"),
+        ),
+        _TOKENIZER,
+    ),
+    **dict.fromkeys(
+        (
+            *("generation_config.json", "model.safetensors.index.json", "quantize_config.json"),
+            *("preprocessor_config.json", "processor_config.json", "pytorch_model.bin.index.json"),
+        ),
+        _MODEL,
+    ),
+    **dict.fromkeys(
+        (
+            *("trainer_state.json", "trainer_log.jsonl", "all_results.json", "eval_results.json"),
+            *("train_results.json", "training_args.bin", "adapter_model.safetensors"),
+            *("adapter_model.bin", "running_log.txt", "optimizer.pt", "scheduler.pt"),
+        ),
+        _RUN_PART,
+    ),
+    **dict.fromkeys(
+        ("package.json", "package-lock.json", "pyproject.toml", "requirements.txt"), _PROJECT
+    ),
+}
+_BY_SUFFIX: dict[str, FileKind] = {
+    **dict.fromkeys(
+        (".safetensors", ".bin", ".pt", ".pth", ".ckpt"),
+        FileKind("a file of weights", _MODEL.remedy),
+    ),
+    **dict.fromkeys(
+        (".xlsx", ".xls", ".ods"), FileKind("a spreadsheet", "save it as CSV, and give that file")
+    ),
+    **dict.fromkeys(
+        (".zip", ".tar", ".tgz", ".7z", ".rar"),
+        FileKind("an archive", "unpack it, and give the file or folder inside"),
+    ),
+    **dict.fromkeys(
+        (".pdf", ".docx", ".doc", ".epub", ".html", ".htm", ".md"),
+        FileKind("a document"),
+    ),
+    **dict.fromkeys(
+        (".jinja", ".jinja2", ".j2"),
+        FileKind("a chat template", "vram-search data ROWS --model NAME --template {file}"),
+    ),
+    **dict.fromkeys((".py", ".ipynb", ".sh", ".bash", ".ps1", ".bat"), _PROGRAM),
+    **dict.fromkeys((".parquet", ".arrow", ".feather"), _ROWS),
+}
+_BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
+    (frozenset({"log_history", "global_step"}), _RUN_PART),
+    (frozenset({"current_steps", "total_steps"}), _RUN_PART),
+    (frozenset({"train_runtime", "train_loss"}), _RUN_PART),
+    (frozenset({"eval_loss", "epoch"}), _RUN_PART),
+    (frozenset({"peft_type"}), FileKind("an adapter's settings (peft)", _RUN_PART.remedy)),
+    (
+        frozenset({"architectures", "model_type"}),
+        FileKind("a model's config.json", _MODEL.remedy),
+    ),
+    (frozenset({"model", "added_tokens"}), _TOKENIZER),
+    (frozenset({"tokenizer_class"}), _TOKENIZER),
+    (frozenset({"weight_map"}), _MODEL),
+    (frozenset({"features", "splits"}), _SAVED_ROWS),
+    (frozenset({"_data_files", "_fingerprint"}), _SAVED_ROWS),
+    (frozenset({"total_bytes", "name"}), _CARD),
+    (frozenset({"dependencies", "version"}), _PROJECT),
+    (frozenset({"cells", "nbformat"}), _PROGRAM),
+    (frozenset({"services"}), FileKind("a file of Docker Compose")),
+)
+"""Keys that make a file of this kind if all of them are there; the surest first."""
+_STUDY_KEYS = {"study", "model", "models", "dataset", "search_space", "card", "studies"}
+_DATA_SET_PLACES = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"}
+_LOSSES = ("eval_loss", "eval/loss", "val_loss", "train_loss", "train/loss", "outcome", "value")
+"""Columns of a table of runs."""
+
+
+@contextlib.contextmanager
+def naming_other_files(path: Path, command: str) -> Iterator[None]:
+    """Replaces the error for a file of another purpose by one that says what the file is.
+
+    Args:
+        command: a key of TAKES.
+
+    Raises:
+        InputError: as described, or the original one if the file has the right purpose or is of no
+            kind that is known here.
+    """
+    try:
+        yield
+    except InputError as error:
+        kind = kind_of_file(path)
+        if kind is None or command in kind.commands:
+            raise
+        raise InputError(f"{path}: this is {kind.what}", kind.remedy or TAKES[command]) from error
+
+
+def kind_of_file(path: Path) -> FileKind | None:
+    """Returns None for a folder, a file that cannot be read, and a file of unknown purpose. Places
+    are filled into the remedy."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(READ_AT_MOST + 1)
+    except OSError:
+        return None
+    name, kind = "NAME", _BY_NAME.get(path.name) or _by_first_bytes(path, start)
+    if kind is None and len(start) <= READ_AT_MOST:
+        values = _values(path, start)
+        kind = _by_values(values)
+        if kind is _INFO and isinstance(values, Mapping):
+            name = shlex.quote(str(next(iter(values))))
+    if kind is None:
+        kind = _BY_SUFFIX.get(path.suffix.lower())
+    if kind is None:
+        return None
+    places = {"file": shlex.quote(str(path)), "folder": shlex.quote(str(path.parent))}
+    return FileKind(kind.what, kind.remedy.format(name=name, **places), kind.commands)
+
+
+def _by_first_bytes(path: Path, start: bytes) -> FileKind | None:
+    if start.startswith(b"SQLite format 3\0"):
+        return FileKind("a database", "to see its searches: vram-search studies --database {file}")
+    if start.startswith(b"GGUF"):
+        return FileKind(
+            "a model's weights (GGUF)", "vram-search estimate --model {file} --card CARD"
+        )
+    if start.startswith((b"PAR1", b"ARROW1")):
+        return _ROWS
+    is_zip = start.startswith(b"PK\x03\x04")
+    return _BY_SUFFIX.get(path.suffix.lower(), _BY_SUFFIX[".zip"]) if is_zip else None
+
+
+def _values(path: Path, start: bytes) -> Any:
+    """The value of a JSON, JSON lines, YAML or CSV file: a mapping, or the list of the first rows;
+    None for anything else."""
+    try:
+        packed = gzip.decompress(start) if start.startswith(b"\x1f\x8b") else start
+        text = packed.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError):
+        return None
+    suffix = next((s for s in reversed(path.suffixes) if s not in (".gz", ".txt")), "").lower()
+    if suffix in (".csv", ".tsv"):
+        return [dict.fromkeys(_header(text))]
+    lines = text.strip().split("\n", 1)
+    for part in (text, lines[0]):
+        try:
+            value = parse_json(part, half_pairs="keep")
+        except ParseError:
+            continue
+        return value if part is text else [value]
+    if suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        return parse_yaml(text)
+    except ParseError:
+        return None
+
+
+def _header(text: str) -> list[str]:
+    first = text.lstrip("\n").split("\n", 1)[0]
+    mark = max(",;\t|", key=first.count)
+    return next(csv.reader([first.strip()], delimiter=mark), [])
+
+
+def _by_values(values: Any) -> FileKind | None:
+    if isinstance(values, list):
+        first = values[0] if values and isinstance(values[0], Mapping) else None
+        if first is None:
+            return None
+        kind = _by_keys(first)
+        if kind is None or kind is _PROGRAM:
+            kind = _RUNS if _is_run(first) else _ROWS
+        return kind
+    if not isinstance(values, Mapping) or not values:
+        return None
+    if "study" in values and {"model", "models", "dataset", "search_space"} & set(values):
+        return _STUDY
+    if all(isinstance(one, Mapping) and _DATA_SET_PLACES & set(one) for one in values.values()):
+        return _INFO
+    kind = _by_keys(values)
+    if kind is not None:
+        return kind
+    tool = tool_of(values)
+    if tool is None:
+        return None if _STUDY_KEYS & {str(key).lower() for key in values} else _UNKNOWN
+    if tool in READ:
+        return FileKind(
+            f"a training file of {TITLES[tool]}",
+            "for its memory: vram-search estimate {file} --card CARD; a search needs a study: "
+            "vram-search init",
+            frozenset({"data", "estimate"}),
+        )
+    return FileKind(f"a file of {TITLES[tool]}", "", frozenset({"estimate"}))
+
+
+def _by_keys(values: Mapping[Any, Any]) -> FileKind | None:
+    names = set(values)
+    return next((kind for keys, kind in _BY_KEYS if keys <= names), None)
+
+
+def _is_run(row: Iterable[str]) -> bool:
+    names = [str(name).lower().removeprefix("metrics.") for name in row]
+    return any(name in _LOSSES for name in names)
