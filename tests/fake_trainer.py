@@ -16,8 +16,10 @@ trial really spends in its probe and in its training, for a monitor that samples
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import struct
 import sys
 import time
 from pathlib import Path
@@ -160,9 +162,14 @@ def evaluate(channel: Channel, job: TrialJob, step: int, steps_total: int, eval_
 
 
 def save_adapter(folder: Path) -> None:
+    """Saves an adapter of one number, in peft's files."""
     folder.mkdir(exist_ok=True)
-    (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(b"")
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    tensor = {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}
+    header = json.dumps({"base_model.model.q_proj.lora_A.weight": tensor}).encode()
+    weights = struct.pack("<Q", len(header)) + header + bytes(4)
+    (folder / "adapter_model.safetensors").write_bytes(weights)
 
 
 def finished(outcome: str, step: int, steps_total: int) -> Finished:

@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "installed",
     },
     "gpu": {"errors", "units", "spec"},
-    "store": {"errors", "shown_text", "units", "resources", "spec"},
+    "store": {"errors", "parsing", "shown_text", "typed_fields", "units", "resources", "spec"},
     "protocol": {"spec"},
     "search": {"errors", "units", "spec", "store"},
     "train": {"errors", "units", "spec", "data", "model_code", "protocol", "tools"},

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tests.train.test_training import run, weights
+from vram_search.errors import InputError
 from vram_search.protocol import EvaluateBaseJob, GenerateJob, TrialJob
 from vram_search.spec.study import TrainingSpec
 from vram_search.train import model as base_model
@@ -54,3 +57,27 @@ def test_kept_adapter_answers_otherwise_and_leaves_the_base_as_it_was(
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert answers(base, encoded, None) == untuned
+
+
+def test_adapter_that_peft_cannot_read_is_one_sentence(
+    base: Any, encoded: EncodedDataset, make_job: Callable[..., TrialJob]
+) -> None:
+    """Settings and weights are whole, and do not fit each other or the model."""
+    job = make_job(training=TrainingSpec(max_steps=1, rungs=()))
+    run(base, encoded, job)
+    file = Path(job.adapter_folder) / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    for change in (
+        {"r": 2 * settings["r"]},
+        {"target_modules": ["nowhere"]},
+        {"target_modules": [*settings["target_modules"], "lm_head"]},
+        {"rank_pattern": {"q_proj": "many"}},
+        {"task_type": 7},
+        {"init_lora_weights": {"a": 1}},
+    ):
+        file.write_text(json.dumps(settings | change))
+        with pytest.raises(InputError, match=r"the adapter in .* is damaged: ") as found:
+            answers(base, encoded, job.adapter_folder)
+        assert "\n" not in found.value.message, change
+        if hasattr(base, "peft_config"):
+            del base.peft_config

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,3 +99,33 @@ def test_a_process_without_progress_writes_its_stacks_and_counts_as_hung(
     assert found.value.cause == HANG
     log = (tmp_path / "log").read_text()
     assert "Timeout" in log and "hang_here" in log
+
+
+ORPHAN = """
+import os
+from vram_search.protocol import Stage
+from vram_search.train.channel import Channel
+channel = Channel()
+for _ in range(20):
+    channel.send(Stage(stage="probe"))
+print("it went on")
+"""
+
+
+def test_a_process_without_a_supervisor_ends_without_a_traceback() -> None:
+    """The kernel closes a dead supervisor's pipes one by one, the pipe of the events first."""
+    unread, events = os.pipe()
+    started = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN],
+        stdin=subprocess.PIPE,
+        stdout=events,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(events)
+    os.close(unread)
+    assert started.stdin is not None and started.stderr is not None
+    assert started.wait(60) == 0
+    assert started.stderr.read() == ""
+    started.stdin.close()
+    started.stderr.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from vram_search.answers.lookup import find_trial
 from vram_search.errors import InputError, NotFoundError
 from vram_search.store import Store, StudyRecord, TrialRecord
+from vram_search.store.adapter_files import check_adapter
 from vram_search.store.location import file_name
 from vram_search.store.losses import best_example_losses
 from vram_search.store.product_runs import ProductRun, product_runs_of
@@ -58,7 +59,7 @@ def find_adapter(store: Store, study: StudyRecord, which: str) -> KeptAdapter:
     """Returns the adapter of trial N, of the best trial, or of product run pN.
 
     Raises:
-        InputError: there is no such trial or run, or its adapter is not kept.
+        InputError: there is no such trial or run, or its adapter is not kept or damaged.
     """
     match = _PRODUCT_RUN.fullmatch(which)
     if match is None:
@@ -75,6 +76,10 @@ def find_adapter(store: Store, study: StudyRecord, which: str) -> KeptAdapter:
         raise InputError(
             f"the adapter of product run {which} is not kept", "train it again: `vram-search train`"
         )
+    check_adapter(
+        Path(run.adapter_path),
+        f"delete its folder and train it again: `vram-search train {run.trial_number}`",
+    )
     trial = find_trial(store, study, str(run.trial_number))
     return KeptAdapter(
         study.of_trial(trial), trial, run, Path(run.adapter_path), run.example_loss_sums

@@ -19,11 +19,11 @@ from vram_search.answers.adapter import KeptAdapter
 from vram_search.report.words import hyperparameter_words, plan_words
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.paths import HUB_NAME
+from vram_search.store.adapter_files import CONFIG, WEIGHTS
 from vram_search.units import format_bytes, format_duration
 
 Kind = Literal["adapter", "merged"]
 CARD = "README.md"
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def write_adapter(adapter: KeptAdapter, untuned: float | None, folder: Path) -> None:
@@ -32,11 +32,11 @@ def write_adapter(adapter: KeptAdapter, untuned: float | None, folder: Path) -> 
     The copy names the base model as the Hub knows it, if it does.
     """
     folder.mkdir(parents=True)
-    for name in ADAPTER_FILES:
+    for name in (CONFIG, WEIGHTS):
         shutil.copyfile(adapter.folder / name, folder / name)
     base = base_model(adapter)
     if base is not None:
-        file = folder / ADAPTER_FILES[0]
+        file = folder / CONFIG
         config = json.loads(file.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = base
         file.write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -6,8 +6,11 @@ dora.py` (`DoraLinearLayer.get_weight_norm`), `utils/other.py` (`get_pattern_key
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from peft import LoraConfig, PeftConfig
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, VramSearchError
 
 ADAPTER_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -24,6 +27,9 @@ _LORA = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|"
     r"lora_magnitude_vector)(?:\.weight)?"
 )
+_KINDS = ("", "embedding_")
+_MESSAGE = 200
+"""Characters of a library's message in ours."""
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that change the base's weights: the adapter alone does not belong to the base."""
 
@@ -60,9 +66,15 @@ class AdapterWeights:
         self.config = _config(folder)
         self.lora: dict[str, LoraParts] = {}
         self.whole: dict[str, torch.Tensor] = {}
-        with safe_open(folder / ADAPTER_FILE, framework="pt") as opened:
+        with (
+            refusing_damage(folder),
+            safe_open(folder / ADAPTER_FILE, framework="pt") as opened,
+        ):
             for key in opened.keys():  # noqa: SIM118 (it is no mapping)
                 self._add(key.removeprefix(_PREFIX), opened.get_tensor(key))
+        for module, parts in self.lora.items():
+            if not any({f"lora_{kind}A", f"lora_{kind}B"} <= {*parts.tensors} for kind in _KINDS):
+                raise damaged(folder, f"half of the matrices of {module} is missing")
 
     def _add(self, name: str, tensor: torch.Tensor) -> None:
         match = _LORA.fullmatch(name)
@@ -119,11 +131,35 @@ class AdapterWeights:
         return changed.T if is_transposed else changed
 
 
-def _config(folder: Path) -> LoraConfig:
+@contextlib.contextmanager
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Turns what peft and safetensors raise about an adapter's files into one sentence. Matrices
+    that are missing, for which peft only warns and keeps zeros, count as damage."""
     try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*missing adapter keys.*")
+            yield
+    except (torch.OutOfMemoryError, VramSearchError):
+        raise
+    except Exception as error:  # any value of a damaged file may raise anything in there
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise damaged(
+            folder, first if len(first) <= _MESSAGE else f"{first[:_MESSAGE]} ..."
+        ) from None
+
+
+def damaged(folder: Path, fault: str) -> InputError:
+    """Returns the error about an adapter that cannot be used."""
+    return InputError(
+        f"the adapter in {folder} is damaged: {fault}",
+        "use another trial (`vram-search top` lists them), or train this one again: `vram-search "
+        "train`",
+    )
+
+
+def _config(folder: Path) -> LoraConfig:
+    with refusing_damage(folder):
         config = PeftConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder} is no adapter of peft: {error}") from None
     if not isinstance(config, LoraConfig):
         raise InputError(f"{folder}: an adapter of the type {config.peft_type} cannot be merged")
     start = str(config.init_lora_weights).lower()

@@ -59,9 +59,16 @@ class Channel:
         return job
 
     def send(self, event: AnyEvent) -> None:
-        """Sends an event; it counts as progress."""
-        self._out.write(event.model_dump_json() + "\n")
-        self._out.flush()
+        """Sends an event; it counts as progress.
+
+        A supervisor that is dead ends the process here too: its end closes the pipe of the events
+        a moment before that of the jobs, on which `_read` waits.
+        """
+        try:
+            self._out.write(event.model_dump_json() + "\n")
+            self._out.flush()
+        except OSError:  # a broken pipe; Windows names it EINVAL
+            os._exit(0)
         self._sent_at = time.monotonic()
         self._watch()
 

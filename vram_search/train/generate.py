@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from peft import PeftModel
 
 from vram_search.protocol import BaseEvaluated, EvaluateBaseJob, Generated, GenerateJob, finite
 from vram_search.train import model as base_model
+from vram_search.train.adapter_weights import refusing_damage
 from vram_search.train.device import compute_dtype
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import cut
@@ -65,7 +67,8 @@ def _with_adapter(base: Any, folder: str | None) -> Iterator[Any]:
     if folder is None:
         yield base
         return
-    model = PeftModel.from_pretrained(base, folder)
+    with refusing_damage(Path(folder)):
+        model = PeftModel.from_pretrained(base, folder)
     try:
         yield model
     finally:

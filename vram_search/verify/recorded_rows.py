@@ -54,6 +54,7 @@ def answer(question: Question) -> RecordedRows:
         InputError: the model, its tokenizer or the rows cannot be loaded.
     """
     from vram_search.train import model as base_model
+    from vram_search.train.adapter_weights import refusing_damage
     from vram_search.train.evaluate import evaluate
     from vram_search.train.examples import Encoder, TokenRow, cut
     from vram_search.train.tokenizer import load_tokenizer
@@ -65,7 +66,8 @@ def answer(question: Question) -> RecordedRows:
     eval_rows = encoder.encode_all(rows.eval)
     cut_eval_rows = [cut(row, cutoff_len) for row in eval_rows]
     base = base_model.load_base(load)
-    base.load_adapter(question.adapter_path)
+    with refusing_damage(Path(question.adapter_path)):
+        base.load_adapter(question.adapter_path)
     losses = evaluate(
         base, cut_eval_rows, question.per_device_eval_batch_size, tokenizer.pad_token_id
     )

@@ -26,6 +26,7 @@ from vram_search.protocol import LoadFailed, LoadJob
 from vram_search.spec import Card, Hyperparameters, MemoryPlan
 from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
+from vram_search.store.adapter_files import check_adapter
 from vram_search.verify.compare import (
     Check,
     batch_mean,
@@ -258,6 +259,7 @@ def question_of(recorded: Recorded) -> Question:
             f"the adapter of trial {trial.number} of study {study.name} is not kept",
             "verify one of the study's five best trials",
         )
+    check_adapter(Path(trial.adapter_path), "verify another of the study's five best trials")
     spec, model = study.spec, study.model["model_name_or_path"]
     load = LoadJob.model_validate(
         {

@@ -11,6 +11,7 @@ from vram_search.errors import InputError, VramSearchError
 from vram_search.protocol import Generated, GenerateJob, LoadJob
 from vram_search.spec.dataset import recorded_dataset
 from vram_search.store import StudyRecord, TrialRecord
+from vram_search.store.adapter_files import check_adapter
 from vram_search.store.untuned import Sample
 from vram_search.worker.identity import WEIGHTS, SameAsSearch
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -78,13 +79,18 @@ def kept_adapter(study: StudyRecord, trial: TrialRecord) -> Path:
     """Returns the folder of a trial's adapter.
 
     Raises:
-        InputError: it is not on this machine any more, or never was.
+        InputError: it is not on this machine any more, never was, or is damaged.
     """
     if trial.adapter_path is None or not Path(trial.adapter_path).is_dir():
         raise InputError(
             f"the adapter of trial {trial.number} of study {study.name} is not kept",
             "the five best trials keep theirs: try `best`, or train the trial's export",
         )
+    check_adapter(
+        Path(trial.adapter_path),
+        f"use another trial (`vram-search top` lists them), or train this one again: `vram-search "
+        f"train {trial.number}`",
+    )
     return Path(trial.adapter_path)
 
 
