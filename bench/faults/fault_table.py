@@ -88,6 +88,14 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "merge with another base": (
         "tests/train/test_merge.py::test_other_base_than_that_of_the_search_is_refused_unmeasured_too",
     ),
+    "supervisor dead while an event is sent": (
+        "tests/worker/test_process.py::test_a_process_without_a_supervisor_ends_without_a_traceback",
+    ),
+    "damaged adapter": (
+        "tests/cli/test_samples_and_chat.py::"
+        "test_damaged_adapter_is_refused_with_its_file_and_a_remedy",
+        "tests/train/test_generate.py::test_adapter_that_peft_cannot_read_is_one_sentence",
+    ),
     "Ctrl-C counted as a fault": (
         "tests/worker/test_recorded_run.py::test_trial_that_ctrl_c_ended_is_no_fault",
     ),
