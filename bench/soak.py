@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import tempfile
 import threading
@@ -44,7 +45,10 @@ PATHS = (
     f"/studies/{STUDY}",
 )
 CALM_SHARE = 0.5
-"""The server is killed in this first share of the time; its memory is measured after that."""
+"""The server is killed in this first share of the time."""
+WARM_SHARE = 0.1
+"""Share of the time for the last server to import what it needs and to fill its caches. Growth is
+the difference between the first and the last tenth of the time after that."""
 
 
 @dataclass
@@ -245,7 +249,7 @@ def run(
                     killed = time.monotonic()
                     soak.kill_one(share < CALM_SHARE)
                     soak.revive()
-                if share > CALM_SHARE + 0.1 and soak.server is not None:
+                if share > CALM_SHARE + WARM_SHARE and soak.server is not None:
                     memory.append(resident_bytes(soak.server.pid))
             if page is not None:
                 soak.counts["page is live"] = int(page.eval("document.body.innerText.length > 100"))
@@ -298,7 +302,8 @@ def _result(
     lost = [one for one in recorded if one <= newest and one not in soak.seen]
     points = {json.dumps(point, sort_keys=True) for point in complete}
     tenth = max(1, len(memory) // 10)
-    first, last = sum(memory[:tenth]) / tenth, sum(memory[-tenth:]) / tenth
+    tenths = [statistics.fmean(memory[n * tenth :][:tenth]) for n in range(len(memory) // tenth)]
+    first, last = tenths[0], statistics.fmean(memory[-tenth:])
     return {
         "minutes": minutes,
         **dict(sorted(soak.counts.items())),
@@ -310,7 +315,8 @@ def _result(
         "points complete twice": len(complete) - len(points),
         "server memory at first": round(first),
         "server memory at last": round(last),
-        "growth": round(last / first - 1, 4) if first else None,
+        "growth": round(last / first - 1, 4),
+        "server memory of each tenth, in MB": [round(one / 1e6, 1) for one in tenths],
         "errors on the page": [error[:200] for error in page_errors][:20],
     }
 

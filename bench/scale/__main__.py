@@ -7,24 +7,23 @@ simulated. Asks, and the store's transactions, are the product's and are timed f
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import InMemoryStorage
 
-from bench.scale.synthetic_search import Training, best_loss, search_in, training
+from bench.scale.many_workers import workers
+from bench.scale.synthetic_search import search_in, training
 from vram_search.search import Search
 from vram_search.search.storage import open_storage
 from vram_search.store import Evaluation, StepLoss, Store, TrialResult, open_store, sqlite_url
 
-MOST_TRIALS = 600
 STEPS = 60
 """Logged losses of a trial in the store."""
 
@@ -60,71 +59,6 @@ def _time_asks(search: Search, count: int) -> dict[str, Any]:
         "median_seconds": round(statistics.median(later), 3),
         "longest_seconds": round(later[-1], 3),
     }
-
-
-def workers(
-    counts: list[int], seeds: int, strategy: str, within: float
-) -> Iterator[dict[str, Any]]:
-    """Simulated hours until a search with so many workers is within a share of the best loss: the
-    median over seeds, the least and the most."""
-    goal = best_loss() * (1 + within)
-    alone: float | None = None
-    for count in counts:
-        found = [_simulate(count, seed, strategy, goal) for seed in range(seeds)]
-        all_hours = [one["hours"] for one in found]
-        hours = statistics.median(all_hours)
-        alone = hours * count if alone is None else alone
-        yield {
-            "workers": count,
-            "hours": round(hours, 3),
-            "least_hours": round(min(all_hours), 3),
-            "most_hours": round(max(all_hours), 3),
-            "trials": statistics.median(one["trials"] for one in found),
-            "efficiency": round(alone / (hours * count), 3),
-            "ask_seconds": round(max(one["ask_seconds"] for one in found), 3),
-            "seeds": seeds,
-            "reached": sum(one["reached"] for one in found),
-        }
-
-
-def _simulate(count: int, seed: int, strategy: str, goal: float) -> dict[str, Any]:
-    """Runs until the goal is reached; each worker asks as soon as its trial has ended.
-
-    A trial is stopped at a rung as in a search: the decision is made at the rung's time.
-    """
-    search = search_in(InMemoryStorage(), strategy, seed)
-    # (time, order, trial, its training, rungs passed)
-    events: list[tuple[float, int, int, Training, int]] = []
-    asked, longest, clock = 0, 0.0, 0.0
-
-    def start(at: float) -> None:
-        nonlocal asked, longest
-        began = time.perf_counter()
-        proposal = search.ask()
-        longest = max(longest, time.perf_counter() - began)
-        run = training(proposal.hyperparameters, seed)
-        heapq.heappush(events, (at + run.seconds / 3, asked, proposal.number, run, 0))
-        asked += 1
-
-    for _ in range(count):
-        start(0.0)
-    while events and asked < MOST_TRIALS + count:
-        clock, order, number, run, rung = heapq.heappop(events)
-        if rung < len(run.losses):
-            if not search.should_prune(number, (rung + 1) / 3, run.losses[rung]):
-                heapq.heappush(events, (clock + run.seconds / 3, order, number, run, rung + 1))
-                continue
-            search.tell(number, "pruned", None, -0.1)
-        else:
-            search.tell(number, "complete", run.final, -0.1)
-            if run.final <= goal:
-                return _result(clock, asked, longest, reached=True)
-        start(clock)
-    return _result(clock, asked, longest, reached=False)
-
-
-def _result(clock: float, asked: int, longest: float, *, reached: bool) -> dict[str, Any]:
-    return {"hours": clock / 3600, "trials": asked, "ask_seconds": longest, "reached": reached}
 
 
 def store_load(url: str, trials: int) -> dict[str, Any]:
@@ -168,6 +102,7 @@ def main() -> None:
     parser.add_argument("--trials", type=_numbers, default=[100, 1000, 10_000])
     parser.add_argument("--workers", type=_numbers, default=[1, 4, 16, 64, 256])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="simulations side by side")
     parser.add_argument("--within", type=float, default=0.01, help="share of the best loss")
     parser.add_argument("--storage", choices=("memory", "sqlite"), default="memory")
     parser.add_argument("--database", help="URL for `store`; default: a new SQLite file")
@@ -175,7 +110,13 @@ def main() -> None:
     if options.what == "asks":
         rows: Iterable[dict[str, Any]] = asks(options.trials, options.strategy, options.storage)
     elif options.what == "workers":
-        rows = workers(options.workers, options.seeds, options.strategy, options.within)
+        rows = workers(
+            options.workers,
+            options.seeds,
+            options.strategy,
+            options.within,
+            options.processes,
+        )
     else:
         with tempfile.TemporaryDirectory() as folder:
             url = options.database or sqlite_url(Path(folder) / "load.db")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
@@ -9,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 import yaml
@@ -20,7 +22,9 @@ from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
 from vram_search.store.progress import Progress, record_progress
 from vram_search.store.queue import StudyQueue
+from vram_search.web.api_system import _stream
 from vram_search.web.problems import MEDIA_TYPE
+from vram_search.web.service import Service
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -373,6 +377,17 @@ def test_running_trial_is_skipped_and_one_that_ended_is_not(
     refused = client.post(f"{base}/3/skip")
     assert refused.status_code == 409
     assert "trial 3 has ended" in refused.json()["detail"]
+
+
+def test_waiting_events_are_sent_in_one_piece(service: Service, study: StudyRecord) -> None:
+    request = Mock(is_disconnected=AsyncMock(side_effect=[False, True]))
+    request.app.state.is_ending = False
+
+    async def read() -> list[str]:
+        return [text async for text in _stream(request, service.store, 0)]
+
+    _, events = asyncio.run(read())
+    assert events.count("id: ") == len(events_after(service.store.engine, 0)) > 50
 
 
 def test_log_of_a_trial_holds_its_lines_alone(

@@ -111,9 +111,10 @@ async def _stream(request: Request, store: Store, last_id: int) -> AsyncIterator
         sent_at = time.monotonic()
         yield "retry: 2000\n\n"
         while not request.app.state.is_ending and not await request.is_disconnected():
-            for event in await run_in_threadpool(events_after, store.engine, last_id):
-                last_id, sent_at = event.id, time.monotonic()
-                yield _event_text(event)
+            if found := await run_in_threadpool(events_after, store.engine, last_id):
+                last_id, sent_at = found[-1].id, time.monotonic()
+                # In one piece: nothing more is written to a reader that has left meanwhile.
+                yield "".join(map(_event_text, found))
             for study, progress in await run_in_threadpool(_running, store):
                 if seen.get(study) != progress["updated_at"]:
                     seen[study], sent_at = progress["updated_at"], time.monotonic()
