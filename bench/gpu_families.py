@@ -1,9 +1,12 @@
 """Searches one model of each of many families on the GPU: predicted bytes beside measured bytes.
 
     python -m bench.gpu_families [--seconds 500] [--out FILE.json] [NAME ...]
+    python -m bench.gpu_families qwen3.5-0.8b qwen3.5-0.8b+liger
 
 Each model has random weights of its shipped shape, so its bytes are those of the real weights. The
-search is `vram-search run` with one trial. It also compares the adapter's modules with those that
+search is `vram-search run` with one trial; a name that ends in `+liger` trains with Liger's kernels,
+any other without. The seconds are those from the start of the command to the start of the trial
+(imports, trace, plan, loading), and of the whole command. It also compares the adapter's modules with those that
 LLaMA-Factory's `all` finds in the model's own code. Needs a GPU; on a CPU it only shows that a
 model trains.
 """
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +49,7 @@ FAMILIES = (
     "granite-3.1-1b-a400m",
 )
 """Shapes without a formula, and models with several parts."""
+WITH_LIGER = "+liger"
 SECONDS_A_MODEL = 280
 FORBIDDEN = (
     "lm_head",
@@ -64,11 +69,12 @@ _WORDS = "memory of a card is full when many long rows are trained at once "
 
 def study(name: str, folder: Path) -> dict[str, Any]:
     """Returns a study of one trial with rows longer than its cutoff."""
+    slug = name.removesuffix(WITH_LIGER)
     rows = [{"instruction": f"Say {n}.", "output": _WORDS * 10} for n in range(40)]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     return {
-        "study": name,
-        "model": {"weights": "random", "shape": name},
+        "study": slug,
+        "model": {"weights": "random", "shape": slug},
         "dataset": {"train": "rows.jsonl", "val_size": 4},
         "card": "24GB",
         "search_space": {
@@ -80,6 +86,7 @@ def study(name: str, folder: Path) -> dict[str, Any]:
             "learning_rate": {"min": 1e-4, "max": 2e-4},
         },
         "training": {"max_steps": 4, "rungs": [0.5]},
+        "plan": {"enable_liger_kernel": name.endswith(WITH_LIGER)},
         "budget": {"trials": 1},
     }
 
@@ -141,7 +148,7 @@ def measure(name: str) -> dict[str, Any]:
         file.write_text(yaml.safe_dump(study(name, folder)))
         environment = {**os.environ, "VRAM_SEARCH_HOME": str(folder / "home")}
         command = [sys.executable, "-m", "vram_search"]
-        began = time.monotonic()
+        began, start = time.monotonic(), datetime.now(UTC)
         try:
             run = subprocess.run(
                 [*command, "run", str(file)],
@@ -160,11 +167,16 @@ def measure(name: str) -> dict[str, Any]:
             [*command, "show", "0", "--json"], env=environment, capture_output=True, text=True
         )
         trial = json.loads(shown.stdout)["trial"] if shown.returncode == 0 else {}
-        modules = compare_modules(name, trial.get("adapter_path"))
+        modules = compare_modules(name.removesuffix(WITH_LIGER), trial.get("adapter_path"))
+        trial_start = trial.get("started_at")
     return {
         "model": name,
         "exit_code": code,
         "seconds": seconds,
+        "seconds_to_trial": None
+        if trial_start is None
+        else round((datetime.fromisoformat(trial_start) - start).total_seconds(), 1),
+        "seconds_by_phase": trial.get("seconds"),
         "outcome": trial.get("outcome"),
         "predicted": trial.get("predicted", {}),
         "measured": trial.get("measured", {}),
@@ -176,8 +188,8 @@ def measure(name: str) -> dict[str, Any]:
 
 def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Yields the table as Markdown; bytes in GiB."""
-    yield "| model | outcome | predicted | measured | difference | modules | seconds |"
-    yield "| --- | --- | ---: | ---: | ---: | --- | ---: |"
+    yield "| model | outcome | predicted | measured | difference | modules | to trial | seconds |"
+    yield "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |"
     for row in rows:
         predicted = row["predicted"].get("allocated_bytes")
         measured = row["measured"].get("allocated_bytes")
@@ -185,7 +197,8 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         cells += ["?" if each is None else f"{each / 2**30:.3f}" for each in (predicted, measured)]
         known = predicted and measured
         cells.append(f"{(predicted / measured - 1) * 100:+.2f} %" if known else "")
-        yield f"| {' | '.join([*cells, _module_words(row['modules']), str(row['seconds'])])} |"
+        cells += [_module_words(row["modules"]), str(row["seconds_to_trial"]), str(row["seconds"])]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _module_words(modules: dict[str, Any]) -> str:
