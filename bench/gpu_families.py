@@ -4,11 +4,11 @@
     python -m bench.gpu_families qwen3.5-0.8b qwen3.5-0.8b+liger
 
 Each model has random weights of its shipped shape, so its bytes are those of the real weights. The
-search is `vram-search run` with one trial; a name that ends in `+liger` trains with Liger's kernels,
-any other without. The seconds are those from the start of the command to the start of the trial
-(imports, trace, plan, loading), and of the whole command. It also compares the adapter's modules with those that
-LLaMA-Factory's `all` finds in the model's own code. Needs a GPU; on a CPU it only shows that a
-model trains.
+search is `vram-search run` with one trial; a name that ends in `+liger` trains with Liger's
+kernels, any other without. The seconds are those from the start of the command to the start of the
+trial (imports, trace, plan, loading), and of the whole command. It also compares the adapter's
+modules with those that LLaMA-Factory's `all` finds in the model's own code. Needs a GPU; on a CPU
+it only shows that a model trains.
 """
 
 from __future__ import annotations
@@ -191,8 +191,9 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "| model | outcome | predicted | measured | difference | modules | to trial | seconds |"
     yield "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |"
     for row in rows:
-        predicted = row["predicted"].get("allocated_bytes")
-        measured = row["measured"].get("allocated_bytes")
+        predicted, measured = (
+            (row[name] or {}).get("allocated_bytes") for name in ("predicted", "measured")
+        )
         cells = [row["model"], str(row["outcome"] or f"exit code {row['exit_code']}")]
         cells += ["?" if each is None else f"{each / 2**30:.3f}" for each in (predicted, measured)]
         known = predicted and measured

@@ -1,6 +1,6 @@
 """Traces one micro-batch of every causal family and wrapper of transformers.
 
-    python -m bench.trace.every_family [--family NAME ...] [--skip FILE] [--out FILE]
+    python -m bench.trace.every_family [--family NAME ...] [--seconds 120] [--out FILE]
 
 Each family has the default configuration of its class with a few layers, and an adapter on what
 `lora_target: all` finds. A line names the requests of one row of 128 tokens, or why there is no
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -102,10 +103,15 @@ def recorded(values: dict[str, Any], settings: Any, kept_layers: Any) -> str:
         return words + (", by the routing to experts" if model.depends_on_routing else "")
 
 
+def _give_up(_number: int, _frame: object) -> None:
+    raise TimeoutError("the family's seconds are over")
+
+
 def main() -> None:
     """Prints a line for each family."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--family", nargs="+", help="model_types; without it all")
+    parser.add_argument("--seconds", type=int, default=180, help="limit of a family (Linux)")
     parser.add_argument("--out", type=Path, help="appends the lines; families in it are left out")
     arguments = parser.parse_args()
     for name in FUSED_KERNELS:
@@ -113,6 +119,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     import_bitsandbytes()
+    signal.signal(signal.SIGALRM, _give_up)
     out = arguments.out
     known = out.read_text(encoding="utf-8") if out is not None and out.exists() else ""
     done = {line.split()[0] for line in known.splitlines()}
@@ -120,11 +127,14 @@ def main() -> None:
         if family in done:
             continue
         began = time.perf_counter()
+        signal.alarm(arguments.seconds)
         try:
             words = traced(family)
         except Exception as error:  # a class may fail in any way
             first = (str(error).strip().splitlines() or [""])[0]
             words = f"FAILED {type(error).__name__}: {first[:200]}"
+        finally:
+            signal.alarm(0)
         line = f"{family:28} {time.perf_counter() - began:5.1f} s  {words}"
         print(line, flush=True)
         if out is not None:
