@@ -191,9 +191,8 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "| model | outcome | predicted | measured | difference | modules | to trial | seconds |"
     yield "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |"
     for row in rows:
-        predicted, measured = (
-            (row[name] or {}).get("allocated_bytes") for name in ("predicted", "measured")
-        )
+        predicted = row["predicted"].get("allocated_bytes")
+        measured = (row["measured"] or {}).get("allocated_bytes")
         cells = [row["model"], str(row["outcome"] or f"exit code {row['exit_code']}")]
         cells += ["?" if each is None else f"{each / 2**30:.3f}" for each in (predicted, measured)]
         known = predicted and measured
