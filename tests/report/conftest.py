@@ -239,7 +239,7 @@ def _result(
         message = {
             "infeasible": "even the smallest plan (1x2 ckpt) does not fit: predicted 15.1 GiB",
             "oom": "out of memory at step 2: 594 MiB were asked for",
-            "lost": "the run ended while this trial was in stage train",
+            "lost": "the run ended while this trial was in stage probe",
             "diverged": "loss is nan at step 9",
         }[outcome]
         seconds = {"plan": 0.4} if outcome == "infeasible" else {"load": 3.1, "probe": 12.0}

@@ -307,6 +307,7 @@ def test_page_of_the_api_shows_every_endpoint_with_its_inputs(client: TestClient
             assert f"<strong>{method.upper()}</strong> <code>{path}</code>" in page
     assert "<td><code>study_file</code> (required)</td><td>body</td><td>string</td>" in page
     assert "<td><code>idempotency-key</code></td><td>header</td><td>string or null</td>" in page
+    assert "as <code>run --dry-run</code> does" in page
 
 
 @pytest.mark.parametrize(

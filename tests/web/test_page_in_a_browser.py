@@ -200,7 +200,8 @@ def test_pages_fit_their_window_and_can_be_read(
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.send("Emulation.setEmulatedMedia", features=features)
     base = page.eval("location.origin")
-    for path in ("/", "/studies/td-010", "/studies/td-010/trials/3", "/estimate", "/new"):
+    study = "/studies/td-010"
+    for path in ("/", study, f"{study}/trials/3", "/estimate", "/new", "/api", "/login"):
         page.open(base + path)
         assert page.eval("document.documentElement.scrollWidth <= innerWidth"), path
         assert page.eval(LOW_CONTRAST) == [], path
