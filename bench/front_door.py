@@ -1,72 +1,87 @@
-"""Asks an older and this version about data sets and folders of runs of a folder of cases.
+"""Asks this version about the cases of a folder, and compares with the answers kept there.
 
-    git worktree add ../older c44b158
-    python -m bench.front_door CASES --older ../older --kind D
+    python -m bench.front_door CASES [--kind A]
 
-A case is a folder named by its kind and number: C are data sets (`run base_study.yaml --dry-run`),
-D are folders and tables of runs (`import`, then `top --all`). Printed is the last line of each
-answer; the first line where it is an error.
+A case is a folder named by its kind and number: A are training files, B models, C data sets, D
+folders and tables of runs, E studies, F chat templates. `cmd.txt` holds its command, run from
+CASES, and `answer.txt` an older version's answer. Commands run in this process, in a home folder of
+their own. Printed is the line of each answer that decides: an error, a verdict, the data read.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
-import subprocess
+import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
+from vram_search.cli.main import main as command_line
+
+DECIDES = re.compile(
+    r"error|.*\bfits\b|does not fit|not known|data |trial 0|runs? |\d+,|study \w+: \d+ added"
+)
+LONGEST_CELL = 150
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("cases", type=Path, help="folder of cases")
-    parser.add_argument("--older", type=Path, required=True, help="checkout of the older version")
-    parser.add_argument("--kind", choices=("C", "D"), required=True)
+    parser.add_argument("--kind", default="", help="cases whose name begins so")
     arguments = parser.parse_args()
-    cases = arguments.cases.resolve()
-    print("| case | before | after |\n| --- | --- | --- |")
-    for case in sorted(cases.glob(f"{arguments.kind}[0-9]*")):
-        inputs = sorted(p for p in case.iterdir() if p.name not in ("cmd.txt", "answer.txt"))
-        if inputs:
-            asked = case if arguments.kind == "D" and len(inputs) > 1 else inputs[0]
-            answers = [_answer(asked, cases, one) for one in (arguments.older.resolve(), HERE)]
-            print(f"| {case.name} | {answers[0]} | {answers[1]} |", flush=True)
-
-
-def _answer(asked: Path, cases: Path, checkout: Path) -> str:
+    os.chdir(arguments.cases)
+    print("| case | command | before | now |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as home:
-        if asked.parent.name.startswith("D") or asked.name.startswith("D"):
-            said = _ask(["import", str(asked)], cases, checkout, home)
-            if said.startswith("error"):
-                return _cell(said)
-            return _cell(_ask(["top", "--all", "--csv"], cases, checkout, home), rows=True)
-        study = ["run", "base_study.yaml", "--set", f"dataset.train={asked}", "--dry-run"]
-        database = ["--database", str(Path(home) / "x.db")]
-        return _cell(_ask([*study, *database], cases, checkout, home))
+        os.environ["VRAM_SEARCH_HOME"] = home
+        print_rows(arguments.kind)
 
 
-def _ask(arguments: list[str], folder: Path, checkout: Path, home: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "vram_search", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(checkout), "VRAM_SEARCH_HOME": home},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
+def print_rows(kind: str) -> None:
+    """A row for each case whose name begins with `kind`."""
+    for case in sorted(Path().glob(f"{kind}*/cmd.txt")):
+        folder = case.parent
+        for command in commands_of(case.read_text(encoding="utf-8"), folder):
+            code, text = ask(command)
+        older = folder / "answer.txt"
+        before = older.read_text(encoding="utf-8") if older.is_file() else ""
+        row = (folder.name, shlex.join(command), cell(before), f"{cell(text)} ({code})")
+        print("| " + " | ".join(row) + " |", flush=True)
+
+
+def commands_of(text: str, folder: Path) -> list[list[str]]:
+    """The commands of a case, without the program's name. "D03/..." stands for the input."""
+    line = text.splitlines()[0].replace("(and --dry-run)", "--dry-run")
+    inputs = sorted(
+        path.as_posix() for path in folder.iterdir() if path.name not in ("cmd.txt", "answer.txt")
     )
-    return done.stdout if done.returncode == 0 else done.stderr or done.stdout
+    one = inputs[0] if len(inputs) == 1 else folder.as_posix()
+    commands = [shlex.split(part.replace(f"{folder.name}/...", one)) for part in line.split(";")]
+    return [words[1:] for words in commands]
 
 
-def _cell(text: str, *, rows: bool = False) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    if rows:
-        return "; ".join(",".join(line.split(",")[1:3]) for line in lines[1:4])
-    line = next((one for one in lines if one.lstrip().startswith(("error", "data"))), lines[0])
-    return " ".join(line.split()).replace("|", "\\|")[:110]
+def ask(arguments: list[str]) -> tuple[int, str]:
+    """The exit code and what a command prints."""
+    printed = io.StringIO()
+    kept, sys.argv = sys.argv, ["vram-search", *arguments]
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            command_line()
+    except SystemExit as done:
+        return int(done.code or 0), printed.getvalue()
+    finally:
+        sys.argv = kept
+    raise AssertionError("the command line ends with SystemExit")
+
+
+def cell(text: str) -> str:
+    """The line that decides, short."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    decisive = [line for line in lines if DECIDES.match(line)]
+    return (decisive or lines or [""])[0].replace("|", "\\|")[:LONGEST_CELL]
 
 
 if __name__ == "__main__":

@@ -25,19 +25,46 @@ _DROPPED = frozenset(
             "max",
             "q",
             "sff",
+            "egpu",
         ),
+        # places that lend cards
+        *("colab", "kaggle", "runpod", "vast", "lambda", "paperspace", "aws", "gcp", "azure"),
     }
 )
 _PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
-_SIZE = re.compile(r"(?<![a-z0-9])(\d{1,3}) ?(?:gb|gib|g)\b")
-_MEBIBYTES = re.compile(r"(?<![a-z0-9])(\d{4,6}) ?(?:mib|mb|m)\b", re.IGNORECASE)
+_SIZE = re.compile(r"(?:(?<![a-z0-9])|(?<=ti)|(?<=super))(\d{1,3}) ?(?:gb|gib|g|go)\b")
+_MEBIBYTES = re.compile(r"(?<![a-z0-9])(\d{4,6}) ?(?:mib|mb)\b", re.IGNORECASE)
 """A size as nvidia-smi prints it."""
-_GLUED = re.compile(r"(?<=\d)(?=(?:ti|tis|super|laptop|d|s)\b)|(?<=tx)(?=\d{4})")
-_SHORT = {"s": ("super",), "tis": ("ti", "super"), "mobile": ("laptop",), "notebook": ("laptop",)}
+_GLUED = re.compile(r"(?<=\d)(?=(?:ti|tis|super|laptop|d|s|m)\b)|(?<=tx)(?=\d{4})")
+_ONE = re.compile(r"^\s*1 ?x ?(?=\D*\d)|\b ?x ?1\s*$", re.IGNORECASE)
+"""A single card, counted."""
+_SPELT = {
+    "a6000 ada": "rtx 6000 ada",
+    "rtx 8000": "quadro rtx 8000",
+    "t4g": "t4",
+    "v100s": "v100",
+    **dict.fromkeys(("g4dn", "g5g"), "t4"),
+    "g5": "a10g",
+    "g6": "l4",
+    "g6e": "l40s",
+    "p4d": "a100 40gb",
+    "p4de": "a100 80gb",
+    "p5": "h100",
+    "p5e": "h200",
+}
+"""Second names of cards, and instances of AWS by their card."""
+_INSTANCE = re.compile(r"\.(?:\d*x?large|metal)$")
+_SHORT = {
+    "m": ("laptop",),
+    "s": ("super",),
+    "tis": ("ti", "super"),
+    "mobile": ("laptop",),
+    "notebook": ("laptop",),
+}
 """Words that people shorten -> the card's own."""
 _COUNT = re.compile(r"^\s*[2-9]\d? ?x ?(?=\D*\d)|\b ?x ?[2-9]\s*$", re.IGNORECASE)
 _NOT_NVIDIA = re.compile(
-    r"\b(rx ?\d{4}|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?|tpu"
+    r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?|tpu"
     r"|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
 )
 _OLD = {
@@ -67,6 +94,7 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
     if text in card_names():
         return load_card(text)
     text = _MEBIBYTES.sub(lambda size: f"{round(int(size[1]) / 1024)}GB", text)
+    text = _ONE.sub("", text)
     slugs = matching_cards(text)
     if len(slugs) == 1:
         return load_card(slugs[0])
@@ -80,7 +108,8 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
 
 def matching_cards(text: str) -> list[str]:
     """Returns the slugs of the shipped cards with this name, and with its size if it names one."""
-    size = _SIZE.search(text.lower())
+    text = _spelt_out(text.lower())
+    size = _SIZE.search(text)
     words = _words(text)
     slugs = [slug for slug in card_names() if words and _words(slug) == words]
     if size is not None:
@@ -100,6 +129,14 @@ def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
         if abs(fields["total_bytes"] / total_bytes - 1) <= _SAME_TOTAL:
             return fields
     return None
+
+
+def _spelt_out(text: str) -> str:
+    """Replaces second names, for example an instance's type, by the card's own."""
+    text = _INSTANCE.sub("", text.replace("_", " "))
+    for other, name in _SPELT.items():
+        text = re.sub(rf"\b{other}\b", name, text)
+    return text
 
 
 def _words(text: str) -> frozenset[str]:
