@@ -64,8 +64,8 @@ _SHORT = {
 """Words that people shorten -> the card's own."""
 _COUNT = re.compile(r"^\s*[2-9]\d? ?x ?(?=\D*\d)|\b ?x ?[2-9]\s*$", re.IGNORECASE)
 _NOT_NVIDIA = re.compile(
-    r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?|tpu"
-    r"|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
+    r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?"
+    r"|tpu|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
 )
 _OLD = {
     "Kepler": r"k[1-8]0m?|gtx (?:6|7)\d0|gtx titan",
