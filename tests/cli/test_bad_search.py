@@ -39,6 +39,34 @@ Cli = Callable[..., Any]
         ({"constraints": {"max_adapter_mib": 1e-6}}, ["constraints.max_adapter_mib", "no point"]),
         ({"objective": "eval_lost"}, ["objective"]),
         ({"objective": "../own.py:score"}, ["objective"]),
+        ({"objective": "own.py:score"}, ["objective", "no file own.py"]),
+        ({"parallel_trials": 0}, ["1 fault", "parallel_trials: is neither auto nor"]),
+        ({"parallel_trials": "many"}, ["1 fault", "parallel_trials: is neither auto nor"]),
+        ({"parallel_trials": True}, ["1 fault", "parallel_trials: is neither auto nor"]),
+        (
+            {"search_space": {"optim": ["lion_8bit"], "loraplus_lr_ratio": [1, 16]}},
+            ["search_space.loraplus_lr_ratio needs an AdamW optimizer"],
+        ),
+        (
+            {
+                "search_space": {
+                    "optim": ["lion_8bit", "adamw_8bit"],
+                    "loraplus_lr_ratio": [1, 16],
+                },
+                "points": [{"optim": "lion_8bit", "loraplus_lr_ratio": 16}],
+            },
+            ["points[0]: loraplus_lr_ratio 16", "because it needs an AdamW optimizer"],
+        ),
+        (
+            {
+                "search_space": {
+                    "init_lora_weights": ["default", "pissa"],
+                    "use_dora": [True, False],
+                },
+                "points": [{"use_dora": True, "init_lora_weights": "pissa"}],
+            },
+            ["points[0]: init_lora_weights 'pissa'", "because it needs use_dora: false"],
+        ),
     ],
 )
 def test_a_search_that_cannot_be_is_one_message(

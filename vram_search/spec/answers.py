@@ -50,6 +50,8 @@ def _checked(value: str, info: ValidationInfo) -> str:
     folder = absolute_path(".", info)
     if path.parent != folder:
         raise ValueError(f"code is taken from the study's own folder only ({folder})")
+    if not path.is_file():
+        raise ValueError(f"there is no file {path.name} in the study's folder ({folder})")
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError) as error:

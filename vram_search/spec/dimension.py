@@ -104,6 +104,7 @@ class Dimension:
         usual: the value that the surrogate assumes for such a point.
         needs: tells from the values of a point, by name, if it applies there. A point where it
             does not apply holds the default. None: it always applies.
+        needs_words: what it needs, in words, for messages.
         follows: the hyperparameter that a Ratio multiplies.
         keys: its key by tool, if the tool's key differs from the name.
         always_exported: True if an export names it even at its default, because the tools'
@@ -126,6 +127,7 @@ class Dimension:
     is_setting: bool = False
     usual: Any = None
     needs: Callable[[Mapping[str, Any]], bool] | None = None
+    needs_words: str = ""
     follows: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     always_exported: bool = False

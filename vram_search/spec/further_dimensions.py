@@ -111,6 +111,7 @@ FURTHER = (
         ),
         default="default",
         needs=_has_no_dora,
+        needs_words="use_dora: false",
         keys={"axolotl": "peft_init_lora_weights"},
     ),
     Dimension(
@@ -127,6 +128,7 @@ FURTHER = (
         most=MAX_LORAPLUS_RATIO,
         default=1.0,
         needs=_is_adamw,
+        needs_words="an AdamW optimizer",
     ),
     Dimension(
         name="neftune_noise_alpha",

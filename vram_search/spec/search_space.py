@@ -291,8 +291,13 @@ class SearchSpace(Spec):
         point = self.nearest({**like, **known})
         for name, value in values.items():
             if not same_value(getattr(point, name), value):
-                raise NotInSpaceError(name, wanted[name], self.words(BY_NAME[name]))
+                raise NotInSpaceError(name, wanted[name], self._allowed_at(point, BY_NAME[name]))
         return point
+
+    def _allowed_at(self, point: Hyperparameters, dimension: Dimension) -> str:
+        if dimension.applies(vars(point)):
+            return self.words(dimension)
+        return f"{dimension.shown(dimension.default)}, because it needs {dimension.needs_words}"
 
 
 def _typed(value: Any, dimension: Dimension) -> Any:

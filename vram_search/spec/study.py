@@ -33,7 +33,21 @@ from vram_search.spec.strategy_name import StrategyName
 MOST_STEPS = 10**9
 """Limit of a training's length. More is a typing error, and would overflow an integer column."""
 MOST_CHECKPOINT_MINUTES = 24 * 60
-ParallelTrials = Annotated[int, Field(strict=True, ge=1, le=8)]
+MOST_PARALLEL_TRIALS = 8
+
+
+def _auto_or_count(value: object) -> object:
+    """Refuses with one message; pydantic has one for each type of a union."""
+    is_count = type(value) is int and 1 <= value <= MOST_PARALLEL_TRIALS
+    if value != "auto" and not is_count:
+        raise ValueError(f"is neither auto nor a whole number from 1 to {MOST_PARALLEL_TRIALS}")
+    return value
+
+
+ParallelTrials = Annotated[
+    Literal["auto"] | Annotated[int, Field(strict=True, ge=1, le=MOST_PARALLEL_TRIALS)],
+    BeforeValidator(_auto_or_count),
+]
 
 
 class TrainingSpec(Spec):
@@ -149,7 +163,7 @@ class StudySpec(Spec):
     plan: PlanPins = PlanPins()
     budget: BudgetSpec = BudgetSpec(hours=8)
     constraints: Constraints = Constraints()
-    parallel_trials: Literal["auto"] | ParallelTrials = Field(
+    parallel_trials: ParallelTrials = Field(
         default=1,
         description="trials at once on one card, each in its own process with its part of the "
         "card; auto: as many as are predicted to gain time, one otherwise",
@@ -209,6 +223,18 @@ class StudySpec(Spec):
                 f"search_space.init_lora_weights {changed[0]} needs use_dora: false (DoRA's "
                 "magnitudes belong to the unchanged base), and search_space.use_dora is true"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _loraplus_applies(self) -> StudySpec:
+        space = self.search_space
+        if not any("adamw" in name for name in space.optim):
+            ratios = space.options(BY_NAME["loraplus_lr_ratio"])
+            if ratios != (BY_NAME["loraplus_lr_ratio"].default,):
+                raise ValueError(
+                    "search_space.loraplus_lr_ratio needs an AdamW optimizer, and "
+                    f"search_space.optim has none (is {', '.join(space.optim)})"
+                )
         return self
 
     @model_validator(mode="after")
