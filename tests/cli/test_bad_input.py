@@ -397,3 +397,23 @@ def test_refusals_of_a_real_process(home: Path, write_study: WriteStudy) -> None
     faulty = write_study(search_space={"lora_rank": 0})
     assert_refused(as_process("run", faulty), home, "search_space.lora_rank[0]")
     assert_refused(as_process("best"), home, str(home))
+
+
+@pytest.mark.parametrize("command", [("data", "\udc80.jsonl"), ("best", "--database", "\udc80.db")])
+def test_name_of_another_encoding_is_one_message(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vram-search", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "is not UTF-8\nremedy: rename the file" in capsys.readouterr().err
+
+
+def test_endless_name_in_an_error_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vram-search", "estimate", "--model", "x" * 100_000])
+    with pytest.raises(SystemExit):
+        main()
+    assert len(capsys.readouterr().err) < 10_000

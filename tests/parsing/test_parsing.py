@@ -51,6 +51,14 @@ def test_list_of_a_million_entries_is_refused_without_parsing_it() -> None:
         parse_yaml(unclosed)
 
 
+@pytest.mark.parametrize("text", ["[" * 5000, "a: " + "{a: " * 5000, "[" * 5000 + "]" * 5000])
+def test_deep_nesting_is_refused_at_once(text: str) -> None:
+    """PyYAML needs minutes for it before it finds the fault."""
+    with pytest.raises(ParseError, match=r"line 1, column \d+: it is too deeply nested"):
+        parse_yaml(text)
+    assert parse_yaml("[" * 50 + "]" * 50)
+
+
 def test_aliases_of_aliases_are_refused() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]

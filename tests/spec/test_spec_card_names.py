@@ -163,3 +163,9 @@ def test_auto_without_a_gpu_says_what_to_write(
 
 def test_device_of_another_size_is_not_the_shipped_card() -> None:
     assert card_of_device("NVIDIA GeForce RTX 4090", 12000 * MIB) is None
+
+
+def test_very_long_name_of_a_card_is_refused_without_a_search() -> None:
+    with pytest.raises(ValueError, match="at most 200 characters") as found:
+        find_card("rtx " * 50_000 + "5060")
+    assert len(str(found.value)) < 200

@@ -35,6 +35,18 @@ def test_first_trials_run_in_full_and_most_later_ones_are_stopped() -> None:
     assert later.full == 2 and later.stopped > forecast_night(HOUR, 10 * HOUR).stopped
 
 
+def test_first_stopped_trials_count_little_because_they_stop_earlier_than_later_ones() -> None:
+    unknown = forecast_night(HOUR, 10 * HOUR, full_so_far=4).stopped
+    known = forecast_night(HOUR, 10 * HOUR, full_so_far=4, stopped_seconds=[0.05 * HOUR]).stopped
+    assert unknown < known < 2 * unknown  # 9 times as many would fit
+
+
+def test_stopped_trials_are_forecast_as_a_range() -> None:
+    night = forecast_night(HOUR, 20 * HOUR)
+    assert night.stopped_range == (13, 49) and night.stopped == 27
+    assert forecast_night(HOUR, HOUR).stopped_range == (0, 3)
+
+
 def test_share_makes_as_many_trials_fit_as_were_asked_for() -> None:
     share = share_that_fits(ENOUGH_TRIALS, HOUR, 2 * HOUR)
     assert 0 < share < 1

@@ -45,6 +45,8 @@ class NightAnswer(AnswerPart):
     seconds: float = Field(description="The time that is forecast.")
     full_trials: int
     stopped_trials: int = Field(description="Trials that are stopped early.")
+    stopped_trials_least: int = Field(description="The fewest stopped trials to expect.")
+    stopped_trials_most: int = Field(description="The most stopped trials to expect.")
     is_too_few: bool = Field(description="True below 12 trials.")
 
 
@@ -86,6 +88,8 @@ def night_answer(night: NightForecast | None) -> NightAnswer | None:
         seconds=round(night.seconds),
         full_trials=night.full,
         stopped_trials=night.stopped,
+        stopped_trials_least=night.stopped_range[0],
+        stopped_trials_most=night.stopped_range[1],
         is_too_few=night.is_too_few,
     )
 

@@ -141,9 +141,10 @@ def _narrowed(
 ) -> tuple[dict[str, Any], list[str]]:
     """The space of the best trials, and sentences about what has changed."""
     narrowed, reasons = dict(space), []
-    rates = [trial.hyperparameters["learning_rate"] for trial in top]
+    found = [trial.hyperparameters.get("learning_rate") for trial in top]
+    rates = [rate for rate in found if isinstance(rate, float) and rate > 0]  # others are damaged
     known = space["learning_rate"]
-    if isinstance(known, dict):
+    if isinstance(known, dict) and rates:
         low, high = known["min"], known["max"]
         new_low = low / _BEYOND if min(rates) < low * _WIDER else min(rates) / _WIDER
         new_high = high * _BEYOND if max(rates) > high / _WIDER else max(rates) * _WIDER

@@ -100,6 +100,10 @@ Environment:
 """
 
 
+MAX_MESSAGE = 8000
+"""Characters of an error; a name in it may be of any length."""
+
+
 class LazyGroup(click.Group):
     """Imports a subcommand when it is called: `best` must not wait for what `run` needs."""
 
@@ -159,6 +163,7 @@ def main() -> None:
     _replace_what_cannot_be_printed()
     sys.excepthook = _print_traceback
     try:
+        _refuse_other_encodings(sys.argv[1:])
         code = cli.main(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except click.exceptions.Abort:
         code = INTERRUPTED
@@ -195,7 +200,24 @@ def _print_traceback(
     echo("".join(traceback.format_exception(kind, error, trace)).rstrip(), err=True)
 
 
+def _refuse_other_encodings(arguments: list[str]) -> None:
+    """Refuses names of files that are not UTF-8: neither a record nor a log can hold them.
+
+    Raises:
+        InputError: an argument is one.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{argument!r} is not UTF-8", "rename the file, or name its folder another way"
+            ) from None
+
+
 def _print_error(message: str, remedy: str) -> None:
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]} ... ({len(message) - MAX_MESSAGE} more characters)"
     echo(f"error: {message}", err=True)
     if remedy:
         echo(f"remedy: {remedy}", err=True)

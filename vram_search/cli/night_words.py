@@ -10,11 +10,12 @@ from vram_search.units import format_duration
 
 def night_words(night: NightForecast) -> str:
     """The forecast in one sentence."""
+    least, most = night.stopped_range
     until = time.strftime("%H:%M", time.localtime(time.time() + night.seconds))
     return (
         f"one full trial takes about {format_duration(night.full_seconds)}; "
         f"{format_duration(night.seconds)} (until {until}) hold about {night.full} full and "
-        f"{night.stopped} stopped trials"
+        f"{least} to {most} stopped trials"
     )
 
 

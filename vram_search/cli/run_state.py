@@ -142,11 +142,10 @@ class RunState:
                 return None
             left = (seconds_of(self.stop.trials, full) - seconds_of(finished, full)) / workers
         stopped = [run_seconds(t) for t in self.ended if t.outcome == "pruned"]
-        known = [seconds for seconds in stopped if seconds]
         return forecast_night(
             full,
             max(0.0, left),
-            stopped_seconds=statistics.median(known) if known else None,
+            stopped_seconds=[seconds for seconds in stopped if seconds],
             full_so_far=sum(t.outcome == "complete" for t in self.ended),
             workers=workers,
         )

@@ -7,6 +7,8 @@ stops most of them early. How the time divides is fitted to replayed searches
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 FIRST_FULL = 4
@@ -15,6 +17,10 @@ LATER_FULL_SHARE = 0.25
 """Share of the later time that goes to full trials."""
 STOPPED_SHARE = 0.45
 """Time of a trial that is stopped early, as a share of a full one's."""
+STOPPED_LEAST, STOPPED_MOST, STOPPED_FURTHER = 0.5, 1.7, 3
+"""From STOPPED_LEAST times the forecast of stopped trials to STOPPED_MOST times it and
+STOPPED_FURTHER more: how many there are depends on the task. Of 60 replayed nights 55 were inside
+(docs/experiments.md)."""
 ENOUGH_TRIALS = 12
 """With fewer trials a search rarely finds more than the usual settings."""
 _EVALUATION_SHARE = 1 / 3
@@ -44,6 +50,12 @@ class NightForecast:
         return self.full + self.stopped
 
     @property
+    def stopped_range(self) -> tuple[int, int]:
+        """The fewest and the most stopped trials to expect."""
+        most = round(STOPPED_MOST * self.stopped) + STOPPED_FURTHER
+        return int(STOPPED_LEAST * self.stopped), most
+
+    @property
     def is_too_few(self) -> bool:
         """True if so few trials rarely find more than the usual settings."""
         return self.trials < ENOUGH_TRIALS
@@ -67,7 +79,7 @@ def forecast_night(
     full_seconds: float,
     seconds: float,
     *,
-    stopped_seconds: float | None = None,
+    stopped_seconds: Sequence[float] = (),
     full_so_far: int = 0,
     workers: int = 1,
 ) -> NightForecast:
@@ -76,14 +88,16 @@ def forecast_night(
     Args:
         full_seconds: of a full trial.
         seconds: time that is left.
-        stopped_seconds: of a stopped trial; None: STOPPED_SHARE of a full one.
+        stopped_seconds: of the stopped trials so far. The first ones stop earlier than the later
+            ones, so STOPPED_SHARE of a full trial counts as one more of them.
         full_so_far: trials that are complete already.
         workers: trials that run at once.
     """
     first = min(workers * seconds, max(0, FIRST_FULL - full_so_far) * full_seconds)
     later = workers * seconds - first
     full = (first + LATER_FULL_SHARE * later) / full_seconds
-    stopped = (1 - LATER_FULL_SHARE) * later / (stopped_seconds or STOPPED_SHARE * full_seconds)
+    one_stopped = statistics.fmean((*stopped_seconds, STOPPED_SHARE * full_seconds))
+    stopped = (1 - LATER_FULL_SHARE) * later / one_stopped
     return NightForecast(full_seconds, seconds, round_down(full), round(stopped))
 
 

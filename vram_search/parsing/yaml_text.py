@@ -15,6 +15,8 @@ MAX_YAML_BYTES = 128 * KIB
 examples has 5 KiB; PyYAML takes up to 30 s for a MiB of short entries."""
 MAX_VALUES = 1_000_000
 """Values that a YAML document may expand to; aliases of aliases would make billions."""
+MAX_FLOW_DEPTH = 100
+"""Brackets inside one another."""
 _LONGEST_SHOWN = 60
 
 
@@ -33,6 +35,12 @@ class _Loader(yaml.SafeLoader):
     PyYAML's constructors raise AttributeError, KeyError, IndexError, OverflowError and others for a
     value that its tag does not allow, such as `!!bool maybe` (`yaml/constructor.py`).
     """
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
+        """Refuses deep nesting of [ and {: the time that PyYAML takes grows with its square."""
+        if self.flow_level >= MAX_FLOW_DEPTH:
+            raise ParseError(TOO_DEEP, self.line + 1, self.column + 1)
+        super().fetch_flow_collection_start(TokenClass)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

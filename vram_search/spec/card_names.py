@@ -73,6 +73,8 @@ _OLD = {
     "Pascal": r"p(?:100|[46]0?)|p\d000|(?:gtx )?10[5-8]0|titan xp?",
 }
 """Architectures before Volta -> their cards; PyTorch's current builds do not run on them."""
+MAX_NAME = 200
+"""Characters; the regular expressions here would take seconds for very long texts."""
 _SAME_TOTAL = 0.02
 """Two cards of one name are the same if their total bytes differ by less."""
 
@@ -87,6 +89,10 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
     Raises:
         ValueError: no card has that name, several have, or "auto" finds no GPU.
     """
+    if len(text) > MAX_NAME:
+        raise ValueError(
+            f"no card {text[:20]!r}...: a card's name has at most {MAX_NAME} characters"
+        )
     if text.strip().lower() == "auto":
         if here is None:
             raise ValueError("auto stands for the GPU in this machine; name a card here")
