@@ -10,6 +10,7 @@ import pytest
 from vram_search.answers.data import data_answer
 from vram_search.answers.named_rows import load_named_rows
 from vram_search.errors import InputError
+from vram_search.spec.dataset import DatasetSpec
 
 ROWS = [{"instruction": f"ask {n}", "output": "" if n in (3, 5) else f"say {n}"} for n in range(20)]
 LLAMA_FACTORY = """\
@@ -106,3 +107,22 @@ def test_file_without_rows_to_learn_is_refused(folder: Path, text: str, words: s
     with pytest.raises(InputError, match=words) as caught:
         load_named_rows(write(folder, text))
     assert caught.value.remedy
+
+
+def test_calls_thoughts_and_unlearnt_answers_are_shown_without_a_tokenizer(tmp_path: Path) -> None:
+    call = {"function": {"name": "add", "arguments": "{}"}}
+    row = {
+        "messages": [
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two", "weight": 0},
+            {"role": "user", "content": "three"},
+            {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [call]},
+        ]
+    }
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([json.dumps(row)] * 4), encoding="utf-8")
+    dataset = DatasetSpec.model_validate({"train": str(file)}, context={"folder": tmp_path})
+    pieces = data_answer(dataset, 1, None, shown=1).shown[0]
+    assert [piece.is_learnt for piece in pieces] == [False, False, False, True]
+    assert pieces[-1].text.startswith("assistant: hm ")
+    assert '"add"' in pieces[-1].text

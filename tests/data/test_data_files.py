@@ -50,6 +50,7 @@ def csv_text(delimiter: str) -> str:
         ("rows.json", LINES.encode()),
         ("rows.data", LINES.encode()),
         ("rows.jsonl", LINES.encode("utf-16")),
+        ("rows.jsonl", json.dumps(ROWS, indent=1).encode()),
         ("rows.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
         ("rows.json.bz2", bz2.compress(json.dumps(ROWS).encode())),
         ("rows.csv", csv_text(",").encode()),

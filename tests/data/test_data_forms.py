@@ -46,6 +46,7 @@ def load(tmp_path: Path) -> Load:
         {"conversations": {"from": ["human", "gpt"], "value": ["Sky?", "Blue."]}},
         {"messages": {"role": ["user", "assistant"], "content": ["Sky?", "Blue."]}},
         {"conversation": [{"input": "Sky?", "output": "Blue."}]},
+        [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}],
         {"conversation": [{"assistant": "Blue.", "human": "Sky?"}]},
         {"messages": None, "instruction": "Sky?", "output": "Blue."},
         {"instruction": None, "output": None, "prompt": "Sky?", "completion": "Blue."},
@@ -73,7 +74,7 @@ def load(tmp_path: Path) -> Load:
             ]
         },
     ],
-    ids=lambda row: "-".join(row),
+    ids=lambda row: "-".join(map(str, row)),
 )
 def test_question_and_answer_are_found_in_every_form(load: Load, row: dict[str, Any]) -> None:
     rows = load(row)

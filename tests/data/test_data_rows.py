@@ -233,7 +233,14 @@ def test_json_mapping_is_no_data_set(load: Load) -> None:
 def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes('{"instruction": "größe", "output": "b"}'.encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_rows(DatasetSpec(train=str(file)), 42)
+
+
+def test_objects_over_several_lines_are_one_message(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(row, indent=2) for row in alpaca(3)), encoding="utf-8")
+    with pytest.raises(InputError, match="objects go over several lines"):
         load_rows(DatasetSpec(train=str(file)), 42)
 
 

@@ -259,7 +259,7 @@ def test_two_adapters_of_one_configuration_without_logs_are_two_runs(write_run: 
     [
         ({"trainer_log.jsonl": "{oops\n" + trainer_log()}, ["trainer_log.jsonl, line 1", "JSON"]),
         ({"trainer_log.jsonl": '{"epoch": 1, "loss": "x"}\n'}, ["line 1: loss:", "(is 'x')"]),
-        ({"trainer_log.jsonl": b"\xff\xfe\x00"}, ["trainer_log.jsonl: not UTF-8 (byte 0)"]),
+        ({"trainer_log.jsonl": b"\x80\xfe\x00"}, ["trainer_log.jsonl: not UTF-8 (byte 0)"]),
         ({"trainer_state.json": "[]"}, ["trainer_state.json: not valid JSON", "object"]),
         ({"trainer_state.json": "{\n\n]"}, ["trainer_state.json", "line 3"]),
         ({"trainer_state.json": "[" * 100_000}, ["trainer_state.json: not valid JSON"]),

@@ -126,3 +126,8 @@ def test_faulty_table_is_refused_with_its_line_and_a_remedy(
 @pytest.mark.parametrize("column", COLUMNS)
 def test_help_names_every_column(column: str) -> None:
     assert column in " ".join((command.help or "").split())
+
+
+def test_a_table_in_utf_16_is_read(write: WriteTable) -> None:
+    runs = load_table(write("run,outcome,eval_loss\nStraße,complete,1.5\n".encode("utf-16")))
+    assert runs[0].provenance["run"] == "Straße"

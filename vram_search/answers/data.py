@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import Field
 
 from vram_search.answers.base import AnswerPart
 from vram_search.data import Example, Rows, load_rows
-from vram_search.data.example import LEARNT_ROLES
+from vram_search.data.example import LEARNT_ROLES, as_json
 from vram_search.data.rows_report import Piece, RowsCounted, RowsQuestion
 from vram_search.spec.dataset import DatasetSpec
 from vram_search.worker.count_rows import count_rows
@@ -135,11 +136,21 @@ def _shown(rows: Rows, counted: RowsCounted | None, count: int) -> list[list[Pie
         return [list(row) for row in counted.shown]
     return [
         [
-            Piece(text=f"{role}: {content}\n", is_learnt=role in LEARNT_ROLES)
-            for role, content in example.messages
+            Piece(
+                text=_turn_text(turn),
+                is_learnt=turn["role"] in LEARNT_ROLES and number not in example.untrained,
+            )
+            for number, turn in enumerate(example.turns)
         ]
         for example in rows.train[:count]
     ]
+
+
+def _turn_text(turn: dict[str, Any]) -> str:
+    """A turn as text where no chat template is known: role, thought, content and calls."""
+    calls = turn.get("tool_calls")
+    parts = [turn.get("reasoning_content"), turn["content"], as_json(calls) if calls else ""]
+    return f"{turn['role']}: {' '.join(part for part in parts if part)}\n"
 
 
 def percentile(lengths: Sequence[int], share: int) -> int:

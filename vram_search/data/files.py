@@ -81,9 +81,9 @@ def _decoded(path: Path, data: bytes) -> str:
         return data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: cannot be read ({error})",
-            f"data sets are text in UTF-8, or {', '.join(SUFFIXES)}, packed or not "
-            f"({', '.join(PACKED)})",
+            f"{path}: not UTF-8 (byte {error.start})",
+            "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW; files "
+            f"are {', '.join(SUFFIXES)}, packed or not ({', '.join(PACKED)})",
         ) from None
 
 
@@ -95,7 +95,12 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
         raise InputError(
             f"{path}: not JSON", f"a data set is a file of the kinds {', '.join(SUFFIXES)}"
         )
-    if not is_lines:
+    if is_lines and start.split("\n", 1)[0].strip() == "{":
+        raise InputError(
+            f"{path}: its objects go over several lines",
+            "write one object a line, for example: jq -c . OLD > NEW",
+        )
+    if not is_lines or start.startswith("["):
         try:
             return _as_rows(path, parse_json(text, half_pairs="keep"))
         except ParseError as error:

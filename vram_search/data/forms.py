@@ -66,6 +66,8 @@ class RowReader:
         try:
             if isinstance(row, Unreadable):
                 raise RowFaultError(Fault(place, row.message))
+            if isinstance(row, list) and row and all(isinstance(turn, dict) for turn in row):
+                row = {self.columns.messages: row}  # the messages alone
             if not isinstance(row, dict):
                 raise RowFaultError(Fault(place, "is not an object", row))
             return self._parse(usual_names(row, self.columns), place, findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,10 @@ class RunFolder:
 
 
 def read_text(file: Path) -> str:
-    """A UTF-8 text, with or without a byte order mark.
+    """A text in UTF-8, or in UTF-16 with a byte order mark.
 
     Raises:
-        InputError: it cannot be read, is too large or not UTF-8.
+        InputError: it cannot be read, is too large or in another encoding.
     """
     try:
         size = file.stat().st_size
@@ -106,10 +107,14 @@ def read_text(file: Path) -> str:
                 f"{file}: too large ({format_bytes(size)}, at most {format_bytes(MAX_TEXT_BYTES)})",
                 "cut the file down to one training's lines",
             )
-        return file.read_text(encoding="utf-8-sig")
+        content = file.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        decoded = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        return decoded.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: not UTF-8 (byte {error.start})", "save the file as UTF-8 and import again"
+            f"{file}: not UTF-8 (byte {error.start})",
+            "save the file as UTF-8 and import again, for example: iconv -f WINDOWS-1252 -t UTF-8",
         ) from None
     except OSError as error:
         raise unreadable(file, error) from None

@@ -145,6 +145,10 @@ _BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
     (frozenset({"dependencies", "version"}), _PROJECT),
     (frozenset({"cells", "nbformat"}), _PROGRAM),
     (frozenset({"services"}), FileKind("a file of Docker Compose")),
+    (
+        frozenset({"Wall time", "Step", "Value"}),
+        FileKind("one curve of TensorBoard", "give its run's folder: vram-search import {folder}"),
+    ),
 )
 """Keys that make a file of this kind if all of them are there; the surest first."""
 _STUDY_KEYS = {"study", "model", "models", "dataset", "search_space", "card", "studies"}
@@ -216,6 +220,8 @@ def _values(path: Path, start: bytes) -> Any:
         text = packed.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError):
         return None
+    if not text.strip():
+        return None
     suffix = next((s for s in reversed(path.suffixes) if s not in (".gz", ".txt")), "").lower()
     if suffix in (".csv", ".tsv"):
         return [dict.fromkeys(_header(text))]
@@ -277,5 +283,5 @@ def _by_keys(values: Mapping[Any, Any]) -> FileKind | None:
 
 
 def _is_run(row: Iterable[str]) -> bool:
-    names = [str(name).lower().removeprefix("metrics.") for name in row]
+    names = [str(name).lower().removeprefix("metrics.").replace(" ", "_") for name in row]
     return any(name in _LOSSES for name in names)
