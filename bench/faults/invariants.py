@@ -110,9 +110,9 @@ def _count_repetitions(trials: list[TrialRecord], tally: Tally, when: str) -> No
 
 
 def count_tracebacks(files: list[Path], tally: Tally, when: str) -> None:
-    """Counts tracebacks in output and logs."""
+    """Counts tracebacks in output and logs, and keeps the lines of each."""
     for file in files:
         text = file.read_text("utf-8", errors="replace") if file.exists() else ""
-        for _ in range(text.count("Traceback (most recent call last)")):
-            last = text.rstrip().splitlines()[-1]
-            tally.count("tracebacks", f"{file.name}: {last} ({when})")
+        for following in text.split("Traceback (most recent call last)")[1:]:
+            lines = "\n".join(following.splitlines()[:40])
+            tally.count("tracebacks", f"{file.name}: Traceback{lines} ({when})")

@@ -240,7 +240,7 @@ def _add_part(turn: _Turn, part: Any, at: str) -> None:
     if kind is None and isinstance(part, dict) and isinstance(part.get("text"), str):
         kind = "text"
     value = None
-    if kind is not None:
+    if isinstance(kind, str):
         value = next((part[key] for key in ("text", "value", kind) if part.get(key)), "")
     if kind in ("text", "input_text", "output_text") and isinstance(value, str):
         _check_letters(value, at)

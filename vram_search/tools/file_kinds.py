@@ -241,9 +241,12 @@ def _values(path: Path, start: bytes) -> Any:
 
 
 def _header(text: str) -> list[str]:
-    first = text.lstrip("\n").split("\n", 1)[0]
-    mark = max(",;\t|", key=first.count)
-    return next(csv.reader([first.strip()], delimiter=mark), [])
+    first = text.lstrip("\r\n").splitlines()[:1]
+    mark = max(",;\t|", key="".join(first).count)
+    try:
+        return next(csv.reader(first, delimiter=mark), [])
+    except csv.Error:  # a field that is too long
+        return []
 
 
 def _by_values(values: Any) -> FileKind | None:
