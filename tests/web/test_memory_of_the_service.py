@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
+from unittest.mock import Mock
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -48,25 +51,37 @@ def test_requests_that_read_a_whole_study_are_answered_one_after_the_other() -> 
     assert most == 1
 
 
-def test_freed_memory_is_given_back_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    trims: list[int] = []
-    monkeypatch.setattr(free_memory, "TRIM_SECONDS", 0.0)
-    monkeypatch.setattr(free_memory, "_find_trim", lambda: trims.append)
+class Ring:
+    """An object that refers to itself."""
 
-    async def run() -> None:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_memory_is_freed_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    glibc = Mock()
+    monkeypatch.setattr(free_memory, "FREE_SECONDS", 0.0)
+    monkeypatch.setattr(free_memory, "_find_glibc", lambda: glibc)
+    monkeypatch.setattr(gc, "freeze", Mock())  # the tests' process goes on
+
+    async def run() -> weakref.ref[Ring]:
         task = asyncio.create_task(free_memory.give_back_memory())
-        while len(trims) < 3:
+        await asyncio.sleep(0)
+        ring = weakref.ref(Ring())
+        while glibc.malloc_trim.call_count < 2:
             await asyncio.sleep(0)
         task.cancel()
+        return ring
 
-    asyncio.run(run())
-    assert trims[:3] == [0, 0, 0]
+    assert asyncio.run(run())() is None
+    assert glibc.malloc_trim.call_args.args == (0,)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's function")
-def test_glibc_has_the_function() -> None:
-    trim = free_memory._find_trim()
-    assert trim is not None and trim(0) in (0, 1)
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's functions")
+def test_glibc_has_the_functions() -> None:
+    glibc = free_memory._find_glibc()
+    assert glibc is not None and glibc.malloc_trim(0) in (0, 1)
+    assert glibc.mallopt(free_memory.M_MMAP_THRESHOLD, free_memory.LARGE_BYTES) == 1
 
 
 def test_trials_of_a_page_are_read_completely_and_the_others_in_part(store: Store) -> None:
