@@ -202,6 +202,15 @@ def test_test_message_tells_which_receiver_failed(
     assert "1 of 2 receivers failed" in str(done.exception)
 
 
+def test_example_of_the_docs_is_read(home: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    settings = load_settings()
+    assert settings.notify.on == ["finished", "failed", "best"], "YAML reads the key `on` as true"
+    assert settings.trackers == ["tensorboard"]
+
+
 def test_url_in_the_configuration_is_refused_and_not_shown(home: Path) -> None:
     configure(home, notify={"url_env": [f"ntfy://{SECRET}"]}, trackers=["tensorbord"])
     with pytest.raises(FaultyFileError) as refused:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.parsing.parse_error import ParseError
@@ -45,6 +45,14 @@ class NotifySettings(Spec):
 
     on: list[Occasion] = Field(default=["finished", "failed"])
     """Occasions: the study `finished`, it `failed`, or a trial is the `best` so far."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _restore_on(cls, data: Any) -> Any:
+        # YAML 1.1 reads the key `on` as true.
+        if not isinstance(data, dict):
+            return data
+        return {"on" if key is True else key: value for key, value in data.items()}
 
 
 class Settings(Spec):
