@@ -300,6 +300,15 @@ def test_openapi_describes_every_endpoint(client: TestClient) -> None:
     assert "remedy" in schema["components"]["schemas"]["Problem"]["properties"]
 
 
+def test_body_that_is_no_json_is_named_with_its_place(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = client.post("/api/v1/studies", content='{"study_file": }', headers=headers)
+    assert answer.status_code == 422
+    assert (
+        answer.json()["detail"] == "the request is not valid: body: not valid JSON, at character 15"
+    )
+
+
 def test_page_of_the_api_shows_every_endpoint_with_its_inputs(client: TestClient) -> None:
     page = client.get("/api").text
     for path, methods in client.get("/openapi.json").json()["paths"].items():

@@ -127,5 +127,8 @@ def describe_problems(app: FastAPI) -> None:
 
 
 def _fault(error: dict[str, Any]) -> FaultAnswer:
+    if error["type"] == "json_invalid":
+        place = error["loc"][-1]
+        return FaultAnswer(path="body", message=f"not valid JSON, at character {place}")
     path = ".".join(str(part) for part in error["loc"] if part not in ("body", "query", "path"))
     return FaultAnswer(path=path or "body", message=error["msg"])
