@@ -1020,3 +1020,24 @@ def test_any_values_give_a_recipe_or_an_input_error(write: Write, keys: dict[str
             assert error.message and error.remedy
         else:
             assert recipe.workload.lora_modules
+
+
+def test_trl_makes_one_sequence_of_a_packed_micro_batch(write: Write) -> None:
+    packed = TRL | {"packing": True, "per_device_train_batch_size": 2, "max_length": 512}
+    joined = load_recipe(write(packed))
+    assert joined.workload.packed
+    assert joined.workload.per_device_train_batch_size == 1
+    assert joined.workload.cutoff_len == 1024
+    assert any("one sequence of a micro-batch, here 2 x 512" in note for note in joined.notes)
+    alone = load_recipe(write(packed, packing=False)).workload
+    assert predict(joined.workload).required_bytes > predict(alone).required_bytes
+
+
+@pytest.mark.parametrize(
+    "keys", [{"attn_implementation": "flash_attention_2"}, {"packing_strategy": "wrapped"}]
+)
+def test_trl_keeps_a_packed_micro_batch_apart(write: Write, keys: dict[str, Any]) -> None:
+    packed = TRL | {"packing": True, "per_device_train_batch_size": 2, "max_length": 512}
+    workload = load_recipe(write(packed, **keys)).workload
+    assert not workload.packed
+    assert (workload.per_device_train_batch_size, workload.cutoff_len) == (2, 512)

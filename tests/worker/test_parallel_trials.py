@@ -23,7 +23,7 @@ from vram_search.store import Store, TrialRecord, open_store
 from vram_search.store.workers import workers_of
 from vram_search.worker import companions
 from vram_search.worker.companions import STOP, STOPPED, RunThatStartedThis
-from vram_search.worker.parallel import parallel_trials
+from vram_search.worker.parallel import parallel_trials, predicted_words
 from vram_search.worker.prepare import prepare
 from vram_search.worker.stop_rule import StopRule
 
@@ -65,6 +65,31 @@ def test_auto_runs_one_trial_without_a_gpu(write_study: WriteStudy) -> None:
     prepared = prepare(load_study(write_study(parallel_trials="auto")), notes.append)
     assert parallel_trials(prepared, [], notes.append) == 1
     assert "one trial at a time" in notes[-1]
+
+
+SMALL_SPACE = {
+    "optim": ["adamw_8bit"],
+    "lora_target": ["all"],
+    "lora_rank": [8],
+    "cutoff_len": [512],
+    "batch_size": [4],
+}
+
+
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        ("rtx-5060-ti-16gb", ["auto runs 1 on this card", "2 at once 0.60, 4 at once 0.42"]),
+        ("h200-141gb", ["auto runs 4 on this card", "2 at once 1.52, 4 at once 2.30"]),
+    ],
+)
+def test_gain_of_trials_at_once_is_predicted_for_the_studys_card(
+    write_study: WriteStudy, card: str, words: list[str]
+) -> None:
+    model = {"weights": "random", "shape": "qwen2.5-0.5b"}
+    file = write_study(model=model, card=card, search_space=SMALL_SPACE, parallel_trials="auto")
+    said = predicted_words(prepare(load_study(file), print))
+    assert all(word in said for word in words), said
 
 
 def test_rest_of_a_stop_rule_is_handed_to_the_companions() -> None:

@@ -329,6 +329,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
     lines = _study_lines(prepared, answer)
     what = "bytes and seconds predicted for rows of cutoff_len tokens (a run counts its rows)"
     lines += _night_lines(prepared, stop)
+    lines += _parallel_lines(prepared)
     lines += ["", *wrapped(f"{_first_trials(prepared.study, stop)}; {what}:", "", "")]
     for planned in answer.priors:
         verdict = "fits" if planned.fits else "DOES NOT FIT"
@@ -339,6 +340,16 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
             "    ",
         )
     echo("\n".join(lines))
+
+
+def _parallel_lines(prepared: Prepared) -> list[str]:
+    """The predicted gain of several trials at once, of a study that may run them."""
+    from vram_search.report.words import wrapped
+    from vram_search.worker.parallel import predicted_words
+
+    if prepared.study.parallel_trials == 1:
+        return []
+    return wrapped(predicted_words(prepared), "  at once        ", " " * 17)
 
 
 def _night_lines(prepared: Prepared, stop: StopRule) -> list[str]:

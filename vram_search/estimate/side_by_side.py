@@ -61,22 +61,40 @@ def trials_side_by_side(
         budget_bytes: of one training alone.
         cores: of the host; each training keeps one busy, and its supervisor part of another.
     """
-    alone = [choose_plan(plans, budget_bytes, margin) for plans in candidates]
-    fitting = [(p, plans) for p, plans in zip(alone, candidates, strict=True) if p is not None]
-    for count in COUNTS:
-        if not fitting or cores < 2 * count:
-            continue
-        part = min(budget_bytes, share_of_card(memory, count).budget_bytes)
-        beside = [choose_plan(plans, part, margin) for _, plans in fitting] if part > 0 else [None]
-        if any(planned is None for planned in beside):
-            continue
-        before = sum(planned.step_seconds for planned, _ in fitting)
-        after = sum(
-            planned.step_seconds
-            / predicted_gain(count, card_share(planned.estimate.workload, speed))
-            for planned in beside
-            if planned is not None
-        )
-        if before / after >= LEAST_GAIN:
+    gains = gains_side_by_side(candidates, memory, budget_bytes, margin, speed)
+    for count, gain in gains.items():
+        if cores >= 2 * count and gain is not None and gain >= LEAST_GAIN:
             return count
     return 1
+
+
+def gains_side_by_side(
+    candidates: Sequence[list[PlannedTrial]],
+    memory: CardMemory,
+    budget_bytes: int,
+    margin: float,
+    speed: Speed,
+) -> dict[int, float | None]:
+    """Predicts trials per hour of each number in COUNTS, as a multiple of one after the other.
+
+    Returns:
+        The gains, most trials first; None if a point that fits the whole card does not fit the
+        part that a trial gets.
+    """
+    alone = [choose_plan(plans, budget_bytes, margin) for plans in candidates]
+    fitting = [(p, plans) for p, plans in zip(alone, candidates, strict=True) if p is not None]
+    before = sum(planned.step_seconds for planned, _ in fitting)
+    gains: dict[int, float | None] = dict.fromkeys(COUNTS)
+    for count in COUNTS:
+        part = min(budget_bytes, share_of_card(memory, count).budget_bytes)
+        if not fitting or part <= 0:
+            continue
+        beside = [choose_plan(plans, part, margin) for _, plans in fitting]
+        planned_beside = [planned for planned in beside if planned is not None]
+        if len(planned_beside) == len(fitting):
+            gains[count] = before / sum(
+                planned.step_seconds
+                / predicted_gain(count, card_share(planned.estimate.workload, speed))
+                for planned in planned_beside
+            )
+    return gains

@@ -10,8 +10,13 @@ from dataclasses import replace
 from vram_search.errors import InputError
 from vram_search.estimate import PlannedTrial, choose_plan, plans
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.side_by_side import share_of_card, trials_side_by_side
-from vram_search.estimate.step_time import speed_here
+from vram_search.estimate.side_by_side import (
+    LEAST_GAIN,
+    gains_side_by_side,
+    share_of_card,
+    trials_side_by_side,
+)
+from vram_search.estimate.step_time import Speed, speed_here
 from vram_search.gpu import open_reader
 from vram_search.search.gp.candidates import random_point
 from vram_search.spec import Hyperparameters, StudySpec
@@ -120,3 +125,25 @@ def parallel_trials(
         each = format_bytes(share_of_card(limit.memory, count).budget_bytes)
         note(f"parallel_trials: auto runs {count} trials at once, each with {each} for training")
     return count
+
+
+def predicted_words(prepared: Prepared) -> str:
+    """Says for the study's card, without a GPU, what trials side by side are predicted to gain."""
+    study = prepared.study
+    limit = MemoryBudget.of(study.card, prepared.shape)
+    gains = gains_side_by_side(
+        typical_plans(prepared, [], has_gpu=True),
+        limit.memory,
+        limit.budget_bytes,
+        limit.margin,
+        Speed.of(study.card),
+    )
+    best = next((count for count, gain in gains.items() if gain and gain >= LEAST_GAIN), 1)
+    found = [
+        f"{count} at once {f'{gain:.2f}' if gain else 'do not fit'}"
+        for count, gain in reversed(gains.items())
+    ]
+    chosen = f"auto runs {best} on this card, if the host has the cores"
+    if study.parallel_trials != "auto":
+        chosen = f"the study asks for {study.parallel_trials}; auto would run {best}"
+    return f"{chosen}; predicted trials per hour, times those of one: {', '.join(found)}"

@@ -125,11 +125,41 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
+    if objective == SFT and _joins_micro_batch(keys):
+        workload = _as_one_sequence(workload, notes)
     if objective.startswith(("trl dpo", "trl kto")):
         workload = replace(workload, lora_dropout=0.0)  # `disable_dropout`
     if not has_adapter:
         workload = with_full_tuning(workload, FP32 if is_wide else BF16)
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
+
+
+def _joins_micro_batch(keys: RecipeKeys) -> bool:
+    """True if the rows of a micro-batch become one sequence, and attention takes a mask for it.
+
+    Source: TRL 1.15 `trainer/sft_trainer.py`, `self.padding_free`. Flash attention needs no mask.
+    """
+    strategy = keys.values.get("packing_strategy", "bfd")
+    is_padding_free = keys.values.get("padding_free") is True
+    joins = is_padding_free or (keys.flag("packing") and strategy != "wrapped")
+    return joins and "flash" not in str(keys.values.get("attn_implementation"))
+
+
+def _as_one_sequence(workload: Workload, notes: list[str]) -> Workload:
+    rows, tokens = workload.per_device_train_batch_size, workload.cutoff_len
+    notes.append(
+        f"packing: TRL makes one sequence of a micro-batch, here {rows} x {tokens:,} tokens, and "
+        "sdpa takes a mask over all of it; flash_attention_2 needs none"
+    )
+    evaluates = workload.per_device_eval_batch_size > 0
+    return replace(
+        workload,
+        packed=True,
+        per_device_train_batch_size=1,
+        cutoff_len=rows * tokens,
+        per_device_eval_batch_size=int(evaluates),
+        eval_cutoff_len=workload.per_device_eval_batch_size * workload.eval_cutoff_len,
+    )
 
 
 def _quantization(keys: RecipeKeys, model: RecipeModel, notes: list[str]) -> str:
