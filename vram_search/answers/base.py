@@ -26,7 +26,10 @@ AS_RECORDED = WrapValidator(lambda value, _: value)
 class AnswerPart(BaseModel):
     """One object inside an answer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # A class is built at its first use: one question imports many that it does not use.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), defer_build=True
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `--json`, as plain dicts, lists, numbers and texts."""
