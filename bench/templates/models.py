@@ -7,6 +7,7 @@ from dataclasses import dataclass
 OWN = "own"
 _IM = ("<|im_start|>", "<|im_end|>")
 _PHI = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|endoftext|>")
+_PHI_4 = ("<|im_start|>", "<|im_sep|>", "<|im_end|>")
 _TOOLS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
 _MISTRAL = ("[INST]", "[/INST]", *_TOOLS, "[TOOL_CALLS]")
 
@@ -57,4 +58,7 @@ MODELS = (
     UsedModel("Gemma 3n", "gemma3", "gemma3n.jinja", "gemma3n"),
     UsedModel("DeepSeek V3", "deepseek_v3", OWN, "deepseek3"),
     UsedModel("SmolLM2 Instruct", "smollm2", OWN, "smollm"),
+    UsedModel("Gemma 2", "gemma2", "gemma2", "gemma2"),
+    UsedModel("Yi 1.5 Chat", "yi", "yi", "yi", end="<|im_end|>"),
+    UsedModel("Phi 4", "gpt35turbo", "phi_4.jinja", "phi4", _PHI_4, "<|im_end|>"),
 )
