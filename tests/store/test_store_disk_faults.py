@@ -77,6 +77,14 @@ def test_database_with_two_names_is_refused(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bind mounts")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes there")
+def test_named_pipe_is_no_database(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.db")
+    for create in (True, False):
+        with pytest.raises(StoreError, match=r"pipe\.db is no regular file"):
+            open_store(sqlite_url(tmp_path / "pipe.db"), create=create)
+
+
 def test_database_that_is_mounted_as_a_single_file_is_refused(store: Store, tmp_path: Path) -> None:
     store.close()
     there = tmp_path / "a folder" / "search.db"

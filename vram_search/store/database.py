@@ -219,6 +219,8 @@ def _check_file(file: Path, create: bool) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():
             raise StoreError(f"database {file} is a folder", "name a file in it with --database")
+        if file.exists() and not file.is_file():  # SQLite would wait for a named pipe for ever
+            raise StoreError(f"database {file} is no regular file", "name another with --database")
         if create and file.exists() and file.stat().st_nlink > 1:
             raise StoreError(
                 f"database {file} has another name, too (a hard link): SQLite would damage it",

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import gzip
 import shlex
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +219,7 @@ def _values(path: Path, start: bytes) -> Any:
     try:
         packed = gzip.decompress(start) if start.startswith(b"\x1f\x8b") else start
         text = packed.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError):
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None
     if not text.strip():
         return None
