@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from vram_search.errors import InputError
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.spec.checkpoint import refused, stored_words
@@ -104,3 +105,41 @@ def test_words_say_the_format_and_that_no_search_trains_it() -> None:
     error = refused("org/model", in_8_bits.title)
     assert "the weights of org/model are quantised already (bitsandbytes, 8 bits)" in error.message
     assert "in 16 bits" in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("quantization", "bits"),
+    [
+        ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, 4),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 8),
+        ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 2}}}, 2),
+        ({"quant_method": "quanto", "weights": "int4"}, 4),
+        ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, 4),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Float8Config"}}}, 8),
+        ({"quant_method": "eetq", "weights": "int8"}, 8),
+        ({"quant_method": "fbgemm_fp8"}, 8),
+        ({"quant_method": "bitnet"}, 2),
+        ({"quant_method": "higgs", "bits": 4, "group_size": 256}, 4),
+        ({"quant_method": "auto-round", "bits": 4, "group_size": 128}, 4),
+        (
+            {
+                "quant_method": "aqlm",
+                "num_codebooks": 2,
+                "nbits_per_codebook": 8,
+                "in_group_size": 8,
+            },
+            2,
+        ),
+    ],
+)
+def test_no_quantised_format_is_counted_in_16_bits(
+    quantization: dict[str, Any], bits: float
+) -> None:
+    least = LINEAR * bits / 8 + KEPT
+    assert least < base_bytes(shape_with(quantization)) < 1.15 * least
+
+
+@pytest.mark.parametrize("method", ["spqr", "vptq", "quark", "zzz"])
+def test_a_format_whose_bytes_are_not_known_is_refused_in_a_sentence(method: str) -> None:
+    with pytest.raises(InputError, match=f"the bytes of quant_method '{method}' are not known"):
+        shape_with({"quant_method": method})

@@ -16,7 +16,11 @@ QWEN = load_shape(shipped("configs", "models", "qwen2.5-0.5b"))
 
 @pytest.mark.parametrize(
     ("model_type", "reason"),
-    [("mamba", "in NF4: its layers multiply by the weights"), ("git", "asks for images")],
+    [
+        ("mamba", "in NF4: its layers multiply by the weights"),
+        ("git", "asks for images"),
+        ("pix2struct", "asks for images"),
+    ],
 )
 def test_a_family_that_fails_in_transformers_is_refused_with_the_reason(
     model_type: str, reason: str

@@ -14,12 +14,22 @@ FP8_BLOCK = (128, 128)
 """Weights that share a scale in fp32 (transformers `FineGrainedFP8Config`)."""
 GROUP = 128
 """Weights that share a scale if the file does not say (AutoAWQ, GPTQModel)."""
-_BITS = {"awq": 4, "gptq": 4, "hqq": 4, "aqlm": 2, "fp8": 8, "nvfp4": 4}
+_BITS = {
+    **{"awq": 4, "gptq": 4, "hqq": 4, "aqlm": 2, "fp8": 8, "nvfp4": 4, "auto-round": 4, "sinq": 4},
+    **{"mxfp8": 8, "eetq": 8, "fbgemm_fp8": 8, "bitnet": 2, "higgs": 4, "quanto": 8, "torchao": 8},
+}
 """Bits of a weight where the file does not say."""
-_WITH_ZEROS = frozenset({"awq", "gptq", "hqq"})
+_WITH_ZEROS = frozenset({"awq", "gptq", "hqq", "auto-round", "sinq"})
+_BY_ROW = frozenset({"eetq", "fbgemm_fp8", "bitnet"})
+"""Formats with one scale for each output."""
+_NAMED_BITS = re.compile(r"(?i)(?:int|uint|float)(\d+)")
+"""The bits in names such as `int4` (quanto) or `Int8WeightOnlyConfig` (torchao)."""
 NF4_GROUP, NVFP4_GROUP = 64, 16
 _SIXTEEN_BITS, _FP32_BITS = 16, 32
 NOT_SEARCHED = "a search trains plain weights, and 4 bits of bitsandbytes"
+FROM_SIXTEEN_BITS = (
+    "name the model that they were made from, in 16 bits: it is quantised when it is loaded"
+)
 DEQUANTIZED = frozenset({"mxfp4"})
 """Formats that no tool trains as they are stored: transformers turns them into 16 bits
 (`quantizers/quantizer_mxfp4.py`, `is_trainable`)."""
@@ -56,6 +66,11 @@ class Checkpoint:
     def is_trained(self) -> bool:
         """True if a search trains it: bitsandbytes' 4 bits, which it makes of plain weights too."""
         return self.method == "bitsandbytes" and self.bits == 4
+
+    @property
+    def is_int8(self) -> bool:
+        """True if the files hold bitsandbytes' 8 bits, which stay as they are."""
+        return self.method == "bitsandbytes" and self.bits == 8
 
     @property
     def has_own_size(self) -> bool:
@@ -101,7 +116,7 @@ def refused(name: str, title: str) -> InputError:
     """Returns the refusal of a search on weights in a format of this title."""
     return InputError(
         f"the weights of {name} are quantised already ({title}); {NOT_SEARCHED}",
-        "name the model that they were made from, in 16 bits: it is quantised when it is loaded",
+        FROM_SIXTEEN_BITS,
     )
 
 
@@ -111,13 +126,14 @@ def read_checkpoint(fields: ConfigFields) -> Checkpoint | None:
     Sources: transformers `utils/quantization_config.py`; compressed-tensors' `config_groups`.
 
     Raises:
-        InputError: the section is no mapping, or a value of another kind.
+        InputError: the section is no mapping, a value of another kind, or a format whose bytes
+            are not known.
     """
     section = fields.section("quantization_config")
     if section is None:
         return None
     values = ConfigFields(section, fields.place)
-    method, kept = values.text("quant_method"), _kept(values)
+    method, kept = quantization_method(values), _kept(values)
     if method.startswith("bitsandbytes"):
         in_eight = values.flag("load_in_8bit") or method.endswith("8bit")
         is_double = in_eight or values.flag("bnb_4bit_use_double_quant")
@@ -125,16 +141,58 @@ def read_checkpoint(fields: ConfigFields) -> Checkpoint | None:
         return Checkpoint("bitsandbytes", 8 if in_eight else 4, NF4_GROUP, kept, scale_bits)
     if method == "compressed-tensors":
         return _compressed(values, kept)
-    bits = values.count("bits") or values.count("nbits") or _BITS.get(method, _SIXTEEN_BITS)
-    if method == "fp8":
+    if method in DEQUANTIZED:
+        return Checkpoint(method, _SIXTEEN_BITS, GROUP, kept)
+    if method not in _BITS:
+        raise InputError(
+            f"{fields.place}: the weights are quantised already, and the bytes of quant_method "
+            f"{method!r} are not known",
+            FROM_SIXTEEN_BITS,
+        )
+    bits = _bits(values, method)
+    if method in ("fp8", "mxfp8"):
         in_blocks = section.get("weight_block_size") is not None
         return Checkpoint(method, bits, GROUP if in_blocks else 0, kept, _FP32_BITS)
     if method == "nvfp4":
         return Checkpoint(method, bits, NVFP4_GROUP, kept, 8)
-    size = section.get("group_size", GROUP)
+    size = _own_section(values).get("group_size", 0 if method in _BY_ROW else GROUP)
     group_size = size if isinstance(size, int) and size > 0 else 0
-    scale_bits = _SIXTEEN_BITS + (bits if method in _WITH_ZEROS else 0) if method in _BITS else 0
+    scale_bits = _SIXTEEN_BITS + (bits if method in _WITH_ZEROS else 0)
     return Checkpoint(method, bits, group_size, kept, scale_bits)
+
+
+def _own_section(values: ConfigFields) -> dict[str, Any]:
+    """Returns the mapping with bits and group size; hqq nests it."""
+    nested = (values.section("quant_config") or {}).get("weight_quant_params")
+    return nested if isinstance(nested, dict) else dict(values.values)
+
+
+def _bits(values: ConfigFields, method: str) -> float:
+    """Returns the bits of a weight without its scales."""
+    section = _own_section(values)
+    if method == "aqlm":
+        codes = values.count("num_codebooks") * values.count("nbits_per_codebook")
+        entries = values.count("in_group_size") * (values.count("out_group_size") or 1)
+        return codes / entries if codes and entries else _BITS[method]
+    if method in ("quanto", "torchao"):
+        named = _NAMED_BITS.search(str(section.get("weights") or section.get("quant_type")))
+        return int(named[1]) if named else _BITS[method]
+    for key in ("bits", "nbits"):
+        if isinstance(section.get(key), int) and section[key] > 0:
+            return int(section[key])
+    return _BITS[method]
+
+
+def quantization_method(values: ConfigFields) -> str:
+    """Returns the `quant_method`. Files of 2023 leave it out for bitsandbytes, as transformers
+    allows.
+
+    Raises:
+        InputError: it is missing.
+    """
+    if values.flag("load_in_4bit") or values.flag("load_in_8bit"):
+        return values.text_or_none("quant_method") or "bitsandbytes"
+    return values.text("quant_method")
 
 
 def _kept(values: ConfigFields) -> tuple[str, ...]:

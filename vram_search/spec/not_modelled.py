@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vram_search.spec.checkpoint import quantization_method
 from vram_search.spec.config_fields import ConfigFields
 from vram_search.spec.experts import Experts
 from vram_search.spec.families import GENERIC, MODELLED
@@ -141,4 +142,4 @@ def _quantization(fields: ConfigFields) -> str:
     skipped = section.get("llm_int8_skip_modules") or ["lm_head"]
     if section.get("bnb_4bit_quant_type") == "nf4" and skipped == ["lm_head"]:
         return ""
-    return quantization.text("quant_method")
+    return quantization_method(quantization)

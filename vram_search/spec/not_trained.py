@@ -17,7 +17,10 @@ FAILS_IN_NF4 = {
 }
 """Text model_type -> what it does with weights that bitsandbytes has packed."""
 NEEDS_MORE_THAN_TEXT = frozenset(
-    {"blip", "blip-2", "git", "idefics", "instructblip", "instructblipvideo", "kosmos-2"}
+    {
+        *("blip", "blip-2", "git", "idefics", "instructblip", "instructblipvideo", "kosmos-2"),
+        *("pi0", "pix2struct", "vision-encoder-decoder"),
+    }
 )
 """model_types whose training rows have to have images."""
 

@@ -13,7 +13,7 @@ from vram_search.spec.model_tree import LinearGroup
 
 def stored_checkpoint_bytes(workload: Workload) -> int:
     """Bytes that a checkpoint's own format takes beyond the form that `quantization` names; below
-    0 if it takes fewer. 0 where weights are in 16 bits or in bitsandbytes' own form."""
+    0 if it takes fewer. 0 where weights are in 16 bits or in bitsandbytes' own form of 4 bits."""
     shape, checkpoint = workload.shape, workload.shape.checkpoint
     if checkpoint is None or workload.quantization == "none":
         return 0
@@ -38,7 +38,9 @@ def _linear_bytes(
                 group.parameters, group.out_features, quantization, double=double
             )
             own = float(counted)
-            if checkpoint.has_own_size:
+            if checkpoint.is_int8:
+                own = weight_bytes(group.parameters, group.out_features, "int8", double=double)
+            elif checkpoint.has_own_size:
                 own = checkpoint.weight_bytes(group.in_features, group.out_features)
             kept = checkpoint.kept_layers(group)
             total += kept * BF16 * group.parameters + (group.count - kept) * own
