@@ -157,8 +157,8 @@ def read_checkpoint(fields: ConfigFields) -> Checkpoint | None:
         return Checkpoint(method, bits, NVFP4_GROUP, kept, 8)
     size = _own_section(values).get("group_size", 0 if method in _BY_ROW else GROUP)
     group_size = size if isinstance(size, int) and size > 0 else 0
-    scale_bits = _SIXTEEN_BITS + (bits if method in _WITH_ZEROS else 0)
-    return Checkpoint(method, bits, group_size, kept, scale_bits)
+    zero_bits = bits if method in _WITH_ZEROS else 0
+    return Checkpoint(method, bits, group_size, kept, _SIXTEEN_BITS + zero_bits)
 
 
 def _own_section(values: ConfigFields) -> dict[str, Any]:
