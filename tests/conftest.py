@@ -77,11 +77,12 @@ gc.disable()  # imports leave no garbage: looking for it takes a fifth of their 
 
 
 def pytest_collection_finish() -> None:
-    """Excludes everything that was imported from later garbage collections.
+    """Excludes everything that was imported from later garbage collections, and makes those rare.
 
     Each training collects garbage several times, which took it longer than its steps.
     """
     gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     gc.enable()
 
 
