@@ -157,6 +157,32 @@ def test_second_run_is_refused_and_ctrl_c_loses_the_trial_which_the_next_run_rep
     assert repeated.hyperparameters == lost.hyperparameters
 
 
+def test_ctrl_c_while_a_trial_is_planned_loses_it_and_the_next_run_repeats_it(
+    vram_search: Cli,
+    write_study: WriteStudy,
+    opened: Callable[[], Store],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study_file = write_study(budget={"trials": 1})
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as planning:
+        planning.setattr("vram_search.worker.trial.settle_plan", interrupt)
+        stopped = vram_search("run", study_file)
+
+    assert stopped.returncode == 130, stopped.stdout
+    assert "1 lost" in stopped.stdout and "running" not in stopped.stdout
+    store = opened()
+    study = store.study("tiny")
+    assert study is not None
+    assert [trial.outcome for trial in store.trials(study.id)] == ["lost"]
+
+    assert vram_search("run", study_file).returncode == 0
+    assert [trial.retry_of for trial in store.trials(study.id)] == [None, 0]
+
+
 def test_killed_training_process_costs_one_retry_and_no_finished_trial(
     write_study: WriteStudy, opened: Callable[[], Store], home: Path, hold: Hold
 ) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from vram_search.errors import InputError, NothingStoredError
+from vram_search.errors import InputError, NothingStoredError, StoreError
 from vram_search.estimate import PlannedTrial, plans, settle_plan, smallest
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.gpu import open_reader
@@ -293,11 +293,24 @@ def _run_in_place(
             context.budget.reader.fault()  # listens for faults from now on
         try:
             return _search(context, stop, asked_to_end, run, others, models)
+        except KeyboardInterrupt:
+            with contextlib.suppress(StoreError):  # then the next start does it
+                _end_begun_trial(context)
+            raise
         finally:
             for used in contexts:
                 used.trainer.replace()
             if models is not None:
                 models.tell_loading()
+
+
+def _end_begun_trial(context: RunContext) -> None:
+    """Records a trial as lost that was interrupted before its training, while it was planned."""
+    store, study, own = context.store, context.record, context.lease.worker_id
+    if any(trial.worker_id == own for trial in store.running_trials(study.id)):
+        alive = {worker.id for worker in living_workers(store, study)} - {own}
+        with context.turn():
+            reconcile(store, study, context.search, context.listener.note, alive)
 
 
 def _refuse_memory_alone(problem: str) -> None:
