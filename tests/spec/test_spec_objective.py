@@ -47,7 +47,7 @@ def test_function_of_the_studys_folder_is_accepted_without_running_it(
         ("../own.py:close", "own folder only"),
         ("sub/own.py:close", "own folder only"),
         ("own.py:far", "defines no function far"),
-        ("missing.py:close", "cannot be read"),
+        ("missing.py:close", "there is no file missing.py in the study's folder"),
         ("broken.py:close", "cannot be read as Python"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
+import os
 import sys
 import traceback
 from io import TextIOWrapper
@@ -189,6 +190,7 @@ def main() -> None:
         place = error.filename or "a file or the output"
         echo(f"error: {place} cannot be used: {error.strerror or error}", err=True)
         echo("remedy: check its permissions and its disk's free space", err=True)
+        _drop_unwritten_output()
         code = FAILED
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -198,6 +200,14 @@ def _print_traceback(
 ) -> None:
     """Prints the traceback of a fault of ours; messages of drivers in it may hold a password."""
     echo("".join(traceback.format_exception(kind, error, trace)).rstrip(), err=True)
+
+
+def _drop_unwritten_output() -> None:
+    """Keeps Python from writing the rest at its end, which fails again with another message."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse_other_encodings(arguments: list[str]) -> None:

@@ -105,7 +105,7 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
             return _as_rows(path, parse_json(text, half_pairs="keep"))
         except ParseError as error:
             lines = _read_lines(text)
-            if all(isinstance(line, Unreadable) for line in lines[:2]):
+            if not is_lines and all(isinstance(line, Unreadable) for line in lines[:2]):
                 raise InputError(
                     f"{path}: not JSON ({error})", "mend the file, or write one object a line"
                 ) from None
