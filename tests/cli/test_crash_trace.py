@@ -22,6 +22,11 @@ CRASH = "import os, signal; crash = lambda *_, **__: os.kill(os.getpid(), signal
 )
 def test_segmentation_fault_leaves_a_trace(end: str) -> None:
     words = (sys.executable, "-c", CRASH + end)
-    ended = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    supervisor = os.pipe()  # stays open: the training process ends with exit code 0 when it closes
+    try:
+        ended = subprocess.run(words, capture_output=True, text=True, stdin=supervisor[0])
+    finally:
+        for end_of_pipe in supervisor:
+            os.close(end_of_pipe)
     assert ended.returncode < 0 and "Fatal Python error: Segmentation fault" in ended.stderr
     assert "most recent call first" in ended.stderr

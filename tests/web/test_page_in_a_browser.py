@@ -118,6 +118,37 @@ def test_queue_is_ordered_paused_and_emptied_with_its_buttons(
     assert browser.errors() == []
 
 
+def test_click_is_not_lost_while_the_page_updates(browser: Browser, records: Server) -> None:
+    entry = add(records, study="clicked")
+    browser.open(f"{records.address}/?token={records.token}")
+    button = """document.querySelector("#queue button[id^='Pause']")"""
+    browser.eval("htmx.on('htmx:afterSwap', () => { window.swapped = true; })")
+    browser.mouse("mousePressed", button)
+    browser.eval("htmx.trigger('#queue', 'sse:queue_changed')")
+    eventually(browser, "window.swapped")
+    browser.mouse("mouseReleased", button)
+    eventually(browser, has_text("paused", "#queue"))
+    browser.eval(f"htmx.ajax('POST', '/api/v1/queue/{entry}/cancel', {{swap: 'none'}})")
+    eventually(browser, f"!{has_text('clicked', '#queue')}")
+    assert browser.errors() == []
+
+
+def test_button_answers_from_the_moment_it_is_there(browser: Browser, records: Server) -> None:
+    browser.open(f"{records.address}/?token={records.token}")
+    browser.eval(
+        """htmx.on('htmx:afterSwap', () => {
+          const pause = document.querySelector("#queue button[id^='Pause']");
+          if (pause && !window.clicked) queueMicrotask(() => pause.click());
+          window.clicked = Boolean(pause);
+        })"""
+    )
+    entry = add(records, study="early")
+    browser.eval("htmx.trigger('#queue', 'sse:queue_changed')")
+    eventually(browser, has_text("paused", "#queue"))
+    browser.eval(f"htmx.ajax('POST', '/api/v1/queue/{entry}/cancel', {{swap: 'none'}})")
+    eventually(browser, f"!{has_text('early', '#queue')}")
+
+
 def test_refusal_is_shown_with_its_remedy(recorded: Callable[[str], Browser]) -> None:
     page = recorded("td-010")
     page.eval("htmx.ajax('POST', '/api/v1/queue/99/pause', {swap: 'none'})")
@@ -241,6 +272,10 @@ def test_table_of_many_trials_is_paged_and_filtered(
     assert page.eval(has_text("120 trials, page 1 of 2", "#table"))
     click(page, "Next page", "#table")
     eventually(page, has_text("page 2 of 2", "#table"))
+    page.eval("htmx.on('htmx:afterSwap', () => { window.swapped = true; })")
+    page.eval("htmx.trigger('#table > div', 'sse:trial_ended')")
+    eventually(page, "window.swapped")
+    assert page.eval(has_text("page 2 of 2", "#table")), "the reader stays on the page"
     page.eval(
         "(e => { e.value = 'complete'; e.dispatchEvent(new Event('change', {bubbles: true})) })"
         "(document.querySelector('[name=outcome]'))"

@@ -111,6 +111,12 @@ class Browser:
             self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **code)
             self.send("Input.dispatchKeyEvent", type="keyUp", **code)
 
+    def mouse(self, kind: str, element: str) -> None:
+        """A real `mousePressed` or `mouseReleased` at the middle of an element, a JS expression."""
+        middle = "(b => ({x: b.x + b.width / 2, y: b.y + b.height / 2}))"
+        place = self.eval(f"{middle}({element}.getBoundingClientRect())")
+        self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
     def errors(self) -> list[str]:
         """What a console would show: exceptions, warnings and errors, refused or failed loads."""
         found = []
