@@ -7,7 +7,6 @@ first layer's are: those between repeat them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -128,7 +127,8 @@ def smallest_limit(
 
     A request that fails raises the limit to what it needs, and the training is replayed under that
     limit until none fails, or until the limit is what a training without one reserves. As under a
-    real limit, the cache is emptied before a request fails.
+    real limit, the cache is emptied before a request fails. A replay that never meets its limit is
+    a training without one, and one that meets it reserves more than that without a limit.
 
     Args:
         lengths: tokens of each optimizer step as a share of the longest; an evaluation is after
@@ -153,15 +153,16 @@ def smallest_limit(
                 run.evaluation()
         return allocator
 
-    first = at(0)
-    second = at(first.limit)
-    if second.limit == first.limit:
-        return second
-    roomy = at(math.inf)
-    roomy.limit = roomy.peak_reserved
-    while first.limit < second.limit < roomy.limit:
-        first, second = second, at(second.limit)
-    return min(second, roomy, key=lambda allocator: allocator.limit)
+    limit = at(0).limit
+    found = at(limit)
+    while found.limit > limit:
+        limit = found.limit
+        following = at(limit)
+        if not following.met_limit:
+            following.limit = following.peak_reserved
+            return min(found, following, key=lambda allocator: allocator.limit)
+        found = following
+    return found
 
 
 def _loaded_allocator(loaded: Loaded, sizes: Sizes) -> CachingAllocator:

@@ -57,6 +57,8 @@ class CachingAllocator:
     limit: float = float("inf")
     grows: bool = False
     """The limit rises to what a request needs where it would fail."""
+    met_limit: bool = False
+    """A request found no room below the limit before the cache was emptied."""
     allocated: int = 0
     reserved: int = 0
     peak_allocated: int = 0
@@ -160,6 +162,7 @@ class CachingAllocator:
             if size >= MIN_LARGE_REQUEST:
                 segment = -(-size // ROUND_LARGE) * ROUND_LARGE
         if self.reserved + segment > self.limit:
+            self.met_limit = True
             self.empty_cache()
             if self.reserved + segment > self.limit:
                 if not self.grows:
