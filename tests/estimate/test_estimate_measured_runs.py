@@ -14,6 +14,8 @@ import pytest
 
 from bench.estimate_accuracy import build_workload
 from vram_search.estimate import Estimate, predict
+from vram_search.estimate.memory import allocation_trace
+from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.resources import shipped
 from vram_search.units import GIB
 
@@ -135,6 +137,24 @@ def test_replay_is_close_to_the_smallest_limits_that_runs_survived() -> None:
     assert len(excess) == 7
     assert statistics.median(excess) <= 0.01
     assert max(excess) <= 0.015
+
+
+def test_smallest_limit_takes_three_replays_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, total = set(), 0
+    replays: list[CachingAllocator] = []
+    start = allocation_trace._loaded_allocator
+
+    def counted(*arguments: Any) -> CachingAllocator:
+        replays.append(start(*arguments))
+        return replays[-1]
+
+    monkeypatch.setattr(allocation_trace, "_loaded_allocator", counted)
+    for run in LIMITED:
+        replays.clear()
+        total += predicted(run).with_replay().required_bytes
+        counts.add(len(replays))
+    assert counts == {2, 3}
+    assert total == 432_652_792_147, "with a replay without a limit to compare with, as until commit b783250"
 
 
 def test_replay_changes_the_required_bytes_alone() -> None:
