@@ -154,7 +154,7 @@ def test_smallest_limit_takes_three_replays_at_most(monkeypatch: pytest.MonkeyPa
         total += predicted(run).with_replay().required_bytes
         counts.add(len(replays))
     assert counts == {2, 3}
-    assert total == 432_652_792_147, "with a replay without a limit to compare with, as until commit b783250"
+    assert total == 432_652_792_147, "another figure than until commit b783250"
 
 
 def test_replay_changes_the_required_bytes_alone() -> None:
