@@ -13,6 +13,7 @@ from tests.factories import make_point
 from vram_search.protocol import TrialJob
 from vram_search.spec.families import MODELLED
 from vram_search.train import model as base_model
+from vram_search.train.device import compute_dtype
 from vram_search.train.examples import IGNORED, TokenRow, collate, joined, training_rows
 from vram_search.train.probe import worst_case_batches
 from vram_search.train.run import EncodedDataset, Trial
@@ -97,7 +98,8 @@ def test_loss_and_gradient_of_joined_rows_equal_those_of_the_rows(
     loss, gradient = one_step(base, job, rows)
     packed_loss, packed = one_step(base, job, [joined(rows[:3]), joined(rows[3:])])
     assert packed_loss == pytest.approx(loss, rel=1e-5)
-    assert float((packed - gradient).norm()) < 1e-4 * float(gradient.norm())
+    rounding = 1e-2 if compute_dtype() == torch.bfloat16 else 1e-4
+    assert float((packed - gradient).norm()) < rounding * float(gradient.norm())
 
 
 def test_first_token_of_a_row_is_not_predicted_from_the_row_before() -> None:

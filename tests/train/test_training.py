@@ -149,7 +149,9 @@ def test_logits_of_an_evaluation_stay_in_the_compute_dtype_within_a_training(
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(
     base: Any, encoded: EncodedDataset, make_job: MakeJob
 ) -> None:
-    """On CPUs with AVX512-BF16 a forward pass in evaluation mode repacks them for inference."""
+    """On CPUs with AVX512-BF16 bitsandbytes would repack them for inference."""
+    layers = [module for module in base.modules() if hasattr(module, "support_avx512bf16_for_cpu")]
+    assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
     before = weights(base)
     rows = [cut(row, 128) for row in encoded.eval]
     evaluate(base, rows, 2, encoded.tokenizer.pad_token_id)

@@ -84,12 +84,25 @@ def load_base(job: LoadJob) -> Any:
     else:
         base = _pretrained_base(job.model_name_or_path, dtype)
     add_missing_image_outputs(base)
+    keep_weights_as_quantised(base)
     base.requires_grad_(False)
     if job.enable_liger_kernel:
         apply_liger(base)
     base.config.use_cache = False
     base.config.get_text_config(decoder=True).use_cache = False
     return base
+
+
+def keep_weights_as_quantised(base: Any) -> None:
+    """Switches off bitsandbytes' repacking of the weights for inference.
+
+    On CPUs with AVX512-BF16 the first forward pass of a `Linear4bit` in evaluation mode repacks its
+    weight, and training through it gives gradients of 0 afterwards (bitsandbytes `nn/modules.py`,
+    `Linear4bit.forward`).
+    """
+    for module in base.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
@@ -324,17 +337,9 @@ def trainable_parameters(model: Any) -> int:
 
 @contextlib.contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Sets evaluation mode except for the quantised layers, and keeps the logits' own dtype.
-
-    On CPUs with AVX512-BF16 the first forward pass of a `Linear4bit` in evaluation mode repacks its
-    weight for inference, and training through it gives gradients of 0 afterwards (bitsandbytes
-    `nn/modules.py`, `Linear4bit.forward`). These layers hold no dropout: nothing is lost.
-    """
+    """Sets evaluation mode, and keeps the logits' own dtype."""
     was_training = model.training
     model.eval()
-    for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
-            module.training = True
     try:
         with logits_in_their_own_dtype(model):
             yield
