@@ -3,9 +3,14 @@
     python -m bench.front_door CASES [--kind A]
 
 A case is a folder named by its kind and number: A are training files, B models, C data sets, D
-folders and tables of runs, E studies, F chat templates. `cmd.txt` holds its command, run from
-CASES, and `answer.txt` an older version's answer. Commands run in this process, in a home folder of
-their own. Printed is the line of each answer that decides: an error, a verdict, the data read.
+folders and tables of runs, E studies, F chat templates. `cmd.txt` holds its commands, `answer.txt`
+an older version's answer, `dry.txt` that of a dry run. Commands run in this process, in a copy of
+CASES and with a home folder of their own. Printed is the line of each answer that decides: an
+error, a verdict, the data read.
+
+Studies of cases name their files relative to CASES, so that each is asked as a copy in that folder.
+A command with `--card X` is asked for every card whose answer is kept (`## --card NAME`), and a
+list of model names (`names.txt`) by `estimate`.
 """
 
 from __future__ import annotations
@@ -16,16 +21,29 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from vram_search.cli.main import main as command_line
 
 DECIDES = re.compile(
     r"error|.*\bfits\b|does not fit|not known|data |trial 0|runs? |\d+,|study \w+: \d+ added"
+    r"|template "
 )
+AND_DRY_RUN = "(and --dry-run)"
 LONGEST_CELL = 150
+
+
+@dataclass(frozen=True)
+class Question:
+    """A command of a case without the program's name, and the older version's answer."""
+
+    words: list[str]
+    before: str = ""
 
 
 def main() -> None:
@@ -33,34 +51,69 @@ def main() -> None:
     parser.add_argument("cases", type=Path, help="folder of cases")
     parser.add_argument("--kind", default="", help="cases whose name begins so")
     arguments = parser.parse_args()
-    os.chdir(arguments.cases)
-    print("| case | command | before | now |\n| --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["VRAM_SEARCH_HOME"] = home
-        print_rows(arguments.kind)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "cases"
+        shutil.copytree(arguments.cases, copy)
+        os.environ["VRAM_SEARCH_HOME"] = str(Path(folder) / "home")
+        with contextlib.chdir(copy):
+            print("| case | command | before | now |\n| --- | --- | --- | --- |")
+            print_rows(arguments.kind)
 
 
 def print_rows(kind: str) -> None:
-    """A row for each case whose name begins with `kind`."""
-    for case in sorted(Path().glob(f"{kind}*/cmd.txt")):
-        folder = case.parent
-        for command in commands_of(case.read_text(encoding="utf-8"), folder):
-            code, text = ask(command)
-        older = folder / "answer.txt"
-        before = older.read_text(encoding="utf-8") if older.is_file() else ""
-        row = (folder.name, shlex.join(command), cell(before), f"{cell(text)} ({code})")
-        print("| " + " | ".join(row) + " |", flush=True)
+    """A row for each command of the cases whose name begins with `kind`."""
+    for folder in sorted(path for path in Path().glob(f"{kind}*") if path.is_dir()):
+        for question in questions(folder):
+            code, text = ask(question.words)
+            answers = (cell(question.before), f"{cell(text)} ({code})")
+            row = (folder.name, shlex.join(question.words), *answers)
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
-def commands_of(text: str, folder: Path) -> list[list[str]]:
-    """The commands of a case, without the program's name. "D03/..." stands for the input."""
-    line = text.splitlines()[0].replace("(and --dry-run)", "--dry-run")
-    inputs = sorted(
-        path.as_posix() for path in folder.iterdir() if path.name not in ("cmd.txt", "answer.txt")
-    )
-    one = inputs[0] if len(inputs) == 1 else folder.as_posix()
-    commands = [shlex.split(part.replace(f"{folder.name}/...", one)) for part in line.split(";")]
-    return [words[1:] for words in commands]
+def questions(folder: Path) -> Iterator[Question]:
+    """The commands of a case, in their order. "D03/..." stands for its input."""
+    before, text = read(folder / "answer.txt"), read(folder / "cmd.txt")
+    if names := read(folder / "names.txt").split():
+        yield from (
+            Question(["estimate", "--model", name, "--card", "24GB", "--no-trace"])
+            for name in names
+        )
+    if not text and (folder / "study.yaml").is_file():
+        text = f"vram-search run {folder.name}/study.yaml --dry-run"
+    for command in text.partition("\n")[0].split(";") if text else ():
+        words = shlex.split(command.replace(AND_DRY_RUN, ""))[1:]
+        words = [place_of(word, folder) for word in words]
+        if AND_DRY_RUN in command:
+            yield Question([*words, "--dry-run"], read(folder / "dry.txt"))
+        if words[-2:] == ["--card", "X"]:
+            for name, answer in kept_answers(before):
+                yield Question([*words[:-1], name], answer)
+        else:
+            yield Question(words, before)
+
+
+def place_of(word: str, folder: Path) -> str:
+    """A word of a command; a study as a copy beside the cases, "D03/..." as the case's input."""
+    if word == f"{folder.name}/...":
+        inputs = sorted(
+            path.as_posix()
+            for path in folder.iterdir()
+            if path.name not in ("cmd.txt", "answer.txt")
+        )
+        return inputs[0] if len(inputs) == 1 else folder.as_posix()
+    if word == f"{folder.name}/study.yaml":
+        return shutil.copy(word, f"{folder.name}-study.yaml")
+    return word
+
+
+def kept_answers(text: str) -> list[tuple[str, str]]:
+    """Names and answers of "## --card NAME" and the lines after it."""
+    return re.findall(r"^## --card (\S+)\n((?:(?!## ).*\n?)*)", text, re.MULTILINE)
+
+
+def read(path: Path) -> str:
+    """The text of a file; empty if it does not exist."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def ask(arguments: list[str]) -> tuple[int, str]:
