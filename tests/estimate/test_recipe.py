@@ -19,6 +19,7 @@ from tests.factories import make_point
 from tests.model_code.in_process import read_in_this_process
 from vram_search.data import Example, Rows
 from vram_search.errors import InputError
+from vram_search.estimate.memory.peaks import computes_eval_logits
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes import axolotl, llamafactory, trl
@@ -490,14 +491,16 @@ def test_every_key_that_adds_or_saves_bytes_is_a_reason(
         ("hunyuan-0.5b", {"cut_cross_entropy": False}, True),
     ],
 )
-def test_cut_cross_entropy_is_not_modelled_where_published_sizes_disagree(
+def test_whole_logits_of_an_evaluation_are_the_most_where_published_sizes_disagree(
     write: Write, model: str, changes: dict[str, Any], is_known: bool
 ) -> None:
     plugin = "axolotl.integrations.cut_cross_entropy.CutCrossEntropyPlugin"
     keys = {"base_model": model, "plugins": [plugin], "val_set_size": 0.1}
-    needs_more = load_recipe(write(AXOLOTL, **{**keys, **changes})).needs_more
-    assert (not needs_more) is is_known
-    assert is_known or "an evaluation is not modelled" in needs_more[0]
+    recipe = load_recipe(write(AXOLOTL, **{**keys, **changes}))
+    assert not recipe.needs_more
+    assert (not recipe.needs_less) is is_known
+    assert is_known or "whole logits in the evaluation" in recipe.needs_less[0]
+    assert is_known or computes_eval_logits(recipe.workload)
 
 
 def test_adapter_on_parameters_alone_is_at_least_what_is_counted(write: Write) -> None:
