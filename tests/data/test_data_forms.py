@@ -60,6 +60,10 @@ def load(tmp_path: Path) -> Load:
         {"instruction": "Sky?", "context": "", "response": "Blue."},
         {"instruction": None, "input": "Sky?", "output": "Blue."},
         {"input": "Sky?", "output": "Blue."},
+        {"human": "Sky?", "assistant": "Blue."},
+        {"kind": "QA", "input": "Sky?", "target": "Blue."},
+        {"question": "Sky?", "context": {"sentences": ["a"]}, "answer": "Blue."},
+        {"dialogue": [{"speaker": "user", "text": "Sky?"}, {"speaker": "ai", "text": "Blue."}]},
         {
             "messages": [
                 {"role": "system", "content": ""},
@@ -211,6 +215,48 @@ def test_columns_that_are_not_used_are_named_once(load: Load) -> None:
         "rows.jsonl: columns that are not used: id, images, source",
         "rows.jsonl: images, sounds and videos are not trained: the text alone is",
     )
+
+
+def test_text_beside_a_question_is_a_part_of_it(load: Load) -> None:
+    rows = load({"question": "Colour?", "context": "The sky.", "answer": "Blue."})
+    assert rows.train[0].messages[0] == ("user", "Colour?\nThe sky.")
+
+
+def test_rows_of_two_question_fields_are_not_guessed(load: Load) -> None:
+    with pytest.raises(InputError) as caught:
+        load({"id": "7", "query": "Sky?", "problem": "Sea?", "target": "Blue."})
+    assert "{prompt: query, response: problem}" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"url": "x", "essay": "Blue."}, "{text: essay}"),
+        ({"label": 1}, "{prompt: QUESTION, response: ANSWER}"),
+        (
+            {"chosen": [{"role": "user", "content": "a"}], "rejected": [{}]},
+            "{messages: chosen}",
+        ),
+    ],
+)
+def test_remedy_names_columns_of_the_row_itself(
+    load: Load, row: dict[str, Any], columns: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load(row)
+    assert f"dataset.columns={columns}" in caught.value.remedy
+
+
+def test_messages_without_a_role_name_their_keys(load: Load) -> None:
+    with pytest.raises(InputError) as caught:
+        load({"messages": [{"actor": "user", "utterance": "Sky?"}]})
+    assert "messages[0]: has no role; its keys: actor, utterance" in str(caught.value)
+    assert "dataset.tags={role_tag:" in caught.value.remedy
+
+
+def test_list_of_texts_is_no_answer(load: Load) -> None:
+    with pytest.raises(InputError, match=r"row 1\.output: is not text"):
+        load({"instruction": "Sky?", "output": ["Blue."]})
 
 
 def test_preference_pairs_are_refused_with_the_reason(load: Load) -> None:

@@ -15,8 +15,8 @@ PAIRS = (
     ("instruction", "input", "response"),
     ("prompt", "", "completion"),  # TRL
     ("prompt", "", "response"),
-    ("question", "", "answer"),  # gsm8k
-    ("question", "", "response"),  # OpenOrca
+    ("question", "context", "answer"),  # gsm8k, without a context
+    ("question", "context", "response"),  # OpenOrca
     ("query", "", "response"),
     ("query", "", "answer"),
     ("problem", "", "solution"),
@@ -25,6 +25,9 @@ PAIRS = (
     ("user", "", "assistant"),
 )
 """(question, added to it, answer), in order of preference."""
+QUESTIONS = ("instruction", "prompt", "question", "query", "problem", "input", "user", "human")
+ANSWERS = ("output", "completion", "response", "answer", "solution", "assistant", "gpt", "target")
+"""Names that make a pair too if a row has one of each."""
 SYSTEMS = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
 _DEFAULT = Columns()
@@ -87,7 +90,14 @@ def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
         return Fields(columns.prompt, columns.query, columns.response)
     if not is_usual:
         return None
-    there = [Fields(*names) for names in PAIRS if names[0] in row and names[2] in row]
+    there = [
+        Fields(prompt, query if isinstance(row.get(query), str | None) else "", response)
+        for prompt, query, response in PAIRS
+        if prompt in row and response in row
+    ]
+    questions, answers = ([name for name in row if name in names] for names in (QUESTIONS, ANSWERS))
+    if not there and len(questions) == len(answers) == 1:
+        there = [Fields(questions[0], "", answers[0])]
     filled = (one for one in there if row[one.prompt] is not None and row[one.response] is not None)
     return next(filled, there[0] if there else None)
 
@@ -121,13 +131,33 @@ def _first_there(row: dict[str, Any], own: str, usual: tuple[str, ...], default:
     return next((name for name in names if has(row, name)), own)
 
 
+def columns_to_name(row: dict[str, Any]) -> str:
+    """Says how a study names the columns of a row of no known form, by the row's own texts."""
+    names = [
+        name
+        for name in _inner_names(row)
+        if isinstance(value := lookup(row, name), str) and value.strip() and not _is_id(name)
+    ]
+    if len(names) == 1:
+        chosen = f"{{text: {names[0]}}}"
+    else:
+        question, answer = names[:2] if names else ("QUESTION", "ANSWER")
+        chosen = f"{{prompt: {question}, response: {answer}}}"
+    return f"name the fields under dataset.columns, for example --set 'dataset.columns={chosen}'"
+
+
+def _is_id(name: str) -> bool:
+    last = name.rpartition(".")[2].lower()
+    return last in ("id", "uuid", "hash", "url") or last.endswith(("_id", "_hash", "_url"))
+
+
+def _inner_names(row: dict[str, Any]) -> Iterator[str]:
+    """A row's fields in its order; those of inner objects as `translation.en`."""
+    for key, value in row.items():
+        yield from (f"{key}.{name}" for name in value) if isinstance(value, dict) else (str(key),)
+
+
 def field_names(row: Any) -> Iterator[str]:
     """A row's fields for a message; those of inner objects as `translation.en`."""
-    if not isinstance(row, dict):
-        return
-    for key in sorted(map(str, row)):
-        inner = row.get(key)
-        if isinstance(inner, dict):
-            yield from (f"{key}.{name}" for name in sorted(map(str, inner)))
-        else:
-            yield key
+    if isinstance(row, dict):
+        yield from sorted(_inner_names(row))

@@ -29,7 +29,7 @@ ROLES = {
 }
 """The usual names of roles, in small letters."""
 
-_ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value", "text")
+_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LOSS_KEYS = ("weight", "loss_weight", "train", "training", "loss")
 _KNOWN_KEYS = {
@@ -41,6 +41,7 @@ _HALF_A_CHARACTER = "holds half a character (a lone surrogate such as \\ud83d)"
 _WEIGHTED = "have answers with a weight between 0 and 1: it counts as 1"
 _TRIMMED = "end without an answer: the turns after the last answer are left out"
 NUMBERS = "have numbers, which are taken as text"
+NO_ROLE = "has no role"
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,8 @@ def _parse_message(message: Any, at: str, names: MessageNames, findings: Finding
     content_key = names.content or _first_key(message, _CONTENT_KEYS)
     said = message.get(role_key)
     role = _role(said, names)
+    if role_key not in message:
+        raise RowFaultError(Fault(at, f"{NO_ROLE}; its keys: {', '.join(map(str, message))}"))
     if role is None:
         known = ", ".join(sorted({*names.roles, "system", "user", "assistant", "tool"}))
         raise RowFaultError(Fault(f"{at}.{role_key}", "unknown role", said, known))

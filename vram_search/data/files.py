@@ -82,7 +82,8 @@ def _decoded(path: Path, data: bytes) -> str:
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 (byte {error.start})",
-            "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW; files "
+            "save the file as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW "
+            "(GB18030 for Chinese, CP932 for Japanese); files "
             f"are {', '.join(SUFFIXES)}, packed or not ({', '.join(PACKED)})",
         ) from None
 

@@ -24,6 +24,7 @@ class Findings:
         faults: one for each bad row.
         bad_answers: rows whose KTO label is false.
         empty_answers: bad rows that lack nothing but the answer's text.
+        remedy: how a study reads the first row of no known form; empty if there is none.
     """
 
     rows: int = 0
@@ -33,6 +34,7 @@ class Findings:
     faults: list[Fault] = field(default_factory=list)
     bad_answers: int = 0
     empty_answers: int = 0
+    remedy: str = ""
 
     def notes(self) -> list[str]:
         """Sentences for a person, without the file's name."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from vram_search.data.columns import (
     Fields,
+    columns_to_name,
     conversation_field,
     field_names,
     has,
@@ -17,6 +18,7 @@ from vram_search.data.columns import (
     usual_names,
 )
 from vram_search.data.conversation import (
+    NO_ROLE,
     MessageNames,
     RowFaultError,
     checked_text,
@@ -37,10 +39,6 @@ UNKNOWN_FORM = (
     "and answer, text"
 )
 PREFERENCES = "has chosen and rejected answers"
-TELL_COLUMNS = (
-    "name the fields under dataset.columns, for example --set "
-    "'dataset.columns={prompt: translation.en, response: translation.de}'"
-)
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,8 @@ class RowReader:
             return self._parse(usual_names(row, self.columns), place, findings)
         except RowFaultError as error:
             findings.faults.append(error.fault)
+            if isinstance(row, dict) and not findings.remedy:
+                findings.remedy = _remedy(row, error.fault)
             return None
 
     def _parse(self, row: dict[str, Any], place: str, findings: Findings) -> Example:
@@ -155,7 +155,7 @@ class RowReader:
         prompt, answer = lookup(row, names.prompt), lookup(row, names.response)
         system = self._system(row, place, findings)
         tools = self._tools(row, place, used)
-        if isinstance(prompt, list) or isinstance(answer, list):
+        if _is_messages(prompt) or _is_messages(answer):
             return parse_conversation(
                 _as_messages(prompt, "user") + _as_messages(answer, "assistant"),
                 f"{place}.{names.prompt}",
@@ -207,8 +207,26 @@ class RowReader:
         return turns
 
 
+def _remedy(row: dict[str, Any], fault: Fault) -> str:
+    """How a study reads rows of a form that is not known; empty for another fault."""
+    if fault.message.startswith(PREFERENCES):
+        is_conversation = isinstance(row["chosen"], list)
+        chosen = "{messages: chosen}" if is_conversation else "{prompt: prompt, response: chosen}"
+        return f"to train on the chosen answers alone: --set 'dataset.columns={chosen}'"
+    if fault.message.startswith(NO_ROLE):
+        return (
+            "name the keys of a message under dataset.tags, for example --set "
+            "'dataset.tags={role_tag: speaker, content_tag: utterance}'"
+        )
+    return columns_to_name(row) if fault.message.startswith(UNKNOWN_FORM) else ""
+
+
 def _as_messages(value: Any, role: str) -> list[Any]:
-    return value if isinstance(value, list) else [{"role": role, "content": value}]
+    return value if _is_messages(value) else [{"role": role, "content": value}]
+
+
+def _is_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(message, dict) for message in value)
 
 
 def _is_preference(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vram_search.data.example import Example
 from vram_search.data.findings import Findings, rows_word
-from vram_search.data.forms import PREFERENCES, TELL_COLUMNS, UNKNOWN_FORM
+from vram_search.data.forms import PREFERENCES, UNKNOWN_FORM
 from vram_search.data.source import Source
 from vram_search.data.sources import read_source, sources_of
 from vram_search.data.templates import template_text
@@ -160,7 +160,7 @@ def _judge(name: str, found: Findings, dataset: DatasetSpec, notes: list[str]) -
     if not bad:
         return
     if bad == found.rows and not found.forms:
-        _refuse_form(name, found.faults[0])
+        _refuse_form(name, found)
     shown = found.faults[:FAULTS_SHOWN]
     allowed = {"skip": found.rows - 1, "fail": 0, None: int(BAD_SHARE * found.rows)}
     if bad > allowed[dataset.on_bad_row]:
@@ -180,22 +180,19 @@ def _judge(name: str, found: Findings, dataset: DatasetSpec, notes: list[str]) -
     )
 
 
-def _refuse_form(name: str, first: Fault) -> None:
+def _refuse_form(name: str, found: Findings) -> None:
     """
     Raises:
         InputError: no row has a form that is known here, and the first one shows why.
     """
+    first = found.faults[0]
     if first.message.startswith(PREFERENCES):
-        raise InputError(
-            f"{name}: every row {first.message}",
-            "to train on the chosen answers alone: --set "
-            "'dataset.columns={prompt: prompt, response: chosen}'",
-        )
+        raise InputError(f"{name}: every row {first.message}", found.remedy)
     if first.message.startswith(UNKNOWN_FORM):
-        raise InputError(f"{name}, {first}", TELL_COLUMNS)
+        raise InputError(f"{name}, {first}", found.remedy)
 
 
 def _remedy(found: Findings, dataset: DatasetSpec) -> str:
     if len(found.faults) < found.rows:
         return "mend the rows, or leave them out: --set dataset.on_bad_row=skip"
-    return TELL_COLUMNS
+    return found.remedy or "mend the rows"
