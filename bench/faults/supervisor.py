@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_search.cli.main import main
+from vram_search.__main__ import main
 from vram_search.worker import process
 
 HANG_SECONDS = 120.0
+"""A process that does not end in this time, although it must, counts as hung."""
 STACKS_SECONDS = 1.0
 """Time that a hung process gets to write its stacks."""
-"""A process that does not end in this time, although it must, counts as hung."""
 Hook = Callable[[], None]
 
 
@@ -91,10 +91,13 @@ def run_here(
     It returns when its threads have ended, since a fork copies none of them.
     """
     whole = dict(os.environ), process.COMMAND, sys.argv
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    hook = sys.unraisablehook
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         _command_line([str(word) for word in arguments], trainer, environment, lambda: None)
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    sys.unraisablehook = hook
     os.environ.clear()
     os.environ.update(whole[0])
     process.COMMAND, sys.argv = whole[1], whole[2]
@@ -118,8 +121,11 @@ def start(
         hook: called in the new process before the command.
     """
     sys.stdout.flush()
+    # Until the command runs, the new process is ours: a SIGINT for it waits.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(pid, pid)
         return Supervisor(pid)
@@ -149,12 +155,13 @@ def _command_line(
     hook: Callable[[], None],
 ) -> int:
     random.seed()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(environment)
     if trainer is not None:
         process.COMMAND = tuple(trainer)  # type: ignore[assignment]
     sys.argv = ["vram-search", *arguments]
     hook()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a process that a terminal starts
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         main()
     except SystemExit as ended:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,18 @@ def test_a_process_without_a_supervisor_ends_without_a_traceback() -> None:
     assert started.stderr.read() == ""
     started.stdin.close()
     started.stderr.close()
+
+
+def test_ctrl_c_reaches_no_training_process_that_is_still_starting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It reaches the whole process group, and a shell ignores nothing by itself."""
+    monkeypatch.setattr(process, "COMMAND", ("/bin/sh", "-c", "kill -2 $$; echo alive >&2"))
+    started = TrainingProcess(tmp_path / "log", {})
+    try:
+        with pytest.raises(TrainingDiedError, match="ended with code 0"):
+            started.receive(20)
+    finally:
+        started.stop()
+    assert (tmp_path / "log").read_text() == "alive\n"
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -77,9 +77,7 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _raise_later(self) -> None:
-        timer = threading.Timer(AGAIN_SECONDS, self._interrupt_main)
-        timer.daemon = True
-        timer.start()
+        _call_later(self._interrupt_main)
 
     def _interrupt_main(self) -> None:
         self._is_ours = True
@@ -95,6 +93,29 @@ class Interrupts:
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def raise_dropped_interrupts() -> None:
+    """Lets a Ctrl-C that Python drops while an object is finalised be raised again.
+
+    Without it such a Ctrl-C prints a traceback and the command goes on: the locks of imports are
+    finalised a hundred times before a search begins.
+    """
+    hook = sys.unraisablehook
+
+    def on_unraisable(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            _call_later(_thread.interrupt_main)
+        else:
+            hook(dropped)
+
+    sys.unraisablehook = on_unraisable
+
+
+def _call_later(function: Callable[[], None]) -> None:
+    timer = threading.Timer(AGAIN_SECONDS, function)
+    timer.daemon = True
+    timer.start()
 
 
 def _in_transaction(frame: FrameType | None) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from vram_search.extras import check_training_packages
@@ -62,7 +64,7 @@ class TrainingProcess:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._kills = read_kills()
-        with log.open("ab") as errors:
+        with log.open("ab") as errors, _ctrl_c_blocked():
             self._log_start = errors.tell()
             self._process = subprocess.Popen(
                 COMMAND,
@@ -163,6 +165,23 @@ class TrainingProcess:
             was_killed=code < 0,
             cause=cause,
         )
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Blocks SIGINT in this thread for a moment.
+
+    A process that is started inherits that. Ctrl-C reaches the whole process group, and the
+    training process could not ignore it before its first line runs. Windows has no such mask.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def log_tail(log: Path) -> str:
