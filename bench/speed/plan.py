@@ -231,13 +231,20 @@ def result_of(
     return Result(
         model=setting.model,
         setting=setting.name,
-        plan=plan.label,
+        plan=_short(plan),
         step_seconds=seconds,
         predicted_step_seconds=step_seconds(workload, step_time, padded),
         tokens_per_second=plan.batch_size * mean_tokens / seconds,
         peak_share=flops / seconds / step_time.speed.flops_per_second,
         allocated_bytes=allocated_bytes,
     )
+
+
+def _short(plan: MemoryPlan) -> str:
+    """A name of a plan for a narrow column: "4x2 ckpt"."""
+    words = [f"{plan.per_device_train_batch_size}x{plan.gradient_accumulation_steps}"]
+    words += ["ckpt"] if plan.gradient_checkpointing else []
+    return " ".join([*words, "fused"] if plan.enable_liger_kernel else words)
 
 
 def ratios(results: Sequence[Result]) -> dict[str, float]:

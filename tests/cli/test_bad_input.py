@@ -89,7 +89,7 @@ def test_dry_run_keeps_within_80_columns_and_says_what_is_listed(
     words = " ".join(answer.out.split())
     assert ("learned from earlier searches" in words) is (strategy == "gp" and enqueued)
     assert ("not tried first (enqueue_priors: false)" in words) is not enqueued
-    assert words.count(" required, fits: ") == (3 if strategy == "gp" and enqueued else 7)
+    assert words.count(" needed, fits: ") == (3 if strategy == "gp" and enqueued else 7)
 
 
 @pytest.mark.parametrize(("trials", "listed"), [("20", 3), ("6", 1), ("2", 7)])
@@ -98,7 +98,7 @@ def test_dry_run_lists_what_a_small_budget_leaves_room_for(
 ) -> None:
     answer = cli("run", shipped("studies", "td-010.yaml"), "--dry-run", "--trials", trials)
     words = " ".join(answer.out.split())
-    assert words.count(" required, fits: ") == listed
+    assert words.count(" needed, fits: ") == listed
     assert ("not tried first: few trials" in words) is (trials == "2")
 
 

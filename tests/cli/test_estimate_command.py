@@ -24,7 +24,8 @@ from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.recipes.jsonl_row import parse_point
 from vram_search.models import tree
-from vram_search.report.parts import WIDTH, part_differences, stacked_bar
+from vram_search.report.parts import part_differences, stacked_bar
+from vram_search.report.wrapping import WIDTH
 from vram_search.spec import Card, load_shape, load_study
 from vram_search.spec.card import load_card
 from vram_search.spec.initial_points import initial_points
@@ -339,11 +340,11 @@ def test_study_gives_chosen_and_smallest_plan(
     assert chosen is not None
     answer = json.loads(estimate(file, "--json").out)
     found = {plan["name"].split(",")[0]: plan for plan in answer["plans"]}
-    assert found["chosen plan"]["required_bytes"] == chosen.estimate.required_bytes
+    assert found["fastest plan that fits"]["required_bytes"] == chosen.estimate.required_bytes
     assert found["smallest plan"]["required_bytes"] == min(
         candidate.estimate.required_bytes for candidate in candidates
     )
-    assert "chosen plan" in estimate(file).out
+    assert "fastest plan that fits" in estimate(file).out
 
 
 def test_answer_says_where_the_shape_of_a_second_name_came_from(

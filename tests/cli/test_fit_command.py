@@ -178,7 +178,7 @@ def test_svg_is_whole_and_escapes_its_words(tmp_path: Path) -> None:
     refused = [cell for cell in answer["grid"] if not cell["fits"]]
     assert len(grey) == len(refused) + 1  # and one in the legend
     words = " ".join(text.text or "" for text in root.iter(f"{SVG}text"))
-    for word in ("cutoff_len", "micro-batch", "GiB required", "does not fit", "budget", "16384"):
+    for word in ("cutoff_len", "micro-batch", "GiB needed", "does not fit", "VRAM limit", "16384"):
         assert word in words
     evil = grid_svg(row_of(10), 1000, "<b>&'\"\x07", "]]><script>")
     assert ElementTree.fromstring(evil).find(f"{SVG}title") is not None

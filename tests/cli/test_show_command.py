@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.factories import HYPERPARAMETERS, PLAN
+from vram_search.cli.show import sparkline
 from vram_search.gpu import SYSMEM_FALLBACK_HINT
 from vram_search.store import Outcome, TrialResult, open_store, sqlite_url
 from vram_search.units import GIB
@@ -48,7 +50,7 @@ def test_margin_and_budget_are_those_that_the_plan_was_judged_by(
 ) -> None:
     judged = {"margin": 0.1, "budget_bytes": 12 * GIB, "excess": excess}
     text = show(vram_search, home, outcome, {**BYTES, **judged})
-    line = f"required with a margin of 10.0%: 11.00 GiB, {place} the budget of 12.00 GiB"
+    line = f"needed with a margin of 10.0%: 11.00 GiB, {place} the VRAM limit of 12.00 GiB"
     assert line in text
 
 
@@ -56,7 +58,7 @@ def test_trial_of_an_older_version_is_shown_without_its_margin(
     vram_search: Cli, home: Path
 ) -> None:
     text = show(vram_search, home, "complete", BYTES)
-    assert "required" in text and "margin" not in text
+    assert "VRAM needed" in text and "margin" not in text
 
 
 PREDICTED = {
@@ -105,7 +107,7 @@ def test_predicted_and_measured_stand_side_by_side_part_by_part(
         "= reserved": ("10.00 GiB", "8.00 GiB"),
         "context": ("1.00 GiB", "512 MiB"),
         "= process": ("11.00 GiB", "8.50 GiB"),
-        "required": ("10.00 GiB", "-"),
+        "VRAM needed": ("10.00 GiB", "-"),
     }
 
 
@@ -172,3 +174,10 @@ def test_seconds_of_a_step_are_shown_as_predicted_and_as_measured(
     predicted = {**BYTES, "step_seconds": 0.55}
     text = show(vram_search, home, "complete", predicted, measured=measured)
     assert f"  optimizer step   {words}\n" in text
+
+
+def test_curve_has_letters_where_the_output_takes_no_block_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    assert sparkline([1.0, 2.0, None, 3.0]) == "_- #"

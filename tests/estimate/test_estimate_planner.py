@@ -388,7 +388,7 @@ def test_roomy_card_needs_no_checkpointing_and_tight_card_gets_it() -> None:
     roomy, tight = (choose_plan(found, size * GIB, margin=0.01) for size in (140, 6))
     assert roomy is not None
     assert tight is not None
-    assert roomy.plan.label == "16x1"
+    assert roomy.plan.label == "micro-batch 16 x 1"
     assert tight.plan.gradient_checkpointing
     assert tight.plan.per_device_train_batch_size < 16
 

@@ -350,7 +350,13 @@ def test_provenance_stands_at_the_top(
     tool: str, study: StudyRecord, trial: TrialRecord, rows: Rows
 ) -> None:
     text = yaml_of(tool, study, trial, rows)
-    for part in ("demo, revision 2", "1.2345 nats", "data hash d1", "2x4 ckpt", "peak bytes"):
+    for part in (
+        "demo, revision 2",
+        "1.2345 nats",
+        "data hash d1",
+        "micro-batch 2 x 4",
+        "peak bytes",
+    ):
         assert part in text
 
 

@@ -237,7 +237,8 @@ def _result(
 ) -> TrialResult:
     if outcome in ("infeasible", "oom", "lost", "diverged"):
         message = {
-            "infeasible": "even the smallest plan (1x2 ckpt) does not fit: predicted 15.1 GiB",
+            "infeasible": "even the smallest plan (micro-batch 1 x 2, gradient checkpointing) does "
+            "not fit: predicted 15.1 GiB",
             "oom": "out of memory at step 2: 594 MiB were asked for",
             "lost": "the run ended while this trial was in stage probe",
             "diverged": "loss is nan at step 9",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bench.tiny import HYPERPARAMETERS
-from vram_search.report.words import WIDTH, hyperparameter_words, wrapped
+from vram_search.report.words import hyperparameter_words
+from vram_search.report.wrapping import WIDTH, wrapped
 
 
 def test_figure_stays_beside_its_unit_at_a_line_s_end() -> None:

@@ -115,7 +115,7 @@ def test_bytes_and_plan_are_user_attributes(
         "lora_alpha": point.lora_alpha,
         "cutoff_len": point.cutoff_len,
         "batch_size": point.batch_size,
-        "plan": "4x2 ckpt",
+        "plan": "micro-batch 4 x 2, gradient checkpointing",
         "predicted_required_bytes": 20 * GIB,
         "measured_required_bytes": 5 * GIB,
         "measured_allocated_bytes": 4 * GIB,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from vram_search.answers.beside import beside
 from vram_search.answers.best import none_complete
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
@@ -72,7 +73,7 @@ def next_study(store: Store, study: StudyRecord, *, seeds: bool = False) -> Next
         return NextAnswer(**study_fields(study), stop=False, reasons=[reason], proposal=None)
     top = runs[: max(ENOUGH_TO_NARROW, len(runs) // 3)]
     space, reasons = _narrowed(study.spec["search_space"], top)
-    if len(runs) >= ENOUGH_TO_STOP and not reasons and _is_flat(runs):
+    if len(runs) >= ENOUGH_TO_STOP and not reasons and _is_flat(store, runs):
         return NextAnswer(
             **study_fields(study),
             stop=True,
@@ -131,9 +132,9 @@ def _with_other_seeds(store: Store, study: StudyRecord, runs: Sequence[TrialReco
     return NextAnswer(**study_fields(study), stop=False, reasons=[reason], proposal=proposal)
 
 
-def _is_flat(runs: Sequence[TrialRecord]) -> bool:
-    best, fifth = runs[0].value or 0.0, runs[4].value or 0.0
-    return not is_clear(fifth - best, None, best)
+def _is_flat(store: Store, runs: Sequence[TrialRecord]) -> bool:
+    fifth = beside(store, runs[4], runs[0])
+    return not is_clear(fifth.difference, fifth.standard_error, runs[0].value or 0.0)
 
 
 def _narrowed(

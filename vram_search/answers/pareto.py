@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from vram_search.answers.base import AnswerPart, Number
+from vram_search.answers.beside import beside
 from vram_search.answers.best import none_complete
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
@@ -74,7 +75,8 @@ def pareto(store: Store, study: StudyRecord) -> ParetoAnswer:
             "`vram-search top` lists their losses",
         )
     rows = [_row(trial, front) for trial in _by_size(trials)]
-    return ParetoAnswer(**study_fields(study), sentence=pareto_sentence(front), trials=rows)
+    sentence = pareto_sentence(front, beside(store, front[0], front[-1]))
+    return ParetoAnswer(**study_fields(study), sentence=sentence, trials=rows)
 
 
 def _by_size(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from vram_search.answers.beside import beside
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.limits import constraint_sentence
@@ -56,7 +57,7 @@ def every_trial(store: Store, study: StudyRecord) -> TopAnswer:
 
 def these_trials(store: Store, study: StudyRecord, trials: Sequence[TrialRecord]) -> TopAnswer:
     """Builds the answer about chosen trials of a study, in their order."""
-    words = (top_sentence(best_trials(store, study, 2)), constraint_sentence(store, study))
+    words = (_sentence(store, study), constraint_sentence(store, study))
     return TopAnswer(
         **study_fields(study),
         sentence=" ".join(filter(None, words)),
@@ -64,3 +65,9 @@ def these_trials(store: Store, study: StudyRecord, trials: Sequence[TrialRecord]
         outcomes=store.outcome_counts(study.id),
         not_ranked=not_ranked(store, study),
     )
+
+
+def _sentence(store: Store, study: StudyRecord) -> str:
+    best, second = [*best_trials(store, study, 2), None, None][:2]
+    rival = beside(store, second, best) if best and second else None
+    return top_sentence(best, rival, is_comparable=not study.is_imported)

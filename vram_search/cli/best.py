@@ -29,8 +29,8 @@ from vram_search.report.words import (
     loss_cell,
     needed_words,
     plan_words,
-    wrapped,
 )
+from vram_search.report.wrapping import wrapped
 from vram_search.spec.hyperparameters import DIMENSIONS, MAIN, OTHERS
 from vram_search.units import format_bytes, format_duration, format_small
 
@@ -66,7 +66,7 @@ def command(
     is within one standard error of the best.
 
     Limits judge a trial under the memory plan that it ran with; --card adds the margin of
-    the prediction where required bytes were not measured. Seconds are those of the device
+    the prediction where the VRAM needed was not measured. Seconds are those of the device
     where the trial ran, probe and evaluations included.
 
     \b
@@ -122,7 +122,7 @@ def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:
         f"(step {known_cell(trial.eval_loss_step)} of {trial.steps_total or '?'})",
     ]
     if trial.provenance is not None:
-        said = f"  hyperparameters  {hyperparameter_words(hp)}"
+        said = f"  settings  {hyperparameter_words(hp)}"
         return [*lines, said, *provenance_lines(trial.provenance)]
     lines += [
         *_hyperparameter_lines(hp),

@@ -18,11 +18,14 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.report.compare import Pair
-from vram_search.report.words import known_cell, wrapped
+from vram_search.report.words import known_cell
+from vram_search.report.wrapping import WIDTH, answer_width, wrapped
 from vram_search.units import MIB, format_bytes, format_duration, format_small
 
 COLUMNS = ("kind", "name", "origin", "first", "second", "difference", "standard_error")
-_NAME_WIDTH, _VALUE_WIDTH, _DIFFERENCE_WIDTH = 29, 17, 14
+_WIDE = 29, 17, 14
+_NARROW = 27, 10, 10
+"""The same below 80 columns: values that are longer take a line each."""
 
 
 @click.command("compare", short_help="What differs between two trials, and what it did.")
@@ -113,19 +116,25 @@ def _lines(answer: CompareAnswer) -> list[str]:
 
 def _none_differs(kind: str, answer: CompareAnswer) -> str:
     is_known = answer.knows_plan if kind == "plan" else answer.knows_hyperparameters
-    name = "plan" if kind == "plan" else "hyperparameters"
+    name = "plan" if kind == "plan" else "settings"
     return f"  {name}: {'the same' if is_known else 'not known'}"
 
 
+def _widths() -> tuple[int, int, int]:
+    """Columns of the name, of a value and of the difference."""
+    return _WIDE if answer_width() >= WIDTH else _NARROW
+
+
 def _line(name: str, first: str, second: str, difference: str = "") -> str:
-    values = "".join(f" {value:>{_VALUE_WIDTH}}" for value in (first, second))
-    return f"{'  ' + name:<{_NAME_WIDTH}}{values} {difference:>{_DIFFERENCE_WIDTH}}".rstrip()
+    name_width, value_width, difference_width = _widths()
+    values = "".join(f" {value:>{value_width}}" for value in (first, second))
+    return f"{'  ' + name:<{name_width}}{values} {difference:>{difference_width}}".rstrip()
 
 
 def _setting_lines(name: str, pair: Pair, names: Sequence[str]) -> list[str]:
     """One line, or one a trial where a value is long."""
     values = [_setting(value) for value in pair]
-    if max(map(len, values)) <= _VALUE_WIDTH:
+    if max(map(len, values)) <= _widths()[1]:
         return [_line(name, values[0], values[1])]
     said = [wrapped(f"{who}: {value}", "    ") for who, value in zip(names, values, strict=True)]
     return [f"  {name}", *said[0], *said[1]]
@@ -164,7 +173,8 @@ def _error_words(loss: LossAnswer) -> str:
 
 
 def _peak_line(name: str, figure: FigureAnswer) -> str:
-    return _figure_line(f"{name.removesuffix('_bytes')} ({figure.origin})", figure, format_bytes)
+    said = "VRAM needed" if name == "required_bytes" else name.removesuffix("_bytes")
+    return _figure_line(f"{said} ({figure.origin})", figure, format_bytes)
 
 
 def _time_line(name: str, figure: FigureAnswer) -> str:

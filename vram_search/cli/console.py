@@ -34,6 +34,15 @@ def styled(text: str, style: str) -> str:
     return click.style(text, fg=style)
 
 
+def can_print(text: str) -> bool:
+    """True if the encoding of stdout has every character of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def confirm(question: str) -> bool:
     """Asks a question that may hold names of strangers."""
     return click.confirm(shown(question))

@@ -130,7 +130,7 @@ def _tokenizer_folder(name: str) -> str:
 
 
 def _lines(answer: DataAnswer) -> Iterator[str]:
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
 
     def field(name: str, text: str) -> list[str]:
         return wrapped(text, f"  {name:<12}", " " * 14)
@@ -163,7 +163,7 @@ def _lines(answer: DataAnswer) -> Iterator[str]:
 
 
 def _length_lines(answer: DataAnswer) -> Iterator[str]:
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
 
     lengths = answer.lengths
     shares = ", ".join(

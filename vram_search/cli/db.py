@@ -10,7 +10,7 @@ import click
 
 from vram_search.answers.lookup import opened
 from vram_search.cli.console import confirm, echo
-from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.cli.options import SuggestingGroup, database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.resources import expanded
 from vram_search.units import format_bytes
@@ -22,7 +22,11 @@ FAULTS_FOUND = 1
 """Exit code of a check that finds faults."""
 
 
-@click.group("db", short_help="Check, back up, repair, move or export the database.")
+@click.group(
+    "db",
+    cls=SuggestingGroup,
+    short_help="Check, back up, repair, move or export the database.",
+)
 def command() -> None:
     """Keeps the record whole: the database and the folder NAME.files in the same place.
 

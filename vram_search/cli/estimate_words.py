@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from vram_search.answers.estimate import (
     EstimateAnswer,
     ModelEstimate,
@@ -13,7 +11,8 @@ from vram_search.answers.estimate import (
 )
 from vram_search.answers.memory_budget import CardAnswer
 from vram_search.answers.named import clean
-from vram_search.report.parts import WIDTH, stacked_bar
+from vram_search.report.parts import stacked_bar
+from vram_search.report.wrapping import wrapped
 from vram_search.spec.not_modelled import is_far_off
 from vram_search.units import format_bytes
 
@@ -25,7 +24,7 @@ def verdict_line(plan: PlanAnswer) -> str:
     if plan.fits is None:
         bound = "at least" if plan.spare_bytes >= 0 else "at most"
         needed = format_bytes(plan.required_bytes)
-        return f"not known whether it fits {plan.card_title}: {bound} {needed} required"
+        return f"not known whether it fits {plan.card_title}: {bound} {needed} needed"
     return fit_words(plan.card_title, plan.spare_bytes)
 
 
@@ -42,9 +41,9 @@ def fit_words(card_title: str, spare_bytes: int) -> str:
 def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
     """The text below the first line of the answer; `with_changes` also where it fits."""
     required, needed = format_bytes(plan.required_bytes), format_bytes(plan.needed_bytes)
-    words = f"{required} required, {needed} with a margin of {100 * plan.margin:.1f} %"
+    words = f"{required} needed, {needed} with a margin of {100 * plan.margin:.1f} %"
     if plan.fits is None:
-        words = f"{required} required by what is modelled"
+        words = f"{required} needed by what is modelled"
     lines = [
         *_wrapped(f"{plan.name}: {words}"),
         *(line for reason in plan.needs_more for line in _wrapped(f"needs more: {reason}")),
@@ -97,12 +96,16 @@ def _note(note: str) -> list[str]:
 
 
 def budget_lines(card: CardAnswer | PlanAnswer) -> list[str]:
-    """The budget as a sum, and where the bytes of context and workspaces are from."""
+    """The VRAM limit as a sum, and where the bytes of context and workspaces are from."""
     return [
-        f"  budget {format_bytes(card.budget_bytes)} = {format_bytes(card.total_bytes)} of the "
-        f"card - {format_bytes(card.reserve_bytes)} reserve - "
-        f"{format_bytes(card.context_bytes)} context",
-        f"  context and workspaces: {card.context_origin}",
+        *_wrapped(
+            f"VRAM limit {format_bytes(card.budget_bytes)} = "
+            f"card {format_bytes(card.total_bytes)} - "
+            f"{format_bytes(card.reserve_bytes)} reserve - "
+            f"{format_bytes(card.context_bytes)} context"
+        ),
+        f"  context and workspaces: {card.context_origin}"
+        + ("; `calibrate` measures them" if card.context_origin == "assumed" else ""),
     ]
 
 
@@ -121,7 +124,7 @@ def wrapped_lines(words: str) -> list[str]:
 
 
 def _wrapped(words: str) -> list[str]:
-    return textwrap.wrap(words, WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return wrapped(words, "  ", "    ")
 
 
 def _change_lines(plan: PlanAnswer) -> list[str]:
@@ -141,5 +144,5 @@ def _change_lines(plan: PlanAnswer) -> list[str]:
         return [*lines, "all of them together are not enough"]
     if len(plan.changes_to_fit) > 1:
         words = f"fits with: {'; '.join(plan.changes_to_fit)}"
-        lines += textwrap.wrap(words, WIDTH, subsequent_indent="  ")
+        lines += wrapped(words, "", "  ")
     return lines

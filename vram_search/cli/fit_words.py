@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from vram_search.answers.fit import FitAnswer, FitSettings, LargestAnswer
 from vram_search.cli.estimate_words import budget_lines, generic_lines, note_lines, wrapped_lines
 from vram_search.report.fit_picture import grid_lines
-from vram_search.report.parts import WIDTH
+from vram_search.report.wrapping import wrapped
 from vram_search.units import format_bytes
 
 _TITLE_COLUMNS = 76
@@ -38,33 +36,31 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         title = "..." + title[3 - _TITLE_COLUMNS :]
     return [
         title,
-        *textwrap.wrap(
-            settings_words(answer.settings), WIDTH, initial_indent="  ", subsequent_indent="  "
-        ),
+        *wrapped(settings_words(answer.settings)),
         *note_lines(answer.model_note),
         *budget_lines(answer.card),
         *generic_lines(answer.not_modelled, answer.margin),
         *wrapped_lines(answer.base_note),
         "",
-        "GiB required",
+        "GiB needed",
         *grid_lines(answer.rows, answer.card.budget_bytes, colour=colour),
         "",
         "largest cutoff_len",
-        f"  {'micro-batch':>11}  {'cutoff_len':>11}  {'required':>10}",
+        f"  {'micro-batch':>11}  {'cutoff_len':>11}  {'needed':>10}",
         *(
             _row(found, found.per_device_train_batch_size, found.cutoff_len)
             for found in answer.largest_cutoff_len
         ),
         "",
         "largest micro-batch",
-        f"  {'cutoff_len':>11}  {'micro-batch':>11}  {'required':>10}",
+        f"  {'cutoff_len':>11}  {'micro-batch':>11}  {'needed':>10}",
         *(
             _row(found, found.cutoff_len, found.per_device_train_batch_size)
             for found in answer.largest_per_device_train_batch_size
         ),
         "",
         "largest lora_rank (powers of two)",
-        f"  {'cutoff_len':>11}  {'micro-batch':>11}  {'lora_rank':>10}  {'required':>10}",
+        f"  {'cutoff_len':>11}  {'micro-batch':>11}  {'lora_rank':>10}  {'needed':>10}",
         *(_rank_row(found) for found in answer.largest_lora_rank),
         "  predicted for training alone: evaluation and the model's own context",
         "  length are not looked at; + is the largest that was tried",

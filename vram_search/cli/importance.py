@@ -17,12 +17,14 @@ from vram_search.cli.options import (
     results_of,
     study_option,
 )
-from vram_search.report.words import wrapped
+from vram_search.report.wrapping import answer_width, wrapped
 
 COLUMNS = ("hyperparameter", "share", "group", "low", "high", "trials", "median_eval_loss")
 _BAR_WIDTH = 30
 FEW = 5
 """A median of fewer trials may be luck."""
+_MOST_GROUP, _BESIDE_GROUP = 30, 40
+"""Columns of a group's name, and of the line beside it."""
 
 
 @click.command("importance", short_help="Which settings changed the loss most.")
@@ -64,7 +66,7 @@ def _rows(answer: ImportanceAnswer) -> Iterator[dict[str, Any]]:
 
 
 def _lines(items: Sequence[ImportanceItem]) -> list[str]:
-    lines = []
+    lines, width = [], min(_MOST_GROUP, answer_width() - _BESIDE_GROUP)
     for item in items:
         bar = "#" * round(item.share * _BAR_WIDTH)
         lines.append(f"{item.hyperparameter:<15} {item.share:>4.0%}  {bar}".rstrip())
@@ -73,7 +75,6 @@ def _lines(items: Sequence[ImportanceItem]) -> list[str]:
             mark = "  lowest" if group.median_eval_loss == lowest else ""
             trials = "1 trial" if group.trials == 1 else f"{group.trials} trials"
             mark += "  (too few)" if mark and group.trials < FEW else ""
-            lines.append(
-                f"    {group.group[:30]:<30} median {group.median_eval_loss:.4f} of {trials}{mark}"
-            )
+            name = f"{group.group[:width]:<{width}}"
+            lines.append(f"    {name} median {group.median_eval_loss:.4f} of {trials}{mark}")
     return lines

@@ -55,7 +55,7 @@ def command(
     from vram_search.answers.starting_study import StartingStudy, cutoff_for, fit_words
     from vram_search.gpu import open_reader
     from vram_search.gpu.this_card import card_here
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
 
     if output.exists() and not force:
         raise InputError(f"{output} exists", "choose another file with -o, or add --force")

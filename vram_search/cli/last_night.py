@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vram_search.answers.night import NightAnswer
-from vram_search.report.words import wrapped
+from vram_search.report.wrapping import wrapped
 
 
 def night_lines(night: NightAnswer, title: str, next_steps: Sequence[str] = ()) -> list[str]:

@@ -18,7 +18,8 @@ from vram_search.cli.show import sparkline
 from vram_search.gpu import GpuSample
 from vram_search.protocol import AnyEvent, Ready
 from vram_search.report.figures import run_seconds
-from vram_search.report.words import WIDTH, hyperparameter_words, loss_cell, peak_cell
+from vram_search.report.words import hyperparameter_words, loss_cell, peak_cell
+from vram_search.report.wrapping import WIDTH
 from vram_search.spec import StudySpec
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord

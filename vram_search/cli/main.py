@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from vram_search import __version__
 from vram_search.cli.console import echo
-from vram_search.cli.options import INTERRUPTED
+from vram_search.cli.options import INTERRUPTED, SuggestingGroup
 from vram_search.errors import InputError, VramSearchError
 from vram_search.extras import missing_package, training_package_of
 
@@ -41,7 +41,7 @@ GROUPS = {
         "show": "All that is known of one trial.",
         "why": "Why a trial ended as it did, with the figures.",
         "compare": "What differs between two trials, and what it did.",
-        "pareto": "What each GiB buys: eval_loss against required VRAM.",
+        "pareto": "What each GiB buys: eval_loss against VRAM needed.",
         "importance": "Which settings changed the loss most.",
         "report": "Write the results as one HTML file.",
     },
@@ -105,22 +105,11 @@ MAX_MESSAGE = 8000
 """Characters of an error; a name in it may be of any length."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """Imports a subcommand when it is called: `best` must not wait for what `run` needs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=2)
-            remedy = f"did you mean {' or '.join(near)}?" if near else "see `vram-search --help`"
-            raise InputError(f"no command {args[0]!r}", remedy)
-        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -168,6 +157,9 @@ def main() -> None:
         code = cli.main(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
     except click.exceptions.Abort:
         code = INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        echo(error.format_message())
+        code = error.exit_code
     except click.ClickException as error:
         _print_error(error.format_message(), _usage_remedy(error))
         code = error.exit_code

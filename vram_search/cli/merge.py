@@ -112,7 +112,7 @@ def command(
     from vram_search.answers.merge import merge_answer
     from vram_search.answers.model_card import upload_line, write_card
     from vram_search.protocol import AnyConvertJob, GgufAdapterJob, MergeJob, OllamaJob
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
     from vram_search.store.location import database_url, study_folder
     from vram_search.worker.convert import convert
     from vram_search.worker.identity import WEIGHTS, loaded_before

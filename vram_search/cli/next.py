@@ -41,7 +41,7 @@ def command(
       vram-search next --seeds
       vram-search next --study my-model -o second-night.yaml
     """
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
 
     with results_of(study, database) as results:
         answer = results.next_study(study, seeds=seeds)

@@ -28,6 +28,29 @@ INTERRUPTED = 130
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class SuggestingGroup(click.Group):
+    """Suggests the nearest command for one that does not exist."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds a command.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], names, n=2)
+            remedy = f"did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(
+                f"no command {args[0]!r}", remedy or f"see `{ctx.command_path} --help`"
+            )
+        return super().resolve_command(ctx, args)
+
+
 class FiniteFloatRange(click.FloatRange):
     """click compares nan with the ends of a range, and finds it inside."""
 
@@ -126,8 +149,10 @@ def tell_which(store: Store) -> None:
     """Says which study is meant by default if the database holds several."""
     count, latest = len(store.studies()), store.latest_study()
     if count > 1 and latest is not None:
+        from vram_search.report.wrapping import wrapped
+
         meant = f"study {latest.name}, the latest search of {count} studies"
-        echo(f"{meant}; --study NAME chooses another", err=True)
+        echo("\n".join(wrapped(f"{meant}; --study NAME chooses another", "")), err=True)
 
 
 def no_trace_option(function: F) -> F:

@@ -15,11 +15,12 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.report.trial_row import COLUMNS
-from vram_search.report.words import WIDTH, hyperparameter_words, wrapped
+from vram_search.report.words import hyperparameter_words
+from vram_search.report.wrapping import answer_width, wrapped
 from vram_search.units import format_bytes, format_duration
 
 
-@click.command("pareto", short_help="What each GiB buys: eval_loss against required VRAM.")
+@click.command("pareto", short_help="What each GiB buys: eval_loss against VRAM needed.")
 @study_option
 @click.option("--all", "every", is_flag=True, help="Beaten trials too, with what beats them.")
 @database_option
@@ -28,9 +29,9 @@ from vram_search.units import format_bytes, format_duration
 def command(
     study: str | None, every: bool, database: str | None, as_json: bool, as_csv: bool
 ) -> None:
-    """Complete trials that no other beats in both eval_loss and required bytes, smallest first.
+    """Complete trials that no other beats in both eval_loss and VRAM needed, smallest first.
 
-    Required bytes are measured where they were, else predicted (~). JSON and CSV hold every
+    VRAM needed is measured where it was, else predicted (~). JSON and CSV hold every
     complete trial whose bytes are known, with on_front and beaten_by.
 
     \b
@@ -56,9 +57,12 @@ def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
     width = max(9, len(answer.objective))
     lines = [
         *wrapped(answer.sentence, ""),
-        f"study {answer.study}: what each GiB buys; {len(front)} of {len(answer.trials)} complete "
-        "trials are on the Pareto front",
-        f"{'#':>4} {'required':>10} {answer.objective:>{width}} {'took':>13}",
+        *wrapped(
+            f"study {answer.study}: what each GiB buys; {len(front)} of {len(answer.trials)} "
+            "complete trials are on the Pareto front",
+            "",
+        ),
+        f"{'#':>4} {'needed':>10} {answer.objective:>{width}} {'took':>13}",
     ]
     for trial in shown:
         mark = "~" if trial.required_bytes_origin == "predicted" else ""
@@ -70,7 +74,7 @@ def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
         settings = (
             trial.settings if answer.is_imported else {**trial.settings, "model": trial.model}
         )
-        lines.append(f"{'':6}{hyperparameter_words(settings)}"[:WIDTH])
+        lines.append(f"{'':6}{hyperparameter_words(settings)}"[: answer_width()])
     if any(trial.required_bytes_origin == "predicted" for trial in shown):
         lines.append("~ predicted")
     return lines

@@ -11,7 +11,13 @@ import click
 
 from vram_search.answers.lookup import opened
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, hours_option, json_option, print_json
+from vram_search.cli.options import (
+    SuggestingGroup,
+    database_option,
+    hours_option,
+    json_option,
+    print_json,
+)
 from vram_search.errors import InputError
 from vram_search.spec.limits import MOST_TRIALS
 from vram_search.store.location import database_url
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
 @click.group(
     "queue",
+    cls=SuggestingGroup,
     invoke_without_command=True,
     short_help="What runs, what runs next, and in which order.",
 )

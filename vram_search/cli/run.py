@@ -319,7 +319,8 @@ def _is_recorded(url: str, name: str) -> bool:
 
 def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
     from vram_search.answers.dry_run import dry_run
-    from vram_search.report.words import hyperparameter_words, plan_words, wrapped
+    from vram_search.report.words import hyperparameter_words, plan_words
+    from vram_search.report.wrapping import wrapped
     from vram_search.units import format_bytes
 
     answer = dry_run(prepared, stop)
@@ -335,7 +336,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
         verdict = "fits" if planned.fits else "DOES NOT FIT"
         lines += wrapped(hyperparameter_words(planned.hyperparameters), "  ", "    ")
         lines += wrapped(
-            f"{format_bytes(planned.predicted.required_bytes)} required, {verdict}: "
+            f"{format_bytes(planned.predicted.required_bytes)} needed, {verdict}: "
             f"{plan_words(planned.plan)}, {planned.predicted_step_seconds:.2g} s a step",
             "    ",
         )
@@ -344,7 +345,7 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
 
 def _parallel_lines(prepared: Prepared) -> list[str]:
     """The predicted gain of several trials at once, of a study that may run them."""
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
     from vram_search.worker.parallel import predicted_words
 
     if prepared.study.parallel_trials == 1:
@@ -356,7 +357,7 @@ def _night_lines(prepared: Prepared, stop: StopRule) -> list[str]:
     """The forecast of the night, and what to change if it holds too few trials."""
     from vram_search.cli.night_words import advice_words, night_words
     from vram_search.gpu import open_reader
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
     from vram_search.worker.forecast import forecast_study
 
     night = forecast_study(prepared, stop)
@@ -373,7 +374,7 @@ def _night_lines(prepared: Prepared, stop: StopRule) -> list[str]:
 
 def _study_lines(prepared: Prepared, answer: DryRunAnswer) -> list[str]:
     """Study, data, card and search space."""
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
     from vram_search.spec.hyperparameters import DIMENSIONS
     from vram_search.units import format_bytes
 

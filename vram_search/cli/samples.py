@@ -108,7 +108,7 @@ def _lines_of(file: Path) -> list[str]:
 
 
 def _lines(answer: SamplesAnswer) -> Iterator[str]:
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
 
     yield f"study {answer.study}, trial {answer.trial}"
     for sample in answer.samples:

@@ -14,7 +14,7 @@ from vram_search import __version__
 from vram_search.cli.console import echo
 from vram_search.cli.doctor import machine_report
 from vram_search.cli.options import database_option, json_option, print_json
-from vram_search.report.words import wrapped
+from vram_search.report.wrapping import wrapped
 from vram_search.resources import data_folder, expanded
 from vram_search.units import format_duration
 

@@ -9,7 +9,7 @@ import click
 
 from vram_search.answers.show import EvaluationAnswer, ShowAnswer, StepLossAnswer
 from vram_search.answers.trial import TrialAnswer
-from vram_search.cli.console import echo
+from vram_search.cli.console import can_print, echo
 from vram_search.cli.csv_output import csv_option, print_figures, refuse_both
 from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import (
@@ -22,16 +22,13 @@ from vram_search.cli.options import (
 from vram_search.importing.words import provenance_lines
 from vram_search.report.figures import run_seconds
 from vram_search.report.trial_bytes import byte_lines, oom_lines
-from vram_search.report.words import (
-    error_words,
-    hyperparameter_words,
-    loss_cell,
-    plan_words,
-    wrapped,
-)
+from vram_search.report.words import error_words, hyperparameter_words, loss_cell, plan_words
+from vram_search.report.wrapping import wrapped
 from vram_search.units import format_bytes, format_duration
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_LETTERS = " _.-~=+*#"
+"""The same heights for an output that takes no block characters, as Windows' code pages."""
 _SPARKLINE_WIDTH = 60
 
 
@@ -44,7 +41,7 @@ _SPARKLINE_WIDTH = 60
 def command(
     trial: str, study: str | None, database: str | None, as_json: bool, as_csv: bool
 ) -> None:
-    """Hyperparameters, plan, losses, seconds and bytes of trial N.
+    """Settings, plan, losses, seconds and bytes of trial N.
 
     \b
     Examples:
@@ -88,7 +85,7 @@ def _head(answer: ShowAnswer) -> list[str]:
     lines = [
         f"trial {trial.number} of study {answer.study}: {outcome}",
         *([f"  {answer.repeats}"] if answer.repeats else []),
-        *_field("hyperparameters", hyperparameter_words(trial.hyperparameters)),
+        *_field("settings", hyperparameter_words(trial.hyperparameters)),
         *provenance_lines(trial.provenance),
     ]
     if trial.provenance is None:
@@ -180,13 +177,14 @@ def _tail(trial: TrialAnswer) -> list[str]:
 
 def sparkline(values: Sequence[float | None]) -> str:
     """A curve in block characters, at most 60 wide; gaps where a value is not finite."""
+    blocks = _BLOCKS if can_print(_BLOCKS) else _LETTERS
     stride = max(1, -(-len(values) // _SPARKLINE_WIDTH))
     picked = values[::stride]
     finite = [value for value in picked if value is not None]
     if not finite:
         return ""
     low, high = min(finite), max(finite)
-    scale = (len(_BLOCKS) - 2) / (high - low) if high > low else 0.0
+    scale = (len(blocks) - 2) / (high - low) if high > low else 0.0
     return "".join(
-        " " if value is None else _BLOCKS[1 + round((value - low) * scale)] for value in picked
+        " " if value is None else blocks[1 + round((value - low) * scale)] for value in picked
     )

@@ -12,7 +12,8 @@ from vram_search.cli.console import echo
 from vram_search.cli.last_night import night_lines
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.report.figures import card_title
-from vram_search.report.words import loss_cell, wrapped
+from vram_search.report.words import loss_cell
+from vram_search.report.wrapping import wrapped
 from vram_search.spec.objective import EVAL_LOSS
 from vram_search.units import format_bytes
 

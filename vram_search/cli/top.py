@@ -57,13 +57,13 @@ def command(
         print_csv(COLUMNS, map(trial_row, answer.trials))
         return
 
-    from vram_search.report.tables import table_lines, terminal_width
-    from vram_search.report.words import WIDTH, wrapped
+    from vram_search.report.tables import table_lines
+    from vram_search.report.wrapping import wrapped
 
     said = ", ".join(f"{count} {outcome}" for outcome, count in answer.outcomes.items() if count)
     kind = " (imported runs)" if answer.is_imported else ""
     title = f"study {answer.study}{kind}: {said or 'no trials yet'}"
-    echo("\n".join(wrapped(answer.sentence, "", width=min(WIDTH, terminal_width()))))
+    echo("\n".join(wrapped(answer.sentence, "")))
     echo_styled("\n".join(table_lines(answer.trials, answer, title, styled, shown)))
     if answer.not_ranked and not every:
         kinds = ", ".join(f"{count} {kind}" for kind, count in answer.not_ranked.items())

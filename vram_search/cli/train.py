@@ -127,7 +127,7 @@ def command(
 
 
 def _lines(answer: TrainAnswer, *, runner_up: bool) -> list[str]:
-    from vram_search.report.words import wrapped
+    from vram_search.report.wrapping import wrapped
     from vram_search.units import format_bytes, format_duration
 
     lines = [f"trial {answer.trial} of study {answer.study}, trained again"]

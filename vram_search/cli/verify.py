@@ -18,7 +18,7 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
-from vram_search.report.words import wrapped
+from vram_search.report.wrapping import wrapped
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.location import database_url, file_name, study_folder
 from vram_search.units import format_bytes, format_duration

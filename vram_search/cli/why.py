@@ -14,7 +14,7 @@ from vram_search.cli.options import (
     results_of,
     study_option,
 )
-from vram_search.report.words import wrapped
+from vram_search.report.wrapping import wrapped
 
 
 @click.command("why", short_help="Why a trial ended as it did, with the figures.")
@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Why trial N was pruned, infeasible, out of memory, diverged or lost.
 
-    Predictions, margin and budget are those that its plan was judged by; a pruned trial is
+    Predictions, margin and VRAM limit are those that its plan was judged by; a pruned trial is
     shown beside those that its study's strategy compared it with at its rung.
 
     \b

@@ -86,7 +86,7 @@ def _options(workload: Workload, card: CardFacts) -> list[Option]:
     offer(workload.attention == "eager", "nothing", "flash_attn sdpa", attention="sdpa")
     offer(
         not workload.fused_linear_cross_entropy,
-        "nothing",
+        "nothing; Windows: Triton",
         "enable_liger_kernel",
         fused_linear_cross_entropy=True,
     )

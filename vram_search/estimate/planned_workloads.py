@@ -21,7 +21,7 @@ def planned_workloads(
     candidates = plans(shape, hp, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)
     chosen = settle_plan(candidates, limit.budget_bytes, limit.margin)
     least = smallest(candidates).settled()
-    found = {} if chosen is None else {f"chosen plan, {chosen.plan.label}": chosen}
+    found = {} if chosen is None else {f"fastest plan that fits, {chosen.plan.label}": chosen}
     if chosen is None or chosen.plan != least.plan:
         found[f"smallest plan, {least.plan.label}"] = least
     return {name: planned.estimate.workload for name, planned in found.items()}

@@ -86,8 +86,8 @@ class Comparison:
     def notes(self) -> list[str]:
         """Reasons for caution with the figures."""
         notes = []
-        if len(_independent(self.hyperparameters)) > 1:
-            notes.append("several settings differ, so their effects cannot be separated")
+        if (count := len(_independent(self.hyperparameters))) > 1:
+            notes.append(f"{count} settings differ, so their effects cannot be separated")
         if "training" in self.circumstances:
             notes.append("another kind of training: the losses do not compare")
         elif {"model", "data_hash"} & set(self.circumstances):

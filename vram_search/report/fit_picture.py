@@ -135,7 +135,7 @@ def _svg_cell(cell: Cell, x: float, y: float) -> list[str]:
     words = "fits" if cell.fits else "does not fit"
     tip = (
         f"cutoff_len {cell.cutoff_len}, micro-batch {cell.micro_batch}: "
-        f"{format_bytes(cell.required_bytes)}, {cell.share:.0%} of the budget, {words}"
+        f"{format_bytes(cell.required_bytes)}, {cell.share:.0%} of the VRAM limit, {words}"
     )
     return [
         f"<rect x='{x}' y='{y}' width='{_WIDTH}' height='{_HEIGHT}' fill='{fill}' stroke='white'>"
@@ -162,8 +162,8 @@ def _legend(y: float, budget_bytes: int) -> list[str]:
         ),
         _box(right, y, 28, 14, _GREY),
         _text(right + 36, y + 12, f"{DOES_NOT_FIT_MARK}  does not fit"),
-        _text(right + 36, y + 30, f"{TIGHT_MARK}  over 95 % of the budget"),
-        _text(20, y + 12, "GiB required"),
+        _text(right + 36, y + 30, f"{TIGHT_MARK}  over 95 % of the VRAM limit"),
+        _text(20, y + 12, "GiB needed"),
     ]
 
 

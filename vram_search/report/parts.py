@@ -5,41 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vram_search.report.wrapping import answer_width
 from vram_search.units import format_bytes
 
-WIDTH = 80
 _NAME_WIDTH = 20
 _BYTES_WIDTH = 10
-_BAR_WIDTH = WIDTH - _NAME_WIDTH - _BYTES_WIDTH - 4
+_BESIDE_BAR = _NAME_WIDTH + _BYTES_WIDTH + 4
+"""Columns of a row before its bar."""
 SHOWN_BUDGETS = 2
 """A budget of more than so many times what is needed is drawn cut off."""
 
 
 def stacked_bar(parts: Mapping[str, int], required_bytes: int, budget_bytes: int) -> list[str]:
-    """A row a part, each bar beginning where the one above ends, at most 80 columns.
+    """A row a part, each bar beginning where the one above ends, as wide as an answer.
 
-    The last rows are the allocator's slack up to `required_bytes`, the sum and the card's budget.
+    The last rows are the allocator's slack up to `required_bytes`, the sum and the VRAM limit.
     """
     rows = dict(parts)
     slack = required_bytes - sum(parts.values())
     if slack > 0:
         rows["allocator_slack"] = slack
     full = max(required_bytes, min(budget_bytes, SHOWN_BUDGETS * required_bytes), 1)
-    lines, before = [], 0
+    lines, before, width = [], 0, answer_width() - _BESIDE_BAR
     for name, size in rows.items():
-        start = min(round(before / full * _BAR_WIDTH), _BAR_WIDTH - 1)
-        end = min(max(start + 1, round((before + size) / full * _BAR_WIDTH)), _BAR_WIDTH)
+        start = min(round(before / full * width), width - 1)
+        end = min(max(start + 1, round((before + size) / full * width)), width)
         lines.append(_row(name, size, " " * start + "#" * (end - start)))
         before += size
-    lines.append(_row("required", required_bytes, _bar(required_bytes, full, "=")))
-    lines.append(_row("card budget", budget_bytes, _bar(budget_bytes, full, "-")))
+    lines.append(_row("VRAM needed", required_bytes, _bar(required_bytes / full, width, "=")))
+    lines.append(_row("VRAM limit", budget_bytes, _bar(budget_bytes / full, width, "-")))
     return lines
 
 
-def _bar(size: int, full: int, mark: str) -> str:
-    if size > full:
-        return mark * (_BAR_WIDTH - 1) + ">"
-    return mark * max(0, round(size / full * _BAR_WIDTH))
+def _bar(share: float, width: int, mark: str) -> str:
+    if share > 1:
+        return mark * (width - 1) + ">"
+    return mark * max(0, round(share * width))
 
 
 def _row(name: str, size: int, bar: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vram_search.report.compare import Comparison
 from vram_search.report.figures import required_bytes
 from vram_search.report.importance import Importance
+from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import is_clear
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes, format_duration
@@ -30,38 +31,43 @@ def importance_sentence(found: Sequence[Importance], objective: str) -> str:
     return words
 
 
-def pareto_sentence(front: Sequence[TrialRecord]) -> str:
+def pareto_sentence(front: Sequence[TrialRecord], smallest: Contender) -> str:
     """Says what more VRAM buys.
 
     Args:
         front: the Pareto front, fewest bytes first.
+        smallest: its first trial beside its last one, the best.
     """
-    smallest, best = front[0], front[-1]
-    if smallest is best:
+    best = front[-1]
+    if smallest.trial is best:
         return f"More VRAM buys nothing: trial {best.number} is the best and needs the least."
-    gain = (smallest.value or 0.0) - (best.value or 0.0)
-    more = (required_bytes(best)[0] or 0) - (required_bytes(smallest)[0] or 0)
-    words = f"{format_bytes(more)} more VRAM (trial {best.number} instead of {smallest.number}) "
-    if not is_clear(gain, None, best.value or 0.0):
+    gain, number = smallest.difference, smallest.trial.number
+    more = (required_bytes(best)[0] or 0) - (required_bytes(smallest.trial)[0] or 0)
+    words = f"{format_bytes(more)} more VRAM (trial {best.number} instead of {number}) "
+    if not is_clear(gain, smallest.standard_error, best.value or 0.0):
         return f"{words}make no practical difference: {best.value_name} is {gain:.4f} lower."
     return f"{words}buy {gain:.4f} lower {best.value_name}."
 
 
-def top_sentence(ranked: Sequence[TrialRecord]) -> str:
+def top_sentence(best: TrialRecord | None, second: Contender | None, is_comparable: bool) -> str:
     """Says which trial is the best, and whether the second is clearly behind.
 
     Args:
-        ranked: complete trials, the lowest eval_loss first; the first two count.
+        best: None if no trial is complete.
+        second: beside the best; None if there is none.
+        is_comparable: False for imported runs, whose evaluation rows may differ.
     """
-    if not ranked:
+    if best is None:
         return "No trial is complete yet."
-    loss = ranked[0].value or 0.0
-    words = f"Trial {ranked[0].number} is the best: {ranked[0].value_name} {loss:.4f}"
-    if len(ranked) == 1:
+    loss = best.value or 0.0
+    words = f"Trial {best.number} is the best: {best.value_name} {loss:.4f}"
+    if second is None:
         return f"{words}; no other trial is complete."
-    gap = (ranked[1].value or 0.0) - loss
-    judged = "a clear difference" if is_clear(gap, None, loss) else "no practical difference"
-    return f"{words}. Trial {ranked[1].number} is {gap:.4f} behind: {judged}."
+    words += f". Trial {second.trial.number} is {second.difference:.4f} behind"
+    if not is_comparable:
+        return f"{words}."
+    is_clearly = is_clear(second.difference, second.standard_error, loss)
+    return f"{words}: {'a clear difference' if is_clearly else 'no practical difference'}."
 
 
 def compare_sentence(found: Comparison, first: int, second: int) -> str:

@@ -90,7 +90,7 @@ def find_sweet_spot(
     if not runs:
         return None
     best = runs[0]
-    contenders = [_contender(trial, best, loss_sums) for trial in runs]
+    contenders = [beside_best(trial, best, loss_sums) for trial in runs]
     within = tuple(contender for contender in contenders if contender.is_within)
     return SweetSpot(best, min(within, key=_cost), within, tuple(contenders))
 
@@ -132,9 +132,14 @@ def paired_standard_error(
     return math.sqrt(variance * count) / tokens
 
 
-def _contender(
+def beside_best(
     trial: TrialRecord, best: TrialRecord, loss_sums: Mapping[int, LossSums]
 ) -> Contender:
+    """Compares a trial with the best one.
+
+    Args:
+        loss_sums: as of `find_sweet_spot`; those of these two trials count.
+    """
     own, other = loss_sums.get(trial.number), loss_sums.get(best.number)
     best_loss = best.value or 0.0
     error = paired_standard_error(own, other, best_loss) if own and other else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,9 @@ from dataclasses import dataclass, replace
 from vram_search.report.dimensions import shown_dimensions
 from vram_search.report.figures import peak, run_seconds
 from vram_search.report.trial_fields import StudyFields, TrialFields
-from vram_search.report.words import WIDTH, bytes_caption, kind_words, loss_cell
+from vram_search.report.words import bytes_caption, kind_words, loss_cell
+from vram_search.report.wrapping import WIDTH, terminal_width
+from vram_search.spec.hyperparameters import Dimension
 from vram_search.units import GIB, format_duration
 
 OUTCOME_STYLES = {
@@ -24,6 +25,8 @@ OUTCOME_STYLES = {
 }
 HEADER_STYLE = "bold"
 
+_WIDE = 100
+"""Columns of a terminal from which on headings are written out."""
 _LEFT_OUT_IF_NARROW = ("optim", "cutoff_len")
 _LEAST_FOLDED = 8
 """Columns that a folded column keeps, however narrow the terminal is."""
@@ -63,7 +66,8 @@ def trial_table(
     Imported runs have their name too, and their kind if one is no plain supervised LoRA training.
 
     Args:
-        width: columns of the terminal; below 80, settings that rarely decide are left out.
+        width: columns of the terminal; below 80, settings that rarely decide are left out; from
+            100 on, headings are not shortened.
     """
     columns = [_right("#", [str(trial.number) for trial in trials])]
     if study.is_imported:
@@ -76,15 +80,13 @@ def trial_table(
     styles = [OUTCOME_STYLES.get(outcome, "cyan") for outcome in outcomes]
     columns.append(Column("outcome", outcomes, styles=styles))
     columns.append(_right(study.ranked_by.short, [loss_cell(trial.value) for trial in trials]))
-    dimensions = shown_dimensions(trials)
-    if width < WIDTH:
-        dimensions = tuple(one for one in dimensions if one.name not in _LEFT_OUT_IF_NARROW)
-    for one in dimensions:
+    for one in _dimensions(trials, width):
         cells = [one.shown(one.value_in(trial.hyperparameters)) for trial in trials]
+        heading = one.heading if width >= _WIDE else one.short
         if one.is_name:
-            columns.append(_folding(one.short, cells))
+            columns.append(_folding(heading, cells))
         else:
-            columns.append(Column(one.short, cells, is_right=one.kind != "log"))
+            columns.append(Column(heading, cells, is_right=one.kind != "log"))
     columns.append(_right("GiB", [_gib(trial) for trial in trials]))
     seconds = [format_duration(run_seconds(trial)).replace(" ", "") for trial in trials]
     columns.append(_right("time", seconds))
@@ -120,14 +122,24 @@ def table_lines(
     lines.append(" ".join(styled(cell, HEADER_STYLE) for cell in header).rstrip())
     for row in range(len(trials)):
         lines += _row_lines(columns, widths, row, styled)
-    for note in [bytes_caption(trials, study), *_begun_again(trials)]:
+    notes = [*_shortened(trials, width), bytes_caption(trials, study), *_begun_again(trials)]
+    for note in notes:
         lines += _fold(shown(note), width)
     return lines
 
 
-def terminal_width() -> int:
-    """Columns of the terminal; WIDTH without one."""
-    return shutil.get_terminal_size((WIDTH, 24)).columns
+def _dimensions(trials: Sequence[TrialFields], width: int) -> list[Dimension]:
+    """The hyperparameters that have a column in a terminal of this width."""
+    left_out = _LEFT_OUT_IF_NARROW if width < WIDTH else ()
+    return [one for one in shown_dimensions(trials) if one.name not in left_out]
+
+
+def _shortened(trials: Sequence[TrialFields], width: int) -> list[str]:
+    """Says what the shortened headings mean."""
+    if width >= _WIDE or not trials:
+        return []
+    short = [one for one in _dimensions(trials, width) if one.short != one.heading]
+    return [", ".join(f"{one.short}: {one.name}" for one in short)] if short else []
 
 
 def _right(name: str, cells: Sequence[str]) -> Column:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vram_search.report.figures import card_title, measured_on
 from vram_search.report.trial_fields import StudyFields, TrialFields
-from vram_search.report.words import wrapped
+from vram_search.report.wrapping import wrapped
 from vram_search.units import format_bytes
 
 _OUTSIDE = ("allocator_slack", "context")
@@ -68,7 +68,7 @@ def _predicted_sums(predicted: Mapping[str, Any]) -> _Sums:
         "= reserved": predicted.get("reserved_bytes"),
         "context": parts.get("context"),
         "= process": predicted.get("process_bytes"),
-        "required": predicted.get("required_bytes"),
+        "VRAM needed": predicted.get("required_bytes"),
     }
 
 
@@ -83,7 +83,7 @@ def _measured_sums(measured: Mapping[str, Any]) -> _Sums:
         "= reserved": reserved,
         "context": context,
         "= process": None if context is None or reserved is None else reserved + context,
-        "required": measured.get("required_bytes"),
+        "VRAM needed": measured.get("required_bytes"),
     }
 
 
@@ -93,14 +93,14 @@ def _difference(whole: int | None, part: int | None) -> int | None:
 
 
 def _verdict(predicted: Mapping[str, Any]) -> list[str]:
-    """Required bytes with the margin that held when the trial was planned, beside the budget."""
+    """Required bytes with the margin that held when the trial was planned, beside the limit."""
     if not {"margin", "required_bytes", "excess", "budget_bytes"} <= set(predicted):
         return []
     needed = predicted["required_bytes"] * (1 + predicted["margin"])
     place = "above" if predicted["excess"] > 0 else "within"
     return [
-        f"    required with a margin of {predicted['margin']:.1%}: {format_bytes(needed)}, "
-        f"{place} the budget of {format_bytes(predicted['budget_bytes'])}"
+        f"    needed with a margin of {predicted['margin']:.1%}: {format_bytes(needed)}, "
+        f"{place} the VRAM limit of {format_bytes(predicted['budget_bytes'])}"
     ]
 
 

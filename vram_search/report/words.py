@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,30 +9,6 @@ from vram_search.report.figures import card_title, measured_on, peak, required_b
 from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.units import format_bytes
-
-WIDTH = 80
-"""Columns of an answer."""
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:s|min|h|GB|[KMGT]iB)\b)")
-
-
-def wrapped(
-    text: str, first: str = "  ", following: str | None = None, width: int = WIDTH
-) -> list[str]:
-    """Lines of `width` columns; a figure stays beside its unit, and a path stays whole.
-
-    Args:
-        first: what the first line begins with.
-        following: what the others begin with; None: as the first.
-    """
-    lines = textwrap.wrap(
-        _BEFORE_UNIT.sub("\xa0", text),
-        width,
-        initial_indent=first,
-        subsequent_indent=first if following is None else following,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace("\xa0", " ") for line in lines]
 
 
 def peak_words(trial: TrialFields, study: StudyFields) -> str:
@@ -44,7 +18,7 @@ def peak_words(trial: TrialFields, study: StudyFields) -> str:
         return "unknown"
     if origin == "measured":
         return f"{format_bytes(size)} reserved, measured: {measured_on(trial)}"
-    return f"{format_bytes(size)} required, predicted for {card_title(study)}"
+    return f"{format_bytes(size)} needed, predicted for {card_title(study)}"
 
 
 def needed_words(trial: TrialFields, study: StudyFields) -> str:
@@ -68,12 +42,12 @@ def bytes_caption(trials: Sequence[TrialFields], study: StudyFields) -> str:
     if not origins:
         return "GiB: not known"
     if origins == {"predicted"}:
-        return f"GiB: required bytes, predicted for {card}"
+        return f"GiB: VRAM needed, predicted for {card}"
     places = sorted({measured_on(trial) for trial in trials if peak(trial)[1] == "measured"})
     caption = f"GiB: peak reserved bytes, measured: {', '.join(places)}"
     if origins == {"measured"}:
         return f"{caption}; the study's card: {card}"
-    return f"{caption}; with ~ required bytes, predicted for {card}"
+    return f"{caption}; with ~ VRAM needed, predicted for {card}"
 
 
 def peak_cell(trial: TrialFields) -> str:

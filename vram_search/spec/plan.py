@@ -29,11 +29,12 @@ class MemoryPlan(Spec):
 
     @property
     def label(self) -> str:
-        """Short name such as "4x2 ckpt": micro-batch x accumulation, then the enabled settings."""
-        words = [f"{self.per_device_train_batch_size}x{self.gradient_accumulation_steps}"]
-        words += ["ckpt"] if self.gradient_checkpointing else []
-        words += ["fused"] if self.enable_liger_kernel else []
-        return " ".join(words)
+        """Name such as "micro-batch 4 x 2, gradient checkpointing": what is enabled beside it."""
+        batch, accumulated = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        words = [f"micro-batch {batch} x {accumulated}"]
+        words += ["gradient checkpointing"] if self.gradient_checkpointing else []
+        words += ["fused cross entropy"] if self.enable_liger_kernel else []
+        return ", ".join(words)
 
 
 class PlanPins(Spec):

@@ -243,7 +243,7 @@ class _Training:
         if planned is None:
             planned = smallest(candidates).settled()
             needed = format_bytes(planned.estimate.required_bytes)
-            message = f"even the smallest plan does not fit: {needed} required"
+            message = f"even the smallest plan does not fit: {needed} needed"
             return TrialResult("infeasible", error={"stage": "plan", "message": message})
         for attempt in range(PLAN_ATTEMPTS):
             record_product_plan(

@@ -102,7 +102,7 @@ class LoggedListener:
         self._log.write(
             "trial_started",
             f"trial {proposal.number} started: {words}; {planned.plan.label}; predicted "
-            f"{format_bytes(required)} required",
+            f"{format_bytes(required)} needed",
             trial=proposal.number,
             retry_of=proposal.retry_of,
             hyperparameters=point,

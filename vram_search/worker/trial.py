@@ -375,7 +375,7 @@ def _too_large(context: RunContext, least: PlannedTrial) -> dict[str, Any]:
     return {
         "stage": "plan",
         "message": f"even the smallest plan ({least.plan.label}) does not fit: predicted "
-        f"{format_bytes(least.estimate.required_bytes)} + margin {context.margin:.1%} > budget "
+        f"{format_bytes(least.estimate.required_bytes)} + margin {context.margin:.1%} > VRAM limit "
         f"{format_bytes(context.budget_bytes)}",
         "remedy": "a shorter cutoff_len or enable_liger_kernel lowers it",
     }

@@ -62,7 +62,7 @@ def test_differences_are_the_second_less_the_first(ask: Ask, search: Search) -> 
     assert "cutoff_len 512 384" in words
     assert "eval_loss 1.0000 1.0500 +0.0500" in words
     assert "standard error 0.0289: the difference is 1.7 times that" in words
-    assert "required (predicted) 8.00 GiB 6.00 GiB -2.00 GiB" in words
+    assert "VRAM needed (predicted) 8.00 GiB 6.00 GiB -2.00 GiB" in words
     assert "time, total 10 min 0 s 8 min 0 s -2 min 0 s" in words
 
 
@@ -117,7 +117,7 @@ def test_unknown_standard_error_is_said(ask: Ask, search: Search) -> None:
     search.add(loss=1.2, hyperparameters={"lora_rank": 8, "optim": "lion_8bit"})
     words = ask("compare", 0, 1).words
     assert "losses per example are not recorded: no standard error" in words
-    assert "several settings differ" in words
+    assert "2 settings differ" in words
 
 
 def test_long_values_stay_within_the_terminal(ask: Ask, search: Search) -> None:

@@ -119,3 +119,15 @@ def test_comparison_of_studies_counts_with_the_card_that_each_names(
     assert total["a_bytes"] == own["process_bytes"]
     printed = ask("estimate", "--compare", file, other).out
     assert printed.count("fits NVIDIA") == 2
+
+
+def test_mistyped_subcommand_names_the_nearest(ask: Ask) -> None:
+    answer = ask("db", "chek")
+    assert answer.code == 2
+    assert answer.err == "error: no command 'chek'\nremedy: did you mean check?\n"
+
+
+def test_group_without_a_command_shows_its_help(ask: Ask) -> None:
+    answer = ask("db")
+    assert answer.code == 2
+    assert answer.out.startswith("Usage: vram-search db") and answer.err == ""

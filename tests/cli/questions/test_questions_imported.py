@@ -62,7 +62,7 @@ def test_other_models_are_named_before_their_losses_are_compared(ask: Ask) -> No
 @pytest.mark.usefixtures("imported")
 def test_what_is_unknown_of_both_runs_is_not_called_the_same(ask: Ask) -> None:
     assert "plan: not known" in ask("compare", 0, 2).words
-    assert "hyperparameters: not known" in ask("compare", 3, 4).words
+    assert "settings: not known" in ask("compare", 3, 4).words
     assert ": the same" not in ask("compare", 3, 4).out
 
 

@@ -328,3 +328,34 @@ def test_untuned_loss_of_other_rows_is_not_compared(ask: Ask, search: Search) ->
     record_untuned(search.store, search.study.id, evaluation)
     search.add(loss=1.0)
     assert ask("best", "--json").json["winner"]["untuned_eval_loss"] is None
+
+
+def test_every_answer_judges_the_second_trial_alike(ask: Ask, search: Search) -> None:
+    """0.005 is more than another seed explains, and less than the choice of evaluation rows."""
+    search.add(shifts=[0, 0, 0, 0], gib=9)
+    search.add(shifts=[1, -1, 1, -0.6], gib=8)
+    said = "Trial 1 is 0.0050 behind: no practical difference."
+    assert said in ask("best").words
+    assert said in ask("top").words
+    assert "make no practical difference: eval_loss is 0.0050 lower" in ask("pareto").words
+    assert "show no practical difference" in ask("compare", 0, 1).words
+
+
+def test_headings_of_a_narrow_table_are_explained(ask: Ask, search: Search) -> None:
+    search.add()
+    assert "r: lora_rank, cut: cutoff_len, bs: batch_size" in ask("top").words
+
+
+@pytest.mark.parametrize("command", ["best", "top", "why 0", "compare 0 1", "pareto", "importance"])
+def test_answers_fit_a_terminal_of_60_columns(
+    ask: Ask, search: Search, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for number in range(8):
+        search.add(
+            loss=1 + number / 100,
+            hyperparameters={"optim": ["adamw_8bit", "lion_8bit"][number % 2]},
+        )
+    monkeypatch.setattr("vram_search.report.wrapping.terminal_width", lambda: 60)
+    monkeypatch.setattr("vram_search.report.tables.terminal_width", lambda: 60)
+    lines = ask(*command.split()).out.splitlines()
+    assert max(map(len, lines)) <= (76 if command == "best" else 60)  # commands are not folded

@@ -116,8 +116,8 @@ def test_infeasible_trial_is_told_with_margin_and_budget(ask: Ask, search: Searc
     assert answer["figures"]["excess"] == pytest.approx(0.1)
     words = ask("why", 0).words
     assert (
-        "predicted: 10.00 GiB required, 11.00 GiB with the margin of 10.0%; 1.00 GiB over the "
-        "budget of 10.00 GiB" in words
+        "predicted: 10.00 GiB needed, 11.00 GiB with the margin of 10.0%; 1.00 GiB over the "
+        "VRAM limit of 10.00 GiB" in words
     )
     assert "the largest parts: logits 6.00 GiB, adapter 1.00 GiB" in words
     assert "that was the smallest plan: micro-batch 4 x 2, gradient checkpointing" in words
@@ -147,7 +147,7 @@ def test_out_of_memory_is_told_with_what_was_held_and_predicted(ask: Ask, search
     assert "the batch had 4 rows, the longest of 384 tokens" in words
     assert "594 MiB could not be allocated" in words
     assert "9.00 GiB were allocated then, the largest: other 7.00 GiB" in words
-    assert "9.09 GiB with the margin of 1.0%; 932 MiB within the budget of 10.00 GiB" in words
+    assert "9.09 GiB with the margin of 1.0%; 932 MiB within the VRAM limit of 10.00 GiB" in words
     assert "faster plans had run out of memory before, in 1 min 3 s" in words
     assert "planned with a margin of 12.0%, or more" in words
     assert "although it was predicted not to fit" not in words
@@ -158,7 +158,7 @@ def test_out_of_memory_by_others_or_against_the_prediction_is_told_so(
 ) -> None:
     search.add("oom", loss=None, gib=9, error={"stage": "probe", "others_took_bytes": 2 * GIB})
     search.add("oom", loss=None, gib=10, predicted=JUDGED, error={"stage": "probe"})
-    assert "other programs had taken 2.00 GiB of the budget" in ask("why", 0).words
+    assert "other programs had taken 2.00 GiB of the VRAM limit" in ask("why", 0).words
     assert "although it was predicted not to fit (plan.skip_infeasible)" in ask("why", 1).words
 
 
@@ -193,8 +193,8 @@ def test_trial_that_nothing_ended_is_told_so(ask: Ask, search: Search) -> None:
     search.add(loss=1.25)
     search.add(outcome=None)
     words = ask("why", 1).words
-    assert "trial 1 was not cut short: it is complete" in words
-    assert "number 2 of 2 complete trials - 0.2500 above the best, trial 0" in words
+    assert "trial 1 finished" in words
+    assert "rank 2 of 2 complete trials - 0.2500 above the best, trial 0" in words
     assert "trial 2 is running: nothing has ended it" in ask("why", 2).words
 
 

@@ -59,7 +59,7 @@ def vram_chart(data: ReportData) -> Chart:
     edge = _TOO_FAR * max(limit if limit and near else 0, *(s for t, s in sized if _has_loss(t)))
     top = min(max(losses), data.loss_ceiling)
     plot = Plot(gib([min(s, edge) for s in shown], *across), linear([min(losses), top], *up), 320)
-    plot.axes("required VRAM, GiB", name)
+    plot.axes("VRAM needed, GiB", name)
     plot.parts.append(text(across[0], _ABOVE, f"without a final {name}", "small label"))
     if limit is not None:
         _draw_limit(plot, limit, near)

@@ -126,7 +126,7 @@
     if (trial.eval_loss !== null) lines.push(`eval_loss ${trial.eval_loss.toFixed(4)}`);
     if (trial.required_bytes !== null) {
       const size = (trial.required_bytes / 2 ** 30).toFixed(2);
-      lines.push(`${size} GiB required, ${trial.required_bytes_origin}`);
+      lines.push(`${size} GiB needed, ${trial.required_bytes_origin}`);
     }
     for (const [name, own] of Object.entries(trial.hyperparameters)) {
       const figure = typeof own === "number" && own > 0 && own < 0.01;

@@ -52,7 +52,7 @@ def columns(
             is_further=objective != "bits_per_byte",
         ),
         *(Column(one.heading, one.name, not one.is_name) for one in dimensions),
-        Column("required GiB", "required VRAM, GiB; ~ predicted"),
+        Column("needed GiB", "VRAM needed, GiB; ~ predicted"),
         Column("reserved GiB", "measured peak of reserved bytes, GiB", is_further=True),
         Column("steps", "optimizer steps done", is_further=True),
         Column("time", "from start to record"),

@@ -85,9 +85,7 @@ def _complete(evidence: Evidence) -> Facts:
     others = ranked(evidence.trials)
     rank = [other.number for other in others].index(trial.number) + 1
     behind = trial.value - (others[0].value or 0.0)
-    facts = [
-        f"{trial.value_name} {trial.value:.4f}, number {rank} of {len(others)} complete trials"
-    ]
+    facts = [f"{trial.value_name} {trial.value:.4f}, rank {rank} of {len(others)} complete trials"]
     if behind > 0:
         facts.append(f"{behind:.4f} above the best, trial {others[0].number}")
     return facts, {trial.value_name: trial.value, "rank": rank, "complete_trials": len(others)}
@@ -144,9 +142,9 @@ def _lost(evidence: Evidence) -> Facts:
 
 
 _SUMMARIES = {
-    "complete": "was not cut short: it is complete",
+    "complete": "finished",
     "running": "is running: nothing has ended it",
-    "pruned": "was pruned: it was behind the others",
+    "pruned": "was pruned: it was stopped early at a rung",
     "oom": "ran out of memory",
     "infeasible": "was not run: it was predicted not to fit",
     "diverged": "diverged",

@@ -1,4 +1,4 @@
-"""Why a trial did not fit: what was predicted, with which margin, against which budget."""
+"""Why a trial did not fit: what was predicted, with which margin, against which VRAM limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LARGEST = 3
 
 
 def infeasible_facts(trial: TrialRecord) -> Facts:
-    """The smallest plan's prediction against the budget."""
+    """The smallest plan's prediction against the VRAM limit."""
     facts, figures = _judged(trial.predicted or {})
     parts = (trial.predicted or {}).get("parts")
     if parts:
@@ -30,8 +30,8 @@ def oom_facts(trial: TrialRecord) -> Facts:
     facts, figures = _held(error)
     if taken := error.get("others_took_bytes"):
         facts.append(
-            f"other programs had taken {format_bytes(taken)} of the budget: the prediction is not "
-            "to blame"
+            f"other programs had taken {format_bytes(taken)} of the VRAM limit: the prediction is "
+            "not to blame"
         )
         figures["others_took_bytes"] = taken
     said, judged = _judged(trial.predicted or {})
@@ -67,19 +67,19 @@ def _held(error: Mapping[str, Any]) -> Facts:
 
 
 def _judged(predicted: Mapping[str, Any]) -> Facts:
-    """The plan against the budget, as it was judged then; an older record lacks it."""
+    """The plan against the VRAM limit, as it was judged then; an older record lacks it."""
     required, budget = predicted.get("required_bytes"), predicted.get("budget_bytes")
     if required is None:
         return [], {}
     figures = {"predicted_required_bytes": required}
     if budget is None:
-        return [f"predicted: {format_bytes(required)} required"], figures
+        return [f"predicted: {format_bytes(required)} needed"], figures
     margin = predicted.get("margin", 0.0)
     needed = required * (1 + margin)
     place = "over" if needed > budget else "within"
     fact = (
-        f"predicted: {format_bytes(required)} required, {format_bytes(needed)} with the margin of "
-        f"{margin:.1%}; {format_bytes(abs(needed - budget))} {place} the budget of "
+        f"predicted: {format_bytes(required)} needed, {format_bytes(needed)} with the margin of "
+        f"{margin:.1%}; {format_bytes(abs(needed - budget))} {place} the VRAM limit of "
         f"{format_bytes(budget)}"
     )
     figures |= {"margin": margin, "budget_bytes": budget, "excess": needed / budget - 1}
