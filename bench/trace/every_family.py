@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+from vram_search.model_code.light_imports import light_imports
 from vram_search.resources import shipped
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.model_tree import name_expression
@@ -122,7 +122,8 @@ def main() -> None:
         sys.modules[name] = None  # type: ignore[assignment]
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    import_bitsandbytes()
+    with light_imports():
+        import peft  # noqa: F401
     signal.signal(signal.SIGALRM, _give_up)
     out = arguments.out
     known = out.read_text(encoding="utf-8") if out is not None and out.exists() else ""

@@ -16,7 +16,7 @@ import tempfile
 import warnings
 from typing import Any
 
-from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+from vram_search.model_code.light_imports import light_imports
 from vram_search.spec.model_tree import name_expression
 
 SMALL: dict[str, Any] = {
@@ -82,7 +82,8 @@ def main() -> None:
     """Prints a line for each family."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    import_bitsandbytes()
+    with light_imports():
+        import peft  # noqa: F401
     trains = []
     for model_type in sys.argv[1:] or OWN:
         words = fault(model_type)

@@ -26,11 +26,11 @@ def tree_of(path: Path) -> ModelTree:
     Raises:
         InputError: transformers cannot build the model.
     """
-    from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+    from vram_search.model_code.light_imports import light_imports
 
-    import_bitsandbytes()
-    from vram_search.model_code.build import auto_class, build, load_config, read_values
-    from vram_search.model_code.read import read_tree
+    with light_imports():
+        from vram_search.model_code.build import auto_class, build, load_config, read_values
+        from vram_search.model_code.read import read_tree
 
     values = read_values(path)
     config = load_config(values, str(path))

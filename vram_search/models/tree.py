@@ -23,13 +23,13 @@ from vram_search.spec.not_modelled import TEXT_ALONE
 from vram_search.spec.shape import ModelShape, load_shape
 
 SECONDS = 300
-"""A subprocess that takes longer hangs: importing torch takes about 10 s, a tree another 5."""
+"""A subprocess that takes longer hangs: on two shared cores it takes up to 20 s."""
 
 
 def model_tree(config: Path) -> ModelTree:
     """Returns the module tree of a config.json, or of the one in a folder.
 
-    Trees of shipped shapes are shipped, too. Any other takes about 15 s the first time, since the
+    Trees of shipped shapes are shipped, too. Any other takes 3 to 15 s the first time, since the
     model's class is imported by another process; from then on the cache has it
     (`cache_folder()/trees`, by configuration and transformers version).
 

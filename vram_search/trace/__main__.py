@@ -42,11 +42,11 @@ def main() -> None:
 def answer(request: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """The answer to one request."""
     from vram_search.estimate.memory.trace_fit import fit_to_json
-    from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+    from vram_search.model_code.light_imports import light_imports
 
-    import_bitsandbytes()
-    from vram_search.trace.settings import Batch, TraceSettings
-    from vram_search.trace.tracer import trace
+    with light_imports():
+        from vram_search.trace.settings import Batch, TraceSettings
+        from vram_search.trace.tracer import trace
 
     settings = TraceSettings(**request["settings"])
     batch = Batch(request["rows"], request["tokens"])

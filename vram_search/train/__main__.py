@@ -81,21 +81,21 @@ def serve(channel: Channel) -> None:
     job = channel.receive()
     assert isinstance(job, LoadJob), "the first job loads the model"
     start = time.perf_counter()
-    import torch
+    from vram_search.model_code.light_imports import light_imports
 
-    from vram_search.model_code.bitsandbytes_import import import_bitsandbytes
+    with light_imports():
+        import torch
 
-    import_bitsandbytes()
-    from vram_search.train import model as base_model
-    from vram_search.train.common_rows import whole_rows
-    from vram_search.train.device import compute_dtype, device_name, dtype_name
-    from vram_search.train.examples import Encoder, learnt_bytes
-    from vram_search.train.fingerprints import fingerprints
-    from vram_search.train.generate import evaluate_base, generate
-    from vram_search.train.health import Health
-    from vram_search.train.run import EncodedDataset, Trial
-    from vram_search.train.storage import differing_tree
-    from vram_search.train.tokenizer import load_tokenizer
+        from vram_search.train import model as base_model
+        from vram_search.train.common_rows import whole_rows
+        from vram_search.train.device import compute_dtype, device_name, dtype_name
+        from vram_search.train.examples import Encoder, learnt_bytes
+        from vram_search.train.fingerprints import fingerprints
+        from vram_search.train.generate import evaluate_base, generate
+        from vram_search.train.health import Health
+        from vram_search.train.run import EncodedDataset, Trial
+        from vram_search.train.storage import differing_tree
+        from vram_search.train.tokenizer import load_tokenizer
 
     import_seconds = time.perf_counter() - start
     tokenizer = load_tokenizer(job.tokenizer, job.dataset.template)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from vram_search.errors import VramSearchError
+from vram_search.model_code.light_imports import light_imports
 from vram_search.protocol import CONVERT_JOB, Converted, GgufAdapterJob, LoadFailed, Note, OllamaJob
 from vram_search.train.channel import silence_libraries
 
@@ -25,17 +26,16 @@ def main(file: Path) -> None:
         def send(note: Note) -> None:
             print(note.model_dump_json(), file=out, flush=True)
 
-        if isinstance(job, OllamaJob):
+        with light_imports():
+            from vram_search.train.merge import merge
             from vram_search.train.ollama import write_ollama
-
-            answer = write_ollama(job, send)
-        elif isinstance(job, GgufAdapterJob):
             from vram_search.train.ollama_adapter import write_ollama_adapter
 
+        if isinstance(job, OllamaJob):
+            answer = write_ollama(job, send)
+        elif isinstance(job, GgufAdapterJob):
             answer = write_ollama_adapter(job, send)
         else:
-            from vram_search.train.merge import merge
-
             answer = merge(job, send)
     except VramSearchError as error:
         answer = LoadFailed(message=error.message, remedy=error.remedy)

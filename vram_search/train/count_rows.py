@@ -29,8 +29,11 @@ def count_rows(question: RowsQuestion, progress: TextIO) -> RowsCounted:
     Raises:
         InputError: the tokenizer cannot be loaded, or its chat template refuses a row.
     """
-    from vram_search.train.examples import EncodedExample, Encoder
-    from vram_search.train.tokenizer import load_tokenizer
+    from vram_search.model_code.light_imports import uncollected_imports
+
+    with uncollected_imports():
+        from vram_search.train.examples import EncodedExample, Encoder
+        from vram_search.train.tokenizer import load_tokenizer
 
     dataset = question.dataset
     rows = load_rows(dataset, question.seed)

@@ -7,6 +7,7 @@ prints both and the reason as one line of JSON: `vram-search doctor` shows it.
 
 from __future__ import annotations
 
+import gc
 import json
 
 import torch
@@ -68,6 +69,7 @@ def main() -> None:
         "reason": reason(),
     }
     print(json.dumps(found))
+    gc.freeze()  # the process ends, and would look for garbage among all of torch
 
 
 if __name__ == "__main__":

@@ -82,7 +82,10 @@ def _checksum(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def live_storages() -> dict[int, torch.Tensor]:
-    """Returns a tensor by address for each storage on the device that Python can reach."""
+    """Returns a tensor by address for each storage on the device that Python can reach.
+
+    Objects that are excluded from collections are left out: imports put no tensor on a GPU.
+    """
     here = device().type
     tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
     return {t.untyped_storage().data_ptr(): t for t in tensors if t.device.type == here}
