@@ -37,11 +37,19 @@ demo: $(VENV)/installed  ## run a real search on SmolLM2-135M, up to the winning
 # Two processes: a third gains nothing on two cores, and each may hold two training processes.
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test: lint types  ## run the linter, the type checker and the tests that need no GPU
-	$(PYTEST) -m 'not gpu and not slow'
+# Runs pytest with the options $(1), and mypy beside it; what mypy prints comes last.
+define TESTS_AND_TYPES
+	@$(BIN)/mypy > $(VENV)/types.txt 2>&1 & \
+	$(PYTEST) $(1); tests=$$?; \
+	wait $$!; types=$$?; \
+	cat $(VENV)/types.txt; exit $$((tests + types))
+endef
 
-test-all: lint types  ## the same with the slow tests, and with all examples for each property
-	$(PYTEST) -m 'not gpu' --hypothesis-profile full
+test: lint  ## run the linter, the type checker and the tests that need no GPU
+	$(call TESTS_AND_TYPES,-m 'not gpu and not slow')
+
+test-all: lint  ## the same with the slow tests, and with all examples for each property
+	$(call TESTS_AND_TYPES,-m 'not gpu' --hypothesis-profile full)
 
 lint: $(VENV)/installed  ## check the style with ruff
 	$(BIN)/ruff check .
