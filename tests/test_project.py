@@ -198,6 +198,14 @@ def test_bench_page_names_every_script() -> None:
     assert [module for module in runnable_benches() if f"{module}`" not in page] == []
 
 
+def test_every_script_of_the_bench_page_answers_help() -> None:
+    page = (ROOT / "bench" / "README.md").read_text("utf-8")
+    for module in set(re.findall(r"^\| `python -m ([\w.]+)`", page, re.MULTILINE)):
+        place = ROOT / module.replace(".", "/")
+        file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+        assert ".parse_args(" in file.read_text("utf-8"), f"{module} --help would run it"
+
+
 def test_every_night_runs_the_slow_tests_too() -> None:
     assert "make test-all" in commands(workflow()["jobs"]["every-night"])
     makefile = (ROOT / "Makefile").read_text("utf-8")

@@ -5,6 +5,7 @@ python -m bench.curves.knowledge
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections import defaultdict
@@ -26,6 +27,8 @@ FIELDS = [dimension.name for dimension in DIMENSIONS if dimension in MAIN]
 
 def main() -> None:
     """A row a configuration: the mean over its seeds of the best evaluated loss."""
+    parser = argparse.ArgumentParser(prog="python -m bench.curves.knowledge", description=__doc__)
+    parser.parse_args()
     shape = load_shape(shipped("configs", "models", MODEL))
     tasks = []
     for file in (TABLES / f"{name}.jsonl" for name in KNOWN):

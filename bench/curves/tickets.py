@@ -9,6 +9,7 @@ of the summary is left to chance, so that no model reaches a loss of 0.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def rows(count: int, seed: int) -> list[dict[str, str]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m bench.curves.tickets", description=__doc__).parse_args()
     for made in rows(ROWS, SEED):
         print(json.dumps(made))
 

@@ -9,6 +9,7 @@ reaches a loss of 0.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from collections.abc import Callable
@@ -260,6 +261,8 @@ def distinct_rows(
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.curves.toolcalls", description=__doc__)
+    parser.parse_args()
     for made in rows(ROWS, SEED):
         print(json.dumps(made))
 

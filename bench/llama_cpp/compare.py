@@ -8,9 +8,9 @@ brings llama.cpp's library built for this machine.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +26,11 @@ CHAT = [
 
 def main() -> None:
     """Prints the mean loss of each, and its largest difference from the merged model's."""
-    merged, *others = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="python -m bench.llama_cpp.compare", description=__doc__)
+    parser.add_argument("merged", help="the folder that `merge` wrote")
+    parser.add_argument("others", nargs="+", metavar="GGUF[+ADAPTER]")
+    options = parser.parse_args()
+    merged, others = options.merged, options.others
     tokens = AutoTokenizer.from_pretrained(merged).apply_chat_template(CHAT, return_dict=False)
     ours = losses_of(merged, tokens)
     print(f"{len(ours)} tokens; mean loss {sum(ours) / len(ours):.4f} in transformers")

@@ -5,6 +5,7 @@ Each figure comes from a process of its own, so that no earlier one has filled i
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import multiprocessing
@@ -59,6 +60,9 @@ class Timing:
 
 def main() -> None:
     """Prints a table, or JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench.speed.estimate", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    options = parser.parse_args()
     timings = [
         _alone(warm_allocated),
         _alone(warm_reserved),
@@ -67,7 +71,7 @@ def main() -> None:
         _alone(many_plans_windows),
         *(command_time(name) for name in COMMANDS),
     ]
-    if "--json" in sys.argv:
+    if options.json:
         print(json.dumps([asdict(timing) for timing in timings]))
         return
     print(f"{'':<44}{'best':>8}{'median':>8}{'target':>8}")

@@ -5,6 +5,7 @@ Whole processes, in turn with a bare `import sqlalchemy`, so that the ratio hold
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -23,6 +24,9 @@ ROUNDS = 15
 
 def main() -> None:
     """Prints medians in milliseconds, and the ratio."""
+    parser = argparse.ArgumentParser(prog="python -m bench.speed.queries", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VRAM_SEARCH_HOME"] = folder
         fill(Path(folder) / "vram-search.db")
@@ -38,7 +42,7 @@ def main() -> None:
         "median_ms": medians,
         "ratio": medians["best"] / medians["import sqlalchemy"],
     }
-    if "--json" in sys.argv:
+    if options.json:
         print(json.dumps(result))
     else:
         for name, value in medians.items():

@@ -6,6 +6,7 @@ smallest of ROUNDS counts; bytecode is compiled by a first run that does not cou
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -24,12 +25,15 @@ COMMANDS = {
 
 def main() -> None:
     """Prints seconds of CPU time, and each as a multiple of `import click`."""
+    parser = argparse.ArgumentParser(prog="python -m bench.speed.start", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    options = parser.parse_args()
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(ROUNDS + 1):
         for name, arguments in COMMANDS.items():
             times[name].append(cpu_seconds([sys.executable, *arguments]))
     best = {name: min(found[1:]) for name, found in times.items()}
-    if "--json" in sys.argv:
+    if options.json:
         print(json.dumps(best))
         return
     for name, seconds in best.items():

@@ -10,6 +10,7 @@ tiny shape here: they were seen to fail in `bench.trace.every_family`.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 import tempfile
@@ -80,12 +81,15 @@ def fault(model_type: str) -> str:
 
 def main() -> None:
     """Prints a line for each family."""
+    parser = argparse.ArgumentParser(prog="python -m bench.trace.refused", description=__doc__)
+    parser.add_argument("model_types", nargs="*", metavar="MODEL_TYPE", help="only these")
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     with light_imports():
         import peft  # noqa: F401
     trains = []
-    for model_type in sys.argv[1:] or OWN:
+    for model_type in options.model_types or OWN:
         words = fault(model_type)
         print(f"{model_type:24} {words or 'TRAINS'}", flush=True)
         trains += [] if words else [model_type]
