@@ -27,8 +27,6 @@ FIELDS = [dimension.name for dimension in DIMENSIONS if dimension in MAIN]
 
 def main() -> None:
     """A row a configuration: the mean over its seeds of the best evaluated loss."""
-    parser = argparse.ArgumentParser(prog="python -m bench.curves.knowledge", description=__doc__)
-    parser.parse_args()
     shape = load_shape(shipped("configs", "models", MODEL))
     tasks = []
     for file in (TABLES / f"{name}.jsonl" for name in KNOWN):
@@ -58,4 +56,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.curves.knowledge", description=__doc__)
+    parser.parse_args()
     main()
