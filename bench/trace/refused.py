@@ -3,9 +3,9 @@
     python -m bench.trace.refused
 
 Each model has random weights, is loaded in NF4 as a search loads it, gets an adapter on what
-`lora_target: all` finds, and runs one forward and backward pass of text. Exit code 1 if one of them
-trains, so that its refusal in `spec.not_trained` is out of date. The other families there have no
-tiny shape here: they were seen to fail in `bench.trace.every_family`.
+`lora_target: all` finds, and runs a forward and backward pass of text, with evaluations after it.
+Exit code 1 if one of them trains, so that its refusal in `spec.not_trained` is out of date. The
+other families there have no tiny shape here: they were seen to fail in `bench.trace.every_family`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
 }
 OWN: dict[str, dict[str, Any]] = {
     "mamba": {"state_size": 8},
+    "rwkv": {"attention_hidden_size": 64, "rescale_every": 1},
     "gemma3n_text": {
         "vocab_size_per_layer_input": 300,
         "hidden_size_per_layer_input": 16,
@@ -71,8 +72,15 @@ def fault(model_type: str) -> str:
         lora = LoraConfig(r=4, target_modules=name_expression(tree.lora_targets))
         model = get_peft_model(model, lora).train()
         ids = torch.arange(3, 35)[None]
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
         with torch.autocast("cpu", torch.bfloat16):
-            model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids).loss.backward()
+            model(**batch).loss.backward()
+            with torch.no_grad():
+                before = model.eval()(**batch).loss
+                model.train()(**batch)
+                after = model.eval()(**batch).loss
+        if not torch.equal(before, after):
+            return f"its loss is {after:.3g} after an evaluation, {before:.3g} before"
     except Exception as error:  # the subject: a class may fail in any way
         lines = str(error).strip().splitlines() or [""]
         return f"{type(error).__name__}: {lines[0][:150]}"

@@ -225,6 +225,12 @@ def test_bad_input_is_refused_with_a_remedy(changes: list[str], words: list[str]
         assert word in str(done.exception)
 
 
+def test_a_model_that_no_search_can_train_is_refused() -> None:
+    result = fit("--model", "gemma-3n-e2b", "--card", "rtx-5060-ti-16gb")
+    assert isinstance(result.exception, InputError)
+    assert "transformers cannot train gemma3n_text in NF4" in result.exception.message
+
+
 def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     done = fit("--model", tmp_path, "--card", "t4-16gb")
     assert isinstance(done.exception, InputError)

@@ -16,7 +16,9 @@ from bench.estimate_accuracy import build_workload
 from vram_search.estimate import Estimate, predict
 from vram_search.estimate.memory import allocation_trace
 from vram_search.estimate.memory.allocator import CachingAllocator
+from vram_search.estimate.memory.workload import Workload
 from vram_search.resources import shipped
+from vram_search.spec import load_shape
 from vram_search.units import GIB
 
 DATA = Path(__file__).parent.parent / "fixtures"
@@ -155,6 +157,24 @@ def test_smallest_limit_takes_three_replays_at_most(monkeypatch: pytest.MonkeyPa
         counts.add(len(replays))
     assert counts == {2, 3}
     assert total == 432_652_792_147, "another figure than until commit b783250"
+
+
+def test_smallest_limit_is_no_more_than_a_training_without_a_limit_reserves() -> None:
+    """Here a request that failed had raised the limit above that."""
+    shape = load_shape(MODELS / "qwen2.5-3b")
+    workload = Workload(
+        shape=shape,
+        lora_modules=tuple(shape.target_modules("all")),
+        lora_rank=16,
+        optimizer="adamw_8bit",
+        per_device_train_batch_size=4,
+        cutoff_len=1024,
+        gradient_checkpointing=False,
+        fused_linear_cross_entropy=True,
+        per_device_eval_batch_size=1,
+        eval_cutoff_len=1024,
+    )
+    assert predict(workload).with_replay().required_bytes == 16_846_567_301
 
 
 def test_replay_changes_the_required_bytes_alone() -> None:

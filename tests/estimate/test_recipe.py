@@ -1044,3 +1044,10 @@ def test_trl_keeps_a_packed_micro_batch_apart(write: Write, keys: dict[str, Any]
     workload = load_recipe(write(packed, **keys)).workload
     assert not workload.packed
     assert (workload.per_device_train_batch_size, workload.cutoff_len) == (2, 512)
+
+
+def test_trl_without_padding_joins_rows_of_training_and_evaluation(write: Write) -> None:
+    keys = {"padding_free": True, "eval_strategy": "steps", "per_device_eval_batch_size": 3}
+    workload = load_recipe(write(TRL | {"per_device_train_batch_size": 2}, **keys)).workload
+    assert (workload.per_device_train_batch_size, workload.cutoff_len) == (1, 1024)
+    assert (workload.per_device_eval_batch_size, workload.eval_cutoff_len) == (1, 1536)

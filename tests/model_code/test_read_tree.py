@@ -6,6 +6,7 @@ import json
 from functools import lru_cache
 
 import pytest
+from transformers import Qwen2ForCausalLM
 
 from tests.model_code.configs import GEMMA_3, LFM_2, SIZES, TINY
 from vram_search.errors import InputError
@@ -93,6 +94,19 @@ def test_model_without_a_language_model_is_refused() -> None:
     config = load_config({"model_type": "vit"}, "config.json")
     with pytest.raises(InputError, match="no language model for model_type 'vit'"):
         auto_class(config)
+
+
+def test_class_of_several_models_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Qwen 2.5 Omni's, which holds a thinker and a talker."""
+
+    def refuse(_: object) -> None:
+        raise NotImplementedError
+
+    config = load_config({**SIZES, "model_type": "qwen2"}, "config.json")
+    monkeypatch.setattr(Qwen2ForCausalLM, "get_input_embeddings", refuse)
+    with pytest.raises(InputError, match="qwen2 holds several models") as refused:
+        build(config)
+    assert "thinker" in refused.value.remedy
 
 
 def test_layers_that_peft_refuses_get_no_adapter() -> None:

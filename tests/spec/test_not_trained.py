@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from vram_search.errors import InputError
+from vram_search.models.tree import read_shape
 from vram_search.resources import shipped
 from vram_search.spec.not_trained import check_trainable
 from vram_search.spec.shape import load_shape
@@ -20,6 +22,8 @@ QWEN = load_shape(shipped("configs", "models", "qwen2.5-0.5b"))
         ("mamba", "in NF4: its layers multiply by the weights"),
         ("git", "asks for images"),
         ("pix2struct", "asks for images"),
+        ("rwkv", "in NF4: an evaluation replaces weights"),
+        ("blt", "cuts a text into patches by its content"),
     ],
 )
 def test_a_family_that_fails_in_transformers_is_refused_with_the_reason(
@@ -27,6 +31,15 @@ def test_a_family_that_fails_in_transformers_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         check_trainable(replace(QWEN, model_type=model_type))
+
+
+def test_an_encoder_with_a_decoder_is_refused() -> None:
+    tree = read_shape(shipped("configs", "models", "lfm2-350m")).tree
+    assert tree is not None
+    config = json.dumps({"is_encoder_decoder": True})
+    with pytest.raises(InputError, match="is an encoder with a decoder"):
+        check_trainable(replace(QWEN, tree=replace(tree, filled_config=config)))
+    check_trainable(replace(QWEN, tree=tree))
 
 
 def test_other_families_are_not_refused() -> None:

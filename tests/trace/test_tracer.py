@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from vram_search.model_code.build import build, load_config
+from vram_search.trace.layers import decoder_layers, keep_few
 from vram_search.trace.recorder import AllocationStream, with_sums_in_place
 from vram_search.trace.settings import Batch, TraceSettings
-from vram_search.trace.tracer import trace
+from vram_search.trace.tracer import short_rows, trace
 from vram_search.trace.training import traced_model
 
 TARGETS = ("q_proj", "c_fc", "c_proj")
@@ -111,3 +113,32 @@ def test_two_gradients_in_fp32_are_added_in_place() -> None:
     stream.sums.append((total, first, second))
     assert stream.peak == 3 * 1024
     assert with_sums_in_place(stream).peak == 2 * 1024
+
+
+@pytest.mark.parametrize(
+    ("requests", "per_token", "tokens", "length"),
+    [
+        (700, 0.5, 2048, 0),  # Qwen3.5 loops over chunks
+        (2000, 15.0, 1024, 128),
+        (4239, 32.0, 1024, 64),  # Zamba loops over tokens
+    ],
+)
+def test_a_loop_over_tokens_is_traced_in_short_rows(
+    requests: int, per_token: float, tokens: int, length: int
+) -> None:
+    assert short_rows(requests, per_token, tokens) == length
+
+
+def test_shared_blocks_know_the_kept_layers_by_their_new_numbers() -> None:
+    """Zamba 2's look up their adapters by the number of the layer that calls them."""
+    kinds = ["mamba", "mamba", "hybrid", "mamba", "hybrid", "mamba"]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 6, "num_attention_heads": 2, "vocab_size": 64}
+    config = load_config(
+        {"model_type": "zamba2", **sizes, "layers_block_type": kinds, "mamba_d_state": 8}, "zamba2"
+    )
+    model = build(config)
+    layers = decoder_layers(model)
+    kept = keep_few(model, layers)
+    hybrid = next(number for number, place in enumerate(kept.places) if kinds[place] == "hybrid")
+    tables = [m.layer_dic for m in model.modules() if isinstance(getattr(m, "layer_dic", 0), dict)]
+    assert tables and all(set(table) == {hybrid} for table in tables)

@@ -23,6 +23,7 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.verdict import base_note
 from vram_search.models import find_model
 from vram_search.spec.limits import MAX_CUTOFF_LEN, MAX_RANK
+from vram_search.spec.not_trained import check_trainable
 
 TABLE_MICRO_BATCHES = (1, 2, 4, 8, 16, 32)
 TABLE_CUTOFFS = (512, 1024, 2048, 4096, 8192)
@@ -165,6 +166,8 @@ def fit(
     check_number("micro_batch", micro_batch, MICRO_BATCHES[-1])
     check_optimizer(optim)
     check_name("quantization", quantization, QUANTIZATIONS)
+    if quantization == "nf4":
+        check_trainable(shape)
     workload = Workload(
         shape=shape,
         lora_modules=lora_modules(shape, lora_target),

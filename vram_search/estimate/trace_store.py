@@ -17,7 +17,7 @@ from vram_search.estimate.trace_process import TraceProcess
 from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 
-FORMAT = 4
+FORMAT = 5
 """Version of the cached files."""
 SWITCH = "VRAM_SEARCH_TRACE"
 """No model is traced where this environment variable is 0."""

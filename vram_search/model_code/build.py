@@ -101,8 +101,26 @@ def build(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
         Exception
     ) as error:  # a package may be missing, or the class refuses its configuration in any way
         raise refused(config.model_type, error) from None
+    _check_embedding(model)
     quantize(model, dtype, skipped)
     return model
+
+
+def _check_embedding(model: Any) -> None:
+    """Refuses a class that holds several models, such as Qwen 2.5 Omni's thinker and talker.
+
+    Raises:
+        InputError: the class has no text embedding of its own.
+    """
+    try:
+        model.get_input_embeddings()
+    except NotImplementedError:
+        raise InputError(
+            f"{model.config.model_type} holds several models, and its class trains none of them on "
+            "text",
+            "name a folder of the language model alone (of an Omni model the thinker: "
+            "`model.thinker.save_pretrained(folder)`)",
+        ) from None
 
 
 def quantize(model: Any, dtype: torch.dtype, skipped: list[str] | None) -> None:

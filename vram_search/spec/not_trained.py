@@ -6,6 +6,8 @@ quantises by transformers' own code; `bench.trace.refused` trains tiny ones on r
 
 from __future__ import annotations
 
+import json
+
 from vram_search.errors import InputError
 from vram_search.spec.shape import ModelShape
 
@@ -14,6 +16,7 @@ FAILS_IN_NF4 = {
     "inkling2_loop_text": "its layers cast hidden states to the dtype of the weights",
     "longcat_flash": "its routers multiply by their weights themselves",
     "mamba": "its layers multiply by the weights of `dt_proj` themselves",
+    "rwkv": "an evaluation replaces weights of layers that have an adapter",
 }
 """Text model_type -> what it does with weights that bitsandbytes has packed."""
 NEEDS_MORE_THAN_TEXT = frozenset(
@@ -23,6 +26,9 @@ NEEDS_MORE_THAN_TEXT = frozenset(
     }
 )
 """model_types whose training rows have to have images."""
+CUTS_BY_CONTENT = frozenset({"blt"})
+"""model_types that cut a text into patches where it is hard to predict, so that the bytes of a
+training depend on its texts."""
 
 
 def check_trainable(shape: ModelShape) -> None:
@@ -38,6 +44,18 @@ def check_trainable(shape: ModelShape) -> None:
         raise InputError(
             f"transformers cannot train {name} on text alone: its forward pass asks for images",
             "choose a model whose class takes text without images",
+        )
+    for name in sorted(names & CUTS_BY_CONTENT):
+        raise InputError(
+            f"the bytes of {name} are not known before it is trained: it cuts a text into patches "
+            "by its content",
+            "choose a model of tokens",
+        )
+    if shape.tree is not None and json.loads(shape.tree.filled_config).get("is_encoder_decoder"):
+        raise InputError(
+            f"{shape.tree.model_type} is an encoder with a decoder, and a search trains rows of "
+            "text on a decoder alone",
+            "choose a decoder-only model",
         )
     for name in sorted(names & FAILS_IN_NF4.keys()):
         raise InputError(

@@ -71,7 +71,19 @@ def keep_few(model: Any, layers: nn.ModuleList) -> KeptLayers:
         layers[position] = layer
     if getattr(config, "layer_types", None):
         _set_layer_types(config, [types[place] for place in places])
+    _renumber(model, places)
     return KeptLayers(places, tuple(stands_for), tuple(map(_chunk, kept)))
+
+
+def _renumber(model: Any, places: tuple[int, ...]) -> None:
+    """Gives shared blocks, which look up their adapters by a layer's number, the new numbers
+    (transformers `models/zamba2/modeling_zamba2.py`)."""
+    for module in model.modules():
+        table = getattr(module, "layer_dic", None)
+        if isinstance(table, dict):
+            module.layer_dic = {
+                number: table[place] for number, place in enumerate(places) if place in table
+            }
 
 
 def _set_layer_types(config: Any, types: list[str]) -> None:

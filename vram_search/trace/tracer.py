@@ -35,8 +35,11 @@ GRID_ROWS = (2, 3, 4, 8, 16, 64)
 GRID_RANKS = (1, 8, 64, 256)
 SHORT = (64, 128)
 """Lengths at which the numbers of requests are compared."""
-MOST_REQUESTS = 40_000
-"""A length at which one evaluation makes more requests is not traced."""
+MOST_REQUESTS = 8_000
+"""A length at which one evaluation makes more requests is not traced (1 ms for each in a training,
+and five trainings are recorded)."""
+MOST_SHORT_REQUESTS = 3_000
+"""The same for the longer of SHORT."""
 
 Report = Callable[[int, int], None]
 """Called with recordings done and all."""
@@ -118,9 +121,21 @@ def _trace(
                 return tracer.answer(whole_range, lengths)
         per_token = (longer - short) / (SHORT[1] - SHORT[0])
         length = min(anchors, key=lambda one: abs(one - batch.tokens), default=batch.tokens)
-        if longer + per_token * (length - SHORT[1]) > MOST_REQUESTS:
-            return tracer.answer(Scope((1, FAR), True, SHORT[1]), (SHORT[1],))
+        if unit := short_rows(longer, per_token, length):
+            return tracer.answer(Scope((1, FAR), True, unit), (unit,))
         return tracer.answer(Scope((length, length), several), (length,))
+
+
+def short_rows(requests: int, per_token: float, tokens: int) -> int:
+    """The length of the short rows that a longer row is counted as; 0 if it is traced itself.
+
+    Args:
+        requests: of an evaluation of SHORT[1] tokens.
+        per_token: further requests for each further token.
+    """
+    if requests + per_token * (tokens - SHORT[1]) <= MOST_REQUESTS:
+        return 0
+    return SHORT[1] if requests <= MOST_SHORT_REQUESTS else SHORT[0]
 
 
 def _range(config: dict[str, Any], tokens: int) -> tuple[int, int]:
