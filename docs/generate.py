@@ -105,7 +105,8 @@ def entry_of(annotation: object) -> type[BaseModel] | None:
 
 def as_yaml(value: object) -> str:
     """As it would stand in a study file."""
-    plain = list(value) if isinstance(value, tuple) else value
+    plain = value.model_dump() if isinstance(value, BaseModel) else value
+    plain = list(plain) if isinstance(plain, tuple) else plain
     text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000)
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -30,6 +30,7 @@ from vram_search.data import load_rows
 from vram_search.errors import InputError, VramSearchError
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec import load_study
+from vram_search.spec.space_parts import LearningRateRange
 from vram_search.store import TrialResult, open_store, sqlite_url
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +189,7 @@ def test_plain_tpe_sees_categories_and_a_logarithmic_learning_rate(task: Task) -
     space = task.study.space
     found: dict[str, Any] = distributions(space)
     assert found["lora_rank"].choices == space.lora_rank
+    assert isinstance(space.learning_rate, LearningRateRange)
     assert found["learning_rate"].log and found["learning_rate"].low == space.learning_rate.min
     params = {name: d.choices[0] for name, d in found.items() if name != "learning_rate"}
     hp = hyperparameters({**params, "learning_rate": 1e-3}, task.study)

@@ -22,7 +22,7 @@ from vram_search.search.encoding import decode, distributions, encode
 from vram_search.spec import Hyperparameters, SearchSpace
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.optimizers import OPTIMIZERS
-from vram_search.spec.space_parts import NumberRange
+from vram_search.spec.space_parts import LearningRateRange, NumberRange
 
 DROPOUTS = (None, 0.05, [0, 0.05, 0.1], {"min": 0, "max": 0.1})
 ALPHAS = (None, {"ratio": [1, 2, 4]}, {"ratio": 3}, [8, 64], 16)
@@ -167,6 +167,7 @@ def test_point_outside_the_space_is_refused(outside: dict[str, object]) -> None:
 
 def test_learning_rate_a_rounding_error_beyond_the_bound_is_moved_onto_it() -> None:
     space = SearchSpace()
+    assert isinstance(space.learning_rate, LearningRateRange)
     beyond = math.nextafter(space.learning_rate.max, 1)
     point = make_point(**{**PINNED, "learning_rate": beyond})
     assert encode(point, space)["learning_rate"] == space.learning_rate.max

@@ -48,6 +48,22 @@ def test_hub_name_is_kept_as_it_is(load_text: LoadText) -> None:
     assert model.label == "Qwen/Qwen2.5-3B-Instruct"
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("qwen2.5-3b", "Qwen/Qwen2.5-3B"),
+        ("Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct"),
+        ("hf.co/Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-3B"),
+        ("https://huggingface.co/someone/model/tree/main", "someone/model"),
+    ],
+)
+def test_name_without_owner_and_address_of_a_page_are_hub_names(
+    load_text: LoadText, written: str, name: str
+) -> None:
+    model = load_text("seed: 1", f"model={{model_name_or_path: '{written}'}}").base
+    assert model.model_name_or_path == name
+
+
 def test_gguf_file_is_a_model_and_other_files_are_not(
     load_text: LoadText, faults_of: FaultsOf, tmp_path: Path
 ) -> None:
@@ -140,6 +156,13 @@ def test_data_files_are_found_from_the_study_file(
     assert load_text("seed: 1", f"database={url}").database == url
 
 
+def test_address_of_one_file_on_the_hub_is_not_taken_for_the_whole_set(
+    faults_of: FaultsOf,
+) -> None:
+    file = "https://huggingface.co/datasets/org/rows/resolve/main/train.jsonl"
+    assert "no such file" in faults_of("seed: 1", f"dataset.train={file}")["dataset.train"].message
+
+
 def test_missing_data_files_are_faults(faults_of: FaultsOf, tmp_path: Path) -> None:
     found = faults_of("seed: 1", "dataset={train: gone.jsonl, eval: [parts/*.csv]}")
     assert str(tmp_path / "gone.jsonl") in found["dataset.train"].message
@@ -150,6 +173,8 @@ def test_hub_name_of_a_data_set_stays_and_a_file_of_that_name_wins(
     load_text: LoadText, tmp_path: Path
 ) -> None:
     assert load_text("seed: 1", "dataset.train=org/rows").dataset.train == "org/rows"
+    page = "https://huggingface.co/datasets/org/rows/viewer/default/train"
+    assert load_text("seed: 1", f"dataset.train={page}").dataset.train == "org/rows"
     (tmp_path / "org").mkdir()
     (tmp_path / "org" / "rows").write_text("{}")
     assert load_text("seed: 1", "dataset.train=org/rows").dataset.train == str(

@@ -15,6 +15,7 @@ from vram_search.errors import Fault
 from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.space_parts import LearningRateRange
 
 LoadText = Callable[..., StudySpec]
 FaultsOf = Callable[..., dict[str, Fault]]
@@ -30,16 +31,39 @@ def test_learning_rate_outside_zero_to_one_is_refused(faults_of: FaultsOf, value
 def test_learning_rate_without_a_decimal_point_is_a_number(load_text: LoadText) -> None:
     assert yaml.safe_load("2e-4") == "2e-4", "YAML 1.1 reads text"
     pinned = load_text("search_space: {learning_rate: 2e-4}").search_space
-    assert (pinned.learning_rate.min, pinned.learning_rate.max) == (2e-4, 2e-4)
+    assert pinned.learning_rate == LearningRateRange(min=2e-4, max=2e-4)
     ranged = load_text("search_space: {learning_rate: {min: 2e-5, max: 1e-3}}").search_space
-    assert (ranged.learning_rate.min, ranged.learning_rate.max) == (2e-5, 1e-3)
+    assert ranged.learning_rate == LearningRateRange(min=2e-5, max=1e-3)
 
 
-def test_learning_rate_list_and_reversed_range_are_explained(faults_of: FaultsOf) -> None:
-    listed = faults_of("search_space: {learning_rate: [1.0e-4, 2.0e-4]}")
-    assert "{min: 2.0e-5, max: 1.0e-3}" in listed["search_space.learning_rate"].message
+def test_learning_rates_may_be_a_list(load_text: LoadText) -> None:
+    space = load_text("search_space: {learning_rate: [5e-4, 1e-4]}").search_space
+    assert space.options(BY_NAME["learning_rate"]) == (1e-4, 5e-4)
+
+
+def test_reversed_range_is_explained(faults_of: FaultsOf) -> None:
     reversed_range = faults_of("search_space: {learning_rate: {min: 1.0e-3, max: 1.0e-4}}")
     assert "the range is empty" in reversed_range["search_space.learning_rate"].message
+
+
+@pytest.mark.parametrize("name", ["lora_rank", "batch_size", "cutoff_len"])
+@pytest.mark.parametrize(
+    ("low", "high", "values"),
+    [(16, 64, (16, 32, 64)), (16, 96, (16, 32, 64, 96)), (16, 16, (16,)), (24, 50, (24, 48, 50))],
+)
+def test_range_of_whole_numbers_is_doubled(
+    load_text: LoadText, name: str, low: int, high: int, values: tuple[int, ...]
+) -> None:
+    space = load_text(f"search_space: {{{name}: {{min: {low}, max: {high}}}}}").search_space
+    assert getattr(space, name) == values
+
+
+@pytest.mark.parametrize(
+    "value", ["{min: 64, max: 8}", "{min: 8}", "{min: 8, max: 16.5}", "{low: 8, high: 16}"]
+)
+def test_other_mappings_of_whole_numbers_are_explained(faults_of: FaultsOf, value: str) -> None:
+    fault = faults_of(f"search_space: {{lora_rank: {value}}}")["search_space.lora_rank"]
+    assert "a range {min: 8, max: 64}" in fault.message
 
 
 def test_single_values_pin_a_hyperparameter(load_text: LoadText) -> None:

@@ -17,8 +17,8 @@ import yaml
 from vram_search import __version__
 from vram_search.answers.adapter import KeptAdapter
 from vram_search.report.words import hyperparameter_words, plan_words
+from vram_search.spec.hub_names import HUB_NAME
 from vram_search.spec.hyperparameters import DIMENSIONS
-from vram_search.spec.paths import HUB_NAME
 from vram_search.store.adapter_files import CONFIG, WEIGHTS
 from vram_search.units import format_bytes, format_duration
 

@@ -18,11 +18,10 @@ from vram_search.models.names import (
 from vram_search.models.other_kinds import other_kind
 from vram_search.models.tree import read_shape
 from vram_search.resources import expanded, shipped
+from vram_search.spec.hub_names import HUB_NAME, model_of_page
 from vram_search.spec.shape import ModelShape, shape_names
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_PAGE = re.compile(r"(https?://)?(www\.)?(huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(/.*)?")
 _GGUF_KIND = re.compile(r"[.-](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*)$", re.IGNORECASE)
 """The end of a .gguf file's name: how its weights are stored."""
 
@@ -64,8 +63,7 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
     Raises:
         InputError: the name stands for nothing, or the hub cannot be asked.
     """
-    page = _PAGE.fullmatch(name.strip())
-    name = page[4] if page else name.strip()
+    name = model_of_page(name) or name.strip()
     found = find_on_this_machine(name, beside=beside)
     if found is not None:
         return found
@@ -77,7 +75,7 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
             f"model {name!r} is {kind}, not a causal text model",
             "give a model that writes text, such as Qwen/Qwen2.5-7B-Instruct",
         )
-    if not _HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise _unknown(name)
     from vram_search.models.hub import download_config, is_online
 
@@ -101,7 +99,7 @@ def find_on_this_machine(name: str, *, beside: Path | None = None) -> FoundModel
         InputError: a folder cannot be read or holds no config.json.
     """
     found = _on_disk(name, beside) or _shipped(name)
-    if found is not None or not _HUB_NAME.fullmatch(name):
+    if found is not None or not HUB_NAME.fullmatch(name):
         return found
     from vram_search.models.hub import cached_config
 
@@ -129,7 +127,7 @@ def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
                 return FoundModel(path, "folder")
             if path.suffix.lower() == ".gguf" and path.is_file():
                 return _gguf(path)
-            if path.is_dir() and not _HUB_NAME.fullmatch(name):
+            if path.is_dir() and not HUB_NAME.fullmatch(name):
                 raise InputError(f"{path / 'config.json'}: no such file", "give a model's folder")
         except OSError as error:  # for example a text that is too long for a path
             raise InputError(f"model {name!r}: {error.strerror}", "give another folder") from None

@@ -1,19 +1,18 @@
-"""Hub names whose shape is shipped (configs/models/index.json)."""
+"""The shipped shape that a hub name stands for."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 from vram_search.models.derived_names import name_within
-from vram_search.resources import shipped
+from vram_search.spec.hub_names import (
+    MIRRORS,
+    model_index,
+    slugs_by_base_name,
+    slugs_by_full_name,
+)
 
-MIRRORS = frozenset({"unsloth", "nousresearch", "unsloth-bnb", "axolotl-ai-co"})
-"""Owners who publish other owners' models again under the same name, with the same layers. Where
-their layers differ, the index names the mirror's model itself (`unsloth/phi-4`)."""
 QUANTISERS = frozenset(
     {
         *("axolotl-quants", "casperhansen", "hugging-quants", "ista-daslab", "neuralmagic"),
@@ -81,7 +80,7 @@ def shipped_name(name: str) -> ShippedName | None:
 
     The owner counts: a model of an unknown owner may have other layers under the same name.
     """
-    index = _index()
+    index = model_index()
     slug = name.lower()
     if slug in index:
         return ShippedName(slug, index[slug]["names"][0])
@@ -97,7 +96,7 @@ def shipped_name(name: str) -> ShippedName | None:
 
 def _without_owner(name: str) -> str | None:
     """Slug of a model's name that is written without its owner."""
-    return None if "/" in name else _base_names().get(name)
+    return None if "/" in name else slugs_by_base_name().get(name)
 
 
 def _without_format(name: str) -> tuple[str, str]:
@@ -129,7 +128,7 @@ def same_name(name: str) -> ShippedName | None:
     "someone/Qwen2.5-7B-Instruct-tuned" begins with the name of Qwen2.5 7B. A start counts only if
     it states a size and the rest does not; `name_within` says which other parts count.
     """
-    names = _base_names()
+    names = slugs_by_base_name()
     base, checkpoint = name.rsplit("/", 1)[-1].lower(), ""
     for ending, stored in CHECKPOINT_SUFFIXES.items():
         if base.endswith(ending):
@@ -141,7 +140,7 @@ def same_name(name: str) -> ShippedName | None:
     if known is None:
         return None
     slug = names[known]
-    return ShippedName(slug, _index()[slug]["names"][0], checkpoint)
+    return ShippedName(slug, model_index()[slug]["names"][0], checkpoint)
 
 
 def _longest_start(base: str, names: dict[str, str]) -> str | None:
@@ -157,36 +156,12 @@ def _longest_start(base: str, names: dict[str, str]) -> str | None:
 
 def hub_names() -> list[str]:
     """Returns all hub names of the index, as published."""
-    return [name for entry in _index().values() for name in entry["names"]]
-
-
-@lru_cache(maxsize=1)
-def _index() -> dict[str, dict[str, Any]]:
-    text = shipped("configs", "models", "index.json").read_text(encoding="utf-8")
-    loaded: dict[str, dict[str, Any]] = json.loads(text)
-    return loaded
-
-
-@lru_cache(maxsize=1)
-def _full_names() -> dict[str, str]:
-    return {name.lower(): slug for slug, entry in _index().items() for name in entry["names"]}
-
-
-@lru_cache(maxsize=1)
-def _base_names() -> dict[str, str]:
-    """Slug by the name without its owner; a publisher's own name comes before a mirror's."""
-    found: dict[str, str] = {}
-    for are_mirrors in (False, True):
-        for name, slug in _full_names().items():
-            owner, _, base = name.partition("/")
-            if (owner in MIRRORS) is are_mirrors:
-                found.setdefault(base, slug)
-    return found
+    return [name for entry in model_index().values() for name in entry["names"]]
 
 
 def _by_owner(name: str, *, is_copy: bool) -> str | None:
     """Slug of a hub name in lower case: the owner's own, or a republished one of the same name."""
-    found = _full_names().get(name)
+    found = slugs_by_full_name().get(name)
     owner, _, base = name.partition("/")
     republishes = owner in MIRRORS or (is_copy and owner in QUANTISERS)
-    return _base_names().get(base) if found is None and republishes else found
+    return slugs_by_base_name().get(base) if found is None and republishes else found

@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from vram_search.errors import InputError
 from vram_search.spec.base import Count, PositiveFloat, Spec, plain_message
-from vram_search.spec.paths import HUB_NAME, absolute_path
+from vram_search.spec.hub_names import HUB_NAME, data_set_of_page
+from vram_search.spec.paths import absolute_path
 
 SUFFIXES = (
     *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt"),
@@ -150,11 +151,14 @@ class DatasetSpec(Spec):
 
 
 def locate_data(value: str, info: ValidationInfo) -> str:
-    """Returns an absolute path or file pattern; a hub name stays as it is.
+    """Returns an absolute path or file pattern; a hub name stays as it is, and the
+    address of its page becomes one.
 
     Raises:
         ValueError: there is no such file or folder, and the text is not a hub name.
     """
+    if (page := data_set_of_page(value)) is not None:
+        return page
     if set(value) & set("*?["):
         pattern = str(absolute_path(value, info))
         if not matching_files(pattern):

@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from vram_search.spec.base import Spec
-from vram_search.spec.paths import HUB_NAME, absolute_path
+from vram_search.spec.hub_names import hub_name, model_of_page
+from vram_search.spec.paths import absolute_path
 from vram_search.spec.shape import shape_names
 
 SHORT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -32,7 +33,8 @@ class ModelSpec(Spec):
 
     model_name_or_path: str | None = Field(
         default=None,
-        description="folder, hub name, .gguf file, or package:NAME/FILE.gguf inside a package",
+        description="folder, hub name (of a shipped shape also without its owner), .gguf file, or "
+        "package:NAME/FILE.gguf inside a package",
     )
     weights: Literal["pretrained", "random"] = Field(
         default="pretrained", description="random: same bytes without a download, for memory tests"
@@ -65,11 +67,13 @@ class ModelSpec(Spec):
             if not file.is_file():
                 raise ValueError(f"the package {match[1]} holds no {match[2]}")
             return str(file)
+        if (page := model_of_page(value)) is not None:
+            return page
         path = absolute_path(value, info)
         if path.exists():
             return str(path)
-        if HUB_NAME.fullmatch(value):
-            return value
+        if (named := hub_name(value)) is not None:
+            return named
         raise ValueError(f"no such file or folder ({path}), and not a hub name like org/name")
 
     @field_validator("model_name_or_path")

@@ -1,14 +1,10 @@
-"""Paths and hub names in a study file. Relative paths start at the folder of the file."""
+"""Paths in a study file. Relative paths start at the folder of the file."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from pydantic import ValidationInfo
-
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-"""The hub name of a model or data set: org/name."""
 
 
 def absolute_path(value: str, info: ValidationInfo) -> Path:

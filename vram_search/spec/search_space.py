@@ -20,6 +20,7 @@ from vram_search.spec.space_parts import (
     FlagSpace,
     InitSpace,
     LearningRateRange,
+    LearningRateSpace,
     LoraPlusSpace,
     NoiseSpace,
     NumberRange,
@@ -28,7 +29,8 @@ from vram_search.spec.space_parts import (
     WarmupSpace,
     WeightDecaySpace,
     distinct,
-    learning_rate_range,
+    doubled,
+    learning_rates,
     list_of_targets,
     list_unless_mapping,
     list_unless_none,
@@ -56,20 +58,20 @@ class SearchSpace(Spec):
     ] = Field(
         default=("qv", "qkvo", "qkvo_gu", "all"), description="layers that get an adapter, by set"
     )
-    lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), BeforeValidator(one_or_many)] = (
-        Field(default=(4, 8, 16, 32, 64), description="of the adapter's matrices")
+    lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), BeforeValidator(doubled)] = Field(
+        default=(4, 8, 16, 32, 64),
+        description="of the adapter's matrices; `{min: 8, max: 64}` is doubled: 8, 16, 32, 64",
     )
-    cutoff_len: Annotated[
-        tuple[CutoffLen, ...], Field(min_length=1), BeforeValidator(one_or_many)
-    ] = Field(default=(512, 1024), description="tokens at which training texts are cut")
-    batch_size: Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(one_or_many)] = (
-        Field(
-            default=(4, 8, 16, 32),
-            description="sequences an optimizer step; micro-batches are planned",
-        )
+    cutoff_len: Annotated[tuple[CutoffLen, ...], Field(min_length=1), BeforeValidator(doubled)] = (
+        Field(default=(512, 1024), description="tokens at which training texts are cut")
     )
-    learning_rate: Annotated[LearningRateRange, BeforeValidator(learning_rate_range)] = (
-        LearningRateRange(min=2e-5, max=1e-3)
+    batch_size: Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(doubled)] = Field(
+        default=(4, 8, 16, 32),
+        description="sequences an optimizer step; micro-batches are planned",
+    )
+    learning_rate: Annotated[LearningRateSpace, BeforeValidator(learning_rates)] = Field(
+        default=LearningRateRange(min=2e-5, max=1e-3),
+        description="a range, searched on a logarithmic scale; or a list, or one number",
     )
 
     lora_alpha: Annotated[AlphaSpace | None, BeforeValidator(list_unless_mapping)] = Field(

@@ -38,7 +38,7 @@ class NumberRange(Spec):
 
 
 class LearningRateRange(NumberRange):
-    """Learning rates from `min` to `max`, searched on a logarithmic scale; or one number."""
+    """Learning rates from `min` to `max`, searched on a logarithmic scale."""
 
     min: LearningRate = Field(description="lowest that is tried")
     max: LearningRate = Field(description="highest that is tried")
@@ -130,6 +130,11 @@ DropoutSpace = Annotated[
     | Annotated[tuple[Dropout, ...], Field(min_length=1), Tag("<list>")],
     Discriminator(_form),
 ]
+LearningRateSpace = Annotated[
+    Annotated[LearningRateRange, Tag("<mapping>")]
+    | Annotated[tuple[LearningRate, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(_form),
+]
 LoraPlusSpace = Annotated[
     Annotated[LoraPlusRange, Tag("<mapping>")]
     | Annotated[tuple[LoraPlusRatio, ...], Field(min_length=1), Tag("<list>")],
@@ -176,10 +181,23 @@ def list_of_targets(value: object) -> object:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def learning_rate_range(value: object) -> object:
-    """A single learning rate is a range without width."""
-    if isinstance(value, (dict, Spec)):
+def learning_rates(value: object) -> object:
+    """A single learning rate is a range without width; a list and a mapping stay."""
+    if isinstance(value, (dict, Spec, list, tuple)):
         return value
-    if isinstance(value, (list, tuple)):
-        raise ValueError("write a number, or a range {min: 2.0e-5, max: 1.0e-3}")
     return {"min": value, "max": value}
+
+
+def doubled(value: object) -> object:
+    """A range of whole numbers, `{min: 8, max: 64}`, becomes 8, 16, 32 and 64.
+
+    Raises:
+        ValueError: the mapping is not such a range.
+    """
+    if not isinstance(value, dict):
+        return one_or_many(value)
+    low, high = value.get("min"), value.get("max")
+    if not (type(low) is int and type(high) is int and 1 <= low <= high and len(value) == 2):
+        raise ValueError("write a list such as [8, 16, 32], or a range {min: 8, max: 64}")
+    values = [low * 2**doubling for doubling in range((high // low).bit_length())]
+    return values if values[-1] == high else [*values, high]
