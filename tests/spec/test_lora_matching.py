@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vram_search.spec.lora_matching import select_layers
+from vram_search.spec.lora_matching import select_layers, with_layers_apart
 from vram_search.spec.lora_targets import parse_lora_target
 from vram_search.spec.model_tree import LinearGroup, Part
 
@@ -80,6 +80,21 @@ def names(target: str, linears: tuple[LinearGroup, ...], *others: str) -> tuple[
 )
 def test_names_of_a_model_like_llama_stay_short(target: str, expected: tuple[str, ...]) -> None:
     assert names(target, LLAMA) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "counted"),
+    [
+        ("W_pack", "q_proj,k_proj,v_proj"),
+        ("self_attn.W_pack,o_proj,q_proj", "q_proj,k_proj,v_proj,o_proj"),
+        ("W_unknown", "W_unknown"),
+        (r".*\.W_pack", r".*\.W_pack"),
+        ("all", "all"),
+    ],
+)
+def test_fused_layer_is_counted_as_those_that_a_model_has_apart(target: str, counted: str) -> None:
+    assert with_layers_apart(target, {group.kind for group in LLAMA}) == counted
+    assert with_layers_apart("W_pack", {group.kind for group in BAICHUAN}) == "W_pack"
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,13 @@ def test_target_that_the_model_lacks_names_what_it_has() -> None:
     assert phi.target_modules("qkv_proj,down_proj") == ["qkv_proj", "down_proj"]
 
 
+def test_estimate_counts_a_fused_layer_of_a_publishers_code_as_those_apart() -> None:
+    shape = parse_shape({**LLAMA, "model_type": "baichuan"}, "")
+    assert shape.estimated_modules("W_pack") == ("q_proj", "k_proj", "v_proj")
+    with pytest.raises(ValueError, match="has no W_pack"):
+        shape.lora_layers("W_pack")
+
+
 def test_most_shipped_shapes_are_modelled() -> None:
     assert len(MODELLED) >= 100
 

@@ -13,7 +13,12 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from tests.model_code.built import shape_of
 from tests.model_code.configs import MIXTRAL, SIZES, TINY
 from vram_search.protocol import LoadJob
-from vram_search.spec.base_storage import difference_words, predicted_storage, storage_of
+from vram_search.spec.base_storage import (
+    difference_words,
+    predicted_storage,
+    storage_of,
+    unquantised_words,
+)
 from vram_search.spec.model_tree import parse_tree
 from vram_search.spec.shape import parse_shape
 from vram_search.train import model as base_model
@@ -47,6 +52,14 @@ def test_modelled_family_with_tied_embeddings_is_loaded_as_its_formula_predicts(
     assert differing_tree(load(TIED, load_job, tmp_path), predicted_storage(shape)) is None
     untied = parse_shape({**TIED, "tie_word_embeddings": False}, "config.json")
     assert differing_tree(load(TIED, load_job, tmp_path), predicted_storage(untied)) is not None
+
+
+def test_own_linear_layers_of_a_model_are_named_because_nothing_quantises_them() -> None:
+    sizes = {key: value for key, value in SIZES.items() if key != "head_dim"}
+    words = unquantised_words(shape_of({**sizes, "model_type": "falcon"}))
+    assert "the layers FalconLinear stay in 16 bits" in words
+    assert unquantised_words(shape_of(TINY["stablelm"])) == ""
+    assert "the experts stay in 16 bits" in unquantised_words(shape_of(MIXTRAL))
 
 
 @pytest.mark.parametrize("name", MOE)

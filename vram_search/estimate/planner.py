@@ -15,7 +15,7 @@ from vram_search.estimate.memory.traced import usual_workload
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.step_time import Speed, StepTimeModel, padded_tokens, step_seconds
-from vram_search.spec.base_storage import expert_words, predicted_storage
+from vram_search.spec.base_storage import unquantised_words
 from vram_search.spec.card import Card
 from vram_search.spec.families import family_of
 from vram_search.spec.hyperparameters import OPTIONAL
@@ -162,11 +162,11 @@ def check_card_holds_base(shape: ModelShape, card: Card) -> None:
     limit = MemoryBudget.of(card, shape)
     needed = estimate_base_bytes(shape) + 2 * limit.hardware.cublas_workspace_bytes
     if needed > limit.budget_bytes:
-        experts = expert_words(predicted_storage(shape))
+        kept = unquantised_words(shape)
         raise InputError(
             f"the card {card.label} is too small for this base model: its weights alone take "
             f"{format_bytes(needed)} in NF4, the card leaves {format_bytes(limit.budget_bytes)}"
-            + (f"; {experts}" if experts else ""),
+            + (f"; {kept}" if kept else ""),
             "choose a smaller model or a larger card",
         )
 

@@ -10,7 +10,7 @@ from vram_search.estimate.margin import GENERIC_MARGIN
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.spec.base_storage import expert_words, predicted_storage
+from vram_search.spec.base_storage import unquantised_words
 from vram_search.spec.checkpoint import stored_words
 from vram_search.spec.not_modelled import is_far_off, is_hybrid
 
@@ -91,12 +91,13 @@ class Verdict:
 
 def base_note(workload: Workload) -> str:
     """Says which weights of a base model are in another form than the workload's; empty if none
-    are: experts of a mixture, which nothing quantises, and a checkpoint's own format."""
+    are: experts of a mixture and a model's own linear layers, which nothing quantises, and a
+    checkpoint's own format."""
     if words := stored_words(workload.shape.checkpoint):
         return words
     if workload.quantization == "none" or workload.quantized_experts:
         return ""
-    return expert_words(predicted_storage(workload.shape))
+    return unquantised_words(workload.shape)
 
 
 def judge(

@@ -12,6 +12,8 @@ from vram_search.units import format_bytes
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a parameter in NF4 with double quantisation: 4 bits, one byte for 64 of them, and four
 bytes for 256 of those (bitsandbytes `functional.quantize_4bit`)."""
+LARGE_SHARE = 0.05
+"""Smallest share of the parameters whose form is explained."""
 NOTICED_SHARE = 0.001
 """Smallest difference in bytes that is reported. Loading adds no parameters by itself."""
 
@@ -77,6 +79,31 @@ def expert_words(storage: BaseStorage) -> str:
         f"the experts stay in 16 bits: {format_bytes(2 * storage.experts)}, which would be "
         f"{format_bytes(round(NF4_BYTES * storage.experts))} in NF4; bitsandbytes quantises linear "
         "layers alone (bitsandbytes#1849)"
+    )
+
+
+def unquantised_words(shape: ModelShape) -> str:
+    """Says which weights of a model nothing quantises: experts, or its own kind of linear layer;
+    empty if there are none."""
+    return expert_words(predicted_storage(shape)) or _own_layer_words(shape.tree)
+
+
+def _own_layer_words(tree: ModelTree | None) -> str:
+    if tree is None:
+        return ""
+    own = [
+        group
+        for group in tree.linears
+        if group.storage == "16-bit" and group.class_name not in ("Linear", "Linear4bit")
+    ]
+    number = sum(group.count * group.parameters for group in own)
+    if number < LARGE_SHARE * storage_of(tree).parameters:
+        return ""
+    names = ", ".join(dict.fromkeys(group.class_name for group in own))
+    return (
+        f"the layers {names} stay in 16 bits: {format_bytes(2 * number)}, which would be "
+        f"{format_bytes(round(NF4_BYTES * number))} in NF4; transformers 5 quantises torch's own "
+        "linear layers alone"
     )
 
 

@@ -21,6 +21,12 @@ _ATTENTION = ("attn", "attention")
 _OUTPUT_NAMES = frozenset({"dense", "c_proj", "proj", "wo"})
 _SEQUENCE_MIXERS = frozenset({"conv", "mamba", "mixer", "recurrent", "rglru", "ssm"})
 """Modules beside attention that are no MLP."""
+FUSED = dict.fromkeys(
+    ("query_key_value", "W_pack", "c_attn", "qkv", "Wqkv", "att_proj"),
+    ("q_proj", "k_proj", "v_proj"),
+)
+"""One layer for query, key and value in a publisher's own code -> the layers that it is counted as
+in a model that has them apart: the same weights, and LoRA's A three times."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,22 @@ class LoraLayers:
     def parameters(self, rank: int) -> int:
         """Trainable parameters: A (rank x in) and B (out x rank) of each layer."""
         return sum(rank * g.count * (g.in_features + g.out_features) for g in self.groups)
+
+
+def with_layers_apart(lora_target: str, kinds: Collection[str]) -> str:
+    """Returns a target with the layers that a model has in place of a fused one, if it has them.
+
+    Args:
+        kinds: last parts of the names of the model's layers.
+    """
+    if is_expression(lora_target):
+        return lora_target
+    names: dict[str, None] = {}
+    for name in lora_target.split(","):
+        last = name.rpartition(".")[2]
+        apart = () if last in kinds else [layer for layer in FUSED.get(last, ()) if layer in kinds]
+        names.update(dict.fromkeys(apart or (name,)))
+    return ",".join(names)
 
 
 @lru_cache(maxsize=512)

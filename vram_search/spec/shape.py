@@ -20,7 +20,7 @@ from vram_search.spec.families import (
     family_of,
     read_window,
 )
-from vram_search.spec.lora_matching import LoraLayers, select_layers
+from vram_search.spec.lora_matching import LoraLayers, select_layers, with_layers_apart
 from vram_search.spec.model_tree import LinearGroup, ModelTree
 from vram_search.spec.not_modelled import OTHER_MODALITIES, reasons
 
@@ -192,12 +192,13 @@ class ModelShape:
 
     def estimated_modules(self, lora_target: str) -> tuple[str, ...]:
         """The modules as a Workload names them. A formula knows equal layers alone: a target that
-        only some layers have counts for all of them.
+        only some layers have counts for all of them, and a fused layer of a publisher's own code
+        for those that the model has apart.
 
         Raises:
             ValueError: the target matches no layer.
         """
-        layers = self.lora_layers(lora_target)
+        layers = self.lora_layers(with_layers_apart(lora_target, self.linear_kinds))
         if self.tree is not None:
             return layers.names
         return tuple(dict.fromkeys(group.kind for group in layers.groups))

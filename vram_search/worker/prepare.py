@@ -15,11 +15,7 @@ from vram_search.estimate import check_card_holds_base, plans
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.models import FoundModel, find_model
 from vram_search.spec import ModelShape, StudySpec
-from vram_search.spec.base_storage import (
-    expert_words,
-    frozen_part_words,
-    predicted_storage,
-)
+from vram_search.spec.base_storage import frozen_part_words, unquantised_words
 from vram_search.spec.checkpoint import refused
 from vram_search.spec.families import MODELLED
 from vram_search.spec.model import ModelSpec
@@ -113,8 +109,8 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     _check_initial_weights(study, shape)
     _check_packing(study, {"": shape})
     check_card_holds_base(shape, study.card)
-    if experts := expert_words(predicted_storage(shape)):
-        note(experts)
+    if kept := unquantised_words(shape):
+        note(kept)
     if frozen := frozen_part_words(shape.tree):
         note(frozen)
     check_constraints(study, guessed_row_tokens(rows), shape)

@@ -21,12 +21,6 @@ STORED = {
 """How a quantised checkpoint is counted: 4-bit formats as NF4, which differs by a few percent, and
 8 bits as int8. AQLM's 2 bits are counted as 4."""
 
-FUSED = dict.fromkeys(
-    ["query_key_value", "W_pack", "c_attn", "qkv", "Wqkv", "att_proj"],
-    ("q_proj", "k_proj", "v_proj"),
-)
-"""One layer for query, key and value -> the layers that it is counted as where the shape has them
-apart: the same weights, and LoRA's A three times."""
 OWN_CODE = {
     "chatglm": "the publisher's code keeps two more copies of the logits in fp32, not modelled"
 }
@@ -159,8 +153,7 @@ def _counted_as(name: str, shape: ModelShape) -> tuple[str, ...]:
     try:
         return shape.estimated_modules(name)
     except ValueError:
-        fused = FUSED.get(name.rpartition(".")[2], ())
-        return tuple(layer for layer in fused if layer in shape.linear_kinds)
+        return ()
 
 
 def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, ...]:
