@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.resources import shipped
 from vram_search.spec import StudySpec, load_study
+from vram_search.spec.load import _places
 from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.other_keys import PLACES, SETTLED
 
 LoadText = Callable[..., StudySpec]
 
@@ -93,6 +95,36 @@ def test_unknown_key_is_refused_with_a_suggestion_and_the_known_keys(
     fault = faults_of(text)[path]
     assert fault.message == f"unknown key; did you mean {meant!r}?"
     assert {meant, sibling} <= set(fault.allowed.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "words"),
+    [
+        ("training: {lora_alpha: 16}", "training.lora_alpha", "write search_space.lora_alpha"),
+        (
+            "weight_decay: 0.1",
+            "weight_decay",
+            "write search_space.weight_decay or training.weight_decay",
+        ),
+        ("search_space: {seed_: 1, objective: x}", "search_space.objective", "write objective"),
+        ("training: {warmup_steps: 10}", "training.warmup_steps", "training.warmup_ratio"),
+        ("search_space: {r: [8]}", "search_space.r", "a study has search_space.lora_rank"),
+        ("training: {metric_for_best_model: f1}", "training.metric_for_best_model", "objective"),
+        ("training: {load_in_8bit: true}", "training.load_in_8bit", "always loaded in 4 bits"),
+        ("budget: {max_trial_minutes: 9}", "budget.max_trial_minutes", "training.trial_share"),
+    ],
+)
+def test_unknown_key_names_what_the_study_has_in_its_place(
+    faults_of: FaultsOf, text: str, path: str, words: str
+) -> None:
+    assert words in faults_of(text)[path].message
+
+
+def test_every_other_key_leads_to_a_key_that_a_study_has(faults_of: FaultsOf) -> None:
+    fields = set(_places())
+    assert {place.partition(" ")[0] for place in PLACES.values()} <= fields
+    own = {place.rpartition(".")[2] for place in fields}
+    assert own.isdisjoint({*PLACES, *SETTLED})
 
 
 def test_unknown_key_like_nothing_known_gets_no_suggestion(faults_of: FaultsOf) -> None:

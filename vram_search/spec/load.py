@@ -17,6 +17,7 @@ from vram_search.parsing.yaml_text import RepeatedKey, parse_yaml, parse_yaml_st
 from vram_search.resources import shipped
 from vram_search.spec.base import plain_message
 from vram_search.spec.optimizers import OPTIMIZERS
+from vram_search.spec.other_keys import PLACES, SETTLED
 from vram_search.spec.study import StudySpec
 
 _READABLE = "give the path of a text file in UTF-8 that you may read"
@@ -175,9 +176,7 @@ def _fault(error: ErrorDetails) -> Fault:
     kind = error["type"]
     if kind == "extra_forbidden":
         known = _fields_at(location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"unknown key; did you mean {close[0]!r}?" if close else "unknown key"
-        return Fault(path, hint, None, ", ".join(known))
+        return Fault(path, _unknown_key(str(location[-1]), known), None, ", ".join(known))
     if kind == "missing":
         return Fault(path, "is required but missing")
     if kind == "too_short":
@@ -188,6 +187,29 @@ def _fault(error: ErrorDetails) -> Fault:
     if kind == "string_pattern_mismatch":
         message = "is not of the allowed form"
     return Fault(path, message, value, _allowed(location))
+
+
+def _unknown_key(key: str, siblings: list[str]) -> str:
+    """Says that a key is not known, and what the study has in its place.
+
+    Args:
+        siblings: the keys that are known there.
+    """
+    if places := [place for place in _places() if place.rpartition(".")[2] == key]:
+        return f"unknown key here; write {' or '.join(places)}"
+    if key in PLACES:
+        return f"unknown key; a study has {PLACES[key]}"
+    if key in SETTLED:
+        return f"unknown key; {SETTLED[key]}"
+    close = difflib.get_close_matches(key, siblings, n=1)
+    return f"unknown key; did you mean {close[0]!r}?" if close else "unknown key"
+
+
+def _places() -> Iterator[str]:
+    """Yields the keys of a study and of its settings, from the top: `training.rungs`."""
+    yield from StudySpec.model_fields
+    for part in ("model", "dataset", "search_space", "training", "plan", "budget"):
+        yield from (f"{part}.{key}" for key in _fields_at([part]))
 
 
 def _allowed(location: Sequence[int | str]) -> str:
