@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.importing.conftest import Cli
+from vram_search.errors import InputError
 from vram_search.importing.table import load_table
 from vram_search.store import ImportedTrial
 
@@ -202,3 +203,39 @@ def test_odd_imported_values_crash_no_answer(
     for command in COMMANDS:
         code, _, err = cli(*command.split())
         assert code == 0 or (code == 2 and "remedy" in err), (command, err)
+
+
+RAY = "eval_loss,trial_id,training_iteration,time_total_s,done,config/learning_rate,config/lora_r\n"
+COMET = "experiment_key,name,learning_rate,lora_r,eval_loss\n"
+
+
+def test_exports_of_ray_tune_and_comet_are_read(write: WriteTable) -> None:
+    ended, running = load_table(write(RAY + "1.3,a1,3,60.5,True,2e-4,16\n,a2,1,5,False,1e-4,8\n"))
+    assert (ended.result.outcome, running.result.outcome) == ("complete", "unknown")
+    assert ended.provenance["run"] == "a1"
+    assert ended.hyperparameters["lora_rank"] == 16
+    (run,) = load_table(write(COMET + "k1,first,2e-4,16,1.4\n"))
+    assert (run.provenance["run"], run.result.outcome) == ("first", "complete")
+
+
+def test_table_with_names_of_other_tools_is_read(write: WriteTable) -> None:
+    text = "Learning rate,LoRA rank,batch,Eval loss,time\n2e-4,16,8,1.4,2h\n1e-4,8,8,,\n"
+    done, unknown = load_table(write(text))
+    assert (done.result.outcome, unknown.result.outcome) == ("complete", "unknown")
+    assert done.hyperparameters["learning_rate"] == 2e-4
+    assert done.hyperparameters["batch_size"] == 8
+    assert done.provenance["run"] == "line 2"
+    (oom,) = load_table(write("name,lr,val_loss,status\nx,1e-4,,OOM\n"))
+    assert (oom.provenance["run"], oom.result.outcome) == ("x", "oom")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lr,rank,loss\n2e-4,16,1.4\n", "'loss' may be of the training or of an evaluation"),
+        ('[{"lora_rank": 16}]', "holds JSON, no table"),
+    ],
+)
+def test_table_that_leaves_a_doubt_is_refused(write: WriteTable, text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_table(write(text))

@@ -1,4 +1,5 @@
-"""Reads CSV exports of W&B, MLflow and Optuna as rows of our own table."""
+"""Reads CSV exports of W&B, MLflow, Optuna, Ray Tune and Comet, and tables with names of other
+tools, as rows of our own table."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "cutoff_len": ("cutoff_len", "max_seq_length", "max_length", "sequence_len"),
     "per_device_train_batch_size": ("per_device_train_batch_size", "micro_batch_size"),
     "gradient_accumulation_steps": ("gradient_accumulation_steps",),
-    "batch_size": ("batch_size", "effective_batch_size", "total_train_batch_size"),
+    "batch_size": ("batch_size", "effective_batch_size", "total_train_batch_size", "batch"),
     "seed": ("seed",),
     "stage": ("stage", "rl"),
     "finetuning_type": ("finetuning_type",),
@@ -60,6 +61,7 @@ class Export:
         name: columns with the run's name, the best first.
         state: columns with the run's state.
         outcomes: state in small letters -> outcome; a state that is missing here is no run yet.
+            A run that is complete and has no eval_loss is unknown in a table without states.
         seconds: columns with the run's duration.
     """
 
@@ -105,13 +107,73 @@ EXPORTS = (
         {"complete": "complete", "pruned": "pruned", "fail": "lost", "running": "unknown"},
         ("duration", "Duration"),
     ),
+    Export(
+        "ray",
+        (frozenset({"trial_id", "training_iteration"}),),
+        ("trial_id",),
+        ("status", "done"),
+        {
+            "terminated": "complete",
+            "true": "complete",
+            "error": "lost",
+            "false": "unknown",
+            "running": "unknown",
+            "paused": "unknown",
+            "": "unknown",
+        },
+        ("time_total_s",),
+    ),
+    Export(
+        "comet",
+        (frozenset({"experiment_key"}), frozenset({"experimentKey"})),
+        ("name", "experiment_name", "experiment_key", "experimentKey"),
+        ("status", "state"),
+        {"finished": "complete", "crashed": "lost", "running": "unknown", "": "complete"},
+        ("duration",),
+    ),
 )
+BY_HAND = Export(
+    "csv",
+    (),
+    ("run", "name", "experiment", "trial", "id"),
+    ("outcome", "status", "state"),
+    {
+        **dict.fromkeys(("complete", "completed", "finished", "done", "ok", ""), "complete"),
+        **dict.fromkeys(("failed", "fail", "error", "crashed", "killed", "lost"), "lost"),
+        **dict.fromkeys(("oom", "out of memory"), "oom"),
+        **{one: one for one in ("pruned", "infeasible", "diverged", "unknown")},
+        "running": "unknown",
+    },
+    ("runtime", "duration", "seconds", "time"),
+)
+"""A table that a person wrote, with the names that trainers give to settings and losses."""
 
 
 def export_of(header: Sequence[str]) -> Export | None:
     """The program that wrote a CSV file with this header; None for a table by hand."""
     names = set(header)
     return next((one for one in EXPORTS if any(form <= names for form in one.header)), None)
+
+
+def is_by_hand(header: Sequence[str]) -> bool:
+    """True for a table without our columns run and outcome, but with a loss and a setting."""
+    named = {_plain(name) for name in header}
+    settings = ("learning_rate", "lora_rank", "lora_alpha", "batch_size")
+    return (
+        not {"run", "outcome"} <= set(header)
+        and not named.isdisjoint(SYNONYMS["eval_loss"])
+        and any(not named.isdisjoint(SYNONYMS[name]) for name in settings)
+    )
+
+
+def has_unnamed_loss(header: Sequence[str]) -> bool:
+    """True for such a table if nothing says whether its loss is of training or evaluation."""
+    return is_by_hand([SYNONYMS["eval_loss"][0] if name == "loss" else name for name in header])
+
+
+def header_word(name: str) -> str:
+    """A column's name as trainers write it: "Learning rate" is learning_rate."""
+    return name.strip().lower().replace(" ", "_")
 
 
 def our_rows(
@@ -134,7 +196,11 @@ def our_rows(
         ours["run"] = name if name not in taken else f"{name} (line {line})"
         taken.add(ours["run"])
         is_nan = ours.get("eval_loss", "").lower() in ("nan", "inf", "infinity")
-        ours["outcome"] = "diverged" if outcome == "complete" and is_nan else outcome
+        if outcome == "complete" and is_nan:
+            outcome = "diverged"
+        elif outcome == "complete" and not state and "eval_loss" not in ours:
+            outcome = "unknown"
+        ours["outcome"] = outcome
         yield line, ours, notes
 
 

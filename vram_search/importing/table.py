@@ -16,7 +16,15 @@ from typing import Any
 import yaml
 
 from vram_search.errors import InputError
-from vram_search.importing.exported_table import Export, export_of, our_rows
+from vram_search.importing.exported_table import (
+    BY_HAND,
+    Export,
+    export_of,
+    has_unnamed_loss,
+    header_word,
+    is_by_hand,
+    our_rows,
+)
 from vram_search.importing.fields import RunFields
 from vram_search.importing.files import read_text
 from vram_search.importing.folder import imported_trial
@@ -62,8 +70,8 @@ _MAX_FILE_LINES = 100_000
 def load_table(path: Path) -> list[ImportedTrial]:
     """The runs of a CSV file in its order: UTF-8, commas.
 
-    The header is of COLUMNS, or that of an export of W&B, MLflow or Optuna. A cell of an export
-    that cannot be read is unknown, with a note.
+    The header is of COLUMNS, that of an export (`exported_table.EXPORTS`), or has names of other
+    tools. A cell of the last two that cannot be read is unknown, with a note.
 
     Raises:
         InputError: the file cannot be read, or a header or cell is wrong; names the line.
@@ -71,6 +79,15 @@ def load_table(path: Path) -> list[ImportedTrial]:
     header, rows = _rows(path)
     if (export := export_of(header)) is not None:
         return _exported(path, export, rows)
+    words = [header_word(name) for name in header]
+    if is_by_hand(words):
+        plain = [(line, {header_word(k): cell for k, cell in row.items()}) for line, row in rows]
+        return _exported(path, BY_HAND, plain)
+    if has_unnamed_loss(words):
+        raise InputError(
+            f"{path}, line 1: 'loss' may be of the training or of an evaluation",
+            "name the column train_loss or eval_loss",
+        )
     _check_header(path, header)
     seen: dict[str, int] = {}
     trials = []
@@ -119,6 +136,8 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
     A spreadsheet may write semicolons or tabs between cells, and then a comma in decimals.
     """
     text = read_text(path)
+    if text.lstrip().startswith(("[", "{")):
+        raise InputError(f"{path}: holds JSON, no table", "write the runs as CSV, one run a row")
     first = text.lstrip("\n").split("\n", 1)[0]
     mark = max(",;\t", key=lambda one: (first.count(one), one == ","))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)

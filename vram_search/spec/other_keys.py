@@ -1,4 +1,4 @@
-"""What a study has in place of keys of training tools and other search programs."""
+"""Keys of training tools and other search programs, and what a study has in place of each."""
 
 from __future__ import annotations
 

@@ -154,7 +154,9 @@ _BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
 """Keys that make a file of this kind if all of them are there; the surest first."""
 _STUDY_KEYS = {"study", "model", "models", "dataset", "search_space", "card", "studies"}
 _DATA_SET_PLACES = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "script_url"}
-_LOSSES = ("eval_loss", "eval/loss", "val_loss", "train_loss", "train/loss", "outcome", "value")
+_LOSSES = (
+    *("eval_loss", "eval/loss", "val_loss", "train_loss", "train/loss", "loss", "outcome", "value"),
+)
 """Columns of a table of runs."""
 
 
