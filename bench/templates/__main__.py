@@ -5,6 +5,9 @@
     pip download axolotl --no-deps && unzip axolotl-*.whl -d ax
     python -m bench.templates lf --tokenizers toks --jinja ax/axolotl/utils/chat_templates/templates
 
+`--jinja` takes several folders: `--models` also asks TRL's trl/chat_templates (gpt-oss) and
+llama.cpp's models/templates (R1-Distill).
+
 First every template that `dataset.template` takes and LLaMA-Factory knows, then the chat templates
 of real tokenizers, then chat templates as Jinja files. Templates without a tokenizer are compared
 on one token a byte, where the text alone decides. `--models` compares much used models alone
@@ -14,7 +17,7 @@ on one token a byte, where the text alone decides. `--models` compares much used
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +100,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("llamafactory", type=Path, help="folder with llamafactory/")
     parser.add_argument("--tokenizers", type=Path, help="folder with a folder for each tokenizer")
-    parser.add_argument("--jinja", type=Path, help="folder of chat templates as .jinja files")
+    parser.add_argument(
+        "--jinja", type=Path, nargs="+", default=[], help="folders of chat templates (.jinja)"
+    )
     parser.add_argument("--models", action="store_true", help="much used models alone")
     arguments = parser.parse_args()
     theirs = load_templates(arguments.llamafactory)
@@ -113,29 +118,36 @@ def main() -> None:
         folder = _tokenizer_folder(arguments.tokenizers / name)
         for other in others if folder and load_tokenizer(str(folder)).chat_template else ():
             _print(f"{name}, its own", other, theirs[other], load_tokenizer(str(folder)))
-    for name, others in JINJA.items() if arguments.jinja else ():
-        file = arguments.jinja / f"{name}.jinja"
-        for other in others if file.is_file() else ():
+    for name, others in JINJA.items():
+        file = _jinja_file(arguments.jinja, f"{name}.jinja")
+        for other in others if file else ():
             _print(
                 f"{file.name}", other, theirs[other], _bytes(theirs[other], file.read_text(), name)
             )
 
 
-def _compare_models(theirs: dict[str, Any], tokenizers: Path, jinja: Path) -> None:
+def _jinja_file(folders: Sequence[Path], name: str) -> Path | None:
+    return next((file for folder in folders if (file := folder / name).is_file()), None)
+
+
+def _compare_models(theirs: dict[str, Any], tokenizers: Path, jinja: Sequence[Path]) -> None:
     print("| model | LLaMA-Factory's | " + " | ".join(ROWS) + " |")
     print("| --- " * (len(ROWS) + 2) + "|")
     notes = []
     for model in MODELS:
         folder = _tokenizer_folder(tokenizers / model.vocabulary)
-        if folder is None:
+        file = _jinja_file(jinja, model.template)
+        if folder is None or (file is None and model.template.endswith(".jinja")):
             continue
         tokenizer = load_tokenizer(str(folder))
         if model.added:
             tokenizer.add_special_tokens({"additional_special_tokens": list(model.added)})
         if model.end:
             tokenizer.eos_token = model.end
-        if model.template.endswith(".jinja"):
-            tokenizer.chat_template = (jinja / model.template).read_text(encoding="utf-8")
+        if model.begin:
+            tokenizer.bos_token = model.begin
+        if file is not None:
+            tokenizer.chat_template = file.read_text(encoding="utf-8")
         elif model.template != OWN:
             tokenizer.chat_template = template_text(model.template)
         found = dict(_differences(theirs[model.other], tokenizer))

@@ -9,6 +9,12 @@ _IM = ("<|im_start|>", "<|im_end|>")
 _PHI = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|endoftext|>")
 _PHI_4 = ("<|im_start|>", "<|im_sep|>", "<|im_end|>")
 _TOOLS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+_R1 = (
+    *("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>"),  # noqa: RUF001
+    *("<think>", "</think>"),
+)
+R1_DISTILL = "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B.jinja"
+"""The published template of all R1-Distill models, as llama.cpp's models/templates has it."""
 _MISTRAL = ("[INST]", "[/INST]", *_TOOLS, "[TOOL_CALLS]")
 
 
@@ -23,6 +29,7 @@ class UsedModel:
         other: LLaMA-Factory's template.
         added: special tokens that the model adds to the vocabulary.
         end: its end token, if that is another than the vocabulary's.
+        begin: its begin token, likewise.
     """
 
     title: str
@@ -31,6 +38,7 @@ class UsedModel:
     other: str
     added: tuple[str, ...] = ()
     end: str = ""
+    begin: str = ""
 
 
 MODELS = (
@@ -61,4 +69,7 @@ MODELS = (
     UsedModel("Gemma 2", "gemma2", "gemma2", "gemma2"),
     UsedModel("Yi 1.5 Chat", "yi", "yi", "yi", end="<|im_end|>"),
     UsedModel("Phi 4", "gpt35turbo", "phi_4.jinja", "phi4", _PHI_4, "<|im_end|>"),
+    UsedModel("R1-Distill-Qwen", "qwen3", R1_DISTILL, "deepseekr1", _R1, _R1[1], _R1[0]),
+    UsedModel("R1-Distill-Llama", "llama3_1", R1_DISTILL, "deepseekr1", _R1, _R1[1], _R1[0]),
+    UsedModel("gpt-oss", "gptoss", "gptoss.jinja", "gpt_oss"),
 )
