@@ -221,6 +221,8 @@ def test_gpt_oss_ends_its_last_answer_otherwise_and_thinks_in_a_channel() -> Non
     row = example_of([("user", "2+2?", {}), ("assistant", "4", {"reasoning_content": "sum"})])
     analysis = "<|channel|>analysis<|message|>sum<|end|><|im_start|>assistant"
     assert learnt(encoder, row) == [f"{analysis}{final}4<|return|>"]
+    tagged = Example((("user", "2+2?"), ("assistant", "<think>\nsum\n</think>\n\n4")))
+    assert learnt(encoder, tagged) == [f"{analysis}{final}4<|return|>"]
     called = example_of(
         [*zip_turns(WITH_TOOL), ("user", "Thanks", {}), ("assistant", "Bye", {})], None
     )

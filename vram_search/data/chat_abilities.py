@@ -94,8 +94,14 @@ class Abilities:
     @cached_property
     def takes_reasoning(self) -> bool:
         """True if the reasoning of the last answer is written from a field of its own."""
-        fields = {"reasoning_content": MARK, "thinking": MARK}
-        return MARK in self._try([_user("a"), {**_assistant("b"), **fields}])
+        return MARK in self._try([_user("a"), _reasoned()])
+
+    @cached_property
+    def reads_thought_tags(self) -> bool:
+        """True if <think> tags in the text of the last answer are written as the reasoning of that
+        field is."""
+        in_text = _assistant(with_thoughts(MARK, "b"))
+        return self._try([_user("a"), in_text]) == self._try([_user("a"), _reasoned()])
 
     @cached_property
     def keeps_thoughts(self) -> bool:
@@ -170,6 +176,10 @@ def _user(content: str) -> dict[str, Any]:
 
 def _assistant(content: str) -> dict[str, Any]:
     return {"role": "assistant", "content": content}
+
+
+def _reasoned() -> dict[str, Any]:
+    return {**_assistant("b"), "reasoning_content": MARK, "thinking": MARK}
 
 
 def _called(style: CallStyle, call_id: str) -> Messages:

@@ -4,6 +4,7 @@ text of its turns."""
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ PLAIN_TOOLS = (
     "have tools, which the chat template does not know: calls are written as JSON in <tool_call> "
     "tags"
 )
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 NO_TOOL_LIST = "have a list of tools, which the chat template leaves out"
 
 
@@ -164,7 +166,12 @@ def _json(value: object) -> str:
 def _write_reasoning(messages: Messages, abilities: Abilities) -> str:
     """Puts reasoning where the template looks for it. Returns the last answer with its reasoning
     where the template would leave that out."""
+    reads_field_alone = abilities.takes_reasoning and not abilities.reads_thought_tags
     for message in messages:
+        is_answer = message["role"] == "assistant" and reads_field_alone
+        if is_answer and (thought := _THOUGHT.match(message["content"] or "")):
+            message.setdefault("reasoning_content", thought[1].strip())
+            message["content"] = message["content"][thought.end() :]
         reasoning = message.get("reasoning_content")
         if reasoning is None:
             continue
