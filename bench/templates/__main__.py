@@ -120,7 +120,9 @@ def main() -> None:
             _print(f"{name}, its own", other, theirs[other], load_tokenizer(str(folder)))
     for name, others in JINJA.items():
         file = _jinja_file(arguments.jinja, f"{name}.jinja")
-        for other in others if file else ():
+        if file is None:
+            continue
+        for other in others:
             _print(
                 f"{file.name}", other, theirs[other], _bytes(theirs[other], file.read_text(), name)
             )
