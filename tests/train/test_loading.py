@@ -15,6 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from vram_search.errors import InputError
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.train import model as base_model
+from vram_search.train.load_faults import load_remedy
+from vram_search.train.tokenizer import load_tokenizer
 
 
 @pytest.fixture
@@ -38,6 +40,32 @@ def change_config(job: LoadJob, **changes: int) -> None:
 def test_whole_weights_are_loaded(job: LoadJob) -> None:
     """What the refusals below are measured against."""
     assert base_model.load_base(job).config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("We couldn't connect to 'https://...' to load the files", "check the network"),
+        ("You are trying to access a gated repo.\nMake sure to have access", "set HF_TOKEN"),
+        ("x is not a local folder and is not a valid model identifier", "correct the name"),
+        ("Unrecognized model", "otherwise"),
+    ],
+)
+def test_remedy_follows_what_the_hub_answered(said: str, remedy: str) -> None:
+    assert remedy in load_remedy(OSError(said), "org/name", "otherwise")
+
+
+def test_model_that_is_not_on_the_hub_has_its_remedy(
+    job: LoadJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    away = job.model_copy(update={"model_name_or_path": "org/name-that-is-not-here"})
+    with pytest.raises(InputError, match="cannot be loaded: ") as caught:
+        base_model.load_base(away)
+    assert "hf download org/name-that-is-not-here" in caught.value.remedy
+    with pytest.raises(InputError, match="no tokenizer could be loaded") as caught:
+        load_tokenizer("org/name-that-is-not-here", None)
+    assert "hf download org/name-that-is-not-here" in caught.value.remedy
 
 
 @pytest.mark.parametrize("size", [0, 4, 1000, 100_000])

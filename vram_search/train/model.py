@@ -27,6 +27,7 @@ from vram_search.tools import PEFT
 from vram_search.train.device import compute_dtype, device, dtype_name
 from vram_search.train.initial_adapter import InitialAdapter
 from vram_search.train.liger_error import LigerRefusedError
+from vram_search.train.load_faults import first_line, load_remedy
 from vram_search.train.patches import (
     add_missing_image_outputs,
     clear_cublas_workspaces,
@@ -122,15 +123,16 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        remedy = (
+        remedy = load_remedy(
+            error,
+            model_name_or_path,
             "a folder with config.json and *.safetensors, or a hub name that can be reached; is "
-            "the download complete?"
+            "the download complete?",
         )
         if "does not recognize this architecture" in str(error):
             remedy = TOO_NEW
         raise InputError(
-            f"the model {model_name_or_path} cannot be loaded: {first}", remedy
+            f"the model {model_name_or_path} cannot be loaded: {first_line(error)}", remedy
         ) from None
     refuse_random_weights(model_name_or_path, loaded)
     return base
@@ -222,10 +224,6 @@ def _try_step(base: Any) -> None:
     finally:
         base.disable_input_require_grads()
     base.train(was_training)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def uses_liger(base: Any) -> bool:

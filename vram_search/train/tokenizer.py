@@ -9,6 +9,7 @@ from vram_search.data.chat_abilities import Messages, Render
 from vram_search.data.chat_render import template_renderer
 from vram_search.data.templates import template_text
 from vram_search.errors import InputError
+from vram_search.train.load_faults import first_line, load_remedy
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
@@ -46,8 +47,12 @@ def _load(name_or_path: str | None, *, is_local: bool) -> Any:
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"no tokenizer could be loaded from {name_or_path}: {_first_line(error)}",
-            "name a folder or hub name with one (model.tokenizer in a study, or --model)",
+            f"no tokenizer could be loaded from {name_or_path}: {first_line(error)}",
+            load_remedy(
+                error,
+                name_or_path,
+                "name a folder or hub name with one (model.tokenizer in a study, or --model)",
+            ),
         ) from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -100,7 +105,3 @@ def byte_tokenizer() -> Any:
     )
     fast.chat_template = CHATML
     return fast
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
