@@ -1,4 +1,4 @@
-"""Versions of installed packages, read from the names of their folders.
+"""Versions of installed packages, read from the names of their folders, and how to add one.
 
 `importlib.metadata` answers the same, but importing it takes longer than a whole estimate.
 """
@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 _FOLDER = re.compile(r"(.+?)-([^-]+)(?:-py[^-]*)?\.(?:dist|egg)-info")
+_PIP_INSTALL = re.compile(r"(?<!-m )\bpip install\b")
+"""Not `python -m pip install`, which names its environment."""
 
 
 def installed_version(package: str) -> str:
@@ -36,3 +38,15 @@ def _versions(folders: tuple[str, ...]) -> dict[str, str]:
 def _normalised(package: str) -> str:
     """The name as PEP 503 compares it."""
     return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def in_this_environment(text: str) -> str:
+    """Replaces `pip install` in a message where another command installs into this environment:
+    those of `uv tool` have no pip, and those of `pipx` are not on the path."""
+    if Path(sys.prefix, "uv-receipt.toml").exists():
+        command = f"uv pip install --python {sys.prefix}"
+    elif Path(sys.prefix, "pipx_metadata.json").exists():
+        command = f"pipx runpip {Path(sys.prefix).name} install"
+    else:
+        return text
+    return _PIP_INSTALL.sub(lambda _: command, text)

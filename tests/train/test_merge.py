@@ -202,6 +202,23 @@ def test_only_a_whole_folder_appears(tmp_path: Path) -> None:
     assert not (tmp_path / "merged").exists()
 
 
+def test_settings_of_answers_that_transformers_does_not_save_are_kept(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", tiny_llama())
+    settings = {"temperature": 0.6, "top_p": 0.9, "eos_token_id": 2}
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(settings))
+    save_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    merge(job_for(tmp_path), lambda note: None)
+    found = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    assert (found["temperature"], found["top_p"]) == (0.6, 0.9)
+    assert 2 in found["eos_token_id"]
+
+
+def test_trained_biases_are_merged_as_by_peft(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", tiny_llama(attention_bias=True))
+    model = save_adapter(base, tmp_path / "adapter", target_modules=["q_proj"], bias="lora_only")
+    assert_same(merged_here(tmp_path), merged_by_peft(model))
+
+
 def test_other_base_than_that_of_the_search_is_refused_unmeasured_too(tmp_path: Path) -> None:
     save_adapter(
         save_base(tmp_path / "base", tiny_llama()), tmp_path / "adapter", target_modules=ALL

@@ -18,8 +18,12 @@ from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import VramSearchError
 from vram_search.estimate.calibration import load_calibration
+from vram_search.extras import INSTALL
+from vram_search.installed import in_this_environment
+from vram_search.report.wrapping import wrapped
 from vram_search.resources import LOW_DISK_BYTES, cache_folder, data_folder
 from vram_search.units import format_bytes
+from vram_search.upkeep.words import counted
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
 OPTIONAL = {
@@ -149,11 +153,8 @@ def _disk() -> dict[str, Any]:
 
 
 def _problems(report: dict[str, Any]) -> list[str]:
-    found = [
-        f"the package {name} is missing: pip install {name}"
-        for name in PACKAGES
-        if report["packages"][name] is None
-    ]
+    missing = [name for name in PACKAGES if report["packages"][name] is None]
+    found = [_missing_words(missing)] if missing else []
     if report["packages"]["torch"] and "fault" in report["training"]:
         found.append(f"torch cannot be loaded: {report['training']['fault']}")
     if report["calibration"] and report["calibration"]["fault"]:
@@ -175,6 +176,13 @@ def _calibration_words(calibration: dict[str, Any]) -> str:
     if calibration["changes"]:
         return f"calibrated before {', '.join(calibration['changes'])}: calibrate again"
     return f"calibrated {calibration['measured_at']}"
+
+
+def _missing_words(missing: list[str]) -> str:
+    named = "package" if len(missing) == 1 else "packages"
+    verb = "is" if len(missing) == 1 else "are"
+    words = f"the {named} {', '.join(missing)} {verb} missing: {INSTALL}"
+    return in_this_environment(words)
 
 
 def _print(report: dict[str, Any], problems: list[str]) -> None:
@@ -199,12 +207,12 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
         optional = f" (optional: {OPTIONAL[name]})" if name in OPTIONAL else ""
         echo(f"{name:<18}{version or 'not installed'}{optional}")
     studies = database["studies"]
-    holds = "not there yet" if studies is None else f"{studies} studies"
+    holds = "not there yet" if studies is None else counted(studies, "study", "studies")
     echo(f"database  {database['url']}: {database['fault'] or holds}")
     for name, folder in report["disk"].items():
         echo(f"{name:<9} {folder['folder']}: {format_bytes(folder['free_bytes'])} free")
     for problem in problems:
-        echo(f"PROBLEM   {problem}")
+        echo("\n".join(wrapped(problem, "PROBLEM   ", " " * 10)))
     if problems:
         echo("A search cannot run yet: mend the problems first.")
     else:

@@ -20,6 +20,7 @@ from vram_search.cli.console import echo
 from vram_search.cli.options import INTERRUPTED, SuggestingGroup
 from vram_search.errors import InputError, VramSearchError
 from vram_search.extras import missing_package, training_package_of
+from vram_search.installed import in_this_environment
 
 GROUPS = {
     "Will it fit": {
@@ -220,6 +221,7 @@ def _refuse_other_encodings(arguments: list[str]) -> None:
 
 
 def _print_error(message: str, remedy: str) -> None:
+    message, remedy = in_this_environment(message), in_this_environment(remedy)
     if len(message) > MAX_MESSAGE:
         message = f"{message[:MAX_MESSAGE]} ... ({len(message) - MAX_MESSAGE} more characters)"
     echo(f"error: {message}", err=True)

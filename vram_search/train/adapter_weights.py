@@ -77,6 +77,7 @@ class AdapterWeights:
                 raise damaged(folder, f"half of the matrices of {module} is missing")
 
     def _add(self, name: str, tensor: torch.Tensor) -> None:
+        name = name.replace(".base_layer.bias", ".bias")
         match = _LORA.fullmatch(name)
         if name.endswith(".base_layer.weight"):
             return  # peft saves an adapted embedding's own weight with it; the base has the same

@@ -16,6 +16,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 from transformers.initialization import no_init_weights
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils.hub import cached_file
 
 from vram_search.data import load_rows
@@ -286,7 +287,7 @@ def _write_generation_config(
     name: str, config: Any, tokenizer: Any, job: MergeJob, folder: Path
 ) -> None:
     """Writes how answers are generated; they end where the chat template ends a turn."""
-    file = cached_file(name, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    file = cached_file(name, GENERATION_CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
     if file is None:
         generation = GenerationConfig.from_model_config(config)
     else:
@@ -298,7 +299,8 @@ def _write_generation_config(
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     if generation.pad_token_id is None:
         generation.pad_token_id = tokenizer.pad_token_id
-    generation.save_pretrained(folder)
+    # `save_pretrained` refuses settings that published files have: a temperature without do_sample
+    generation.to_json_file(folder / GENERATION_CONFIG_NAME)
 
 
 def encoded_eval_rows(job: MergeJob, folder: Path) -> tuple[list[TokenRow], int]:
