@@ -23,7 +23,7 @@ from vram_search.store import Store, TrialRecord, open_store
 from vram_search.store.workers import workers_of
 from vram_search.worker import companions
 from vram_search.worker.companions import STOP, STOPPED, RunThatStartedThis
-from vram_search.worker.parallel import parallel_trials, predicted_words
+from vram_search.worker.parallel import parallel_trials, predicted_at_once
 from vram_search.worker.prepare import prepare
 from vram_search.worker.stop_rule import StopRule
 
@@ -88,8 +88,11 @@ def test_gain_of_trials_at_once_is_predicted_for_the_studys_card(
 ) -> None:
     model = {"weights": "random", "shape": "qwen2.5-0.5b"}
     file = write_study(model=model, card=card, search_space=SMALL_SPACE, parallel_trials="auto")
-    said = predicted_words(prepare(load_study(file), print))
+    found = predicted_at_once(prepare(load_study(file), print))
+    assert found is not None
+    said = found.words
     assert all(word in said for word in words), said
+    assert f"auto runs {found.auto} " in said and sorted(found.gains) == [2, 4]
 
 
 def test_rest_of_a_stop_rule_is_handed_to_the_companions() -> None:

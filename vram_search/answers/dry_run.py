@@ -10,6 +10,7 @@ from vram_search.answers.base import Answer, AnswerPart
 from vram_search.estimate.memory_budget import card_memory
 from vram_search.estimate.night import NightForecast
 from vram_search.worker.forecast import forecast_study
+from vram_search.worker.parallel import AtOnce, predicted_at_once
 from vram_search.worker.prepare import Prepared
 from vram_search.worker.run import preview
 from vram_search.worker.stop_rule import StopRule
@@ -50,6 +51,17 @@ class NightAnswer(AnswerPart):
     is_too_few: bool = Field(description="True below 12 trials.")
 
 
+class AtOnceAnswer(AnswerPart):
+    """What several trials at once are predicted to gain on the study's card."""
+
+    parallel_trials: int | str = Field(description="The study's own: a number, or `auto`.")
+    auto: int = Field(description="How many `auto` would run, if the host has the cores.")
+    gains: dict[int, float | None] = Field(
+        description="Trials per hour, times those of one, by trials at once; null if they do not "
+        "fit."
+    )
+
+
 class ModelAnswer(AnswerPart):
     """One of the base models of a study of several."""
 
@@ -74,6 +86,9 @@ class DryRunAnswer(Answer):
         description="Forecast for the study's card, or for the GPU here; null without a limit of "
         "time or trials."
     )
+    at_once: AtOnceAnswer | None = Field(
+        description="Of a study with `parallel_trials`; null if it runs one trial at a time."
+    )
     priors: list[PlannedAnswer] = Field(
         description="Published configurations: tried first, or all if no trial starts with one."
     )
@@ -94,6 +109,13 @@ def night_answer(night: NightForecast | None) -> NightAnswer | None:
     )
 
 
+def _at_once(found: AtOnce | None) -> AtOnceAnswer | None:
+    if found is None:
+        return None
+    gains = {count: gain and round(gain, 2) for count, gain in sorted(found.gains.items())}
+    return AtOnceAnswer(parallel_trials=found.wanted, auto=found.auto, gains=gains)
+
+
 def dry_run(prepared: Prepared, stop: StopRule) -> DryRunAnswer:
     """Plans a study's published configurations as a run would here. Needs no GPU.
 
@@ -112,6 +134,7 @@ def dry_run(prepared: Prepared, stop: StopRule) -> DryRunAnswer:
         eval_rows=len(rows.eval),
         budget_bytes=card_memory(study.card).budget_bytes,
         night=night_answer(forecast_study(prepared, stop)),
+        at_once=_at_once(predicted_at_once(prepared)),
         priors=[
             PlannedAnswer(
                 hyperparameters=point,

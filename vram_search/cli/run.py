@@ -346,11 +346,10 @@ def _show_dry_run(prepared: Prepared, stop: StopRule, *, as_json: bool) -> None:
 def _parallel_lines(prepared: Prepared) -> list[str]:
     """The predicted gain of several trials at once, of a study that may run them."""
     from vram_search.report.wrapping import wrapped
-    from vram_search.worker.parallel import predicted_words
+    from vram_search.worker.parallel import predicted_at_once
 
-    if prepared.study.parallel_trials == 1:
-        return []
-    return wrapped(predicted_words(prepared), "  at once        ", " " * 17)
+    found = predicted_at_once(prepared)
+    return [] if found is None else wrapped(found.words, "  at once        ", " " * 17)
 
 
 def _night_lines(prepared: Prepared, stop: StopRule) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from vram_search.errors import InputError
 from vram_search.estimate import PlannedTrial, choose_plan, plans
@@ -127,9 +127,40 @@ def parallel_trials(
     return count
 
 
-def predicted_words(prepared: Prepared) -> str:
-    """Says for the study's card, without a GPU, what trials side by side are predicted to gain."""
+@dataclass(frozen=True)
+class AtOnce:
+    """What several trials at once are predicted to gain on the study's card.
+
+    Attributes:
+        wanted: the study's parallel_trials.
+        auto: how many `auto` would run, if the host has the cores.
+        gains: trials per hour, times those of one, by the number of trials; None if they do
+            not fit.
+    """
+
+    wanted: int | str
+    auto: int
+    gains: Mapping[int, float | None]
+
+    @property
+    def words(self) -> str:
+        """The prediction in one sentence."""
+        found = [
+            f"{count} at once {f'{gain:.2f}' if gain else 'do not fit'}"
+            for count, gain in sorted(self.gains.items())
+        ]
+        chosen = f"auto runs {self.auto} on this card, if the host has the cores"
+        if self.wanted != "auto":
+            chosen = f"the study asks for {self.wanted}; auto would run {self.auto}"
+        return f"{chosen}; predicted trials per hour, times those of one: {', '.join(found)}"
+
+
+def predicted_at_once(prepared: Prepared) -> AtOnce | None:
+    """Predicts for the study's card, without a GPU, what trials side by side gain; None if the
+    study runs one at a time."""
     study = prepared.study
+    if study.parallel_trials == 1:
+        return None
     limit = MemoryBudget.of(study.card, prepared.shape)
     gains = gains_side_by_side(
         typical_plans(prepared, [], has_gpu=True),
@@ -139,11 +170,4 @@ def predicted_words(prepared: Prepared) -> str:
         Speed.of(study.card),
     )
     best = next((count for count, gain in gains.items() if gain and gain >= LEAST_GAIN), 1)
-    found = [
-        f"{count} at once {f'{gain:.2f}' if gain else 'do not fit'}"
-        for count, gain in reversed(gains.items())
-    ]
-    chosen = f"auto runs {best} on this card, if the host has the cores"
-    if study.parallel_trials != "auto":
-        chosen = f"the study asks for {study.parallel_trials}; auto would run {best}"
-    return f"{chosen}; predicted trials per hour, times those of one: {', '.join(found)}"
+    return AtOnce(study.parallel_trials, best, gains)
