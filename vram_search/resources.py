@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,14 @@ def _of_user(find: Callable[..., Path]) -> Path:
         raise InputError(
             "this user has no home folder", "set VRAM_SEARCH_HOME, or HOME, to a folder"
         ) from None
+
+
+def shell_word(path: Path | str) -> str:
+    """A path as it is written in a command that is shown: in quotes where it has spaces."""
+    text = str(path)
+    if os.name != "nt":
+        return shlex.quote(text)
+    return f'"{text}"' if " " in text else text
 
 
 def expanded(path: Path | str) -> Path:

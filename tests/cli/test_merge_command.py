@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +17,7 @@ from vram_search.answers.adapter import find_adapter
 from vram_search.answers.lookup import find_study, opened
 from vram_search.answers.model_card import metadata, model_card
 from vram_search.protocol import Merged, MergeJob
+from vram_search.resources import shell_word
 from vram_search.worker import convert, talk
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -84,6 +87,15 @@ def test_merged_folder_has_a_card_that_the_hub_reads(
     assert "| learning_rate |" in card.text and "| data | rows.jsonl; hash " in card.text
     assert str(tmp_path) not in card.text and str(home) not in card.text
     assert "next: hf upload YOUR-NAME/tiny-trial-0" in done.stdout
+
+
+def test_path_with_spaces_is_quoted_in_the_next_command(
+    merge: Any, vram_search_without_training: Cli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my adapter"
+    done = vram_search_without_training("card", "best", "-o", folder)
+    assert done.stdout.rstrip().endswith(f" {shell_word(folder)}")
+    assert shlex.split(shell_word(folder), posix=os.name != "nt")[0].strip('"') == str(folder)
 
 
 def test_adapter_is_copied_with_a_card(

@@ -52,7 +52,7 @@ class NightAnswer(AnswerPart):
 
 
 class AtOnceAnswer(AnswerPart):
-    """What several trials at once are predicted to gain on the study's card."""
+    """Predicted gain of several trials at once on the study's card."""
 
     parallel_trials: int | str = Field(description="The study's own: a number, or `auto`.")
     auto: int = Field(description="How many `auto` would run, if the host has the cores.")

@@ -17,6 +17,7 @@ import yaml
 from vram_search import __version__
 from vram_search.answers.adapter import KeptAdapter
 from vram_search.report.words import hyperparameter_words, plan_words
+from vram_search.resources import shell_word
 from vram_search.spec.hub_names import HUB_NAME
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store.adapter_files import CONFIG, WEIGHTS
@@ -57,7 +58,7 @@ def write_card(
 
 def upload_line(folder: Path, name: str) -> str:
     """Returns the command that uploads a folder to the Hub."""
-    return f"hf upload YOUR-NAME/{name} {folder}"
+    return f"hf upload YOUR-NAME/{name} {shell_word(folder)}"
 
 
 def base_model(adapter: KeptAdapter) -> str | None:

@@ -16,6 +16,7 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
+from vram_search.resources import shell_word
 from vram_search.store.location import file_name
 from vram_search.tools import EXPORTED
 
@@ -92,4 +93,5 @@ def _start_lines(paths: Sequence[Path]) -> list[str]:
     scripts = {path.suffix: path for path in paths}
     if ".sh" not in scripts or ".ps1" not in scripts:
         return []
-    return [f"start it: bash {scripts['.sh']}", f"  (Windows: powershell -File {scripts['.ps1']})"]
+    bash, powershell = shell_word(scripts[".sh"]), shell_word(scripts[".ps1"])
+    return [f"start it: bash {bash}", f"  (Windows: powershell -File {powershell})"]

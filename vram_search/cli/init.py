@@ -11,6 +11,7 @@ import click
 from vram_search.cli.console import ask, echo
 from vram_search.cli.options import FiniteFloatRange
 from vram_search.errors import InputError
+from vram_search.resources import shell_word
 from vram_search.spec.limits import MOST_HOURS
 
 NO_GPU = ": no GPU is found here"
@@ -79,7 +80,7 @@ def command(
         raise
     echo(f"written: {output}; {rows} training rows, cutoff_len {cutoff_len} (95 % of them fit)")
     echo("\n".join(wrapped(verdict, "", "  ")))
-    echo(f"next: vram-search run {output} --dry-run")
+    echo(f"next: vram-search run {shell_word(output)} --dry-run")
 
 
 def _ask(question: str, option: str, default: str | None = None, *, why: str = "") -> str:

@@ -19,6 +19,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.errors import InputError
+from vram_search.resources import shell_word
 
 if TYPE_CHECKING:
     from vram_search.answers.adapter import KeptAdapter
@@ -163,7 +164,9 @@ def command(
         for text in (answer.sentence, *answer.notes):
             echo("\n".join(wrapped(text, "", "")))
         if to != "folder":
-            echo(f"next: ollama create {adapter.name.lower()} -f {folder / 'Modelfile'}")
+            echo(
+                f"next: ollama create {adapter.name.lower()} -f {shell_word(folder / 'Modelfile')}"
+            )
         else:
             echo(f"next: {upload_line(folder, adapter.name)}")
     sys.exit(1 if answer.agrees is False else 0)

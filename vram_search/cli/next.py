@@ -15,6 +15,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.errors import InputError
+from vram_search.resources import shell_word
 from vram_search.store.location import file_name
 
 
@@ -52,7 +53,7 @@ def command(
     if answer.proposal is not None:
         file = output or Path(f"{file_name(str(answer.proposal['study']))}.yaml")
         _write(file, answer.proposal)
-        lines += [f"written: {file}", f"next: vram-search run {file} --dry-run"]
+        lines += [f"written: {file}", f"next: vram-search run {shell_word(file)} --dry-run"]
     elif not answer.stop:
         lines.append("next: vram-search run STUDY.yaml with the same file")
     echo("\n".join(lines))

@@ -129,7 +129,7 @@ def parallel_trials(
 
 @dataclass(frozen=True)
 class AtOnce:
-    """What several trials at once are predicted to gain on the study's card.
+    """Predicted gain of several trials at once on the study's card.
 
     Attributes:
         wanted: the study's parallel_trials.

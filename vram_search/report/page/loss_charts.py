@@ -87,7 +87,7 @@ def vram_chart(data: ReportData) -> Chart:
         f"{len(losses)} complete trials; the Pareto front has {len(data.front)}.",
         320,
         plot.body,
-        f"Required bytes, {' or '.join(sorted(origins))}. Above the axis: trials that ended "
+        f"VRAM needed, {' or '.join(sorted(origins))}. Above the axis: trials that ended "
         f"early.{above(losses, top)}{_beyond(shown, edge)}",
         legend,
     )
