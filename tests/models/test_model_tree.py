@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from bench.tiny import TINY_CONFIG
 from tests.model_code.configs import STARCODER_2
 from tests.model_code.in_process import read_in_this_process
 from vram_search.errors import InputError
 from vram_search.models import tree as tree_module
-from vram_search.models.tree import model_tree, tree_key
+from vram_search.models.tree import model_tree, read_shape, tree_key
 
 
 def written(folder: Path, values: dict[str, object]) -> Path:
@@ -63,3 +64,31 @@ def test_refusal_of_the_class_is_one_sentence(
     with pytest.raises(InputError, match="has no model_type 'chatglm9'") as refused:
         model_tree(written(tmp_path, {"model_type": "chatglm9"}))
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"quant_method": "newthing"}, "the bytes of quant_method 'newthing' are not known"),
+        ({"bits": 4}, "quant_method"),
+        ([1], "quantization_config"),
+    ],
+)
+def test_weights_in_an_unknown_format_are_not_read_as_plain_ones(
+    tmp_path: Path, section: object, words: str
+) -> None:
+    """The class alone would drop the section."""
+    file = written(tmp_path, {**TINY_CONFIG, "quantization_config": section})
+    with pytest.raises(InputError, match=words):
+        read_shape(file)
+
+
+def test_a_file_that_its_class_alone_can_read_keeps_the_format_of_its_weights(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", read_in_this_process)
+    section = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    values = {key: value for key, value in STARCODER_2.items() if key != "vocab_size"}
+    shape = read_shape(written(tmp_path, {**values, "quantization_config": section}))
+    assert shape.checkpoint is not None and shape.checkpoint.title == "gptq"
+    assert "the checkpoint is already quantised (gptq)" in shape.not_modelled

@@ -16,10 +16,11 @@ from vram_search.extras import MissingPackageError, missing_package
 from vram_search.installed import installed_version
 from vram_search.models.shipped_trees import NOT_THE_MODEL, shipped_tree
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
+from vram_search.spec.checkpoint import checkpoint_of_file
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.filled_shape import parse_filled
 from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
-from vram_search.spec.not_modelled import TEXT_ALONE
+from vram_search.spec.not_modelled import ALREADY_QUANTIZED, TEXT_ALONE
 from vram_search.spec.shape import ModelShape, load_shape
 
 SECONDS = 300
@@ -70,15 +71,21 @@ def _shape_of_class(file: Path, fault: InputError) -> ModelShape:
     """Returns the shape where the file alone does not tell it.
 
     Raises:
-        InputError: `fault`, if the class does not know the model either.
+        InputError: `fault`, if the class does not know the model either; or the weights are
+            quantised in a way that is not known.
     """
     values = load_config(file)
+    checkpoint = checkpoint_of_file(values, str(file))
     try:
         tree = model_tree(file)
     except InputError as error:
         is_unknown = values.get("model_type") is None or "no model_type" in error.message
         raise (fault if is_unknown else error) from None
-    return with_tree(parse_filled(tree, str(file)), tree)
+    shape = with_tree(parse_filled(tree, str(file)), tree)
+    if checkpoint is None or checkpoint.is_trained:
+        return replace(shape, checkpoint=checkpoint)
+    reason = f"{ALREADY_QUANTIZED} ({checkpoint.method})"
+    return replace(shape, checkpoint=checkpoint, not_modelled=(*shape.not_modelled, reason))
 
 
 def with_tree(shape: ModelShape, tree: ModelTree) -> ModelShape:

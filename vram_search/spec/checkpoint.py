@@ -161,6 +161,19 @@ def read_checkpoint(fields: ConfigFields) -> Checkpoint | None:
     return Checkpoint(method, bits, group_size, kept, _SIXTEEN_BITS + zero_bits)
 
 
+def checkpoint_of_file(values: dict[str, Any], source: str) -> Checkpoint | None:
+    """Returns the format that a whole config.json names, or its text part.
+
+    Raises:
+        InputError: as `read_checkpoint` does.
+    """
+    outer = ConfigFields(values, source)
+    text = outer.section("text_config")
+    return read_checkpoint(outer) or (
+        None if text is None else read_checkpoint(ConfigFields(text, source))
+    )
+
+
 def _own_section(values: ConfigFields) -> dict[str, Any]:
     """Returns the mapping with bits and group size; hqq nests it."""
     nested = (values.section("quant_config") or {}).get("weight_quant_params")
