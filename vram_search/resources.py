@@ -86,6 +86,28 @@ def expanded(path: Path | str) -> Path:
         ) from None
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Writes a file in one step: its earlier content stays if the disk is full.
+
+    Devices, pipes, and files in a folder that cannot be written are written in place.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place = file.resolve()
+    if place.exists() and not (place.is_file() and os.access(place.parent, os.W_OK)):
+        place.write_text(text, encoding="utf-8")
+        return
+    part = place.with_name(f".{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def read_cached_json(file: Path) -> Any:
     """Returns what a cached file holds; None if it is absent or was cut off by a full disk."""
     try:

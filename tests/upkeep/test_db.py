@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gc
 import json
 import os
@@ -22,6 +23,7 @@ from vram_search.cli.main import cli
 from vram_search.errors import VramSearchError
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.upkeep import check as checking
+from vram_search.upkeep import export_tables
 
 ADAPTERS = "search.db.files/demo/adapters"
 
@@ -294,6 +296,19 @@ def test_folder_of_files_that_may_not_be_read_is_one_fault(
     said = "the folder of the files could not be checked: search.db.files: Permission denied"
     assert f"fault: {said}" in done.output and "1 study, 5 trials" in done.output
     assert f"remains: {said}" in db(database, "repair", "--dry-run").output
+
+
+def test_export_that_finds_no_room_names_its_folder_and_leaves_nothing(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(file: Path, columns: list[str], rows: object) -> int:
+        file.write_text("{")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(export_tables._WRITERS, "jsonl", fill_the_disk)
+    done = db(database, "export", tmp_path / "tables")
+    assert f"{tmp_path / 'tables'} cannot be written: No space left" in str(done.exception)
+    assert list((tmp_path / "tables").iterdir()) == []
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs to mount a file system")

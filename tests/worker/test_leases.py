@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from tests.factories import PRUNED, FakeTrainer, make_ready, run_proposal
-from vram_search.errors import InputError
+from vram_search.errors import InputError, StoreError
 from vram_search.protocol import Stage
 from vram_search.search import Proposal
 from vram_search.store import TrialEndedError, TrialResult
@@ -24,6 +24,7 @@ from vram_search.store.workers import (
     running_owners,
     workers_of,
 )
+from vram_search.worker import lease
 from vram_search.worker.context import RunContext
 from vram_search.worker.lease import (
     STEADY_SECONDS,
@@ -121,6 +122,20 @@ def test_worker_that_was_killed_on_this_machine_is_known_as_dead_at_once(
         assert [worker.id for worker in context.lease.others()] == [other.worker_id]
         assert other._lock is not None
         other._lock.release()  # as the system does for a killed process
+        assert context.lease.others() == []
+        assert [worker.id for worker in context.lease.dead()] == [other.worker_id]
+
+
+def test_worker_that_ended_on_a_full_disk_is_known_as_dead_at_once(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(engine: object, worker_id: int) -> None:
+        raise StoreError("the disk is full", "free some space")
+
+    with leased(context.store, context.record) as other:
+        monkeypatch.setattr(lease, "end_worker", refuse)
+        other.release()
+        monkeypatch.undo()
         assert context.lease.others() == []
         assert [worker.id for worker in context.lease.dead()] == [other.worker_id]
 

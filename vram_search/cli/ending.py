@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from vram_search.cli.console import echo, echo_styled, styled
 from vram_search.cli.options import print_json
 from vram_search.errors import VramSearchError
+from vram_search.resources import replace_text
 from vram_search.shown_text import shown
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
     try:
         page = render(load_report_data(store, record), datetime.now(UTC))
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page, encoding="utf-8")
+        replace_text(file, page)
     except Exception as error:
         echo(f"no report was written: {type(error).__name__}: {error}", err=True)
         return None

@@ -15,6 +15,7 @@ from vram_search.cli.fit_words import fit_lines, fit_title, settings_words
 from vram_search.cli.options import no_trace_option, print_json
 from vram_search.errors import InputError
 from vram_search.report.fit_picture import grid_svg
+from vram_search.resources import replace_text
 
 
 @click.command("fit", short_help="The largest rank, cutoff and micro-batch that fit a card.")
@@ -86,7 +87,7 @@ def command(
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        replace_text(path, text)
     except OSError as error:
         raise InputError(
             f"--svg {str(path)!r} cannot be written: {error.strerror}", "name another file"

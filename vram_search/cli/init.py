@@ -11,7 +11,7 @@ import click
 from vram_search.cli.console import ask, echo
 from vram_search.cli.options import FiniteFloatRange
 from vram_search.errors import InputError
-from vram_search.resources import shell_word
+from vram_search.resources import replace_text, shell_word
 from vram_search.spec.limits import MOST_HOURS
 
 NO_GPU = ": no GPU is found here"
@@ -72,7 +72,7 @@ def command(
         data = str((Path.cwd() / data).resolve())
     study = StartingStudy(name or _name_of(output), model, data, hours, card or "auto")
     folder.mkdir(parents=True, exist_ok=True)
-    output.write_text(study.text(cutoff_len), encoding="utf-8")
+    replace_text(output, study.text(cutoff_len))
     try:
         verdict = fit_words(output, card_here)
     except InputError:

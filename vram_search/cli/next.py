@@ -15,7 +15,7 @@ from vram_search.cli.options import (
     study_option,
 )
 from vram_search.errors import InputError
-from vram_search.resources import shell_word
+from vram_search.resources import replace_text, shell_word
 from vram_search.store.location import file_name
 
 
@@ -71,4 +71,4 @@ def _write(file: Path, proposal: dict[str, object]) -> None:
     if file.exists():
         raise InputError(f"{file} exists", "choose another file with -o")
     plain = json.loads(json.dumps(proposal))  # PyYAML writes no subclass of a mapping
-    file.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    replace_text(file, yaml.safe_dump(plain, sort_keys=False))

@@ -12,6 +12,7 @@ from vram_search.answers.lookup import find_study, opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
+from vram_search.resources import replace_text
 
 if TYPE_CHECKING:
     from vram_search.report.page.html import PlotFormat
@@ -72,10 +73,11 @@ def command(
     try:
         drawn = write_plots(night, plots, plot_format or "svg") if plots else []
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(render(night, datetime.now(UTC)), encoding="utf-8")
+        replace_text(output, render(night, datetime.now(UTC)))
     except OSError as error:
         raise InputError(
-            f"the report cannot be written: {error}", "choose another folder"
+            f"the report {output} cannot be written: {error.strerror or error}",
+            "choose another folder, on a disk with room",
         ) from None
     files = [output, *drawn]
     if as_json:

@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy import inspect, text
 
 from vram_search.answers.base import Answer
-from vram_search.errors import InputError
+from vram_search.errors import InputError, VramSearchError
 from vram_search.shown_text import without_secrets_in
 from vram_search.store import Store
 from vram_search.store.column_types import FiniteJson
@@ -42,11 +42,24 @@ def export_tables(store: Store, folder: Path, form: Form) -> ExportedTables:
     Raises:
         InputError: the folder holds files.
         StoreError: the database cannot be read.
-        OSError: the folder cannot be written.
+        VramSearchError: the folder cannot be written; nothing is left in it.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not an empty folder", "name a new one")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = _write_tables(store, folder, form)
+    except OSError as error:
+        for file in folder.glob(f"*.{form}"):  # all of them are ours
+            file.unlink(missing_ok=True)
+        raise VramSearchError(
+            f"{folder} cannot be written: {error.strerror or error}",
+            "check its permissions and the free space there",
+        ) from None
+    return ExportedTables(database=describe(store.engine.url), folder=str(folder), rows=rows)
+
+
+def _write_tables(store: Store, folder: Path, form: Form) -> dict[str, int]:
     rows: dict[str, int] = {}
     with reading(store.engine) as connection:
         for table in sorted(inspect(connection).get_table_names()):
@@ -57,7 +70,7 @@ def export_tables(store: Store, folder: Path, form: Form) -> ExportedTables:
             as_json = _json_columns(table)
             values = (_row(columns, row, as_json) for row in result)
             rows[table] = _WRITERS[form](folder / f"{table}.{form}", columns, values)
-    return ExportedTables(database=describe(store.engine.url), folder=str(folder), rows=rows)
+    return rows
 
 
 def _json_columns(table: str) -> set[str]:

@@ -87,7 +87,7 @@ class Lease:
         describe_worker(self.store.engine, self.worker_id, device, budget_bytes)
 
     def release(self) -> None:
-        """Ends the lease. A lease in a database that is out of reach expires."""
+        """Ends the lease. In a database that is out of reach or on a full disk it expires."""
         self._end(self.worker_id, self._lock)
         self._lock = None
 
@@ -100,12 +100,15 @@ class Lease:
         self._end(before, lock)
 
     def _end(self, worker_id: int, lock: FileLock | None) -> None:
+        is_ended = False
         with contextlib.suppress(StoreError):
             end_worker(self.store.engine, worker_id)
+            is_ended = True
         if lock is not None:
             lock.release()
-            with contextlib.suppress(OSError):
-                Path(lock.lock_file).unlink(missing_ok=True)
+            if is_ended:  # otherwise the file tells that the worker of this lease is dead
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink(missing_ok=True)
 
     def check(self) -> None:
         """
