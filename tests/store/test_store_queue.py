@@ -12,7 +12,7 @@ from threading import Barrier
 import pytest
 
 from tests.store.conftest import BOTH, store_on
-from vram_search.errors import NotFoundError, TooLateError
+from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.store import Store, StudyRecord, TrialResult
 from vram_search.store.events import events_after, last_event_id
 from vram_search.store.progress import Progress, progress_of, record_progress
@@ -140,6 +140,27 @@ def test_study_of_the_service_is_in_the_queue_once(queue: StudyQueue) -> None:
         add(queue, "a")
     queue.ask(entry.id, "cancel")
     add(queue, "a")
+
+
+def test_cancel_is_not_taken_back_by_a_later_request(queue: StudyQueue) -> None:
+    (entry,) = add(queue, "a")
+    run(queue, entry)
+    assert queue.ask(entry.id, "stop").request == "stop"
+    assert queue.ask(entry.id, "cancel").request == "cancel"
+    assert queue.ask(entry.id, "cancel").request == "cancel"
+    for request in ("pause", "stop"):
+        with pytest.raises(TooLateError, match="study a is being cancelled"):
+            queue.ask(entry.id, request)
+    assert queue.entry(entry.id).request == "cancel"
+
+
+def test_new_limit_of_time_is_compared_with_the_one_that_stays(queue: StudyQueue) -> None:
+    now = datetime.now(UTC)
+    entry = queue.add("a", "", is_detached=True, not_before=now + timedelta(hours=2))
+    with pytest.raises(InputError, match="is not after not_before"):
+        queue.change(entry.id, until=now + timedelta(hours=1))
+    changed = queue.change(entry.id, until=now + timedelta(hours=1), not_before=None)
+    assert changed.not_before is None
 
 
 def test_study_is_due_when_its_time_has_come(queue: StudyQueue) -> None:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, Mock
@@ -22,7 +23,7 @@ from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
 from vram_search.store.progress import Progress, record_progress
 from vram_search.store.queue import StudyQueue
-from vram_search.web.api_system import _stream
+from vram_search.web.api_system import _first_after, _stream
 from vram_search.web.problems import MEDIA_TYPE
 from vram_search.web.service import Service
 
@@ -120,6 +121,49 @@ def test_study_is_created_once_for_an_idempotency_key(
     twice = client.post("/api/v1/studies", json=new)
     assert twice.status_code == 409
     assert "in the queue already" in twice.json()["detail"]
+
+
+def test_requests_with_one_key_at_the_same_time_add_one_study(
+    client: TestClient, store: Store, tmp_path: Path
+) -> None:
+    new, key = {"study_file": study_file(tmp_path)}, {"Idempotency-Key": "k1"}
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(client.post, "/api/v1/studies", json=new, headers=key) for _ in "abcd"]
+        answers = [one.result() for one in sent]
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 201]
+    assert len(StudyQueue(store.engine).entries()) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"until": "2001-01-01T00:00:00Z"}, "is over already"),
+        (
+            {"not_before": "2099-01-02T00:00:00Z", "until": "2099-01-01T00:00:00Z"},
+            "is not after not_before",
+        ),
+        ({"not_before": "9999-12-31T23:59:59-14:00"}, "too far away"),
+        ({"until": "0001-01-01T00:00:00+14:00"}, "too far away"),
+        ({"not_befor": "2099-01-01T00:00:00Z"}, "not_befor"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(
+    client: TestClient, tmp_path: Path, limits: dict[str, str], words: str
+) -> None:
+    new = {"study_file": study_file(tmp_path)}
+    assert client.post("/api/v1/studies", json=new).status_code == 201
+    other = {"study_file": study_file(tmp_path, study="other"), **limits}
+    for answer in (
+        client.patch("/api/v1/queue/1", json=limits),
+        client.post("/api/v1/studies", json=other),
+    ):
+        assert answer.status_code == 422
+        assert words in answer.json()["detail"]
+
+
+def test_change_of_nothing_changes_nothing(client: TestClient, tmp_path: Path) -> None:
+    entry = client.post("/api/v1/studies", json={"study_file": study_file(tmp_path)}).json()
+    assert client.patch("/api/v1/queue/1", json={}).json() == {**entry, "place": None}
 
 
 def test_faulty_study_is_answered_with_every_fault(client: TestClient, tmp_path: Path) -> None:
@@ -387,6 +431,11 @@ def test_running_trial_is_skipped_and_one_that_ended_is_not(
     refused = client.post(f"{base}/3/skip")
     assert refused.status_code == 409
     assert "trial 3 has ended" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(("asked", "start"), [(None, 7), (0, 0), (3, 3), (10**40, 7)])
+def test_reader_of_a_later_copy_gets_the_events_from_now_on(asked: int | None, start: int) -> None:
+    assert _first_after(asked, newest=7) == start
 
 
 def test_waiting_events_are_sent_in_one_piece(service: Service, study: StudyRecord) -> None:

@@ -188,3 +188,20 @@ def test_service_starts_a_second_study_if_it_fits_beside_the_first(
     with running(store, url, taken):
         found = scheduler._next(StudyQueue(store.engine), DEVICE)
     assert (found is not None and found.id == second.id) == starts
+
+
+def test_full_disk_does_not_end_the_service_of_the_queue(
+    store: Store, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scheduler, steps = Scheduler(store, url), [OSError(28, "No space left on device")] * 2
+
+    def step(device: object) -> None:
+        if not steps:
+            scheduler.stop()
+            return
+        raise steps.pop()
+
+    monkeypatch.setattr(scheduler, "step", step)
+    monkeypatch.setattr("vram_search.web.scheduler.POLL_SECONDS", 0)
+    scheduler.run()
+    assert capsys.readouterr().err.count("No space left on device") == 1

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -206,6 +206,12 @@ def parse_until(until: str) -> float:
         at = datetime.strptime(until, "%H:%M").time()
     except ValueError:
         raise InputError(f"--until {until!r} is no time of day", "write it like 07:00") from None
+    return next_time_of_day(at).timestamp()
+
+
+def next_time_of_day(at: time) -> datetime:
+    """The next such time by this machine's clock, without a zone: a day on which the clock is
+    changed has 23 or 25 hours."""
     now = datetime.now()
     moment = datetime.combine(now, at)
-    return (moment if moment > now else moment + timedelta(days=1)).timestamp()
+    return moment if moment > now else moment + timedelta(days=1)

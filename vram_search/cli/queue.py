@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from vram_search.cli.options import (
     database_option,
     hours_option,
     json_option,
+    next_time_of_day,
     print_json,
 )
 from vram_search.errors import InputError
@@ -99,6 +100,7 @@ def add(
     from vram_search.store import open_store
     from vram_search.tools.file_kinds import naming_other_files
 
+    start, end = _window(not_before, until)
     with naming_other_files(study_file, "run"):
         study = load_study(study_file, overrides, card_here=card_here)
     store = open_store(database_url(database or study.database), create=True)
@@ -108,8 +110,8 @@ def add(
             study,
             state="paused" if paused else "queued",
             trials=trials,
-            not_before=_moment("--not-before", not_before),
-            until=_moment("--until", until),
+            not_before=start,
+            until=end,
             hours=hours,
             accept_changes=accept_changes,
         )
@@ -198,6 +200,19 @@ def _clock(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
+def _window(not_before: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
+    """The moments of --not-before and --until. At 23:00, `--not-before 22:00 --until 07:00` is the
+    night that has begun."""
+    start, end = _moment("--not-before", not_before), _moment("--until", until)
+    if not_before and start and end and start >= end and _is_time_of_day(not_before):
+        start = None
+    return start, end
+
+
+def _is_time_of_day(text: str) -> bool:
+    return len(text) <= len("22:00")
+
+
 def _moment(option: str, text: str | None) -> datetime | None:
     """The moment of a clock time (the next one) or of a date with a time.
 
@@ -206,14 +221,11 @@ def _moment(option: str, text: str | None) -> datetime | None:
     """
     if text is None:
         return None
-    now = datetime.now().astimezone()
     try:
-        if len(text) <= len("22:00"):
-            at = datetime.strptime(text, "%H:%M").time()
-            moment = datetime.combine(now, at).astimezone()
-            return moment if moment > now else moment + timedelta(days=1)
+        if _is_time_of_day(text):
+            return next_time_of_day(datetime.strptime(text, "%H:%M").time()).astimezone()
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise InputError(
             f"{option} {text!r} is no time", "write it like 22:00 or 2026-12-01T22:00"
         ) from None

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
-from vram_search.errors import NotFoundError, TooLateError
+from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.store.database import reading, writing
 from vram_search.store.events import append_event
 from vram_search.store.read_rows import read_table
@@ -135,8 +135,10 @@ class StudyQueue:
             owner: `host`, `device`, `pid` and `worker_id` of a process that runs it itself.
 
         Raises:
+            InputError: it could never run between `not_before` and `until`.
             TooLateError: the service has this study in the queue already.
         """
+        _refuse_impossible_times(not_before, until)
         with _changing(self.engine) as connection:
             for other in _entries(connection, OPEN_STATES) if is_detached else ():
                 if other.study == study and other.is_detached:
@@ -224,11 +226,13 @@ class StudyQueue:
 
         Raises:
             NotFoundError: the queue has no entry with this id.
-            TooLateError: the study has ended, or is paused already.
+            TooLateError: the study has ended, is being cancelled, or is paused already.
         """
         with _changing(self.engine) as connection:
             entry = _open_entry(connection, entry_id)
             if entry.state == "running":
+                if entry.request == "cancel" != request:
+                    raise TooLateError(f"study {entry.study} is being cancelled")
                 _change(connection, entry_id, request=request)
             elif request == "pause":
                 if entry.state == "paused":
@@ -265,6 +269,7 @@ class StudyQueue:
         """Changes `trials`, `not_before`, `until` or `hours` of an entry that has not started.
 
         Raises:
+            InputError: it could never run between the new `not_before` and `until`.
             NotFoundError: the queue has no entry with this id.
             TooLateError: the study runs or has ended.
         """
@@ -275,6 +280,11 @@ class StudyQueue:
                     f"study {entry.study} is running: its times can no longer be changed",
                     "pause it first",
                 )
+            if not values:
+                return entry
+            if values.keys() & {"not_before", "until"}:
+                times = {"not_before": entry.not_before, "until": entry.until, **values}
+                _refuse_impossible_times(times["not_before"], times["until"])
             _change(connection, entry_id, **values)
             return _entry(connection, entry_id)
 
@@ -324,6 +334,20 @@ def _entry(connection: Connection, entry_id: int) -> QueueEntry:
             f"the queue has no entry {entry_id}", "`vram-search queue list --all` lists them"
         )
     return QueueEntry(**found[0])
+
+
+def _refuse_impossible_times(not_before: datetime | None, until: datetime | None) -> None:
+    """
+    Raises:
+        InputError: `until` is over, or not after `not_before`.
+    """
+    if until is None:
+        return
+    earliest, words = datetime.now(UTC), "is over already"
+    if not_before is not None and not_before > earliest:
+        earliest, words = not_before, f"is not after not_before, {not_before.isoformat()}"
+    if until <= earliest:
+        raise InputError(f"until {until.isoformat()} {words}", "name a later time, or leave it out")
 
 
 def _open_entry(connection: Connection, entry_id: int) -> QueueEntry:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from vram_search.answers.queue import QueueAnswer, QueueEntryAnswer, entry_answer, queue_answer
 from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.queue import OPEN_STATES, STATES
+from vram_search.web.moments import Moment
 from vram_search.web.service import Service, as_json, service_of
 
 router = APIRouter(prefix="/api/v1/queue", tags=["queue"])
@@ -21,9 +21,10 @@ Served = Annotated[Service, Depends(service_of)]
 class EntryChange(BaseModel):
     """New limits of an entry that has not started; keys that are left out stay."""
 
+    model_config = ConfigDict(extra="forbid")
     trials: int | None = Field(default=None, ge=1)
-    not_before: datetime | None = None
-    until: datetime | None = None
+    not_before: Moment | None = None
+    until: Moment | None = None
     hours: float | None = Field(default=None, gt=0, le=MOST_HOURS)
 
 
@@ -45,8 +46,7 @@ def get_entry(entry: int, service: Served) -> JSONResponse:
 def change_entry(entry: int, change: EntryChange, service: Served) -> JSONResponse:
     """Changes the limits of an entry that has not started."""
     values = {name: getattr(change, name) for name in change.model_fields_set}
-    moments = {k: v.astimezone(UTC) for k, v in values.items() if isinstance(v, datetime)}
-    return as_json(entry_answer(service.queue.change(entry, **{**values, **moments})))
+    return as_json(entry_answer(service.queue.change(entry, **values)))
 
 
 @router.post("/{entry}/move", response_model=QueueAnswer)

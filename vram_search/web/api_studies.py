@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from vram_search.answers.dry_run import DryRunAnswer, dry_run
 from vram_search.answers.lookup import find_study
@@ -19,6 +18,7 @@ from vram_search.spec import StudySpec
 from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.location import study_folder
 from vram_search.store.queue import OPEN_STATES, QueueEntry, Request
+from vram_search.web.moments import Moment
 from vram_search.web.paths import parse_study
 from vram_search.web.scheduler import last_lines, output_file
 from vram_search.web.service import Service, as_json, service_of
@@ -44,9 +44,10 @@ class StudyText(BaseModel):
 class NewStudy(StudyText):
     """A study for the queue."""
 
+    model_config = ConfigDict(extra="forbid")
     trials: int | None = Field(default=None, ge=1, description="Stop at so many finished trials.")
-    not_before: datetime | None = None
-    until: datetime | None = None
+    not_before: Moment | None = None
+    until: Moment | None = None
     hours: float | None = Field(
         default=None,
         gt=0,
@@ -80,21 +81,24 @@ def create_study(
     With an `Idempotency-Key` a repeated request returns the entry of the first one.
     """
     study = parse_study(new.study_file, service.folders)
-    if idempotency_key is not None:
-        known = service.queue.with_key(idempotency_key)
-        if known is not None:
-            return as_json(entry_answer(_same(known, study)), 200)
-    entry = add_study(
-        service.store,
-        study,
-        state="paused" if new.paused else "queued",
-        trials=new.trials,
-        not_before=new.not_before,
-        until=new.until,
-        hours=new.hours,
-        accept_changes=new.accept_changes,
-        idempotency_key=idempotency_key,
-    )
+    if known := _entry_of(idempotency_key, service, study):
+        return as_json(entry_answer(known), 200)
+    try:
+        entry = add_study(
+            service.store,
+            study,
+            state="paused" if new.paused else "queued",
+            trials=new.trials,
+            not_before=new.not_before,
+            until=new.until,
+            hours=new.hours,
+            accept_changes=new.accept_changes,
+            idempotency_key=idempotency_key,
+        )
+    except TooLateError:  # perhaps by the same request, at the same time
+        if known := _entry_of(idempotency_key, service, study):
+            return as_json(entry_answer(known), 200)
+        raise
     return as_json(entry_answer(entry), 201)
 
 
@@ -172,7 +176,7 @@ def study_log(study: str, service: Served, lines: Lines = 200) -> PlainTextRespo
 @router.get("/{study}/report", response_class=HTMLResponse)
 def report(study: str, service: Served) -> HTMLResponse:
     """The HTML report of a study, as `vram-search report` writes it."""
-    from datetime import UTC
+    from datetime import UTC, datetime
 
     from vram_search.report.page.html import render
     from vram_search.report.page.report_data import load_report_data
@@ -214,10 +218,16 @@ def _asked(service: Service, study: str, request: Request) -> JSONResponse:
     return as_json(entry_answer(entry))
 
 
-def _same(known: QueueEntry, study: StudySpec) -> QueueEntry:
+def _entry_of(key: str | None, service: Service, study: StudySpec) -> QueueEntry | None:
+    """The entry that an earlier request with this Idempotency-Key has added.
+
+    Raises:
+        TooLateError: the key was used for another study.
+    """
     from vram_search.worker.queue_place import study_yaml
 
-    if known.study_file != study_yaml(study):
+    known = None if key is None else service.queue.with_key(key)
+    if known is not None and known.study_file != study_yaml(study):
         raise TooLateError(
             f"this Idempotency-Key was used for another request (entry {known.id})",
             "use a new key for a new study",

@@ -94,12 +94,19 @@ async def events(
     if len(streams) >= MOST_STREAMS:
         return problem(503, f"{MOST_STREAMS} event streams are open", "close a page")
     start = last_event_id if last_event_id is not None else after
-    if start is None:
-        start = await run_in_threadpool(_last_id, service.store)
-    stream = _stream(request, service.store, start)
+    newest = await run_in_threadpool(_last_id, service.store)
+    stream = _stream(request, service.store, _first_after(start, newest))
     return StreamingResponse(
         stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
     )
+
+
+def _first_after(asked: int | None, newest: int) -> int:
+    """The id after which events are sent.
+
+    A reader that has seen a later copy of the database gets the events from now on.
+    """
+    return newest if asked is None else min(asked, newest)
 
 
 async def _stream(request: Request, store: Store, last_id: int) -> AsyncIterator[str]:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vram_search.errors import StoreError, VramSearchError
+from vram_search.errors import VramSearchError
 from vram_search.gpu import GpuDevice, open_reader
 from vram_search.gpu.this_card import card_here
 from vram_search.shown_text import shown
@@ -53,11 +53,16 @@ class Scheduler:
         """Looks after the queue until `stop` is called."""
         reader = open_reader()
         device = None if reader is None else reader.device()
+        told = ""
         while not self._stop.is_set():
             try:
                 self.step(device)
-            except StoreError as error:
-                print(shown(f"the queue cannot be read: {error.message}"), file=sys.stderr)
+                told = ""
+            except (VramSearchError, OSError) as error:  # a full disk, perhaps: try again
+                said = shown(f"the queue is not looked after: {error}")
+                if said != told:
+                    print(said, file=sys.stderr, flush=True)
+                told = said
             self._stop.wait(POLL_SECONDS)
 
     def stop(self) -> None:
