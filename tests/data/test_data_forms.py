@@ -233,6 +233,8 @@ def test_rows_of_two_question_fields_are_not_guessed(load: Load) -> None:
     [
         ({"url": "x", "essay": "Blue."}, "{text: essay}"),
         ({"label": 1}, "{prompt: QUESTION, response: ANSWER}"),
+        ({"title": "t", "tools": "[]", "query": "a"}, "{prompt: query, response: ANSWER}"),
+        ({"summary": "b", "query": "a"}, "{prompt: query, response: summary}"),
         (
             {"chosen": [{"role": "user", "content": "a"}], "rejected": [{}]},
             "{messages: chosen}",

@@ -80,6 +80,8 @@ def test_every_card_is_found_by_its_title_and_slug(slug: str) -> None:
     [
         ("P100", "too old: Pascal came before Volta"),
         ("7900XTX", "no NVIDIA card"),
+        ("DGX Spark", "shares the machine's memory"),
+        ("Jetson Orin 64GB", "shares the machine's memory"),
         ("W7900", "no NVIDIA card"),
         ("Tesla P40", "too old: Pascal"),
         ("GTX 1080 Ti", "too old: Pascal"),

@@ -30,6 +30,7 @@ ANSWERS = ("output", "completion", "response", "answer", "solution", "assistant"
 """Names that make a pair too if a row has one of each."""
 SYSTEMS = ("system", "system_prompt")
 TOOLS = ("tools", "functions")
+_NO_TEXTS = ("id", "uuid", "hash", "url", "role", "title", "category")
 _DEFAULT = Columns()
 
 
@@ -136,19 +137,22 @@ def columns_to_name(row: dict[str, Any]) -> str:
     names = [
         name
         for name in _inner_names(row)
-        if isinstance(value := lookup(row, name), str) and value.strip() and not _is_id(name)
+        if isinstance(value := lookup(row, name), str) and value.strip() and not _is_no_text(name)
     ]
-    if len(names) == 1:
+    if len(names) == 1 and names[0] not in QUESTIONS:
         chosen = f"{{text: {names[0]}}}"
     else:
-        question, answer = names[:2] if names else ("QUESTION", "ANSWER")
+        question = next((name for name in names if name in QUESTIONS), [*names, "QUESTION"][0])
+        others = [name for name in names if name != question]
+        answer = next((name for name in others if name in ANSWERS), [*others, "ANSWER"][0])
         chosen = f"{{prompt: {question}, response: {answer}}}"
     return f"name the fields under dataset.columns, for example --set 'dataset.columns={chosen}'"
 
 
-def _is_id(name: str) -> bool:
+def _is_no_text(name: str) -> bool:
+    """True for a field that is neither a question nor an answer, by its name."""
     last = name.rpartition(".")[2].lower()
-    return last in ("id", "uuid", "hash", "url") or last.endswith(("_id", "_hash", "_url"))
+    return last in (*SYSTEMS, *TOOLS, *_NO_TEXTS) or last.endswith(("_id", "_hash", "_url"))
 
 
 def _inner_names(row: dict[str, Any]) -> Iterator[str]:

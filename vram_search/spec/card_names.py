@@ -67,6 +67,7 @@ _NOT_NVIDIA = re.compile(
     r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?"
     r"|tpu|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
 )
+_SHARED = re.compile(r"\b(dgx spark|gb10|jetson|orin|xavier|agx thor|jetson thor)\b")
 _OLD = {
     "Kepler": r"k[1-8]0m?|gtx (?:6|7)\d0|gtx titan",
     "Maxwell": r"m[1-6]0|m\d000m?|gtx 9\d0",
@@ -179,6 +180,11 @@ def _why_not(text: str) -> str:
         return (
             "it is no NVIDIA card: 4-bit training here needs CUDA. A mapping with total_bytes "
             "answers for any size"
+        )
+    if _SHARED.search(lower):
+        return (
+            "its GPU shares the machine's memory, of which other programs take a part: write a "
+            "mapping with name and the total_bytes that are free for training"
         )
     for architecture, names in _OLD.items():
         if re.search(rf"\b(?:{names})\b", lower):
