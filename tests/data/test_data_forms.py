@@ -225,7 +225,7 @@ def test_text_beside_a_question_is_a_part_of_it(load: Load) -> None:
 def test_rows_of_two_question_fields_are_not_guessed(load: Load) -> None:
     with pytest.raises(InputError) as caught:
         load({"id": "7", "query": "Sky?", "problem": "Sea?", "target": "Blue."})
-    assert "{prompt: query, response: problem}" in caught.value.remedy
+    assert "{prompt: query, response: target}" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
