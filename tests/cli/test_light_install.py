@@ -62,10 +62,12 @@ def test_estimates_and_queries_answer_and_training_names_what_to_install(
         *(["best"], ["top", "--all"], ["show", "0"], ["why", "0"], ["compare", "0", "1"]),
         *(["pareto"], ["report", "-o", str(report)]),
     ]
-    training = [["run", file], ["train", "best"], ["samples", "best"]]
-    found = light(*queries, *training)
+    training = [["run", file], ["train", "best"], ["samples", "best"], ["demo"]]
+    found = light(*queries, *training, ["doctor"])
     for (code, text), command in zip(found, queries, strict=False):
         assert code == 0, (command, text)
+    _, report_of_doctor = found.pop()
+    assert report_of_doctor.startswith("vram-search ") and "database" in report_of_doctor
     for code, text in found[len(queries) :]:
         assert code == 2 and "needs the package" in text, text
         assert "remedy: pip install 'vram-search[train]'" in text

@@ -23,7 +23,6 @@ from vram_search.installed import in_this_environment
 from vram_search.report.wrapping import wrapped
 from vram_search.resources import LOW_DISK_BYTES, cache_folder, data_folder
 from vram_search.units import format_bytes
-from vram_search.upkeep.words import counted
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "optuna", "sqlalchemy")
 OPTIONAL = {
@@ -207,7 +206,8 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
         optional = f" (optional: {OPTIONAL[name]})" if name in OPTIONAL else ""
         echo(f"{name:<18}{version or 'not installed'}{optional}")
     studies = database["studies"]
-    holds = "not there yet" if studies is None else counted(studies, "study", "studies")
+    holds = "not there yet" if studies is None else f"{studies} studies"
+    holds = "1 study" if studies == 1 else holds
     echo(f"database  {database['url']}: {database['fault'] or holds}")
     for name, folder in report["disk"].items():
         echo(f"{name:<9} {folder['folder']}: {format_bytes(folder['free_bytes'])} free")

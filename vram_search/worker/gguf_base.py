@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from vram_search.errors import InputError
+from vram_search.extras import check_training_packages
 from vram_search.resources import cache_folder
 from vram_search.units import MIB
 
@@ -23,7 +24,7 @@ def converted_gguf(gguf: Path, note: Callable[[str], None]) -> Path:
         note: called with a sentence before a conversion, which takes about 30 s.
 
     Raises:
-        InputError: the file cannot be read or converted.
+        InputError: the file cannot be read or converted, or a package for it is missing.
     """
     stat = gguf.stat()
     content = f"{gguf.resolve()}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ino}".encode()
@@ -37,6 +38,7 @@ def converted_gguf(gguf: Path, note: Callable[[str], None]) -> Path:
         for leftover in folder.parent.glob("*.part"):  # of a conversion that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         if not (folder / "config.json").is_file():  # another process may have been faster
+            check_training_packages()
             note(f"converting {gguf.name} to safetensors, once (about 30 s)")
             _convert(gguf, folder)
     return folder
