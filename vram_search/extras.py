@@ -37,6 +37,10 @@ def training_package_of(error: ModuleNotFoundError) -> str | None:
     return package if package in _PACKAGES else None
 
 
-def missing_package(name: str) -> MissingPackageError:
-    """Returns the error for a package of the extra `train`."""
-    return MissingPackageError(f"this needs the package {name}, which is not installed", INSTALL)
+def missing_package(name: str, what: str = "this") -> MissingPackageError:
+    """Returns the error for a package of the extra `train`.
+
+    Args:
+        what: what needs it, the subject of the sentence.
+    """
+    return MissingPackageError(f"{what} needs the package {name}, which is not installed", INSTALL)

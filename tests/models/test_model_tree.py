@@ -14,6 +14,7 @@ from bench.tiny import TINY_CONFIG
 from tests.model_code.configs import STARCODER_2
 from tests.model_code.in_process import read_in_this_process
 from vram_search.errors import InputError
+from vram_search.extras import MissingPackageError
 from vram_search.models import tree as tree_module
 from vram_search.models.tree import model_tree, read_shape, tree_key
 
@@ -92,3 +93,11 @@ def test_a_file_that_its_class_alone_can_read_keeps_the_format_of_its_weights(
     shape = read_shape(written(tmp_path, {**values, "quantization_config": section}))
     assert shape.checkpoint is not None and shape.checkpoint.title == "gptq"
     assert "the checkpoint is already quantised (gptq)" in shape.not_modelled
+
+
+def test_light_installation_says_what_needs_transformers(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_module, "installed_version", lambda _: "")
+    with pytest.raises(MissingPackageError, match="the modules of starcoder2 from its class needs"):
+        model_tree(written(tmp_path, STARCODER_2))

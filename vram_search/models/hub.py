@@ -41,7 +41,7 @@ def download_config(name: str) -> Path:
         InputError: no network, no such model, or a gated one without a token that may read it.
     """
     if find_spec("huggingface_hub") is None:
-        raise missing_package("huggingface_hub")
+        raise missing_package("huggingface_hub", "asking the hub")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,

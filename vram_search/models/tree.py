@@ -135,9 +135,11 @@ def _shipped(file: Path) -> dict[str, Any] | None:
             shipped.
     """
     installed = installed_version("transformers")
-    data = shipped_tree(load_config(file), str(file))
+    values = load_config(file)
+    data = shipped_tree(values, str(file))
     if data is None and not installed:
-        raise missing_package("transformers")
+        what = f"{file}: reading the modules of {values.get('model_type')} from its class"
+        raise missing_package("transformers", what)
     if data is None or data["format"] != FORMAT:
         return None
     return _checked(data) if installed in ("", data["transformers_version"]) else None
