@@ -29,6 +29,7 @@ HANG_SECONDS = 120.0
 STACKS_SECONDS = 1.0
 """Time that a hung process gets to write its stacks."""
 Hook = Callable[[], None]
+_SENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass
@@ -91,7 +92,7 @@ def run_here(
     It returns when its threads have ended, since a fork copies none of them.
     """
     whole = dict(os.environ), process.COMMAND, sys.argv
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in _SENT}
     hook = sys.unraisablehook
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         _command_line([str(word) for word in arguments], trainer, environment, lambda: None)
@@ -160,7 +161,8 @@ def _command_line(
         process.COMMAND = tuple(trainer)  # type: ignore[assignment]
     sys.argv = ["vram-search", *arguments]
     hook()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a process that a terminal starts
+    for number in _SENT:  # as a process that a terminal starts; `nohup` ignores SIGHUP
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         main()
