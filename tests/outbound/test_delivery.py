@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from vram_search.outbound.receiver import SendError
 from vram_search.outbound.settings import load_settings
 from vram_search.spec import load_study
 from vram_search.store import Store, StudyRecord, open_store
+from vram_search.store import outbox as outbox_module
 from vram_search.store.database import reading, writing
 from vram_search.store.events import EventRecord
 from vram_search.store.outbox import MOST_ATTEMPTS, start_receiver
@@ -110,6 +112,22 @@ def test_failed_event_is_sent_again_later_and_the_failure_is_reported_once(store
         delivery.deliver_due()
     assert len(one.got) == 1
     assert notes == ["recorder was not told: it is down; the search goes on"]
+
+
+def test_clock_that_is_set_back_puts_no_attempt_off(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=2)
+
+    one = Recorder(failures=1)
+    start_receiver(store.engine, one.name)
+    end_a_study(store)
+    assert Delivery(store, [one], lambda note: None).deliver_due() == 0
+    monkeypatch.setattr(outbox_module, "datetime", Earlier)
+    assert Delivery(store, [one], lambda note: None).deliver_due() == 1
 
 
 def test_receiver_that_never_answers_is_given_up(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.factories import FakeListener
 from vram_search.errors import VramSearchError
 from vram_search.protocol import Stage, Step
 from vram_search.store.location import StudyFolder
+from vram_search.store.run_logs import log_files
+from vram_search.worker import run_log
 from vram_search.worker.run_log import RUNS_KEPT, RunLog, logged_run
 
 SECRET, ROW = "hunter2-geheim", "a row about otters"
@@ -139,3 +142,31 @@ def test_logs_of_the_latest_runs_are_kept(folder: StudyFolder) -> None:
     kept = sorted(file.name for file in folder.logs.glob("*.jsonl"))
     assert len(kept) == RUNS_KEPT
     assert kept[0] == "20000006.jsonl"
+
+
+def test_log_of_a_later_run_has_a_later_name_when_the_clock_is_set_back(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for offset in (0, -3600, -7200, 60, -60):
+        RunLog(folder.logs).write("note", str(offset))
+        moved = datetime.now(UTC) + timedelta(seconds=offset)
+        monkeypatch.setattr(run_log, "datetime", clock_at(moved))
+    said = [json.loads(file.read_text())["text"] for file in log_files(folder.logs)]
+    assert said == ["0", "-3600", "-7200", "60", "-60"]
+
+
+def test_log_of_an_unknown_name_is_no_obstacle(folder: StudyFolder) -> None:
+    folder.logs.mkdir(parents=True)
+    (folder.logs / "99991231T235959.999999+0000.jsonl").touch()
+    (folder.logs / "mine.jsonl").touch()
+    RunLog(folder.logs)
+    assert len(log_files(folder.logs)) == 3
+
+
+def clock_at(moment: datetime) -> type[datetime]:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls.fromtimestamp(moment.timestamp(), tz)
+
+    return Clock

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, Engine, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from vram_search.store.database import reading, writing
@@ -59,7 +59,7 @@ def claim_event(
         rows = read_table(connection, events, newer, are_wanted, order_by=order)
         retry = connection.execute(
             select(outbox.c.event_id, outbox.c.attempts)
-            .where(outbox.c.receiver == receiver, outbox.c.retry_at <= datetime.now(UTC))
+            .where(outbox.c.receiver == receiver, _is_due(datetime.now(UTC)))
             .order_by(outbox.c.event_id)
             .limit(1)
         ).one_or_none()
@@ -69,6 +69,12 @@ def claim_event(
             return again
     wanted = (EventRecord(**values) for values in rows)
     return next((e for e in wanted if is_wanted(e) and _claim(engine, receiver, e.id)), None)
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """True for an attempt whose time has come, or lies so far ahead that the clock was set back."""
+    longest = timedelta(seconds=RETRY_SECONDS * 2**MOST_ATTEMPTS)
+    return or_(outbox.c.retry_at <= now, outbox.c.retry_at > now + longest)
 
 
 def record_sent(engine: Engine, receiver: str, event_id: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from vram_search.search import Proposal
 from vram_search.shown_text import shown, without_secrets_in
 from vram_search.store import TrialRecord
 from vram_search.store.location import StudyFolder
+from vram_search.store.run_logs import log_files
 from vram_search.units import format_bytes, format_duration
 from vram_search.worker.listener import RunListener
 
@@ -29,6 +30,7 @@ RUNS_KEPT = 50
 STEP_SECONDS = 30.0
 """A training's steps are logged this often; the record holds all of their losses."""
 _LONGEST_TEXT = 2000
+_NAME = "%Y%m%dT%H%M%S.%f"
 
 
 class RunLog:
@@ -43,7 +45,7 @@ class RunLog:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             _delete_oldest(folder)
-            name = f"{datetime.now().astimezone():%Y%m%dT%H%M%S.%f%z}"
+            name = _new_name(folder)
             for suffix in (".jsonl", ".log"):
                 file = folder / f"{name}{suffix}"
                 file.open("x").close()
@@ -67,6 +69,18 @@ class RunLog:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("a", encoding="utf-8", errors="replace", newline="\n") as stream:
                     stream.write(f"{written}\n")
+
+
+def _new_name(folder: Path) -> str:
+    """A name after those of all earlier runs: this moment in UTC, or just after the latest name if
+    the machine's clock was set back."""
+    name = f"{datetime.now(UTC):{_NAME}}"
+    latest = max((file.stem for file in log_files(folder)), default="")
+    if latest >= name:
+        with contextlib.suppress(ValueError, OverflowError):  # a file that is not ours
+            moment = datetime.strptime(latest.partition("+")[0].partition("-")[0], _NAME)
+            name = f"{moment + timedelta(microseconds=1):{_NAME}}"
+    return f"{name}+0000"
 
 
 class LoggedListener:
