@@ -140,16 +140,17 @@ def _hyperparameter_lines(hp: dict[str, Any]) -> list[str]:
     """A line each, but for the adapter's settings, which share one."""
     adapter = (d for d in DIMENSIONS if d.group == "adapter" and d.value_in(hp) != d.default)
     said = ", ".join(
-        d.shown(d.value_in(hp)) if d.kind == "categorical" else f"{d.heading} {d.value_in(hp)}"
-        for d in adapter
+        shown if d.kind == "categorical" else f"{d.heading} {shown}"
+        for d, shown in ((d, d.shown(d.value_in(hp))) for d in adapter)
     )
     model = hp.get("model")
     lines = [*(_field("model", model) if model else []), *_field("lora", said)]
     for dimension in (*MAIN, *OTHERS):
         value = dimension.value_in(hp)
         if dimension.group == "training" and value != dimension.default:
-            is_rate = dimension.kind == "log"
-            lines += _field(dimension.name, format_small(value, 3) if is_rate else str(value))
+            is_rate = dimension.name == "learning_rate"
+            words = format_small(value, 3) if is_rate else dimension.shown(value)
+            lines += _field(dimension.name, words)
     return lines
 
 
@@ -173,4 +174,4 @@ def sweet_spot_lines(answer: BestAnswer) -> list[str]:
 
 
 def _field(name: str, text: str) -> list[str]:
-    return wrapped(text, f"  {name:<15}", " " * 17)
+    return wrapped(text, f"  {name:<14} ", " " * 17)

@@ -356,3 +356,11 @@ def test_answers_fit_a_terminal_of_60_columns(
     monkeypatch.setattr("vram_search.report.tables.terminal_width", lambda: 60)
     lines = ask(*command.split()).out.splitlines()
     assert max(map(len, lines)) <= (76 if command == "best" else 60)  # commands are not folded
+
+
+def test_further_settings_of_the_best_are_readable(ask: Ask, search: Search) -> None:
+    further = {"use_rslora": True, "loraplus_lr_ratio": 8.0, "lr_scheduler_type": "linear"}
+    search.add(hyperparameters={**further, "num_train_epochs": 2.0})
+    words = ask("best").words
+    assert "rsLoRA yes" in words and "loraplus_lr_ratio 8 " in words
+    assert "lr_scheduler_type linear" in words and "num_train_epochs 2 " in words
