@@ -92,6 +92,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: folders.get(item.path.relative_to(TESTS).parts[0], 0))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home_of_no_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests without a data folder of their own share one: the user's stays as it is.
+
+    A cache that an earlier run had filled made tests fast that are slow on a new machine.
+    """
+    os.environ["VRAM_SEARCH_HOME"] = str(tmp_path_factory.mktemp("home"))
+    os.environ.pop("VRAM_SEARCH_DATABASE", None)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of the test's own; subprocesses inherit it."""

@@ -565,8 +565,14 @@ def test_modules_are_found_as_peft_finds_them(
 
 @pytest.mark.parametrize(("method", "counted"), [("awq", "nf4"), ("gptq", "nf4"), ("fp8", "int8")])
 def test_a_checkpoint_that_is_quantised_stays_so(
-    write: Write, tmp_path: Path, tiny_config: str, method: str, counted: str
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_config: str,
+    method: str,
+    counted: str,
 ) -> None:
+    monkeypatch.setattr(subprocess, "run", read_in_this_process)
     config = json.loads(tiny_config) | {"quantization_config": {"quant_method": method}}
     (tmp_path / "stored").mkdir()
     (tmp_path / "stored" / "config.json").write_text(json.dumps(config))
