@@ -180,7 +180,7 @@ def finished(outcome: str, step: int, steps_total: int) -> Finished:
 
 def main() -> None:
     if sys.argv[1:]:
-        from vram_search.cli.main import main as command_line
+        from vram_search.__main__ import main as command_line
         from vram_search.web import scheduler
         from vram_search.worker import companions, process
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.factories import make_point
 from vram_search.data import Example
@@ -19,12 +18,6 @@ from vram_search.train import model as base_model
 from vram_search.train.examples import encode
 from vram_search.train.run import EncodedDataset
 from vram_search.train.tokenizer import byte_tokenizer
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Threads that wait for each other on a shared core make a tiny model ten times slower."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import faulthandler
-import gc
 import importlib
 import os
 import sys
@@ -116,11 +114,7 @@ class LazyGroup(SuggestingGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        gc.disable()  # imports leave no garbage: looking for it takes a fifth of their time
-        try:
-            module = importlib.import_module(f"vram_search.cli.{MODULES.get(cmd_name, cmd_name)}")
-        finally:
-            gc.enable()
+        module = importlib.import_module(f"vram_search.cli.{MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = module.command
         return command
 
@@ -152,7 +146,6 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
     faulthandler.enable(file=2)  # a crash in a library's C code leaves a trace in the log
-    atexit.register(gc.freeze)  # Python's search for garbage at its end takes 0.2 s or more
     _replace_what_cannot_be_printed()
     sys.excepthook = _print_traceback
     try:
