@@ -104,7 +104,7 @@ def test_class_of_several_models_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
     config = load_config({**SIZES, "model_type": "qwen2"}, "config.json")
     monkeypatch.setattr(Qwen2ForCausalLM, "get_input_embeddings", refuse)
-    with pytest.raises(InputError, match="qwen2 holds several models") as refused:
+    with pytest.raises(InputError, match="class of qwen2 has no embedding of text") as refused:
         build(config)
     assert "thinker" in refused.value.remedy
 

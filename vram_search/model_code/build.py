@@ -107,7 +107,7 @@ def build(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
 
 
 def _check_embedding(model: Any) -> None:
-    """Refuses a class that holds several models, such as Qwen 2.5 Omni's thinker and talker.
+    """Refuses a class without an embedding of text: Qwen 2.5 Omni's holds a thinker and a talker.
 
     Raises:
         InputError: the class has no text embedding of its own.
@@ -116,10 +116,10 @@ def _check_embedding(model: Any) -> None:
         model.get_input_embeddings()
     except NotImplementedError:
         raise InputError(
-            f"{model.config.model_type} holds several models, and its class trains none of them on "
-            "text",
-            "name a folder of the language model alone (of an Omni model the thinker: "
-            "`model.thinker.save_pretrained(folder)`)",
+            f"the class of {model.config.model_type} has no embedding of text, so it is not "
+            "trained on rows of text",
+            "if it holds several models, name a folder of the language model alone (of an Omni "
+            "model the thinker: `model.thinker.save_pretrained(folder)`)",
         ) from None
 
 
