@@ -157,7 +157,7 @@ def main() -> None:
         echo(error.format_message())
         code = error.exit_code
     except click.ClickException as error:
-        _print_error(error.format_message(), _usage_remedy(error))
+        _print_error(_plain(error.format_message()), _usage_remedy(error))
         code = error.exit_code
     except VramSearchError as error:
         _print_error(error.message, error.remedy)
@@ -222,10 +222,19 @@ def _print_error(message: str, remedy: str) -> None:
         echo(f"remedy: {remedy}", err=True)
 
 
+def _plain(message: str) -> str:
+    """A message of click in plain words: it calls a number with limits a range."""
+    for kind, words in (("integer", "whole number"), ("float", "number")):
+        message = message.replace(f"is not a valid {kind} range", f"is not a {words}")
+    return message
+
+
 def _usage_remedy(error: click.ClickException) -> str:
     """The help of the command that was called, or the usage line if the call lacks something."""
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return ""
+    if isinstance(error, click.NoSuchOption) and error.ctx.parent is None:
+        return f"options follow the command: {PROGRAM} COMMAND {error.option_name} ..."
     usage = " ".join(error.ctx.get_usage().split())
     return f"{usage}; `{error.ctx.command_path} --help` explains it"
 

@@ -131,3 +131,16 @@ def test_group_without_a_command_shows_its_help(ask: Ask) -> None:
     answer = ask("db")
     assert answer.code == 2
     assert answer.out.startswith("Usage: vram-search db") and answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (["top", "-n", "x"], "'x' is not a whole number."),
+        (["init", "--hours", "x"], "'x' is not a number."),
+        (["--database", "a.db", "best"], "options follow the command: vram-search COMMAND --data"),
+    ],
+)
+def test_wrong_calls_are_answered_in_plain_words(ask: Ask, call: list[str], words: str) -> None:
+    answer = ask(*call)
+    assert answer.code == 2 and words in answer.err
