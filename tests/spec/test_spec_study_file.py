@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.spec.conftest import REST_OF_STUDY
 from vram_search.errors import Fault, FaultyFileError, InputError
 from vram_search.resources import shipped
 from vram_search.spec import StudySpec, load_study
@@ -118,6 +119,11 @@ def test_unknown_key_names_what_the_study_has_in_its_place(
     faults_of: FaultsOf, text: str, path: str, words: str
 ) -> None:
     assert words in faults_of(text)[path].message
+
+
+def test_card_may_be_a_number_as_yaml_reads_3090(load_text: LoadText) -> None:
+    found = load_text("card: 3090", rest=REST_OF_STUDY.replace("card: rtx-4060-8gb", "")).card
+    assert found.name == load_text("seed: 1", "card=rtx-3090-24gb").card.name
 
 
 def test_every_other_key_leads_to_a_key_that_a_study_has(faults_of: FaultsOf) -> None:

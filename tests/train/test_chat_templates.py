@@ -233,6 +233,20 @@ def test_gpt_oss_ends_its_last_answer_otherwise_and_thinks_in_a_channel() -> Non
     ]
 
 
+@pytest.mark.parametrize("refuses", [True, False])
+def test_template_that_takes_parts_alone_gets_parts(refuses: bool) -> None:
+    part = "p['text']" if refuses else "p['text'] if p is mapping else ''"
+    template = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m['role'] + ':' -}}"
+        f"{{%- for p in m['content'] -%}}{{{{- {part} -}}}}{{%- endfor -%}}"
+        "{{- '<|im_end|>' -}}{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant:' -}}{%- endif -%}"
+    )
+    encoder = encoder_of(template)
+    assert learnt(encoder, TWO) == ["one<|im_end|>", "two<|im_end|>"]
+    assert TWO.messages[0][1] in text(encoder, TWO)
+
+
 def zip_turns(example: Example) -> list[tuple[str, str, dict[str, Any]]]:
     return [
         (turn.pop("role"), turn.pop("content"), turn)  # what is left are the further fields

@@ -20,7 +20,9 @@ from vram_search.data.chat_abilities import (
     ChatTemplateError,
     Messages,
     Render,
+    takes_text,
     unasked_prompt,
+    with_parts,
 )
 from vram_search.data.chat_messages import Prepared, prepare_messages
 from vram_search.data.example import Example
@@ -50,7 +52,8 @@ class ChatTurns:
     @cached_property
     def render(self) -> Render:
         """The template without a generation prompt that was not asked for."""
-        return _without(unasked_prompt(self._render, self.special_tokens), self._render)
+        render = self._render if takes_text(self._render) else with_parts(self._render)
+        return _without(unasked_prompt(render, self.special_tokens), render)
 
     @cached_property
     def abilities(self) -> Abilities:

@@ -122,6 +122,38 @@ class Abilities:
             return ""
 
 
+def takes_text(render: Render) -> bool:
+    """True if the content of a message may be a text; False if it must be a list of parts.
+
+    The templates of Idefics 3, SmolVLM and LLaVA-NeXT leave a text out, or refuse it.
+    """
+    asked = [_user(MARK)]
+    for one in (render, with_parts(render)):
+        try:
+            if MARK in one(asked, None, True):
+                return one is render
+        except ChatTemplateError:
+            continue
+    return True
+
+
+def with_parts(render: Render) -> Render:
+    """The template, given the text of each message as a list of one part."""
+
+    def with_lists(
+        messages: Messages, tools: list[dict[str, Any]] | None, add_generation_prompt: bool
+    ) -> str:
+        listed = [
+            {**message, "content": [{"type": "text", "text": message["content"]}]}
+            if isinstance(message.get("content"), str)
+            else message
+            for message in messages
+        ]
+        return render(listed, tools, add_generation_prompt)
+
+    return with_lists
+
+
 def unasked_prompt(render: Render, special_tokens: Iterable[str]) -> str:
     """The generation prompt that a template writes after the last answer though none was asked for.
 

@@ -133,6 +133,8 @@ class BudgetSpec(Spec):
 
 
 def _card(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # YAML reads `card: 3090` as a number
     if not isinstance(value, str):
         return value
     return find_card(value, (info.context or {}).get("card_here"))
