@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -106,6 +108,26 @@ def test_begin_token_is_left_to_the_runtime() -> None:
     assert texts.before_first_user.startswith("<s>[INST]")
     assert texts.without_start("<s>").before_first_user.startswith("[INST]")
     assert texts.without_start(None) == texts
+
+
+@pytest.mark.parametrize("adds", [True, False])
+def test_begin_token_is_written_once(tmp_path: Path, adds: bool) -> None:
+    """SmolLM2 has a begin token that only its template writes."""
+    config = LlamaConfig(**SIZES, tie_word_embeddings=False)
+    save_base(tmp_path / "base", config)
+    tokenizer = byte_tokenizer()
+    tokenizer.bos_token = "<|im_start|>"
+    if adds:
+        begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{begin[0]} $A", special_tokens=[begin]
+        )
+    write_gguf(tmp_path / "base", config, tokenizer, tmp_path / "m.gguf", "f16", end_token=2)
+    field = GGUFReader(tmp_path / "m.gguf").fields["tokenizer.ggml.add_bos_token"]
+    assert field.contents() is adds
+    text, _ = modelfile_text(tokenizer, "2024-07-26", ["<|im_end|>"], ())
+    assert (r'{{- "<|im_start|>user\n" -}}' in text) is not adds
+    assert (r'{{- "user\n" -}}' in text) is adds
 
 
 def test_modelfile_has_template_and_stops() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from vram_search.errors import InputError
+from vram_search.train.tokenizer import adds_begin_token
 
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
@@ -87,5 +88,6 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Any, words: int) -> None:
     ):
         if index is not None:
             add(index)
+    writer.add_add_bos_token(adds_begin_token(tokenizer))  # runtimes' defaults differ
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)

@@ -23,7 +23,7 @@ from vram_search.train.merge import Send, encoded_eval_rows, merge, new_part, pu
 from vram_search.train.ollama_template import check_texts, renderer, turn_texts
 from vram_search.train.patches import forget_quantization
 from vram_search.train.stop_tokens import stop_tokens
-from vram_search.train.tokenizer import chat_renderer, load_tokenizer
+from vram_search.train.tokenizer import adds_begin_token, chat_renderer, load_tokenizer
 from vram_search.train.write_gguf import write_gguf
 
 MODEL_FILE = "model.gguf"
@@ -99,7 +99,8 @@ def modelfile_text(
     render = renderer(chat_renderer(tokenizer, date))
     texts = turn_texts(render)
     remark = check_texts(texts, render)
-    template = texts.without_start(tokenizer.bos_token).go_template()
+    begin = tokenizer.bos_token if adds_begin_token(tokenizer) else None
+    template = texts.without_start(begin).go_template()
     lines.append(f'TEMPLATE """{template}"""')
     lines += [f'PARAMETER stop "{stop}"' for stop in stops]
     return "\n".join([*lines, ""]), [remark] if remark else []

@@ -79,6 +79,13 @@ def chat_renderer(tokenizer: Any, date: str) -> Render:
     return render
 
 
+def adds_begin_token(tokenizer: Any) -> bool:
+    """True if the tokenizer puts its begin token before a text, as Llama 3's does. SmolLM2 has a
+    begin token that its chat template alone writes."""
+    begin = tokenizer.bos_token_id
+    return begin is not None and tokenizer("a")["input_ids"][:1] == [begin]
+
+
 def special_tokens(tokenizer: Any) -> list[str]:
     """Returns all special tokens, also those that only the list of added tokens names."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
