@@ -101,6 +101,23 @@ def test_missing_file_is_one_message(vram_search: VramSearch) -> None:
     assert "no such file" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_remedy_for_unknown_columns_works_as_it_is_written(
+    folder: Path, vram_search: VramSearch
+) -> None:
+    (folder / "pairs.jsonl").write_text('{"source": "a", "ziel": "b"}\n' * 4)
+    refused = vram_search("data", "pairs.jsonl")
+    override = refused.stderr.partition("--set '")[2].partition("'")[0]
+    assert override == "dataset.columns={prompt: source, response: ziel}"
+    assert vram_search("data", "pairs.jsonl", "--set", override).returncode == 0
+    for wrong, words in (
+        ("columns=x", "is no key of the data set"),
+        ("dataset.colums={a: b}", "dataset.colums: "),
+        ("dataset.columns", "not of the form key=value"),
+    ):
+        done = vram_search("data", "pairs.jsonl", "--set", wrong)
+        assert done.returncode == 2 and words in done.stderr
+
+
 def test_dry_run_finds_a_row_that_the_template_refuses(
     folder: Path, home: Path, vram_search: VramSearch
 ) -> None:

@@ -32,6 +32,13 @@ _LONGEST_TEXT = 600
 @click.option(
     "--dataset-dir", metavar="FOLDER", help="Folder of a dataset_info.json (LLaMA-Factory)."
 )
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of the data set, e.g. 'dataset.columns={text: essay}'.",
+)
 @click.option("--rows", "shown", type=click.IntRange(0, 100), default=3, help="Rows to show (3).")
 @json_option
 def command(
@@ -40,6 +47,7 @@ def command(
     evaluation: str | None,
     template: str | None,
     dataset_dir: str | None,
+    overrides: tuple[str, ...],
     shown: int,
     as_json: bool,
 ) -> None:
@@ -61,8 +69,11 @@ def command(
 
     named = _named_by(files)
     if named is None:
-        dataset, seed = _dataset(files, evaluation, template, dataset_dir), DEFAULT_SEED
+        given = {"eval": evaluation, "template": template, "dataset_dir": dataset_dir}
+        dataset, seed = _dataset(files, given, overrides), DEFAULT_SEED
         tokenizer = model
+    elif overrides:
+        raise InputError(f"--set is for data files, not {files[0]}", "change that file")
     else:
         dataset, seed = named.dataset, named.seed
         tokenizer = model or named.tokenizer
@@ -96,23 +107,31 @@ def _named_by(files: tuple[str, ...]) -> NamedRows | None:
 
 
 def _dataset(
-    files: tuple[str, ...], evaluation: str | None, template: str | None, dataset_dir: str | None
+    files: tuple[str, ...], keys: dict[str, Any], overrides: tuple[str, ...]
 ) -> DatasetSpec:
     from pydantic import ValidationError
 
     from vram_search.spec.base import plain_message
     from vram_search.spec.dataset import DatasetSpec
+    from vram_search.spec.load import apply_override
 
-    given: dict[str, Any] = {
-        "train": files[0] if len(files) == 1 else list(files),
-        "eval": evaluation,
-        "template": template,
-        "dataset_dir": dataset_dir,
-    }
+    study = {"dataset": {"train": files[0] if len(files) == 1 else list(files), **keys}}
+    for override in overrides:
+        apply_override(study, override)
+    if len(study) > 1:
+        raise InputError(
+            f"--set {list(study)[1]}: is no key of the data set",
+            "write keys that begin with dataset., such as dataset.columns",
+        )
     try:
-        return DatasetSpec.model_validate(given, context={"folder": Path.cwd()})
+        return DatasetSpec.model_validate(study["dataset"], context={"folder": Path.cwd()})
     except ValidationError as error:
         first = error.errors()[0]
+        if overrides:
+            raise InputError(
+                f"dataset.{'.'.join(map(str, first['loc']))}: {plain_message(first)}",
+                f"keys of a data set: {', '.join(DatasetSpec.model_fields)}",
+            ) from None
         raise InputError(
             f"{first['input']}: {plain_message(first)}",
             "name a data file, a folder, a hub name like org/name, or a study file",

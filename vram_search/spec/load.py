@@ -50,7 +50,7 @@ def load_study(
     path = find_study_file(path)
     data = load_mapping(path)
     for override in overrides:
-        _apply_override(data, override)
+        apply_override(data, override)
     return validate_study(data, path.resolve().parent, str(path), card_here)
 
 
@@ -134,7 +134,12 @@ def _repeated(key: RepeatedKey) -> Fault:
     return Fault(key.key, f"is in line {key.first_line} and again in line {key.line}; keep one")
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Sets a key of a study's mapping from a text "key.inner=value"; the value is YAML.
+
+    Raises:
+        InputError: the text is not of that form.
+    """
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
