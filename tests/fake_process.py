@@ -1,7 +1,7 @@
 """Training processes that are threads, for tests whose subject is not the process.
 
 `FakeProcess` trains nothing (tests/fake_trainer.py). `ThreadProcess` trains for real, without the
-ten seconds of CPU time that the imports of a process take; its test has imported torch already.
+seconds of CPU time that the imports of a process take; its test has imported torch already.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
 tests/fake_process.py runs it in a thread, which saves a test the imports of a process.
 
 The real process is the same but for `serve`: it reads jobs from the same channel, ignores Ctrl-C,
-ends with its supervisor and reports what ends it. It loads nothing (a real one needs ten seconds of
-CPU time for its imports), and its losses are a formula of the hyperparameters.
+ends with its supervisor and reports what ends it. It loads nothing (a real one needs three seconds
+of CPU time for its imports), and its losses are a formula of the hyperparameters.
 
 The environment variable HELD_TRIALS ("0,1") names trials that never get past their probe, so that a
 test can end the process or its supervisor in the middle of one. STAGE_SECONDS is the time that a
