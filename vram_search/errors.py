@@ -88,3 +88,17 @@ class StoreError(InputError):
 
 class NothingStoredError(StoreError):
     """The database is not there yet, or holds no study: nothing is wrong with it."""
+
+
+_FULL_DISK = (
+    "no space left",
+    "disk quota",
+    "file too large",
+    "not enough space on the disk",
+)
+
+
+def is_full_disk(message: str) -> bool:
+    """Returns True if an error's text says that the disk takes nothing more. Libraries such as
+    safetensors raise no OSError for it."""
+    return any(words in message.lower() for words in _FULL_DISK)

@@ -43,6 +43,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "8 the clock is set": (
         "tests/worker/test_clock.py::test_hours_do_not_follow_the_clock",
         "tests/worker/test_clock.py::test_duration_of_a_trial_does_not_follow_the_clock",
+        "tests/cli/test_times_of_day.py::test_morning_comes_at_its_time_when_the_clock_is_changed",
+        "tests/worker/test_run_log.py::test_log_of_a_later_run_has_a_later_name_when_the_clock_is_set_back",
     ),
     "9 folders of killed trials": (
         "tests/upkeep/test_db.py::test_adapters_of_killed_trials_are_found_and_removed",
@@ -55,6 +57,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "tests/upkeep/test_db.py::test_folder_of_files_that_may_not_be_read_is_one_fault",
         "tests/store/test_store_disk_faults.py::test_user_without_a_home_folder_reads_a_named_database",
         "tests/store/test_store_disk_faults.py::test_home_of_an_unknown_user_is_one_message",
+        "tests/train/test_checkpoint.py::test_a_full_disk_ends_no_training",
+        "tests/test_resources.py::test_earlier_file_stays_if_the_disk_is_full",
     ),
     "11 conversion fails": (
         "tests/faults/test_conversion.py::test_failed_conversion_leaves_nothing_and_its_remedy_follows_the_cause",
@@ -99,5 +103,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "Ctrl-C counted as a fault": (
         "tests/worker/test_recorded_run.py::test_trial_that_ctrl_c_ended_is_no_fault",
     ),
+    "Ctrl-C in the first moments": (
+        "tests/cli/test_interrupts.py::test_ctrl_c_raises_only_while_the_command_runs",
+        "tests/cli/test_interrupts.py::test_ctrl_c_that_meets_a_finaliser_is_raised_again",
+        "tests/worker/test_process.py::test_ctrl_c_reaches_no_training_process_that_is_still_starting",
+    ),
 }
-"""Tests by fault, with the numbers of issue 17."""

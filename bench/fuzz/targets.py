@@ -285,7 +285,7 @@ class ServiceReader:
             data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
             headers = {str(k): str(v) for k, v in dict(one.get("headers") or {}).items()}
             headers.setdefault("Content-Type", "application/json")
-            path.encode("ascii"), [f"{k}{v}".encode("ascii") for k, v in headers.items()]
+            "".join([method, path, *headers, *headers.values()]).encode("ascii")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RefusedError from error
         if "/events" in path or not path.startswith("/"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import random
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tests.factories import make_point
@@ -27,6 +27,7 @@ from vram_search.protocol import (
 )
 from vram_search.spec import MemoryPlan
 from vram_search.spec.study import TrainingSpec
+from vram_search.train import checkpoint as checkpoint_module
 from vram_search.train import run as run_module
 from vram_search.train import trainer as trainer_module
 from vram_search.train.checkpoint import checkpoint_identity, find_checkpoint
@@ -268,14 +269,16 @@ def test_a_full_disk_ends_no_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fail(tensors: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(run_module, "write_checkpoint", fail)
+    monkeypatch.setattr(checkpoint_module, "save_file", fail)
     finished = Trial(
         base, encoded, make_job(tmp_path), lambda event: None, lambda: False, LOADED
     ).run()
     assert finished.outcome == "complete"
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 def test_a_checkpoint_that_took_long_delays_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from vram_search.protocol import AnyEvent, Finished, TrialJob
 from vram_search.spec import MemoryPlan
 from vram_search.spec.study import TrainingSpec
-from vram_search.train import faults, health
+from vram_search.train import convert, faults, health
 from vram_search.train import model as base_model
 from vram_search.train.__main__ import examined, explain
 from vram_search.train.examples import cut
@@ -169,3 +174,28 @@ def test_out_of_memory_while_loading_says_what_was_asked_for_and_what_was_there(
     assert "while the base model was loaded" in fault.message
     assert "Tried to allocate 274.00 MiB" in fault.message and "3.00 GiB" in fault.message
     assert explain(RuntimeError("shape mismatch")) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
+    ],
+)
+def test_full_disk_is_told_by_a_process_that_trains_or_converts(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = explain(error)
+    assert fault is not None and "the disk is full" in fault.message
+
+    def fail(text: str) -> None:
+        raise error
+
+    monkeypatch.setattr(convert, "CONVERT_JOB", SimpleNamespace(validate_json=fail))
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    convert.main(Path(__file__))
+    assert '"event":"fault","message":"the disk is full' in capsys.readouterr().out

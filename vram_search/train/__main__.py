@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from vram_search.data import load_rows
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, VramSearchError, is_full_disk
 from vram_search.protocol import (
     EvaluateBaseJob,
     Finished,
@@ -69,7 +69,7 @@ def explain(error: Exception) -> LoadFailed | None:
             remedy="another program may hold the card: `vram-search doctor` shows its free memory",
             is_passing=True,
         )
-    if "No space left on device" in str(error):
+    if is_full_disk(str(error)):
         return LoadFailed(
             message=f"the disk is full: {error}", remedy="free some space, then run again"
         )

@@ -98,14 +98,18 @@ def write_checkpoint(
     final = folder / f"step-{manifest.step:08d}"
     part = final.with_name(final.name + _PART)
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(state.tensors, part / _TENSORS)
-    trainer_state.save_to_json(str(part / _TRAINER_STATE))
-    if best_adapter.is_dir():
-        shutil.copytree(best_adapter, part / _BEST)
-    whole = manifest.model_copy(update={"values": state.values, "files": _hashes(part)})
-    (part / _MANIFEST).write_text(whole.model_dump_json(), encoding="utf-8")
-    _flush(part)
+    try:
+        part.mkdir(parents=True)
+        save_file(state.tensors, part / _TENSORS)
+        trainer_state.save_to_json(str(part / _TRAINER_STATE))
+        if best_adapter.is_dir():
+            shutil.copytree(best_adapter, part / _BEST)
+        whole = manifest.model_copy(update={"values": state.values, "files": _hashes(part)})
+        (part / _MANIFEST).write_text(whole.model_dump_json(), encoding="utf-8")
+        _flush(part)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)  # it would keep the disk full
+        raise OSError(f"{part} cannot be written: {error}") from error
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     _flush_folder(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vram_search.errors import VramSearchError
+from vram_search.errors import VramSearchError, is_full_disk
 from vram_search.model_code.light_imports import light_imports
 from vram_search.protocol import CONVERT_JOB, Converted, GgufAdapterJob, LoadFailed, Note, OllamaJob
 from vram_search.train.channel import silence_libraries
@@ -39,6 +39,13 @@ def main(file: Path) -> None:
             answer = merge(job, send)
     except VramSearchError as error:
         answer = LoadFailed(message=error.message, remedy=error.remedy)
+    except Exception as error:  # safetensors has a class of its own
+        if not is_full_disk(str(error)):
+            raise
+        answer = LoadFailed(
+            message=f"the disk is full: {error}",
+            remedy="free some space, or name a folder on another disk",
+        )
     print(answer.model_dump_json(), file=out, flush=True)
 
 

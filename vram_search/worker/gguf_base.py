@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, is_full_disk
 from vram_search.extras import check_training_packages
 from vram_search.resources import cache_folder
 from vram_search.units import MIB
@@ -69,7 +69,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 def _conversion_remedy(code: int, message: str, cache: Path) -> str:
     """Returns the remedy for a failed conversion, by its cause."""
     said = message.lower()
-    if "no space left" in said or "disk quota" in said or "file too large" in said:
+    if is_full_disk(said):
         return f"free some space on the disk of {cache}, or move it with $VRAM_SEARCH_HOME"
     if "permission denied" in said or "read-only" in said:
         return f"allow writing to {cache}, or move it with $VRAM_SEARCH_HOME"
