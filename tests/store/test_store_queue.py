@@ -163,6 +163,19 @@ def test_new_limit_of_time_is_compared_with_the_one_that_stays(queue: StudyQueue
     assert changed.not_before is None
 
 
+def test_run_of_a_terminal_that_was_paused_is_resumed_by_the_service(queue: StudyQueue) -> None:
+    entry = queue.add("a", "", is_detached=False, host="h", pid=1)
+    run(queue, entry)
+    queue.ask(entry.id, "pause")
+    queue.end(entry.id, "paused", "it was paused")
+    (second,) = add(queue, "a")
+    with pytest.raises(TooLateError, match="in the queue already"):
+        queue.resume(entry.id)
+    queue.ask(second.id, "cancel")
+    assert queue.resume(entry.id).is_detached
+    assert queue.entry(entry.id).state == "queued"
+
+
 def test_study_is_due_when_its_time_has_come(queue: StudyQueue) -> None:
     now = datetime.now(UTC)
     later = queue.add("a", "", is_detached=True, not_before=now + timedelta(hours=1))

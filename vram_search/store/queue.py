@@ -140,12 +140,8 @@ class StudyQueue:
         """
         _refuse_impossible_times(not_before, until)
         with _changing(self.engine) as connection:
-            for other in _entries(connection, OPEN_STATES) if is_detached else ():
-                if other.study == study and other.is_detached:
-                    raise TooLateError(
-                        f"study {study} is in the queue already (entry {other.id}, {other.state})",
-                        f"remove it first: vram-search queue remove {other.id}",
-                    )
+            if is_detached:
+                _refuse_second(connection, study)
             last = connection.scalar(select(func.max(queue.c.position))) or 0
             row = insert(queue).values(
                 study=study,
@@ -251,16 +247,21 @@ class StudyQueue:
     def resume(self, entry_id: int) -> QueueEntry:
         """Queues a paused study again, at its place; takes back a `pause` of a running one.
 
+        The service runs it from now on: the process that ran it in a terminal has ended.
+
         Raises:
             NotFoundError: the queue has no entry with this id.
-            TooLateError: the study has ended, or is not paused.
+            TooLateError: the study has ended, is not paused, or the service has it already.
         """
         with _changing(self.engine) as connection:
             entry = _open_entry(connection, entry_id)
             if entry.state == "running" and entry.request == "pause":
                 _change(connection, entry_id, request=None)
             elif entry.state == "paused":
-                _change(connection, entry_id, state="queued", attempts=0, message=None)
+                if not entry.is_detached:
+                    _refuse_second(connection, entry.study)
+                changes = {"state": "queued", "is_detached": True}
+                _change(connection, entry_id, attempts=0, message=None, **changes)
             else:
                 raise TooLateError(f"study {entry.study} is {entry.state}, not paused")
             return _entry(connection, entry_id)
@@ -334,6 +335,19 @@ def _entry(connection: Connection, entry_id: int) -> QueueEntry:
             f"the queue has no entry {entry_id}", "`vram-search queue list --all` lists them"
         )
     return QueueEntry(**found[0])
+
+
+def _refuse_second(connection: Connection, study: str) -> None:
+    """
+    Raises:
+        TooLateError: the service has this study in the queue already.
+    """
+    for other in _entries(connection, OPEN_STATES):
+        if other.study == study and other.is_detached:
+            raise TooLateError(
+                f"study {study} is in the queue already (entry {other.id}, {other.state})",
+                f"remove it first: vram-search queue remove {other.id}",
+            )
 
 
 def _refuse_impossible_times(not_before: datetime | None, until: datetime | None) -> None:
