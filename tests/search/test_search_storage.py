@@ -7,6 +7,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.storages import InMemoryStorage, RDBStorage
 from sqlalchemy import make_url
@@ -132,6 +133,21 @@ def test_tables_of_a_process_that_was_killed_while_it_created_them_are_completed
     assert notes == []
     with closing(open_store(made, create=False)) as store:
         assert read_optuna(store.engine).problem == ""
+
+
+def test_index_that_a_killed_process_left_out_is_created(tmp_path: Path) -> None:
+    """Without it each run would add its study again."""
+    url = sqlite_url(tmp_path / "search.db")
+    with closing(open_store(url, create=True)), open_storage(url):
+        pass
+    with closing(sqlite3.connect(tmp_path / "search.db")) as connection:
+        connection.execute("DROP INDEX ix_studies_study_name")
+        connection.commit()
+    for _ in range(3):
+        with open_storage(url) as storage:
+            assert isinstance(storage, RDBStorage)
+            optuna.create_study(study_name="demo", storage=storage, load_if_exists=True)
+            assert optuna.get_all_study_names(storage) == ["demo"]
 
 
 def test_contradiction_of_a_moment_is_waited_for(url: str) -> None:

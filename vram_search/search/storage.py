@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages._rdb import models
 from sqlalchemy import create_engine
 
 from vram_search.search.optuna_tables import OptunaTables, read_optuna
@@ -101,6 +102,7 @@ def _usable_storage(url: str, study: str | None) -> RDBStorage | None:
     storage = None
     try:
         storage = RDBStorage(url, engine_kwargs=engine_arguments(url))
+        _create_missing_indexes(storage)
         for found in storage.get_all_studies():
             if study is not None and found.study_name.partition("@")[0] == study:
                 storage.get_all_trials(found._study_id, deepcopy=False)
@@ -112,6 +114,17 @@ def _usable_storage(url: str, study: str | None) -> RDBStorage | None:
             raise
         return None
     return storage
+
+
+def _create_missing_indexes(storage: RDBStorage) -> None:
+    """Creates indexes that a process left out which was killed while it made the tables.
+
+    Optuna makes an index together with its table alone. Without the unique index of the names each
+    run would add its study again, until the second one could not be read.
+    """
+    for table in models.BaseModel.metadata.tables.values():
+        for index in table.indexes:
+            index.create(storage.engine, checkfirst=True)
 
 
 def engine_arguments(url: str) -> dict[str, Any]:
