@@ -135,8 +135,11 @@ def test_tables_of_a_process_that_was_killed_while_it_created_them_are_completed
         assert read_optuna(store.engine).problem == ""
 
 
-def test_index_that_a_killed_process_left_out_is_created(tmp_path: Path) -> None:
+def test_index_that_a_killed_process_left_out_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without it each run would add its study again."""
+    monkeypatch.setattr(storage_module, "SETTLE_SECONDS", 0.0)
     url = sqlite_url(tmp_path / "search.db")
     with closing(open_store(url, create=True)), open_storage(url):
         pass

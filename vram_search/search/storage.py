@@ -11,7 +11,8 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._rdb import models
-from sqlalchemy import create_engine
+from sqlalchemy import Index, create_engine, inspect
+from sqlalchemy.schema import CreateIndex
 
 from vram_search.search.optuna_tables import OptunaTables, read_optuna
 from vram_search.store.database import server_arguments
@@ -120,11 +121,24 @@ def _create_missing_indexes(storage: RDBStorage) -> None:
     """Creates indexes that a process left out which was killed while it made the tables.
 
     Optuna makes an index together with its table alone. Without the unique index of the names each
-    run would add its study again, until the second one could not be read.
+    run would add its study again, until the second one could not be read. A process that makes the
+    tables at this moment has time to finish: its own index must not be there before it.
     """
-    for table in models.BaseModel.metadata.tables.values():
-        for index in table.indexes:
-            index.create(storage.engine, checkfirst=True)
+    if _missing_indexes(storage):
+        time.sleep(SETTLE_SECONDS)
+        with storage.engine.begin() as connection:
+            for index in _missing_indexes(storage):
+                connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+def _missing_indexes(storage: RDBStorage) -> list[Index]:
+    inspector = inspect(storage.engine)
+    return [
+        index
+        for table in models.BaseModel.metadata.tables.values()
+        for index in table.indexes
+        if not inspector.has_index(table.name, str(index.name))
+    ]
 
 
 def engine_arguments(url: str) -> dict[str, Any]:
