@@ -56,12 +56,13 @@ def _chosen_home() -> Path | None:
 
 
 def _of_user(find: Callable[..., Path]) -> Path:
-    try:
-        return find("vram-search", appauthor=False)
-    except RuntimeError:  # no HOME, and the user is not in the list of users: a container
-        raise InputError(
-            "this user has no home folder", "set VRAM_SEARCH_HOME, or HOME, to a folder"
-        ) from None
+    with contextlib.suppress(
+        RuntimeError
+    ):  # neither HOME nor an entry in the list of users
+        found = find("vram-search", appauthor=False)
+        if not str(found).startswith("~"):  # older versions of platformdirs leave the ~
+            return found
+    raise InputError("this user has no home folder", "set VRAM_SEARCH_HOME, or HOME, to a folder")
 
 
 def shell_word(path: Path | str) -> str:
