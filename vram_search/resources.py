@@ -56,9 +56,7 @@ def _chosen_home() -> Path | None:
 
 
 def _of_user(find: Callable[..., Path]) -> Path:
-    with contextlib.suppress(
-        RuntimeError
-    ):  # neither HOME nor an entry in the list of users
+    with contextlib.suppress(RuntimeError):  # neither HOME nor an entry in the list of users
         found = find("vram-search", appauthor=False)
         if not str(found).startswith("~"):  # older versions of platformdirs leave the ~
             return found
