@@ -71,7 +71,7 @@ def load_python_file(dir_: AnyPath, filename: AnyPath) -> ModuleType:
 alembic.util.load_python_file = load_python_file
 
 TESTS = Path(__file__).parent
-LONGEST_FIRST = ("web", "worker", "cli", "verify", "trace", "bench", "report")
+LONGEST_FIRST = ("faults", "web", "worker", "cli", "verify", "trace", "bench", "report")
 """Folders of tests that start processes, so that the short ones fill the end of a run."""
 
 

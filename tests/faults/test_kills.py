@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 def test_thirty_kills_lose_nothing_double_nothing_and_leave_nothing_behind() -> None:
     options = ("--kills", "25", "--fake", "0", "--real", "0", "--soak", "0", "--seed", "5")
