@@ -61,6 +61,11 @@ def format_small(value: float, digits: int = 1) -> str:
     return short_exponent(f"{value:.{digits}e}")
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent: "52 %" for 0.52."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def short_exponent(text: str) -> str:
     """A printed number without the zero of its exponent: "2.8e-4" for "2.8e-04"."""
     return text.replace("e-0", "e-")

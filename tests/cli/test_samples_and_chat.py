@@ -137,9 +137,10 @@ def test_weights_that_were_cut_off_are_refused(searched: Cli, home: Path) -> Non
 def test_chat_answers_each_line_until_the_input_ends(
     searched: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n/new\nagain\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n/new\nagain\n/bye\nmore\n"))
     done = searched("chat", "best")
     assert done.returncode == 0, done.stdout
     assert "tuned answer to hello" in done.stdout and "tuned answer to again" in done.stdout
+    assert "answer to more" not in done.stdout
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
     assert "untuned answer to hello" in searched("chat", "best", "--untuned").stdout

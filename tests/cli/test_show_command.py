@@ -50,7 +50,7 @@ def test_margin_and_budget_are_those_that_the_plan_was_judged_by(
 ) -> None:
     judged = {"margin": 0.1, "budget_bytes": 12 * GIB, "excess": excess}
     text = show(vram_search, home, outcome, {**BYTES, **judged})
-    line = f"needed with a margin of 10.0%: 11.00 GiB, {place} the VRAM limit of 12.00 GiB"
+    line = f"with a margin of 10.0 %: 11.00 GiB, {place} the VRAM limit of 12.00 GiB"
     assert line in text
 
 

@@ -72,7 +72,7 @@ def test_trials_that_would_break_a_constraint_are_not_trained_and_optuna_learns_
     store.close()
     broken = [t for t in by_number.values() if t.hyperparameters["lora_rank"] == 8]
     assert broken and {trial.outcome for trial in broken} == {"infeasible"}
-    assert "constraints.max_adapter_mib 0.05 is missed by 25%" in str(broken[0].error)
+    assert "constraints.max_adapter_mib 0.05 is missed by 25 %" in str(broken[0].error)
     trained = [t for t in by_number.values() if t.outcome not in ("infeasible", "lost")]
     assert {trial.hyperparameters["lora_rank"] for trial in trained} == {4}
 

@@ -352,7 +352,7 @@ def test_trial_that_fits_no_plan_is_infeasible_and_costs_no_training(
     assert set(infeasible[0].seconds or {}) == {"plan"}
     assert (infeasible[0].predicted or {})["excess"] > 0
     assert (infeasible[0].predicted or {})["margin"] == conformal_margin([])
-    assert "MiB + margin 0.7% > VRAM limit 25 MiB" in (infeasible[0].error or {})["message"]
+    assert "MiB + margin 0.7 % > VRAM limit 25 MiB" in (infeasible[0].error or {})["message"]
 
 
 def test_space_that_holds_nothing_for_the_card_is_given_up_after_three_trials(

@@ -13,6 +13,7 @@ from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
 from vram_search.store.product_runs import ProductRun, ProductSettings
 from vram_search.store.untuned import untuned_loss
+from vram_search.units import percent
 
 
 class ProductRunAnswer(AnswerPart):
@@ -122,7 +123,7 @@ def _rank(
     sentence = (
         f"Trial {rival.number}, the second, has {other.mean:.4f} ({seeds}): "
         f"{found.difference:+.4f}, standard error {found.standard_error:.4f}; {found.words} "
-        f"(probability {found.probability:.0%} for the winner)."
+        f"(probability {percent(found.probability)} for the winner)."
     )
     return RankAnswer(
         rival=rival.number,

@@ -8,6 +8,9 @@ from vram_search.answers.lookup import find_study, find_trial, opened
 from vram_search.cli.console import ask, echo
 from vram_search.cli.options import database_option, max_tokens_option, study_option
 
+ENDS = ("/bye", "/exit", "/quit")
+"""Lines that end a conversation, as in Ollama and other chats."""
+
 
 @click.command("chat", short_help="Talk to the tuned model in the terminal.")
 @click.argument("trial", metavar="N|best")
@@ -26,8 +29,8 @@ def command(
 ) -> None:
     """Talks with trial N's kept adapter on the quantised base model.
 
-    /new starts a new conversation; an empty line, Ctrl-D or Ctrl-C ends it. The model always
-    writes the most likely token.
+    /new starts a new conversation; /bye, an empty line, Ctrl-D or Ctrl-C ends it. The model
+    always writes the most likely token.
 
     \b
     Examples:
@@ -44,9 +47,9 @@ def command(
     echo("loading the model ...", err=True)
     start = [("system", system)] if system else []
     with talking(record, found, log, max_tokens) as talk:
-        echo(f"trial {found.number} of study {record.name}; /new, or an empty line to end")
+        echo(f"trial {found.number} of study {record.name}; /new, or /bye to end")
         turns = list(start)
-        while line := _read_line():
+        while (line := _read_line()) and line not in ENDS:
             if line == "/new":
                 turns = list(start)
                 continue

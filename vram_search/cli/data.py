@@ -13,6 +13,7 @@ from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.options import json_option, print_json
 from vram_search.errors import InputError
 from vram_search.resources import expanded
+from vram_search.units import percent
 
 if TYPE_CHECKING:
     from vram_search.answers.data import DataAnswer
@@ -200,7 +201,7 @@ def _length_lines(answer: DataAnswer) -> Iterator[str]:
     for cut in answer.cutoffs:
         share = cut.rows_cut / answer.train_rows
         yield (
-            f"  cutoff_len {cut.cutoff_len:>6,} cuts {cut.rows_cut:,} rows ({share:.1%}), "
+            f"  cutoff_len {cut.cutoff_len:>6,} cuts {cut.rows_cut:,} rows ({percent(share, 1)}), "
             f"{cut.tokens_cut:,} tokens"
         )
     yield f"  suggested cutoff_len: {answer.suggested_cutoff_len:,}"

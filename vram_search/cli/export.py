@@ -19,6 +19,7 @@ from vram_search.cli.options import (
 from vram_search.resources import shell_word
 from vram_search.store.location import file_name
 from vram_search.tools import EXPORTED
+from vram_search.units import percent
 
 
 @click.command("export", short_help=f"Write a trial for {', '.join(EXPORTED)}.")
@@ -78,7 +79,7 @@ def command(
     if full:
         record, found, share = at_full_length(record, found)
         echo(
-            f"note: the trial trained {share:.0%} of the study's epochs; the files train all",
+            f"note: the trial trained {percent(share)} of the study's epochs; the files train all",
             err=True,
         )
     paths = write_recorded(record, found, folder, to=to, template=template, force=force)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from vram_search.estimate.night import ENOUGH_TRIALS, NightForecast, share_that_fits
-from vram_search.units import format_duration
+from vram_search.units import format_duration, percent
 
 
 def night_words(night: NightForecast) -> str:
@@ -25,7 +25,7 @@ def advice_words(night: NightForecast) -> str:
         return ""
     share = share_that_fits(ENOUGH_TRIALS, night.full_seconds, night.seconds)
     return (
-        f"that is few: --fit-night shortens each trial to about {max(share, 0.05):.0%} so that "
-        f"{ENOUGH_TRIALS} fit; a smaller training.num_train_epochs, dataset.max_samples or more "
-        "hours do it too"
+        f"that is few: --fit-night shortens each trial to about {percent(max(share, 0.05))} so "
+        f"that {ENOUGH_TRIALS} fit; a smaller training.num_train_epochs, dataset.max_samples or "
+        "more hours do it too"
     )

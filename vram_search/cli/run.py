@@ -174,6 +174,7 @@ def _check_server(study: StudySpec) -> None:
 
 def _fitted(prepared: Prepared, stop: StopRule) -> Prepared:
     """Shortens the trials, and prints by how much."""
+    from vram_search.units import percent
     from vram_search.worker.forecast import fit_night
 
     fitted = fit_night(prepared, stop)
@@ -182,7 +183,7 @@ def _fitted(prepared: Prepared, stop: StopRule) -> Prepared:
         echo("note: full trials fit the time; nothing is shortened", err=True)
     else:
         echo(
-            f"note: each trial trains {share:.0%} of the study's epochs; `export best --full` "
+            f"note: each trial trains {percent(share)} of the study's epochs; `export best --full` "
             "writes the winner with all of them",
             err=True,
         )

@@ -16,6 +16,7 @@ from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
 from vram_search.estimate.trace_process import TraceProcess
 from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
+from vram_search.units import percent
 
 FORMAT = 5
 """Version of the cached files."""
@@ -145,7 +146,7 @@ def _trace(
         _FAILED.add(query)
         return None
     if answer.get("error", 0.0) > LARGEST_ERROR:
-        answer = {"failed": f"the fit is {answer['error']:.1%} off where it is checked"}
+        answer = {"failed": f"the fit is {percent(answer['error'], 1)} off where it is checked"}
     file = _file(query)
     write_cached_json(file, [*(read_cached_json(file) or []), answer])
     if "failed" in answer:

@@ -11,6 +11,7 @@ from vram_search.report.rungs import by_point, length_share, study_rungs
 from vram_search.report.sweet_spot import best_loss_sums, paired_standard_error
 from vram_search.spec.hyperparameters import DIMENSIONS, OPTIONAL
 from vram_search.store import Evaluation, StudyRecord, TrialRecord
+from vram_search.units import percent
 
 BEST_CHECKPOINT = "best checkpoint"
 _PHASES = ("probe", "train", "eval")
@@ -185,7 +186,7 @@ def _loss(
         values = [study.ranked_by.value_of(one) for one in (ours, theirs)]
         if values[0] is not None and values[1] is not None:
             sums = [ours.example_loss_sums, theirs.example_loss_sums]
-            at = f"{point:.0%} of the run"
+            at = f"{percent(point)} of the run"
             return _paired(at, values[0], values[1], sums[0], sums[1])
     return None
 

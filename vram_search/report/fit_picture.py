@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Protocol
 
-from vram_search.units import GIB, format_bytes
+from vram_search.units import GIB, format_bytes, percent
 
 TIGHT = 0.95
 """Share of the budget above which a cell is marked: the prediction's error may decide."""
@@ -135,7 +135,7 @@ def _svg_cell(cell: Cell, x: float, y: float) -> list[str]:
     words = "fits" if cell.fits else "does not fit"
     tip = (
         f"cutoff_len {cell.cutoff_len}, micro-batch {cell.micro_batch}: "
-        f"{format_bytes(cell.required_bytes)}, {cell.share:.0%} of the VRAM limit, {words}"
+        f"{format_bytes(cell.required_bytes)}, {percent(cell.share)} of the VRAM limit, {words}"
     )
     return [
         f"<rect x='{x}' y='{y}' width='{_WIDTH}' height='{_HEIGHT}' fill='{fill}' stroke='white'>"

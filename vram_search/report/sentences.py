@@ -10,7 +10,7 @@ from vram_search.report.importance import Importance
 from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import is_clear
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import format_bytes, format_duration, percent
 
 _DECIDES, _NO_DIFFERENCE = 0.1, 0.02
 """Shares of the spread of eval_loss."""
@@ -24,7 +24,7 @@ def importance_sentence(found: Sequence[Importance], objective: str) -> str:
     idle = [item.name for item in found if item.share < _NO_DIFFERENCE]
     words = "No setting stands out."
     if decided:
-        shares = ", ".join(f"{item.name} {item.share:.0%}" for item in decided)
+        shares = ", ".join(f"{item.name} {percent(item.share)}" for item in decided)
         words = f"Of the spread of {objective} these settings explain: {shares}."
     if idle:
         words += f" No visible difference: {', '.join(idle)}; take the cheapest."

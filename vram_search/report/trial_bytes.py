@@ -8,7 +8,7 @@ from typing import Any
 from vram_search.report.figures import card_title, measured_on
 from vram_search.report.trial_fields import StudyFields, TrialFields
 from vram_search.report.wrapping import wrapped
-from vram_search.units import format_bytes
+from vram_search.units import format_bytes, percent
 
 _OUTSIDE = ("allocator_slack", "context")
 """Parts of the process that are outside the allocated bytes (`Estimate.parts`)."""
@@ -99,7 +99,7 @@ def _verdict(predicted: Mapping[str, Any]) -> list[str]:
     needed = predicted["required_bytes"] * (1 + predicted["margin"])
     place = "above" if predicted["excess"] > 0 else "within"
     return [
-        f"    needed with a margin of {predicted['margin']:.1%}: {format_bytes(needed)}, "
+        f"    with a margin of {percent(predicted['margin'], 1)}: {format_bytes(needed)}, "
         f"{place} the VRAM limit of {format_bytes(predicted['budget_bytes'])}"
     ]
 

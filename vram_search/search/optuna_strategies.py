@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vram_search.search.problem import Problem
 from vram_search.search.strategy import Explanation, StoppedTrial
 from vram_search.spec import Hyperparameters
+from vram_search.units import percent
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -89,7 +90,7 @@ def _median_pruner() -> BasePruner:
 def compare_with_complete(stopped: StoppedTrial) -> Explanation:
     """Compares a stopped trial with the trials that were complete by then."""
     lowest = stopped.lowest_loss
-    facts = [f"its lowest eval_loss up to {stopped.rung:.0%} of the run was {lowest:.4f}"]
+    facts = [f"its lowest eval_loss up to {percent(stopped.rung)} of the run was {lowest:.4f}"]
     figures: dict[str, Any] = {"rung": stopped.rung, "lowest_eval_loss": lowest}
     others = [at_rung for other, at_rung in stopped.others if other.outcome == "complete"]
     if others:

@@ -24,7 +24,7 @@ from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import trial_folder
 from vram_search.store.retries import INTERRUPTED
 from vram_search.store.skips import SKIPPED, is_asked_to_skip
-from vram_search.units import format_bytes
+from vram_search.units import format_bytes, percent
 from vram_search.worker.answers import answers_job
 from vram_search.worker.checkpoints import (
     checkpoint_folder,
@@ -361,7 +361,7 @@ def _record_plan(
 def _breaks(context: RunContext, broken: dict[str, float]) -> dict[str, Any]:
     limits = context.study.constraints.limits()
     said = ", ".join(
-        f"constraints.{name} {limits[name] / UNITS[name]:g} is missed by {share:.0%}"
+        f"constraints.{name} {limits[name] / UNITS[name]:g} is missed by {percent(share)}"
         for name, share in broken.items()
     )
     return {
@@ -375,7 +375,7 @@ def _too_large(context: RunContext, least: PlannedTrial) -> dict[str, Any]:
     return {
         "stage": "plan",
         "message": f"even the smallest plan ({least.plan.label}) does not fit: predicted "
-        f"{format_bytes(least.estimate.required_bytes)} + margin {context.margin:.1%} > VRAM limit "
-        f"{format_bytes(context.budget_bytes)}",
+        f"{format_bytes(least.estimate.required_bytes)} + margin {percent(context.margin, 1)} > "
+        f"VRAM limit {format_bytes(context.budget_bytes)}",
         "remedy": "a shorter cutoff_len or enable_liger_kernel lowers it",
     }

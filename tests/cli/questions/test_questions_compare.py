@@ -91,10 +91,10 @@ def test_trial_that_was_cut_short_is_compared_where_both_were_evaluated(
     search.add("pruned", loss=1.45, evaluations=[first_rung])
     search.add("pruned", loss=1.35, evaluations=[first_rung, second_rung])
     loss = ask("compare", 0, 1, "--json").json["eval_loss"]
-    assert loss["at"] == "11% of the run"
+    assert loss["at"] == "11 % of the run"
     assert loss["difference"] == pytest.approx(4 / 80)
     words = ask("compare", 0, 2).words
-    assert "+0.1500 at 33% of the run" in words
+    assert "+0.1500 at 33 % of the run" in words
     assert "not both are complete" in words
 
 

@@ -274,7 +274,7 @@ def test_hyperparameter_that_decides_is_named_first(ask: Ask, search: Search) ->
     assert found["trials"] == 8
     assert [item["hyperparameter"] for item in found["importances"]] == ["optim", "lora_rank"]
     answer = ask("importance")
-    assert "settings explain: optim 74%. No visible difference: lora_rank" in answer.words
+    assert "settings explain: optim 74 %. No visible difference: lora_rank" in answer.words
     lines = answer.out.splitlines()
     place = next(place for place, line in enumerate(lines) if line.startswith("optim"))
     assert "#" in lines[place]

@@ -40,7 +40,7 @@ def test_pruned_trial_is_shown_beside_those_it_was_compared_with(ask: Ask, searc
     }
     words = ask("why", 3).words
     assert "trial 3 was pruned: it was behind the others, in stage train at step 18 of 54" in words
-    assert "lowest eval_loss up to 33% of the run was 1.5000" in words
+    assert "lowest eval_loss up to 33 % of the run was 1.5000" in words
     assert (
         "at this point 2 of the 3 complete trials had been better: median 1.4000, lowest 1.2000"
         in words
@@ -70,7 +70,7 @@ def test_trial_that_gp_pruned_is_shown_beside_all_that_reached_its_rung(
     }
     words = ask("why", 6).words
     assert "trial 6 was pruned: another configuration promised more for the time" in words
-    assert "its eval_loss at 33% of the run was 1.5000" in words
+    assert "its eval_loss at 33 % of the run was 1.5000" in words
     assert "at this point 2 of the 4 other configurations had been better" in words
     assert "the best third (eval_loss up to 1.4000) always continues" in words
     assert "it was not among the best third, and a new trial promised clearly more" in words
@@ -105,7 +105,7 @@ def test_stopped_trial_that_began_again_is_not_called_lost(ask: Ask, search: Sea
 
 def test_pruned_for_a_loss_that_was_no_number(ask: Ask, search: Search) -> None:
     search.add("pruned", loss=1.9, evaluations=curve(1.9, None))
-    assert "its loss at 33% of the run was not a finite number" in ask("why", 0).words
+    assert "its loss at 33 % of the run was not a finite number" in ask("why", 0).words
 
 
 def test_infeasible_trial_is_told_with_margin_and_budget(ask: Ask, search: Search) -> None:
@@ -116,7 +116,7 @@ def test_infeasible_trial_is_told_with_margin_and_budget(ask: Ask, search: Searc
     assert answer["figures"]["excess"] == pytest.approx(0.1)
     words = ask("why", 0).words
     assert (
-        "predicted: 10.00 GiB needed, 11.00 GiB with the margin of 10.0%; 1.00 GiB over the "
+        "predicted: 10.00 GiB needed, 11.00 GiB with the margin of 10.0 %; 1.00 GiB over the "
         "VRAM limit of 10.00 GiB" in words
     )
     assert "the largest parts: logits 6.00 GiB, adapter 1.00 GiB" in words
@@ -147,9 +147,9 @@ def test_out_of_memory_is_told_with_what_was_held_and_predicted(ask: Ask, search
     assert "the batch had 4 rows, the longest of 384 tokens" in words
     assert "594 MiB could not be allocated" in words
     assert "9.00 GiB were allocated then, the largest: other 7.00 GiB" in words
-    assert "9.09 GiB with the margin of 1.0%; 932 MiB within the VRAM limit of 10.00 GiB" in words
+    assert "9.09 GiB with the margin of 1.0 %; 932 MiB within the VRAM limit of 10.00 GiB" in words
     assert "faster plans had run out of memory before, in 1 min 3 s" in words
-    assert "planned with a margin of 12.0%, or more" in words
+    assert "planned with a margin of 12.0 %, or more" in words
     assert "although it was predicted not to fit" not in words
 
 

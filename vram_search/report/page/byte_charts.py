@@ -20,7 +20,7 @@ from vram_search.report.page.svg import (
     text,
 )
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes
+from vram_search.units import format_bytes, percent
 
 PART_STYLES = {
     "base_weights": 0,
@@ -101,7 +101,7 @@ def parts_chart(
         begin = 0.0
         for part, size in parts.items():
             left, right = x.pixel(begin), x.pixel(begin + size)
-            tip = f"{name}, {part}: {format_bytes(size)}, {size / total:.0%}"
+            tip = f"{name}, {part}: {format_bytes(size)}, {percent(size / total)}"
             out.append(_segment(part, left, y + _LABEL, right - left, tip))
             begin += size
         if limit is not None and near and total < limit:
@@ -147,7 +147,8 @@ def prediction_chart(data: ReportData) -> Chart:
             legend.append((mark(shape, 10, 8, 4.5, style), name.replace("_", " ")))
             middle, most = statistics.median(errors), max(errors)
             notes.append(
-                f"{name.replace('_', ' ')} {middle:.1%} off in the median, {most:.1%} at most"
+                f"{name.replace('_', ' ')} {percent(middle, 1)} off in the median, "
+                f"{percent(most, 1)} at most"
             )
     caption = "Above 0 % the run needed more than predicted. " + "; ".join(notes) + "."
     return Chart("prediction", title, f"{len(points)} pairs.", 300, plot.body, caption, legend)

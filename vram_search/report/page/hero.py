@@ -11,7 +11,7 @@ from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.page.report_data import ReportData
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import format_bytes, format_duration, percent
 
 OUTCOME_WORDS = {
     "complete": "finished",
@@ -53,7 +53,9 @@ def hero(data: ReportData) -> Hero | None:
         return None
     facts = [(winner.spot.best.value_name, f"{winner.loss:.4f}")]
     if winner.untuned_loss and winner.improvement is not None:
-        facts.append(("untuned model", f"{winner.untuned_loss:.4f} (-{winner.improvement:.0%})"))
+        facts.append(
+            ("untuned model", f"{winner.untuned_loss:.4f} (-{percent(winner.improvement)})")
+        )
     facts += [
         ("VRAM needed", _vram_words(data, trial)),
         ("time", format_duration(run_seconds(trial))),

@@ -10,6 +10,7 @@ from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import Chart, Plot, line, mark, plot_area, text
 from vram_search.store import TrialRecord
+from vram_search.units import percent
 
 _HOUR = 3600.0
 _HOURS_FROM = 2 * _HOUR
@@ -117,4 +118,4 @@ def _since_words(data: ReportData, at: dict[int, float], span: float) -> str:
     if data.best is None or span <= 0:
         return ""
     share = 1 - at[data.best.number] / span
-    return f"Nothing improved in the last {share:.0%} of the time." if share >= 0.1 else ""
+    return f"Nothing improved in the last {percent(share)} of the time." if share >= 0.1 else ""

@@ -22,6 +22,7 @@ from vram_search.report.page.svg import (
     text,
 )
 from vram_search.spec.hyperparameters import BY_NAME
+from vram_search.units import percent
 
 _NAMES_WIDTH = 112
 _ROW = 26
@@ -42,17 +43,18 @@ def importance_chart(data: ReportData) -> Chart:
     parts = []
     for row, item in enumerate(found):
         y = 6 + row * _ROW
-        tip = f"{item.name}: {item.share:.1%} of the spread of {data.study.ranked_by.name} ranks"
+        share = percent(item.share, 1)
+        tip = f"{item.name}: {share} of the spread of {data.study.ranked_by.name} ranks"
         parts.append(text(_NAMES_WIDTH - 8, y + 15, item.name, "end"))
         parts.append(box(_NAMES_WIDTH, y + 3, max(full * item.share, 1), _ROW - 9, "f0", tip))
         at = _NAMES_WIDTH + full * item.share + 6
-        parts.append(text(at, y + 15, f"{item.share:.0%}", "label"))
+        parts.append(text(at, y + 15, f"{percent(item.share)}", "label"))
     parts.append(line(_NAMES_WIDTH, 2, _NAMES_WIDTH, height - 4, "axis"))
     count = len(comparable(data.trials))
     return Chart(
         "importance",
         title,
-        ", ".join(f"{item.name} {item.share:.0%}" for item in found),
+        ", ".join(f"{item.name} {percent(item.share)}" for item in found),
         height,
         "".join(parts),
         f"Share of the spread of {data.study.ranked_by.name} (ranks of {count} complete trials) "

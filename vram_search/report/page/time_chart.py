@@ -6,7 +6,7 @@ from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import LETTER_WIDTH, RIGHT, WIDTH, Chart, box, line, text
 from vram_search.store import OUTCOMES
-from vram_search.units import format_duration
+from vram_search.units import format_duration, percent
 
 PHASES = ("plan", "load", "probe", "train", "eval", "save")
 PHASE_STYLES = {"plan": 7, "load": 5, "probe": 1, "train": 0, "eval": 2, "save": 4}
@@ -57,7 +57,7 @@ def time_chart(data: ReportData) -> Chart:
         parts.append(text(_NAMES_WIDTH - 8, y + 15, outcome, "end"))
         for phase, seconds in phases.items():
             left, right = x.pixel(begin / unit), x.pixel((begin + seconds) / unit)
-            tip = f"{outcome}, {phase}: {format_duration(seconds)}, {seconds / total:.0%}"
+            tip = f"{outcome}, {phase}: {format_duration(seconds)}, {percent(seconds / total)}"
             parts.append(box(left, y, right - left, _BAR, f"part f{_style(phase)}", tip))
             if right - left > len(phase) * LETTER_WIDTH + 6:
                 parts.append(

@@ -8,7 +8,7 @@ from typing import Any
 from vram_search.report.why.evidence import Facts
 from vram_search.report.words import plan_words
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import format_bytes, format_duration, percent
 
 _LARGEST = 3
 
@@ -42,7 +42,8 @@ def oom_facts(trial: TrialRecord) -> Facts:
         facts.append(f"faster plans had run out of memory before, in {format_duration(spent)}")
     if ratio := (trial.measured or {}).get("required_ratio_above"):
         facts.append(
-            f"the study's later trials are planned with a margin of {ratio - 1:.1%}, or more"
+            f"the study's later trials are planned with a margin of {percent(ratio - 1, 1)}, or "
+            "more"
         )
         figures["required_ratio_above"] = ratio
     return facts, {**judged, **figures}
@@ -79,7 +80,7 @@ def _judged(predicted: Mapping[str, Any]) -> Facts:
     place = "over" if needed > budget else "within"
     fact = (
         f"predicted: {format_bytes(required)} needed, {format_bytes(needed)} with the margin of "
-        f"{margin:.1%}; {format_bytes(abs(needed - budget))} {place} the VRAM limit of "
+        f"{percent(margin, 1)}; {format_bytes(abs(needed - budget))} {place} the VRAM limit of "
         f"{format_bytes(budget)}"
     )
     figures |= {"margin": margin, "budget_bytes": budget, "excess": needed / budget - 1}

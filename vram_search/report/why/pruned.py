@@ -9,6 +9,7 @@ from vram_search.report.why.evidence import Evidence, Facts
 from vram_search.search.optuna_strategies import compare_with_complete
 from vram_search.search.strategy import StoppedTrial
 from vram_search.store import TrialRecord
+from vram_search.units import percent
 
 
 def pruned_facts(evidence: Evidence) -> Facts:
@@ -31,7 +32,7 @@ def _at_its_rung(evidence: Evidence) -> Facts:
     losses = [e.eval_loss for e in own.values() if e.eval_loss is not None]
     loss = own[point].eval_loss
     if loss is None or not losses:
-        return [f"its loss at {point:.0%} of the run was not a finite number"], {"rung": point}
+        return [f"its loss at {percent(point)} of the run was not a finite number"], {"rung": point}
     stopped = StoppedTrial(
         evidence.trial, point, loss, min(losses), _others_at(evidence, point, rungs)
     )

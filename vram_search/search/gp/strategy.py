@@ -12,6 +12,7 @@ from vram_search.search.problem import Problem
 from vram_search.search.strategy import Explanation, StoppedTrial
 from vram_search.spec import Hyperparameters
 from vram_search.store import TrialRecord
+from vram_search.units import percent
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -78,7 +79,7 @@ class GpStrategy:
         losses = [loss, *others.values()]
         best_third = self.rules.kept_up_to(losses)
         lower = sum(other < loss for other in losses)
-        facts = [f"its eval_loss at {stopped.rung:.0%} of the run was {loss:.4f}"]
+        facts = [f"its eval_loss at {percent(stopped.rung)} of the run was {loss:.4f}"]
         if others:
             facts.append(
                 f"at this point {lower} of the {len(others)} other configurations had been "
