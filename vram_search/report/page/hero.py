@@ -53,9 +53,8 @@ def hero(data: ReportData) -> Hero | None:
         return None
     facts = [(winner.spot.best.value_name, f"{winner.loss:.4f}")]
     if winner.untuned_loss and winner.improvement is not None:
-        facts.append(
-            ("untuned model", f"{winner.untuned_loss:.4f} (-{percent(winner.improvement)})")
-        )
+        lower = percent(winner.improvement).replace(" ", "\N{NO-BREAK SPACE}")
+        facts.append(("untuned model", f"{winner.untuned_loss:.4f} (-{lower})"))
     facts += [
         ("VRAM needed", _vram_words(data, trial)),
         ("time", format_duration(run_seconds(trial))),
