@@ -64,6 +64,11 @@ def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message; the name of its class if there is none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class FaultyFileError(InputError):
     """A file with one or more faults, all of them reported together.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.data.files import EXTRA
-from vram_search.errors import InputError
+from vram_search.errors import InputError, first_line
 
 EVALUATION_SPLITS = ("validation", "valid", "dev", "eval", "test", "test_sft")
 """Names of a hub data set's evaluation rows, the first that is there."""
@@ -80,12 +80,8 @@ def _explained(name: str) -> Iterator[None]:
         # datasets: DatasetNotFoundError, OfflineModeIsEnabled; requests: its own ConnectionError
         raise InputError(
             f"{name}: neither a file here nor a data set that can be loaded now "
-            f"({_first_line(error)})",
+            f"({first_line(error)})",
             "go online once, or give a downloaded file or a folder of `save_to_disk`",
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: cannot be read ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: cannot be read ({first_line(error)})") from None

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, first_line
 
 AUTO_CLASSES = (AutoModelForImageTextToText, AutoModelForCausalLM, AutoModelForMultimodalLM)
 """In the order of LLaMA-Factory 0.9.5 (`model/loader.py`): a model of text and images is loaded
@@ -61,9 +61,8 @@ def load_config(values: dict[str, Any], place: str) -> Any:
 
 def refused(place: str, error: Exception) -> InputError:
     """Returns transformers' refusal of a configuration as one sentence."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(
-        f"{place}: transformers cannot build this model: {lines[0]}",
+        f"{place}: transformers cannot build this model: {first_line(error)}",
         "compare the field with the config.json of the model's publisher",
     )
 

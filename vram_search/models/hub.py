@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, first_line
 from vram_search.extras import missing_package
 
 CONNECT_SECONDS = 3.0
@@ -77,8 +77,7 @@ def download_config(name: str) -> Path:
             "it may hold GGUF files or an adapter alone: name the model that it was made from",
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        first = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise InputError(f"model {name!r}: the hub answered {first[0]}", remedy) from None
+        raise InputError(f"model {name!r}: the hub answered {first_line(error)}", remedy) from None
 
 
 def is_online() -> bool:

@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftConfig
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, VramSearchError, first_line
 
 ADAPTER_FILE = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -143,7 +143,7 @@ def refusing_damage(folder: Path) -> Iterator[None]:
     except (torch.OutOfMemoryError, VramSearchError):
         raise
     except Exception as error:  # any value of a damaged file may raise anything in there
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise damaged(
             folder, first if len(first) <= _MESSAGE else f"{first[:_MESSAGE]} ..."
         ) from None

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message; the name of its class if there is none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def load_remedy(error: Exception, name: str, otherwise: str) -> str:
     """Returns the remedy for what the Hub answered; `otherwise` for other causes.
 

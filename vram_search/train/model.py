@@ -18,7 +18,7 @@ from transformers import AutoConfig, BitsAndBytesConfig
 from transformers.integrations import liger as transformers_liger
 
 from vram_search import __version__
-from vram_search.errors import InputError
+from vram_search.errors import InputError, first_line
 from vram_search.model_code.build import TOO_NEW, auto_class, kept_in_fp32, quantized_names
 from vram_search.model_code.read import in_and_out
 from vram_search.protocol import LoadJob, TrialJob
@@ -27,7 +27,7 @@ from vram_search.tools import PEFT
 from vram_search.train.device import compute_dtype, device, dtype_name
 from vram_search.train.initial_adapter import InitialAdapter
 from vram_search.train.liger_error import LigerRefusedError
-from vram_search.train.load_faults import first_line, load_remedy
+from vram_search.train.load_faults import load_remedy
 from vram_search.train.patches import (
     add_missing_image_outputs,
     clear_cublas_workspaces,

@@ -8,8 +8,8 @@ from typing import Any
 from vram_search.data.chat_abilities import Messages, Render
 from vram_search.data.chat_render import template_renderer
 from vram_search.data.templates import template_text
-from vram_search.errors import InputError
-from vram_search.train.load_faults import first_line, load_remedy
+from vram_search.errors import InputError, first_line
+from vram_search.train.load_faults import load_remedy
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
