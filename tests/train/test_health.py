@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vram_search.protocol import LEAK_BYTES, Finished
 from vram_search.train import model as base_model
-from vram_search.train.health import MOST_SURVIVORS, Health, checksums
+from vram_search.train.health import MOST_SURVIVORS, Health, checksums, live_storages
 
 MIB_OF_FLOATS = 2**18
 
@@ -101,6 +102,26 @@ def test_tensors_of_before_and_small_differences_are_no_survivors(base: Any, tha
     after = torch.ones(32, MIB_OF_FLOATS)
     assert health.examine(finished(leaked_bytes=LEAK_BYTES)).survivors == ()
     assert before.shape == after.shape
+
+
+class Wrapper(torch.Tensor):
+    """A tensor without bytes of its own."""
+
+    @staticmethod
+    def __new__(cls) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, (MIB_OF_FLOATS,))
+
+    @classmethod
+    def __torch_dispatch__(cls, *_: Any) -> Any:
+        raise AssertionError("a tensor without bytes was computed with")
+
+
+def test_tensors_without_bytes_on_the_device_are_left_out(base: Any, thawed: None) -> None:
+    with FakeTensorMode():
+        fake = torch.ones(MIB_OF_FLOATS)
+    others = [fake, Wrapper(), torch.eye(3).to_sparse(), torch.ones(3, device="meta")]
+    found = [id(tensor) for tensor in live_storages().values()]
+    assert not set(found) & {id(tensor) for tensor in others}
 
 
 def test_after_an_out_of_memory_nothing_is_looked_at(base: Any, layer: Any) -> None:

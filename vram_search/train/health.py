@@ -86,9 +86,22 @@ def live_storages() -> dict[int, torch.Tensor]:
 
     Objects that are excluded from collections are left out: imports put no tensor on a GPU.
     """
-    here = device().type
     tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
-    return {t.untyped_storage().data_ptr(): t for t in tensors if t.device.type == here}
+    found = ((_address(tensor), tensor) for tensor in tensors)
+    return {address: tensor for address, tensor in found if address is not None}
+
+
+def _address(tensor: torch.Tensor) -> int | None:
+    """Returns where the tensor's bytes are, or None for a tensor without bytes on the device.
+
+    The storage of a fake tensor is on `meta`, whatever its device. Sparse and MKL-DNN tensors and
+    wrappers of other tensors have no storage of their own.
+    """
+    try:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr() if storage.device.type == device().type else None
+    except RuntimeError:
+        return None
 
 
 def survivors(known: set[int]) -> tuple[str, ...]:
