@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
@@ -11,11 +10,9 @@ from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.spec.hyperparameters import DIMENSIONS
+from vram_search.spec.name_rule import NAME_FORM, is_valid_name
 
 DEFAULT_STUDY = "imported"
-STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""As `spec.StudySpec` has it, which would load pydantic."""
-
 
 _HELP = """Imports runs of LLaMA-Factory, Axolotl, TRL or a plain Trainer, or a table.
 
@@ -65,11 +62,8 @@ def command(path: Path, study: str, database: str | None, as_json: bool) -> None
     from vram_search.store import open_store
     from vram_search.store.location import database_url
 
-    if not STUDY_NAME.fullmatch(study):
-        raise InputError(
-            f"--study {study!r} is no study's name",
-            "begin with a letter or digit; then letters, digits, '.', '_', '-', 64 at most",
-        )
+    if not is_valid_name(study):
+        raise InputError(f"--study {study!r} is no study's name", NAME_FORM)
     runs, predictions = load_runs(path)
     store = open_store(database_url(database), create=True)
     try:

@@ -20,13 +20,13 @@ from vram_search.spec.card import Card
 from vram_search.spec.hyperparameters import adapter_settings
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression
 from vram_search.spec.model_tree import ModelTree
+from vram_search.spec.name_rule import NAME_FORM, is_valid_name
 from vram_search.spec.plan import MemoryPlan
 from vram_search.spec.point import Hyperparameters
 from vram_search.spec.shape import ModelShape
 from vram_search.spec.steps import count_steps
 from vram_search.spec.study import TrainingSpec
 from vram_search.store import StudyRecord, TrialRecord
-from vram_search.store.location import STUDY_NAME
 
 MOST_EVALUATIONS = 20
 """Most evaluations that a tool makes; each takes time that the trial did not need."""
@@ -239,11 +239,8 @@ def export_name(study: StudyRecord, trial: TrialRecord) -> str:
     Raises:
         InputError: the recorded study has a name that no study file can have.
     """
-    if not STUDY_NAME.fullmatch(study.name):
-        raise InputError(
-            f"the study name {study.name!r} cannot name a file",
-            "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or a digit",
-        )
+    if not is_valid_name(study.name):
+        raise InputError(f"the study name {study.name!r} cannot name a file", NAME_FORM)
     return f"{study.name}-trial-{trial.number}"
 
 

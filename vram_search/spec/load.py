@@ -16,13 +16,15 @@ from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import RepeatedKey, parse_yaml, parse_yaml_strictly
 from vram_search.resources import shipped
 from vram_search.spec.base import plain_message
+from vram_search.spec.name_rule import NAME_FORM
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.other_keys import PLACES, SETTLED
 from vram_search.spec.study import StudySpec
 
 _READABLE = "give the path of a text file in UTF-8 that you may read"
 _FORMS = {
-    "study": "letters, digits, '.', '_' and '-', 64 at most, the first a letter or a digit",
+    "study": NAME_FORM,
+    "name": NAME_FORM,
     "compute_capability": "a version such as 8.6",
 }
 """Descriptions of the patterns in StudySpec and Card."""

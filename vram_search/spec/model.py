@@ -21,10 +21,10 @@ from pydantic import (
 
 from vram_search.spec.base import Spec
 from vram_search.spec.hub_names import hub_name, model_of_page
+from vram_search.spec.name_rule import NAME_PATTERN
 from vram_search.spec.paths import absolute_path
 from vram_search.spec.shape import shape_names
 
-SHORT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
 
@@ -45,7 +45,7 @@ class ModelSpec(Spec):
     tokenizer: str | None = Field(
         default=None, description="folder or hub name; default: the model's own"
     )
-    name: Annotated[str, Field(pattern=SHORT_NAME)] | None = Field(
+    name: Annotated[str, Field(pattern=NAME_PATTERN)] | None = Field(
         default=None,
         description="short name in tables, of a study that lists several models; default: the last "
         "part of model_name_or_path",

@@ -15,6 +15,7 @@ from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec, short_name
 from vram_search.spec.hyperparameters import BY_NAME, SETTINGS
 from vram_search.spec.limits import MAX_ALPHA_RATIO, MOST_HOURS, MOST_TRIALS
 from vram_search.spec.model import BaseModels, ModelSpec
+from vram_search.spec.name_rule import NAME_PATTERN
 from vram_search.spec.objective import BITS_PER_BYTE, EVAL_LOSS, Objective, objective_of
 from vram_search.spec.paths import absolute_path
 from vram_search.spec.plan import PlanPins
@@ -143,9 +144,7 @@ def _card(value: object, info: ValidationInfo) -> object:
 class StudySpec(Spec):
     """One search: a model, a data set, a card, a search space and a budget."""
 
-    study: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name in the database"
-    )
+    study: str = Field(pattern=NAME_PATTERN, description="name in the database")
     model: BaseModels = Field(
         description="the base model, or a list of several: one is chosen for each trial"
     )

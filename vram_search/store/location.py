@@ -11,13 +11,13 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from vram_search.resources import data_folder, expanded
+from vram_search.spec.name_rule import is_valid_name
 from vram_search.store.database import sqlite_url
 from vram_search.store.faults import parse_url
 
 DATABASE_VARIABLE = "VRAM_SEARCH_DATABASE"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "")
 _SEARCH_PATH = re.compile(r"search_path\s*=\s*([^\s]+)")
-STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._-]|^\.")
 # https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
 _RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
@@ -158,7 +158,7 @@ def folder_name(name: str) -> str:
 
 def file_name(study: str) -> str:
     """A study's name as the beginning of a file's name. A foreign database may call it `../x`."""
-    return study if STUDY_NAME.fullmatch(study) else folder_name(study)
+    return study if is_valid_name(study) else folder_name(study)
 
 
 def queue_folder(url: str) -> Path:

@@ -27,6 +27,7 @@ from vram_search.search.study_constraints import best_trials
 from vram_search.spec.card import card_names
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.lora_targets import LORA_TARGET_SETS
+from vram_search.spec.name_rule import NAME_PATTERN
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import shape_names
 from vram_search.tools import EXPORTED
@@ -250,6 +251,7 @@ def new_form(request: Request, service: Served) -> HTMLResponse:
         "new.html.j2",
         models=shape_names(),
         cards=card_names(),
+        name_pattern=NAME_PATTERN.strip("^$"),
         folders=[str(folder) for folder in service.folders],
     )
 
