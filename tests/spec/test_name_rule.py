@@ -17,14 +17,14 @@ PACKAGE = Path(vram_search.__file__).parent
 @pytest.mark.parametrize("name", ["a", "7b", "Qwen2.5-3B_x", "a" * 64])
 def test_names_that_are_valid(name: str) -> None:
     assert is_valid_name(name)
-    assert ModelSpec(model_name_or_path="x", name=name).name == name
+    assert ModelSpec(model_name_or_path="org/x", name=name).name == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "a\n", "é", "a" * 65])
 def test_names_that_are_not(name: str) -> None:
     assert not is_valid_name(name)
-    with pytest.raises(ValidationError):
-        ModelSpec(model_name_or_path="x", name=name)
+    with pytest.raises(ValidationError, match=r"\nname\n.*should match pattern"):
+        ModelSpec(model_name_or_path="org/x", name=name)
 
 
 def test_the_rule_is_written_once() -> None:
