@@ -14,8 +14,8 @@ import pytest
 
 from bench.estimate_accuracy import build_workload
 from vram_search.estimate import Estimate, predict
-from vram_search.estimate.memory import allocation_trace
 from vram_search.estimate.memory.allocator import CachingAllocator
+from vram_search.estimate.memory.replay import Training
 from vram_search.estimate.memory.workload import Workload
 from vram_search.resources import shipped
 from vram_search.spec import load_shape
@@ -141,21 +141,23 @@ def test_replay_is_close_to_the_smallest_limits_that_runs_survived() -> None:
     assert max(excess) <= 0.015
 
 
-def test_smallest_limit_takes_three_replays_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smallest_limit_continues_from_its_limit_once_or_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     counts, total = set(), 0
-    replays: list[CachingAllocator] = []
-    start = allocation_trace._loaded_allocator
+    copies: list[Training] = []
+    continued = Training.with_growing_limit
 
-    def counted(*arguments: Any) -> CachingAllocator:
-        replays.append(start(*arguments))
-        return replays[-1]
+    def counted(training: Training) -> CachingAllocator:
+        copies.append(training)
+        return continued(training)
 
-    monkeypatch.setattr(allocation_trace, "_loaded_allocator", counted)
+    monkeypatch.setattr(Training, "with_growing_limit", counted)
     for run in LIMITED:
-        replays.clear()
+        copies.clear()
         total += predicted(run).with_replay().required_bytes
-        counts.add(len(replays))
-    assert counts == {2, 3}
+        counts.add(len(copies))
+    assert counts == {1, 2, 3}
     assert total == 432_652_792_147, "another figure than until commit b783250"
 
 

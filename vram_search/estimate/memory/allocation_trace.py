@@ -1,26 +1,28 @@
-"""The allocator's requests over a training, as `allocator` replays them.
+"""The allocator's requests over a training, as `replay` plays them.
 
-Two optimizer steps and an evaluation. The forward pass of every layer is played, for what layers
-keep settles in the gaps that the ones before have left. Of the backward passes the last and the
-first layer's are: those between repeat them.
+Optimizer steps and an evaluation. They have the forward pass of every layer, for what layers keep
+settles in the gaps that the ones before have left. Of the backward passes they have the last and
+the first layer's: those between repeat them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 
-from vram_search.estimate.memory.allocator import Block, CachingAllocator, Gap
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.events import Storage, forward_events, run_backward
 from vram_search.estimate.memory.layer import LayerSetup, record_layer
-from vram_search.estimate.memory.loading import Loaded
 from vram_search.estimate.memory.tape import Bytes
-from vram_search.spec.allocator_sizes import SMALL_REQUEST, SMALL_SEGMENT, block_size
+from vram_search.spec.allocator_sizes import SMALL_REQUEST, block_size
 
 NumberedEvent = tuple[bool, int]
 """Request (True) or release of a storage, by its index."""
+SizedEvent = tuple[int, int]
+"""Request of so many bytes for a block with a number; the block's release with 0 bytes."""
+Chunk = tuple[list[SizedEvent], int]
+"""Events, and what their numbers begin at: the layers share a list."""
 INPUT, OUTPUT, OUTPUT_GRADIENT = 0, 1, 2
 """Indices of storages that one layer hands to the next."""
 
@@ -106,83 +108,6 @@ class Sizes:
     eval_logit_bytes: int = 0
 
 
-def replay(loaded: Loaded, events: LayerEvents, sizes: Sizes) -> CachingAllocator:
-    """The allocator after two optimizer steps and an evaluation, from the loaded model on."""
-    allocator = _loaded_allocator(loaded, sizes)
-    _attach_adapter(allocator, sizes)
-    run = _Replay(events, sizes)
-    run.allocator = allocator
-    run.step(first=True)
-    if not run.loss_fits_again():
-        run.step(first=False)
-    if sizes.eval_tokens:
-        run.evaluation()
-    return allocator
-
-
-def smallest_limit(
-    loaded: Loaded, events: LayerEvents, sizes: Sizes, lengths: Sequence[float]
-) -> CachingAllocator:
-    """The allocator at the smallest limit under which the training completes.
-
-    A request that fails raises the limit to what it needs, and the training is replayed under that
-    limit until none fails, or until the limit is what a training without one reserves. As under a
-    real limit, the cache is emptied before a request fails. A replay that never meets its limit is
-    a training without one, and one that meets it reserves more than that without a limit.
-
-    Args:
-        lengths: tokens of each optimizer step as a share of the longest; an evaluation is after
-            the first.
-    """
-
-    of_share = {
-        share: _Replay(events, replace(sizes, tokens=round(share * sizes.tokens)))
-        for share in set(lengths)
-    }
-
-    def at(limit: float) -> CachingAllocator:
-        allocator = _loaded_allocator(loaded, sizes)
-        allocator.limit, allocator.grows = limit, True
-        allocator.empty_cache()
-        _attach_adapter(allocator, sizes)
-        for number, share in enumerate(lengths):
-            run = of_share[share]
-            run.allocator = allocator
-            run.step(first=number == 0)
-            if number == 0 and sizes.eval_tokens:
-                run.evaluation()
-        return allocator
-
-    limit = at(0).limit
-    found = at(limit)
-    while found.limit > limit:
-        limit = found.limit
-        following = at(limit)
-        if not following.met_limit:
-            following.limit = following.peak_reserved
-            return min(found, following, key=lambda allocator: allocator.limit)
-        found = following
-    return found
-
-
-def _loaded_allocator(loaded: Loaded, sizes: Sizes) -> CachingAllocator:
-    """The allocator with the base model and the tensors of the small pool."""
-    small, cached = (
-        -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
-        for size in (sizes.small_bytes, sizes.small_cached_bytes)
-    )
-    gaps = (*loaded.gaps, *([Gap(cached, whole=True, small=True)] if cached else []))
-    return CachingAllocator.resume(
-        loaded.allocated_bytes + small, loaded.reserved_bytes + small + cached, gaps
-    )
-
-
-def _attach_adapter(allocator: CachingAllocator, sizes: Sizes) -> None:
-    if sizes.large_adapter:
-        for _ in range(sizes.layers):
-            allocator.allocate(sizes.large_adapter)
-
-
 def _large(
     events: tuple[NumberedEvent, ...], sizes: list[int], shared: frozenset[int]
 ) -> list[NumberedEvent]:
@@ -190,84 +115,157 @@ def _large(
     return [event for event in events if event[1] in shared or sizes[event[1]] > SMALL_REQUEST]
 
 
-class _Replay:
-    """The requests of steps of one length, made of `allocator`."""
+class Recorder:
+    """Records requests and releases; each block has a number.
 
-    allocator: CachingAllocator
+    The storages of layer n begin at the number n times `stride`. Its output has the last of its
+    numbers, which is the first of the next layer, whose input it is.
+    """
 
-    def __init__(self, events: LayerEvents, sizes: Sizes) -> None:
-        self.events, self.sizes = events, sizes
+    def __init__(self, storages: int, layers: int) -> None:
+        self.stride = storages - 1
+        self._chunks: list[Chunk] = []
+        self._single: list[SizedEvent] | None = None
+        """The events of the last chunk, if they are of no layer."""
+        self._numbers = count(layers * self.stride + 1)
+
+    def taken(self) -> list[Chunk]:
+        """What was recorded since the last call."""
+        chunks, self._chunks, self._single = self._chunks, [], None
+        return chunks
+
+    def allocate(self, size: int) -> int:
+        """Records a request; returns the number of its block."""
+        number = next(self._numbers)
+        self._append((block_size(max(size, 1)), number))
+        return number
+
+    def free(self, number: int) -> None:
+        """Records the release of a block."""
+        self._append((0, number))
+
+    def play(self, events: list[SizedEvent], layer: int) -> None:
+        """Records events that have the numbers of the first layer, for another one."""
+        self._chunks.append((events, layer * self.stride))
+        self._single = None
+
+    def number(self, index: int, layer: int = 0) -> int:
+        """The number of a layer's storage."""
+        place = {OUTPUT: self.stride, self.stride: OUTPUT}.get(index, index)
+        return layer * self.stride + place
+
+    def _append(self, event: SizedEvent) -> None:
+        if self._single is None:
+            self._single = []
+            self._chunks.append((self._single, 0))
+        self._single.append(event)
+
+
+class Steps:
+    """Records the requests of steps of one length."""
+
+    def __init__(self, recorder: Recorder, events: LayerEvents, sizes: Sizes) -> None:
+        self.recorder, self.events, self.sizes = recorder, events, sizes
         self.bytes = [block_size(round(size.of(sizes.tokens))) for size in events.sizes]
         self.forward = _large(events.forward, self.bytes, events.shared)
         self.forward_saving = _large(events.forward_saving, self.bytes, events.shared)
         self.backward = _large(events.backward, self.bytes, events.shared)
-        self.first = self.forward if sizes.checkpointing else self.forward_saving
+        kept = {INPUT: recorder.number(INPUT)}
+        self.first = self._first_pass(kept)
+        self.kept = tuple(kept)
+        """Storages that are live between a layer's passes."""
+        self.releases = [(0, number) for number in kept.values()]
 
-    def _play(self, events: list[NumberedEvent], live: dict[int, Block], sizes: list[int]) -> None:
-        allocate, free = self.allocator.allocate, self.allocator.free
-        for request, index in events:
-            if request:
+    def _first_pass(self, live: dict[int, int]) -> list[SizedEvent]:
+        """A layer's first forward pass. What it keeps is in `live` then, without the output."""
+        found: list[SizedEvent] = []
+        events = self.forward if self.sizes.checkpointing else self.forward_saving
+        for is_request, index in events:
+            number = self.recorder.number(index)
+            if is_request:
+                live[index] = number
+                found.append((self.bytes[index], number))
+            elif live.pop(index, None) is not None:
+                found.append((0, number))
+        del live[OUTPUT]
+        return found
+
+    def _play(self, events: list[NumberedEvent], live: dict[int, int], sizes: list[int]) -> None:
+        allocate, free = self.recorder.allocate, self.recorder.free
+        for is_request, index in events:
+            if is_request:
                 live[index] = allocate(sizes[index])
             elif index in live:
                 free(live.pop(index))
 
+    def attach_adapter(self) -> None:
+        if self.sizes.large_adapter:
+            for _ in range(self.sizes.layers):
+                self.recorder.allocate(self.sizes.large_adapter)
+
     def step(self, *, first: bool) -> None:
-        s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
+        s, recorder = self.sizes, self.recorder
+        allocate, free = recorder.allocate, recorder.free
         hidden = self.bytes[INPUT]
-        residual = allocate(hidden)
+        recorder.play([(hidden, recorder.number(INPUT))], 0)
         if first:
             allocate(s.workspace)  # the rotary embedding's product is the first
-        lives: list[dict[int, Block]] = []
-        for _ in range(s.layers):
-            live = {INPUT: residual}
-            self._play(self.first, live, self.bytes)
-            residual = live.pop(OUTPUT)
-            lives.append(live)
+        for layer in range(s.layers):
+            recorder.play(self.first, layer)
+        residual = recorder.number(INPUT, s.layers)
         normed = allocate(hidden)
         wide = allocate(FP32 * s.hidden_size * s.tokens) if s.hidden_element == BF16 else None
         gradient = self._loss(normed, first=first)
-        if wide:
+        if wide is not None:
             free(wide)
         free(residual)
         gradients = []
-        for number in reversed(range(s.layers)):
-            live = lives[number]
-            if self._whole(number):
-                if s.checkpointing:
-                    self._play(self.forward_saving, live, self.bytes)
-                    free(live.pop(OUTPUT))
-                live[OUTPUT_GRADIENT] = gradient
-                self._play(self.backward, live, self.bytes)
-                gradient = live.pop(self.events.input_gradient)
+        for layer in reversed(range(s.layers)):
+            live: dict[int, int] = {}
+            if self._whole(layer):
+                live = {index: recorder.number(index, layer) for index in self.kept}
+                gradient = self._whole_backward(live, gradient)
             if s.large_adapter:
                 gradients.append(allocate(s.large_adapter))
-            for block in live.values():
-                free(block)
+            if self._whole(layer):
+                for number in live.values():
+                    free(number)
+            else:
+                recorder.play(self.releases, layer)
         free(gradient)
         if s.large_states and first:
             for _ in range(s.layers):
                 allocate(s.large_states)
-        for block in gradients:
-            free(block)
+        for number in gradients:
+            free(number)
 
-    def _whole(self, number: int) -> bool:
-        """True: a layer's whole backward pass is replayed. False: only its releases."""
-        return number in (0, self.sizes.layers - 1)
+    def _whole(self, layer: int) -> bool:
+        """True: a layer's whole backward pass is recorded. False: only its releases."""
+        return layer in (0, self.sizes.layers - 1)
 
-    def _loss(self, normed: Block, *, first: bool) -> Block:
+    def _whole_backward(self, live: dict[int, int], gradient: int) -> int:
+        """A layer's backward pass; returns the gradient of its input."""
+        if self.sizes.checkpointing:
+            self._play(self.forward_saving, live, self.bytes)
+            self.recorder.free(live.pop(OUTPUT))
+        live[OUTPUT_GRADIENT] = gradient
+        self._play(self.backward, live, self.bytes)
+        return live.pop(self.events.input_gradient)
+
+    def _loss(self, normed: int, *, first: bool) -> int:
         """Head and loss, forward and backward; returns the gradient of the last hidden state."""
-        s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
+        s, allocate, free = self.sizes, self.recorder.allocate, self.recorder.free
         entries = s.vocab_size * s.tokens
         head = allocate(s.head_copy) if s.head_copy else None
         if not s.has_logits:
             gradient = allocate(s.hidden_element * s.hidden_size * s.tokens)
             chunk = allocate(s.fused_logits)
-            for block in (chunk, *([head] if head else []), normed):
+            for block in (chunk, *([] if head is None else [head]), normed):
                 free(block)
             if first:
                 allocate(s.workspace)
             return gradient
-        logits = self._scaled(allocate(BF16 * entries))
+        logits = self._logits(entries)
         free(normed)
         if s.logit_bytes:
             return self._preference_loss(logits, entries, first=first)
@@ -284,19 +282,19 @@ class _Replay:
         free(soft)
         narrow = allocate(BF16 * entries)
         free(lower)
-        if capped:
+        if capped is not None:
             free(capped)
         gradient = allocate(s.hidden_element * s.hidden_size * s.tokens)
         if first:
             allocate(s.workspace)  # of autograd's thread, whose first product this is
         free(narrow)
-        if head:
+        if head is not None:
             free(head)
         return gradient
 
-    def _preference_loss(self, logits: Block, entries: int, *, first: bool) -> Block:
+    def _preference_loss(self, logits: int, entries: int, *, first: bool) -> int:
         """Logits of both models and their log-softmax in fp32, then the gradient's way back."""
-        s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
+        s, allocate, free = self.sizes, self.recorder.allocate, self.recorder.free
         wide = [allocate(FP32 * entries)]
         free(logits)
         wide += [allocate(FP32 * entries) for _ in range(s.logit_bytes // FP32 - 1)]
@@ -311,22 +309,16 @@ class _Replay:
         free(narrow)
         return gradient
 
-    def loss_fits_again(self) -> bool:
-        """The blocks of the first step's loss are whole: nothing that stays was cut from them."""
-        s = self.sizes
-        if not s.has_logits or s.logit_bytes:
-            return False
-        return self.allocator.has_free((FP32 * s.vocab_size * s.tokens,) * 3 + (s.head_copy,))
-
-    def _scaled(self, logits: Block) -> Block:
+    def _logits(self, entries: int) -> int:
+        logits = self.recorder.allocate(BF16 * entries)
         if not self.sizes.scaled_logits:
             return logits
-        scaled = self.allocator.allocate(logits.size)
-        self.allocator.free(logits)
+        scaled = self.recorder.allocate(BF16 * entries)
+        self.recorder.free(logits)
         return scaled
 
     def evaluation(self) -> None:
-        s, allocate, free = self.sizes, self.allocator.allocate, self.allocator.free
+        s, allocate, free = self.sizes, self.recorder.allocate, self.recorder.free
         sizes = [round(size.of(s.eval_tokens)) for size in self.events.sizes]
         forward = _large(self.events.forward, sizes, self.events.shared)
         residual = allocate(sizes[INPUT])
@@ -338,8 +330,8 @@ class _Replay:
                 free(block)
         entries = s.vocab_size * s.eval_tokens
         head = allocate(s.head_copy) if s.head_copy else None
-        logits = self._scaled(allocate(BF16 * entries))
-        if head:
+        logits = self._logits(entries)
+        if head is not None:
             free(head)
         in_fp32 = FP32 * s.vocab_size * s.eval_fp32_tokens
         copies = [allocate(in_fp32) for _ in range(s.eval_logit_bytes // FP32 or 2)]

@@ -11,13 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from vram_search.errors import InputError
-from vram_search.estimate.memory.allocation_trace import (
-    LayerEvents,
-    Sizes,
-    layer_events,
-    replay,
-    smallest_limit,
-)
+from vram_search.estimate.memory.allocation_trace import LayerEvents, Sizes, layer_events
 from vram_search.estimate.memory.allocator import CachingAllocator
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.initial_adapter import initial_adapter_bytes
@@ -47,6 +41,7 @@ from vram_search.estimate.memory.quantized_experts import (
     dequantized_expert_bytes,
     saved_expert_bytes,
 )
+from vram_search.estimate.memory.replay import replay, smallest_limit
 from vram_search.estimate.memory.stored_checkpoint import stored_checkpoint_bytes
 from vram_search.estimate.memory.traced import (
     RESERVED_RATIO,
