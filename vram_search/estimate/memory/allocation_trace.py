@@ -130,7 +130,7 @@ class Recorder:
         self._numbers = count(layers * self.stride + 1)
 
     def taken(self) -> list[Chunk]:
-        """What was recorded since the last call."""
+        """Returns the events that were recorded since the last call."""
         chunks, self._chunks, self._single = self._chunks, [], None
         return chunks
 
