@@ -86,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         help="length of the night in full runs of the table (default %(default)s: eight hours of "
         "a 3B model on a 16 GB card)",
     )
+    parser.add_argument(
+        "--part",
+        type=_part,
+        default=1.0,
+        metavar="SHARE",
+        help="each seed draws this share of a table's configurations for its night: ours has few "
+        "random numbers, and its nights on a whole table are nearly equal",
+    )
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(
         "--infeasible-share",
@@ -120,6 +128,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _part(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not in 0 < share <= 1")
+    return value
+
+
 def _run(options: argparse.Namespace) -> tuple[list[TaskResults], dict[str, list[str]]]:
     if options.optunahub is not None:
         os.environ[HUB_VARIABLE] = str(options.optunahub.resolve())
@@ -150,7 +165,14 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
         if options.limit_gib is not None:
             limit = round(options.limit_gib * GIB)
         found.append(
-            Setting.of(table, limit, costs, options.night_trials, equal_terms=options.equal_terms)
+            Setting.of(
+                table,
+                limit,
+                costs,
+                options.night_trials,
+                equal_terms=options.equal_terms,
+                part=options.part,
+            )
         )
     return found
 

@@ -13,7 +13,8 @@ def elsewhere(replay: Replay) -> list[SourceTask]:
 
     Two tasks of the tables share configurations, which no user's searches do.
     """
-    replayed = {config.hyperparameters for config in replay.table.configs}
+    table = replay.table
+    replayed = {config.hyperparameters for config in (*table.configs, *table.left_out)}
     return [
         replace(one, trials=tuple(t for t in one.trials if t[0] not in replayed))
         for one in shipped()

@@ -24,13 +24,19 @@ PROGRESS = 20
 
 @dataclass(frozen=True)
 class Setting:
-    """What all strategies of a task share."""
+    """What all strategies of a task share.
+
+    Attributes:
+        part: share of the configurations that each seed draws for its own night; 1: every night
+            has all of them.
+    """
 
     table: Table
     limit_bytes: int
     night: float
     costs: Costs
     equal_terms: bool = False
+    part: float = 1.0
 
     @classmethod
     def of(
@@ -41,6 +47,7 @@ class Setting:
         night_trials: int = NIGHT_TRIALS,
         *,
         equal_terms: bool = False,
+        part: float = 1.0,
     ) -> Setting:
         """A night as long as so many full runs of the table.
 
@@ -53,12 +60,13 @@ class Setting:
         """
         table.best(limit_bytes)
         night = night_trials * full_run_seconds(table)
-        return cls(table, limit_bytes, night, costs, equal_terms)
+        return cls(table, limit_bytes, night, costs, equal_terms, part)
 
     @property
-    def key(self) -> tuple[str, int, float, bool]:
+    def key(self) -> tuple[str | int | float | bool, ...]:
         """Tells nights of this setting from others."""
-        return (self.table.task, self.limit_bytes, round(self.night, 3), self.equal_terms)
+        key = (self.table.task, self.limit_bytes, round(self.night, 3), self.equal_terms)
+        return key if self.part == 1 else (*key, self.part)
 
     def play(self, name: str, seed: int) -> Result:
         """One night of one strategy."""
@@ -66,7 +74,8 @@ class Setting:
         rules = strategy.rules or our_rules()
         if self.equal_terms:
             rules = replace(rules, is_resident=True, knows_memory=True)
-        replay = Replay(self.table, self.limit_bytes, self.night, rules, seed, self.costs)
+        table = self.table if self.part == 1 else self.table.part(self.part, seed)
+        replay = Replay(table, self.limit_bytes, self.night, rules, seed, self.costs)
         strategy.run(replay)
         return judge(name, replay)
 

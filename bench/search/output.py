@@ -42,9 +42,10 @@ def _about(results: TaskResults) -> list[str]:
     noise = setting.table.seed_noise()
     counts = [len(nights) for nights in results.results.values()]
     seeds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else max(counts)
+    drawn = "" if setting.part == 1 else f" (each night has {setting.part:.0%})"
     start = "in setup_seconds" if _holds_start(results) else f"{setting.costs.start:g} s"
     return [
-        f"task {setting.table.task}: {len(configs)} configurations, {over} above "
+        f"task {setting.table.task}: {len(configs)} configurations{drawn}, {over} above "
         f"{format_bytes(limit)}; best {best.loss():.4f}",
         f"night {setting.night:.0f} GPU s, {seeds} seeds; process start {start}; "
         f"noise between seeds {'unknown' if noise is None else f'{noise:.4f}'}",

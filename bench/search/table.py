@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -143,10 +144,22 @@ class Config:
 
 @dataclass(frozen=True)
 class Table:
-    """All configurations of one task."""
+    """All configurations of one task, or a part of them.
+
+    Attributes:
+        left_out: configurations of the task that do not belong to the part.
+    """
 
     task: str
     configs: tuple[Config, ...]
+    left_out: tuple[Config, ...] = ()
+
+    def part(self, share: float, seed: int) -> Table:
+        """Draws a share of the configurations; one is drawn at least."""
+        draw = random.Random(f"{self.task} {seed}")
+        drawn = draw.sample(self.configs, max(1, round(len(self.configs) * share)))
+        others = tuple(config for config in self.configs if config not in drawn)
+        return Table(self.task, tuple(drawn), others)
 
     @cached_property
     def space(self) -> SearchSpace:

@@ -215,3 +215,17 @@ def test_night_that_fails_leaves_the_others(
     (found,) = play_all([setting], names, 1, 1, nights)
     assert list(found.results) == ["random"]
     assert "no such strategy, seed 0: KeyError" in capsys.readouterr().err
+
+
+def test_each_seed_plays_on_a_part_of_its_own(synthetic: Table) -> None:
+    limit = synthetic.limit_bytes(0.2)
+    half = Setting.of(synthetic, limit, Costs(), 4, part=0.5)
+    assert half.key != Setting.of(synthetic, limit, Costs(), 4).key
+    one, other = synthetic.part(0.5, 1), synthetic.part(0.5, 2)
+    assert one == synthetic.part(0.5, 1)
+    assert set(one.configs) != set(other.configs)
+    assert len(one.configs) == 20
+    assert set(one.configs) | set(one.left_out) == set(synthetic.configs)
+    best = one.best(limit).loss()
+    found = half.play("random", 1)
+    assert found.regret == pytest.approx(min(i.loss for i in found.incumbents) - best)
