@@ -37,6 +37,7 @@ Cli = Callable[..., Any]
         ({"search_space": {"use_dora": ["sometimes"]}}, ["search_space.use_dora"]),
         ({"search_space": {"lora_dropout": [1.5]}}, ["search_space.lora_dropout"]),
         ({"constraints": {"max_adapter_mib": 1e-6}}, ["constraints.max_adapter_mib", "no point"]),
+        ({"points": [{"model": "x"}]}, ["points[0]: model 'x'", "the study has one base model"]),
         ({"objective": "eval_lost"}, ["objective"]),
         ({"objective": "../own.py:score"}, ["objective"]),
         ({"objective": "own.py:score"}, ["objective", "no file own.py"]),

@@ -59,7 +59,7 @@ def test_range_of_whole_numbers_is_doubled(
 
 
 @pytest.mark.parametrize(
-    "value", ["{min: 64, max: 8}", "{min: 8}", "{min: 8, max: 16.5}", "{low: 8, high: 16}"]
+    "value", ["{min: 0, max: 8}", "{min: 8}", "{min: 8, max: 16.5}", "{low: 8, high: 16}"]
 )
 def test_other_mappings_of_whole_numbers_are_explained(faults_of: FaultsOf, value: str) -> None:
     fault = faults_of(f"search_space: {{lora_rank: {value}}}")["search_space.lora_rank"]
@@ -96,6 +96,8 @@ def test_list_of_faulty_values_alone_is_not_also_called_empty(faults_of: FaultsO
         ("optim", "[adamw_8bit, adamw_8bit]"),
         ("lora_target", "[qv, qv]"),
         ("lora_target", "[[q_proj, v_proj], 'q_proj, v_proj']"),
+        ("lora_target", "[[q_proj, v_proj], [v_proj, q_proj]]"),
+        ("lora_target", "[qv, [v_proj, q_proj]]"),
     ],
 )
 def test_value_listed_twice_is_refused(faults_of: FaultsOf, key: str, values: str) -> None:
@@ -105,6 +107,46 @@ def test_value_listed_twice_is_refused(faults_of: FaultsOf, key: str, values: st
 
 def test_numbers_of_a_space_are_sorted(load_text: LoadText) -> None:
     assert load_text("search_space: {lora_rank: [64, 4, 8]}").search_space.lora_rank == (4, 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("lora_rank", "{min: 64, max: 8}", "min is above max"),
+        ("lora_rank", "{min: 1, max: 1000000000}", "max 1000000000: input should be less than"),
+        ("cutoff_len", "{min: 8, max: 64}", "min 8: input should be greater than"),
+        ("lora_rank", "{min: 8}", "write a list such as"),
+        ("num_train_epochs", "{min: 1, max: 3}", "is a mapping: write one value, or a list"),
+        ("seed", "{min: 1, max: 3}", "is a mapping: write one value, or a list"),
+        ("optim", "{min: 1, max: 3}", "is a mapping: write one value, or a list"),
+        ("use_dora", "{min: 0, max: 1}", "is a mapping: write one value, or a list"),
+    ],
+)
+def test_faulty_range_is_one_fault(faults_of: FaultsOf, key: str, value: str, why: str) -> None:
+    found = faults_of(f"search_space: {{{key}: {value}}}")
+    assert list(found) == [f"search_space.{key}"]
+    assert why in found[f"search_space.{key}"].message
+
+
+@pytest.mark.parametrize(
+    ("schedules", "warmup", "is_refused"),
+    [
+        ("[constant]", "[0, 0.1]", True),
+        ("[constant]", "{min: 0, max: 0.1}", True),
+        ("[constant]", "0.1", False),
+        ("[constant, cosine]", "[0, 0.1]", False),
+        ("[constant_with_warmup]", "[0, 0.1]", False),
+    ],
+)
+def test_warmup_is_not_searched_without_a_schedule_that_warms_up(
+    load_text: LoadText, faults_of: FaultsOf, schedules: str, warmup: str, is_refused: bool
+) -> None:
+    space = f"search_space: {{lr_scheduler_type: {schedules}, warmup_ratio: {warmup}}}"
+    if is_refused:
+        (fault,) = faults_of(space).values()
+        assert "needs a schedule with a warm-up" in fault.message
+    else:
+        load_text(space)
 
 
 @pytest.mark.parametrize("rank", ["0", "-8", "1025", "[0]", "[8, 0]"])

@@ -29,6 +29,7 @@ from vram_search.spec.space_parts import (
     WarmupSpace,
     WeightDecaySpace,
     distinct,
+    distinct_targets,
     doubled,
     learning_rates,
     list_of_targets,
@@ -58,14 +59,14 @@ class SearchSpace(Spec):
     ] = Field(
         default=("qv", "qkvo", "qkvo_gu", "all"), description="layers that get an adapter, by set"
     )
-    lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), BeforeValidator(doubled)] = Field(
+    lora_rank: Annotated[tuple[Rank, ...], Field(min_length=1), doubled(Rank)] = Field(
         default=(4, 8, 16, 32, 64),
         description="of the adapter's matrices; `{min: 8, max: 64}` is doubled: 8, 16, 32, 64",
     )
-    cutoff_len: Annotated[tuple[CutoffLen, ...], Field(min_length=1), BeforeValidator(doubled)] = (
-        Field(default=(512, 1024), description="tokens at which training texts are cut")
+    cutoff_len: Annotated[tuple[CutoffLen, ...], Field(min_length=1), doubled(CutoffLen)] = Field(
+        default=(512, 1024), description="tokens at which training texts are cut"
     )
-    batch_size: Annotated[tuple[Count, ...], Field(min_length=1), BeforeValidator(doubled)] = Field(
+    batch_size: Annotated[tuple[Count, ...], Field(min_length=1), doubled(Count)] = Field(
         default=(4, 8, 16, 32),
         description="sequences an optimizer step; micro-batches are planned",
     )
@@ -148,6 +149,11 @@ class SearchSpace(Spec):
     @classmethod
     def _no_duplicates(cls, values: Any) -> Any:
         return distinct(values) if isinstance(values, tuple) else values
+
+    @field_validator("lora_target")
+    @classmethod
+    def _no_equal_targets(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct_targets(values)
 
     @property
     def model(self) -> tuple[str, ...] | None:
@@ -297,6 +303,8 @@ class SearchSpace(Spec):
         return point
 
     def _allowed_at(self, point: Hyperparameters, dimension: Dimension) -> str:
+        if dimension.group == "base" and self.model is None:
+            return "none: the study has one base model"
         if dimension.applies(vars(point)):
             return self.words(dimension)
         return f"{dimension.shown(dimension.default)}, because it needs {dimension.needs_words}"

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from vram_search.spec.base import Flag, Number, Spec
-from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_module_name
+from vram_search.spec.base import Flag, Number, Spec, plain_message
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression, is_module_name
 from vram_search.spec.point import (
     Alpha,
     AlphaRatio,
@@ -23,6 +32,8 @@ from vram_search.spec.point import (
     WeightDecay,
 )
 
+RANGE_IS_EMPTY = "min is above max: the range is empty"
+
 
 class NumberRange(Spec):
     """All numbers from `min` to `max`."""
@@ -33,7 +44,7 @@ class NumberRange(Spec):
     @model_validator(mode="after")
     def _ordered(self) -> NumberRange:
         if self.min > self.max:
-            raise ValueError("min is above max: the range is empty")
+            raise ValueError(RANGE_IS_EMPTY)
         return self
 
 
@@ -80,7 +91,13 @@ class WarmupRange(NumberRange):
 
 
 def one_or_many(value: object) -> object:
-    """A pinned value becomes a list of one."""
+    """A pinned value becomes a list of one.
+
+    Raises:
+        ValueError: it is a mapping.
+    """
+    if isinstance(value, dict):
+        raise ValueError("is a mapping: write one value, or a list of values")
     return value if isinstance(value, (list, tuple)) else [value]
 
 
@@ -93,6 +110,22 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) != len(values):
         raise ValueError("a value is listed twice")
     return tuple(sorted(values)) if isinstance(values[0], int | float) else values
+
+
+def distinct_targets(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the LoRA targets as they are.
+
+    Raises:
+        ValueError: two of them name the same modules, in another order or by a set's name.
+    """
+    known: dict[frozenset[str], str] = {}
+    for target in values:
+        names = (target,) if is_expression(target) else target.split(",")
+        modules = frozenset(LORA_TARGET_SETS.get(target, names))
+        if modules in known:
+            raise ValueError(f"a value is listed twice: {known[modules]} and {target} are the same")
+        known[modules] = target
+    return values
 
 
 class AlphaRatios(Spec):
@@ -188,16 +221,29 @@ def learning_rates(value: object) -> object:
     return {"min": value, "max": value}
 
 
-def doubled(value: object) -> object:
+def doubled(number: Any) -> BeforeValidator:
     """A range of whole numbers, `{min: 8, max: 64}`, becomes 8, 16, 32 and 64.
 
-    Raises:
-        ValueError: the mapping is not such a range.
+    Args:
+        number: type of the numbers, with its limits.
     """
-    if not isinstance(value, dict):
-        return one_or_many(value)
-    low, high = value.get("min"), value.get("max")
-    if not (type(low) is int and type(high) is int and 1 <= low <= high and len(value) == 2):
-        raise ValueError("write a list such as [8, 16, 32], or a range {min: 8, max: 64}")
-    values = [low * 2**doubling for doubling in range((high // low).bit_length())]
-    return values if values[-1] == high else [*values, high]
+    limits: TypeAdapter[int] = TypeAdapter(number)
+
+    def values_of(value: object) -> object:
+        if not isinstance(value, dict):
+            return one_or_many(value)
+        low, high = value.get("min"), value.get("max")
+        if not (type(low) is int and type(high) is int and low >= 1 and len(value) == 2):
+            raise ValueError("write a list such as [8, 16, 32], or a range {min: 8, max: 64}")
+        if low > high:
+            raise ValueError(RANGE_IS_EMPTY)
+        for name, end in (("min", low), ("max", high)):
+            try:
+                limits.validate_python(end)
+            except ValidationError as error:
+                message = plain_message(error.errors()[0])
+                raise ValueError(f"{name} {end}: {message[0].lower()}{message[1:]}") from None
+        values = [low * 2**doubling for doubling in range((high // low).bit_length())]
+        return values if values[-1] == high else [*values, high]
+
+    return BeforeValidator(values_of)

@@ -239,6 +239,17 @@ class StudySpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _warmup_applies(self) -> StudySpec:
+        space = self.search_space
+        schedules = space.lr_scheduler_type or (self.training.lr_scheduler_type,)
+        if space.is_searched(BY_NAME["warmup_ratio"]) and set(schedules) == {"constant"}:
+            raise ValueError(
+                "search_space.warmup_ratio needs a schedule with a warm-up, and lr_scheduler_type "
+                "is constant alone (constant_with_warmup has one)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _points_are_in_the_space(self) -> StudySpec:
         for place, wanted in enumerate(self.points):
             unknown = [name for name in wanted if name not in BY_NAME]

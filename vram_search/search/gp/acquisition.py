@@ -16,6 +16,7 @@ import numpy as np
 
 from vram_search.search.gp.features import features, learnt, scales, surrogate_dimensions
 from vram_search.search.gp.forecast import FINAL_VARIANCE, forecast, log_loss
+from vram_search.search.gp.length_scales import learned_scales
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.surrogate import Array, Surrogate, log_expected_improvement
 from vram_search.search.gp.transfer import tasks, without_tail
@@ -57,10 +58,10 @@ class Acquisition:
     def __init__(self, problem: Problem, rules: GpRules) -> None:
         self._problem, self._rules = problem, rules
         self._dimensions = surrogate_dimensions(problem.space)
-        self._scales = scales(self._dimensions)
         self._learnt = learnt(self._dimensions)
         self._frame = Frame(max(problem.space.cutoff_len), models=problem.models)
         self._tasks = tasks(problem.source_tasks, problem.hidden_size, self._dimensions)
+        self._scales = learned_scales(self._tasks, scales(self._dimensions))
 
     def propose(
         self, seen: Sequence[Observation], candidates: Sequence[Hyperparameters]

@@ -179,6 +179,11 @@ def matern(one: Array, other: Array, scales: Array) -> Array:
     squares = np.zeros((len(one), len(other)))
     for place, scale in enumerate(scales):  # [n, m, d] at once would take three times as long
         squares += (np.subtract.outer(one[:, place], other[:, place]) / scale) ** 2
+    return matern_of(squares)
+
+
+def matern_of(squares: Array) -> Array:
+    """Matern kernel with smoothness 5/2 of squared distances."""
     distance = math.sqrt(5) * np.sqrt(squares)
     kernel: Array = (1 + distance + distance**2 / 3) * np.exp(-distance)
     return kernel
