@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import bitsandbytes as bnb
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from vram_search.train import device as training_device
 from vram_search.train import evaluate as evaluation
 from vram_search.train import model as base_model
 from vram_search.train import run as run_module
+from vram_search.train import trainer_run
 from vram_search.train.device import compute_dtype
 from vram_search.train.evaluate import evaluate
 from vram_search.train.examples import collate, cut
@@ -144,6 +146,15 @@ def test_logits_of_an_evaluation_stay_in_the_compute_dtype_within_a_training(
     finished = Trial(base, encoded, make_job(), lambda event: None, lambda: False).run()
     assert finished.outcome == "complete"
     assert set(seen) == {(torch.bfloat16 if has_bf16 else torch.float32, False)}
+
+
+def test_tools_that_are_verified_do_not_repack_weights_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    assert bnb.nn.Linear4bit(64, 64).support_avx512bf16_for_cpu
+    trainer_run.keep_weights_as_quantised()
+    assert not bnb.nn.Linear4bit(64, 64).support_avx512bf16_for_cpu
 
 
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(

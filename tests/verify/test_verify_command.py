@@ -40,6 +40,8 @@ from vram_search.worker import resident
 VERIFY: Any = sys.modules[overrides_for.__module__]
 """The module; its name in the package is that of its function."""
 STAND_IN = Path(__file__).parent / "stand_in"
+STAND_IN_PROCESS = Path(__file__).parent / "stand_in_process"
+"""Packages for the tool's process alone."""
 STUDY = {
     "study": "tiny",
     "model": {"model_name_or_path": "model"},
@@ -83,7 +85,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
     ours = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
-    (packages / "tool.pth").write_text("\n".join([str(STAND_IN), *ours]))
+    (packages / "tool.pth").write_text("\n".join([str(STAND_IN), str(STAND_IN_PROCESS), *ours]))
     return folder / "bin" / "python"
 
 

@@ -3,7 +3,9 @@
     python -P trainer_run.py rows ANSWER.json FIRST TARGET ARGUMENT ...
     python -P trainer_run.py script-rows ANSWER.json FIRST train_trial.py FILE.yaml
     python -P trainer_run.py train LOG.jsonl FIRST TARGET ARGUMENT ...
+    python -P trainer_run.py run - FIRST TARGET ARGUMENT ...
 
+`run` leaves the log to the tool.
 TARGET is a script or a module, FIRST is "unsloth" if that must be imported before
 transformers, otherwise "-".
 The tool's own Python runs this file; it has none of our packages.
@@ -30,17 +32,38 @@ def main() -> None:
     if mode == "script-rows":
         script_rows(Path(answer), Path(arguments[0]))
         return
-    from transformers import Trainer, trainer
-
-    if mode == "rows":
-        Trainer.train = lambda self, *_, **__: write_rows(self, Path(answer))
-    else:
-        trainer.DEFAULT_CALLBACKS.append(log_writer(Path(answer)))
+    keep_weights_as_quantised()
+    if mode != "run":
+        prepare_trainer(mode, Path(answer))
     sys.argv = [target, *arguments]
     if target.endswith(".py"):
         runpy.run_path(target, run_name="__main__")
     else:
         runpy.run_module(target, run_name="__main__", alter_sys=True)
+
+
+def keep_weights_as_quantised() -> None:
+    """Switches off bitsandbytes' repacking of 4-bit weights on CPUs with AVX512-BF16.
+
+    After an evaluation the gradients through repacked weights are 0, and layers with less than 64
+    inputs fail (bitsandbytes 0.50, `nn/modules.py`, `Linear4bit.forward`).
+    """
+    try:
+        from bitsandbytes.nn import modules
+    except ImportError:
+        return
+    if hasattr(modules, "has_avx512bf16"):  # older versions do not repack
+        modules.has_avx512bf16 = lambda: False
+
+
+def prepare_trainer(mode: str, answer: Path) -> None:
+    """Makes transformers' Trainer write its rows, or its log."""
+    from transformers import Trainer, trainer
+
+    if mode == "rows":
+        Trainer.train = lambda self, *_, **__: write_rows(self, answer)
+    else:
+        trainer.DEFAULT_CALLBACKS.append(log_writer(answer))
 
 
 def write_rows(trainer: Any, answer: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vram_search.importing.history import History
 from vram_search.importing.llamafactory import parse_trainer_log
+from vram_search.train import trainer_run
 from vram_search.verify import llamafactory_rows
 from vram_search.verify.environment import ToolEnvironment
 from vram_search.verify.tool_run import Process, ToolRows, read_log
@@ -30,6 +31,7 @@ class LlamaFactoryRun:
         self.config, self.overrides = config, tuple(overrides)
         self.log = file.parent / "llama-factory.log"
         self._arguments = [file.name, *overrides]
+        self._has_gpu = tool.has_gpu
         self._process = Process(tool, file.parent, self.log, variables)
 
     def encode_rows(self) -> ToolRows:
@@ -40,12 +42,13 @@ class LlamaFactoryRun:
         return ToolRows.of(found, self.config)
 
     def train(self, tell: Callable[[str], None]) -> History:
-        """Runs `llamafactory-cli train` as a module."""
+        """Runs `llamafactory-cli train` as a module; on a CPU through `trainer_run`."""
         trainer_log = self._process.folder / self.config["output_dir"] / TRAINER_LOG
 
         def read() -> History:
             text = read_log(trainer_log, "LLaMA-Factory")
             return parse_trainer_log(text, str(trainer_log))[0]
 
-        command: list[str | Path] = ["-m", "llamafactory.cli", "train", *self._arguments]
+        starter = ["-m"] if self._has_gpu else [trainer_run.__file__, "run", "-", "-"]
+        command: list[str | Path] = [*starter, "llamafactory.cli", "train", *self._arguments]
         return self._process.train(command, trainer_log, read, tell)

@@ -1,0 +1,1 @@
+"""The part of bitsandbytes that `trainer_run` changes."""
