@@ -40,6 +40,10 @@ class NotFoundError(InputError):
     """The study, the trial or the queue entry that was named does not exist."""
 
 
+class ModelNotFoundError(InputError):
+    """No model of this name is on this machine, or the hub cannot or may not be asked for it."""
+
+
 class TooLateError(InputError):
     """The action is not possible in the present state, for example on a study that has ended."""
 

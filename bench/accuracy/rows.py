@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search import estimate_file
+from vram_search.answers.estimate import EstimateAnswer
 from vram_search.answers.named import find_card
 from vram_search.estimate.max_fit import last_that_fits
 from vram_search.estimate.memory.hardware import Hardware
@@ -82,7 +83,9 @@ class Row:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "recipe.json"
             file.write_text(json.dumps(self.training["recipe"]), encoding="utf-8")
-            plan = estimate_file(file, self.card).plan
+            answer = estimate_file(file, self.card)
+        assert isinstance(answer, EstimateAnswer), "the rows name known models"
+        plan = answer.plan
         return {
             "allocated_mib": plan.allocated_bytes / MIB,
             "reserved_mib": plan.reserved_bytes / MIB,

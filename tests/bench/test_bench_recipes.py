@@ -37,11 +37,14 @@ def test_files_with_an_adapter_are_counted_and_refusals_are_listed(
     (tmp_path / "sub").mkdir()
     (tmp_path / "qlora.yml").write_text(AXOLOTL.format(adapter="qlora"))
     (tmp_path / "sub" / "lora.yaml").write_text(LLAMA_FACTORY)
+    (tmp_path / "bad.yaml").write_text(LLAMA_FACTORY.replace("8", "many"))
     (tmp_path / "full.yaml").write_text("base_model: Qwen/Qwen2.5-3B\n")
     (tmp_path / "list.yaml").write_text("- not a training file\n")
     output = count(tmp_path)
-    assert output.startswith("1 of 2 files with an adapter are read\n")
-    assert "sub/lora.yaml: somebody/unheard-of: model_name_or_path: names a model" in output
+    assert output.startswith("2 of 3 files with an adapter are read\n")
+    assert "sub/lora.yaml: somebody/unheard-of: its model is not found" in output
+    assert "bad.yaml: somebody/unheard-of: lora_rank: is not a whole number" in output
+    assert count(tmp_path, "--all").startswith("3 of 4 files are read\n")
 
 
 def test_model_of_every_file_can_be_replaced(tmp_path: Path, count: Callable[..., str]) -> None:

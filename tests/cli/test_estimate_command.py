@@ -408,7 +408,7 @@ def test_comparison_of_a_study_with_itself_is_zero(
     ("arguments", "words"),
     [
         ([], ["one thing is expected"]),
-        (["demo.yaml", "--model", "qwen2.5-3b"], ["a file and --model"]),
+        (["demo.yaml", "--points", "rows.jsonl"], ["a file and --points"]),
         (["demo.yaml", "--batch", "2"], ["--batch: not an option of a file"]),
         (["--model", "qwen2.5-3b"], ["which card", "RTX 4060 Ti 16GB"]),
         (["--model", "qwen2.5-3b", "--card", "../x"], ["no card '../x'", "configs/cards"]),
@@ -483,6 +483,36 @@ def test_heavy_packages_stay_out(tmp_path: Path) -> None:
     )
     assert done.returncode in (0, 2)  # 2 without the package that holds the demo's model
     assert not {"torch", "optuna", "sqlalchemy", "transformers"} & set(done.stderr.split())
+
+
+def test_recipe_of_an_unknown_model_says_what_it_trains_and_takes_a_model(
+    estimate: Estimate, tmp_path: Path
+) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text(
+        "model_name_or_path: /path/to/model\nlora_rank: 16\nquantization_bit: 4\ncutoff_len: 512\n"
+    )
+    code, out, err = estimate(file, "--card", "24GB")
+    assert (code, err) == (0, "")
+    words = " ".join(out.split())
+    assert words.startswith("not known whether it fits: the file is read, its model /path/to/model")
+    assert "a recipe of LLaMA-Factory: finetuning_type lora, objective sft" in words
+    assert "quantization nf4, lora_rank 16" in words
+    assert "--model NAME|FOLDER" in words
+    assert estimate(file, "--check").code == 1
+    answer = json.loads(estimate(file, "--json").out)
+    assert answer["fits"] is None and answer["training"]["lora_rank"] == 16
+    named = json.loads(estimate(file, "--model", "qwen2.5-0.5b", "--card", "24GB", "--json").out)
+    assert named["plans"][0]["fits"] is True
+    wrong = estimate(file, "--model", "/no/such", "--card", "24GB")
+    assert wrong.code == 2 and "/no/such" in wrong.err
+
+
+def test_model_is_not_given_for_a_study(
+    estimate: Estimate, write_study: Callable[..., Path]
+) -> None:
+    code, _, err = estimate(write_study(), "--model", "qwen2.5-3b")
+    assert code == 2 and "is a study, which names its model" in err
 
 
 def test_llamafactory_recipe_is_told_from_a_study(estimate: Estimate, tmp_path: Path) -> None:

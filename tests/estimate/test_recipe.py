@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from tests.factories import make_point
 from tests.model_code.in_process import read_in_this_process
 from vram_search.data import Example, Rows
-from vram_search.errors import InputError
+from vram_search.errors import InputError, ModelNotFoundError
 from vram_search.estimate.memory.peaks import computes_eval_logits
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes import axolotl, llamafactory, trl
-from vram_search.estimate.recipes.load import load_recipe
+from vram_search.estimate.recipes.load import load_recipe, load_without_model
 from vram_search.estimate.recipes.optimizers import NEAREST, SAME
 from vram_search.export import TOOLS, export_files, exported_trial
 from vram_search.resources import shipped
@@ -392,6 +392,43 @@ def test_a_folder_with_a_config_gives_the_shape(
     (folder / "config.json").write_text(tiny_config)
     name = folder.name if relative else str(folder)
     assert load_recipe(write(base, **{key: name})).workload.shape.hidden_size == 64
+
+
+@pytest.mark.parametrize(
+    ("base", "key"),
+    [
+        (LLAMAFACTORY, "model_name_or_path"),
+        (AXOLOTL, "base_model"),
+        (TRL, "model_name_or_path"),
+        ({"model": MODEL, "train_dataset": "x.yaml", "peft_config": {"name": "lora"}}, "model"),
+    ],
+)
+def test_a_file_of_an_unknown_model_is_read_without_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch, base: dict[str, Any], key: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    known = load_recipe(write(base)).workload
+    for name in ("/path/to/model", "acme/unheard-of"):
+        file = write(base, **{key: name})
+        with pytest.raises(ModelNotFoundError, match=name):
+            load_recipe(file)
+        recipe = load_without_model(file)
+        assert recipe.model == name
+        assert any("its layers depend on the model" in note for note in recipe.notes)
+        assert replace(recipe.workload, shape=SHAPE, lora_modules=known.lora_modules) == known
+        given = load_recipe(file, MODEL)
+        assert (given.workload, given.model) == (known, MODEL)
+
+
+def test_a_folder_of_another_machine_is_known_by_its_name(write: Write) -> None:
+    recipe = load_recipe(write(LLAMAFACTORY, model_name_or_path="/models/Qwen2.5-0.5B-Instruct"))
+    assert recipe.workload == load_recipe(write(LLAMAFACTORY)).workload
+    assert "whose name stands in it" in recipe.notes[-1]
+
+
+def test_a_faulty_value_is_refused_also_where_the_model_is_not_found(write: Write) -> None:
+    with pytest.raises(InputError, match="lora_rank"):
+        load_without_model(write(LLAMAFACTORY, model_name_or_path="/path/to/model", lora_rank="x"))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from tests.models.popular_names import HELD_BACK, REPORTED
 from vram_search.errors import InputError
-from vram_search.models import find_model, find_on_this_machine
+from vram_search.models import find_by_path, find_model, find_on_this_machine
 from vram_search.models.names import hub_names, shipped_name
 from vram_search.resources import shipped
 from vram_search.spec.shape import shape_names
@@ -142,6 +142,27 @@ def test_copies_for_other_programs_stand_for_their_original(
     found = find_model(name)
     assert found.config.name == slug
     assert f"holds {what}, which are not trained" in found.note
+
+
+@pytest.mark.parametrize(
+    ("path", "slug"),
+    [
+        ("/data/models/Qwen2.5-7B-Instruct", "qwen2.5-7b"),
+        ("D:\\llm\\Llama-3.1-8B-Instruct-AWQ", "llama-3.1-8b"),
+        ("saves/qwen3-4b/full/sft", "qwen3-4b"),
+        ("~/.cache/huggingface/hub/models--Qwen--Qwen3-4B/snapshots/1cfa9a72", "qwen3-4b"),
+        ("/root/.cache/modelscope/hub/Qwen/Qwen2___5-3B-Instruct", "qwen2.5-3b"),
+        ("/path/to/DeepSeek-V3.1-source", "deepseek-v3"),
+        ("/path/to/model", ""),
+        ("out/checkpoint-1200", ""),
+        ("/data/llama", ""),
+    ],
+)
+def test_a_path_of_another_machine_may_hold_a_name(path: str, slug: str) -> None:
+    found = find_by_path(path)
+    assert (found.config.name if found else "") == slug
+    if found:
+        assert path in found.note and "is not on this machine" in found.note
 
 
 def test_a_copy_for_other_programs_of_an_unknown_model_is_refused() -> None:

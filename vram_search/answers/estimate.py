@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vram_search.answers.named import (
     check_name,
@@ -15,12 +15,16 @@ from vram_search.answers.named import (
     lora_modules,
 )
 from vram_search.answers.plain import PlainAnswer, PlainPart, described
+from vram_search.errors import InputError, ModelNotFoundError
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
 from vram_search.estimate.verdict import Verdict, judge
 from vram_search.models import find_model
 from vram_search.spec.limits import MAX_DROPOUT
 from vram_search.spec.not_trained import check_trainable
+
+if TYPE_CHECKING:
+    from vram_search.answers.recipe_without_model import RecipeWithoutModel
 
 MAX_SIZE = 2**31
 OUTSIDE_TORCH = ("allocator_slack", "context")
@@ -262,12 +266,18 @@ def estimate(
     return ModelEstimate(model=model, model_note=clean(found.note), plans=[_plan(verdict)])
 
 
-def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | RecipeEstimate:
+def estimate_file(
+    file: str | Path, card: str | None = None, model: str = ""
+) -> StudyEstimate | RecipeEstimate | RecipeWithoutModel:
     """Predicts the peak bytes of a study's published configuration, or of a recipe.
 
     Args:
         file: a study, or a recipe: a file of LLaMA-Factory, Axolotl or TRL, or an export.
         card: slug of a card; a study names its own.
+        model: a model that is put in the place of the recipe's.
+
+    Returns:
+        Sizes in bytes; without them if the recipe's model is not found.
 
     Raises:
         InputError: the file cannot be used, or the card is not known.
@@ -275,16 +285,25 @@ def estimate_file(file: str | Path, card: str | None = None) -> StudyEstimate | 
     from vram_search.tools.file_kinds import naming_other_files
 
     with naming_other_files(Path(file), "estimate"):
-        return _estimate_file(Path(file), card)
+        return _estimate_file(Path(file), card, model)
 
 
-def _estimate_file(file: Path, card: str | None) -> StudyEstimate | RecipeEstimate:
+def _estimate_file(
+    file: Path, card: str | None, model: str
+) -> StudyEstimate | RecipeEstimate | RecipeWithoutModel:
     from vram_search.answers.training_file import is_recipe, study_workloads
 
     if is_recipe(file) or (file.suffix == ".json" and file.is_file()):  # a study is never JSON
         from vram_search.estimate.recipes.load import load_recipe
 
-        recipe = load_recipe(file)
+        try:
+            recipe = load_recipe(file, model)
+        except ModelNotFoundError as error:
+            if model:
+                raise
+            from vram_search.answers.recipe_without_model import describe_without_model
+
+            return describe_without_model(file, error)
         workload = recipe.workload
         limit = MemoryBudget.of(find_card(card), workload.shape, objective=workload.objective)
         verdict = judge(
@@ -296,6 +315,10 @@ def _estimate_file(file: Path, card: str | None) -> StudyEstimate | RecipeEstima
         )
         return RecipeEstimate(
             recipe=str(file), source=recipe.source, notes=list(recipe.notes), plans=[_plan(verdict)]
+        )
+    if model:
+        raise InputError(
+            f"--model {model}: {file} is a study, which names its model", "write model.name there"
         )
     study, found, hp, workloads = study_workloads(file, card)
     verdicts = [

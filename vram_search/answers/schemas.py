@@ -17,6 +17,7 @@ from vram_search.answers.merge import MergeAnswer
 from vram_search.answers.next_study import NextAnswer
 from vram_search.answers.pareto import ParetoAnswer
 from vram_search.answers.queue import QueueAnswer
+from vram_search.answers.recipe_without_model import RecipeWithoutModel
 from vram_search.answers.run import RunAnswer
 from vram_search.answers.samples import SamplesAnswer
 from vram_search.answers.show import ShowAnswer
@@ -30,7 +31,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ANSWERS: dict[str, Any] = {
     "best": BestAnswer,
     "compare": CompareAnswer,
-    "estimate": ModelEstimate | RecipeEstimate | StudyEstimate,
+    "estimate": ModelEstimate | RecipeEstimate | RecipeWithoutModel | StudyEstimate,
     "estimate-compare": EstimateComparison,
     "fit": FitAnswer,
     "importance": ImportanceAnswer,

@@ -17,6 +17,7 @@ from vram_search.errors import InputError
 
 if TYPE_CHECKING:
     from vram_search.answers.estimate import EstimateAnswer
+    from vram_search.answers.recipe_without_model import RecipeWithoutModel
     from vram_search.estimate.memory.hardware import Hardware
 
 _SIZE = click.IntRange(1, 2**31)
@@ -42,7 +43,8 @@ _MODEL_OPTIONS = {
 @click.option(
     "--model",
     metavar="NAME|FOLDER",
-    help="A hub name (Qwen/Qwen2.5-7B-Instruct), a shipped shape, or a folder.",
+    help="A hub name (Qwen/Qwen2.5-7B-Instruct), a shipped shape, or a folder; with a recipe, "
+    "in place of its own model.",
 )
 @click.option(
     "--lora-rank",
@@ -131,7 +133,8 @@ def command(
 ) -> None:
     """Predicted peak bytes of a study, a recipe, options or rows, and what would make it fit.
 
-    A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, or an export.
+    A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, or an export. If its model is
+    not found, the answer says what the file trains; --model gives the model.
     Exit code 0 whether it fits or not. Of --points, a row that is wrong has an "error" in its
     place; the exit code is 0 unless all rows are wrong.
 
@@ -140,6 +143,7 @@ def command(
       vram-search estimate studies/demo.yaml
       vram-search estimate --model qwen2.5-3b --batch 4 --card rtx-5060-ti-16gb
       vram-search estimate my-recipe.yaml --card rtx-3060-12gb --check
+      vram-search estimate my-recipe.yaml --model Qwen/Qwen3-4B
       vram-search estimate --points rows.jsonl --models configs/models
       vram-search estimate --compare a.json b.json
     """
@@ -150,12 +154,12 @@ def command(
         _print_comparison(compare, models, card, as_json)
     else:
         if file is not None:
-            answer = _estimate_file(file, card)
+            answer = _estimate_file(file, card, model or "")
         else:
             assert model is not None, "_check_mode holds this"
             answer = _estimate_model(model, card, ctx.params)
-        _print_answer(answer, as_json=as_json, with_changes=changes)
-        if check and not any(plan.fits for plan in answer.plans):
+        fits = _print_answer(answer, as_json=as_json, with_changes=changes)
+        if check and not fits:
             sys.exit(1)
 
 
@@ -166,6 +170,8 @@ def _check_mode(ctx: click.Context) -> None:
     """
     modes = {"file": "a file", "model": "--model", "points": "--points", "compare": "--compare"}
     given = [name for name in modes if ctx.params[name] is not None]
+    if given == ["file", "model"]:
+        given = ["file"]
     if len(given) != 1:
         what = " and ".join(modes[name] for name in given) or "nothing"
         raise InputError(
@@ -206,23 +212,33 @@ def _estimate_model(model: str, card: str | None, options: dict[str, Any]) -> Es
     )
 
 
-def _estimate_file(file: Path, card: str | None) -> EstimateAnswer:
+def _estimate_file(file: Path, card: str | None, model: str) -> EstimateAnswer | RecipeWithoutModel:
     from vram_search.answers.estimate import estimate_file
 
-    return estimate_file(file, card)
+    return estimate_file(file, card, model)
 
 
-def _print_answer(answer: EstimateAnswer, *, as_json: bool, with_changes: bool) -> None:
+def _print_answer(
+    answer: EstimateAnswer | RecipeWithoutModel, *, as_json: bool, with_changes: bool
+) -> bool:
+    """Prints an answer, and returns True if one of its plans fits."""
+    from vram_search.answers.recipe_without_model import RecipeWithoutModel
+
+    fits = not isinstance(answer, RecipeWithoutModel) and any(p.fits for p in answer.plans)
     if as_json:
         print_json(answer.as_dict())
-        return
+        return fits
     from vram_search.cli.estimate_words import (
         budget_lines,
         source_lines,
         verdict_line,
         verdict_lines,
+        without_model_lines,
     )
 
+    if isinstance(answer, RecipeWithoutModel):
+        echo("\n".join(without_model_lines(answer)))
+        return fits
     subject = [*source_lines(answer), *budget_lines(answer.plan)]
     texts = []
     for plan in answer.plans:
@@ -230,6 +246,7 @@ def _print_answer(answer: EstimateAnswer, *, as_json: bool, with_changes: bool) 
         texts.append("\n".join([verdict_line(plan), *subject, *details]))
         subject = []
     echo("\n\n".join(texts))
+    return fits
 
 
 def _print_points(file: Path, models: Path | None, card: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vram_search.answers.estimate import (
     EstimateAnswer,
     ModelEstimate,
@@ -15,6 +17,9 @@ from vram_search.report.parts import stacked_bar
 from vram_search.report.wrapping import wrapped
 from vram_search.spec.not_modelled import is_far_off
 from vram_search.units import format_bytes
+
+if TYPE_CHECKING:
+    from vram_search.answers.recipe_without_model import RecipeWithoutModel
 
 _NAME_WIDTH = 34
 
@@ -84,6 +89,23 @@ def source_lines(answer: EstimateAnswer) -> list[str]:
     else:
         texts = []
     return [line for text in texts for line in _wrapped(clean(text))]
+
+
+def without_model_lines(answer: RecipeWithoutModel) -> list[str]:
+    """What a recipe trains whose model is not found, and how to give it."""
+    from vram_search.tools.detect import TITLES
+
+    values = ", ".join(f"{name} {value}" for name, value in answer.training.items())
+    texts = [
+        f"a recipe of {TITLES[answer.source]}: {values}",
+        answer.missing,
+        answer.remedy,
+        *(f"note: {note}" for note in answer.notes),
+    ]
+    return [
+        f"not known whether it fits: the file is read, its model {answer.model} is not found",
+        *(line for text in texts for line in _wrapped(clean(text))),
+    ]
 
 
 def note_lines(note: str) -> list[str]:

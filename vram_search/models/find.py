@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, ModelNotFoundError
 from vram_search.models.names import (
     hub_names,
     not_loaded,
@@ -24,6 +24,10 @@ from vram_search.spec.shape import ModelShape, shape_names
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
 _GGUF_KIND = re.compile(r"[.-](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*)$", re.IGNORECASE)
 """The end of a .gguf file's name: how its weights are stored."""
+
+
+_LOCAL_COPY = re.compile(r"[-_](source|src|local|weights|model|merged|ckpt)$", re.IGNORECASE)
+"""What people add to the name of a folder that holds a published model."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
         beside: folder that a relative path may also start from.
 
     Raises:
-        InputError: the name stands for nothing, or the hub cannot be asked.
+        ModelNotFoundError: the name stands for nothing, or the hub cannot be asked.
+        InputError: the name stands for something that is no causal text model, or whose
+            config.json cannot be read.
     """
     name = model_of_page(name) or name.strip()
     found = find_on_this_machine(name, beside=beside)
@@ -107,6 +113,26 @@ def find_on_this_machine(name: str, *, beside: Path | None = None) -> FoundModel
     if cached is None:
         return None
     return FoundModel(cached, "cache", f"{name}: config.json from the Hugging Face cache")
+
+
+def find_by_path(path: str) -> FoundModel | None:
+    """Finds the shipped shape whose name is a part of a path on another machine.
+
+    "/data/models/Qwen2.5-7B-Instruct", "saves/qwen3-4b/full/sft" (LLaMA-Factory's layout) and
+    ".../hub/models--Qwen--Qwen3-4B/snapshots/..." hold one; None for a path without a name.
+    """
+    for part in reversed(re.split(r"[/\\]", path)):
+        words = part.removeprefix("models--").rpartition("--")[2].replace("___", ".")
+        found = same_name(words) or same_name(_LOCAL_COPY.sub("", words))
+        if found is not None:
+            return FoundModel(
+                shipped("configs", "models", found.slug),
+                "same name",
+                f"{path} is not on this machine: the shape of {found.published} is used, whose "
+                "name stands in it",
+                found.checkpoint,
+            )
+    return None
 
 
 def find_shape(name: str) -> ModelShape:
@@ -168,7 +194,7 @@ def _original(name: str, what: str) -> FoundModel:
     """The model that a copy for other programs was made from."""
     found = original_of(name)
     if found is None:
-        raise InputError(
+        raise ModelNotFoundError(
             f"model {name!r} holds {what}, which are not trained",
             "name the model that it was made from",
         )
@@ -180,13 +206,13 @@ def _original(name: str, what: str) -> FoundModel:
     )
 
 
-def _unknown(name: str) -> InputError:
+def _unknown(name: str) -> ModelNotFoundError:
     import difflib
 
     known = [*shape_names(), *hub_names()]
     close = difflib.get_close_matches(name.lower(), [one.lower() for one in known], n=3, cutoff=0.6)
     hint = f"did you mean {', '.join(close)}? " if close else ""
-    return InputError(
+    return ModelNotFoundError(
         f"no model {name!r}",
         f"{hint}Give a hub name such as Qwen/Qwen2.5-7B-Instruct, a folder with a config.json, or "
         "a shipped shape (configs/models/README.md lists them)",

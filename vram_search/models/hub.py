@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vram_search.errors import InputError, first_line
+from vram_search.errors import ModelNotFoundError, first_line
 from vram_search.extras import missing_package
 
 CONNECT_SECONDS = 3.0
@@ -38,7 +38,9 @@ def download_config(name: str) -> Path:
     """Downloads the config.json of a hub name into the local cache. Needs network.
 
     Raises:
-        InputError: no network, no such model, or a gated one without a token that may read it.
+        ModelNotFoundError: no network, no such model, or a gated one without a token that may read
+            it.
+        InputError: huggingface_hub is not installed.
     """
     if find_spec("huggingface_hub") is None:
         raise missing_package("huggingface_hub", "asking the hub")
@@ -54,30 +56,32 @@ def download_config(name: str) -> Path:
 
     remedy = DOWNLOAD_REMEDY.format(name=name)
     if not is_online():
-        raise InputError(
+        raise ModelNotFoundError(
             f"model {name!r} is not on this machine, and the hub is out of reach", remedy
         )
     try:
         return Path(hf_hub_download(name, "config.json"))
     except GatedRepoError:
-        raise InputError(
+        raise ModelNotFoundError(
             f"model {name!r} is gated: its publisher wants you to accept its licence",
             f"accept it on the model's page, then set HF_TOKEN or run `hf auth login`; or {remedy}",
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise InputError(
+        raise ModelNotFoundError(
             f"model {name!r} does not exist on the hub, or is private",
             "correct the name; for a private model set HF_TOKEN",
         ) from None
     except LocalEntryNotFoundError:
-        raise InputError(f"model {name!r}: the hub is out of reach", remedy) from None
+        raise ModelNotFoundError(f"model {name!r}: the hub is out of reach", remedy) from None
     except EntryNotFoundError:
-        raise InputError(
+        raise ModelNotFoundError(
             f"model {name!r} has no config.json on the hub",
             "it may hold GGUF files or an adapter alone: name the model that it was made from",
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise InputError(f"model {name!r}: the hub answered {first_line(error)}", remedy) from None
+        raise ModelNotFoundError(
+            f"model {name!r}: the hub answered {first_line(error)}", remedy
+        ) from None
 
 
 def is_online() -> bool:

@@ -89,6 +89,14 @@ def test_estimate_is_the_same_everywhere(ask: Ask) -> None:
     assert_valid("estimate", printed)
 
 
+def test_recipe_of_an_unknown_model_is_as_the_schema_says(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("model_name_or_path: /path/to/model\nlora_rank: 16\n", encoding="utf-8")
+    printed = ask("estimate", file, "--json").json
+    assert vram_search.estimate_file(file).as_dict() == printed
+    assert_valid("estimate", printed)
+
+
 def test_estimate_of_a_study_is_the_same_everywhere(
     ask: Ask, write_study: Callable[..., Path]
 ) -> None:

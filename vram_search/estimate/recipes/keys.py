@@ -71,10 +71,14 @@ class RecipeKeys(TypedFields):
 
     Attributes:
         folder: folder of the file; a model's folder may be named relative to it.
+        model: name of a model that is put in the place of the file's; empty for the file's own.
+        is_stand_in: this model stands for one that is not known, so that its layers tell nothing.
     """
 
     folder: Path
     tool: ToolKeys
+    model: str = ""
+    is_stand_in: bool = False
 
     def found(self, key: str) -> tuple[str, Any]:
         theirs = self.tool.key(key)

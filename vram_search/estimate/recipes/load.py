@@ -27,23 +27,43 @@ READERS = {
     "unsloth": (TRL, read_script),
 }
 """Tool, as `tools.detect` names it -> its keys and its reader."""
+STAND_IN = "llama-3.1-8b"
+"""A shape for files whose model is not known: none of its bytes are shown."""
 SCRIPTS = (".sh", ".bash")
 PROGRAMS = (".py", ".ipynb")
 SUPPORTED = "supported are LLaMA-Factory, Axolotl, TRL and this program's exports"
 _DESCRIBE = "describe the training with options: vram-search estimate --model NAME --lora-rank N"
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, model: str = "") -> Recipe:
     """Reads a training file (YAML or JSON) of the tool that its keys belong to, or the flags of a
     shell script that starts LLaMA-Factory or TRL.
 
     A key that is absent or null has its tool's default. A model is read from its folder, relative
     to the working folder or to the file, or found by its name.
 
+    Args:
+        model: a model that is put in the place of the file's.
+
     Raises:
-        InputError: no such file, not the file of a tool that is read, a value that cannot be used,
-            or a model that is not found.
+        ModelNotFoundError: the file can be read, and its model is not found.
+        InputError: no such file, not the file of a tool that is read, or a value that cannot be
+            used.
     """
+    return _read(path, model)
+
+
+def load_without_model(path: Path) -> Recipe:
+    """Reads a training file whose model is not found: `model` is as the file names it, and
+    `workload` holds what the file says on another model's shape.
+
+    Raises:
+        InputError: as `load_recipe`.
+    """
+    return _read(path, STAND_IN, is_stand_in=True)
+
+
+def _read(path: Path, model: str, *, is_stand_in: bool = False) -> Recipe:
     if path.suffix in PROGRAMS:
         raise InputError(f"{path}: this is a Python program; {SUPPORTED}", _DESCRIBE)
     tool, values = _from_script(path) if path.suffix in SCRIPTS else _from_file(path)
@@ -51,7 +71,7 @@ def load_recipe(path: Path) -> Recipe:
         what = "no training file that is known" if tool is None else f"a file of {TITLES[tool]}"
         raise InputError(f"{path}: this is {what}; {SUPPORTED}", _DESCRIBE)
     keys, read = READERS[tool]
-    recipe = read(RecipeKeys(values, str(path), path.parent, keys))
+    recipe = read(RecipeKeys(values, str(path), path.parent, keys, model, is_stand_in))
     if purpose := purpose_of(tool, values):
         note = f"this file {purpose} and trains nothing; a training with its settings is counted"
         return replace(recipe, notes=[note, *recipe.notes])

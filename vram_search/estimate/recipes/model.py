@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, ModelNotFoundError
 from vram_search.estimate.recipes.keys import RecipeKeys
-from vram_search.models import find_model
+from vram_search.models import FoundModel, find_by_path, find_model
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression
 from vram_search.spec.shape import ModelShape
@@ -51,30 +51,44 @@ class RecipeModel:
 
 
 def model_named(keys: RecipeKeys) -> RecipeModel:
-    """The model of `model_name_or_path`; a relative folder may start from the file's.
+    """The model of `model_name_or_path`, or the one that is given in its place; a relative folder
+    may start from the file's.
 
     Raises:
-        InputError: no such model, or the hub cannot be asked for it.
+        ModelNotFoundError: no such model, or the hub cannot be asked for it.
+        InputError: the model cannot be used.
     """
-    name = keys.text("model_name_or_path")
+    name = keys.model or keys.text("model_name_or_path")
     try:
-        found = find_model(name, beside=keys.folder)
+        found = _found(name, keys)
         shape = found.shape()
+    except ModelNotFoundError as error:
+        place = f"{keys.place}: {keys.found('model_name_or_path')[0]}"
+        raise ModelNotFoundError(f"{place}: {error.message}", error.remedy) from None
     except InputError as error:
-        raise keys.refused(
-            "model_name_or_path",
-            f"names a model that was not found: {error.message}",
-            error.remedy,
-        ) from None
+        raise keys.refused("model_name_or_path", error.message, error.remedy) from None
     config = found.config if found.config.is_file() else found.config / "config.json"
     section = load_config(config).get("quantization_config")
     method = section.get("quant_method") if isinstance(section, dict) else None
     checkpoint = str(found.checkpoint or (method if method in STORED else ""))
     stored = _stored(name, checkpoint, section if isinstance(section, dict) else {})
     notes = (found.note,) if found.note else ()
+    if keys.is_stand_in:
+        name, notes = keys.text("model_name_or_path"), ()
     own_code = OWN_CODE.get(shape.model_type)
     needs_more = (f"{name}: {own_code}",) if own_code else ()
     return RecipeModel(name, shape, checkpoint, stored, notes, needs_more)
+
+
+def _found(name: str, keys: RecipeKeys) -> FoundModel:
+    """A file that was written on another machine may name a folder there."""
+    try:
+        return find_model(name, beside=keys.folder)
+    except ModelNotFoundError:
+        found = None if keys.model else find_by_path(name)
+        if found is None:
+            raise
+        return found
 
 
 def _stored(name: str, checkpoint: str, section: dict[str, Any]) -> str:
@@ -110,6 +124,10 @@ def modules_named(
     Raises:
         InputError: neither names nor a pattern, or no layer is found.
     """
+    if keys.is_stand_in:
+        listed = ", ".join(map(str, named)) if isinstance(named, list) else named
+        notes.append(f"{keys.found('lora_target')[0]}: {listed}; its layers depend on the model")
+        return shape.estimated_modules("all")
     if named in ("all", "all-linear", ["all"], ["all-linear"]):
         return shape.estimated_modules("all")
     if isinstance(named, list) and len(named) == 1:
