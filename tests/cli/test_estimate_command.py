@@ -542,13 +542,14 @@ def test_llamafactory_recipe_is_told_from_a_study(estimate: Estimate, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("cutoff_len", "changes", "answer"),
+    ("cutoff_len", "changes", "answer", "bound"),
     [
-        (1024, {}, True),
-        (1024, {"stage": "ppo"}, None),
-        (65536, {"stage": "ppo"}, False),
-        (1024, {"deepspeed": "ds.json"}, True),
-        (65536, {"deepspeed": "ds.json"}, None),
+        (1024, {}, True, "none"),
+        (1024, {"stage": "ppo"}, None, "lower"),
+        (65536, {"stage": "ppo"}, False, "lower"),
+        (1024, {"deepspeed": "ds.json"}, True, "upper"),
+        (65536, {"deepspeed": "ds.json"}, None, "upper"),
+        (1024, {"stage": "ppo", "deepspeed": "ds.json"}, None, "open"),
     ],
 )
 def test_what_is_not_modelled_leaves_the_answer_open_where_it_may_turn_it(
@@ -557,19 +558,22 @@ def test_what_is_not_modelled_leaves_the_answer_open_where_it_may_turn_it(
     cutoff_len: int,
     changes: dict[str, Any],
     answer: bool | None,
+    bound: str,
 ) -> None:
     keys = {"model_name_or_path": "Qwen/Qwen2.5-3B-Instruct", "per_device_train_batch_size": 2}
     keys |= {"quantization_bit": 4, "bf16": True, "cutoff_len": cutoff_len, **changes}
     file = tmp_path / "recipe.yaml"
     file.write_text(json.dumps(keys))
     (plan,) = json.loads(estimate(file, "--card", "rtx-5060-ti-16gb", "--json").out)["plans"]
-    assert plan["fits"] is answer
-    first = estimate(file, "--card", "rtx-5060-ti-16gb").out.splitlines()[0]
+    assert (plan["fits"], plan["bound"]) == (answer, bound)
+    text = estimate(file, "--card", "rtx-5060-ti-16gb").out
+    assert ("recipe.yaml: at most " in text) is (bound == "upper")
+    first = text.splitlines()[0]
     words = {True: "fits ", False: "does not fit ", None: "not known whether it fits "}
     assert first.startswith(words[answer])
     assert ("at least" in first, "at most" in first) == (
         answer is None and "stage" in changes,
-        answer is None and "deepspeed" in changes,
+        answer is None and bound == "upper",
     )
 
 

@@ -18,7 +18,7 @@ from vram_search.answers.plain import PlainAnswer, PlainPart, described
 from vram_search.errors import InputError, ModelNotFoundError
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget, Origin
-from vram_search.estimate.verdict import Verdict, judge
+from vram_search.estimate.verdict import Bound, Verdict, judge
 from vram_search.models import find_model
 from vram_search.spec.limits import MAX_DROPOUT
 from vram_search.spec.not_trained import check_trainable
@@ -71,6 +71,12 @@ class PlanAnswer(PlainPart):
         metadata=described(
             "Weights that NF4 does not hold: experts in 16 bits, or a checkpoint that is "
             "quantised already; empty if there are none."
+        )
+    )
+    bound: Bound = field(
+        metadata=described(
+            "What the bytes are where something is not modelled: an upper bound (`needs_less` says "
+            "why), a lower one (`needs_more`), open (both), or none if all is modelled."
         )
     )
     needs_more: list[str] = field(
@@ -347,6 +353,7 @@ def _plan(verdict: Verdict) -> PlanAnswer:
         not_modelled=list(verdict.not_modelled),
         trace_note=verdict.trace_note,
         base_note=verdict.base_note,
+        bound=verdict.bound,
         needs_more=[clean(reason) for reason in verdict.needs_more],
         needs_less=[clean(reason) for reason in verdict.needs_less],
         spare_bytes=verdict.spare_bytes,

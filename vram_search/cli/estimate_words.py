@@ -46,9 +46,10 @@ def fit_words(card_title: str, spare_bytes: int) -> str:
 def verdict_lines(plan: PlanAnswer, *, with_changes: bool) -> list[str]:
     """The text below the first line of the answer; `with_changes` also where it fits."""
     required, needed = format_bytes(plan.required_bytes), format_bytes(plan.needed_bytes)
-    words = f"{required} needed, {needed} with a margin of {100 * plan.margin:.1f} %"
+    most = "at most " if plan.bound == "upper" else ""
+    words = f"{most}{required} needed, {needed} with a margin of {100 * plan.margin:.1f} %"
     if plan.fits is None:
-        words = f"{required} needed by what is modelled"
+        words = f"{most}{required} needed by what is modelled"
     lines = [
         *_wrapped(f"{plan.name}: {words}"),
         *(line for reason in plan.needs_more for line in _wrapped(f"needs more: {reason}")),

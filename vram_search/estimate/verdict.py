@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from vram_search.estimate.changes import Change, changes_to_fit, cheapest_changes
 from vram_search.estimate.margin import GENERIC_MARGIN
@@ -14,6 +15,7 @@ from vram_search.spec.base_storage import unquantised_words
 from vram_search.spec.checkpoint import stored_words
 from vram_search.spec.not_modelled import is_far_off, is_hybrid
 
+Bound = Literal["none", "upper", "lower", "open"]
 NOT_TRACED = (
     "the generic formula was up to two thirds too low for models of this kind; `vram-search "
     "estimate` traces them where torch is installed, unless --no-trace or VRAM_SEARCH_TRACE=0"
@@ -76,6 +78,13 @@ class Verdict:
     def is_known(self) -> bool:
         """Nothing that is not modelled can turn the answer."""
         return not (self.needs_more if self.fits else self.needs_less)
+
+    @property
+    def bound(self) -> Bound:
+        """What the estimated bytes are where something is not modelled."""
+        if self.needs_more:
+            return "open" if self.needs_less else "lower"
+        return "upper" if self.needs_less else "none"
 
     @property
     def spare_bytes(self) -> int:

@@ -116,8 +116,9 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     if with_cce and evaluates and model.shape.model_type in CUT_LOSS_DISAGREES:
         with_liger, with_cce = True, False  # no logits in training, whole ones in an evaluation
         needs_less.append(
-            "plugins: counted with whole logits in the evaluation; Cut Cross Entropy keeps none, "
-            f"but published sizes of {model.shape.model_type} are between the two"
+            f"plugins: Cut Cross Entropy in the evaluation of {model.shape.model_type} is not "
+            "modelled: the figure is an upper bound, with whole logits there; published sizes are "
+            "between that and none"
         )
     objective = _objective(keys, needs_more)
     packs = keys.flag("sample_packing") or keys.flag("pad_to_sequence_len")
