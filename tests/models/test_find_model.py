@@ -145,6 +145,41 @@ def test_copies_for_other_programs_stand_for_their_original(
 
 
 @pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct@main", "qwen2.5-7b"),
+        ("'Qwen/Qwen3-4B'", "qwen3-4b"),
+        ("Qwen/Qwen3-4B/", "qwen3-4b"),
+        ("hf://Qwen/Qwen3-4B", "qwen3-4b"),
+        ("https://www.modelscope.cn/models/Qwen/Qwen3-4B", "qwen3-4b"),
+        ("huggingface.co/Qwen/Qwen3-4B?library=transformers", "qwen3-4b"),
+        ("hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M", "llama-3.2-3b"),
+        ("Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", "llama-3.1-8b"),
+        ("qwen2.5:7b-instruct-q4_K_M", "qwen2.5-7b"),
+        ("llama3.2:3b", "llama-3.2-3b"),
+        ("gemma3:4b-it-qat", "gemma-3-4b"),
+        ("Llama 3.1 8B Instruct", "llama-3.1-8b"),
+        ("mistral 7b v0.3", "mistral-7b-v0.3"),
+    ],
+)
+def test_a_name_is_found_as_people_write_it(name: str, slug: str) -> None:
+    assert find_model(name).config.name == slug
+
+
+@pytest.mark.parametrize("name", ["qwen", "llama3.1", "./Qwen2.5-7B", "Qwen 2.5"])
+def test_a_name_without_a_size_or_of_a_missing_folder_is_not_guessed(name: str) -> None:
+    with pytest.raises(InputError, match="no model"):
+        find_model(name)
+
+
+def test_the_folder_of_an_adapter_names_its_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen3-4B"}')
+    with pytest.raises(InputError, match="holds an adapter of Qwen/Qwen3-4B") as caught:
+        find_model(str(tmp_path))
+    assert caught.value.remedy == "give the model Qwen/Qwen3-4B"
+
+
+@pytest.mark.parametrize(
     ("path", "slug"),
     [
         ("/data/models/Qwen2.5-7B-Instruct", "qwen2.5-7b"),

@@ -15,7 +15,7 @@ from vram_search.estimate.memory.workload import Workload
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeWithoutModel(PlainAnswer):
-    """What a recipe of another tool trains; its bytes are not known, as its model is not found."""
+    """Describes a recipe of another tool without bytes: its model is not found."""
 
     recipe: str = field(metadata=described("Path of the file."))
     source: str = field(metadata=described("The tool that the recipe is for."))

@@ -8,7 +8,11 @@ from typing import Any
 
 from vram_search.spec.dataset import Columns
 
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat")
+CONVERSATIONS = (
+    *("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
+    *("contents", "turns"),  # Gemini, MT-Bench
+    "data",  # UltraChat
+)
 PAIRS = (
     ("instruction", "input", "output"),
     ("instruction", "context", "response"),  # dolly
@@ -28,8 +32,10 @@ PAIRS = (
 QUESTIONS = ("instruction", "prompt", "question", "query", "problem", "input", "user", "human")
 ANSWERS = ("output", "completion", "response", "answer", "solution", "assistant", "gpt", "target")
 """Names that make a pair too if a row has one of each."""
-SYSTEMS = ("system", "system_prompt")
+SYSTEMS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 TOOLS = ("tools", "functions")
+BESIDE = ("context", "passage", "source", "path", "lang", "language")
+"""Texts that are an answer only if a row has no other."""
 _NO_TEXTS = ("id", "uuid", "hash", "url", "role", "title", "category")
 _DEFAULT = Columns()
 
@@ -75,8 +81,16 @@ def _is_conversation(value: Any) -> bool:
     if isinstance(value, str):
         return value.lstrip().startswith("[{")
     if isinstance(value, dict):  # a sequence of objects, as `datasets` keeps it
-        return bool(value) and all(isinstance(one, list) for one in value.values())
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+        is_sequence = len(value) > 1 and all(isinstance(one, list) for one in value.values())
+        return is_sequence and len({len(one) for one in value.values()}) == 1
+    if not isinstance(value, list) or not value:
+        return False
+    return isinstance(value[0], dict) or is_alternating(value)
+
+
+def is_alternating(value: list[Any]) -> bool:
+    """True for texts of user and assistant in turn, as LIMA and UltraChat keep them."""
+    return len(value) > 1 and all(isinstance(text, str) for text in value)
 
 
 def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
@@ -134,12 +148,13 @@ def _first_there(row: dict[str, Any], own: str, usual: tuple[str, ...], default:
 
 def columns_to_name(row: dict[str, Any]) -> str:
     """Says how a study names the columns of a row of no known form, by the row's own texts."""
-    names = [
-        name
-        for name in _inner_names(row)
-        if isinstance(value := lookup(row, name), str) and value.strip() and not _is_no_text(name)
-    ]
-    if len(names) == 1 and names[0] not in QUESTIONS:
+    inner = list(_inner_names(row))
+    names = [name for name in inner if _holds_text(lookup(row, name)) and not _is_no_text(name)]
+    names.sort(key=lambda name: name in BESIDE)
+    talk = next((name for name in inner if _is_conversation(lookup(row, name))), None)
+    if talk is not None:
+        chosen = f"{{messages: {talk}}}"
+    elif len(names) == 1 and names[0] not in QUESTIONS:
         chosen = f"{{text: {names[0]}}}"
     else:
         question = next((name for name in names if name in QUESTIONS), [*names, "QUESTION"][0])
@@ -147,6 +162,12 @@ def columns_to_name(row: dict[str, Any]) -> str:
         answer = next((name for name in others if name in ANSWERS), [*others, "ANSWER"][0])
         chosen = f"{{prompt: {question}, response: {answer}}}"
     return f"name the fields under dataset.columns, for example --set 'dataset.columns={chosen}'"
+
+
+def _holds_text(value: Any) -> bool:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_no_text(name: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vram_search.data.columns import is_alternating
 from vram_search.data.example import Example, as_json, example_of
 from vram_search.data.findings import Findings
 from vram_search.errors import Fault
@@ -29,7 +30,7 @@ ROLES = {
 }
 """The usual names of roles, in small letters."""
 
-_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text")
+_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text", "parts")
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LOSS_KEYS = ("weight", "loss_weight", "train", "training", "loss")
 _KNOWN_KEYS = {
@@ -42,6 +43,7 @@ _WEIGHTED = "have answers with a weight between 0 and 1: it counts as 1"
 _TRIMMED = "end without an answer: the turns after the last answer are left out"
 NUMBERS = "have numbers, which are taken as text"
 NO_ROLE = "has no role"
+UNKNOWN_ROLE = "unknown role"
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,15 @@ def unfolded(messages: Any) -> Any:
             messages = [dict(zip(messages, values, strict=True)) for values in rows]
     if not isinstance(messages, list):
         return messages
+    if is_alternating(messages):
+        roles = ("user", "assistant")
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(messages)]
     return [turn for message in messages for turn in _pair_as_turns(message)]
 
 
 def _pair_as_turns(message: Any) -> list[Any]:
+    if results := _tool_results(message):
+        return results
     is_pair = isinstance(message, dict) and not {*_ROLE_KEYS} & message.keys()
     roles = {key: _role(key, MessageNames()) for key in message} if is_pair else {}
     if not {"user", "assistant"} <= set(roles.values()) or None in roles.values():
@@ -141,6 +148,20 @@ def _pair_as_turns(message: Any) -> list[Any]:
     texts = [(role, message[key]) for key, role in roles.items() if message[key]]
     in_order = sorted(texts, key=lambda turn: _PAIR_ORDER.index(str(turn[0])))
     return [{"role": role, "content": text} for role, text in in_order]
+
+
+def _tool_results(message: Any) -> list[Any]:
+    """Messages of a tool in place of Anthropic's parts `tool_result`, then the other parts."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return []
+    found = [part for part in content if _is_part(part) and part["type"] == "tool_result"]
+    turns = [
+        {"role": "tool", "content": part.get("content"), "tool_call_id": part.get("tool_use_id")}
+        for part in found
+    ]
+    others = [part for part in content if part not in found]
+    return [*turns, *([{**message, "content": others}] if others else [])] if turns else []
 
 
 def finished(
@@ -177,7 +198,7 @@ def _parse_message(message: Any, at: str, names: MessageNames, findings: Finding
         raise RowFaultError(Fault(at, f"{NO_ROLE}; its keys: {', '.join(map(str, message))}"))
     if role is None:
         known = ", ".join(sorted({*names.roles, "system", "user", "assistant", "tool"}))
-        raise RowFaultError(Fault(f"{at}.{role_key}", "unknown role", said, known))
+        raise RowFaultError(Fault(f"{at}.{role_key}", UNKNOWN_ROLE, said, known))
     for key in message:
         if key not in _KNOWN_KEYS and key not in (role_key, content_key, names.loss):
             findings.unused[f"messages[].{key}"] += 1
@@ -252,6 +273,9 @@ def _add_part(turn: _Turn, part: Any, at: str) -> None:
         turn.more["reasoning_content"] = turn.more.get("reasoning_content", "") + value
     elif kind in ("tool_call", "function_call"):
         turn.more.setdefault("tool_calls", []).extend(_calls(value, at))
+    elif kind == "tool_use":  # Anthropic
+        call = {**part, "arguments": part.get("input")}
+        turn.more.setdefault("tool_calls", []).extend(_calls(call, at))
     elif kind in ("tools", "tool"):
         turn.tools += tool_list(value, at)
     else:
@@ -312,8 +336,15 @@ def tool_list(value: Any, at: str) -> list[Any]:
         raise RowFaultError(Fault(at, "is not a list of functions"))
     _check_letters(as_json(listed), at)
     return [
-        tool if "function" in tool else {"type": "function", "function": tool} for tool in listed
+        tool if "function" in tool else {"type": "function", "function": _as_function(tool)}
+        for tool in listed
     ]
+
+
+def _as_function(tool: dict[str, Any]) -> dict[str, Any]:
+    """A function with `parameters`, which Anthropic calls `input_schema`."""
+    renamed = {"input_schema": "parameters"} if "parameters" not in tool else {}
+    return {renamed.get(key, key): value for key, value in tool.items()}
 
 
 def parsed_json(text: str, at: str) -> Any:
@@ -325,6 +356,38 @@ def parsed_json(text: str, at: str) -> Any:
         return parse_json(text, half_pairs="keep")
     except ParseError:
         raise RowFaultError(Fault(at, "is text, but not JSON", text)) from None
+
+
+def roles_to_name(row: dict[str, Any]) -> str:
+    """Says how a study names the roles of a row's messages that are not known."""
+    lists = [value for value in row.values() if isinstance(value, list)]
+    said = [
+        message.get(_first_key(message, _ROLE_KEYS))
+        for messages in lists
+        for message in messages
+        if isinstance(message, dict)
+    ]
+    names = dict.fromkeys(map(str, said))
+    strange = [one for one in names if _role(one, MessageNames()) is None]
+    user, assistant = [*strange, "USER", "ASSISTANT"][:2]
+    tags = f"user_tag: {user}" + (f", assistant_tag: {assistant}" if len(strange) > 1 else "")
+    return f"name the roles under dataset.tags, for example --set 'dataset.tags={{{tags}}}'"
+
+
+def system_text(value: Any, at: str, findings: Findings) -> str:
+    """The text of a row's system field: text, parts (Bedrock), or an object of parts (Gemini).
+
+    Raises:
+        RowFaultError: it is something else.
+    """
+    if isinstance(value, dict):
+        value = value.get("parts", value.get("content", value.get("text")))
+    if not isinstance(value, list):
+        return checked_text(value, at, findings)
+    turn = _Turn("system", "", {})
+    for part in value:
+        _add_part(turn, part, at)
+    return turn.content
 
 
 def _check_letters(text: str, at: str) -> None:

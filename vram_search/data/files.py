@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,12 +118,16 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
 def _as_rows(path: Path, value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
-    keys = sorted(key for key, rows in value.items() if isinstance(rows, list) and rows)
-    rows = next((key for key in keys if isinstance(value[key][0], dict)), "")
-    raise InputError(
-        f"{path}: a JSON data set is a list of rows; this is one object",
-        f"its rows seem to stand under the key {rows!r}: write that list alone" if rows else "",
-    )
+    lists = [key for key, rows in value.items() if isinstance(rows, list) and rows]
+    named = [key for key in lists if isinstance(value[key][0], (dict, list))]
+    if named:
+        rows = max(named, key=lambda key: len(value[key]))
+        remedy = f"its rows seem to stand under the key {rows!r}: write that list alone"
+    elif len(value) > 1 and all(isinstance(row, dict) for row in value.values()):
+        remedy = "its rows seem to be its values: write them as a list"
+    else:
+        remedy = "put rows in brackets: [{...}, {...}]"
+    raise InputError(f"{path}: a JSON data set is a list of rows; this is one object", remedy)
 
 
 def _read_lines(text: str) -> list[Any]:
@@ -138,7 +143,13 @@ def _read_lines(text: str) -> list[Any]:
     return rows
 
 
+_EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+"""The first line of a table for Excel names what stands between its columns."""
+
+
 def _read_csv(path: Path, text: str, delimiter: str | None) -> list[Any]:
+    if named := _EXCEL_MARK.match(text):
+        delimiter, text = named[1], text[named.end() :]
     header = text.lstrip("\n").split("\n", 1)[0]
     if delimiter is None:
         delimiter = max(",;\t|", key=lambda mark: (header.count(mark), mark == ","))

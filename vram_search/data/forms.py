@@ -19,12 +19,15 @@ from vram_search.data.columns import (
 )
 from vram_search.data.conversation import (
     NO_ROLE,
+    UNKNOWN_ROLE,
     MessageNames,
     RowFaultError,
     checked_text,
     parse_conversation,
     parsed_json,
     question_and_answer,
+    roles_to_name,
+    system_text,
     tool_list,
 )
 from vram_search.data.example import TEXT, Example
@@ -137,7 +140,7 @@ class RowReader:
 
     def _system(self, row: dict[str, Any], place: str, findings: Findings) -> str:
         name = system_field(row, self.columns)
-        system = checked_text(lookup(row, name), f"{place}.{name}", findings)
+        system = system_text(lookup(row, name), f"{place}.{name}", findings)
         return system if system.strip() else ""
 
     def _tools(self, row: dict[str, Any], place: str, used: set[str]) -> list[Any]:
@@ -218,6 +221,8 @@ def _remedy(row: dict[str, Any], fault: Fault) -> str:
             "name the keys of a message under dataset.tags, for example --set "
             "'dataset.tags={role_tag: speaker, content_tag: utterance}'"
         )
+    if fault.message == UNKNOWN_ROLE:
+        return roles_to_name(row)
     return columns_to_name(row) if fault.message.startswith(UNKNOWN_FORM) else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,10 @@ from vram_search.models.names import (
 )
 from vram_search.models.other_kinds import other_kind
 from vram_search.models.tree import read_shape
+from vram_search.models.written_names import spelt_name, tidied
 from vram_search.resources import expanded, shipped
-from vram_search.spec.hub_names import HUB_NAME, model_of_page
+from vram_search.spec.config_fields import load_config
+from vram_search.spec.hub_names import HUB_NAME
 from vram_search.spec.shape import ModelShape, shape_names
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
@@ -69,10 +71,15 @@ def find_model(name: str, *, beside: Path | None = None) -> FoundModel:
         InputError: the name stands for something that is no causal text model, or whose
             config.json cannot be read.
     """
-    name = model_of_page(name) or name.strip()
+    written, name = name, tidied(name)
     found = find_on_this_machine(name, beside=beside)
     if found is not None:
         return found
+    if spelt := spelt_name(name):
+        found = _shipped(spelt)
+        assert found is not None, "the index holds it"
+        note = f"{written.strip()} is taken for {spelt}, as it is published"
+        return replace(found, origin="alias", note=note)
     if what := not_loaded(name):
         return _original(name, what)
     kind = other_kind(name)
@@ -153,11 +160,23 @@ def _on_disk(name: str, beside: Path | None) -> FoundModel | None:
                 return FoundModel(path, "folder")
             if path.suffix.lower() == ".gguf" and path.is_file():
                 return _gguf(path)
+            if (path / "adapter_config.json").is_file():
+                raise _adapter(path)
             if path.is_dir() and not HUB_NAME.fullmatch(name):
                 raise InputError(f"{path / 'config.json'}: no such file", "give a model's folder")
         except OSError as error:  # for example a text that is too long for a path
             raise InputError(f"model {name!r}: {error.strerror}", "give another folder") from None
     return None
+
+
+def _adapter(path: Path) -> InputError:
+    """The refusal of an adapter's folder, which is given as a model."""
+    base = load_config(path / "adapter_config.json").get("base_model_name_or_path")
+    of_base = f" of {base}" if isinstance(base, str) and base else ""
+    return InputError(
+        f"{path} holds an adapter{of_base}, not a model",
+        f"give the model {base}" if of_base else "give the model that it was trained on",
+    )
 
 
 def _gguf(path: Path) -> FoundModel:

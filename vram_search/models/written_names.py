@@ -1,0 +1,63 @@
+"""Model names as people write them: addresses, revisions, names of GGUF files and of Ollama."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from vram_search.spec.hub_names import HUB_NAME, model_index, model_of_page
+
+_PREFIX = re.compile(
+    r"(?:hf://|(?:https?://)?(?:www\.)?(?:hf-mirror\.com|modelscope\.cn/models|modelscope\.cn)/)",
+    re.IGNORECASE,
+)
+_TAG = re.compile(rf"({HUB_NAME.pattern})[@:][\w.-]+")
+_STORED = re.compile(
+    r"[-_:. ](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*|QAT|GGUF)$", re.IGNORECASE
+)
+"""The end of a name that says how weights are stored in a GGUF file."""
+_BETWEEN = re.compile(r"[-_ :]+")
+
+
+def tidied(name: str) -> str:
+    """A hub name without quotes, an address around it, a revision or a tag.
+
+    "hf.co/bartowski/Llama-3.2-3B-Instruct-GGUF:Q4_K_M" and "Qwen/Qwen3-4B@main" lose their ends.
+    """
+    name = name.strip().strip("'\"").strip()
+    name = model_of_page(name.partition("?")[0].partition("#")[0]) or name
+    name = _PREFIX.sub("", name)
+    if HUB_NAME.fullmatch(name.rstrip("/")):
+        return name.rstrip("/")
+    tagged = _TAG.fullmatch(name.removeprefix("hf.co/").removeprefix("huggingface.co/"))
+    return tagged[1] if tagged else name
+
+
+def spelt_name(name: str) -> str | None:
+    """The published name that is spelt otherwise: "Llama 3.1 8B", "qwen2.5:7b-instruct-q4_K_M".
+
+    Words may be apart or together, and an ending may say how a GGUF file stores weights. None if
+    no shipped model is called so.
+    """
+    base = re.sub(r"\.gguf$", "", name.strip(), flags=re.IGNORECASE)
+    if "/" in base or "\\" in base:
+        return None
+    plain = _STORED.sub("", base)
+    return _by_letters().get(_letters(base)) or _by_letters().get(_letters(plain))
+
+
+def _letters(name: str) -> str:
+    return _BETWEEN.sub("", name.lower())
+
+
+@lru_cache(maxsize=1)
+def _by_letters() -> dict[str, str]:
+    """Published name by its letters without owner and without what stands between words; the first
+    of several models of one name, as the index lists them."""
+    found: dict[str, str] = {}
+    for slug, entry in model_index().items():
+        found.setdefault(_letters(slug), entry["names"][0])
+    for entry in model_index().values():
+        for name in entry["names"]:
+            found.setdefault(_letters(name.partition("/")[2]), name)
+    return found
