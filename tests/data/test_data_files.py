@@ -55,6 +55,7 @@ def csv_text(delimiter: str) -> str:
         ("rows.json.bz2", bz2.compress(json.dumps(ROWS).encode())),
         ("rows.csv", csv_text(",").encode()),
         ("rows.csv", csv_text(";").encode()),
+        ("rows.csv", b"sep=;\r\n" + csv_text(";").encode("utf-8-sig")[3:]),
         ("rows.tsv", csv_text("\t").encode()),
         ("rows.csv.gz", gzip.compress(csv_text(",").encode("utf-8-sig"), mtime=0)),
     ],

@@ -46,6 +46,14 @@ def load(tmp_path: Path) -> Load:
         {"conversations": {"from": ["human", "gpt"], "value": ["Sky?", "Blue."]}},
         {"messages": {"role": ["user", "assistant"], "content": ["Sky?", "Blue."]}},
         {"conversation": [{"input": "Sky?", "output": "Blue."}]},
+        {"conversations": ["Sky?", "Blue."]},  # LIMA
+        {"data": ["Sky?", "Blue."]},  # UltraChat
+        {
+            "contents": [
+                {"role": "user", "parts": [{"text": "Sky?"}]},
+                {"role": "model", "parts": [{"text": "Blue."}]},
+            ]
+        },
         [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}],
         {"conversation": [{"assistant": "Blue.", "human": "Sky?"}]},
         {"messages": None, "instruction": "Sky?", "output": "Blue."},
@@ -115,6 +123,56 @@ def test_system_column_and_developer_turn_are_system_messages(load: Load) -> Non
     column = load({"messages": talk, "system": "Be brief."}).train[0]
     developer = load({"messages": [{"role": "developer", "content": "Be brief."}, *talk]}).train[0]
     assert column.messages == developer.messages == (("system", "Be brief."), *TALK)
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"system": [{"text": "Be brief."}]},  # Bedrock
+        {"systemInstruction": {"role": "system", "parts": [{"text": "Be brief."}]}},  # Gemini
+    ],
+)
+def test_system_in_parts_is_a_system_message(load: Load, system: dict[str, Any]) -> None:
+    talk = [{"role": role, "content": content} for role, content in TALK]
+    assert load({"messages": talk, **system}).train[0].messages[0] == ("system", "Be brief.")
+
+
+def test_tool_use_of_anthropic_is_a_call_and_its_result_a_turn(load: Load) -> None:
+    use = {"type": "tool_use", "id": "c1", "name": "look", "input": {"q": "x"}}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "c1",
+        "content": [{"type": "text", "text": "b"}],
+    }
+    anthropic = {
+        "messages": [
+            {"role": "user", "content": "Sky?"},
+            {"role": "assistant", "content": [{"type": "text", "text": "I look."}, use]},
+            {"role": "user", "content": [result, {"type": "text", "text": "Well?"}]},
+            {"role": "assistant", "content": "Blue."},
+        ],
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+    }
+    openai = {
+        "messages": [
+            {"role": "user", "content": "Sky?"},
+            {"role": "assistant", "content": "I look.", "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "b"},
+            {"role": "user", "content": "Well?"},
+            {"role": "assistant", "content": "Blue."},
+        ],
+        "tools": [{"name": "look", "parameters": {"type": "object"}}],
+    }
+    assert load(anthropic).data_hash == load(openai).data_hash
+
+
+def test_unknown_roles_are_named_under_tags(load: Load) -> None:
+    row = {"messages": [{"role": "用户", "content": "Sky?"}, {"role": "助手", "content": "Blue."}]}
+    with pytest.raises(InputError) as caught:
+        load(row)
+    assert "'dataset.tags={user_tag: 用户, assistant_tag: 助手}'" in caught.value.remedy
+    tags = {"user_tag": "用户", "assistant_tag": "助手"}
+    assert load(row, tags=tags).train[0].messages == TALK
 
 
 def test_tool_calls_results_and_tools_are_kept(load: Load) -> None:
@@ -235,6 +293,11 @@ def test_rows_of_two_question_fields_are_not_guessed(load: Load) -> None:
         ({"label": 1}, "{prompt: QUESTION, response: ANSWER}"),
         ({"title": "t", "tools": "[]", "query": "a"}, "{prompt: query, response: ANSWER}"),
         ({"summary": "b", "query": "a"}, "{prompt: query, response: summary}"),
+        ({"context": "c", "question": "a"}, "{prompt: question, response: ANSWER}"),
+        (
+            {"id": "7", "data": {"messages": [{"role": "user", "content": "a"}]}},
+            "{messages: data.messages}",
+        ),
         (
             {"chosen": [{"role": "user", "content": "a"}], "rejected": [{}]},
             "{messages: chosen}",

@@ -224,10 +224,19 @@ def test_text_that_is_not_json_is_refused(load: Load) -> None:
         load("[{'instruction': 1},\n{'instruction': 2}]", name="rows.json")
 
 
-def test_json_mapping_is_no_data_set(load: Load) -> None:
+@pytest.mark.parametrize(
+    ("mapping", "remedy"),
+    [
+        ({"version": 1, "data": alpaca(2)}, "under the key 'data'"),
+        ({"test": alpaca(1), "train": alpaca(2)}, "under the key 'train'"),
+        (dict(enumerate(alpaca(2))), "write them as a list"),
+        (alpaca(1)[0], "put rows in brackets"),
+    ],
+)
+def test_json_mapping_is_no_data_set(load: Load, mapping: dict[str, Any], remedy: str) -> None:
     with pytest.raises(InputError, match="is a list of rows") as caught:
-        load(json.dumps({"version": 1, "data": alpaca(2)}), name="rows.json")
-    assert "under the key 'data'" in caught.value.remedy
+        load(json.dumps(mapping), name="rows.json")
+    assert remedy in caught.value.remedy
 
 
 def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class PlanAnswer(PlainPart):
     )
     bound: Bound = field(
         metadata=described(
-            "What the bytes are where something is not modelled: an upper bound (`needs_less` says "
+            "Kind of figure, where something is not modelled: an upper bound (`needs_less` says "
             "why), a lower one (`needs_more`), open (both), or none if all is modelled."
         )
     )

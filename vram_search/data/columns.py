@@ -35,7 +35,7 @@ ANSWERS = ("output", "completion", "response", "answer", "solution", "assistant"
 SYSTEMS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 TOOLS = ("tools", "functions")
 BESIDE = ("context", "passage", "source", "path", "lang", "language")
-"""Texts that are an answer only if a row has no other."""
+"""Texts beside a question, which are no answers."""
 _NO_TEXTS = ("id", "uuid", "hash", "url", "role", "title", "category")
 _DEFAULT = Columns()
 
@@ -149,8 +149,11 @@ def _first_there(row: dict[str, Any], own: str, usual: tuple[str, ...], default:
 def columns_to_name(row: dict[str, Any]) -> str:
     """Says how a study names the columns of a row of no known form, by the row's own texts."""
     inner = list(_inner_names(row))
-    names = [name for name in inner if _holds_text(lookup(row, name)) and not _is_no_text(name)]
-    names.sort(key=lambda name: name in BESIDE)
+    names = [
+        name
+        for name in inner
+        if isinstance(value := lookup(row, name), str) and value.strip() and not _is_no_text(name)
+    ]
     talk = next((name for name in inner if _is_conversation(lookup(row, name))), None)
     if talk is not None:
         chosen = f"{{messages: {talk}}}"
@@ -158,16 +161,10 @@ def columns_to_name(row: dict[str, Any]) -> str:
         chosen = f"{{text: {names[0]}}}"
     else:
         question = next((name for name in names if name in QUESTIONS), [*names, "QUESTION"][0])
-        others = [name for name in names if name != question]
+        others = [name for name in names if name not in (question, *BESIDE)]
         answer = next((name for name in others if name in ANSWERS), [*others, "ANSWER"][0])
         chosen = f"{{prompt: {question}, response: {answer}}}"
     return f"name the fields under dataset.columns, for example --set 'dataset.columns={chosen}'"
-
-
-def _holds_text(value: Any) -> bool:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return isinstance(value, str) and bool(value.strip())
 
 
 def _is_no_text(name: str) -> bool:

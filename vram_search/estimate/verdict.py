@@ -81,7 +81,7 @@ class Verdict:
 
     @property
     def bound(self) -> Bound:
-        """What the estimated bytes are where something is not modelled."""
+        """Says if the estimated bytes are a bound, because something is not modelled."""
         if self.needs_more:
             return "open" if self.needs_less else "lower"
         return "upper" if self.needs_less else "none"

@@ -29,7 +29,7 @@ _GGUF_KIND = re.compile(r"[.-](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*)$", r
 
 
 _LOCAL_COPY = re.compile(r"[-_](source|src|local|weights|model|merged|ckpt)$", re.IGNORECASE)
-"""What people add to the name of a folder that holds a published model."""
+"""The end of a folder's name that is no part of the published model's."""
 
 
 @dataclass(frozen=True)
