@@ -93,7 +93,7 @@ def source_lines(answer: EstimateAnswer) -> list[str]:
 
 
 def without_model_lines(answer: RecipeWithoutModel) -> list[str]:
-    """What a recipe trains whose model is not found, and how to give it."""
+    """Lines for a recipe without its model: what it trains, and how to give the model."""
     from vram_search.tools.detect import TITLES
 
     values = ", ".join(f"{name} {value}" for name, value in answer.training.items())
