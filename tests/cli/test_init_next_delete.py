@@ -56,6 +56,29 @@ def test_init_without_questions_writes_a_study_and_says_whether_it_fits(
     assert again.returncode == 2 and "exists" in again.stdout
 
 
+def test_init_takes_further_keys_and_keeps_its_comments(ask: Ask, tmp_path: Path) -> None:
+    rows, file = tmp_path / "rows.jsonl", tmp_path / "mine.yaml"
+    rows.write_text("\n".join('{"essay": "a b c"}' for _ in range(20)), encoding="utf-8")
+    asked = ("init", "--model", "qwen2.5-0.5b", "--data", rows, "--card", "24GB", "--hours", 1)
+    refused = ask(*asked, "-o", file)
+    assert refused.code == 2 and "--set 'dataset.columns={text: essay}'" in refused.err
+    wrong = ask(*asked, "--set", "dataset.colums={text: essay}", "-o", file)
+    assert wrong.code == 2 and "dataset.colums" in wrong.err and not file.exists()
+    keys = (
+        *("--set", "dataset.columns={text: essay}"),
+        *("--set", "budget.hours=2"),
+        *("--set", "search_space.lora_rank=[64]"),
+        *("--set", "seed=7"),
+    )
+    done = ask(*asked, *keys, "-o", file)
+    assert done.code == 0, done.err
+    study = load_study(file)
+    assert study.dataset.columns.text == "essay"
+    assert (study.budget.hours, study.seed) == (2, 7)
+    assert study.search_space.lora_rank == (64,)
+    assert "# effective; micro-batches are chosen for you" in file.read_text(encoding="utf-8")
+
+
 def test_init_that_can_ask_nobody_names_the_missing_option(
     vram_search_without_training: Cli, tmp_path: Path
 ) -> None:

@@ -181,6 +181,24 @@ def test_axolotl_folder_reads_its_own_keys_and_the_last_checkpoint(load: Load) -
     assert (run.result.outcome, run.result.steps_done) == ("lost", 50)
 
 
+@pytest.mark.parametrize("named", ["./outputs/qlora", "../project/outputs/qlora", "{run}"])
+def test_yaml_beside_the_folder_that_names_it_is_read(tmp_path: Path, named: str) -> None:
+    run = tmp_path / "project" / "outputs" / "qlora"
+    run.mkdir(parents=True)
+    (run / "adapter_config.json").write_text(json.dumps(ADAPTER), encoding="utf-8")
+    yaml = tmp_path / "project" / "qlora.yml"
+    yaml.write_text(f"{AXOLOTL}output_dir: {named.format(run=run)}\n", encoding="utf-8")
+    (tmp_path / "project" / "other.yml").write_text(f"{AXOLOTL}output_dir: ./other\n")
+    read = load_run(run)
+    assert read.provenance["source"] == "axolotl"
+    assert read.hyperparameters["learning_rate"] == 2e-4
+    assert f"settings of {yaml}, whose output_dir is this folder" in read.provenance["notes"]
+    (tmp_path / "project" / "again.yml").write_text(yaml.read_text())
+    two = load_run(run)
+    assert two.fingerprint == read.fingerprint
+    assert two.hyperparameters["learning_rate"] is None  # two files name it
+
+
 def test_interrupted_axolotl_run_is_not_complete_for_its_weights(load: Load) -> None:
     files = {"adapter_config.json": ADAPTER, "adapter_model.safetensors": b"w", "a.yml": AXOLOTL}
     assert load(files).result.outcome == "unknown"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vram_search.answers.study_text import with_overrides
 from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.estimate import plans, settle_plan, smallest
@@ -13,7 +16,7 @@ from vram_search.estimate.step_time import CHARACTERS_PER_TOKEN
 from vram_search.models import find_shape
 from vram_search.report.words import plan_words
 from vram_search.spec.initial_points import initial_points
-from vram_search.spec.load import load_study
+from vram_search.spec.load import apply_override, load_study
 from vram_search.units import format_bytes
 
 CUTOFFS = (256, 512, 1024, 2048, 4096)
@@ -26,6 +29,7 @@ class StartingStudy:
 
     Attributes:
         card: a card's name, or auto for the GPU in this machine.
+        overrides: further keys, as texts "key.inner=value".
     """
 
     name: str
@@ -33,13 +37,20 @@ class StartingStudy:
     data: str
     hours: float
     card: str = "auto"
+    overrides: tuple[str, ...] = ()
 
     def text(self, cutoff_len: int) -> str:
         """The study file.
 
         Args:
             cutoff_len: token limit of the training rows.
+
+        Raises:
+            InputError: an override is none.
         """
+        return with_overrides(self._plain_text(cutoff_len), self.overrides)
+
+    def _plain_text(self, cutoff_len: int) -> str:
         return f"""\
 # Check it: vram-search run THIS-FILE --dry-run      Start it: vram-search run THIS-FILE
 study: {self.name}
@@ -60,8 +71,11 @@ budget:
 """
 
 
-def cutoff_for(data: str, folder: Path) -> tuple[int, int]:
+def cutoff_for(data: str, folder: Path, overrides: Sequence[str] = ()) -> tuple[int, int]:
     """Returns a cutoff_len that cuts few rows, and the number of rows, from their characters.
+
+    Args:
+        overrides: keys of the study, of which those of the data set count.
 
     Raises:
         InputError: the rows cannot be read.
@@ -71,10 +85,19 @@ def cutoff_for(data: str, folder: Path) -> tuple[int, int]:
     from vram_search.spec.base import plain_message
     from vram_search.spec.dataset import DEFAULT_SEED, DatasetSpec
 
+    study: dict[str, Any] = {"dataset": {"train": data}}
+    for override in overrides:
+        apply_override(study, override)
     try:
-        dataset = DatasetSpec.model_validate({"train": data}, context={"folder": folder})
+        dataset = DatasetSpec.model_validate(study["dataset"], context={"folder": folder})
     except ValidationError as error:
-        message = plain_message(error.errors()[0])
+        first = error.errors()[0]
+        key, message = ".".join(map(str, first["loc"])), plain_message(first)
+        if key not in ("", "train"):
+            known = ", ".join(DatasetSpec.model_fields)
+            raise InputError(
+                f"--set dataset.{key}: {message}", f"keys of a data set: {known}"
+            ) from None
         raise InputError(
             f"--data {data}: {message}", "name a file, a folder or a hub name"
         ) from None

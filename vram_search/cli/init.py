@@ -27,6 +27,13 @@ _HOURS = 8.0
 @click.option("--card", metavar="NAME", help="A card; default: the GPU in this machine.")
 @click.option("--name", metavar="NAME", help="Name of the study; default: of its file.")
 @click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of the study, e.g. 'dataset.columns={text: essay}'.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -41,6 +48,7 @@ def command(
     hours: float | None,
     card: str | None,
     name: str | None,
+    overrides: tuple[str, ...],
     output: Path,
     force: bool,
 ) -> None:
@@ -67,12 +75,14 @@ def command(
     if hours is None:
         hours = float(_ask("hours of a night", "--hours", str(_HOURS)))
     folder = output.resolve().parent
-    cutoff_len, rows = cutoff_for(data, Path.cwd())
+    cutoff_len, rows = cutoff_for(data, Path.cwd(), overrides)
     if (Path.cwd() / data).exists():
         data = str((Path.cwd() / data).resolve())
-    study = StartingStudy(name or _name_of(output), model, data, hours, card or "auto")
+    name = name or _name_of(output)
+    study = StartingStudy(name, model, data, hours, card or "auto", overrides)
+    text = study.text(cutoff_len)
     folder.mkdir(parents=True, exist_ok=True)
-    replace_text(output, study.text(cutoff_len))
+    replace_text(output, text)
     try:
         verdict = fit_words(output, card_here)
     except InputError:

@@ -20,6 +20,7 @@ from vram_search.importing.settings import (
     tool_of,
 )
 from vram_search.importing.trainer_state import add_results, parse_trainer_state
+from vram_search.importing.yaml_beside import yaml_beside
 from vram_search.store import ImportedTrial, TrialResult
 
 MARKS = ("trainer_log.jsonl", "trainer_state.json", "all_results.json", "adapter_config.json")
@@ -52,9 +53,11 @@ def load_run(path: Path) -> ImportedTrial:
     """
     folder = RunFolder(path)
     settings = Settings()
-    tool = _read_yaml(folder, settings)
+    of_yaml: list[str] = []
+    tool = _read_yaml(folder, settings, of_yaml)
     has_adapter = _read_adapter(folder, settings)
     history, notes, has_logs = _read_logs(folder)
+    notes = [*of_yaml, *notes]
     if not has_adapter and not history.is_training and _is_prediction(folder, settings):
         raise NoTrainingError(
             f"{folder.path}: holds a prediction or an evaluation, no training",
@@ -182,10 +185,11 @@ def _trainable_parameters(settings: Settings) -> int | None:
         return None
 
 
-def _read_yaml(folder: RunFolder, settings: Settings) -> str | None:
+def _read_yaml(folder: RunFolder, settings: Settings, notes: list[str]) -> str | None:
     """Reads the one training YAML; returns its tool.
 
-    LLaMA Board writes `training_args.yaml`; elsewhere a person laid the file there.
+    LLaMA Board writes `training_args.yaml`; elsewhere a person laid the file there, or it stands
+    where the training was started (`yaml_beside`).
     """
     names = [*folder.names("*.yaml"), *folder.names("*.yml")]
     if "training_args.yaml" in names:
@@ -205,7 +209,13 @@ def _read_yaml(folder: RunFolder, settings: Settings) -> str | None:
     for name, values in found.items():
         read_training_yaml(settings, values, str(folder.path / name))
         return tool_of(values)
-    return None
+    beside = yaml_beside(folder.path)
+    if beside is None:
+        return None
+    file, values = beside
+    read_training_yaml(settings, values, str(file))
+    notes.append(f"settings of {file}, whose output_dir is this folder")
+    return tool_of(values)
 
 
 def _read_adapter(folder: RunFolder, settings: Settings) -> bool:
