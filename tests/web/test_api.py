@@ -7,14 +7,17 @@ import io
 import json
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Annotated, Any
 from unittest.mock import AsyncMock, Mock
 
+import httpx
 import pytest
 import yaml
+from fastapi import APIRouter, Body, FastAPI
 from starlette.testclient import TestClient
 
 from tests.conftest import tiny_study
@@ -24,6 +27,7 @@ from vram_search.store.location import study_folder
 from vram_search.store.progress import Progress, record_progress
 from vram_search.store.queue import StudyQueue
 from vram_search.web.api_system import _first_after, _stream
+from vram_search.web.one_at_a_time import OneAtATime
 from vram_search.web.problems import MEDIA_TYPE
 from vram_search.web.service import Service
 
@@ -145,10 +149,15 @@ def test_requests_with_one_key_at_the_same_time_add_one_study(
         ({"not_before": "9999-12-31T23:59:59-14:00"}, "too far away"),
         ({"until": "0001-01-01T00:00:00+14:00"}, "too far away"),
         ({"not_befor": "2099-01-01T00:00:00Z"}, "not_befor"),
+        ({"not_before": 0}, "write a date with a time"),
+        ({"not_before": "22"}, "write a date with a time"),
+        ({"until": True}, "write a date with a time"),
+        ({"trials": True}, "not true or false"),
+        ({"hours": True}, "not true or false"),
     ],
 )
 def test_limits_that_cannot_be_are_refused(
-    client: TestClient, tmp_path: Path, limits: dict[str, str], words: str
+    client: TestClient, tmp_path: Path, limits: dict[str, Any], words: str
 ) -> None:
     new = {"study_file": study_file(tmp_path)}
     assert client.post("/api/v1/studies", json=new).status_code == 201
@@ -308,6 +317,31 @@ def test_study_in_the_queue_is_not_deleted(
     assert answer.status_code == 409
 
 
+def test_two_files_of_one_name_are_received_at_once(client: TestClient, service: Service) -> None:
+    both_are_there = Barrier(2, timeout=20)
+
+    def send(letter: bytes) -> int:
+        def pieces() -> Iterator[bytes]:
+            yield 1000 * letter
+            both_are_there.wait()
+            yield 1000 * letter
+
+        return client.put("/api/v1/uploads/rows.jsonl", content=pieces()).status_code
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(send, (b"a", b"b"))) == [201, 201]
+    (file,) = service.uploads.iterdir()
+    assert set(file.read_bytes()) in ({ord("a")}, {ord("b")}) and file.stat().st_size == 2000
+
+
+def test_file_that_cannot_be_stored_is_a_problem(client: TestClient, service: Service) -> None:
+    service.uploads.parent.mkdir(parents=True, exist_ok=True)
+    service.uploads.write_text("a file where the folder should be")
+    answer = client.put("/api/v1/uploads/rows.jsonl", content=b"{}")
+    assert answer.status_code == 503
+    assert "rows.jsonl cannot be stored" in answer.json()["detail"]
+
+
 def test_rows_are_uploaded_and_used(client: TestClient, tmp_path: Path) -> None:
     study = tiny_study(tmp_path)
     rows = (tmp_path / "rows.jsonl").read_bytes()
@@ -368,6 +402,7 @@ def test_page_of_the_api_shows_every_endpoint_with_its_inputs(client: TestClient
     [
         ("GET", "/api/v1/nothing", 404, "/api/v1/nothing does not exist"),
         ("DELETE", "/api/v1/queue", 405, "/api/v1/queue does not answer DELETE"),
+        ("HEAD", "/api/v1/events", 405, ""),
     ],
 )
 def test_unknown_paths_and_methods_are_problems(
@@ -375,7 +410,47 @@ def test_unknown_paths_and_methods_are_problems(
 ) -> None:
     answer = client.request(method, path)
     assert answer.status_code == status and answer.headers["content-type"] == MEDIA_TYPE
-    assert answer.json()["detail"] == words and answer.json()["remedy"]
+    assert method == "HEAD" or (answer.json()["detail"] == words and answer.json()["remedy"])
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/health", "/api/v1/studies/td-010/trials"])
+def test_head_is_answered_like_get(client: TestClient, study: StudyRecord, path: str) -> None:
+    answer, whole = client.head(path), client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == whole.headers["content-type"]
+
+
+def test_page_that_does_not_exist_is_shown_as_a_page(client: TestClient) -> None:
+    html = {"Accept": "text/html,*/*;q=0.8"}
+    for path in ("/studies/none", "/nowhere", "/parts/none"):
+        page = client.get(path, headers=html)
+        assert page.status_code in (404, 422)
+        assert page.headers["content-type"].startswith("text/html")
+        assert "Back to the first page" in page.text
+        for headers in ({}, {**html, "HX-Request": "true"}):
+            assert client.get(path, headers=headers).headers["content-type"] == MEDIA_TYPE
+    assert client.get("/api/v1/nothing", headers=html).headers["content-type"] == MEDIA_TYPE
+
+
+def test_part_of_a_deleted_study_says_so(client: TestClient) -> None:
+    for part in ("charts", "table"):
+        answer = client.get(f"/studies/none/{part}")
+        assert answer.status_code == 200 and "no study" in answer.text
+
+
+def test_step_that_does_not_exist_adds_no_study(
+    client: TestClient, store: Store, tmp_path: Path
+) -> None:
+    assert client.post("/new/plant", data={"study_file": study_file(tmp_path)}).status_code == 422
+    assert StudyQueue(store.engine).entries() == []
+
+
+def test_scripts_are_kept_by_the_browser_and_checked(client: TestClient) -> None:
+    first = client.get("/static/page.js")
+    assert first.headers["cache-control"] == "no-cache"
+    tag = {"If-None-Match": first.headers["etag"]}
+    assert client.get("/static/page.js", headers=tag).status_code == 304
+    assert client.get("/").headers["cache-control"] == "no-store"
 
 
 def test_body_that_is_not_json_is_refused_by_its_type(client: TestClient) -> None:
@@ -394,8 +469,54 @@ def test_wrong_request_is_a_problem_with_its_fault(client: TestClient) -> None:
     answer = client.post("/api/v1/estimate", json={"model": "qwen2.5-3b", "card": "16gb", "x": 1})
     assert answer.status_code == 422
     assert answer.json()["faults"][0]["path"] == "x"
+    for path, body in (
+        ("studies/validate", {"study_file": "a: 1", "trials": 3}),
+        ("studies/td-010/points", {"values": {}, "liek": "3"}),
+    ):
+        unknown = client.post(f"/api/v1/{path}", json=body)
+        assert unknown.status_code == 422 and "Extra inputs" in unknown.json()["detail"]
+    for value in (None, True, {"a": 1}, [1]):
+        wrong = client.post("/api/v1/studies/td-010/points", json={"values": {"lora_rank": value}})
+        fault = {"path": "values.lora_rank", "allowed": ""}
+        words = "Value error, a number, a text, or a list of texts is expected"
+        assert wrong.json()["faults"] == [{**fault, "message": words}]
     missing = client.post("/api/v1/studies", json={})
     assert missing.json()["faults"][0]["path"] == "study_file"
+
+
+@pytest.mark.parametrize("path", ["estimate", "fit"])
+def test_model_with_a_name_longer_than_a_file_can_have_is_unknown(
+    client: TestClient, path: str
+) -> None:
+    answer = client.post(f"/api/v1/{path}", json={"model": "x" * 5000, "card": "16gb"})
+    assert answer.status_code == 422, answer.text
+
+
+def take(body: Annotated[Any, Body()]) -> None:
+    """An endpoint with a body."""
+
+
+def test_sender_that_stops_in_the_middle_holds_up_nobody() -> None:
+    async def both() -> None:
+        router, app, go_on = APIRouter(route_class=OneAtATime), FastAPI(), asyncio.Event()
+        router.post("/")(take)
+        app.state.whole_study = asyncio.Lock()
+        app.include_router(router)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"{"
+            await go_on.wait()
+            yield b"}"
+
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            slow = asyncio.create_task(client.post("/", content=pieces()))
+            await asyncio.sleep(0)
+            await asyncio.wait_for(client.post("/", json={}), 10)
+            go_on.set()
+            await slow
+
+    asyncio.run(both())
 
 
 def test_point_is_added_once_and_reported(

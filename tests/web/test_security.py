@@ -119,7 +119,9 @@ def test_read_only_link_reads_and_changes_nothing(
     assert 'href="/new"' not in page
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "10.0.0.1:8416"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "10.0.0.1:8416", "[", "[::1"]
+)
 def test_other_host_names_are_refused(connect: Connect, host: str) -> None:
     answer = connect(TOKEN, Host=host).get("/api/v1/queue")
     assert answer.status_code == 421
@@ -130,6 +132,7 @@ def test_other_host_names_are_refused(connect: Connect, host: str) -> None:
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
         {"Origin": "http://127.0.0.1:9999"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -195,6 +198,17 @@ def test_large_bodies_are_refused(client: TestClient) -> None:
     kind = {"Content-Type": "application/json"}
     answer = client.post("/api/v1/studies/validate", content=pieces(), headers=kind)
     assert answer.status_code == 413
+    assert answer.json()["remedy"] == f"send at most {guard.MOST_BODY_BYTES} bytes"
+
+
+def test_uploads_have_a_limit_of_their_own(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MOST_UPLOAD_BYTES", 100)
+    for content in (b"x" * 101, iter([b"x" * 60, b"x" * 60])):
+        answer = client.put("/api/v1/uploads/rows.jsonl", content=content)
+        assert answer.status_code == 413
+        assert answer.json()["remedy"] == "send at most 100 bytes"
 
 
 def test_failed_logins_are_limited(connect: Connect, client: TestClient) -> None:
@@ -206,6 +220,21 @@ def test_failed_logins_are_limited(connect: Connect, client: TestClient) -> None
     assert int(refused.headers["retry-after"]) > 0
     form = connect(Origin=f"http://{HOST}").post("/login", data={"token": TOKEN})
     assert form.status_code == 429
+
+
+def test_reader_does_not_try_tokens_without_a_limit(connect: Connect, service: Service) -> None:
+    cookie = f"{service.cookie}={service.credentials.session('viewer')}"
+    viewer = connect(Cookie=cookie)
+    answers = [viewer.get("/", params={"token": "wrong"}) for _ in range(guard.MOST_FAILURES + 1)]
+    assert [answer.status_code for answer in answers] == [401] * guard.MOST_FAILURES + [429]
+    assert viewer.get("/").status_code == 200, "the session goes on"
+
+
+def test_token_of_a_header_counts_more_than_the_cookie(connect: Connect, service: Service) -> None:
+    cookie = f"{service.cookie}={service.credentials.session('viewer')}"
+    client = connect(TOKEN, Cookie=cookie, Origin=f"http://{HOST}")
+    assert client.post("/api/v1/queue/1/pause").status_code == 404
+    assert connect("wrong", Cookie=cookie).get("/api/v1/queue").status_code == 401
 
 
 def test_failures_are_forgotten_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

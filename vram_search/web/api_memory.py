@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -11,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vram_search.answers.estimate import ModelEstimate, estimate
 from vram_search.answers.fit import FitAnswer, fit
-from vram_search.errors import InputError
+from vram_search.errors import InputError, StoreError
 from vram_search.models.names import hub_names
 from vram_search.spec.card import Card, card_names, load_card
 from vram_search.spec.dataset import SUFFIXES
 from vram_search.spec.shape import shape_names
 from vram_search.web.paths import checked_model
+from vram_search.web.request_fields import Whole
 from vram_search.web.service import Service, as_json, service_of
 
 router = APIRouter(prefix="/api/v1", tags=["memory"])
@@ -30,17 +33,17 @@ class EstimateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: str = Field(description="Slug, hub name, or a folder of this service.")
     card: str
-    lora_rank: int = 8
+    lora_rank: Whole = 8
     lora_target: str = "all"
-    cutoff_len: int = 1024
-    batch: int = Field(default=1, description="Sequences of a micro-batch.")
-    accumulate: int = 1
+    cutoff_len: Whole = 1024
+    batch: Whole = Field(default=1, description="Sequences of a micro-batch.")
+    accumulate: Whole = 1
     optim: str = "adamw_8bit"
     checkpointing: bool = True
     liger: bool = False
     eager: bool = False
     quantization: str = "nf4"
-    eval_batch: int = 0
+    eval_batch: Whole = 0
     prepare_kbit: bool = False
 
 
@@ -51,13 +54,13 @@ class FitRequest(BaseModel):
     model: str
     card: str
     lora_target: str = "all"
-    lora_rank: int = 16
+    lora_rank: Whole = 16
     optim: str = "adamw_8bit"
     quantization: str = "nf4"
     checkpointing: bool = True
     liger: bool = False
-    cutoff_len: int | None = None
-    micro_batch: int | None = None
+    cutoff_len: Whole | None = None
+    micro_batch: Whole | None = None
 
 
 class CardSummary(BaseModel):
@@ -128,15 +131,22 @@ async def upload_rows(name: str, request: Request, service: Served) -> Upload:
             f"{name[:100]!r} is no name for a file with rows",
             f"letters, digits, '.', '_' and '-', and one of {', '.join(SUFFIXES)} at its end",
         )
-    service.uploads.mkdir(parents=True, exist_ok=True)
-    file, part = service.uploads / name, service.uploads / f".{name}.part"
+    file = service.uploads / name
+    part = service.uploads / f".{name}.{secrets.token_hex(4)}.part"  # two may send one name at once
     size = 0
     try:
+        service.uploads.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
             async for piece in request.stream():
                 size += len(piece)
                 stream.write(piece)
         part.replace(file)
+    except OSError as error:
+        raise StoreError(
+            f"{name} cannot be stored: {error.strerror}",
+            f"look at the disk and the permissions of {service.uploads}",
+        ) from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
     return Upload(path=str(file), bytes=size)

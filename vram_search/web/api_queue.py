@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vram_search.answers.queue import QueueAnswer, QueueEntryAnswer, entry_answer, queue_answer
 from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.queue import OPEN_STATES, STATES
-from vram_search.web.moments import Moment
+from vram_search.web.request_fields import Moment, Number, Whole
 from vram_search.web.service import Service, as_json, service_of
 
 router = APIRouter(prefix="/api/v1/queue", tags=["queue"])
@@ -22,10 +22,10 @@ class EntryChange(BaseModel):
     """New limits of an entry that has not started; keys that are left out stay."""
 
     model_config = ConfigDict(extra="forbid")
-    trials: int | None = Field(default=None, ge=1)
+    trials: Whole | None = Field(default=None, ge=1)
     not_before: Moment | None = None
     until: Moment | None = None
-    hours: float | None = Field(default=None, gt=0, le=MOST_HOURS)
+    hours: Number | None = Field(default=None, gt=0, le=MOST_HOURS)
 
 
 @router.get("", response_model=QueueAnswer)

@@ -18,8 +18,8 @@ from vram_search.spec import StudySpec
 from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.location import study_folder
 from vram_search.store.queue import OPEN_STATES, QueueEntry, Request
-from vram_search.web.moments import Moment
 from vram_search.web.paths import parse_study
+from vram_search.web.request_fields import Moment, Number, Whole
 from vram_search.web.scheduler import last_lines, output_file
 from vram_search.web.service import Service, as_json, service_of
 from vram_search.worker.delete_study import delete_study
@@ -38,17 +38,17 @@ SANDBOX = (
 class StudyText(BaseModel):
     """A study as text."""
 
+    model_config = ConfigDict(extra="forbid")
     study_file: str = Field(description="The study file as YAML, as in docs/study-file.md.")
 
 
 class NewStudy(StudyText):
     """A study for the queue."""
 
-    model_config = ConfigDict(extra="forbid")
-    trials: int | None = Field(default=None, ge=1, description="Stop at so many finished trials.")
+    trials: Whole | None = Field(default=None, ge=1, description="Stop at so many finished trials.")
     not_before: Moment | None = None
     until: Moment | None = None
-    hours: float | None = Field(
+    hours: Number | None = Field(
         default=None,
         gt=0,
         le=MOST_HOURS,
@@ -123,8 +123,10 @@ def plan_study(text: StudyText, service: Served) -> JSONResponse:
 @router.get("/{study}", response_model=StudySummary)
 def get_study(study: str, service: Served) -> JSONResponse:
     """Returns one recorded study."""
-    name = known_study(service, study)
-    return as_json(next(one for one in service.results.studies() if one.study == name))
+    for one in service.results.studies():
+        if one.study == study:
+            return as_json(one)
+    raise unknown_study(service, study)
 
 
 @router.delete("/{study}", status_code=204)
@@ -193,9 +195,14 @@ def known_study(service: Service, name: str) -> str:
         NotFoundError: no study has that name.
     """
     if service.store.study(name) is None:
-        known = ", ".join(study.name for study in service.store.studies()) or "none"
-        raise NotFoundError(f"no study {name!r} in the database", f"there are: {known}")
+        raise unknown_study(service, name)
     return name
+
+
+def unknown_study(service: Service, name: str) -> NotFoundError:
+    """The error that no study has that name."""
+    known = ", ".join(study.name for study in service.store.studies()) or "none"
+    return NotFoundError(f"no study {name!r} in the database", f"there are: {known}")
 
 
 def _open_entry(service: Service, study: str) -> QueueEntry:

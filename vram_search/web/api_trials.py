@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from vram_search.answers.best import BestAnswer
 from vram_search.answers.compare import CompareAnswer
@@ -28,6 +28,7 @@ from vram_search.store.run_logs import entries_of, log_files
 from vram_search.store.skips import ask_to_skip
 from vram_search.web.api_studies import known_study
 from vram_search.web.one_at_a_time import OneAtATime
+from vram_search.web.request_fields import PointValue
 from vram_search.web.service import Service, as_json, service_of, temporary_folder
 from vram_search.web.trial_selection import select_trials
 from vram_search.worker.next_point import try_next
@@ -39,7 +40,8 @@ Served = Annotated[Service, Depends(service_of)]
 class NewPoint(BaseModel):
     """A point that the study tries next."""
 
-    values: dict[str, int | float | str | list[str]] = Field(
+    model_config = ConfigDict(extra="forbid")
+    values: dict[str, PointValue] = Field(
         description="Hyperparameters by name, as in a study file."
     )
     like: str = Field(default="best", description="The trial whose other values it takes.")

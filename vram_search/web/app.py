@@ -46,7 +46,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         422: "The input is wrong; `remedy` says what to change.",
         429: "Too many failed logins; `Retry-After` says when to try again.",
         431: "The headers are too large.",
-        503: "The database cannot be used now.",
+        503: "The database or the disk cannot be used now.",
     }.items()
 }
 
@@ -82,7 +82,7 @@ def make_app(service: Service, hosts: Collection[str], scheduler: Scheduler | No
     )
     app.state.service, app.state.streams, app.state.is_ending = service, set(), False
     app.state.whole_study = asyncio.Lock()
-    add_handlers(app)
+    add_handlers(app, page.problem_page)
     for module in (api_studies, api_trials, api_queue, api_memory, api_system, page):
         app.include_router(module.router)
     app.include_router(page.study_router)

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -30,6 +30,8 @@ MOST_FAILURES = 10
 WINDOW_SECONDS = 60.0
 READING = ("GET", "HEAD")
 UPLOADS = "/api/v1/uploads/"
+EVENTS = "/api/v1/events"
+"""It answers HEAD with 405: its body has no end."""
 PUBLIC = ("/login", "/style.css", "/api/v1/health")
 """Paths that need no login, besides /static/."""
 CONTENT_SECURITY_POLICY = (
@@ -50,8 +52,9 @@ SECURITY_HEADERS = {
 class TooLargeError(HTTPException):
     """The body of a request is larger than allowed; FastAPI passes an HTTPException on."""
 
-    def __init__(self) -> None:
-        super().__init__(413, _TOO_LARGE[0])
+    def __init__(self, most: int) -> None:
+        super().__init__(413, _TOO_LARGE)
+        self.remedy = _at_most(most)
 
 
 @dataclass
@@ -100,12 +103,15 @@ class Guard:
             return
         response = self._refusal(scope)
         if response is None:
-            most = MOST_UPLOAD_BYTES if scope["path"].startswith(UPLOADS) else MOST_BODY_BYTES
-            receive = _limited(receive, most)
+            receive = _limited(receive, most_bytes(scope["path"]))
+            if scope["method"] == "HEAD" and scope["path"] != EVENTS:
+                scope = {**scope, "method": "GET"}  # the server leaves the body out
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                if scope["path"].startswith("/static/"):
+                    headers.setdefault("Cache-Control", "no-cache")  # by its ETag
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -116,7 +122,7 @@ class Guard:
         """The response to a request that goes no further; sets `scope["role"]` otherwise."""
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         host = headers.get("host", "")
-        if urlsplit(f"//{host}").hostname not in self.hosts:
+        if _split(f"//{host}").hostname not in self.hosts:
             return problem(
                 421,
                 f"this service is not known as {host[:100]!r}",
@@ -124,10 +130,9 @@ class Guard:
             )
         if method not in READING and not _is_same_origin(headers, host):
             return problem(403, "the request comes from another web page (Origin)")
-        most = MOST_UPLOAD_BYTES if path.startswith(UPLOADS) else MOST_BODY_BYTES
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > most:
-            return problem(413, *_TOO_LARGE)
+        if not length.isdecimal() or int(length) > most_bytes(path):
+            return problem(413, _TOO_LARGE, _at_most(most_bytes(path)))
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
             return problem(431, "the headers of the request are too large")
         if _is_wrong_type(headers, path):
@@ -138,14 +143,17 @@ class Guard:
         return self._login(scope, headers)
 
     def _login(self, scope: Scope, headers: Headers) -> Response | None:
-        """Finds the role by cookie, bearer header or the token in a link."""
+        """Finds the role by bearer header, the token in a link, or cookie.
+
+        A token that is sent must be right, also beside a cookie: who has the read-only link must
+        not try tokens without a limit.
+        """
         method, path = scope["method"], scope["path"]
-        role = self._role_of_cookie(headers.get("cookie", ""))
-        given = _bearer(headers)
-        link = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if role is None and given is None and method == "GET":
-            given = link or None
-        if role is None and given is not None:
+        bearer, link = _bearer(headers), ""
+        if bearer is None and method == "GET":
+            link = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        given = bearer if bearer is not None else link or None
+        if given is not None:
             address = scope["client"][0] if scope["client"] else ""
             if wait := self.failures.wait_seconds(address):
                 again = {"Retry-After": str(wait)}
@@ -154,13 +162,14 @@ class Guard:
             if role is None:
                 self.failures.add(address)
                 return problem(401, "the token is wrong", _TOKEN_REMEDY, headers=_BEARER)
+        else:
+            role = self._role_of_cookie(headers.get("cookie", ""))
         if role is None:
             if method == "GET" and "text/html" in headers.get("accept", ""):
                 return RedirectResponse("/login", 303)
             return problem(401, "a login is needed", _TOKEN_REMEDY, headers=_BEARER)
-        if link and method == "GET" and _bearer(headers) is None:
-            new_role = self.credentials.role_of(link) or role
-            return logged_in(self.credentials, self.cookie, new_role, path)
+        if link:
+            return logged_in(self.credentials, self.cookie, role, path)
         if role == "viewer" and method not in READING:
             return problem(403, "this link is read-only", "log in with the service's token")
         scope["role"] = role
@@ -189,9 +198,26 @@ def logged_in(credentials: Credentials, cookie: str, role: Role, path: str = "/"
 
 
 _JSON_REMEDY = "send JSON with `Content-Type: application/json`"
-_TOO_LARGE = ("the request is too large", f"send at most {MOST_BODY_BYTES} bytes")
+_TOO_LARGE = "the request is too large"
 _TOKEN_REMEDY = "`vram-search serve --link` prints the link with the token"
 _BEARER = {"WWW-Authenticate": "Bearer"}
+
+
+def most_bytes(path: str) -> int:
+    """The most bytes of a request's body."""
+    return MOST_UPLOAD_BYTES if path.startswith(UPLOADS) else MOST_BODY_BYTES
+
+
+def _at_most(most: int) -> str:
+    return f"send at most {most} bytes"
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address; empty if it is malformed."""
+    try:
+        return urlsplit(url)
+    except ValueError:  # half of a bracket, for example
+        return urlsplit("")
 
 
 def _bearer(headers: Headers) -> str | None:
@@ -214,7 +240,7 @@ def _is_same_origin(headers: Headers, host: str) -> bool:
     """
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() == host.lower()
+        return _split(origin).netloc.lower() == host.lower()
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")
@@ -230,7 +256,7 @@ def _limited(receive: Receive, most: int) -> Receive:
         message: dict[str, Any] = dict(await receive())
         seen += len(message.get("body", b""))
         if seen > most:
-            raise TooLargeError
+            raise TooLargeError(most)
         return message
 
     return counted

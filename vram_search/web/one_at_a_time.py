@@ -23,6 +23,7 @@ class OneAtATime(APIRoute):
         answer = super().get_route_handler()
 
         async def answer_alone(request: Request) -> Response:
+            await request.body()  # a sender that stops in the middle holds up nobody
             async with request.app.state.whole_study:
                 return await answer(request)
 

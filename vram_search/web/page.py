@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Depends, Request
@@ -35,10 +35,11 @@ from vram_search.units import format_bytes, format_duration
 from vram_search.web import view
 from vram_search.web.api_endpoints import endpoints_by_tag
 from vram_search.web.api_studies import known_study
-from vram_search.web.guard import logged_in
+from vram_search.web.guard import MOST_UPLOAD_BYTES, logged_in
 from vram_search.web.new_study import study_text
 from vram_search.web.one_at_a_time import OneAtATime
 from vram_search.web.paths import checked_model, parse_study
+from vram_search.web.problems import Problem
 from vram_search.web.service import Service, role_of, service_of
 from vram_search.worker.next_point import try_next
 from vram_search.worker.prepare import prepare
@@ -60,6 +61,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {"bytes": format_bytes, "duration": format_duration, "loss": loss_cell}
+_ENVIRONMENT.filters["moment"] = view.moment_words
 
 
 @router.get("/style.css")
@@ -104,10 +106,11 @@ def home(request: Request, service: Served) -> HTMLResponse:
 
 
 @router.get("/parts/{part}")
-def home_part(request: Request, part: str, service: Served) -> HTMLResponse:
-    """A part of the first page: `now`, `queue` or `studies`."""
-    name = part if part in _PARTS else "now"
-    return _page(request, f"{name}.html.j2", **_PARTS[name](service))
+def home_part(
+    request: Request, part: Literal["now", "queue", "studies"], service: Served
+) -> HTMLResponse:
+    """A part of the first page."""
+    return _page(request, f"{part}.html.j2", **_PARTS[part](service))
 
 
 @study_router.get("/studies/{study}")
@@ -121,8 +124,11 @@ def study(request: Request, study: str, service: Served) -> HTMLResponse:
 
 @study_router.get("/studies/{study}/charts")
 def charts(request: Request, study: str, service: Served) -> HTMLResponse:
-    """The part of a study's page above the table."""
-    record = find_study(service.store, known_study(service, study))
+    """The part of a study's page above the table; says so if the study was deleted meanwhile."""
+    try:
+        record = find_study(service.store, known_study(service, study))
+    except VramSearchError as error:
+        return _page(request, "fault.html.j2", error=error)
     content = view.study_page(service.store, record)
     return _page(request, "study_charts.html.j2", exported=EXPORTED, **content)
 
@@ -136,8 +142,11 @@ def table(
     order: str = "number",
     page: int = 0,
 ) -> HTMLResponse:
-    """One page of the table of trials."""
-    record = find_study(service.store, known_study(service, study))
+    """One page of the table of trials; says so if the study was deleted meanwhile."""
+    try:
+        record = find_study(service.store, known_study(service, study))
+    except VramSearchError as error:
+        return _page(request, "fault.html.j2", error=error)
     content = view.trials_page(service.store, record, outcome, order, page)
     return _page(request, "trials.html.j2", **content)
 
@@ -253,12 +262,15 @@ def new_form(request: Request, service: Served) -> HTMLResponse:
         cards=card_names(),
         name_pattern=NAME_PATTERN.strip("^$"),
         folders=[str(folder) for folder in service.folders],
+        most_bytes=MOST_UPLOAD_BYTES,
     )
 
 
 @router.post("/new/{step}")
-async def new_study(request: Request, step: str, service: Served) -> Response:
-    """A step of the form: `write` the study file, `plan` it, or `add` it to the queue."""
+async def new_study(
+    request: Request, step: Literal["write", "plan", "add"], service: Served
+) -> Response:
+    """A step of the form: the study file is written, planned, or added to the queue."""
     form = await _form(request)
     try:
         if step == "write":
@@ -311,6 +323,12 @@ def _page(
         **content, version=__version__, role=role_of(request), path=request.url.path
     )
     return HTMLResponse(text, status, headers)
+
+
+def problem_page(request: Request, problem: Problem) -> HTMLResponse:
+    """An error as a page, for a person who opened an address."""
+    error = VramSearchError(problem.detail, problem.remedy)
+    return _page(request, "problem.html.j2", problem.status, title=problem.title, error=error)
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -54,7 +54,11 @@ def checked_model(name: str, folders: Sequence[Path]) -> str:
             f"allowed: {_listed(folders)}",
         )
     path = folders[0] / name
-    return str(path) if name not in shape_names() and path.exists() else name
+    try:
+        is_path = name not in shape_names() and path.exists()
+    except OSError:  # longer than a file's name can be
+        is_path = False
+    return str(path) if is_path else name
 
 
 def is_inside(text: str, folders: Sequence[Path]) -> bool:

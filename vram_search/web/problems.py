@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -51,14 +52,24 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """Builds the response of an error."""
-    body = Problem(
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=detail,
-        remedy=remedy,
-        faults=faults or [],
+    body = _problem(status, detail, remedy, faults).model_dump()
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _problem(
+    status: int, detail: str, remedy: str, faults: list[FaultAnswer] | None = None
+) -> Problem:
+    title = HTTPStatus(status).phrase
+    return Problem(title=title, status=status, detail=detail, remedy=remedy, faults=faults or [])
+
+
+def _is_page(request: Request) -> bool:
+    """True if a browser opens a page; htmx and scripts read problem+json."""
+    return (
+        "text/html" in request.headers.get("accept", "")
+        and "hx-request" not in request.headers
+        and not request.url.path.startswith("/api/")
     )
-    return JSONResponse(body.model_dump(), status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def status_of(error: VramSearchError) -> int:
@@ -72,13 +83,31 @@ def status_of(error: VramSearchError) -> int:
     return 422 if isinstance(error, InputError) else 500
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Turns every error of the application into problem+json."""
+def add_handlers(app: FastAPI, as_page: Callable[[Request, Problem], Response]) -> None:
+    """Turns every error of the application into problem+json; a person who opens a page that
+    does not exist gets a page.
+
+    Args:
+        as_page: shows an error as a page.
+    """
+
+    def answer(
+        request: Request,
+        status: int,
+        detail: str,
+        remedy: str = "",
+        faults: list[FaultAnswer] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        if _is_page(request):
+            return as_page(request, _problem(status, detail, remedy))
+        return problem(status, detail, remedy, faults, headers)
 
     @app.exception_handler(VramSearchError)
     def ours(request: Request, error: VramSearchError) -> Response:
         faults = error.faults if isinstance(error, FaultyFileError) else []
-        return problem(
+        return answer(
+            request,
             status_of(error),
             error.message,
             error.remedy,
@@ -89,11 +118,14 @@ def add_handlers(app: FastAPI) -> None:
     def invalid(request: Request, error: RequestValidationError) -> Response:
         faults = [_fault(one) for one in error.errors()]
         words = "; ".join(f"{fault.path}: {fault.message}" for fault in faults)
-        return problem(422, f"the request is not valid: {words}", "see /openapi.json", faults)
+        return answer(
+            request, 422, f"the request is not valid: {words}", "see /openapi.json", faults
+        )
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> Response:
-        said, remedy, headers = str(error.detail), "", dict(error.headers or {})
+        said, headers = str(error.detail), dict(error.headers or {})
+        remedy = getattr(error, "remedy", "")
         path = request.url.path[:200]
         if error.status_code == 400:
             said, remedy = "the body of the request cannot be read", "send JSON in UTF-8"
@@ -102,12 +134,15 @@ def add_handlers(app: FastAPI) -> None:
         elif error.status_code == 405:
             said = f"{path} does not answer {request.method}"
             remedy = f"it answers {headers.get('allow') or headers.get('Allow') or 'GET'}"
-        return problem(error.status_code, said, remedy, headers=headers)
+        return answer(request, error.status_code, said, remedy, headers=headers)
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
-        return problem(
-            500, f"the service failed: {type(error).__name__}", "its output shows the details"
+        return answer(
+            request,
+            500,
+            f"the service failed: {type(error).__name__}",
+            "its output shows the details",
         )
 
 

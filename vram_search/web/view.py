@@ -36,6 +36,8 @@ from vram_search.web.trial_selection import select_trials
 
 ROWS = 100
 """Trials of one page of the table."""
+FARTHEST_SECONDS = 100 * 86400
+"""An end that is farther away is not forecast; the calendar may not even have it."""
 LATEST = 50
 """Trials whose median duration says when a study ends."""
 
@@ -114,7 +116,7 @@ def _end_words(
         counts: trials of the study by outcome.
     """
     if entry.until is not None:
-        return f"{entry.until.astimezone():%a %H:%M} at the latest"
+        return f"{moment_words(entry.until)} at the latest"
     if entry.hours is not None:
         return f"after {entry.hours:g} h"
     budget = record.spec.get("budget") or {}
@@ -122,12 +124,20 @@ def _end_words(
     if trials and finished and entry.started_at is not None:
         first = max(0, sum(counts.values()) - LATEST)
         left = max(0, trials - finished) * _seconds_a_trial(store, record, first)
-        moment = datetime.now().astimezone() + timedelta(seconds=left)
-        return f"after {trials} trials, about {moment:%a %H:%M}"
+        if left < FARTHEST_SECONDS:
+            end = datetime.now(UTC) + timedelta(seconds=left)
+            return f"after {trials} trials, about {moment_words(end)}"
     if trials:
         return f"after {trials} trials"
     hours = budget.get("hours")
     return f"after {hours:g} h" if hours else "when it is stopped"
+
+
+def moment_words(moment: datetime) -> str:
+    """A moment by the clock of the service: "Tue 07:00", with its date if that is a week away."""
+    own = moment.astimezone()
+    is_near = abs(moment - datetime.now(UTC)) < timedelta(days=6)
+    return f"{own:%a %H:%M}" if is_near else f"{own:%Y-%m-%d %H:%M}"
 
 
 def _loss_words(store: Store, record: StudyRecord, trial: TrialRecord) -> str:

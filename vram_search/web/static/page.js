@@ -1,5 +1,6 @@
 "use strict";
-// What htmx does not do: errors as a message, tips of charts, copying, sending a file, dragging.
+// What htmx does not do: errors as a message, tips of charts, copying, sending a file, dragging, and
+// letting go of the events while a tab is hidden.
 (() => {
   const toast = document.getElementById("toast");
   const tip = document.getElementById("tip");
@@ -21,11 +22,67 @@
   });
   document.body.addEventListener("htmx:sendError", () => say("The service cannot be reached."));
 
+  // A browser opens six connections to a server; a seventh tab would get none. So a hidden tab closes
+  // its event stream, and reads its parts once when it is seen again.
+  class Events extends EventTarget {
+    constructor(url) {
+      super();
+      this.url = url;
+      this.kinds = new Set();
+      if (!document.hidden) this.open();
+    }
+    get readyState() { return this.source ? this.source.readyState : EventSource.CONNECTING; }
+    open() {
+      this.source = new EventSource(this.url);
+      this.source.onopen = (event) => this.onopen?.(event);
+      this.source.onerror = (event) => this.onerror?.(event);
+      this.kinds.forEach((kind) => this.listen(kind));
+    }
+    close() {
+      this.source?.close();
+      this.source = null;
+    }
+    listen(kind) {
+      const pass = (event) => this.dispatchEvent(new MessageEvent(kind, { data: event.data }));
+      this.source.addEventListener(kind, pass);
+    }
+    addEventListener(kind, listener) {
+      super.addEventListener(kind, listener);
+      if (this.kinds.has(kind)) return;
+      this.kinds.add(kind);
+      if (this.source) this.listen(kind);
+    }
+  }
+  let events = null;
+  htmx.createEventSource = (url) => {
+    events = new Events(url);
+    return events;
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      events?.close();
+    } else if (events && !events.source) {
+      events.open();
+      document.querySelectorAll("[hx-trigger*='sse:']").forEach((part) => {
+        htmx.trigger(part, part.getAttribute("hx-trigger").match(/sse:\w+/)[0]);
+      });
+    }
+  });
+
+  // Browsers offer the clipboard to secure pages alone, and a phone in the network reads plain HTTP.
+  const copy = async (button) => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      say("Copied.");
+    } catch {
+      getSelection().selectAllChildren(button.parentElement.querySelector("code"));
+      say(document.execCommand("copy") ? "Copied." : "The command is selected: copy it.");
+    }
+  };
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-copy]");
-    if (button) {
-      navigator.clipboard.writeText(button.dataset.copy).then(() => say("Copied."));
-    }
+    if (button) copy(button);
     const mark = event.target.closest?.(".chart [data-trial]");
     const study = mark?.closest("[data-study]")?.dataset.study;
     if (study) {
@@ -108,14 +165,18 @@
   upload?.addEventListener("change", async () => {
     const file = upload.files[0];
     if (!file) return;
-    const name = file.name.replace(/[^A-Za-z0-9._-]/g, "-");
-    const answer = await fetch(`/api/v1/uploads/${name}`, { method: "PUT", body: file });
-    const said = await answer.json();
-    if (answer.ok) {
-      document.getElementById(upload.dataset.into).value = said.path;
-      say(`${file.name} was received.`);
-    } else {
-      say([said.detail, said.remedy].filter(Boolean).join("\n"));
-    }
+    const name = file.name.replace(/[^A-Za-z0-9._-]/g, "-").replace(/^[^A-Za-z0-9]/, "rows$&");
+    const send = async () => {
+      if (file.size > upload.dataset.most) {
+        return { detail: `${file.name} is too large.`, remedy: upload.dataset.limit };
+      }
+      const answer = await fetch(`/api/v1/uploads/${name}`, { method: "PUT", body: file });
+      return answer.json();
+    };
+    const said = await send().catch(() => ({ detail: `${file.name} was not received.` }));
+    if (said.path) document.getElementById(upload.dataset.into).value = said.path;
+    else upload.value = ""; // so that the same file can be chosen again
+    say(said.path ? `${file.name} was received.`
+      : [said.detail, said.remedy].filter(Boolean).join("\n"));
   });
 })();
