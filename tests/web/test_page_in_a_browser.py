@@ -149,6 +149,88 @@ def test_button_answers_from_the_moment_it_is_there(browser: Browser, records: S
     eventually(browser, f"!{has_text('early', '#queue')}")
 
 
+def hide(page: Browser, is_hidden: bool) -> None:
+    """What a browser does when another tab is shown."""
+    page.eval(
+        f"Object.defineProperty(document, 'hidden', {{value: {str(is_hidden).lower()}, "
+        "configurable: true}), document.dispatchEvent(new Event('visibilitychange'))"
+    )
+
+
+def test_hidden_tab_closes_its_events_and_catches_up_when_it_is_seen(
+    browser: Browser, records: Server
+) -> None:
+    browser.open(f"{records.address}/?token={records.token}")
+    browser.eval(
+        """(() => {
+          window.opened = [];
+          window.EventSource = class extends EventSource {
+            constructor(url) { super(url); window.opened.push(this); }
+          };
+        })()"""
+    )
+    for _ in range(2):
+        hide(browser, True)
+        assert browser.eval("window.opened.every((one) => one.readyState === 2)")
+        entry = add(records, study="unseen")
+        assert not browser.eval(has_text("unseen", "#queue"))
+        hide(browser, False)
+        eventually(browser, has_text("unseen", "#queue"))
+        eventually(browser, "window.opened.at(-1).readyState === 1")
+        records.client.post(f"/api/v1/queue/{entry}/cancel")
+        eventually(browser, f"!{has_text('unseen', '#queue')}", 30)
+    assert browser.eval("window.opened.length") == 2
+    assert browser.errors() == []
+
+
+def test_command_is_copied_where_the_browser_offers_no_clipboard(
+    recorded: Callable[[str], Browser],
+) -> None:
+    page = recorded("td-010")
+    page.eval("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.eval("document.querySelector('details').open = true")
+    click(page, "Copy", "details")
+    eventually(page, "!document.querySelector('#toast').hidden")
+    assert "vram-search export" in page.eval("getSelection().toString()")
+    assert page.errors() == []
+
+
+def test_faults_of_a_file_are_shown_and_the_next_one_is_taken(
+    recorded: Callable[[str], Browser], records: Server
+) -> None:
+    page = recorded("td-010")
+    page.open(f"{records.address}/new")
+
+    def choose(name: str, size: int) -> None:
+        page.eval(
+            f"""(() => {{
+              const files = new DataTransfer(), upload = document.querySelector('#upload');
+              files.items.add(new File(['x'.repeat({size})], '{name}'));
+              upload.files = files.files;
+              upload.dispatchEvent(new Event('change'));
+            }})()"""
+        )
+
+    choose("run.sh", 1)
+    eventually(page, has_text("is no name for a file with rows", "#toast"))
+    page.eval("document.querySelector('#upload').dataset.most = 10")
+    choose("large.jsonl", 11)
+    eventually(page, has_text("large.jsonl is too large", "#toast"))
+    choose("数据.jsonl", 10)
+    eventually(page, "document.querySelector('#train').value.endsWith('rows--.jsonl')")
+
+
+def test_page_of_a_study_that_is_deleted_says_so(
+    recorded: Callable[[str], Browser], records: Server
+) -> None:
+    with closing(open_store(sqlite_url(records.home / "vram-search.db"), create=False)) as store:
+        make_study(store, "short-lived", trials=3)
+    page = recorded("short-lived")
+    records.client.delete("/api/v1/studies/short-lived", params={"confirm": "short-lived"})
+    eventually(page, has_text("no study", "[aria-label=Results]"))
+    assert page.errors() == []
+
+
 def test_refusal_is_shown_with_its_remedy(recorded: Callable[[str], Browser]) -> None:
     page = recorded("td-010")
     page.eval("htmx.ajax('POST', '/api/v1/queue/99/pause', {swap: 'none'})")
@@ -237,6 +319,9 @@ def test_pages_fit_their_window_and_can_be_read(
         assert page.eval("document.documentElement.scrollWidth <= innerWidth"), path
         assert page.eval(LOW_CONTRAST) == [], path
         assert page.eval(NAMELESS) == [], path
+        if path == study:
+            names = "getComputedStyle(document.querySelector('#table td'), '::before').content"
+            assert (page.eval(names) == '"#"') == (width < 520), "a phone's values have names"
         assert page.errors() == [], path
 
 

@@ -118,10 +118,15 @@ class Browser:
         self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
     def errors(self) -> list[str]:
-        """What a console would show: exceptions, warnings and errors, refused or failed loads."""
+        """What a console would show: exceptions, warnings and errors, refused or failed loads.
+
+        A load that the page itself ends is no failure.
+        """
         found = []
         for event in self.events:
             method, params = event.get("method"), event.get("params", {})
+            if params.get("canceled") and "blockedReason" not in params:
+                continue
             if method in ("Runtime.exceptionThrown", "Log.entryAdded", "Network.loadingFailed"):
                 found.append(json.dumps(params))
             if method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning"):
