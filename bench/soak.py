@@ -1,7 +1,8 @@
-"""Server, workers and a browser page for minutes, with random kills: `python -m bench.soak`.
+"""Server, workers and two browsers for minutes, with random kills: `python -m bench.soak`.
 
-Trainings are those of tests/fake_trainer.py; everything else is the product. It prints one JSON
-object: requests, errors, lost events, kills, trials, and growth of the server's memory.
+One browser shows the first page to the owner, the other the study's page, at a phone's width, by the
+read-only link. Trainings are those of tests/fake_trainer.py; everything else is the product. It
+prints a table: requests, errors, lost events, kills, trials, and growth of the server's memory.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.report.browser.conftest import Browser
 from vram_search.store import open_store, sqlite_url
 from vram_search.store.events import events_after
 from vram_search.units import KIB
+from vram_search.web.token import Credentials
 
 STUDY = "soak"
 PATHS = (
@@ -49,6 +51,9 @@ CALM_SHARE = 0.5
 WARM_SHARE = 0.1
 """Share of the time for the last server to import what it needs and to fill its caches. Growth is
 the difference between the first and the last tenth of the time after that."""
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+AWAY = ("net::ERR_", "htmx:sendError", "htmx:sseError", "htmx:afterRequest", "[object Event]")
+"""Parts of what a browser says while no server is there."""
 
 
 @dataclass
@@ -64,6 +69,7 @@ class Soak:
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     seen: set[int] = field(default_factory=set)
+    page_errors: list[str] = field(default_factory=list)
     slowest: float = 0.0
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -105,10 +111,11 @@ class Soak:
                 try:
                     answer = client.get(path)
                 except httpx.TransportError:
-                    self.counts["without a server"] += 1
+                    self.counts["requests that met no server"] += 1
                     continue
                 self.slowest = max(self.slowest, time.monotonic() - began)
-                self.counts["requests"] += 1
+                self.counts["requests answered"] += 1
+                self.counts["of them with an error"] += answer.status_code >= 400
                 if answer.status_code >= 400:
                     self.counts[f"status {answer.status_code} {path}"] += 1
 
@@ -193,20 +200,36 @@ def resident_bytes(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def open_page(soak: Soak) -> Iterator[Browser | None]:
-    """A browser on the page; None if Chromium is not installed."""
+def open_pages(soak: Soak) -> Iterator[list[Browser]]:
+    """Browsers of the owner and of a phone with the read-only link; none without Chromium."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        yield None
-        return
-    browser = Browser(program, soak.folder / "profile")
-    try:
-        browser.open_page()
-        token = soak.headers["Authorization"].split()[1]
-        browser.open(f"{soak.address}/?token={token}")
-        yield browser
-    finally:
-        browser.close()
+    owner = Credentials(soak.headers["Authorization"].split()[1])
+    with contextlib.ExitStack() as opened:
+        pages = []
+        for token, path in ((owner.token, "/"), (owner.viewer_token, f"/studies/{STUDY}")):
+            if program is None:
+                break
+            browser = Browser(program, soak.folder / f"profile-{len(pages)}")
+            opened.callback(browser.close)
+            browser.open_page()
+            if path != "/":
+                browser.send("Emulation.setDeviceMetricsOverride", **PHONE)
+            browser.open(f"{soak.address}/?token={token}")
+            browser.open(f"{soak.address}{path}")
+            pages.append(browser)
+        yield pages
+
+
+def read_messages(soak: Soak, pages: list[Browser]) -> None:
+    """Counts what the browsers have said since the last time."""
+    for page in pages:
+        page.eval("1")  # reads it
+        for said in page.errors():
+            if any(words in said for words in AWAY):
+                soak.counts["messages of the pages while the server was away"] += 1
+            else:
+                soak.page_errors.append(said[:200])
+        page.events.clear()
 
 
 def run(
@@ -225,7 +248,7 @@ def run(
     soak = Soak(folder, 18416, url, random.Random(seed), pause)
     soak.start_server()
     memory: list[int] = []
-    page_errors: list[str] = []
+    load = os.getloadavg()[0]
     try:
         soak.wait_for_server()
         soak.queue_study()
@@ -234,31 +257,30 @@ def run(
         readers = [threading.Thread(target=t, daemon=True) for t in (soak.ask, soak.read_events)]
         for reader in readers:
             reader.start()
-        with open_page(soak) as page:
+        with open_pages(soak) as pages:
             began, killed = time.monotonic(), time.monotonic()
             while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
                 time.sleep(1)
-                if page is not None:
-                    page.eval("1")  # reads what the browser has said meanwhile
-                    page_errors += [one for one in page.errors() if "exception" in one]
-                    soak.counts["messages on the page while the server was away"] += len(
-                        page.errors()
-                    )
-                    page.events.clear()
+                read_messages(soak, pages)
                 if time.monotonic() - killed > kill_seconds:
                     killed = time.monotonic()
                     soak.kill_one(share < CALM_SHARE)
                     soak.revive()
                 if share > CALM_SHARE + WARM_SHARE and soak.server is not None:
                     memory.append(resident_bytes(soak.server.pid))
-            if page is not None:
-                soak.counts["page is live"] = int(page.eval("document.body.innerText.length > 100"))
+            soak.counts["pages that are live at the end"] = sum(map(is_live, pages))
         time.sleep(5)  # the reader of events gets the last ones
         soak.ended.set()
-        return _result(soak, minutes, memory, page_errors)
+        result = _result(soak, minutes, memory)
+        return {**result, "load, first and last": f"{load:.0f}, {os.getloadavg()[0]:.0f}"}
     finally:
         soak.ended.set()
         _end(soak)
+
+
+def is_live(page: Browser) -> bool:
+    """Returns True if the page shows more than an error."""
+    return bool(page.eval("document.body.innerText.length > 100"))
 
 
 def _wait_for_study(soak: Soak) -> None:
@@ -286,9 +308,7 @@ def _end(soak: Soak) -> None:
             process.kill()
 
 
-def _result(
-    soak: Soak, minutes: float, memory: list[int], page_errors: list[str]
-) -> dict[str, Any]:
+def _result(soak: Soak, minutes: float, memory: list[int]) -> dict[str, Any]:
     with closing(open_store(soak.url, create=False)) as store:
         recorded: list[int] = []
         while found := events_after(store.engine, recorded[-1] if recorded else 0):
@@ -307,18 +327,20 @@ def _result(
     first, last = tenths[0], statistics.fmean(memory[-tenth:])
     return {
         "minutes": minutes,
+        "of them with an error": 0,
+        "requests that met no server": 0,
         **dict(sorted(soak.counts.items())),
-        "slowest request in seconds": round(soak.slowest, 2),
+        "slowest answer": f"{soak.slowest:.1f} s",
         "events recorded": len(recorded),
-        "events seen": len(soak.seen),
+        "events received": len(soak.seen),
         "events lost": len(lost),
-        "trials": {name: count for name, count in outcomes.items() if count},
-        "points complete twice": len(complete) - len(points),
-        "server memory at first": round(first),
-        "server memory at last": round(last),
-        "growth": round(last / first - 1, 4),
-        "server memory of each tenth, in MB": [round(one / 1e6, 1) for one in tenths],
-        "errors on the page": [error[:200] for error in page_errors][:20],
+        "trials": ", ".join(f"{count} {name}" for name, count in outcomes.items() if count),
+        "points that are complete twice": len(complete) - len(points),
+        "errors on the pages": len(soak.page_errors),
+        **{f"error on a page: {said}": "" for said in dict.fromkeys(soak.page_errors[:20])},
+        "memory of the server, each tenth": ", ".join(f"{one / 1e6:.1f} MB" for one in tenths),
+        "memory of the server, first and last": f"{first / 1e6:.1f} MB, {last / 1e6:.1f} MB",
+        "its growth (goal: less than 5 %)": f"{100 * (last / first - 1):+.1f} %",
     }
 
 
@@ -339,7 +361,9 @@ def main() -> None:
             pause=options.pause,
             kill_seconds=options.kill_seconds,
         )
-    print(json.dumps(result, indent=1))
+    print("| what | count |\n| --- | --- |")
+    for name, value in result.items():
+        print(f"| {name} | {value} |")
 
 
 if __name__ == "__main__":
