@@ -127,11 +127,17 @@ def rows(door: Door) -> Iterator[tuple[str, str, str]]:
     for method, path in (("POST", "/api/v1/queue/1/cancel"), ("PUT", "/api/v1/uploads/a.jsonl")):
         said = ask(method, path, owner=False, headers=viewer)
         yield "read-only link", f"`{method} {path}`", said
-    for host in ("evil.example", "127.0.0.1.evil.example"):
+    for host in ("evil.example", "127.0.0.1.evil.example", "["):
         said = ask("GET", "/api/v1/queue", headers={"Host": host})
         yield "DNS rebinding", f"`Host: {host}`", said
     session = door.credentials.session("owner")
-    for headers in ({"Origin": EVIL}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {}):
+    for headers in (
+        {"Origin": EVIL},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site"},
+        {},
+    ):
         shown = ", ".join(f"`{name}: {value}`" for name, value in headers.items())
         said = ask("POST", "/api/v1/queue/1/pause", cookie=session, headers=headers)
         yield "cross-site request", f"POST with the cookie, {shown or 'no Origin'}", said
@@ -163,9 +169,11 @@ def rows(door: Door) -> Iterator[tuple[str, str, str]]:
     yield "YAML", "`!!python/object/apply:os.system`", ask("POST", check, json=bomb)
     said = ask("GET", "/api/v1/studies/..%2F..%2Fetc%2Fpasswd/log")
     yield "logs", "`../../etc/passwd` as the study", said
+    said = ask("GET", "/", cookie=good, params={"token": "wrong"})
+    yield "wrong token", "`GET /?token=...` beside the cookie of the read-only link", said
     wrong = {"Authorization": "Bearer wrong"}
-    answers = [ask("GET", "/api/v1/queue", owner=False, headers=wrong) for _ in range(11)]
-    yield "wrong token", "the first one", answers[0]
+    answers = [ask("GET", "/api/v1/queue", owner=False, headers=wrong) for _ in range(10)]
+    yield "wrong token", "the next one, as `Bearer`", answers[0]
     yield "failed logins", "the eleventh within a minute", answers[-1]
 
 

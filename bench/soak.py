@@ -1,8 +1,9 @@
 """Server, workers and two browsers for minutes, with random kills: `python -m bench.soak`.
 
-One browser shows the first page to the owner, the other the study's page, at a phone's width, by the
-read-only link. Trainings are those of tests/fake_trainer.py; everything else is the product. It
-prints a table: requests, errors, lost events, kills, trials, and growth of the server's memory.
+One browser shows the first page to the owner; the other has a phone's width and the read-only link,
+and shows the study's page. Trainings are those of tests/fake_trainer.py; everything else is the
+product. A table is printed: requests, errors, lost events, kills, trials, growth of the server's
+memory.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def open_pages(soak: Soak) -> Iterator[list[Browser]]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     owner = Credentials(soak.headers["Authorization"].split()[1])
     with contextlib.ExitStack() as opened:
-        pages = []
+        pages: list[Browser] = []
         for token, path in ((owner.token, "/"), (owner.viewer_token, f"/studies/{STUDY}")):
             if program is None:
                 break
