@@ -171,3 +171,9 @@ def test_targets_that_peft_takes_are_read(target: str) -> None:
 def test_text_that_is_no_target_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match=r"LoRA|regular|set's"):
         parse_lora_target(target)
+
+
+@pytest.mark.parametrize("text", ["(" * 5000 + ")" * 5000, "q{99999999999}", "(q"])
+def test_text_that_re_cannot_compile_is_no_expression(text: str) -> None:
+    with pytest.raises(ValueError, match="not a regular expression"):
+        parse_lora_target(text)

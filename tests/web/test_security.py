@@ -18,7 +18,7 @@ from tests.conftest import tiny_study
 from tests.web.conftest import HOST, TOKEN
 from vram_search.errors import InputError
 from vram_search.store import StudyRecord
-from vram_search.web import guard
+from vram_search.web import expressions, guard
 from vram_search.web.service import Service
 from vram_search.web.token import Credentials, load_token
 
@@ -293,6 +293,28 @@ def test_estimates_read_no_model_out_of_the_folders(client: TestClient, model: s
         assert "leads out of the folders" in answer.json()["detail"]
     page = client.get("/estimate/answer", params={"model": model, "card": "16gb"})
     assert "leads out of the folders" in page.text
+
+
+def test_expression_that_takes_ages_is_refused(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expressions, "SECONDS", 0.5)
+    study = tiny_study(tmp_path)
+    study["search_space"]["lora_target"] = ["all", "(.|.)*!"]
+    asked = {"model": "qwen2.5-3b", "card": "16gb", "lora_target": "(.|.)*!"}
+    for path, body in (
+        ("estimate", asked),
+        ("fit", asked),
+        ("studies/validate", {"study_file": yaml.safe_dump(study)}),
+    ):
+        answer = client.post(f"/api/v1/{path}", json=body)
+        assert answer.status_code == 422
+        assert "takes too long to match" in answer.json()["detail"]
+    page = client.get("/estimate/answer", params=asked)
+    assert "is not in the list" in page.text, "readers may ask this"
+    monkeypatch.undo()
+    usual = {**asked, "lora_target": r".*self_attn\.(q|v)_proj"}
+    assert client.post("/api/v1/estimate", json=usual).status_code == 200
 
 
 @pytest.mark.parametrize(

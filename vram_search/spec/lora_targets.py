@@ -60,7 +60,7 @@ def parse_lora_target(value: object) -> str:
 def _checked_expression(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return text
 

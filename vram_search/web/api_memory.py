@@ -18,6 +18,7 @@ from vram_search.models.names import hub_names
 from vram_search.spec.card import Card, card_names, load_card
 from vram_search.spec.dataset import SUFFIXES
 from vram_search.spec.shape import shape_names
+from vram_search.web.expressions import refuse_slow
 from vram_search.web.paths import checked_model
 from vram_search.web.request_fields import Whole
 from vram_search.web.service import Service, as_json, service_of
@@ -90,6 +91,7 @@ def estimate_model(asked: EstimateRequest, service: Served) -> JSONResponse:
     """Predicts the peak bytes of a training on a card. Needs no GPU."""
     arguments = asked.model_dump()
     model = checked_model(arguments.pop("model"), service.folders)
+    refuse_slow([asked.lora_target])
     return as_json(estimate(model, arguments.pop("card"), **arguments))
 
 
@@ -98,6 +100,7 @@ def fit_model(asked: FitRequest, service: Served) -> JSONResponse:
     """Predicts the largest rank, cutoff_len and micro-batch that fit a card. Needs no GPU."""
     arguments = asked.model_dump()
     model = checked_model(arguments.pop("model"), service.folders)
+    refuse_slow([asked.lora_target])
     return as_json(fit(model, arguments.pop("card"), **arguments))
 
 

@@ -124,7 +124,7 @@ def study(request: Request, study: str, service: Served) -> HTMLResponse:
 
 @study_router.get("/studies/{study}/charts")
 def charts(request: Request, study: str, service: Served) -> HTMLResponse:
-    """The part of a study's page above the table; says so if the study was deleted meanwhile."""
+    """The part of a study's page above the table; a message if the study was deleted."""
     try:
         record = find_study(service.store, known_study(service, study))
     except VramSearchError as error:
@@ -142,7 +142,7 @@ def table(
     order: str = "number",
     page: int = 0,
 ) -> HTMLResponse:
-    """One page of the table of trials; says so if the study was deleted meanwhile."""
+    """One page of the table of trials; a message if the study was deleted."""
     try:
         record = find_study(service.store, known_study(service, study))
     except VramSearchError as error:
@@ -232,12 +232,18 @@ def estimate_form(request: Request) -> HTMLResponse:
 def estimate_answer(request: Request, service: Served) -> HTMLResponse:
     """The answer to the form, as a part of the page."""
     form = dict(request.query_params)
+    target = form.get("lora_target", "all")
     try:
+        if target not in LORA_TARGET_SETS:
+            raise VramSearchError(
+                f"lora_target {target[:100]!r} is not in the list",
+                "`vram-search estimate --lora-target` takes names and expressions",
+            )
         answer = estimate(
             checked_model(form.get("model", ""), service.folders),
             form.get("card", ""),
             lora_rank=_whole(form, "lora_rank", 8),
-            lora_target=form.get("lora_target", "all"),
+            lora_target=target,
             cutoff_len=_whole(form, "cutoff_len", 1024),
             batch=_whole(form, "batch", 1),
             optim=form.get("optim", "adamw_8bit"),

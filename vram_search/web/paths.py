@@ -11,6 +11,7 @@ from vram_search.gpu.this_card import card_here
 from vram_search.spec import StudySpec
 from vram_search.spec.load import parse_mapping, validate_study
 from vram_search.spec.shape import shape_names
+from vram_search.web.expressions import refuse_slow
 
 SOURCE = "the study"
 
@@ -19,7 +20,8 @@ def parse_study(text: str, folders: Sequence[Path]) -> StudySpec:
     """Reads and validates a study that was sent; its relative paths start from the first folder.
 
     Raises:
-        InputError: a path leads out of the folders, or the study is faulty.
+        InputError: a path leads out of the folders, an expression takes too long, or the study is
+            faulty.
     """
     data = parse_mapping(text, SOURCE)
     if data.get("database") is not None:
@@ -39,6 +41,7 @@ def parse_study(text: str, folders: Sequence[Path]) -> StudySpec:
     ]
     if faults:
         raise FaultyFileError(SOURCE, faults)
+    refuse_slow([value for place, value in _texts(data, "") if "lora_target" in place])
     return validate_study(data, folders[0], SOURCE, card_here)
 
 
