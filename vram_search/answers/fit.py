@@ -20,7 +20,7 @@ from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
 from vram_search.estimate.memory.traced import is_traced
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
-from vram_search.estimate.verdict import base_note
+from vram_search.estimate.verdict import base_note, generic_reasons
 from vram_search.models import find_model
 from vram_search.spec.limits import MAX_CUTOFF_LEN, MAX_RANK
 from vram_search.spec.not_trained import check_trainable
@@ -188,7 +188,7 @@ def fit(
         model_note=clean(found.note),
         card=card_answer(fitter.limit),
         margin=round(fitter.limit.margin, 9),
-        not_modelled=[] if is_traced(shape) else list(shape.not_modelled),
+        not_modelled=[] if is_traced(shape) else list(generic_reasons(shape)),
         base_note=base_note(workload),
         settings=_settings(workload, clean(lora_target)),
         largest_cutoff_len=[

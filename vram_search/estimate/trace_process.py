@@ -8,13 +8,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock
+from threading import Event, Lock, Timer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import subprocess
 
 WORDS = "tracing the model's own code, once per kind of training"
+MOST_SECONDS = 600.0
+"""A trace that takes longer is given up. The slowest family takes 25 s of one core."""
+
+
+class TraceStoppedError(Exception):
+    """A trace ended without an answer; the text says why."""
 
 
 class TraceProcess:
@@ -24,11 +30,24 @@ class TraceProcess:
         self._process: subprocess.Popen[str] | None = None
         self._one_at_a_time = Lock()
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to a request; None if the process died."""
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+            TraceStoppedError: the process died, or took more than MOST_SECONDS.
+        """
         with self._one_at_a_time, _progress() as show:
             process = self._started()
             assert process.stdin is not None and process.stdout is not None
+            is_late = Event()
+
+            def give_up() -> None:
+                is_late.set()
+                process.kill()
+
+            timer = Timer(MOST_SECONDS, give_up)
+            timer.daemon = True
+            timer.start()
             try:
                 process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
@@ -39,11 +58,15 @@ class TraceProcess:
                     show(message["done"], message["all"])
             except (OSError, ValueError):
                 pass
+            finally:
+                timer.cancel()
             self._process = None
             process.kill()
             with suppress(OSError):  # a request that it never read
                 process.communicate()
-        return None
+        if is_late.is_set():
+            raise TraceStoppedError(f"it took more than {MOST_SECONDS / 60:.0f} minutes")
+        raise TraceStoppedError("its process ended; is there enough memory?")
 
     def _started(self) -> subprocess.Popen[str]:
         import subprocess  # a prediction from the cache needs none

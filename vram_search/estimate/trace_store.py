@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.estimate.memory.trace_fit import TraceFit, parse_fit
-from vram_search.estimate.trace_process import TraceProcess
+from vram_search.estimate.trace_process import TraceProcess, TraceStoppedError
 from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 from vram_search.units import percent
@@ -85,6 +85,16 @@ def fused_kernels() -> tuple[str, ...]:
     return tuple(name for name in FUSED_KERNELS if installed_version(name))
 
 
+def why_untraced(config: str) -> str:
+    """Why the last trace of a model failed; empty if none did.
+
+    Args:
+        config: its config.json, as JSON.
+    """
+    reasons = [reason for query, reason in _FAILED.items() if query.config == config]
+    return f"no trace of its code: {reasons[-1]}" if reasons else ""
+
+
 def find_fit(query: TraceQuery, tokens: int, anchors: Sequence[int]) -> dict[int, RangedFit]:
     """The fit for a length, or those of the two anchors around it; empty if there is none.
 
@@ -115,8 +125,8 @@ def _fits(query: TraceQuery) -> list[RangedFit]:
     """The cached fits of a query; `_trace` appends to them."""
     answers = read_cached_json(_file(query)) or []
     try:
-        if any("failed" in one for one in answers):
-            _FAILED.add(query)
+        if failed := next((one["failed"] for one in answers if "failed" in one), ""):
+            _FAILED[query] = failed
             return []
         return [_ranged(one) for one in answers]
     except (KeyError, TypeError, ValueError):  # another format
@@ -141,24 +151,25 @@ def _trace(
     """The fit for a length, or for the anchor next to it; added to `fits` and to the cache."""
     if query in _FAILED:
         return None
-    answer = _PROCESS.ask({**query.request(tokens), "anchors": list(anchors)})
-    if answer is None:  # the process died
-        _FAILED.add(query)
+    try:
+        answer = _PROCESS.ask({**query.request(tokens), "anchors": list(anchors)})
+    except TraceStoppedError as stopped:  # it may succeed another time: not kept in a file
+        _FAILED[query] = str(stopped)
         return None
     if answer.get("error", 0.0) > LARGEST_ERROR:
         answer = {"failed": f"the fit is {percent(answer['error'], 1)} off where it is checked"}
     file = _file(query)
     write_cached_json(file, [*(read_cached_json(file) or []), answer])
     if "failed" in answer:
-        _FAILED.add(query)
+        _FAILED[query] = answer["failed"]
         return None
     found = _ranged(answer)
     fits.append(found)
     return found
 
 
-_FAILED: set[TraceQuery] = set()
-"""Queries without an answer, so that each is asked once."""
+_FAILED: dict[TraceQuery, str] = {}
+"""Queries without an answer and the reason, so that each is asked once."""
 
 
 _PROCESS = TraceProcess()

@@ -14,11 +14,13 @@ from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.spec.base_storage import unquantised_words
 from vram_search.spec.checkpoint import stored_words
 from vram_search.spec.not_modelled import is_far_off, is_hybrid
+from vram_search.spec.shape import ModelShape
 
 Bound = Literal["none", "upper", "lower", "open"]
+TOO_LOW = "the generic formula was up to two thirds too low for models of this kind"
 NOT_TRACED = (
-    "the generic formula was up to two thirds too low for models of this kind; `vram-search "
-    "estimate` traces them where torch is installed, unless --no-trace or VRAM_SEARCH_TRACE=0"
+    f"{TOO_LOW}; `vram-search estimate` traces them where torch is installed, unless --no-trace or "
+    "VRAM_SEARCH_TRACE=0"
 )
 
 ROUTING_WORDS = {
@@ -109,6 +111,24 @@ def base_note(workload: Workload) -> str:
     return unquantised_words(workload.shape)
 
 
+def could_trace() -> bool:
+    """True if models are traced here, so that one without a trace has a reason of its own."""
+    from vram_search.estimate.trace_store import is_on
+
+    return is_on()
+
+
+def generic_reasons(shape: ModelShape) -> tuple[str, ...]:
+    """Reasons why an estimate is generic; a trace that failed is the last."""
+    reasons = shape.not_modelled
+    if not reasons or shape.tree is None:
+        return reasons
+    from vram_search.estimate.trace_store import why_untraced
+
+    failed = why_untraced(shape.tree.config)
+    return (*reasons, failed) if failed else reasons
+
+
 def judge(
     name: str,
     workload: Workload,
@@ -127,11 +147,11 @@ def judge(
         InputError: the sizes are absurd.
     """
     estimate = predict_plausible(workload, limit.hardware).with_replay()
-    not_modelled = () if estimate.is_traced else workload.shape.not_modelled
+    not_modelled = () if estimate.is_traced else generic_reasons(workload.shape)
     if not_modelled:
         limit = replace(limit, margin=max(limit.margin, GENERIC_MARGIN))
     if is_far_off(not_modelled):
-        needs_more = (*needs_more, NOT_TRACED)
+        needs_more = (*needs_more, TOO_LOW if could_trace() else NOT_TRACED)
     return Verdict(
         name=name,
         limit=limit,
