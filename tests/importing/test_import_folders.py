@@ -199,6 +199,35 @@ def test_yaml_beside_the_folder_that_names_it_is_read(tmp_path: Path, named: str
     assert two.hyperparameters["learning_rate"] is None  # two files name it
 
 
+@pytest.mark.parametrize(
+    ("keys", "eval_loss"),
+    [(["eval_alpaca_loss"], 1.3), (["eval_a_loss", "eval_b_loss"], None), (["eval_loss"], 1.3)],
+)
+def test_loss_of_one_named_evaluation_set_is_the_eval_loss(
+    load: Load, keys: list[str], eval_loss: float | None
+) -> None:
+    entries = [{key: 1.3, "step": 20} for key in keys]
+    state = {"global_step": 20, "max_steps": 20, "log_history": entries}
+    assert load({"trainer_state.json": json.dumps(state)}).result.eval_loss == eval_loss
+
+
+@pytest.mark.parametrize(
+    ("losses", "outcome"),
+    [
+        ([{"loss": 1.0, "grad_norm": float("nan")}, {"loss": 0.0}], "diverged"),
+        ([{"loss": float("nan")}, {"loss": 0.0}], "diverged"),
+        ([{"loss": 1.0, "grad_norm": 2.0}, {"loss": 0.0}], "complete"),
+        ([{"loss": 1.0, "grad_norm": float("inf")}, {"loss": 0.9}], "complete"),
+    ],
+)
+def test_loss_of_0_after_nan_is_a_diverged_run(
+    load: Load, losses: list[dict[str, Any]], outcome: str
+) -> None:
+    entries = [{**entry, "step": 10 * (i + 1)} for i, entry in enumerate(losses)]
+    state = {"global_step": 20, "max_steps": 20, "log_history": entries}
+    assert load({"trainer_state.json": json.dumps(state)}).result.outcome == outcome
+
+
 def test_interrupted_axolotl_run_is_not_complete_for_its_weights(load: Load) -> None:
     files = {"adapter_config.json": ADAPTER, "adapter_model.safetensors": b"w", "a.yml": AXOLOTL}
     assert load(files).result.outcome == "unknown"

@@ -57,8 +57,11 @@ class History:
 
     @property
     def has_diverged(self) -> bool:
-        """The last loss or the last eval_loss is nan or inf."""
+        """The last loss or the last eval_loss is nan or inf, or the last loss is 0 after one that
+        is: transformers reports 0 once the weights are nan."""
         ends = [self.losses[max(self.losses)].loss] if self.losses else []
+        if ends == [0.0]:
+            ends += [number for row in self.losses.values() for number in (row.loss, row.grad_norm)]
         ends += [self.evaluations[max(self.evaluations)][0]] if self.evaluations else []
         return any(loss is not None and not math.isfinite(loss) for loss in ends)
 

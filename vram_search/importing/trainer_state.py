@@ -6,12 +6,15 @@ transformers `trainer_callback.py` (TrainerState.save_to_json), `trainer_pt_util
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from vram_search.errors import InputError
 from vram_search.importing.fields import RunFields
 from vram_search.importing.history import History
 from vram_search.store import StepLoss
+
+_EVAL_LOSS = re.compile(r"eval_(\w+_)?loss")
 
 
 def parse_trainer_state(state: dict[str, Any], place: str) -> History:
@@ -31,15 +34,26 @@ def parse_trainer_state(state: dict[str, Any], place: str) -> History:
         raise InputError(
             f"{place}: log_history: is not a list of objects", "restore the file as it was written"
         )
+    named = _eval_loss_key(*entries)
     for position, entry in enumerate(entries):
-        _add_entry(history, RunFields(entry, f"{place}: log_history[{position}]"))
+        _add_entry(history, RunFields(entry, f"{place}: log_history[{position}]"), named)
     return history
 
 
-def _add_entry(history: History, entry: RunFields) -> None:
+def _eval_loss_key(*entries: dict[str, Any]) -> str:
+    """The key of the evaluation's loss.
+
+    Trainer writes the name of each evaluation set into it (`eval_alpaca_loss`) if they are named.
+    Losses of several sets are not read.
+    """
+    keys = {key for entry in entries for key in entry if _EVAL_LOSS.fullmatch(str(key))}
+    return keys.pop() if len(keys) == 1 else "eval_loss"
+
+
+def _add_entry(history: History, entry: RunFields, eval_loss_key: str) -> None:
     step = entry.count("step") or 0
     history.last_step = max(history.last_step, step)
-    loss, eval_loss = entry.loss("loss"), entry.loss("eval_loss")
+    loss, eval_loss = entry.loss("loss"), entry.loss(eval_loss_key)
     if loss is not None:
         history.losses[step] = StepLoss(
             step, loss, entry.loss("learning_rate"), entry.loss("grad_norm")
@@ -74,7 +88,7 @@ def add_results(history: History, results: dict[str, Any], place: str) -> None:
     fields = RunFields(results, place)
     _add_end(history, fields)
     history.has_rewards |= _has_rewards(fields)
-    eval_loss = fields.loss("eval_loss")
+    eval_loss = fields.loss(_eval_loss_key(results))
     if eval_loss is not None:
         history.evaluations[history.last_step] = (
             eval_loss,
