@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import pytest
 
 from vram_search.spec.lora_matching import select_layers, with_layers_apart
-from vram_search.spec.lora_targets import parse_lora_target
+from vram_search.spec.lora_targets import compiled_expression, parse_lora_target
 from vram_search.spec.model_tree import LinearGroup, Part
 
 HIDDEN = 32
@@ -171,6 +174,16 @@ def test_targets_that_peft_takes_are_read(target: str) -> None:
 def test_text_that_is_no_target_is_refused(target: str) -> None:
     with pytest.raises(ValueError, match=r"LoRA|regular|set's"):
         parse_lora_target(target)
+
+
+@pytest.mark.parametrize("text", [".*[[q]_proj", ".*[a--z]q_proj", ".*[v&&q]_proj"])
+def test_a_set_that_python_warns_of_is_matched_without_a_warning(text: str) -> None:
+    re.purge()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_lora_target(text) == text
+        re.purge()
+        assert compiled_expression(text).pattern == text
 
 
 @pytest.mark.parametrize("text", ["(" * 5000 + ")" * 5000, "q{99999999999}", "(q"])

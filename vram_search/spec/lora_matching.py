@@ -12,7 +12,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from vram_search.spec.lora_targets import ALL, LORA_TARGET_SETS, is_expression
+from vram_search.spec.lora_targets import (
+    ALL,
+    LORA_TARGET_SETS,
+    compiled_expression,
+    is_expression,
+)
 from vram_search.spec.model_tree import LinearGroup
 
 TRAINED_PARTS = frozenset({"text", "head"})
@@ -122,7 +127,7 @@ def _ending(name: str, trained: Sequence[LinearGroup]) -> list[LinearGroup]:
 
 def _matching(expression: str, trained: Sequence[LinearGroup]) -> list[LinearGroup]:
     try:
-        matches = re.compile(expression).fullmatch
+        matches = compiled_expression(expression).fullmatch
     except re.error as error:
         raise ValueError(f"is no regular expression ({error})") from None
     return _filtered(trained, lambda full: matches(full) is not None)

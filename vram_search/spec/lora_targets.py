@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 LORA_TARGET_SETS: dict[str, tuple[str, ...]] = {
     "qv": ("q_proj", "v_proj"),
@@ -57,9 +58,17 @@ def parse_lora_target(value: object) -> str:
     return ",".join(names)
 
 
+def compiled_expression(text: str) -> re.Pattern[str]:
+    """The pattern of a target that is an expression, without Python's warning that a later version
+    may read a set such as `[[a]` in another way: peft matches as this version does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(text)
+
+
 def _checked_expression(text: str) -> str:
     try:
-        re.compile(text)
+        compiled_expression(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     return text
