@@ -150,7 +150,7 @@ class Soak:
             self.start_server()
             self.wait_for_server()
         elif what == "run":
-            entries = httpx.get(f"{self.address}/api/v1/queue", headers=self.headers).json()
+            entries = self.queue()
             pids = [e["pid"] for e in entries["entries"] if e["is_detached"] and e["pid"]]
             if not pids:
                 return
@@ -163,13 +163,19 @@ class Soak:
             self.workers[place] = self.start_worker()
         self.counts[f"kills of {what}"] += 1
 
+    def queue(self) -> dict[str, Any]:
+        """The queue, also from a server that is slow on a busy machine."""
+        address = f"{self.address}/api/v1/queue"
+        answer: dict[str, Any] = httpx.get(address, headers=self.headers, timeout=120).json()
+        return answer
+
     def revive(self) -> None:
         """Starts workers again that have ended, and the study if its run was given up."""
         for place, process in enumerate(self.workers):
             if process.poll() is not None:
                 self.counts["workers that ended"] += 1
                 self.workers[place] = self.start_worker()
-        entries = httpx.get(f"{self.address}/api/v1/queue", headers=self.headers).json()
+        entries = self.queue()
         if not any(entry["is_detached"] for entry in entries["entries"]):
             self.counts["study queued again"] += 1
             self.queue_study()
@@ -286,7 +292,9 @@ def is_live(page: Browser) -> bool:
 
 def _wait_for_study(soak: Soak) -> None:
     for _ in range(600):
-        answer = httpx.get(f"{soak.address}/api/v1/studies/{STUDY}/trials", headers=soak.headers)
+        answer = httpx.get(
+            f"{soak.address}/api/v1/studies/{STUDY}/trials", headers=soak.headers, timeout=120
+        )
         trials = answer.json()["trials"] if answer.status_code == 200 else []
         if any(trial["outcome"] == "complete" for trial in trials):
             return  # else there is no best trial to ask for

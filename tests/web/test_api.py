@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import subprocess
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +22,7 @@ from fastapi import APIRouter, Body, FastAPI
 from starlette.testclient import TestClient
 
 from tests.conftest import tiny_study
+from tests.report.conftest import make_study
 from vram_search.store import Store, StudyRecord
 from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
@@ -240,6 +242,52 @@ def test_first_page_shows_the_running_trials_of_other_workers(
     page = client.get("/").text
     assert "trial 90 on host-b: train, step 30 of 90" in page
     assert "trial 91 on elsewhere" not in page, "it is the one that is shown in full"
+
+
+@pytest.fixture
+def with_workers(store: Store, study: StudyRecord) -> list[int]:
+    """A study that two workers and the service run: the entries, of the service last."""
+    queue = StudyQueue(store.engine)
+    found = []
+    for number, is_detached in enumerate((False, False, True)):
+        entry = queue.add(study.name, "", is_detached=is_detached)
+        owner = {"host": "elsewhere", "device": "cpu", "pid": 1}
+        assert queue.claim(entry.id, lambda entries: True, **owner)
+        point = store.trials(study.id)[0].hyperparameters
+        trial = store.start_trial(study.id, 90 + number, point, 1, "d", host="elsewhere")
+        record_progress(store.engine, trial, Progress("train", 30, 90, losses=[(1, 2.0)]))
+        found.append(entry.id)
+    return found
+
+
+def test_study_of_several_workers_is_shown_once(
+    client: TestClient, store: Store, with_workers: list[int]
+) -> None:
+    make_study(store, "other", trials=3)
+    queue = StudyQueue(store.engine)
+    entry = queue.add("other", "", is_detached=True)
+    assert queue.claim(entry.id, lambda entries: True, host="elsewhere", device="gpu", pid=1)
+    other = store.study("other")
+    assert other is not None
+    point = store.trials(other.id)[0].hyperparameters
+    trial = store.start_trial(other.id, 90, point, 1, "d")
+    record_progress(store.engine, trial, Progress("train", 30, 90, losses=[(1, 2.0)]))
+    page = client.get("/").text
+    assert page.count("<h1>") == 2
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) > 10, "idiomorph needs ids that stand once"
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_workers"), [("pause", "stop"), ("stop", "stop"), ("cancel", "cancel")]
+)
+def test_every_worker_of_a_study_is_asked(
+    client: TestClient, store: Store, with_workers: list[int], asked: str, of_workers: str
+) -> None:
+    answer = client.post(f"/api/v1/studies/td-010/{asked}")
+    assert (answer.json()["id"], answer.json()["request"]) == (with_workers[-1], asked)
+    queue = StudyQueue(store.engine)
+    assert [queue.entry(entry).request for entry in with_workers] == [of_workers] * 2 + [asked]
 
 
 def test_curve_is_the_recorded_one(client: TestClient, store: Store, study: StudyRecord) -> None:

@@ -84,6 +84,17 @@ def test_page_logs_in_by_its_link_and_loads_nothing_from_elsewhere(
     assert page.errors() == []
 
 
+def test_token_in_the_form_logs_in(browser: Browser, records: Server) -> None:
+    """Browsers send a form's Origin by the page's Referrer-Policy."""
+    browser.open(f"{records.address}/studies/td-010")
+    assert browser.eval("location.pathname") == "/login"
+    for token, words in (("wrong", "The token is wrong"), (records.token, "Studies")):
+        browser.eval(f"document.querySelector('[name=token]').value = '{token}'")
+        click(browser, "Log in", "form")
+        eventually(browser, has_text(words))
+    assert browser.eval("location.pathname") == "/"
+
+
 def test_page_follows_a_search_without_reloading(page: Browser, server: Server) -> None:
     assert page.eval(has_text("Nothing runs now"))
     page.eval("window.mark = 1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
@@ -141,26 +142,26 @@ def remove_study(study: str, confirm: str, service: Served) -> Response:
 
 @router.post("/{study}/pause", response_model=QueueEntryAnswer)
 def pause_study(study: str, service: Served) -> JSONResponse:
-    """Starts no new trials until the study is resumed; its running trial finishes."""
+    """Starts no new trials until the study is resumed; its running trials finish."""
     return _asked(service, study, "pause")
 
 
 @router.post("/{study}/stop", response_model=QueueEntryAnswer)
 def stop_study(study: str, service: Served) -> JSONResponse:
-    """Ends a study after its running trial."""
+    """Ends a study after its running trials."""
     return _asked(service, study, "stop")
 
 
 @router.post("/{study}/cancel", response_model=QueueEntryAnswer)
 def cancel_study(study: str, service: Served) -> JSONResponse:
-    """Ends a study at once; its running trial is lost."""
+    """Ends a study at once; its running trials are lost."""
     return _asked(service, study, "cancel")
 
 
 @router.post("/{study}/resume", response_model=QueueEntryAnswer)
 def resume_study(study: str, service: Served) -> JSONResponse:
     """Queues a paused study again."""
-    return as_json(entry_answer(service.queue.resume(_open_entry(service, study).id)))
+    return as_json(entry_answer(service.queue.resume(_open_entries(service, study)[0].id)))
 
 
 @router.get("/{study}/log", response_class=PlainTextResponse)
@@ -205,8 +206,9 @@ def unknown_study(service: Service, name: str) -> NotFoundError:
     return NotFoundError(f"no study {name!r} in the database", f"there are: {known}")
 
 
-def _open_entry(service: Service, study: str) -> QueueEntry:
-    """The entry of a study that has not ended.
+def _open_entries(service: Service, study: str) -> list[QueueEntry]:
+    """The entries of a study that have not ended; first the one that stands for the study: the
+    running one of the service, or else another running one.
 
     Raises:
         NotFoundError: no study has that name.
@@ -217,11 +219,17 @@ def _open_entry(service: Service, study: str) -> QueueEntry:
         if service.queue.latest_of(study) is None:
             known_study(service, study)
         raise TooLateError(f"study {study} is not in the queue", "add it to the queue first")
-    return next((entry for entry in entries if entry.state == "running"), entries[0])
+    return sorted(entries, key=lambda entry: (entry.state != "running", not entry.is_detached))
 
 
 def _asked(service: Service, study: str, request: Request) -> JSONResponse:
-    entry = service.queue.ask(_open_entry(service, study).id, request)
+    """Asks the study and its further workers. These have no place to come back to after a pause, so
+    that they end after their trial."""
+    first, *others = _open_entries(service, study)
+    entry = service.queue.ask(first.id, request)
+    for other in others:
+        with contextlib.suppress(TooLateError):  # it has ended meanwhile
+            service.queue.ask(other.id, "stop" if request == "pause" else request)
     return as_json(entry_answer(entry))
 
 

@@ -298,7 +298,7 @@ async def new_study(
 
 def _now(service: Service) -> dict[str, Any]:
     queue = queue_answer(service.store, service.url)
-    now = [view.running(service.store, e) for e in queue.entries if e.state == "running"]
+    now = [view.running(service.store, entry) for entry in view.one_of_each(queue.entries)]
     night = None if now else view.latest_night(service.store)
     return {"queue": queue, "now": now, "night": night}
 

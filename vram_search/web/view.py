@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,6 +56,15 @@ class Running:
     charts: list[Chart]
     others: list[str]
     """The running trials of the study's other workers, in words."""
+
+
+def one_of_each(entries: Iterable[QueueEntryAnswer]) -> list[QueueEntryAnswer]:
+    """The entry that stands for each running study: each of its workers has one, too."""
+    chosen: dict[str, QueueEntryAnswer] = {}
+    for entry in entries:
+        if entry.state == "running" and (entry.study not in chosen or entry.is_detached):
+            chosen[entry.study] = entry
+    return list(chosen.values())
 
 
 def running(store: Store, entry: QueueEntryAnswer) -> Running:

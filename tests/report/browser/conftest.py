@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
+BY_VALUE = {"awaitPromise": True, "returnByValue": True}
 CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37, " ": 32}
+
+
+class NavigatedError(Exception):
+    """The page was left while a script ran in it."""
 
 
 class Browser:
@@ -60,6 +65,8 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == self._count:
+                if answer.get("error", {}).get("message", "").startswith("Inspected target nav"):
+                    raise NavigatedError
                 assert "error" not in answer, (method, answer["error"])
                 result: dict[str, Any] = answer["result"]
                 return result
@@ -92,14 +99,16 @@ class Browser:
             self._keep(self._read())
 
     def eval(self, script: str) -> Any:
-        """The value of a JavaScript expression; two frames are painted before it."""
+        """The value of a JavaScript expression; two frames are painted before it.
+
+        If the page is left meanwhile, the next page is asked.
+        """
         paint = "new Promise(d => requestAnimationFrame(() => requestAnimationFrame(d)))"
-        answer = self.send(
-            "Runtime.evaluate",
-            expression=f"{paint}.then(() => ({script}))",
-            awaitPromise=True,
-            returnByValue=True,
-        )
+        expression = {"expression": f"{paint}.then(() => ({script}))"}
+        try:
+            answer = self.send("Runtime.evaluate", **expression, **BY_VALUE)
+        except NavigatedError:
+            return self.eval(script)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
