@@ -19,7 +19,7 @@ from tests.factories import make_point
 from tests.model_code.in_process import read_in_this_process
 from vram_search.data import Example, Rows
 from vram_search.errors import InputError, ModelNotFoundError
-from vram_search.estimate.memory.peaks import computes_eval_logits
+from vram_search.estimate.memory.peaks import computes_eval_logits, fused_chunk_bytes
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes import axolotl, llamafactory, trl
@@ -678,6 +678,21 @@ def test_a_file_with_former_keys_of_trl_holds_all_logits(write: Write) -> None:
     today = load_recipe(write(TRL))
     assert today.workload.cut_cross_entropy and not former.workload.cut_cross_entropy
     assert any("max_seq_length is a key of TRL before 1" in note for note in former.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "vocabulary"),
+    [({}, 151_936), ({}, 2_000), ({"use_liger_kernel": True}, 2_000), ({"beta": 0.1}, 2_000)],
+)
+def test_trls_tile_of_logits_is_as_wide_for_every_vocabulary(
+    write: Write, changes: dict[str, Any], vocabulary: int
+) -> None:
+    workload = load_recipe(write(TRL, **changes)).workload
+    workload = replace(workload, shape=replace(workload.shape, vocab_size=vocabulary))
+    small = replace(workload, cutoff_len=256)
+    assert small.tokens <= 4096
+    assert fused_chunk_bytes(small) == 2 * small.tokens * 32_768
+    assert fused_chunk_bytes(replace(workload, cutoff_len=100_000)) == 2 * 4096 * 32_768
 
 
 def test_a_file_of_trl_trains_lora_only_if_use_peft_is_on(write: Write) -> None:

@@ -130,7 +130,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     )
     monkeypatch.setattr(VERIFY, "question_of", lambda recorded: None)
     monkeypatch.setattr(VERIFY, "_ask_ourselves", lambda *question: ours)
-    monkeypatch.setattr(VERIFY, "_run_of", lambda *arguments: Run())
+    monkeypatch.setattr(VERIFY, "_run_of", lambda *arguments: (Run(), {"warmup_steps": 1}))
     monkeypatch.setattr(VERIFY, "_evaluation_bytes", lambda *arguments: None)
     best = type("Best", (), {"step": 2, "example_loss_sums": [10.0]})
     monkeypatch.setattr(Recorded, "best", best)
@@ -163,7 +163,32 @@ def test_unsloth_without_a_gpu_has_its_rows_compared_and_does_not_count_as_verif
     assert not found.agrees
 
 
-def test_axolotl_without_a_gpu_says_where_to_run(recorded: Recorded, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Axolotl trains on a GPU only") as caught:
-        verified(recorded, "axolotl", tmp_path)
-    assert "vram-search verify 3 --with axolotl" in caught.value.remedy
+def test_what_axolotls_second_warmup_step_changes_is_not_judged(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    found = verified(recorded, "axolotl", tmp_path)
+    notes = {check.name: check.note for check in found.checks if check.agrees is None}
+    assert [name for name in notes if "2 warm-up steps" in notes[name]] == [
+        "learning_rates",
+        "eval_loss",
+    ]
+    assert next(check for check in found.checks if check.name == "first_loss").agrees
+
+
+def test_axolotl_with_two_warmup_steps_is_compared_in_everything(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VERIFY, "_run_of", lambda *arguments: (Run(), {"warmup_steps": 2}))
+    assert verified(recorded, "axolotl", tmp_path).agrees
+
+
+def test_axolotl_trains_in_fp32_where_no_gpu_is() -> None:
+    """It cannot ask transformers for bf16 on a CPU."""
+    real = REAL_TOOLS["axolotl"]
+    assert overrides_on_cpu(real, {"bf16": True, "fp16": False}, trial_in("bfloat16")) == [
+        "bf16=false"
+    ]
+    assert overrides_on_cpu(real, {"bf16": False, "fp16": True}, trial_in("float16")) == [
+        "fp16=false"
+    ]
+    assert overrides_on_cpu(real, {"bf16": False, "fp16": False}, trial_in("float32")) == []

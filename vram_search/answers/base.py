@@ -5,12 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WrapValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from vram_search.answers.plain import VERSION_MEANING
-
-Number = int | float
-"""A whole number stays one: bytes are printed without a decimal point."""
 
 Timestamp = Annotated[
     datetime,
@@ -18,9 +15,6 @@ Timestamp = Annotated[
     Field(json_schema_extra={"format": "date-time"}),
 ]
 """UTC; ISO 8601 in JSON."""
-
-AS_RECORDED = WrapValidator(lambda value, _: value)
-"""Takes a value as the database holds it: an older version may have recorded other keys."""
 
 
 class AnswerPart(BaseModel):

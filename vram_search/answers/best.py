@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pydantic import Field
-
-from vram_search.answers.base import AnswerPart, Number
 from vram_search.answers.night import NightAnswer, last_night
+from vram_search.answers.plain import Number, PlainPart, described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.top import not_ranked
 from vram_search.answers.trial import TrialAnswer, trial_answer
@@ -23,75 +22,95 @@ from vram_search.store.untuned import untuned_loss
 from vram_search.units import parse_bytes, parse_duration
 
 
-class LimitsAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class LimitsAnswer(PlainPart):
     """The limits that were asked for; null sets no limit."""
 
-    required_bytes: int | None = Field(description="Most bytes that a trial may require.")
-    card: str | None = Field(description="Title of the card that the trial must fit.")
-    budget_bytes: int | None = Field(description="Bytes that this card leaves to the allocator.")
-    seconds: Number | None = Field(description="Most seconds that a trial may take.")
+    required_bytes: int | None = field(metadata=described("Most bytes that a trial may require."))
+    card: str | None = field(metadata=described("Title of the card that the trial must fit."))
+    budget_bytes: int | None = field(
+        metadata=described("Bytes that this card leaves to the allocator.")
+    )
+    seconds: Number | None = field(metadata=described("Most seconds that a trial may take."))
 
 
-class ContenderAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class ContenderAnswer(PlainPart):
     """A trial within one standard error of the best."""
 
     number: int
-    eval_loss: float | None = Field(description="Nats per token.")
-    value: float | None = Field(description="Of the study's objective.")
-    difference: float = Field(description="Of the objective: above the best, at least 0.")
-    standard_error: float | None = Field(
-        description="Of the difference, paired per evaluation row; null if the losses per row are "
-        "not recorded."
+    eval_loss: float | None = field(metadata=described("Nats per token."))
+    value: float | None = field(metadata=described("Of the study's objective."))
+    difference: float = field(metadata=described("Of the objective: above the best, at least 0."))
+    standard_error: float | None = field(
+        metadata=described(
+            "Of the difference, paired per evaluation row; null if the losses per row are "
+            "not recorded."
+        )
     )
     required_bytes: int | None
     required_bytes_origin: Literal["measured", "predicted"] | None
     seconds: Number | None
 
 
-class SweetSpotAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class SweetSpotAnswer(PlainPart):
     """The smallest trial within one standard error of the best."""
 
     trial: TrialAnswer
-    why: str = Field(description="The reason, in one sentence.")
-    within: list[ContenderAnswer] = Field(
-        description="All trials within one standard error of the best, lowest objective first."
+    why: str = field(metadata=described("The reason, in one sentence."))
+    within: list[ContenderAnswer] = field(
+        metadata=described(
+            "All trials within one standard error of the best, lowest objective first."
+        )
     )
 
 
-class RivalAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class RivalAnswer(PlainPart):
     """Another trial beside the best."""
 
     number: int
-    eval_loss: float | None = Field(description="Nats per token.")
-    value: float | None = Field(description="Of the study's objective.")
-    difference: float = Field(description="Of the objective: above the best, at least 0.")
-    standard_error: float | None = Field(description="Of the difference; null if unknown.")
-    is_clear: bool = Field(
-        description="True if the difference is larger than evaluation rows and seeds explain."
+    eval_loss: float | None = field(metadata=described("Nats per token."))
+    value: float | None = field(metadata=described("Of the study's objective."))
+    difference: float = field(metadata=described("Of the objective: above the best, at least 0."))
+    standard_error: float | None = field(metadata=described("Of the difference; null if unknown."))
+    is_clear: bool = field(
+        metadata=described(
+            "True if the difference is larger than evaluation rows and seeds explain."
+        )
     )
 
 
-class WinnerAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class WinnerAnswer(PlainPart):
     """How good the best trial is: its objective and others' on the same rows and tokens."""
 
-    headline: str = Field(description="The answer in one sentence.")
-    sentences: list[str] = Field(description="What the differences to others mean.")
-    untuned_eval_loss: float | None = Field(
-        description="The objective of the model without an adapter; null if it was not evaluated."
+    headline: str = field(metadata=described("The answer in one sentence."))
+    sentences: list[str] = field(metadata=described("What the differences to others mean."))
+    untuned_eval_loss: float | None = field(
+        metadata=described(
+            "The objective of the model without an adapter; null if it was not evaluated."
+        )
     )
-    improvement: float | None = Field(
-        description="Share by which the objective is below the untuned model's."
+    improvement: float | None = field(
+        metadata=described("Share by which the objective is below the untuned model's.")
     )
-    second: RivalAnswer | None = Field(description="The trial in second place.")
-    usual: RivalAnswer | None = Field(
-        description="The trial with the usual settings (all linear layers, rank 16, 2e-4); null if "
-        "no complete trial has them."
+    second: RivalAnswer | None = field(metadata=described("The trial in second place."))
+    usual: RivalAnswer | None = field(
+        metadata=described(
+            "The trial with the usual settings (all linear layers, rank 16, 2e-4); null if "
+            "no complete trial has them."
+        )
     )
-    seed_noise: float = Field(
-        description="Standard deviation that another seed gives the objective, from recorded runs."
+    seed_noise: float = field(
+        metadata=described(
+            "Standard deviation that another seed gives the objective, from recorded runs."
+        )
     )
 
 
+@dataclass(frozen=True, kw_only=True)
 class BestAnswer(StudyAnswer):
     """The best trial of a study within the limits, and the sweet spot."""
 
@@ -99,8 +118,10 @@ class BestAnswer(StudyAnswer):
     trial: TrialAnswer
     winner: WinnerAnswer
     sweet_spot: SweetSpotAnswer
-    night: NightAnswer | None = Field(
-        description="The study's latest run; null for imported runs and those of older versions."
+    night: NightAnswer | None = field(
+        metadata=described(
+            "The study's latest run; null for imported runs and those of older versions."
+        )
     )
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
-
-from vram_search.answers.base import AnswerPart, Number
+from vram_search.answers.plain import Number, PlainPart, described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.compare import Figure, LossDifference
@@ -19,56 +18,66 @@ Pairs = dict[str, tuple[Any, Any]]
 """Values of the first and of the second trial by name."""
 
 
-class DiffersAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class DiffersAnswer(PlainPart):
     """Settings that differ, by name, each as the values of both trials."""
 
     hyperparameters: Pairs
-    plan: Pairs = Field(description="Of the memory plan.")
-    circumstances: Pairs = Field(description="Outcome, model, rows, seed and device.")
+    plan: Pairs = field(metadata=described("Of the memory plan."))
+    circumstances: Pairs = field(metadata=described("Outcome, model, rows, seed and device."))
 
 
-class LossAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class LossAnswer(PlainPart):
     """Values of the study's objective at the same point of both runs."""
 
-    at: str = Field(description="`best checkpoint`, or the share of the run.")
+    at: str = field(metadata=described("`best checkpoint`, or the share of the run."))
     first: float
     second: float
-    standard_error: float | None = Field(
-        description="Of the difference, paired per evaluation row; null if the losses per row are "
-        "not recorded."
+    standard_error: float | None = field(
+        metadata=described(
+            "Of the difference, paired per evaluation row; null if the losses per row are "
+            "not recorded."
+        )
     )
-    examples: int | None = Field(description="Evaluation rows that were paired.")
-    difference: float = Field(description="Second minus first.")
+    examples: int | None = field(metadata=described("Evaluation rows that were paired."))
+    difference: float = field(metadata=described("Second minus first."))
 
 
-class FigureAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class FigureAnswer(PlainPart):
     """A figure of both trials; null if unknown."""
 
-    origin: str = Field(description="predicted or measured, the same for both.")
+    origin: str = field(metadata=described("predicted or measured, the same for both."))
     first: Number | None
     second: Number | None
-    difference: Number | None = Field(description="Second minus first.")
+    difference: Number | None = field(metadata=described("Second minus first."))
 
 
+@dataclass(frozen=True, kw_only=True)
 class CompareAnswer(StudyAnswer):
     """Two trials side by side; every difference is second minus first."""
 
-    trials: tuple[int, int] = Field(description="Numbers of the first and of the second trial.")
-    sentence: str = Field(description="The better trial, by how much, and at what price.")
+    trials: tuple[int, int] = field(
+        metadata=described("Numbers of the first and of the second trial.")
+    )
+    sentence: str = field(metadata=described("The better trial, by how much, and at what price."))
     differs: DiffersAnswer
-    eval_loss: LossAnswer | None = Field(
-        description="null if no point exists at which both were evaluated."
+    eval_loss: LossAnswer | None = field(
+        metadata=described("null if no point exists at which both were evaluated.")
     )
-    bytes: dict[str, FigureAnswer] = Field(description="Peaks by name, in bytes.")
-    parts: dict[str, FigureAnswer] = Field(
-        description="Parts of the peak that differ, in bytes, the largest difference first."
+    bytes: dict[str, FigureAnswer] = field(metadata=described("Peaks by name, in bytes."))
+    parts: dict[str, FigureAnswer] = field(
+        metadata=described("Parts of the peak that differ, in bytes, the largest difference first.")
     )
-    seconds: dict[str, FigureAnswer] = Field(description="Seconds by phase.")
-    notes: list[str] = Field(description="Sentences on what limits the comparison.")
-    knows_hyperparameters: bool = Field(
-        description="False if the first trial's hyperparameters are unknown (imported runs)."
+    seconds: dict[str, FigureAnswer] = field(metadata=described("Seconds by phase."))
+    notes: list[str] = field(metadata=described("Sentences on what limits the comparison."))
+    knows_hyperparameters: bool = field(
+        metadata=described(
+            "False if the first trial's hyperparameters are unknown (imported runs)."
+        )
     )
-    knows_plan: bool = Field(description="False if the first trial has no memory plan.")
+    knows_plan: bool = field(metadata=described("False if the first trial has no memory plan."))
 
 
 def compare(

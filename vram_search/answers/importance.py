@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
-
-from vram_search.answers.base import AnswerPart
+from vram_search.answers.plain import PlainPart, described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.importance import FEWEST_TRIALS, Group, importances
@@ -14,31 +13,38 @@ from vram_search.report.sentences import importance_sentence
 from vram_search.store import Store, StudyRecord
 
 
-class GroupAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class GroupAnswer(PlainPart):
     """Trials that share a value, or a range of values, of one hyperparameter."""
 
-    group: str = Field(description="The value or the range, for a label.")
-    low: Any = Field(description="Smallest value.")
-    high: Any = Field(description="Largest value.")
-    trials: int = Field(description="How many trials.")
-    median_eval_loss: float = Field(
-        description="Median of the study's objective; its name dates from studies of eval_loss."
+    group: str = field(metadata=described("The value or the range, for a label."))
+    low: Any = field(metadata=described("Smallest value."))
+    high: Any = field(metadata=described("Largest value."))
+    trials: int = field(metadata=described("How many trials."))
+    median_eval_loss: float = field(
+        metadata=described(
+            "Median of the study's objective; its name dates from studies of eval_loss."
+        )
     )
 
 
-class ImportanceItem(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class ImportanceItem(PlainPart):
     """One hyperparameter."""
 
     hyperparameter: str
-    share: float = Field(description="Epsilon squared on the ranks of the objective, 0 to 1.")
-    groups: list[GroupAnswer] = Field(description="In the order of the values.")
+    share: float = field(
+        metadata=described("Epsilon squared on the ranks of the objective, 0 to 1.")
+    )
+    groups: list[GroupAnswer] = field(metadata=described("In the order of the values."))
 
 
+@dataclass(frozen=True, kw_only=True)
 class ImportanceAnswer(StudyAnswer):
     """Main effects of the hyperparameters that varied, the largest first."""
 
-    trials: int = Field(description="Complete trials that were counted.")
-    sentence: str = Field(description="The settings that decided, and those that did not.")
+    trials: int = field(metadata=described("Complete trials that were counted."))
+    sentence: str = field(metadata=described("The settings that decided, and those that did not."))
     importances: list[ImportanceItem]
 
 

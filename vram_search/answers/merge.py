@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import Field
-
 from vram_search.answers.adapter import KeptAdapter
+from vram_search.answers.plain import described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.protocol import Converted, OllamaWritten
 from vram_search.units import format_bytes
@@ -17,28 +17,37 @@ ADAPTER = "adapter"
 """Kind of a GGUF file that holds the adapter alone."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class MergeAnswer(StudyAnswer):
     """A merged model on the disk."""
 
     trial: int
-    run: str | None = Field(description="Product run (p3); null if the search trained the adapter.")
-    folder: str = Field(description="Folder of the merged model.")
+    run: str | None = field(
+        metadata=described("Product run (p3); null if the search trained the adapter.")
+    )
+    folder: str = field(metadata=described("Folder of the merged model."))
     size_bytes: int
-    written_as: str = Field(
-        description="Form of the weights: bf16 in safetensors, or of a GGUF, or the adapter in one."
+    written_as: str = field(
+        metadata=described(
+            "Form of the weights: bf16 in safetensors, or of a GGUF, or the adapter in one."
+        )
     )
-    notes: list[str] = Field(description="Remarks, a sentence each.")
-    recorded_eval_loss: float | None = Field(
-        description="Nats per token of base in NF4 and adapter, as recorded."
+    notes: list[str] = field(metadata=described("Remarks, a sentence each."))
+    recorded_eval_loss: float | None = field(
+        metadata=described("Nats per token of base in NF4 and adapter, as recorded.")
     )
-    merged_eval_loss: float | None = Field(
-        description="Nats per token of the merged model; null if it was not measured."
+    merged_eval_loss: float | None = field(
+        metadata=described("Nats per token of the merged model; null if it was not measured.")
     )
-    measured_in: str = Field(description="The dtype in which the merged model was measured.")
-    difference: float | None = Field(description="Merged minus recorded.")
-    tolerance: float = Field(description="Nats per token by which it may be worse.")
-    agrees: bool | None = Field(
-        description="False if the merged model is worse by more; null if it was not measured."
+    measured_in: str = field(
+        metadata=described("The dtype in which the merged model was measured.")
+    )
+    difference: float | None = field(metadata=described("Merged minus recorded."))
+    tolerance: float = field(metadata=described("Nats per token by which it may be worse."))
+    agrees: bool | None = field(
+        metadata=described(
+            "False if the merged model is worse by more; null if it was not measured."
+        )
     )
     sentence: str
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import Field
 
 from vram_search.answers.beside import beside
 from vram_search.answers.best import none_complete
+from vram_search.answers.plain import described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.figures import ranked
@@ -35,13 +35,16 @@ _NOT_IN_A_FILE = ("identity", "strategies", "points")
 _LONGEST_NAME = 64
 
 
+@dataclass(frozen=True, kw_only=True)
 class NextAnswer(StudyAnswer):
     """The proposal for the next night."""
 
-    stop: bool = Field(description="True if nothing more is expected.")
-    reasons: list[str] = Field(description="Sentences, the most important first.")
-    proposal: dict[str, Any] | None = Field(
-        description="A study file as a mapping; null to stop, or to continue the same study."
+    stop: bool = field(metadata=described("True if nothing more is expected."))
+    reasons: list[str] = field(metadata=described("Sentences, the most important first."))
+    proposal: dict[str, Any] | None = field(
+        metadata=described(
+            "A study file as a mapping; null to stop, or to continue the same study."
+        )
     )
 
 

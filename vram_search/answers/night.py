@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from vram_search.answers.base import AnswerPart, Timestamp
+from vram_search.answers.plain import PlainPart, described
 from vram_search.report.night import night_sentences, summarise
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.runs import latest_run
 from vram_search.store.store import LARGE
 
 
-class NightAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class NightAnswer(PlainPart):
     """The latest run of a study."""
 
-    started_at: Timestamp
-    ended_at: Timestamp | None = Field(description="null while it runs.")
-    stopped: str = Field(description="The reason why it ended; empty while it runs.")
-    outcomes: dict[str, int] = Field(description="Trials that it started, by outcome.")
-    seconds: dict[str, float] = Field(
-        description="By phase: training, evaluation, mini-test, loading, saving, lost (attempts "
-        "that ran out of memory or were cut off), waiting."
+    started_at: datetime
+    ended_at: datetime | None = field(metadata=described("null while it runs."))
+    stopped: str = field(metadata=described("The reason why it ended; empty while it runs."))
+    outcomes: dict[str, int] = field(metadata=described("Trials that it started, by outcome."))
+    seconds: dict[str, float] = field(
+        metadata=described(
+            "By phase: training, evaluation, mini-test, loading, saving, lost (attempts "
+            "that ran out of memory or were cut off), waiting."
+        )
     )
-    best_before: float | None = Field(description="Lowest eval_loss of the study at its start.")
-    best_after: float | None = Field(description="Lowest eval_loss of the study now.")
-    best_trial: int | None = Field(description="The trial that lowered it; null if none did.")
-    faults: list[str] = Field(description="What went wrong, the most frequent first.")
-    sentences: list[str] = Field(description="The summary in words.")
+    best_before: float | None = field(
+        metadata=described("Lowest eval_loss of the study at its start.")
+    )
+    best_after: float | None = field(metadata=described("Lowest eval_loss of the study now."))
+    best_trial: int | None = field(
+        metadata=described("The trial that lowered it; null if none did.")
+    )
+    faults: list[str] = field(metadata=described("What went wrong, the most frequent first."))
+    sentences: list[str] = field(metadata=described("The summary in words."))
 
 
 def last_night(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
-
-from vram_search.answers.base import AnswerPart, Number
 from vram_search.answers.beside import beside
 from vram_search.answers.best import none_complete
+from vram_search.answers.plain import Number, PlainPart, described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes
@@ -21,41 +20,54 @@ from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 
 
-class ParetoTrial(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class ParetoTrial(PlainPart):
     """A complete trial as one flat row; its hyperparameters and its plan are further keys."""
 
-    model_config = ConfigDict(extra="allow")
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "allow"}
 
     number: int
     outcome: str
-    eval_loss: float | None = Field(description="Nats per token.")
+    eval_loss: float | None = field(metadata=described("Nats per token."))
     bits_per_byte: float | None
     required_bytes: int
     required_bytes_origin: Literal["measured", "predicted"]
-    reserved_bytes: int | None = Field(description="Measured peak of the allocator, in bytes.")
-    seconds: Number | None = Field(description="Seconds from start to record.")
+    reserved_bytes: int | None = field(
+        metadata=described("Measured peak of the allocator, in bytes.")
+    )
+    seconds: Number | None = field(metadata=described("Seconds from start to record."))
     steps_done: int
     steps_total: int
-    run: str | None = Field(description="Name of an imported run.")
-    model: str | None = Field(description="Model of an imported run.")
-    value: float = Field(description="Of the study's objective; lower is better.")
-    on_front: bool = Field(
-        description="True if no trial with fewer or equal bytes has a lower eval_loss."
+    run: str | None = field(metadata=described("Name of an imported run."))
+    model: str | None = field(metadata=described("Model of an imported run."))
+    value: float = field(metadata=described("Of the study's objective; lower is better."))
+    on_front: bool = field(
+        metadata=described("True if no trial with fewer or equal bytes has a lower eval_loss.")
     )
-    beaten_by: int | None = Field(
-        description="The trial with the lowest eval_loss among those that need no more bytes."
+    beaten_by: int | None = field(
+        metadata=described(
+            "The trial with the lowest eval_loss among those that need no more bytes."
+        )
     )
+    further: InitVar[Mapping[str, Any]]
+
+    def __post_init__(self, further: Mapping[str, Any]) -> None:
+        self.__dict__["_settings"] = dict(further)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Hyperparameters and memory plan, by name."""
-        return dict(self.__pydantic_extra__ or {})
+        return dict(self.__dict__["_settings"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**super().as_dict(), **self.settings}
 
 
+@dataclass(frozen=True, kw_only=True)
 class ParetoAnswer(StudyAnswer):
     """All complete trials whose required bytes are known, fewest bytes first."""
 
-    sentence: str = Field(description="Says what more VRAM buys.")
+    sentence: str = field(metadata=described("Says what more VRAM buys."))
     trials: list[ParetoTrial]
 
 
@@ -86,8 +98,14 @@ def _by_size(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def _row(trial: TrialRecord, front: Sequence[TrialRecord]) -> ParetoTrial:
     winner = _beaten_by(trial, front)
+    row = trial_row(trial)
+    known = {one.name: row.pop(one.name) for one in fields(ParetoTrial) if one.name in row}
     return ParetoTrial(
-        **trial_row(trial), value=trial.value or 0.0, on_front=winner is None, beaten_by=winner
+        **known,
+        further=row,
+        value=trial.value or 0.0,
+        on_front=winner is None,
+        beaten_by=winner,
     )
 
 

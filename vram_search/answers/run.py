@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-
-from pydantic import Field
+from dataclasses import dataclass, field
 
 from vram_search.answers.next_study import next_study
 from vram_search.answers.night import NightAnswer, last_night
+from vram_search.answers.plain import described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.figures import ranked
@@ -17,14 +17,17 @@ from vram_search.store import Store, StudyRecord
 from vram_search.worker.stop_rule import StopRule
 
 
+@dataclass(frozen=True, kw_only=True)
 class RunAnswer(StudyAnswer):
     """The end of a search."""
 
-    stopped: str = Field(description="The reason why no further trial was started.")
-    best: TrialAnswer | None = Field(description="null if no trial is complete.")
-    night: NightAnswer | None = Field(description="Summary of this run.")
-    next: list[str] = Field(description="What to do next, in sentences.")
-    report: str | None = Field(description="Path of the HTML report; null if none was written.")
+    stopped: str = field(metadata=described("The reason why no further trial was started."))
+    best: TrialAnswer | None = field(metadata=described("null if no trial is complete."))
+    night: NightAnswer | None = field(metadata=described("Summary of this run."))
+    next: list[str] = field(metadata=described("What to do next, in sentences."))
+    report: str | None = field(
+        metadata=described("Path of the HTML report; null if none was written.")
+    )
 
 
 def run_answer(store: Store, study: StudyRecord, *, stopped: str, report: str | None) -> RunAnswer:

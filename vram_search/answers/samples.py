@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from pydantic import Field
-
-from vram_search.answers.base import AnswerPart
+from vram_search.answers.plain import PlainPart, described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.store import StudyRecord, TrialRecord
 from vram_search.store.untuned import Sample
 
 
-class SampleAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class SampleAnswer(PlainPart):
     """One prompt with its answers, written greedily."""
 
     prompt: str
-    expected: str | None = Field(description="The row's own answer; null for other prompts.")
-    untuned: str = Field(description="Answer of the model without an adapter.")
-    tuned: str = Field(description="Answer with the trial's adapter.")
+    expected: str | None = field(
+        metadata=described("The row's own answer; null for other prompts.")
+    )
+    untuned: str = field(metadata=described("Answer of the model without an adapter."))
+    tuned: str = field(metadata=described("Answer with the trial's adapter."))
 
 
+@dataclass(frozen=True, kw_only=True)
 class SamplesAnswer(StudyAnswer):
     """Answers of the untuned and of the tuned model."""
 

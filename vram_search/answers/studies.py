@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from dataclasses import dataclass, field
 
 from vram_search.answers.night import NightAnswer, last_night
+from vram_search.answers.plain import described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord
 from vram_search.store.location import bytes_in, study_folder
 
 
+@dataclass(frozen=True, kw_only=True)
 class StudySummary(StudyAnswer):
     """One study with the number of its trials by outcome, and its best loss."""
 
-    outcomes: dict[str, int] = Field(
-        description="Trials by outcome, 0 included; `running` counts those without one."
+    outcomes: dict[str, int] = field(
+        metadata=described("Trials by outcome, 0 included; `running` counts those without one.")
     )
-    best_trial: int | None = Field(description="Number of the best trial.")
-    best_eval_loss: float | None = Field(description="Nats per token.")
-    best_value: float | None = Field(description="The objective of the best trial.")
-    night: NightAnswer | None = Field(
-        description="Summary of the latest run; null if an older version made it."
+    best_trial: int | None = field(metadata=described("Number of the best trial."))
+    best_eval_loss: float | None = field(metadata=described("Nats per token."))
+    best_value: float | None = field(metadata=described("The objective of the best trial."))
+    night: NightAnswer | None = field(
+        metadata=described("Summary of the latest run; null if an older version made it.")
     )
-    disk_bytes: int | None = Field(
-        description="Of its folder: adapters, checkpoints, exports, log; null if unreadable."
+    disk_bytes: int | None = field(
+        metadata=described(
+            "Of its folder: adapters, checkpoints, exports, log; null if unreadable."
+        )
     )
 
 

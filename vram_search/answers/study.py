@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from pydantic import Field
-
-from vram_search.answers.base import Answer, Timestamp
+from vram_search.answers.plain import PlainAnswer, described
 from vram_search.spec.objective import Objective, objective_named
 from vram_search.store import StudyRecord
 
 
-class StudyAnswer(Answer):
+@dataclass(frozen=True, kw_only=True)
+class StudyAnswer(PlainAnswer):
     """An answer about one study of the database."""
 
-    study: str = Field(description="Name of the study.")
-    revision: int = Field(description="Counts from 1 how often the study file changed.")
-    created_at: Timestamp = Field(description="Start of the first run.")
-    updated_at: Timestamp = Field(description="Latest activity.")
-    model: dict[str, Any] = Field(
-        description="The base model: `name`, and `parameters` if their number is known."
+    study: str = field(metadata=described("Name of the study."))
+    revision: int = field(metadata=described("Counts from 1 how often the study file changed."))
+    created_at: datetime = field(metadata=described("Start of the first run."))
+    updated_at: datetime = field(metadata=described("Latest activity."))
+    model: dict[str, Any] = field(
+        metadata=described("The base model: `name`, and `parameters` if their number is known.")
     )
-    card: dict[str, Any] = Field(
-        description="The card of the study file: `name`, `title`, `total_bytes`, `reserve_bytes`, "
-        "`context_bytes` and the rest of its YAML."
+    card: dict[str, Any] = field(
+        metadata=described(
+            "The card of the study file: `name`, `title`, `total_bytes`, `reserve_bytes`, "
+            "`context_bytes` and the rest of its YAML."
+        )
     )
-    objective: str = Field(
-        description="The figure by which trials are ranked, lower is better: eval_loss (nats per "
-        "token) or bits_per_byte."
+    objective: str = field(
+        metadata=described(
+            "The figure by which trials are ranked, lower is better: eval_loss (nats per "
+            "token) or bits_per_byte."
+        )
     )
-    data_hash: str = Field(description="Hash of the training and evaluation rows.")
-    is_imported: bool = Field(
-        description="True if the trials were run elsewhere and imported with `vram-search import`."
+    data_hash: str = field(metadata=described("Hash of the training and evaluation rows."))
+    is_imported: bool = field(
+        metadata=described(
+            "True if the trials were run elsewhere and imported with `vram-search import`."
+        )
     )
 
     @property

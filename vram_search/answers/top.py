@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-
-from pydantic import Field
+from dataclasses import dataclass, field
 
 from vram_search.answers.beside import beside
+from vram_search.answers.plain import described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.report.limits import constraint_sentence
@@ -19,17 +19,19 @@ MOST_ROWS = 2**31
 """More trials than a study has; the database's integers end at 2**63."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class TopAnswer(StudyAnswer):
     """Trials of a study."""
 
-    sentence: str = Field(description="The best trial, and how far the second is behind.")
+    sentence: str = field(metadata=described("The best trial, and how far the second is behind."))
     trials: list[TrialAnswer]
-    outcomes: dict[str, int] = Field(
-        description="Trials of the study by outcome, 0 included; `running` counts those without "
-        "one."
+    outcomes: dict[str, int] = field(
+        metadata=described(
+            "Trials of the study by outcome, 0 included; `running` counts those without one."
+        )
     )
-    not_ranked: dict[str, int] = Field(
-        description="Complete imported runs that are not ranked, by their kind of training."
+    not_ranked: dict[str, int] = field(
+        metadata=described("Complete imported runs that are not ranked, by their kind of training.")
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from pydantic import Field
-
-from vram_search.answers.base import AnswerPart
+from vram_search.answers.plain import PlainPart, described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.report.seeds import SeedGroup, rank
 from vram_search.store import Store, StudyRecord, TrialRecord
@@ -16,47 +15,64 @@ from vram_search.store.untuned import untuned_loss
 from vram_search.units import percent
 
 
-class ProductRunAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class ProductRunAnswer(PlainPart):
     """One training of a trial after the search."""
 
-    name: str = Field(description="Name for other commands, such as `merge p3`.")
-    trial: int = Field(description="Trial whose hyperparameters it has.")
+    name: str = field(metadata=described("Name for other commands, such as `merge p3`."))
+    trial: int = field(metadata=described("Trial whose hyperparameters it has."))
     seed: int
     outcome: str
-    eval_loss: float | None = Field(description="Nats per token, on the study's rows and tokens.")
-    eval_loss_step: int | None = Field(description="Optimizer step of the best checkpoint.")
-    steps: int = Field(description="Optimizer steps of the whole run.")
+    eval_loss: float | None = field(
+        metadata=described("Nats per token, on the study's rows and tokens.")
+    )
+    eval_loss_step: int | None = field(metadata=described("Optimizer step of the best checkpoint."))
+    steps: int = field(metadata=described("Optimizer steps of the whole run."))
     seconds: float
-    allocated_bytes: int | None = Field(description="Measured peak; null without a GPU.")
-    required_bytes: int | None = Field(description="Predicted for the study's card.")
-    adapter: str | None = Field(description="Folder of the adapter of the best checkpoint.")
+    allocated_bytes: int | None = field(metadata=described("Measured peak; null without a GPU."))
+    required_bytes: int | None = field(metadata=described("Predicted for the study's card."))
+    adapter: str | None = field(metadata=described("Folder of the adapter of the best checkpoint."))
 
 
-class RankAnswer(AnswerPart):
+@dataclass(frozen=True, kw_only=True)
+class RankAnswer(PlainPart):
     """The trained trial against the trial in second place."""
 
-    rival: int = Field(description="Number of the other trial.")
-    rival_mean: float = Field(description="Mean eval_loss of its seeds, nats per token.")
-    rival_seeds: int = Field(description="Number of its seeds; 1: the search's own.")
-    difference: float = Field(description="Nats per token by which the rival's mean is higher.")
-    standard_error: float = Field(description="Of the difference, by seeds and evaluation rows.")
-    probability: float = Field(description="That the trained trial is the better one.")
+    rival: int = field(metadata=described("Number of the other trial."))
+    rival_mean: float = field(metadata=described("Mean eval_loss of its seeds, nats per token."))
+    rival_seeds: int = field(metadata=described("Number of its seeds; 1: the search's own."))
+    difference: float = field(
+        metadata=described("Nats per token by which the rival's mean is higher.")
+    )
+    standard_error: float = field(
+        metadata=described("Of the difference, by seeds and evaluation rows.")
+    )
+    probability: float = field(metadata=described("That the trained trial is the better one."))
     sentence: str
 
 
+@dataclass(frozen=True, kw_only=True)
 class TrainAnswer(StudyAnswer):
     """A trial trained again."""
 
     trial: int
-    epochs: float | None = Field(description="Epochs asked for; null: the study's full length.")
-    all_rows: bool = Field(description="True if rows beyond `dataset.max_samples` were trained.")
+    epochs: float | None = field(
+        metadata=described("Epochs asked for; null: the study's full length.")
+    )
+    all_rows: bool = field(
+        metadata=described("True if rows beyond `dataset.max_samples` were trained.")
+    )
     runs: list[ProductRunAnswer]
-    mean_eval_loss: float | None = Field(description="Over the complete seeds; null for none.")
-    standard_deviation: float | None = Field(description="Over the seeds; null for fewer than two.")
-    searched_eval_loss: float | None = Field(description="Of the trial in the search.")
+    mean_eval_loss: float | None = field(
+        metadata=described("Over the complete seeds; null for none.")
+    )
+    standard_deviation: float | None = field(
+        metadata=described("Over the seeds; null for fewer than two.")
+    )
+    searched_eval_loss: float | None = field(metadata=described("Of the trial in the search."))
     untuned_eval_loss: float | None
-    rank: RankAnswer | None = Field(description="Null if the two are not comparable.")
-    best: str | None = Field(description="Name of the run with the lowest eval_loss.")
+    rank: RankAnswer | None = field(metadata=described("Null if the two are not comparable."))
+    best: str | None = field(metadata=described("Name of the run with the lowest eval_loss."))
 
 
 def train_answer(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import Field
-
+from vram_search.answers.plain import described
 from vram_search.answers.study import StudyAnswer, study_fields
 from vram_search.report.why.evidence import Evidence
 from vram_search.report.why.explain import explain
@@ -13,18 +13,23 @@ from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import all_evaluations
 
 
+@dataclass(frozen=True, kw_only=True)
 class WhyAnswer(StudyAnswer):
     """Sentences, and the figures that decided."""
 
-    trial: int = Field(description="Number of the trial.")
-    outcome: str = Field(description="The trial's outcome, or `running`.")
-    summary: str = Field(description="One sentence.")
-    facts: list[str] = Field(description="More sentences, the decisive ones first.")
-    figures: dict[str, Any] = Field(
-        description="Figures of those sentences by name; units are bytes, seconds and nats per "
-        "token. Unknown ones are left out."
+    trial: int = field(metadata=described("Number of the trial."))
+    outcome: str = field(metadata=described("The trial's outcome, or `running`."))
+    summary: str = field(metadata=described("One sentence."))
+    facts: list[str] = field(metadata=described("More sentences, the decisive ones first."))
+    figures: dict[str, Any] = field(
+        metadata=described(
+            "Figures of those sentences by name; units are bytes, seconds and nats per "
+            "token. Unknown ones are left out."
+        )
     )
-    remedy: str = Field(description="A change that would help; empty if no such change is known.")
+    remedy: str = field(
+        metadata=described("A change that would help; empty if no such change is known.")
+    )
 
 
 def why(store: Store, study: StudyRecord, trial: TrialRecord) -> WhyAnswer:

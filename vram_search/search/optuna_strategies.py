@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vram_search.search.problem import Problem
 from vram_search.search.strategy import Explanation, StoppedTrial
-from vram_search.spec import Hyperparameters
 from vram_search.units import percent
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+
+    from vram_search.search.problem import Problem
+    from vram_search.spec import Hyperparameters
 
 RANDOM_TRIALS = 5
 """Trials before TPE's model is used; the initial points count."""

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vram_search.search.global_stopping import GlobalStopping
-from vram_search.search.problem import Problem
-from vram_search.spec import Hyperparameters
 from vram_search.store import TrialRecord
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+
+    from vram_search.search.problem import Problem
+    from vram_search.spec import Hyperparameters
 
 RETRY_OF = "retry_of"
 """User attribute: number of the trial that this one repeats."""

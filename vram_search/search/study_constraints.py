@@ -4,9 +4,12 @@ all."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from vram_search.spec.constraints import Constraints, saved_adapter_bytes
 from vram_search.store import Store, StudyRecord, TrialRecord
+
+if TYPE_CHECKING:  # few studies have constraints, and their module imports pydantic
+    from vram_search.spec.constraints import Constraints
 
 
 def record_excess(constraints: Constraints, record: TrialRecord) -> dict[str, float]:
@@ -14,6 +17,8 @@ def record_excess(constraints: Constraints, record: TrialRecord) -> dict[str, fl
 
     Measured figures of a complete trial count, otherwise the predicted ones.
     """
+    from vram_search.spec.constraints import saved_adapter_bytes
+
     predicted = record.predicted or {}
     seconds = predicted.get("train_seconds")
     if record.outcome == "complete" and record.seconds and "train" in record.seconds:
@@ -37,6 +42,8 @@ def keeping_constraints(study: StudyRecord, trials: Sequence[TrialRecord]) -> li
     own = set_limits(study)
     if not own:
         return list(trials)
+    from vram_search.spec.constraints import Constraints
+
     constraints = Constraints.model_validate(own)
     return [trial for trial in trials if keeps_all(constraints, trial)]
 

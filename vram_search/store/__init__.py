@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vram_search.store import light_sqlalchemy  # noqa: F401  # before all that imports it
 from vram_search.store.database import open_database, sqlite_url
 from vram_search.store.records import (
     OUTCOMES,

@@ -75,7 +75,6 @@ AXOLOTL = RealTool(
     "axolotl",
     "axolotl==0.19.0",
     target="axolotl.cli.train",
-    needs_gpu=True,
 )
 UNSLOTH = RealTool(
     "unsloth",

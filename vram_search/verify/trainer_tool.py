@@ -68,9 +68,7 @@ class TrainerRun:
 
 
 def _arguments(real: RealTool, file: Path, overrides: Sequence[str]) -> list[str]:
-    """Returns the tool's arguments; a script takes no single keys, so it gets a changed copy."""
-    if real.is_script:
-        return [changed_copy(file, overrides).name if overrides else file.name]
+    """Returns the tool's arguments; only TRL takes single keys, the others get a changed copy."""
     if real.name == "trl":
         pairs = [override.split("=", 1) for override in overrides]
         return [
@@ -78,7 +76,7 @@ def _arguments(real: RealTool, file: Path, overrides: Sequence[str]) -> list[str
             file.name,
             *(part for key, value in pairs for part in (f"--{key}", value)),
         ]
-    return [file.name]
+    return [changed_copy(file, overrides).name if overrides else file.name]
 
 
 def changed_copy(file: Path, overrides: Sequence[str]) -> Path:

@@ -46,7 +46,7 @@ from vram_search.verify.environment import (
 from vram_search.verify.llamafactory_run import LlamaFactoryRun
 from vram_search.verify.recorded_rows import Question, RecordedRows, RowInShort
 from vram_search.verify.tool_run import ToolRows, ToolRun
-from vram_search.verify.tools import LLAMA_FACTORY, RealTool
+from vram_search.verify.tools import AXOLOTL, LLAMA_FACTORY, RealTool
 from vram_search.verify.trainer_tool import TrainerRun
 
 PADDED_TO = 8
@@ -132,12 +132,7 @@ def verify(
         )
     question = question_of(recorded)
     folder = folder.resolve()
-    if real.needs_gpu and not tool.has_gpu and not real.is_script:
-        raise InputError(
-            f"{real.title} trains on a GPU only, and its torch finds none",
-            f"run `vram-search verify {recorded.trial.number} --with {real.name}` where the GPU is",
-        )
-    run = _run_of(recorded, real, tool, folder, template)
+    run, config = _run_of(recorded, real, tool, folder, template)
 
     tell("the rows as the tool encodes them ...")
     theirs = run.encode_rows()
@@ -161,22 +156,36 @@ def verify(
         return Verification(tool, folder, run.overrides, tuple(checks), 0.0)
     tell(f"{theirs.max_steps} optimizer steps in {real.title}; its log: {run.log}")
     history = run.train(tell)
-    checks += _training_checks(recorded, tool, theirs, ours, history, tolerance)
+    trained = _training_checks(recorded, tool, theirs, ours, history, tolerance)
+    checks += _with_two_warmup_steps(trained) if _warms_up_longer(real, config) else trained
     return Verification(tool, folder, run.overrides, tuple(checks), time.monotonic() - started)
 
 
 def _run_of(
     recorded: Recorded, real: RealTool, tool: ToolEnvironment, folder: Path, template: str | None
-) -> ToolRun:
-    """Exports the trial for the tool, and prepares its run."""
+) -> tuple[ToolRun, dict[str, Any]]:
+    """Exports the trial for the tool, and prepares its run; also returns the exported settings."""
     study, trial = recorded.study, recorded.trial
     files = write_recorded(study, trial, folder, to=real.name, template=template, force=True)
     config = parse_yaml(files[0].read_text(encoding="utf-8"))
     if real is LLAMA_FACTORY:
         overrides = overrides_for(config, trial, has_gpu=tool.has_gpu)
-        return LlamaFactoryRun(tool, files[0], config, overrides, _variables(trial))
+        return LlamaFactoryRun(tool, files[0], config, overrides, _variables(trial)), config
     overrides = [] if tool.has_gpu else overrides_on_cpu(real, config, trial)
-    return TrainerRun(real, tool, files[0], overrides, _variables(trial))
+    return TrainerRun(real, tool, files[0], overrides, _variables(trial)), config
+
+
+def _warms_up_longer(real: RealTool, config: dict[str, Any]) -> bool:
+    """True if the tool makes two warm-up steps of the one that is set: Axolotl 0.19 does
+    (`core/builders/base.py`), and it has no other key for one step."""
+    return real is AXOLOTL and config["warmup_steps"] == 1
+
+
+def _with_two_warmup_steps(checks: Sequence[Check]) -> list[Check]:
+    """Returns the checks without a judgement on what another warm-up changes."""
+    note = "not compared: it makes 2 warm-up steps of 1"
+    changed = ("learning_rates", "eval_loss")
+    return [replace(one, agrees=None, note=note) if one.name in changed else one for one in checks]
 
 
 def _training_checks(
@@ -298,6 +307,10 @@ def overrides_for(config: dict[str, Any], trial: TrialRecord, *, has_gpu: bool) 
 def overrides_on_cpu(real: RealTool, config: dict[str, Any], trial: TrialRecord) -> list[str]:
     """Returns the same for a tool that trains with transformers' Trainer."""
     dtype = trained_dtype(trial)
+    if real is AXOLOTL:
+        # It has no key for the Trainer's `use_cpu`, without which transformers refuses bf16 and
+        # fp16 on a machine without a GPU (`training_args.py`): it trains in fp32 here.
+        return [f"{key}=false" for key in ("bf16", "fp16") if config[key]]
     if not real.is_script:
         keys = overrides_for(config, trial, has_gpu=False)
         return keys if config["dtype"] == dtype else [*keys, f"dtype={dtype}"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -30,8 +30,10 @@ from vram_search.store.kept_files import refuse_links
 from vram_search.store.location import StudyFolder, service_lock, study_folder
 from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
 from vram_search.store.workers import has_lease
-from vram_search.worker.card_share import CardPart, card_part
 from vram_search.worker.lock_file import lock_is_held
+
+if TYPE_CHECKING:  # it imports Optuna, and a light installation lists the queue
+    from vram_search.worker.card_share import CardPart
 
 POLL_SECONDS = 1.0
 LOCK_SECONDS = 1.0
@@ -213,7 +215,12 @@ def take_place(
         owner["worker_id"] = worker_id
         added = queue.add(study.study, study_yaml(study), is_detached=False, **owner)
         entry_id = added.id
-    part = None if reader is None else card_part(study, reader.device())
+    if reader is None:
+        part = None
+    else:
+        from vram_search.worker.card_share import card_part
+
+        part = card_part(study, reader.device())
     place = QueuePlace(queue, entry_id, url, device, worker_id, part)
     try:
         place.wait(note, beside=beside)

@@ -230,9 +230,11 @@ def _fused_loss(workload: Workload, saved: float) -> Parts:
 def fused_chunk_bytes(workload: Workload) -> int:
     """Logits of one chunk of the fused loss."""
     shape, tokens = workload.shape, workload.tokens
+    if workload.tiled_loss or workload.loss.has_tiles:
+        # A tile is as wide where the vocabulary is smaller.
+        return BF16 * min(tokens, TILE_TOKENS) * TILE_VOCABULARY
     if workload.objective != SFT:
-        tile = min(tokens, TILE_TOKENS) * min(shape.vocab_size, TILE_VOCABULARY)
-        return BF16 * tile if workload.loss.has_tiles else 0
+        return 0
     chunks = -(-shape.vocab_size // shape.hidden_size)
     chunk = min(tokens, 1 << (max(1, -(-tokens // chunks)) - 1).bit_length())
     return BF16 * shape.vocab_size * chunk

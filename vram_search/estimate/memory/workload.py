@@ -37,6 +37,8 @@ class Workload:
     cut_cross_entropy: bool = False
     """The loss is computed without logits, in evaluations too (Cut Cross Entropy, TRL's chunked
     loss); the layers are as they are."""
+    tiled_loss: bool = False
+    """And in TRL's tiles (`kernels/chunked_logprob.py`, from TRL 1.15 on)."""
     reentrant_checkpointing: bool = False
     """torch's re-entrant checkpoints: the first forward pass runs without autograd, so that 8-bit
     layers keep no inputs."""

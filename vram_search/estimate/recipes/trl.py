@@ -114,6 +114,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         prepare_for_kbit_training=is_wide,
         fused_linear_cross_entropy=with_liger,
         cut_cross_entropy=chunked,
+        tiled_loss=objective == SFT and (chunked or with_liger),
         reentrant_checkpointing=keys.is_reentrant(default=False),
         per_device_eval_batch_size=eval_batch if evaluates else 0,
         eval_cutoff_len=cutoff_len if evaluates else 0,

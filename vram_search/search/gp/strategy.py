@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from vram_search.search.global_stopping import GlobalStopping
 from vram_search.search.gp.rules import GpRules
-from vram_search.search.problem import Problem
 from vram_search.search.strategy import Explanation, StoppedTrial
-from vram_search.spec import Hyperparameters
 from vram_search.store import TrialRecord
 from vram_search.units import percent
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
+
+    from vram_search.search.problem import Problem
+    from vram_search.spec import Hyperparameters
 
 
 @dataclass(frozen=True)
