@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from vram_search.answers.adapter import find_adapter
+from vram_search.answers.adapter import KeptAdapter, find_adapter
 from vram_search.answers.lookup import find_study, opened
-from vram_search.answers.model_card import metadata, model_card
+from vram_search.answers.model_card import metadata, model_card, write_adapter
 from vram_search.protocol import Merged, MergeJob
 from vram_search.resources import shell_word
 from vram_search.worker import convert, talk
@@ -125,6 +126,72 @@ def test_card_names_base_and_data_that_are_on_the_hub(merge: Any, home: Path) ->
     assert head["base_model"] == "Qwen/Qwen2.5-3B-Instruct"
     assert head["datasets"] == ["tatsu-lab/alpaca"]
     assert "/home/me" not in found.text
+
+
+def kept_adapter(home: Path, spec: dict[str, Any], hp: dict[str, Any]) -> KeptAdapter:
+    """The best trial's adapter, with these keys of its study and these hyperparameters."""
+    with opened(str(home / "vram-search.db")) as store:
+        kept = find_adapter(store, find_study(store, None), "best")
+    study = replace(kept.study, spec={**kept.study.spec, **spec})
+    trial = replace(kept.trial, hyperparameters={**kept.trial.hyperparameters, **hp})
+    return replace(kept, study=study, trial=trial)
+
+
+def test_card_tells_the_trials_own_schedule(merge: Any, home: Path) -> None:
+    searched = {"lr_scheduler_type": "linear", "warmup_ratio": 0.3}
+    text = model_card(kept_adapter(home, {}, searched), "adapter", None)
+    assert "| schedule | linear, warm-up 0.3 |" in text
+    assert "| schedule | cosine, warm-up 0.1 |" in model_card(
+        kept_adapter(home, {}, {"warmup_ratio": None}), "adapter", None
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "shown", "named"),
+    [
+        (r"C:\Users\alice\My data\rows 1.jsonl", "rows 1.jsonl", []),
+        ([r"\\server\share\a.json", "/home/alice/données/b.json"], "a.json, b.json", []),
+        ([{"path": "org/set", "data_files": "x.json"}], "org/set", ["org/set"]),
+        ("org/a_set-2.0", "org/a_set-2.0", ["org/a_set-2.0"]),
+    ],
+)
+def test_card_shows_files_without_their_folders(
+    merge: Any, home: Path, train: Any, shown: str, named: list[str]
+) -> None:
+    kept = kept_adapter(home, {"dataset": {"train": train}}, {"use_dora": True, "packing": True})
+    card = ModelCard(model_card(kept, "adapter", None))
+    assert f"| data | {shown}; hash " in card.text
+    assert metadata(kept, "adapter").get("datasets", []) == named
+    assert "alice" not in card.content and "server" not in card.content
+    assert "| use_dora | True |" in card.text and "| packing | True |" in card.text
+
+
+def test_card_takes_the_base_models_name_on_the_hub(
+    merge: Any, vram_search_without_training: Cli, tmp_path: Path
+) -> None:
+    done = vram_search_without_training("card", "best", "-o", tmp_path / "a")
+    assert "write the card again with --base OWNER/NAME" in done.stdout
+    done = vram_search_without_training("card", "best", "-o", tmp_path / "b", "--base", "me/tiny")
+    assert done.returncode == 0 and "--base" not in done.stdout
+    assert ModelCard.load(tmp_path / "b" / "README.md").data.base_model == "me/tiny"
+    config = json.loads((tmp_path / "b" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "me/tiny"
+    done = vram_search_without_training("card", "best", "-o", tmp_path / "c", "--base", "./tiny")
+    assert done.returncode == 2 and "OWNER/NAME" in done.stdout
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_card_that_cannot_be_written_leaves_no_folder(
+    merge: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def fails(*_: Any, **__: Any) -> str:
+        raise fault
+
+    monkeypatch.setattr("vram_search.answers.model_card.model_card", fails)
+    with pytest.raises(type(fault)):
+        write_adapter(kept_adapter(home, {}, {}), None, tmp_path / "d")
+    assert not (tmp_path / "d").exists()
 
 
 def test_unmeasured_model_is_said_to_be_unmeasured(merge: Any, tmp_path: Path) -> None:

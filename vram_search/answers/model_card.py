@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 
 import yaml
@@ -27,21 +27,31 @@ Kind = Literal["adapter", "merged"]
 CARD = "README.md"
 
 
-def write_adapter(adapter: KeptAdapter, untuned: float | None, folder: Path) -> None:
+def write_adapter(
+    adapter: KeptAdapter, untuned: float | None, folder: Path, base: str | None = None
+) -> None:
     """Copies a kept adapter into a new folder, with its card.
 
     The copy names the base model as the Hub knows it, if it does.
+
+    Args:
+        folder: is removed again if it cannot be written whole.
+        base: hub name of the base model; None: the one that was loaded by it, if it was.
     """
     folder.mkdir(parents=True)
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(adapter.folder / name, folder / name)
-    base = base_model(adapter)
-    if base is not None:
-        file = folder / CONFIG
-        config = json.loads(file.read_text(encoding="utf-8"))
-        config["base_model_name_or_path"] = base
-        file.write_text(json.dumps(config, indent=2), encoding="utf-8")
-    write_card(adapter, "adapter", untuned, folder)
+    try:
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(adapter.folder / name, folder / name)
+        base = base or base_model(adapter)
+        if base is not None:
+            file = folder / CONFIG
+            config = json.loads(file.read_text(encoding="utf-8"))
+            config["base_model_name_or_path"] = base
+            file.write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (folder / CARD).write_text(model_card(adapter, "adapter", untuned, base=base), "utf-8")
+    except BaseException:  # Ctrl-C too: the next call must not find the folder
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def write_card(
@@ -69,19 +79,26 @@ def base_model(adapter: KeptAdapter) -> str | None:
 
 
 def model_card(
-    adapter: KeptAdapter, kind: Kind, untuned: float | None, merged_loss: float | None = None
+    adapter: KeptAdapter,
+    kind: Kind,
+    untuned: float | None,
+    merged_loss: float | None = None,
+    *,
+    base: str | None = None,
 ) -> str:
     """Returns the card as Markdown with a YAML head.
 
     Args:
         untuned: eval_loss of the base model without the adapter; None if unknown.
         merged_loss: eval_loss of the merged model; None if it was not measured.
+        base: hub name of the base model; None: the one that was loaded by it, if it was.
     """
-    head = yaml.safe_dump(metadata(adapter, kind), sort_keys=False, allow_unicode=True)
+    base = base or base_model(adapter)
+    head = yaml.safe_dump(metadata(adapter, kind, base), sort_keys=False, allow_unicode=True)
     parts = [
         f"---\n{head}---\n",
         f"# {adapter.name}\n",
-        f"{_first_sentence(adapter, kind)}\n",
+        f"{_first_sentence(adapter, kind, base)}\n",
         f"## Use\n\n{_usage(adapter, kind)}\n",
         "## Evaluation\n",
         "eval_loss is the mean loss per answer token (nats) on rows that were held out; lower is "
@@ -95,9 +112,9 @@ def model_card(
     return "\n".join(parts)
 
 
-def metadata(adapter: KeptAdapter, kind: Kind) -> dict[str, Any]:
-    """Returns the head of the card."""
-    base = base_model(adapter)
+def metadata(adapter: KeptAdapter, kind: Kind, base: str | None = None) -> dict[str, Any]:
+    """Returns the head of the card; `base` as in `model_card`."""
+    base = base or base_model(adapter)
     found: dict[str, Any] = {}
     if base is not None:
         found["base_model"] = base
@@ -117,8 +134,8 @@ def _hub_datasets(adapter: KeptAdapter) -> list[str]:
     return [n for n in names if HUB_NAME.fullmatch(n) and "/" in n and not Path(n).exists()]
 
 
-def _first_sentence(adapter: KeptAdapter, kind: Kind) -> str:
-    base = base_model(adapter) or adapter.study.model.get("name", "its base model")
+def _first_sentence(adapter: KeptAdapter, kind: Kind, base: str | None) -> str:
+    base = base or adapter.study.model.get("name", "its base model")
     if kind == "adapter":
         return f"A LoRA adapter for {base}, trained with QLoRA (the base in NF4)."
     return f"{base} with a LoRA adapter merged into its 16-bit weights."
@@ -165,7 +182,11 @@ def _settings(adapter: KeptAdapter) -> Iterator[tuple[str, str]]:
         if run.epochs is not None:
             yield "epochs", f"{run.epochs:g}"
     training = study.spec.get("training", {})
-    yield "schedule", f"{training.get('lr_scheduler_type')}, warm-up {training.get('warmup_ratio')}"
+    kind, warmup = (
+        training.get(name) if hp.get(name) is None else hp[name]
+        for name in ("lr_scheduler_type", "warmup_ratio")
+    )
+    yield "schedule", f"{kind}, warm-up {warmup}"
     yield "seed", str(adapter.seed)
     source = trial if run is None else run
     yield "memory plan", plan_words(source.plan)
@@ -176,9 +197,15 @@ def _settings(adapter: KeptAdapter) -> Iterator[tuple[str, str]]:
     yield "device", str(source.device)
     seconds = sum((source.seconds or {}).values())
     yield "training time", format_duration(seconds)
-    names = [Path(name).name for name in _entries(adapter)]
+    names = [_file_name(name) for name in _entries(adapter)]
     yield "data", f"{', '.join(names)}; hash {source.data_hash}"
     yield "versions", ", ".join(f"{n} {v}" for n, v in (source.versions or {}).items())
+
+
+def _file_name(entry: str) -> str:
+    """Returns a file's name without its folder, also of a study that Windows recorded, and a data
+    set's whole name on the Hub."""
+    return entry if HUB_NAME.fullmatch(entry) else PureWindowsPath(entry).name or entry
 
 
 def _entries(adapter: KeptAdapter) -> list[str]:

@@ -26,11 +26,21 @@ from vram_search.errors import InputError
     metavar="DIR",
     help="New folder; default ./adapters/STUDY-trial-N.",
 )
+@click.option(
+    "--base",
+    metavar="OWNER/NAME",
+    help="The base model's name on the Hub, if it was read from a folder here.",
+)
 @study_option
 @database_option
 @json_option
 def command(
-    trial: str, output: Path | None, study: str | None, database: str | None, as_json: bool
+    trial: str,
+    output: Path | None,
+    base: str | None,
+    study: str | None,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Copies the adapter of trial N, of the best trial, or of product run pN (`train`) into a
     folder and writes its model card: data, settings, losses, bytes, versions, how to reproduce it.
@@ -41,16 +51,26 @@ def command(
     Examples:
       vram-search card best
       vram-search card p3 -o my-adapter
+      vram-search card best --base HuggingFaceTB/SmolLM2-135M-Instruct
     """
-    from vram_search.answers.model_card import upload_line, write_adapter
+    from vram_search.answers.model_card import base_model, upload_line, write_adapter
+    from vram_search.spec.hub_names import HUB_NAME
 
+    if base is not None and not HUB_NAME.fullmatch(base):
+        raise InputError(f"--base {base} is no name on the Hub", "write it as OWNER/NAME")
     adapter, untuned = named_adapter(trial, study, database)
     folder = output or Path("adapters") / adapter.name
     if folder.exists():
         raise InputError(f"{folder} exists", "choose another folder with -o")
-    write_adapter(adapter, untuned, folder)
+    write_adapter(adapter, untuned, folder, base)
     line = upload_line(folder, adapter.name)
     if as_json:
         print_json({"folder": str(folder), "upload": line})
     else:
-        echo(f"adapter and card: {folder}\nnext: {line}")
+        echo(f"adapter and card: {folder}")
+        if base is None and base_model(adapter) is None:
+            echo(
+                "note: adapter_config.json names the base model by its folder here; for the Hub,\n"
+                "  write the card again with --base OWNER/NAME"
+            )
+        echo(f"next: {line}")
