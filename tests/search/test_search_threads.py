@@ -15,7 +15,7 @@ def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-@pytest.mark.parametrize("question", ["propose", "should_continue"])
+@pytest.mark.parametrize("question", ["__init__", "propose", "should_continue"])
 def test_advice_is_computed_on_one_thread_whatever_it_was_before(
     question: str, open_search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,8 @@ class GpSampler(BaseSampler):
         self, problem: Problem, *, seed: int | None = None, rules: GpRules | None = None
     ) -> None:
         self.problem = problem
-        self.acquisition = Acquisition(problem, rules or GpRules())
+        with threadpool_limits(**ONE_THREAD):
+            self.acquisition = Acquisition(problem, rules or GpRules())
         self.observer = Observer(problem)
         self._random = random.Random(seed)
         self._independent = RandomSampler(seed)
