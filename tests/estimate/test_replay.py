@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vram_search.estimate.memory.allocation_trace import Chunk, SizedEvent
-from vram_search.estimate.memory.allocator import CachingAllocator
+from vram_search.estimate.memory.allocator import CachingAllocator, Chunk, SizedEvent
 from vram_search.estimate.memory.replay import Training
 from vram_search.units import KIB, MIB
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 
+from vram_search.estimate.memory.allocator import Chunk, SizedEvent
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.events import Storage, forward_events, run_backward
 from vram_search.estimate.memory.layer import LayerSetup, record_layer
@@ -19,10 +20,6 @@ from vram_search.spec.allocator_sizes import SMALL_REQUEST, block_size
 
 NumberedEvent = tuple[bool, int]
 """Request (True) or release of a storage, by its index."""
-SizedEvent = tuple[int, int]
-"""Request of so many bytes for a block with a number; the block's release with 0 bytes."""
-Chunk = tuple[list[SizedEvent], int]
-"""Events, and what their numbers begin at: the layers share a list."""
 INPUT, OUTPUT, OUTPUT_GRADIENT = 0, 1, 2
 """Indices of storages that one layer hands to the next."""
 

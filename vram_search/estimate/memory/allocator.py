@@ -27,6 +27,13 @@ SIZE = 1 << 52
 Whole numbers are compared in half the time of tuples."""
 
 
+SizedEvent = tuple[int, int]
+"""Request of so many bytes, a multiple of MIN_BLOCK, for a block with a number; the block's release
+with 0 bytes."""
+Chunk = tuple[list[SizedEvent], int]
+"""Events, and what their numbers begin at: the layers of a model share a list."""
+
+
 class LimitMet(Exception):  # noqa: N818 - no error
     """A request meets the limit: it needs a new segment, and there is no room below the limit."""
 
@@ -67,7 +74,7 @@ class CachingAllocator:
     grows: bool = False
     """The limit rises to what a request needs where it would fail."""
     pauses: bool = False
-    """A request that meets the limit changes nothing and raises LimitMet."""
+    """`play` ends before a request that meets the limit."""
     allocated: int = 0
     reserved: int = 0
     peak_allocated: int = 0
@@ -130,62 +137,89 @@ class CachingAllocator:
 
         Raises:
             OutOfMemoryError: not even an emptied cache leaves room below the limit.
-            LimitMet: the request meets the limit, and `pauses` is set.
         """
-        return self.take(block_size(size) or MIN_BLOCK)
-
-    def take(self, size: int) -> Block:
-        """The same for a multiple of MIN_BLOCK, above 0."""
-        # A replay calls this and `free` sixty thousand times: they call few functions.
-        small = size <= SMALL_REQUEST
-        keys = self._keys[small]
-        index = bisect_left(keys, size * SIZE)
-        if index < len(keys):
-            block = self._free.pop(keys.pop(index))
-        else:
-            block = self._new_segment(size, small)
-        block.free = False
-        remaining = block.size - size
-        if remaining > (0 if small else SMALL_REQUEST):
-            address = block.address + size
-            key = remaining * SIZE + address
-            rest = Block(address, remaining, key, small, True, block, block.next)
-            if block.next is not None:
-                block.next.previous = rest
-            block.next, block.size = rest, size
-            block.key -= remaining * SIZE
-            insort(self._keys[small], key)
-            self._free[key] = rest
-        self.allocated += block.size
-        if self.allocated > self.peak_allocated:
-            self.peak_allocated = self.allocated
-        return block
+        live: dict[int, Block] = {}
+        self.play([([(block_size(size) or MIN_BLOCK, 0)], 0)], live)
+        return live[0]
 
     def free(self, block: Block) -> None:
         """Gives a block back; free neighbours become one."""
-        self.allocated -= block.size
-        block.free = True
-        keys = self._keys[block.small]
-        before, after = block.previous, block.next
-        if before is not None and before.free:
-            del keys[bisect_left(keys, before.key)], self._free[before.key]
-            block.address = before.address
-            block.key = before.key + block.size * SIZE
-            block.size += before.size
-            before = block.previous = before.previous
-            if before is not None:
-                before.next = block
-        if after is not None and after.free:
-            del keys[bisect_left(keys, after.key)], self._free[after.key]
-            block.key += after.size * SIZE
-            block.size += after.size
-            after = block.next = after.next
-            if after is not None:
-                after.previous = block
-        if before is None and after is None:
-            self._whole[block.address] = block
-        insort(keys, block.key)
-        self._free[block.key] = block
+        self.play([([(0, 0)], 0)], {0: block})
+
+    def play(self, chunks: Iterable[Chunk], live: dict[int, Block]) -> list[Chunk]:
+        """Plays requests and releases; returns what remains where a request meets the limit and
+        `pauses` is set.
+
+        A replay has sixty thousand events, so this is one loop without calls.
+
+        Args:
+            live: the blocks in use, by number.
+
+        Raises:
+            OutOfMemoryError: as `allocate`.
+        """
+        pools, free, whole = self._keys, self._free, self._whole
+        allocated, peak = self.allocated, self.peak_allocated
+        following = iter(chunks)
+        try:
+            for chunk, offset in following:
+                events = iter(chunk)
+                for size, number in events:
+                    if size:
+                        keys = pools[size <= SMALL_REQUEST]
+                        index = bisect_left(keys, size * SIZE)
+                        if index < len(keys):
+                            block = free.pop(keys.pop(index))
+                        else:
+                            block = self._new_segment(size)
+                        block.free = False
+                        remaining = block.size - size
+                        if remaining and (remaining > SMALL_REQUEST or block.small):
+                            address, after = block.address + size, block.next
+                            key = remaining * SIZE + address
+                            rest = Block(address, remaining, key, block.small, True, block, after)
+                            if after is not None:
+                                after.previous = rest
+                            block.next, block.size = rest, size
+                            block.key -= remaining * SIZE
+                            insort(keys, key)
+                            free[key] = rest
+                        allocated += block.size
+                        if allocated > peak:
+                            peak = allocated
+                        live[number + offset] = block
+                        continue
+                    block = live.pop(number + offset)
+                    allocated -= block.size
+                    block.free = True
+                    keys = pools[block.small]
+                    before, after = block.previous, block.next
+                    if before is not None and before.free:
+                        key = before.key
+                        del keys[bisect_left(keys, key)], free[key]
+                        block.address, block.key = before.address, key + block.size * SIZE
+                        block.size += before.size
+                        before = block.previous = before.previous
+                        if before is not None:
+                            before.next = block
+                    if after is not None and after.free:
+                        key = after.key
+                        del keys[bisect_left(keys, key)], free[key]
+                        block.key += after.size * SIZE
+                        block.size += after.size
+                        after = block.next = after.next
+                        if after is not None:
+                            after.previous = block
+                    if before is None and after is None:
+                        whole[block.address] = block
+                    key = block.key
+                    insort(keys, key)
+                    free[key] = block
+        except LimitMet:
+            return [([(size, number), *events], offset), *following]
+        finally:
+            self.allocated, self.peak_allocated = allocated, peak
+        return []
 
     def has_free(self, sizes: Sequence[int]) -> bool:
         """As many of the largest free blocks as there are sizes hold them, one each."""
@@ -204,8 +238,8 @@ class CachingAllocator:
                 self.reserved -= block.size
         self._whole.clear()
 
-    def _new_segment(self, size: int, small: bool) -> Block:
-        segment = SMALL_SEGMENT
+    def _new_segment(self, size: int) -> Block:
+        segment, small = SMALL_SEGMENT, size <= SMALL_REQUEST
         if not small:
             segment = MEDIUM_SEGMENT
             if size >= MIN_LARGE_REQUEST:

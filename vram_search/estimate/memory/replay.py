@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from vram_search.estimate.memory.allocation_trace import (
-    Chunk,
-    LayerEvents,
-    Recorder,
-    Sizes,
-    Steps,
-)
-from vram_search.estimate.memory.allocator import Block, CachingAllocator, Gap, LimitMet
+from vram_search.estimate.memory.allocation_trace import LayerEvents, Recorder, Sizes, Steps
+from vram_search.estimate.memory.allocator import Block, CachingAllocator, Chunk, Gap
 from vram_search.estimate.memory.elements import FP32
 from vram_search.estimate.memory.loading import Loaded
 from vram_search.spec.allocator_sizes import SMALL_SEGMENT
@@ -29,20 +23,7 @@ class Training:
 
     def play(self) -> None:
         """Plays what remains; with `allocator.pauses` up to the request that meets the limit."""
-        take, free, live = self.allocator.take, self.allocator.free, self.live
-        chunks = iter(self.remaining)
-        try:
-            for chunk, offset in chunks:
-                events = iter(chunk)
-                for size, number in events:
-                    if size:
-                        live[number + offset] = take(size)
-                    else:
-                        free(live.pop(number + offset))
-        except LimitMet:
-            self.remaining = [([(size, number), *events], offset), *chunks]
-        else:
-            self.remaining = []
+        self.remaining = self.allocator.play(self.remaining, self.live)
 
     def with_growing_limit(self) -> CachingAllocator:
         """The allocator at the end of a copy's training, whose limit rises where it is too low."""
