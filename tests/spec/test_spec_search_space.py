@@ -85,6 +85,21 @@ def test_empty_space_is_refused_in_plain_words(faults_of: FaultsOf, key: str) ->
     assert found[f"search_space.{key}"].message == "is empty: list at least one value"
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("points: best", "is not a list"),
+        ("points: [[1]]", "is not a mapping of keys"),
+        (f"points: [{', '.join(['{lora_rank: 4}'] * 101)}]", "holds 101 entries; 100 are allowed"),
+    ],
+)
+def test_wrong_forms_are_called_by_words_of_yaml(
+    faults_of: FaultsOf, text: str, message: str
+) -> None:
+    (fault,) = faults_of(text).values()
+    assert fault.message == message
+
+
 def test_list_of_faulty_values_alone_is_not_also_called_empty(faults_of: FaultsOf) -> None:
     assert list(faults_of("search_space: {lora_rank: [0]}")) == ["search_space.lora_rank[0]"]
 

@@ -28,6 +28,13 @@ _FORMS = {
     "compute_capability": "a version such as 8.6",
 }
 """Descriptions of the patterns in StudySpec and Card."""
+_LISTS = {
+    "too_short": "is empty: list at least one value",
+    "tuple_type": "is not a list",
+    "list_type": "is not a list",
+    "dict_type": "is not a mapping of keys",
+}
+"""Messages for errors of pydantic whose own words are those of Python."""
 _EXAMPLE = "see the shipped studies/demo.yaml for an example"
 
 
@@ -186,8 +193,10 @@ def _fault(error: ErrorDetails) -> Fault:
         return Fault(path, _unknown_key(str(location[-1]), known), None, ", ".join(known))
     if kind == "missing":
         return Fault(path, "is required but missing")
-    if kind == "too_short":
-        message = "is empty: list at least one value"
+    message = _LISTS.get(kind, message)
+    if kind == "too_long":
+        limits = error["ctx"]
+        message = f"holds {limits['actual_length']} entries; {limits['max_length']} are allowed"
     if kind == "model_type":
         keys = ", ".join(_fields_at(location))
         return Fault(path, "is not a mapping of keys", value, _allowed(location) or keys)
