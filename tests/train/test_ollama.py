@@ -23,7 +23,13 @@ from vram_search.errors import InputError
 from vram_search.protocol import OllamaJob
 from vram_search.train.gguf_tokenizer import pre_tokenizer_name
 from vram_search.train.ollama import modelfile_text, write_ollama
-from vram_search.train.ollama_template import Turn, check_texts, renderer, turn_texts
+from vram_search.train.ollama_template import (
+    TRIMMED,
+    Turn,
+    check_texts,
+    renderer,
+    turn_texts,
+)
 from vram_search.train.tokenizer import byte_tokenizer
 from vram_search.train.write_gguf import rope_factors, write_gguf
 
@@ -86,12 +92,21 @@ def test_go_template_renders_as_the_chat_template(name: str) -> None:
     jinja = template_renderer(template_text(name), SPECIAL, date(2024, 7, 26))
     render = renderer(jinja)
     texts = turn_texts(render)
-    remark = check_texts(texts, render)
+    remarks = set(check_texts(texts, render)) - {TRIMMED}
     for turns in (CONVERSATION[1:2], CONVERSATION[1:], CONVERSATION[:2], CONVERSATION):
         has_system = turns[0][0] == "system"
-        if not (has_system and remark):
+        if not (has_system and remarks):
             assert texts.render(turns) == render(turns)
         assert go_rendered(texts.go_template(), turns) == texts.render(turns)
+
+
+@pytest.mark.parametrize("trims", [True, False])
+def test_template_that_trims_messages_is_remarked(trims: bool) -> None:
+    def render(turns: Sequence[Turn]) -> str:
+        said = [(role, content.strip() if trims else content) for role, content in turns]
+        return "".join(f"<{role}>{content}" for role, content in said) + "<assistant>"
+
+    assert check_texts(turn_texts(render), render) == [TRIMMED] * trims
 
 
 def test_template_that_numbers_its_turns_is_refused() -> None:

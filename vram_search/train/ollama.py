@@ -98,12 +98,12 @@ def modelfile_text(
         ]
     render = renderer(chat_renderer(tokenizer, date))
     texts = turn_texts(render)
-    remark = check_texts(texts, render)
+    remarks = check_texts(texts, render)
     begin = tokenizer.bos_token if adds_begin_token(tokenizer) else None
     template = texts.without_start(begin).go_template()
     lines.append(f'TEMPLATE """{template}"""')
     lines += [f'PARAMETER stop "{stop}"' for stop in stops]
-    return "\n".join([*lines, ""]), [remark] if remark else []
+    return "\n".join([*lines, ""]), remarks
 
 
 def _convert_with_llama_cpp(folder: Path, merged: Path, target: Path, kind: str) -> None:

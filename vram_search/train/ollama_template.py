@@ -24,9 +24,20 @@ _WITHOUT_SYSTEM: tuple[tuple[Turn, ...], ...] = (
     (("user", "one"), ("assistant", "two"), ("user", "three")),
     (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e")),
 )
+_PADDED: tuple[Turn, ...] = (("user", " hello\n"),)
 _WITH_SYSTEM: tuple[tuple[Turn, ...], ...] = (
     (("system", "be brief"), ("user", "hello")),
     (("system", "s"), ("user", "one"), ("assistant", "two"), ("user", "three")),
+)
+
+NO_SYSTEM = "the chat template takes no system message"
+SYSTEM_ELSEWHERE = (
+    "a system message is written at the beginning; in longer conversations the trained template "
+    "puts it elsewhere"
+)
+TRIMMED = (
+    "the trained template removes white space around a message, which Ollama's templates cannot: "
+    "send messages without it"
 )
 
 
@@ -131,8 +142,8 @@ def turn_texts(render: Render) -> TurnTexts:
     return TurnTexts(system, to_first, first, to_answer, to_user, last)
 
 
-def check_texts(texts: TurnTexts, render: Render) -> str:
-    """Compares conversations as both render them; returns a remark, empty if all agree.
+def check_texts(texts: TurnTexts, render: Render) -> list[str]:
+    """Compares conversations as both render them; returns remarks on those that differ.
 
     Raises:
         InputError: conversations without a system message differ.
@@ -143,14 +154,14 @@ def check_texts(texts: TurnTexts, render: Render) -> str:
             "turns otherwise than its parts",
             "write the TEMPLATE by hand, or use the merged model with another runtime",
         )
+    remarks = []
     if texts.before_system is None:
-        return "the chat template takes no system message"
-    if any(texts.render(turns) != render(turns) for turns in _WITH_SYSTEM):
-        return (
-            "a system message is written at the beginning; in longer conversations the trained "
-            "template puts it elsewhere"
-        )
-    return ""
+        remarks.append(NO_SYSTEM)
+    elif any(texts.render(turns) != render(turns) for turns in _WITH_SYSTEM):
+        remarks.append(SYSTEM_ELSEWHERE)
+    if texts.render(_PADDED) != render(_PADDED):
+        remarks.append(TRIMMED)
+    return remarks
 
 
 def _pieces(render: Render, turns: list[Turn]) -> list[str]:
