@@ -314,6 +314,7 @@ def test_a_number_too_long_to_print_is_refused(tmp_path: Path) -> None:
         (AXOLOTL, "lora_r", None),
         (AXOLOTL, "base_model", "nobody/unknown-3b"),
         (AXOLOTL | {"lora_target_linear": False}, "lora_target_modules", ["qkv_proj"]),
+        (AXOLOTL | {"lora_target_linear": False}, "lora_target_modules", [".*q_proj", ".*v_proj"]),
         (AXOLOTL, "optimizer", "came"),
         (AXOLOTL, "gradient_checkpointing", "sometimes"),
         (AXOLOTL, "gradient_checkpointing", 2),
@@ -590,6 +591,7 @@ def test_every_optimizer_of_transformers_is_answered(write: Write) -> None:
             ("up_proj", "down_proj"),
         ),
         (["self_attn.q_proj", "shared.k_proj_of_another", "q_proj"], ("q_proj",)),
+        (["q_proj", ".*v_proj"], ("q_proj",)),
         ("all-linear", ALL),
     ],
 )

@@ -10,7 +10,7 @@ from vram_search.errors import InputError, ModelNotFoundError
 from vram_search.estimate.recipes.keys import RecipeKeys
 from vram_search.models import FoundModel, find_by_path, find_model
 from vram_search.spec.config_fields import load_config
-from vram_search.spec.lora_targets import LORA_TARGET_SETS, is_expression
+from vram_search.spec.lora_targets import LORA_TARGET_SETS, compiled_expression, is_expression
 from vram_search.spec.shape import ModelShape
 from vram_search.typed_fields import shown
 
@@ -117,9 +117,9 @@ def modules_named(
 ) -> tuple[str, ...]:
     """Names of the model's linear layers that get an adapter, as peft finds them.
 
-    A list names the ends of module paths; a name that no layer has is passed over, with a note. A
-    text that is no list of names is a regular expression for whole paths (peft
-    `tuners/tuners_utils.py`, `check_target_module_exists`).
+    A list names the ends of module paths; a name that no layer has is passed over, with a note, and
+    so is an expression among several names. A text that is no list of names is a regular expression
+    for whole paths (peft `tuners/tuners_utils.py`, `check_target_module_exists`).
 
     Raises:
         InputError: neither names nor a pattern, or no layer is found.
@@ -142,7 +142,7 @@ def modules_named(
     found: dict[str, None] = {}
     missing = []
     for name in dict.fromkeys(name.strip() for name in names):
-        counted = _counted_as(name, shape)
+        counted = () if is_expression(name) else _counted_as(name, shape)
         if len(counted) > 1:
             notes.append(
                 f"{keys.found('lora_target')[0]}: {name} is counted as {', '.join(counted)}"
@@ -150,10 +150,13 @@ def modules_named(
         found.update(dict.fromkeys(counted))
         missing += [] if counted else [name]
     if not found:
+        remedy = f"it has {', '.join(shape.linear_kinds)}"
+        if any(map(is_expression, missing)):
+            remedy = "write one expression as a text: peft takes none in a list of several"
         raise keys.refused(
             "lora_target",
             f"names no layer of this model ({shape.model_type}): {shown(missing)}",
-            f"it has {', '.join(shape.linear_kinds)}",
+            remedy,
         )
     if missing:
         key = keys.found("lora_target")[0]
@@ -178,7 +181,7 @@ def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, .
     """Returns the layers that an expression matches in the model as transformers builds it or, for
     a file that was written for an older version, where its layers stood in others."""
     try:
-        matches = re.compile(pattern).fullmatch
+        matches = compiled_expression(pattern).fullmatch
     except re.error as error:
         raise keys.refused("lora_target", f"is no pattern ({error})", "correct it") from None
     try:
