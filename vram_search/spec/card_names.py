@@ -62,12 +62,20 @@ _SHORT = {
     "notebook": ("laptop",),
 }
 """Words that people shorten -> the card's own."""
-_COUNT = re.compile(r"^\s*[2-9]\d? ?x ?(?=\D*\d)|\b ?x ?[2-9]\s*$", re.IGNORECASE)
+_COUNT = re.compile(
+    r"^\s*(?:[2-9]\d? ?x ?|(?:dual|two|twin|three|four|quad|eight)[ -]+)(?=\D*\d)|\b ?x ?[2-9]\s*$",
+    re.IGNORECASE,
+)
 _NOT_NVIDIA = re.compile(
     r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?"
     r"|tpu|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
 )
 _SHARED = re.compile(r"\b(dgx spark|gb10|jetson|orin|xavier|agx thor|jetson thor)\b")
+_HERE = re.compile(r"(cuda|gpu|nvidia)(:\d+)?")
+_SMALL = re.compile(
+    r"\b(gtx 16[35]0|mx ?\d{3}|t[46]00|t1000|quadro t\d{3,4}|rtx a[45]00|a400)\b(?! ?\d+ ?gb)"
+)
+"""Cards since Turing with 4 GB or less; their forms with 8 GB state that size."""
 _OLD = {
     "Kepler": r"k[1-8]0m?|gtx (?:6|7)\d0|gtx titan",
     "Maxwell": r"m[1-6]0|m\d000m?|gtx 9\d0",
@@ -185,6 +193,14 @@ def _why_not(text: str) -> str:
         return (
             "its GPU shares the machine's memory, of which other programs take a part: write a "
             "mapping with name and the total_bytes that are free for training"
+        )
+    if lower == "cpu":
+        return "name the card that the training is for; without an NVIDIA GPU a run uses the CPU"
+    if _HERE.fullmatch(lower):
+        return "write auto for the GPU in this machine"
+    if _SMALL.search(lower):
+        return (
+            "it has less than the 6 GB of the smallest known card; write a mapping with total_bytes"
         )
     for architecture, names in _OLD.items():
         if re.search(rf"\b(?:{names})\b", lower):
