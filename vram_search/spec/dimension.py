@@ -67,7 +67,8 @@ class Coordinate:
     """One coordinate of a hyperparameter in the surrogate's space.
 
     Attributes:
-        scale: the length scale: the distance over which losses change.
+        scale: the usual length scale: the distance over which losses change. Earlier searches
+            correct it (`search.gp.length_scales`).
         position: computes the coordinate; equal distances change losses by about equal amounts.
         is_learnt: True if the surrogate learns the length scale of such coordinates by itself.
     """
