@@ -23,6 +23,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import tiny_study
 from tests.report.conftest import make_study
+from tests.web.conftest import HOST, TOKEN
 from vram_search.store import Store, StudyRecord
 from vram_search.store.events import events_after
 from vram_search.store.location import study_folder
@@ -380,6 +381,30 @@ def test_two_files_of_one_name_are_received_at_once(client: TestClient, service:
         assert list(pool.map(send, (b"a", b"b"))) == [201, 201]
     (file,) = service.uploads.iterdir()
     assert set(file.read_bytes()) in ({ord("a")}, {ord("b")}) and file.stat().st_size == 2000
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["PUT /api/v1/uploads/rows.jsonl", "POST /api/v1/studies/a/points", "POST /login"],
+)
+def test_request_that_is_broken_off_leaves_nothing_behind(
+    client: TestClient, service: Service, request_line: str
+) -> None:
+    received = iter(
+        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    headers = [(b"host", HOST.encode()), (b"authorization", f"Bearer {TOKEN}".encode())]
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"100")]
+    method, path = request_line.split()
+    scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": headers}
+    scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "raw_path": path.encode()}
+
+    async def send_it() -> None:
+        receive = AsyncMock(side_effect=lambda: next(received))
+        await client.app(scope, receive, AsyncMock())
+
+    asyncio.run(send_it())  # else uvicorn writes a traceback
+    assert not service.uploads.exists() or list(service.uploads.iterdir()) == []
 
 
 def test_file_that_cannot_be_stored_is_a_problem(client: TestClient, service: Service) -> None:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from vram_search.errors import (
@@ -135,6 +136,11 @@ def add_handlers(app: FastAPI, as_page: Callable[[Request, Problem], Response]) 
             said = f"{path} does not answer {request.method}"
             remedy = f"it answers {headers.get('allow') or headers.get('Allow') or 'GET'}"
         return answer(request, error.status_code, said, remedy, headers=headers)
+
+    @app.exception_handler(ClientDisconnect)
+    def left(request: Request, error: ClientDisconnect) -> Response:
+        """A sender that broke off its request is no failure of the service; nobody reads this."""
+        return problem(400, "the request was broken off")
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
