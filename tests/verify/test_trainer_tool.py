@@ -163,23 +163,35 @@ def test_unsloth_without_a_gpu_has_its_rows_compared_and_does_not_count_as_verif
     assert not found.agrees
 
 
+def axolotl_notes(recorded: Recorded, folder: Path, dtype: str) -> tuple[dict[str, str], bool]:
+    """Notes of the checks that are not judged, and whether it agrees, of a trial in this dtype."""
+    found = verified(replace(recorded, trial=trial_in(dtype)), "axolotl", folder)
+    notes = {check.name: check.note for check in found.checks if check.agrees is None}
+    return {name: note for name, note in notes.items() if name != "allocated_bytes"}, found.agrees
+
+
 def test_what_axolotls_second_warmup_step_changes_is_not_judged(
     recorded: Recorded, tmp_path: Path
 ) -> None:
-    found = verified(recorded, "axolotl", tmp_path)
-    notes = {check.name: check.note for check in found.checks if check.agrees is None}
-    assert [name for name in notes if "2 warm-up steps" in notes[name]] == [
-        "learning_rates",
-        "eval_loss",
-    ]
-    assert next(check for check in found.checks if check.name == "first_loss").agrees
+    notes, agrees = axolotl_notes(recorded, tmp_path, "float32")
+    assert list(notes) == ["learning_rates", "eval_loss"] and agrees
+    assert all("2 warm-up steps" in note for note in notes.values())
 
 
 def test_axolotl_with_two_warmup_steps_is_compared_in_everything(
     recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(VERIFY, "_run_of", lambda *arguments: (Run(), {"warmup_steps": 2}))
-    assert verified(recorded, "axolotl", tmp_path).agrees
+    assert axolotl_notes(recorded, tmp_path, "float32") == ({}, True)
+
+
+def test_losses_of_another_dtype_are_not_judged(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VERIFY, "_run_of", lambda *arguments: (Run(), {"warmup_steps": 2}))
+    notes, agrees = axolotl_notes(recorded, tmp_path, "bfloat16")
+    assert list(notes) == ["first_loss", "eval_loss"] and not agrees
+    assert "computes in float32 without a GPU, the trial did in bfloat16" in notes["first_loss"]
 
 
 def test_axolotl_trains_in_fp32_where_no_gpu_is() -> None:

@@ -145,10 +145,17 @@ def _print(study: StudyRecord, trial: TrialRecord, verification: Verification) -
     echo(f"{'':<16}{'record':>12}{'tool':>12}{'difference':>12}{'allowed':>10}")
     for check in verification.checks:
         echo(_line(check))
-    agreement = "agrees" if verification.agrees else "DISAGREES"
     took = format_duration(verification.seconds)
-    echo(f"the export {agreement} with the record; the tool took {took}")
+    echo(f"the export {_agreement(verification)}; the tool took {took}")
     echo(f"files: {verification.folder}")
+
+
+def _agreement(verification: Verification) -> str:
+    if verification.agrees:
+        return "agrees with the record"
+    if any(check.agrees is False for check in verification.checks):
+        return "DISAGREES with the record"
+    return "is not verified: its losses could not be compared"
 
 
 def _line(check: Check) -> str:

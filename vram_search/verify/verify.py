@@ -157,7 +157,14 @@ def verify(
     tell(f"{theirs.max_steps} optimizer steps in {real.title}; its log: {run.log}")
     history = run.train(tell)
     trained = _training_checks(recorded, tool, theirs, ours, history, tolerance)
-    checks += _with_two_warmup_steps(trained) if _warms_up_longer(real, config) else trained
+    if _warms_up_longer(real, config):
+        note = "not compared: it makes 2 warm-up steps of 1"
+        trained = _not_judged(trained, ("learning_rates", "eval_loss"), note)
+    dtype = trained_dtype(recorded.trial)
+    if real is AXOLOTL and not tool.has_gpu and dtype != "float32":
+        note = f"not compared: it computes in float32 without a GPU, the trial did in {dtype}"
+        trained = _not_judged(trained, ("first_loss", "eval_loss"), note)
+    checks += trained
     return Verification(tool, folder, run.overrides, tuple(checks), time.monotonic() - started)
 
 
@@ -181,11 +188,9 @@ def _warms_up_longer(real: RealTool, config: dict[str, Any]) -> bool:
     return real is AXOLOTL and config["warmup_steps"] == 1
 
 
-def _with_two_warmup_steps(checks: Sequence[Check]) -> list[Check]:
-    """Returns the checks without a judgement on what another warm-up changes."""
-    note = "not compared: it makes 2 warm-up steps of 1"
-    changed = ("learning_rates", "eval_loss")
-    return [replace(one, agrees=None, note=note) if one.name in changed else one for one in checks]
+def _not_judged(checks: Sequence[Check], names: Sequence[str], note: str) -> list[Check]:
+    """Returns the checks, these with their figures and the reason why they are not judged."""
+    return [replace(one, agrees=None, note=note) if one.name in names else one for one in checks]
 
 
 def _training_checks(
