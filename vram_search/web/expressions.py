@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from vram_search.errors import InputError
 from vram_search.spec.lora_targets import is_expression
 
-SECONDS = 3.0
-"""A usual expression takes microseconds; a Python process starts in 0.03 s, on a busy machine in a
-multiple of it."""
+SECONDS = 10.0
+"""A usual expression takes microseconds; a Python process starts in 0.03 s, on a machine that is
+busy with much else in seconds."""
 _NAMES = (
     "model.layers.10.self_attn.q_proj",
     "model.language_model.layers.10.mlp.experts.gate_up_proj",
