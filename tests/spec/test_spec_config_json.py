@@ -57,6 +57,17 @@ def test_family_that_is_not_modelled_is_named_with_the_field_it_lacks() -> None:
     assert "config.json of a causal language model" in caught.value.remedy
 
 
+def test_code_of_a_repository_is_named_where_its_fields_are_unknown() -> None:
+    sizes = {"model_type": "openelm", "model_dim": 1280, "num_transformer_layers": 16}
+    own = {"auto_map": {"AutoModelForCausalLM": "modeling_openelm.OpenELMForCausalLM"}}
+    with pytest.raises(InputError) as refused:
+        parse_shape(sizes | own, "config.json")
+    assert "(auto_map), which is not run here" in str(refused.value.remedy)
+    with pytest.raises(InputError) as refused:
+        parse_shape(sizes, "config.json")
+    assert "auto_map" not in str(refused.value.remedy)
+
+
 @pytest.mark.parametrize("field", SIZES)
 @pytest.mark.parametrize("value", [0, -4, 1.5, "32", True, float("nan"), float("inf"), [32]])
 def test_senseless_size_is_named_with_its_value(field: str, value: object) -> None:

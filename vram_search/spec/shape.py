@@ -27,6 +27,10 @@ from vram_search.spec.not_modelled import OTHER_MODALITIES, reasons
 MAX_PARAMETERS = 2**50
 MLP = frozenset({"down_proj", "gate_proj", "up_proj", "gate_up_proj"})
 """Modelled families' linear layers in `mlp`; the others are in `self_attn`."""
+OWN_CODE = (
+    "its repository has code of its own (auto_map), which is not run here; choose a model whose "
+    "class is in transformers"
+)
 HEAD_DIM_ROUNDED_DOWN = frozenset({"glm4_moe", "glm4_moe_lite"})
 """Families whose heads need not divide hidden_size: `Glm4MoeAttention` rounds down (transformers
 `models/glm4_moe/modeling_glm4_moe.py`), latent attention has its own sizes (`glm4_moe_lite/`)."""
@@ -228,7 +232,8 @@ def parse_shape(config: dict[str, Any], source: str) -> ModelShape:
         if model_type in MODELLED:
             raise
         message = f"{error.message} (model_type {model_type!r} is not modelled)"
-        raise InputError(message, error.remedy) from None
+        remedy = OWN_CODE if "auto_map" in outer.values else error.remedy
+        raise InputError(message, remedy) from None
     if shape.parameters > MAX_PARAMETERS:
         raise fields.fault(f"{shape.parameters:.1e} parameters: absurd")
     return shape
