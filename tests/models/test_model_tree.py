@@ -67,6 +67,25 @@ def test_refusal_of_the_class_is_one_sentence(
     assert "\n" not in refused.value.message
 
 
+def test_absurd_number_of_layers_is_refused_before_the_class_is_asked(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(InputError, match="num_hidden_layers: is more than 10,000"):
+        model_tree(written(tmp_path, STARCODER_2 | {"num_hidden_layers": 10**9}))
+
+
+def test_class_that_takes_too_long_is_one_message(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("model_code", 300)
+
+    monkeypatch.setattr(subprocess, "run", late)
+    with pytest.raises(InputError, match="took more than 300 s"):
+        model_tree(written(tmp_path, STARCODER_2))
+
+
 @pytest.mark.parametrize(
     ("section", "words"),
     [

@@ -214,6 +214,12 @@ def test_text_model_of_a_wrapper_is_counted_and_the_rest_named() -> None:
     assert parse_shape(wrapper | {"tie_word_embeddings": True}, "x").tie_word_embeddings
 
 
+@pytest.mark.parametrize("key", ["llm_config", "language_config"])
+def test_text_model_under_another_name_is_found(key: str) -> None:
+    wrapper = {"model_type": "internvl_chat", key: LLAMA, "vision_config": {}}
+    assert parse_shape(wrapper, "x").linears == parse_shape(LLAMA, "x").linears
+
+
 def test_experts_are_no_targets_of_an_adapter() -> None:
     shape = parse_shape(changed(model_type="mixtral", num_local_experts=4), "x")
     assert shape.target_modules("all") == ["q_proj", "k_proj", "v_proj", "o_proj"]

@@ -17,7 +17,7 @@ from vram_search.installed import installed_version
 from vram_search.models.shipped_trees import NOT_THE_MODEL, shipped_tree
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 from vram_search.spec.checkpoint import checkpoint_of_file
-from vram_search.spec.config_fields import load_config
+from vram_search.spec.config_fields import CONFIG_EXPECTED, MAX_LAYERS, ConfigFields, load_config
 from vram_search.spec.filled_shape import parse_filled
 from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
 from vram_search.spec.not_modelled import ALREADY_QUANTIZED, TEXT_ALONE
@@ -156,18 +156,33 @@ def _checked(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_from_class(file: Path) -> dict[str, Any]:
-    """Runs `vram_search.model_code`, so that this process never imports torch."""
+    """Runs `vram_search.model_code`, so that this process never imports torch.
+
+    Raises:
+        InputError: the model has too many layers, or building it takes too long.
+        VramSearchError: the process ends without an answer.
+    """
     import subprocess
 
-    done = subprocess.run(
-        [sys.executable, "-m", "vram_search.model_code", str(file)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=SECONDS,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
+    fields = ConfigFields(load_config(file), str(file))
+    for part in (fields, ConfigFields(fields.section("text_config") or {}, str(file))):
+        layers = part.found("num_hidden_layers")[1]
+        if isinstance(layers, int) and layers > MAX_LAYERS:
+            raise part.refused("num_hidden_layers", f"is more than {MAX_LAYERS:,}")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "vram_search.model_code", str(file)],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=SECONDS,
+            check=False,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{file}: building the model's modules took more than {SECONDS:g} s", CONFIG_EXPECTED
+        ) from None
     try:
         data: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

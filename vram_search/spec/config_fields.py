@@ -26,10 +26,11 @@ ALIASES = {
     "num_key_value_heads": ("multi_query_group_num",),
     "head_dim": ("kv_channels",),
     "n_shared_experts": ("moe_num_shared_experts",),
+    "text_config": ("llm_config", "language_config"),
 }
 """Other names of a field: `attribute_map` of transformers' `models/*/configuration_*.py`, and the
 feed-forward sizes of GPT-2 (`n_inner`), OPT and XGLM (`ffn_dim`) and Falcon (`ffn_hidden_size`);
-the last are ChatGLM's, of its publisher's code."""
+the last are ChatGLM's, InternVL's and DeepSeek-VL's, of their publishers' code."""
 
 CONFIG_EXPECTED = "a Hugging Face config.json of a causal language model is expected"
 
