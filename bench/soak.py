@@ -336,6 +336,7 @@ def _result(soak: Soak, minutes: float, memory: list[int]) -> dict[str, Any]:
     first, last = tenths[0], statistics.fmean(memory[-tenth:])
     return {
         "minutes": minutes,
+        "requests answered": 0,
         "of them with an error": 0,
         "requests that met no server": 0,
         **dict(sorted(soak.counts.items())),
