@@ -8,9 +8,9 @@ Needs Go on the PATH (Debian's golang-go).
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,12 @@ CONVERSATIONS: list[list[Turn]] = [
 
 def main() -> None:
     """Prints each template's result and the counts."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ollama_templates", description=__doc__)
+    parser.add_argument("files", nargs="*", metavar="FILE.jinja", help="default: all that ship")
+    names = parser.parse_args().files or template_names()
     asked: list[tuple[str, str, list[Turn], str]] = []
     refused = 0
-    for name in sys.argv[1:] or template_names():
+    for name in names:
         try:
             render = renderer(template_renderer(template_text(name), SPECIAL, date(2024, 7, 26)))
             texts = turn_texts(render)
@@ -59,8 +62,8 @@ def main() -> None:
         if text != wanted:
             differ += 1
             print(f"{name}: {turns}\n  Go:    {text!r}\n  Jinja: {wanted!r}")
-    names = len({name for name, *_ in asked})
-    print(f"{len(asked)} conversations of {names} templates, {differ} differ, {refused} refused")
+    used = len({name for name, *_ in asked})
+    print(f"{len(asked)} conversations of {used} templates, {differ} differ, {refused} refused")
 
 
 def rendered_by_go(asked: list[tuple[str, str, list[Turn], str]]) -> list[str]:
