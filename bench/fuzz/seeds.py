@@ -128,7 +128,7 @@ STUDY: dict[str, Any] = {
     "card": "rtx-5060-ti-16gb",
     "search_space": {
         "optim": ["adamw_torch_fused", "adamw_8bit"],
-        "lora_target": ["qv", "all", ["q_proj", "v_proj"]],
+        "lora_target": ["qv", "all", ["q_proj", "k_proj"]],
         "lora_rank": [4, 8],
         "lora_alpha": [8, 16],
         "lora_dropout": [0.0, 0.05],
