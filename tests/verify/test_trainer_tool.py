@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -204,3 +205,16 @@ def test_axolotl_trains_in_fp32_where_no_gpu_is() -> None:
         "fp16=false"
     ]
     assert overrides_on_cpu(real, {"bf16": False, "fp16": False}, trial_in("float32")) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script stands for the tool's Python")
+def test_a_python_that_is_slow_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(environment, "_PROBE_SECONDS", 0.2)
+    with pytest.raises(InputError, match="did not import torch within") as caught:
+        find_environment(slow, REAL_TOOLS["axolotl"])
+    assert "try again" in caught.value.remedy

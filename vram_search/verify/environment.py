@@ -72,7 +72,12 @@ def find_environment(python: Path | None, tool: RealTool = LLAMA_FACTORY) -> Too
         raise InputError(
             f"{python} has no working {tool.title}: {reason}", tool.how_to_make_one
         ) from None
-    except (OSError, subprocess.TimeoutExpired, ValueError, IndexError) as error:
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            f"{python} did not import torch within {_PROBE_SECONDS} s",
+            "the first import may read gigabytes: try again, or look at the disk and the load",
+        ) from None
+    except (OSError, ValueError, IndexError) as error:
         raise InputError(
             f"{python} is no Python that can be run ({error})", tool.how_to_make_one
         ) from None
