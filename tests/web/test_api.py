@@ -130,6 +130,38 @@ def test_study_is_created_once_for_an_idempotency_key(
     assert "in the queue already" in twice.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"trials": 4},
+        {"trials": None},
+        {"hours": 2},
+        {"until": "2099-01-01T08:00:00Z"},
+        {"not_before": "2098-01-01T08:00:01+01:00"},
+        {"paused": True},
+        {"accept_changes": True},
+    ],
+)
+def test_one_key_with_other_limits_is_refused(
+    client: TestClient, store: Store, tmp_path: Path, other: dict[str, object]
+) -> None:
+    new = {
+        "study_file": study_file(tmp_path),
+        "trials": 3,
+        "hours": 1,
+        "not_before": "2098-01-01T07:00:00Z",
+    }
+    key = {"Idempotency-Key": "k1"}
+    entry = client.post("/api/v1/studies", json=new, headers=key).json()["id"]
+    refused = client.post("/api/v1/studies", json={**new, **other}, headers=key)
+    assert refused.status_code == 409
+    assert "with other limits" in refused.json()["detail"]
+    client.patch(f"/api/v1/queue/{entry}", json={"trials": 9, "hours": None})
+    same = {**new, "hours": 1.0, "not_before": "2098-01-01T08:00:00+01:00"}
+    again = client.post("/api/v1/studies", json=same, headers=key)
+    assert (again.status_code, again.json()["trials"]) == (200, 9)  # the request that it was
+
+
 def test_requests_with_one_key_at_the_same_time_add_one_study(
     client: TestClient, store: Store, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.store.database import reading, writing
 from vram_search.store.events import append_event
 from vram_search.store.read_rows import read_table
-from vram_search.store.tables import queue
+from vram_search.store.tables import events, queue
 
 QueueState = Literal["queued", "running", "paused", "finished", "failed", "cancelled"]
 Request = Literal["pause", "stop", "cancel"]
@@ -114,6 +114,19 @@ class StudyQueue:
             found = read_table(connection, queue, own)
         return QueueEntry(**found[0]) if found else None
 
+    def first_limits(self, entry: QueueEntry) -> dict[str, Any] | None:
+        """State and limits with which an entry was added, whatever has changed since.
+
+        None: they were not recorded, by an earlier version or because the study was deleted.
+        """
+        own = (events.c.study == entry.study) & (events.c.kind == "queue_changed")
+        with reading(self.engine) as connection:
+            found = read_table(connection, events, own, order_by=(events.c.id,))
+        for row in found:
+            if row["data"].get("entry") == entry.id and "added_with" in row["data"]:
+                return dict(row["data"]["added_with"])
+        return None
+
     def add(
         self,
         study: str,
@@ -139,6 +152,13 @@ class StudyQueue:
             TooLateError: the service has this study in the queue already.
         """
         _refuse_impossible_times(not_before, until)
+        limits: dict[str, Any] = {
+            "trials": trials,
+            "not_before": not_before,
+            "until": until,
+            "hours": hours,
+            "accept_changes": accept_changes,
+        }
         with _changing(self.engine) as connection:
             if is_detached:
                 _refuse_second(connection, study)
@@ -149,18 +169,14 @@ class StudyQueue:
                 position=last + 1,
                 state=state,
                 is_detached=is_detached,
-                trials=trials,
-                not_before=not_before,
-                until=until,
-                hours=hours,
-                accept_changes=accept_changes,
+                **limits,
                 idempotency_key=idempotency_key,
                 attempts=0,
                 created_at=datetime.now(UTC),
                 **owner,
             )
             created = QueueEntry(**connection.execute(row.returning(queue)).one()._mapping)
-            _report(connection, created)
+            _report(connection, created, added_with=plain_limits(state=state, **limits))
             return created
 
     def claim(
@@ -310,6 +326,14 @@ class StudyQueue:
             return _entries(connection, OPEN_STATES)
 
 
+def plain_limits(**limits: Any) -> dict[str, Any]:
+    """State and limits of a new entry as JSON has them; times in UTC."""
+    return {
+        name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+        for name, value in limits.items()
+    }
+
+
 @contextmanager
 def _changing(engine: Engine) -> Iterator[Connection]:
     """A transaction that no other change of the queue overlaps.
@@ -379,7 +403,7 @@ def _change(connection: Connection, entry_id: int, **values: Any) -> None:
     _report(connection, _entry(connection, entry_id))
 
 
-def _report(connection: Connection, entry: QueueEntry) -> None:
+def _report(connection: Connection, entry: QueueEntry, **more: Any) -> None:
     append_event(
         connection,
         "queue_changed",
@@ -388,4 +412,5 @@ def _report(connection: Connection, entry: QueueEntry) -> None:
         state=entry.state,
         request=entry.request,
         message=entry.message,
+        **more,
     )

@@ -18,7 +18,7 @@ from vram_search.errors import InputError, NotFoundError, TooLateError
 from vram_search.spec import StudySpec
 from vram_search.spec.limits import MOST_HOURS
 from vram_search.store.location import study_folder
-from vram_search.store.queue import OPEN_STATES, QueueEntry, Request
+from vram_search.store.queue import OPEN_STATES, QueueEntry, Request, plain_limits
 from vram_search.web.paths import parse_study
 from vram_search.web.request_fields import Moment, Number, Whole
 from vram_search.web.scheduler import last_lines, output_file
@@ -82,22 +82,16 @@ def create_study(
     With an `Idempotency-Key` a repeated request returns the entry of the first one.
     """
     study = parse_study(new.study_file, service.folders)
-    if known := _entry_of(idempotency_key, service, study):
+    limits: dict[str, Any] = {
+        "state": "paused" if new.paused else "queued",
+        **new.model_dump(exclude={"study_file", "paused"}),
+    }
+    if known := _entry_of(idempotency_key, service, study, limits):
         return as_json(entry_answer(known), 200)
     try:
-        entry = add_study(
-            service.store,
-            study,
-            state="paused" if new.paused else "queued",
-            trials=new.trials,
-            not_before=new.not_before,
-            until=new.until,
-            hours=new.hours,
-            accept_changes=new.accept_changes,
-            idempotency_key=idempotency_key,
-        )
+        entry = add_study(service.store, study, **limits, idempotency_key=idempotency_key)
     except TooLateError:  # perhaps by the same request, at the same time
-        if known := _entry_of(idempotency_key, service, study):
+        if known := _entry_of(idempotency_key, service, study, limits):
             return as_json(entry_answer(known), 200)
         raise
     return as_json(entry_answer(entry), 201)
@@ -233,18 +227,28 @@ def _asked(service: Service, study: str, request: Request) -> JSONResponse:
     return as_json(entry_answer(entry))
 
 
-def _entry_of(key: str | None, service: Service, study: StudySpec) -> QueueEntry | None:
+def _entry_of(
+    key: str | None, service: Service, study: StudySpec, limits: dict[str, Any]
+) -> QueueEntry | None:
     """The entry that an earlier request with this Idempotency-Key has added.
 
     Raises:
-        TooLateError: the key was used for another study.
+        TooLateError: the key was used for another study, or with other limits.
     """
     from vram_search.worker.queue_place import study_yaml
 
     known = None if key is None else service.queue.with_key(key)
-    if known is not None and known.study_file != study_yaml(study):
+    if known is None:
+        return None
+    if known.study_file != study_yaml(study):
         raise TooLateError(
             f"this Idempotency-Key was used for another request (entry {known.id})",
             "use a new key for a new study",
+        )
+    first = service.queue.first_limits(known)
+    if first is not None and first != plain_limits(**limits):
+        raise TooLateError(
+            f"this Idempotency-Key was used with other limits (entry {known.id})",
+            f"change the entry: PATCH /api/v1/queue/{known.id}; or use a new key",
         )
     return known
