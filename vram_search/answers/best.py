@@ -105,7 +105,8 @@ class WinnerAnswer(PlainPart):
     )
     seed_noise: float = field(
         metadata=described(
-            "Standard deviation that another seed gives the objective, from recorded runs."
+            "Standard deviation that another seed gives the objective in recorded runs of "
+            "hundreds of steps; short runs vary more."
         )
     )
 

@@ -13,7 +13,8 @@ from vram_search.store import TrialRecord
 
 SEED_SHARE = 0.0015
 """Standard deviation of eval_loss between seeds of one configuration, as a share of it: 0.0024 of
-1.64 and 0.0018 of 0.93 (docs/experiments.md, real learning curves)."""
+1.64 and 0.0018 of 0.93 (docs/experiments.md, real learning curves). After few steps it is more:
+0.025 of 4.67 in the demo."""
 USUAL_TARGET, USUAL_RANK, USUAL_RATE = "all", 16, 2e-4
 USUAL_WORDS = "all linear layers, rank 16, learning rate 2e-4"
 """Settings that most guides name."""
@@ -75,7 +76,8 @@ class Winner:
             return []
         found = [*self._usual_words(), *self._second_words()]
         name, noise = self.spot.best.value_name, seed_noise(self.loss)
-        return [*found, f"Another seed may change {name} by about {noise:.4f}."]
+        seeds = f"Another seed may change {name} by {noise:.4f} or more"
+        return [*found, f"{seeds}; `train best --seeds 3` measures that."]
 
     def _usual_words(self) -> list[str]:
         if self.usual is None:
