@@ -166,6 +166,50 @@ def test_a_name_is_found_as_people_write_it(name: str, slug: str) -> None:
     assert find_model(name).config.name == slug
 
 
+@pytest.mark.parametrize("name", ["qwen 27b", "gemma 34b", "llama-27b", "Falcon 37B", "yi 1 56b"])
+def test_the_digits_of_a_version_and_a_size_do_not_run_together(name: str) -> None:
+    with pytest.raises(InputError, match="no model"):
+        find_model(name)
+
+
+def test_ollamas_tag_of_an_untuned_model_is_the_published_one() -> None:
+    assert "taken for Qwen/Qwen2.5-Coder-1.5B," in find_model("qwen2.5-coder:1.5b-base").note
+    assert "taken for meta-llama/Llama-3.1-8B," in find_model("llama3.1:8b-text-q4_K_M").note
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("deepseek-r1:7b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B?"),
+        ("qwen3-coder:30b", "Qwen/Qwen3-Coder-30B-A3B-Instruct?"),
+        ("llama3.2-vision:11b", "meta-llama/Llama-3.2-11B-Vision,"),
+        ("ministral-8b", "mistralai/Ministral-3-8B-Base-2512,"),
+        ("llama4", "meta-llama/Llama-4-Scout-17B-16E,"),
+    ],
+)
+def test_a_name_that_is_not_found_gets_published_ones_with_its_words(name: str, meant: str) -> None:
+    with pytest.raises(InputError) as caught:
+        find_model(name)
+    assert caught.value.remedy.startswith(f"did you mean {meant}")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nomic-embed-text", "an embedding model"),
+        ("qwen3-embedding:0.6b", "an embedding model"),
+        ("BAAI/bge-m3", "an embedding model"),
+        ("bge-m3", "an embedding model"),
+        ("all-minilm:22m", "an embedding model"),
+        ("whisper-large-v3", "a speech recognition model"),
+        ("stable-diffusion-3.5", "an image generation model"),
+    ],
+)
+def test_models_of_another_kind_are_named_without_their_owner_too(name: str, kind: str) -> None:
+    with pytest.raises(InputError, match=f"is {kind}, not a causal text model"):
+        find_model(name)
+
+
 @pytest.mark.parametrize("name", ["qwen", "llama3.1", "./Qwen2.5-7B", "Qwen 2.5"])
 def test_a_name_without_a_size_or_of_a_missing_folder_is_not_guessed(name: str) -> None:
     with pytest.raises(InputError, match="no model"):

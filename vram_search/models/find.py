@@ -17,7 +17,7 @@ from vram_search.models.names import (
 )
 from vram_search.models.other_kinds import other_kind
 from vram_search.models.tree import read_shape
-from vram_search.models.written_names import spelt_name, tidied
+from vram_search.models.written_names import close_names, spelt_name, tidied
 from vram_search.resources import expanded, shipped
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.hub_names import HUB_NAME
@@ -228,8 +228,10 @@ def _original(name: str, what: str) -> FoundModel:
 def _unknown(name: str) -> ModelNotFoundError:
     import difflib
 
-    known = [*shape_names(), *hub_names()]
-    close = difflib.get_close_matches(name.lower(), [one.lower() for one in known], n=3, cutoff=0.6)
+    known = {one.lower(): one for one in [*shape_names(), *hub_names()]}
+    close = close_names(name) or [
+        known[one] for one in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    ]
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return ModelNotFoundError(
         f"no model {name!r}",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 
-from vram_search.spec.hub_names import HUB_NAME, model_index, model_of_page
+from vram_search.models.names import hub_names
+from vram_search.spec.hub_names import HUB_NAME, MIRRORS, model_index, model_of_page
 
 _PREFIX = re.compile(
     r"(?:hf://|(?:https?://)?(?:www\.)?(?:hf-mirror\.com|modelscope\.cn/models|modelscope\.cn)/)",
@@ -16,6 +18,10 @@ _STORED = re.compile(
     r"[-_:. ](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*|QAT|GGUF)$", re.IGNORECASE
 )
 """The end of a name that says how weights are stored in a GGUF file."""
+_UNTUNED = re.compile(r"[-_: ](?:base|text)$", re.IGNORECASE)
+"""The end of Ollama's tags of models without instruction tuning: "qwen2.5-coder:1.5b-base"."""
+_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?[bm]?")
+_BETWEEN_NUMBERS = re.compile(r"(?<=\d)[-_ :]+(?=\d)")
 _BETWEEN = re.compile(r"[-_ :]+")
 
 
@@ -36,27 +42,50 @@ def tidied(name: str) -> str:
 def spelt_name(name: str) -> str | None:
     """The published name that is spelt otherwise: "Llama 3.1 8B", "qwen2.5:7b-instruct-q4_K_M".
 
-    Words may be apart or together, and an ending may say how a GGUF file stores weights. None if
-    no shipped model is called so.
+    Words may be apart or together, and an ending may say how a GGUF file stores weights. Numbers
+    stay apart: "qwen 27b" is not Qwen2 7B. None if no shipped model is called so.
     """
     base = re.sub(r"\.gguf$", "", name.strip(), flags=re.IGNORECASE)
     if "/" in base or "\\" in base:
         return None
     plain = _STORED.sub("", base)
-    return _by_letters().get(_letters(base)) or _by_letters().get(_letters(plain))
+    untuned = _published_by_letters().get(_letters(_UNTUNED.sub("", plain)))
+    named = _by_letters()
+    return named.get(_letters(base)) or named.get(_letters(plain)) or untuned
+
+
+def close_names(name: str, count: int = 3) -> list[str]:
+    """Published names that hold all words of a name: those that begin as it does and short ones
+    first, mirrors last.
+
+    "deepseek-r1:7b" stands in "DeepSeek-R1-Distill-Qwen-7B".
+    """
+    words = _WORD.findall(name.lower())
+    found: list[tuple[bool, bool, int, str]] = []
+    for known in hub_names():
+        owner, _, base = known.lower().partition("/")
+        held = _WORD.findall(base)
+        if words and Counter(words) <= Counter(held):
+            found.append((held[0] != words[0], owner in MIRRORS, len(base), known))
+    return [known for *_, known in sorted(found)[:count]]
 
 
 def _letters(name: str) -> str:
-    return _BETWEEN.sub("", name.lower())
+    """A name in lower case without what stands between its words; "-" stays between numbers."""
+    return _BETWEEN.sub("", _BETWEEN_NUMBERS.sub("\0", name.lower())).replace("\0", "-")
 
 
 @lru_cache(maxsize=1)
 def _by_letters() -> dict[str, str]:
     """Published name by its letters without owner and without what stands between words; the first
     of several models of one name, as the index lists them."""
+    slugs = {_letters(slug): entry["names"][0] for slug, entry in model_index().items()}
+    return _published_by_letters() | slugs
+
+
+@lru_cache(maxsize=1)
+def _published_by_letters() -> dict[str, str]:
     found: dict[str, str] = {}
-    for slug, entry in model_index().items():
-        found.setdefault(_letters(slug), entry["names"][0])
     for entry in model_index().values():
         for name in entry["names"]:
             found.setdefault(_letters(name.partition("/")[2]), name)
