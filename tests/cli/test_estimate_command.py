@@ -407,8 +407,8 @@ def test_comparison_of_a_study_with_itself_is_zero(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["one thing is expected"]),
-        (["demo.yaml", "--points", "rows.jsonl"], ["a file and --points"]),
+        ([], ["error: nothing to estimate\n", "give one of"]),
+        (["demo.yaml", "--points", "rows.jsonl"], ["a file and --points are given"]),
         (["demo.yaml", "--batch", "2"], ["--batch: not an option of a file"]),
         (["--model", "qwen2.5-3b"], ["which card", "RTX 4060 Ti 16GB"]),
         (["--model", "qwen2.5-3b", "--card", "../x"], ["no card '../x'", "configs/cards"]),

@@ -29,6 +29,8 @@ FILES = {
     "log.jsonl": ('{"current_steps": 1, "total_steps": 2}', "a file of a training's", "import"),
     "config.json": ('{"architectures": [], "model_type": "a"}', "a model's config.json", "--model"),
     "deepspeed.json": ('{"zero_optimization": {"stage": 3}}', "a file of DeepSpeed", ""),
+    "titan.toml": ('[job]\ndump_folder = "o"\n', "a file of torchtitan", ""),
+    "Cargo.toml": ('[package]\nname = "x"\n', "a TOML file of no tool that is known", ""),
     "axolotl.yaml": (AXOLOTL, "a training file of Axolotl", "vram-search estimate {file}"),
     "mine.yaml": ("study: a\nmodel: b\n", "a study", "vram-search run {file}"),
     "card.yaml": ("name: a\ntotal_bytes: 1\n", "the description of a card", "card: in a study"),
@@ -89,7 +91,11 @@ def test_other_files_are_of_no_known_kind(tmp_path: Path, content: bytes) -> Non
         *(("data", name) for name in ("sweep.csv", "log.jsonl", "README.md", "trainer_state.json")),
         *(("estimate", name) for name in ("rows.jsonl", "tokenizer.json", "dataset_info.json")),
         *(("import", name) for name in ("axolotl.yaml", "mine.yaml", "rows.csv", "config.json")),
-        *(("run", name) for name in ("axolotl.yaml", "rows.jsonl", "card.yaml", "other.yaml")),
+        *(("data", name) for name in ("titan.toml", "Cargo.toml")),
+        *(
+            ("run", name)
+            for name in ("titan.toml", "axolotl.yaml", "rows.jsonl", "card.yaml", "other.yaml")
+        ),
         *(("queue add", name) for name in ("axolotl.yaml", "train.py")),
     ],
 )

@@ -297,9 +297,9 @@ def estimate_file(
 def _estimate_file(
     file: Path, card: str | None, model: str
 ) -> StudyEstimate | RecipeEstimate | RecipeWithoutModel:
-    from vram_search.answers.training_file import is_recipe, study_workloads
+    from vram_search.answers.training_file import NEVER_STUDIES, is_recipe, study_workloads
 
-    if is_recipe(file) or (file.suffix == ".json" and file.is_file()):  # a study is never JSON
+    if is_recipe(file) or (file.suffix in NEVER_STUDIES and file.is_file()):
         from vram_search.estimate.recipes.load import load_recipe
 
         try:

@@ -16,12 +16,15 @@ from vram_search.spec import Hyperparameters, StudySpec, load_study
 from vram_search.spec.initial_points import initial_points
 from vram_search.tools.detect import tool_of
 
+NEVER_STUDIES = (".json", ".toml")
+"""Suffixes of training files that no study has."""
+
 
 def is_recipe(file: Path) -> bool:
-    """Tells whether a file is another tool's, or no study by its keys. A study is never JSON."""
+    """Tells whether a file is another tool's, or no study by its keys."""
     if file.suffix in (*SCRIPTS, *PROGRAMS):
         return file.is_file()
-    if file.suffix not in (".yaml", ".yml", ".json"):
+    if file.suffix not in (".yaml", ".yml", *NEVER_STUDIES):
         return False
     try:
         if not file.is_file():
@@ -31,7 +34,7 @@ def is_recipe(file: Path) -> bool:
         return False  # load_study says what is wrong
     if "study" in data:
         return False
-    if tool_of(data) is not None or file.suffix == ".json":
+    if tool_of(data) is not None or file.suffix in NEVER_STUDIES:
         return tool_of(data) is not None
     required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
     # LLaMA-Factory has a `dataset` too.

@@ -173,9 +173,9 @@ def _check_mode(ctx: click.Context) -> None:
     if given == ["file", "model"]:
         given = ["file"]
     if len(given) != 1:
-        what = " and ".join(modes[name] for name in given) or "nothing"
+        both = " and ".join(modes[name] for name in given)
         raise InputError(
-            f"{what} to estimate: one thing is expected",
+            f"{both} are given; one of them is estimated" if both else "nothing to estimate",
             "give one of: a study or recipe file, --model, --points, --compare",
         )
     foreign = [] if given == ["model"] else list(_MODEL_OPTIONS.items())

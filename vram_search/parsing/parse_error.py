@@ -1,4 +1,4 @@
-"""The error of a text that is not YAML or JSON, and the limits that both parsers hold."""
+"""The error of a text that is not YAML, JSON or TOML, and limits of the parsers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HALF_PAIR = "a text holds half of a surrogate pair"
 
 
 class ParseError(InputError):
-    """A text that is not YAML or JSON.
+    """A text that is not YAML, JSON or TOML.
 
     Args:
         problem: what is wrong, without the place.

@@ -16,9 +16,35 @@ _STARTS = {
     "ms-swift": r"(swift|megatron) (sft|pt|rlhf)|\S*swift/cli/(sft|pt|rlhf)\.py",
     "torchtune": r"tune run",
     "autotrain": r"autotrain",
-    "litgpt": r"litgpt finetune\w*",
+    "litgpt": r"litgpt (finetune|pretrain)\w*",
+    "ludwig": r"ludwig (train|experiment)",
+    "mlx": r"mlx_lm[. ]lora",
+    "nemo": r"(nemo )?automodel (finetune|pretrain)|nemo llm (finetune|pretrain)"
+    r"|\S*megatron_gpt_\w*tuning\.py",
+    "openrlhf": r"\S*openrlhf[./]cli[./]train_\w+(\.py)?",
+    "oumi": r"oumi train|-m oumi(\.core)?\.train",
+    "torchtitan": r"-m torchtitan\.train|\S*torchtitan/train\.py",
+    "verl": r"-m verl\.[\w.]+|\S*verl/trainer/\w+\.py",
+    "xtuner": r"xtuner train|\S*xtuner/v1/train/cli/\w+\.py",
 }
 """Tool -> how a command line starts its training."""
+_MODULES = {
+    "xtuner": "xtuner",
+    "openrlhf": "openrlhf",
+    "verl": "verl",
+    "torchtitan": "torchtitan",
+    "mlx_lm": "mlx",
+    "oumi": "oumi",
+    "ludwig": "ludwig",
+    "nemo": "nemo",
+    "nemo_automodel": "nemo",
+    "litgpt": "litgpt",
+    "torchtune": "torchtune",
+    "swift": "ms-swift",
+    "unsloth": "unsloth program",
+}
+"""Python package -> its tool; one that builds on others stands before them."""
+_IMPORT = re.compile(r"\b(?:from|import) (\w+)")
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(\S+|\"[^\"]*\"|'[^']*')\s*(?:#.*)?")
 _VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 _FILES = (".yaml", ".yml", ".json")
@@ -55,6 +81,12 @@ def training_command(script: str) -> Command | None:
             if found and not filled.lstrip().startswith("#"):
                 return _command(tool, filled[found.end() :])
     return None
+
+
+def imported_tool(program: str) -> str | None:
+    """The tool whose package a Python program or notebook imports; None for none that is known."""
+    imported = set(_IMPORT.findall(program))
+    return next((tool for module, tool in _MODULES.items() if module in imported), None)
 
 
 def _filled(text: str, variables: Mapping[str, str]) -> str:

@@ -24,18 +24,25 @@ NOT_READ = {
     "adapter": "peft (adapter_config.json)",
     "autotrain": "AutoTrain",
     "deepspeed": "DeepSpeed",
+    "fsdp": "FSDP settings (for transformers or Accelerate)",
     "h2o": "H2O LLM Studio",
     "litgpt": "LitGPT",
+    "ludwig": "Ludwig",
     "mlx": "mlx-lm",
     "model": "a model (config.json)",
     "nemo": "NVIDIA NeMo",
     "ms-swift": "ms-swift",
+    "openrlhf": "OpenRLHF",
     "oumi": "Oumi",
+    "torchtitan": "torchtitan",
     "torchtune": "torchtune",
+    "unsloth program": "Unsloth",
     "unsloth studio": "Unsloth Studio",
     "training arguments": "transformers' TrainingArguments",
+    "verl": "verl",
+    "xtuner": "XTuner",
 }
-"""Tools whose files are recognised only."""
+"""Tools whose files, scripts or programs are recognised only."""
 
 TITLES = READ | NOT_READ
 
@@ -48,17 +55,38 @@ _SWIFT = {
 _AUTOTRAIN = {"project_name", "data_path", "text_column", "block_size", "merge_adapter"}
 _STUDIO = {"training_type", "max_seq_length"}
 _LLAMA_FACTORY_V1 = {"peft_config", "dist_config", "kernel_config", "quant_config", "train_dataset"}
-_BY_KEYS: dict[str, frozenset[str]] = {
-    "accelerate": frozenset({"compute_environment", "distributed_type"}),
-    "adapter": frozenset({"peft_type", "target_modules"}),
-    "deepspeed": frozenset({"zero_optimization"}),
-    "h2o": frozenset({"llm_backbone", "architecture"}),
-    "litgpt": frozenset({"checkpoint_dir", "out_dir"}),
-    "mlx": frozenset({"model", "lora_parameters"}),
-    "model": frozenset({"model_type", "architectures"}),
-    "nemo": frozenset({"trainer", "model", "exp_manager"}),
+_BY_KEYS: tuple[tuple[str, str], ...] = (
+    ("accelerate", "compute_environment distributed_type"),
+    ("accelerate", "distributed_type mixed_precision"),
+    ("accelerate", "distributed_type num_processes"),
+    ("adapter", "peft_type target_modules"),
+    ("deepspeed", "zero_optimization"),
+    ("deepspeed", "train_micro_batch_size_per_gpu"),
+    ("h2o", "llm_backbone architecture"),
+    ("litgpt", "checkpoint_dir out_dir"),
+    ("litgpt", "train.micro_batch_size data"),
+    ("litgpt", "train.global_batch_size out_dir"),
+    ("ludwig", "input_features output_features"),
+    ("mlx", "model lora_parameters"),
+    ("mlx", "model iters"),
+    ("model", "model_type architectures"),
+    ("nemo", "trainer model exp_manager"),
+    ("nemo", "model step_scheduler"),
+    ("nemo", "policy.model_name cluster"),
+    ("openrlhf", "pretrain micro_train_batch_size"),
+    ("oumi", "model.model_name"),
+    ("torchtitan", "job.dump_folder"),
+    ("torchtitan", "model.flavor training"),
+    ("verl", "actor_rollout_ref"),
+    ("verl", "model.partial_pretrain"),
+    ("verl", "data.train_files trainer"),
+    ("xtuner", "model_cfg lr_cfg"),
+)
+"""Tool, and keys that make a file its own if all of them are there; "a.b" is the key b in a."""
+_OF_FSDP = {
+    *("fsdp_transformer_layer_cls_to_wrap", "transformer_layer_cls_to_wrap"),
+    *("fsdp_sharding_strategy", "fsdp_version", "fsdp_auto_wrap_policy", "fsdp_config"),
 }
-"""Tool -> keys that make a file its own if all of them are there."""
 _FEW = 3
 """So many keys of TrainingArguments make a file theirs."""
 
@@ -72,8 +100,9 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
     names = {key for key in values if values[key] is not None}
     if {"base_model", "model_name_or_path"} <= names:
         return None
-    for tool, keys in _BY_KEYS.items():
-        if keys <= names:
+    paths = names | {f"{key}.{inner}" for key in names for inner in _keys_in(values[key])}
+    for tool, keys in _BY_KEYS:
+        if paths.issuperset(keys.split()):
             return tool
     if "base_model" in names:
         is_autotrain = isinstance(values.get("params"), Mapping) and "task" in names
@@ -82,8 +111,6 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
         theirs = len(names & _ONLY_TRL)
         return "trl" if theirs > len(names & _ONLY_LLAMA_FACTORY) else "llamafactory"
     model = values.get("model")
-    if isinstance(model, Mapping) and "model_name" in model:
-        return "oumi"
     training = values.get("training")
     if isinstance(training, Mapping) and "study" not in names and _STUDIO & set(training):
         return "unsloth studio"
@@ -96,7 +123,17 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
             return "ms-swift"
     if {"model_type", "model_id_or_path"} & names and {"sft_type", "train_type"} & names:
         return "ms-swift"
-    return "training arguments" if len(names & KNOWN) >= _FEW and "model" not in names else None
+    if "model" in names:
+        return None
+    if len(names & KNOWN) >= _FEW:
+        return "training arguments"
+    return "fsdp" if names & _OF_FSDP else None
+
+
+def _keys_in(value: Any) -> list[Any]:
+    """The keys of a mapping that have a value."""
+    is_mapping = isinstance(value, Mapping)
+    return [key for key in value if value[key] is not None] if is_mapping else []
 
 
 def purpose_of(tool: str, values: Mapping[Any, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from vram_search.errors import InputError
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.toml_text import parse_toml
 from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.tools.detect import READ, TITLES, tool_of
 
@@ -125,6 +126,7 @@ _BY_SUFFIX: dict[str, FileKind] = {
         FileKind("a chat template", "vram-search data ROWS --model NAME --template {file}"),
     ),
     **dict.fromkeys((".py", ".ipynb", ".sh", ".bash", ".ps1", ".bat"), _PROGRAM),
+    ".toml": FileKind("a TOML file of no tool that is known", "", frozenset({"estimate"})),
     **dict.fromkeys((".parquet", ".arrow", ".feather"), _ROWS),
 }
 _BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
@@ -194,8 +196,8 @@ def kind_of_file(path: Path) -> FileKind | None:
         kind = _by_values(values)
         if kind is _INFO and isinstance(values, Mapping):
             name = shlex.quote(str(next(iter(values))))
-    if kind is None:
-        kind = _BY_SUFFIX.get(path.suffix.lower())
+    if kind is None or kind is _UNKNOWN:
+        kind = _BY_SUFFIX.get(path.suffix.lower(), kind)
     if kind is None:
         return None
     places = {"file": shlex.quote(str(path)), "folder": shlex.quote(str(path.parent))}
@@ -216,8 +218,8 @@ def _by_first_bytes(path: Path, start: bytes) -> FileKind | None:
 
 
 def _values(path: Path, start: bytes) -> Any:
-    """The value of a JSON, JSON lines, YAML or CSV file: a mapping, or the list of the first rows;
-    None for anything else."""
+    """The value of a JSON, JSON lines, YAML, TOML or CSV file: a mapping, or the list of the first
+    rows; None for anything else."""
     try:
         packed = gzip.decompress(start) if start.startswith(b"\x1f\x8b") else start
         text = packed.decode("utf-8-sig")
@@ -228,6 +230,10 @@ def _values(path: Path, start: bytes) -> Any:
     suffix = next((s for s in reversed(path.suffixes) if s not in (".gz", ".txt")), "").lower()
     if suffix in (".csv", ".tsv"):
         return [dict.fromkeys(_header(text))]
+    if suffix == ".toml":
+        with contextlib.suppress(ParseError):
+            return parse_toml(text)
+        return None
     lines = text.strip().split("\n", 1)
     for part in (text, lines[0]):
         try:

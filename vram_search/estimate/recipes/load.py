@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from vram_search.estimate.recipes.llamafactory import read_llamafactory, read_ll
 from vram_search.estimate.recipes.trl import read_script, read_trl
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
+from vram_search.parsing.toml_text import parse_toml
 from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.tools import AXOLOTL, LLAMA_FACTORY, TRL
-from vram_search.tools.command_line import training_command
+from vram_search.tools.command_line import imported_tool, training_command
 from vram_search.tools.detect import TITLES, purpose_of, tool_of
 
 READERS = {
@@ -31,6 +33,11 @@ STAND_IN = "llama-3.1-8b"
 """A shape for files whose model is not known: none of its bytes are shown."""
 SCRIPTS = (".sh", ".bash")
 PROGRAMS = (".py", ".ipynb")
+_PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    ".json": ("JSON", parse_json),
+    ".toml": ("TOML", parse_toml),
+}
+"""Suffix -> the format's name and parser; files with another suffix are YAML."""
 SUPPORTED = "supported are LLaMA-Factory, Axolotl, TRL and this program's exports"
 _DESCRIBE = "describe the training with options: vram-search estimate --model NAME --lora-rank N"
 
@@ -65,7 +72,7 @@ def load_without_model(path: Path) -> Recipe:
 
 def _read(path: Path, model: str, *, is_stand_in: bool = False) -> Recipe:
     if path.suffix in PROGRAMS:
-        raise InputError(f"{path}: this is a Python program; {SUPPORTED}", _DESCRIBE)
+        raise InputError(f"{path}: this is {_program(path)}; {SUPPORTED}", _DESCRIBE)
     tool, values = _from_script(path) if path.suffix in SCRIPTS else _from_file(path)
     if tool not in READERS:
         what = "no training file that is known" if tool is None else f"a file of {TITLES[tool]}"
@@ -76,6 +83,13 @@ def _read(path: Path, model: str, *, is_stand_in: bool = False) -> Recipe:
         note = f"this file {purpose} and trains nothing; a training with its settings is counted"
         return replace(recipe, notes=[note, *recipe.notes])
     return recipe
+
+
+def _program(path: Path) -> str:
+    """What a Python program is, as words after "this is"."""
+    noun = "a notebook" if path.suffix == ".ipynb" else "a Python program"
+    tool = imported_tool(_text(path))
+    return noun if tool is None else f"{noun} for {TITLES[tool]}"
 
 
 def _from_file(path: Path) -> tuple[str | None, dict[Any, Any]]:
@@ -102,6 +116,8 @@ def _from_script(path: Path) -> tuple[str, dict[Any, Any]]:
             f"{path}: this is a shell script that starts no training that is known", _DESCRIBE
         )
     title = TITLES[command.tool]
+    if command.tool not in READERS:
+        raise InputError(f"{path}: this is a shell script for {title}; {SUPPORTED}", _DESCRIBE)
     if command.file:
         raise InputError(
             f"{path}: this is a shell script that starts {title} with {command.file}",
@@ -113,17 +129,16 @@ def _from_script(path: Path) -> tuple[str, dict[Any, Any]]:
 
 
 def load_mapping(path: Path) -> dict[Any, Any]:
-    """The keys of a YAML or JSON file.
+    """The keys of a YAML, JSON or TOML file.
 
     Raises:
         InputError: it cannot be read, or holds no mapping.
     """
     text = _text(path)
-    is_json = path.suffix == ".json"
+    kind, parse = _PARSERS.get(path.suffix, ("YAML", parse_yaml))
     try:
-        values = parse_json(text) if is_json else parse_yaml(text)
+        values = parse(text)
     except ParseError as error:
-        kind = "JSON" if is_json else "YAML"
         raise InputError(
             f"{path}: not valid {kind} ({error})", "correct it where the message points"
         ) from None
