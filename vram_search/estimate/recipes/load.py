@@ -86,7 +86,7 @@ def _read(path: Path, model: str, *, is_stand_in: bool = False) -> Recipe:
 
 
 def _program(path: Path) -> str:
-    """What a Python program is, as words after "this is"."""
+    """Describes a Python program or notebook, in words after "this is"."""
     noun = "a notebook" if path.suffix == ".ipynb" else "a Python program"
     tool = imported_tool(_text(path))
     return noun if tool is None else f"{noun} for {TITLES[tool]}"
