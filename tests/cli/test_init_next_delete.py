@@ -79,6 +79,14 @@ def test_init_takes_further_keys_and_keeps_its_comments(ask: Ask, tmp_path: Path
     assert "# effective; micro-batches are chosen for you" in file.read_text(encoding="utf-8")
 
 
+def test_init_names_the_published_model_that_it_takes(ask: Ask, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    asked = ("--data", rows_file(tmp_path), "--card", "24GB", "--hours", 1, "-o", file)
+    done = ask("init", "--model", "qwen2.5:0.5b", *asked)
+    assert "qwen2.5:0.5b is taken for Qwen/Qwen2.5-0.5B-Instruct" in done.out, done.err
+    assert load_study(file).base.model_name_or_path == "Qwen/Qwen2.5-0.5B-Instruct"
+
+
 def test_init_that_can_ask_nobody_names_the_missing_option(
     vram_search_without_training: Cli, tmp_path: Path
 ) -> None:

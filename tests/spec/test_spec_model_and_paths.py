@@ -55,6 +55,10 @@ def test_hub_name_is_kept_as_it_is(load_text: LoadText) -> None:
         ("Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-3B-Instruct"),
         ("hf.co/Qwen/Qwen2.5-3B", "Qwen/Qwen2.5-3B"),
         ("https://huggingface.co/someone/model/tree/main", "someone/model"),
+        ("qwen 2.5 coder 7b", "Qwen/Qwen2.5-Coder-7B"),
+        ("Qwen2.5 7B", "Qwen/Qwen2.5-7B"),
+        ("qwen2.5:7b", "Qwen/Qwen2.5-7B-Instruct"),
+        ("llama3.2:1b", "meta-llama/Llama-3.2-1B-Instruct"),
     ],
 )
 def test_name_without_owner_and_address_of_a_page_are_hub_names(
@@ -62,6 +66,21 @@ def test_name_without_owner_and_address_of_a_page_are_hub_names(
 ) -> None:
     model = load_text("seed: 1", f"model={{model_name_or_path: '{written}'}}").base
     assert model.model_name_or_path == name
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("deepseek-r1:7b", "; did you mean deepseek-ai/DeepSeek-R1-Distill-Qwen-7B?"),
+        ("qwen2.5-3b.gguf", "and not a hub name like org/name"),
+        ("a/b/qwen2.5-3b", "and not a hub name like org/name"),
+    ],
+)
+def test_model_that_is_not_found_is_refused_with_close_names(
+    faults_of: FaultsOf, written: str, meant: str
+) -> None:
+    fault = faults_of("seed: 1", f"model={{model_name_or_path: '{written}'}}")
+    assert fault["model.model_name_or_path"].message.endswith(meant)
 
 
 def test_gguf_file_is_a_model_and_other_files_are_not(

@@ -11,8 +11,10 @@ import click
 from vram_search.cli.console import ask, echo
 from vram_search.cli.options import FiniteFloatRange
 from vram_search.errors import InputError
-from vram_search.resources import replace_text, shell_word
+from vram_search.resources import expanded, replace_text, shell_word
+from vram_search.spec.hub_names import hub_name
 from vram_search.spec.limits import MOST_HOURS
+from vram_search.spec.written_names import spelt_name
 
 NO_GPU = ": no GPU is found here"
 _HOURS = 8.0
@@ -79,6 +81,10 @@ def command(
     if (Path.cwd() / data).exists():
         data = str((Path.cwd() / data).resolve())
     name = name or _name_of(output)
+    if not expanded(model).exists() and (named := hub_name(model) or spelt_name(model)):
+        if named != model:
+            echo(f"model: {model} is taken for {named}, as it is published")
+        model = named
     study = StartingStudy(name, model, data, hours, card or "auto", overrides)
     text = study.text(cutoff_len)
     folder.mkdir(parents=True, exist_ok=True)

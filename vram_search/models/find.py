@@ -17,11 +17,11 @@ from vram_search.models.names import (
 )
 from vram_search.models.other_kinds import other_kind
 from vram_search.models.tree import read_shape
-from vram_search.models.written_names import close_names, spelt_name, tidied
 from vram_search.resources import expanded, shipped
 from vram_search.spec.config_fields import load_config
 from vram_search.spec.hub_names import HUB_NAME
 from vram_search.spec.shape import ModelShape, shape_names
+from vram_search.spec.written_names import close_names, spelt_name, tidied
 
 Origin = Literal["folder", "shipped", "alias", "cache", "hub", "same name"]
 _GGUF_KIND = re.compile(r"[.-](?:(?:UD-)?I?Q\d\w*|BF16|F?P?16|F32|MXFP4\w*)$", re.IGNORECASE)

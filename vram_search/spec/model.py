@@ -24,6 +24,7 @@ from vram_search.spec.hub_names import hub_name, model_of_page
 from vram_search.spec.name_rule import NAME_PATTERN
 from vram_search.spec.paths import absolute_path
 from vram_search.spec.shape import shape_names
+from vram_search.spec.written_names import close_names, spelt_name
 
 _PACKAGE_FILE = re.compile(r"package:([A-Za-z_]\w*)/([\w.-]+)")
 
@@ -72,9 +73,15 @@ class ModelSpec(Spec):
         path = absolute_path(value, info)
         if path.exists():
             return str(path)
-        if (named := hub_name(value)) is not None:
+        is_file = path.suffix.lower() in (".gguf", ".json")
+        named = hub_name(value) or (None if is_file else spelt_name(value))
+        if named is not None:
             return named
-        raise ValueError(f"no such file or folder ({path}), and not a hub name like org/name")
+        close = [] if is_file else close_names(value)
+        meant = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(
+            f"no such file or folder ({path}), and not a hub name like org/name{meant}"
+        )
 
     @field_validator("model_name_or_path")
     @classmethod

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from functools import lru_cache
 
-from vram_search.models.names import hub_names
 from vram_search.spec.hub_names import HUB_NAME, MIRRORS, model_index, model_of_page
 
 _PREFIX = re.compile(
@@ -43,14 +42,16 @@ def spelt_name(name: str) -> str | None:
     """The published name that is spelt otherwise: "Llama 3.1 8B", "qwen2.5:7b-instruct-q4_K_M".
 
     Words may be apart or together, and an ending may say how a GGUF file stores weights. Numbers
-    stay apart: "qwen 27b" is not Qwen2 7B. None if no shipped model is called so.
+    stay apart: "qwen 27b" is not Qwen2 7B. With Ollama's ":" a bare size means the tuned model, as
+    there ("qwen2.5:7b" is Qwen2.5-7B-Instruct). None if no shipped model is called so.
     """
     base = re.sub(r"\.gguf$", "", name.strip(), flags=re.IGNORECASE)
     if "/" in base or "\\" in base:
         return None
     plain = _STORED.sub("", base)
-    untuned = _published_by_letters().get(_letters(_UNTUNED.sub("", plain)))
-    named = _by_letters()
+    published, slugs = _published_by_letters(), _slugs_by_letters()
+    named = published | slugs if ":" in base else slugs | published
+    untuned = published.get(_letters(_UNTUNED.sub("", plain)))
     return named.get(_letters(base)) or named.get(_letters(plain)) or untuned
 
 
@@ -62,7 +63,7 @@ def close_names(name: str, count: int = 3) -> list[str]:
     """
     words = _WORD.findall(name.lower())
     found: list[tuple[bool, bool, int, str]] = []
-    for known in hub_names():
+    for known in _published_by_letters().values():
         owner, _, base = known.lower().partition("/")
         held = _WORD.findall(base)
         if words and Counter(words) <= Counter(held):
@@ -76,17 +77,17 @@ def _letters(name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _by_letters() -> dict[str, str]:
-    """Published name by its letters without owner and without what stands between words; the first
-    of several models of one name, as the index lists them."""
-    slugs = {_letters(slug): entry["names"][0] for slug, entry in model_index().items()}
-    return _published_by_letters() | slugs
+def _slugs_by_letters() -> dict[str, str]:
+    """First published name of each shipped shape, by the letters of the shape's name."""
+    return {_letters(slug): entry["names"][0] for slug, entry in model_index().items()}
 
 
 @lru_cache(maxsize=1)
 def _published_by_letters() -> dict[str, str]:
+    """Published name by its letters without owner; a publisher's own name comes before a mirror's.
+    Of several models of one name, the first in the index."""
+    names = [name for entry in model_index().values() for name in entry["names"]]
     found: dict[str, str] = {}
-    for entry in model_index().values():
-        for name in entry["names"]:
-            found.setdefault(_letters(name.partition("/")[2]), name)
+    for name in sorted(names, key=lambda one: one.partition("/")[0].lower() in MIRRORS):
+        found.setdefault(_letters(name.partition("/")[2]), name)
     return found
