@@ -78,6 +78,15 @@ _SQLITE_FAULTS = (
     ),
 )
 
+_GRANT = "let its owner run: GRANT ALL ON DATABASE ... TO ...; GRANT ALL ON SCHEMA public TO ..."
+_REFUSALS = {
+    "42501": ("has no rights for this user", _GRANT),
+    "3F000": ("has no schema for new tables", _GRANT),
+    "25006": ("is read-only", f"name the primary server, not its standby, {_ANOTHER}"),
+}
+"""PostgreSQL's states (https://www.postgresql.org/docs/current/errcodes-appendix.html): the server
+answers, and refuses."""
+
 _OF_TABLES = ("no such table", "no such column", "has no column", "does not exist")
 """Messages of SQLite and PostgreSQL if a table differs from what a statement expects."""
 _OF_WRITING = {"readonly database", "disk is full", "unable to open", "disk I/O error"}
@@ -194,7 +203,13 @@ def _is_of_the_world(error: DatabaseError) -> bool:
     # statement the driver refused the connection, for example an unknown parameter of the URL.
     # Tables that are gone, of a database that was made again, are a ProgrammingError of PostgreSQL.
     is_usual = type(error) in (DatabaseError, OperationalError) or error.statement is None
-    return is_usual or any(text in str(error.orig) for text in _OF_TABLES)
+    is_refused = _state(error) in _REFUSALS
+    return is_usual or is_refused or any(text in str(error.orig) for text in _OF_TABLES)
+
+
+def _state(error: DatabaseError) -> str | None:
+    """PostgreSQL's code of an error; None on SQLite."""
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _explained(url: URL | str, error: DatabaseError) -> StoreError:
@@ -203,6 +218,9 @@ def _explained(url: URL | str, error: DatabaseError) -> StoreError:
         if fragment in said:
             kind = CannotWriteError if fragment in _OF_WRITING else StoreError
             return kind(f"database {describe(url)} {meaning}", remedy)
+    if (state := _state(error)) in _REFUSALS:
+        meaning, remedy = _REFUSALS[str(state)]
+        return StoreError(f"database {describe(url)} {meaning}: {said}", remedy)
     is_server = parse_url(url).get_backend_name() != "sqlite"
     is_away = is_server and isinstance(error, OperationalError)
     if is_away:

@@ -32,7 +32,10 @@ def database_url(chosen: str | None) -> str:
         InputError: a home folder in it is not known.
     """
     chosen = chosen or os.environ.get(DATABASE_VARIABLE) or str(data_folder() / "vram-search.db")
-    return chosen if "://" in chosen else sqlite_url(expanded(chosen))
+    if "://" not in chosen:
+        return sqlite_url(expanded(chosen))
+    # libpq and hosts of databases write the short form too; SQLAlchemy does not know it.
+    return re.sub(r"^postgres(?=[:+])", "postgresql", chosen)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def back_up(store: Store, target: Path, *, with_files: bool = True) -> CopyAnswe
     """
     file = _file_of(store, "pg_dump writes its backup")
     _refuse_existing(target)
-    with _writing_errors(target):
+    with writing_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{target.name}.part")
         part.unlink(missing_ok=True)
@@ -59,7 +59,11 @@ def back_up(store: Store, target: Path, *, with_files: bool = True) -> CopyAnswe
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
-        files = copy_files(store.files, _files_of(target)) if with_files else None
+        try:
+            files = copy_files(store.files, _files_of(target)) if with_files else None
+        except OSError:
+            target.unlink()
+            raise
     size = target.stat().st_size + (0 if files is None else bytes_in(files))
     return CopyAnswer(
         source=str(file),
@@ -88,7 +92,7 @@ def move_database(store: Store, url: str, target: Path) -> CopyAnswer:
         pass
     files, new_files = store.files, _files_of(target)
     store.close()  # SQLite folds its write-ahead log into the file
-    with _writing_errors(target):
+    with writing_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _fold_log(file)
         if files.is_dir():
@@ -140,10 +144,24 @@ def _copy_database(file: Path, target: Path) -> None:
 
 
 def copy_files(source: Path, target: Path) -> Path | None:
-    """Copies a folder of files without its locks; None if there is none."""
+    """Copies a folder of files without its locks; None if there is none.
+
+    A search may remove files meanwhile, such as checkpoints; they are left out.
+
+    Raises:
+        OSError, shutil.Error: the target cannot be written; nothing of the copy is left there.
+    """
     if not source.is_dir():
         return None
-    shutil.copytree(source, target, ignore=_LOCKS, symlinks=True)
+    try:
+        shutil.copytree(source, target, ignore=_LOCKS, symlinks=True, dirs_exist_ok=True)
+    except shutil.Error as error:
+        if any(os.path.lexists(path) for path, _, _ in error.args[0]):
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+    except OSError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return target
 
 
@@ -156,12 +174,14 @@ def _fold_log(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing_errors(target: Path) -> Iterator[None]:
+def writing_errors(target: Path) -> Iterator[None]:
     """Names the target if its disk takes nothing more."""
     try:
         yield
     except (OSError, shutil.Error, sqlite3.OperationalError) as error:
         said = getattr(error, "strerror", None) or error
+        if isinstance(error, shutil.Error):
+            said = error.args[0][0][2]  # the first file's reason
         raise VramSearchError(
             f"{target} cannot be written: {said}", "check its folder and the free space there"
         ) from error

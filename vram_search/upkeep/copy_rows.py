@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 
 from pydantic import Field
@@ -25,8 +24,8 @@ from vram_search.search import open_storage
 from vram_search.store import Store
 from vram_search.store.database import optuna_tables, reading, writing
 from vram_search.store.faults import describe
-from vram_search.store.tables import metadata
-from vram_search.upkeep.copy import copy_files
+from vram_search.store.tables import metadata, studies
+from vram_search.upkeep.copy import copy_files, writing_errors
 
 _ROWS = 500
 """Rows that are in memory at a time: a trial takes about 100 KB."""
@@ -47,18 +46,17 @@ def copy_database(source: Store, target: Store, target_url: str) -> CopiedDataba
     """Copies the record, Optuna's tables and the folder of files.
 
     The record is copied as one state in one transaction, so a search may go on meanwhile; what it
-    writes later is not in the copy.
+    writes later is not in the copy. If the files cannot be copied, the target stays empty.
 
     Args:
-        target: a database without studies.
+        target: a database without rows.
 
     Raises:
-        InputError: the target holds studies, or its folder of files exists.
+        InputError: the target holds rows, or its folder of files exists.
         StoreError: a value in the source is damaged, or a database cannot be used.
+        VramSearchError: the target's folder of files cannot be written.
     """
-    if target.studies():
-        name = describe(target.engine.url)
-        raise InputError(f"database {name} holds studies already", "name an empty database")
+    _refuse_rows(target)
     files = target.files
     if source.files.is_dir() and files.exists() and any(files.iterdir()):
         raise InputError(f"{files} exists already", "move it away, or name another database")
@@ -73,17 +71,27 @@ def copy_database(source: Store, target: Store, target_url: str) -> CopiedDataba
                 rows[table.name] = _copy_table(old, new, table, table)
             if theirs:
                 rows |= _copy_optunas(old, new, theirs)
-    has_files = source.files.is_dir()
-    if has_files:
-        with contextlib.suppress(OSError):
-            files.rmdir()
-        copy_files(source.files, files)
+            with writing_errors(files):
+                copied = copy_files(source.files, files)
     return CopiedDatabase(
         source=describe(source.engine.url),
         target=describe(target.engine.url),
         rows=rows,
-        files=str(files) if has_files else None,
+        files=None if copied is None else str(copied),
     )
+
+
+def _refuse_rows(target: Store) -> None:
+    """
+    Raises:
+        InputError: the target is in use: it holds studies, or a queue.
+    """
+    with reading(target.engine) as connection:
+        for table in (studies, *metadata.sorted_tables):
+            if connection.execute(select(table).limit(1)).first() is not None:
+                what = "studies" if table is studies else f"rows in {table.name}"
+                name = describe(target.engine.url)
+                raise InputError(f"database {name} holds {what} already", "name an empty database")
 
 
 def _copy_optunas(old: Connection, new: Connection, names: Iterable[str]) -> dict[str, int]:
