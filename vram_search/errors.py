@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,12 @@ _FULL_DISK = (
 )
 
 
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""A message of numpy's `tofile`, which hides the system's own: the disk is full."""
+
+
 def is_full_disk(message: str) -> bool:
     """Returns True if an error's text says that the disk takes nothing more. Libraries such as
     safetensors raise no OSError for it."""
-    return any(words in message.lower() for words in _FULL_DISK)
+    text = message.lower()
+    return any(words in text for words in _FULL_DISK) or bool(_SHORT_WRITE.search(text))

@@ -114,7 +114,7 @@ class MergeJob(Spec):
     load: LoadJob
     adapter_folder: str
     target: str
-    """Folder of the merged model; an existing one is replaced."""
+    """Folder into which the merged model is written; it is empty or does not exist."""
     measure: bool
     """Evaluates the merged model on the study's evaluation rows."""
     base_fingerprints: dict[str, str] = {}

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 
 from vram_search.answers.adapter import KeptAdapter, find_adapter
 from vram_search.answers.lookup import find_study, opened
-from vram_search.answers.model_card import metadata, model_card, write_adapter
+from vram_search.answers.model_card import metadata, model_card
 from vram_search.protocol import Merged, MergeJob
 from vram_search.resources import shell_word
 from vram_search.worker import convert, talk
@@ -47,7 +47,7 @@ def merge(
 
         def pretend(job: MergeJob, log: Path, tell: Callable[[str], None]) -> Merged:
             jobs.append(job)
-            Path(job.target).mkdir()
+            Path(job.target).mkdir(exist_ok=True)
             return Merged(
                 changed_weights=3,
                 size_bytes=2**20,
@@ -67,7 +67,7 @@ def test_merged_model_that_is_worse_fails(merge: Any, tmp_path: Path) -> None:
     done, jobs = merge(9.0, "best", "-o", tmp_path / "model")
     assert done.returncode == 1
     assert "WORSE, more than 0.02" in done.stdout
-    assert jobs[0].target == str(tmp_path / "model") and jobs[0].measure
+    assert (tmp_path / "model").is_dir() and jobs[0].measure
     assert "adapters/trial-0000" in Path(jobs[0].adapter_folder).as_posix()
 
 
@@ -179,19 +179,6 @@ def test_card_takes_the_base_models_name_on_the_hub(
     done = vram_search_without_training("card", "best", "-o", tmp_path / "c", "--base", "./tiny")
     assert done.returncode == 2 and "OWNER/NAME" in done.stdout
     assert not (tmp_path / "c").exists()
-
-
-@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_card_that_cannot_be_written_leaves_no_folder(
-    merge: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
-) -> None:
-    def fails(*_: Any, **__: Any) -> str:
-        raise fault
-
-    monkeypatch.setattr("vram_search.answers.model_card.model_card", fails)
-    with pytest.raises(type(fault)):
-        write_adapter(kept_adapter(home, {}, {}), None, tmp_path / "d")
-    assert not (tmp_path / "d").exists()
 
 
 def test_unmeasured_model_is_said_to_be_unmeasured(merge: Any, tmp_path: Path) -> None:

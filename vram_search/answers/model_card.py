@@ -30,28 +30,22 @@ CARD = "README.md"
 def write_adapter(
     adapter: KeptAdapter, untuned: float | None, folder: Path, base: str | None = None
 ) -> None:
-    """Copies a kept adapter into a new folder, with its card.
+    """Copies a kept adapter into an empty folder, with its card.
 
     The copy names the base model as the Hub knows it, if it does.
 
     Args:
-        folder: is removed again if it cannot be written whole.
         base: hub name of the base model; None: the one that was loaded by it, if it was.
     """
-    folder.mkdir(parents=True)
-    try:
-        for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(adapter.folder / name, folder / name)
-        base = base or base_model(adapter)
-        if base is not None:
-            file = folder / CONFIG
-            config = json.loads(file.read_text(encoding="utf-8"))
-            config["base_model_name_or_path"] = base
-            file.write_text(json.dumps(config, indent=2), encoding="utf-8")
-        (folder / CARD).write_text(model_card(adapter, "adapter", untuned, base=base), "utf-8")
-    except BaseException:  # Ctrl-C too: the next call must not find the folder
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(adapter.folder / name, folder / name)
+    base = base or base_model(adapter)
+    if base is not None:
+        file = folder / CONFIG
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base
+        file.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / CARD).write_text(model_card(adapter, "adapter", untuned, base=base), "utf-8")
 
 
 def write_card(

@@ -54,6 +54,7 @@ def command(
       vram-search card best --base HuggingFaceTB/SmolLM2-135M-Instruct
     """
     from vram_search.answers.model_card import base_model, upload_line, write_adapter
+    from vram_search.cli.new_folder import new_folder
     from vram_search.spec.hub_names import HUB_NAME
 
     if base is not None and not HUB_NAME.fullmatch(base):
@@ -62,7 +63,8 @@ def command(
     folder = output or Path("adapters") / adapter.name
     if folder.exists():
         raise InputError(f"{folder} exists", "choose another folder with -o")
-    write_adapter(adapter, untuned, folder, base)
+    with new_folder(folder) as part:
+        write_adapter(adapter, untuned, part, base)
     line = upload_line(folder, adapter.name)
     if as_json:
         print_json({"folder": str(folder), "upload": line})

@@ -112,6 +112,7 @@ def command(
     """
     from vram_search.answers.merge import merge_answer
     from vram_search.answers.model_card import upload_line, write_card
+    from vram_search.cli.new_folder import new_folder
     from vram_search.protocol import AnyConvertJob, GgufAdapterJob, MergeJob, OllamaJob
     from vram_search.report.wrapping import wrapped
     from vram_search.store.location import database_url, study_folder
@@ -133,30 +134,31 @@ def command(
             "search with pretrained weights",
         )
     loaded = loaded_before(record, adapter.trial.hyperparameters.get("model")) or {}
-    merge = MergeJob(
-        load=load,
-        adapter_folder=str(adapter.folder),
-        target=str(folder),
-        measure=not no_check,
-        base_fingerprints={name: loaded[name] for name in WEIGHTS if name in loaded},
-    )
-    job: AnyConvertJob = merge
-    if to == "ollama":
-        job = OllamaJob(
-            merge=merge,
-            kind=kind,
-            llama_cpp=None if llama_cpp is None else str(llama_cpp.resolve()),
-            comments=_comments(adapter),
-        )
-    elif to == "ollama-adapter":
-        job = GgufAdapterJob(
-            merge=merge, kind=kind, ollama_base=ollama_base, comments=_comments(adapter)
-        )
     log = study_folder(database_url(database), record.name).log
-    merged = convert(job, log, lambda text: echo(text, err=True))
-    answer = merge_answer(adapter, merged, folder, tolerance)
-    if to == "folder":
-        write_card(adapter, "merged", untuned, folder, answer.merged_eval_loss)
+    with new_folder(folder) as part:
+        merge = MergeJob(
+            load=load,
+            adapter_folder=str(adapter.folder),
+            target=str(part),
+            measure=not no_check,
+            base_fingerprints={name: loaded[name] for name in WEIGHTS if name in loaded},
+        )
+        job: AnyConvertJob = merge
+        if to == "ollama":
+            job = OllamaJob(
+                merge=merge,
+                kind=kind,
+                llama_cpp=None if llama_cpp is None else str(llama_cpp.resolve()),
+                comments=_comments(adapter),
+            )
+        elif to == "ollama-adapter":
+            job = GgufAdapterJob(
+                merge=merge, kind=kind, ollama_base=ollama_base, comments=_comments(adapter)
+            )
+        merged = convert(job, log, lambda text: echo(text, err=True))
+        answer = merge_answer(adapter, merged, folder, tolerance)
+        if to == "folder":
+            write_card(adapter, "merged", untuned, part, answer.merged_eval_loss)
     if as_json:
         print_json(answer.as_dict())
     else:

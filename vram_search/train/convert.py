@@ -5,7 +5,9 @@ It answers with one JSON object a line on standard output: notes, then the resul
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 
 from vram_search.errors import VramSearchError, is_full_disk
@@ -19,6 +21,7 @@ def main(file: Path) -> None:
     out = sys.stdout
     sys.stdout = sys.stderr  # what libraries print must not break a line
     silence_libraries()
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     answer: Converted | LoadFailed
     try:
         job = CONVERT_JOB.validate_json(file.read_text(encoding="utf-8"))
@@ -47,6 +50,14 @@ def main(file: Path) -> None:
             remedy="free some space, or name a folder on another disk",
         )
     print(answer.model_dump_json(), file=out, flush=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once the one that started it is gone: nobody will use the result, and a
+    repeated command writes the same folder."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

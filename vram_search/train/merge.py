@@ -1,6 +1,6 @@
 """Merges an adapter into its base model in bf16, and measures the merged model.
 
-Weights are read and written tensor by tensor. The folder appears whole or not at all.
+Weights are read and written tensor by tensor.
 """
 
 from __future__ import annotations
@@ -57,29 +57,28 @@ def merge(job: MergeJob, send: Send) -> Merged:
         InputError: base or adapter cannot be merged, or the base is not the one of the search.
     """
     _refuse_other_base(job)
-    target = Path(job.target)
-    part = new_part(target)
+    folder = Path(job.target)
+    folder.mkdir(exist_ok=True)
     name = job.load.model_name_or_path
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     refuse_quantized(config, name)
     adapter = AdapterWeights(Path(job.adapter_folder))
-    is_untied = _write_weights(config, name, adapter, part, send)
+    is_untied = _write_weights(config, name, adapter, folder, send)
     tokenizer = load_tokenizer(job.load.tokenizer, job.load.dataset.template)
-    tokenizer.save_pretrained(part)
-    _write_config(config, part, is_untied=is_untied)
-    _write_generation_config(name, config, tokenizer, job, part)
+    tokenizer.save_pretrained(folder)
+    _write_config(config, folder, is_untied=is_untied)
+    _write_generation_config(name, config, tokenizer, job, folder)
     for file in COPIED:
         found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
         if found is not None:
-            shutil.copyfile(found, part / file)
+            shutil.copyfile(found, folder / file)
     losses = None
     if job.measure:
         send(Note(text="measuring the merged model on the evaluation rows ..."))
-        losses = measure(job, part)
-    size = put_in_place(part, target)
+        losses = measure(job, folder)
     return Merged(
         changed_weights=len(adapter.lora) + len(adapter.whole),
-        size_bytes=size,
+        size_bytes=folder_bytes(folder),
         eval_loss=None if losses is None else finite(losses.mean),
         example_loss_sums=() if losses is None else tuple(finite(value) for value in losses.sums),
         dtype=str(compute_dtype()).removeprefix("torch."),
@@ -99,21 +98,9 @@ def _refuse_other_base(job: MergeJob) -> None:
             )
 
 
-def new_part(target: Path) -> Path:
-    """Creates an empty folder beside the target, which takes its place once it is complete."""
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    return part
-
-
-def put_in_place(part: Path, target: Path) -> int:
-    """Renames a complete folder, over an older one, and returns the bytes of its files."""
-    size = sum(file.stat().st_size for file in part.iterdir())
-    if target.exists():
-        shutil.rmtree(target)
-    part.replace(target)
-    return size
+def folder_bytes(folder: Path) -> int:
+    """Returns the bytes of a folder's files."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def refuse_quantized(config: Any, name: str) -> None:

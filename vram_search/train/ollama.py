@@ -19,7 +19,7 @@ from vram_search.errors import InputError
 from vram_search.protocol import MergeJob, Note, OllamaJob, OllamaWritten, finite
 from vram_search.train.device import compute_dtype, device
 from vram_search.train.evaluate import Losses, evaluate
-from vram_search.train.merge import Send, encoded_eval_rows, merge, new_part, put_in_place
+from vram_search.train.merge import Send, encoded_eval_rows, folder_bytes, merge
 from vram_search.train.ollama_template import check_texts, renderer, turn_texts
 from vram_search.train.patches import forget_quantization
 from vram_search.train.stop_tokens import stop_tokens
@@ -31,16 +31,16 @@ MERGED = "merged"
 
 
 def write_ollama(job: OllamaJob, send: Send) -> OllamaWritten:
-    """Writes the folder; it appears whole or not at all.
+    """Writes the files into the job's folder.
 
     Raises:
         InputError: the model, its tokenizer or its template cannot be written.
     """
-    target = Path(job.merge.target)
-    part = new_part(target)
-    unmeasured = {"target": str(part / MERGED), "measure": False}
+    folder = Path(job.merge.target)
+    folder.mkdir(exist_ok=True)
+    unmeasured = {"target": str(folder / MERGED), "measure": False}
     merge(MergeJob.model_validate({**job.merge.model_dump(), **unmeasured}), send)
-    merged = part / MERGED
+    merged = folder / MERGED
     tokenizer = load_tokenizer(str(merged), is_local=True)
     config = AutoConfig.from_pretrained(merged, trust_remote_code=False)
     send(Note(text=f"writing {MODEL_FILE} ({job.kind}) ..."))
@@ -48,27 +48,26 @@ def write_ollama(job: OllamaJob, send: Send) -> OllamaWritten:
     stops = stop_tokens(tokenizer, date)
     if job.llama_cpp is None:
         end = tokenizer.convert_tokens_to_ids(stops[0])
-        write_gguf(merged, config, tokenizer, part / MODEL_FILE, job.kind, end_token=end)
+        write_gguf(merged, config, tokenizer, folder / MODEL_FILE, job.kind, end_token=end)
         written_by = "vram-search with the package gguf"
     else:
-        _convert_with_llama_cpp(Path(job.llama_cpp), merged, part / MODEL_FILE, job.kind)
+        _convert_with_llama_cpp(Path(job.llama_cpp), merged, folder / MODEL_FILE, job.kind)
         written_by = "llama.cpp's convert_hf_to_gguf.py"
     modelfile, notes = modelfile_text(tokenizer, date, stops, job.comments)
-    (part / "Modelfile").write_text(modelfile, encoding="utf-8")
+    (folder / "Modelfile").write_text(modelfile, encoding="utf-8")
     losses = None
     if job.merge.measure:
-        losses = _measure(job.merge, part, config, send)
+        losses = _measure(job.merge, folder, config, send)
         if losses is None:
             notes.append(
                 f"transformers reads no GGUF file of the family {config.model_type}: what was "
                 "written could not be measured"
             )
     shutil.rmtree(merged)
-    size = put_in_place(part, target)
     return OllamaWritten(
         written_by=written_by,
         kind=job.kind,
-        size_bytes=size,
+        size_bytes=folder_bytes(folder),
         eval_loss=None if losses is None else finite(losses.mean),
         example_loss_sums=() if losses is None else tuple(finite(value) for value in losses.sums),
         dtype=str(compute_dtype()).removeprefix("torch."),
@@ -117,6 +116,7 @@ def _convert_with_llama_cpp(folder: Path, merged: Path, target: Path, kind: str)
     command = [sys.executable, str(script), str(merged), "--outfile", str(target)]
     done = subprocess.run(
         [*command, "--outtype", kind],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -18,8 +18,7 @@ from vram_search.train.gguf_adapter import read_changes, write_gguf_adapter
 from vram_search.train.merge import (
     Send,
     encoded_eval_rows,
-    new_part,
-    put_in_place,
+    folder_bytes,
     refuse_quantized,
 )
 from vram_search.train.ollama import MODEL_FILE, modelfile_text
@@ -32,43 +31,42 @@ TOKENIZER = "tokenizer"
 
 
 def write_ollama_adapter(job: GgufAdapterJob, send: Send) -> OllamaWritten:
-    """Writes the folder; it appears whole or not at all.
+    """Writes the files into the job's folder.
 
     Raises:
         InputError: the adapter, the base, its tokenizer or its template cannot be written.
     """
-    target = Path(job.merge.target)
-    part = new_part(target)
+    folder = Path(job.merge.target)
+    folder.mkdir(exist_ok=True)
     load = job.merge.load
     name = load.model_name_or_path
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     refuse_quantized(config, name)
     adapter = AdapterWeights(Path(job.merge.adapter_folder))
     send(Note(text=f"writing {ADAPTER_FILE} ..."))
-    write_gguf_adapter(adapter, config, part / ADAPTER_FILE)
+    write_gguf_adapter(adapter, config, folder / ADAPTER_FILE)
     tokenizer = load_tokenizer(load.tokenizer, load.dataset.template)
     stops = stop_tokens(tokenizer, load.dataset.date)
     if job.ollama_base is None:
         send(Note(text=f"writing the base model: {MODEL_FILE} ({job.kind}) ..."))
         end = tokenizer.convert_tokens_to_ids(stops[0])
-        write_gguf(Path(name), config, tokenizer, part / MODEL_FILE, job.kind, end_token=end)
+        write_gguf(Path(name), config, tokenizer, folder / MODEL_FILE, job.kind, end_token=end)
     base = job.ollama_base or f"./{MODEL_FILE}"
     sources = (f"FROM {base}", f"ADAPTER ./{ADAPTER_FILE}")
     modelfile, notes = modelfile_text(tokenizer, load.dataset.date, stops, job.comments, sources)
-    (part / "Modelfile").write_text(modelfile, encoding="utf-8")
+    (folder / "Modelfile").write_text(modelfile, encoding="utf-8")
     if job.ollama_base is not None:
         notes.append(f"the adapter fits {job.ollama_base} only if that was made of the same base")
     losses = None
     if job.merge.measure:
         send(Note(text=f"measuring the base with {ADAPTER_FILE} on the evaluation rows ..."))
-        tokenizer.save_pretrained(part / TOKENIZER)
-        losses = _measure(job.merge, part, adapter, config)
-        shutil.rmtree(part / TOKENIZER)
-    size = put_in_place(part, target)
+        tokenizer.save_pretrained(folder / TOKENIZER)
+        losses = _measure(job.merge, folder, adapter, config)
+        shutil.rmtree(folder / TOKENIZER)
     return OllamaWritten(
         written_by="vram-search with the package gguf",
         kind="adapter",
-        size_bytes=size,
+        size_bytes=folder_bytes(folder),
         eval_loss=None if losses is None else finite(losses.mean),
         example_loss_sums=() if losses is None else tuple(finite(value) for value in losses.sums),
         dtype=str(compute_dtype()).removeprefix("torch."),

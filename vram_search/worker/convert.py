@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,16 +16,18 @@ from vram_search.protocol import (
     AnyConvertJob,
     Converted,
     LoadFailed,
-    MergeJob,
     Note,
 )
 from vram_search.worker.process import log_tail
 
+_OUT_OF_MEMORY = (
+    "probably main memory ran out: it must hold the model to measure it; --no-check leaves that out"
+)
 COMMAND = (sys.executable, "-m", "vram_search.train.convert")
 
 
 def convert(job: AnyConvertJob, log: Path, tell: Callable[[str], None]) -> Converted:
-    """Does the job and returns its result; Ctrl-C ends the process and removes what it wrote.
+    """Does the job and returns its result; the process ends with this one, also by Ctrl-C.
 
     Args:
         log: file for the process's standard error.
@@ -43,6 +44,7 @@ def convert(job: AnyConvertJob, log: Path, tell: Callable[[str], None]) -> Conve
         file.write_text(job.model_dump_json(), encoding="utf-8")
         process = subprocess.Popen(
             [*COMMAND, str(file)],
+            stdin=subprocess.PIPE,  # its end tells the process that this one is gone
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -54,25 +56,18 @@ def convert(job: AnyConvertJob, log: Path, tell: Callable[[str], None]) -> Conve
         finally:
             process.kill()
             process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-            merged = job if isinstance(job, MergeJob) else job.merge
-            remove_part(Path(merged.target))
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
     if isinstance(answer, LoadFailed):
         raise InputError(answer.message, answer.remedy)
     if answer is None:
         raise VramSearchError(
             f"the conversion ended with code {process.returncode}; the end of its log:\n"
             f"{log_tail(log)}",
-            "code -9 means that main memory ran out: it must hold the model to measure it; "
-            "--no-check leaves that out",
+            _OUT_OF_MEMORY if process.returncode == -9 else f"the whole log is {log}",
         )
     return answer
-
-
-def remove_part(target: Path) -> None:
-    """Removes what an interrupted conversion has written."""
-    shutil.rmtree(target.with_name(f"{target.name}.part"), ignore_errors=True)
 
 
 def _listen(
