@@ -18,6 +18,7 @@ from tests.factories import FakeListener
 from tests.report.conftest import make_study
 from vram_search.cli.notify import command as notify_command
 from vram_search.errors import FaultyFileError
+from vram_search.outbound import delivery
 from vram_search.outbound.apprise_receiver import AppriseReceiver
 from vram_search.outbound.delivery import Delivery, delivering
 from vram_search.outbound.receiver import SendError
@@ -105,11 +106,11 @@ def test_failed_event_is_sent_again_later_and_the_failure_is_reported_once(store
     one, notes = Recorder(failures=2), list[str]()
     start_receiver(store.engine, one.name)
     end_a_study(store)
-    delivery = Delivery(store, [one], notes.append)
-    assert [delivery.deliver_due() for _ in range(3)] == [0, 0, 0]  # it waits before the next one
+    sender = Delivery(store, [one], notes.append)
+    assert [sender.deliver_due() for _ in range(3)] == [0, 0, 0]  # it waits before the next one
     for _ in range(3):
         make_due(store)
-        delivery.deliver_due()
+        sender.deliver_due()
     assert len(one.got) == 1
     assert notes == ["recorder was not told: it is down; the search goes on"]
 
@@ -128,6 +129,29 @@ def test_clock_that_is_set_back_puts_no_attempt_off(
     assert Delivery(store, [one], lambda note: None).deliver_due() == 0
     monkeypatch.setattr(outbox_module, "datetime", Earlier)
     assert Delivery(store, [one], lambda note: None).deliver_due() == 1
+
+
+def test_receiver_that_hangs_holds_up_no_other(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, go_on = threading.Event(), threading.Event()
+
+    class Hangs(Recorder):
+        name = "hangs"
+
+        def send(self, store: Store, event: EventRecord) -> None:
+            go_on.wait(60)
+
+    class Tells(Recorder):
+        def send(self, store: Store, event: EventRecord) -> None:
+            told.set()
+
+    monkeypatch.setattr(delivery, "apprise_receivers", lambda settings: [Hangs(), Tells()])
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.01)
+    with delivering(store, pytest.fail):
+        end_a_study(store)
+        assert told.wait(30)
+        go_on.set()
 
 
 def test_receiver_that_never_answers_is_given_up(store: Store) -> None:

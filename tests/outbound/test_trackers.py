@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from tests.outbound.test_delivery import configure
 from tests.report.conftest import make_study
 from vram_search.errors import InputError
-from vram_search.outbound import trackers
+from vram_search.outbound import trackers, write_trial
 from vram_search.outbound.delivery import delivering
-from vram_search.outbound.trackers import TrackedTrial, tracked_trial, tracker_receivers
+from vram_search.outbound.receiver import SendError
+from vram_search.outbound.trackers import tracked_trial, tracker_receivers, write_in_a_process
+from vram_search.outbound.write_trial import TrackedTrial
 from vram_search.store import Store
 from vram_search.store.events import events_after
 
@@ -35,7 +38,7 @@ def test_every_finished_trial_has_an_event_file_of_tensorboard(store: Store, hom
     pytest.importorskip("tensorboardX")
     configure(home, trackers=["tensorboard"])
     with delivering(store, pytest.fail):
-        record = make_study(store, trials=6)
+        record = make_study(store, trials=3)
     finished = [t for t in store.trials(record.id) if t.outcome not in (None, "infeasible")]
     folders = {file.parent.name for file in home.rglob("events.out.tfevents.*")}
     assert folders == {f"trial-{t.number:04d}" for t in finished}
@@ -49,8 +52,8 @@ def test_event_file_holds_the_recorded_losses(trial: TrackedTrial) -> None:
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 
-    trackers.write_tensorboard(trial)
-    (file,) = (trial.folder.path / "tensorboard" / trial.name).iterdir()
+    write_trial.write_tensorboard(trial)
+    (file,) = (Path(trial.folder) / "tensorboard" / trial.name).iterdir()
     data, found, at = file.read_bytes(), [], 0
     while at < len(data):  # TFRecord: length, its checksum, the event, its checksum
         size = int.from_bytes(data[at : at + 8], "little")
@@ -81,8 +84,7 @@ def test_wandb_and_trackio_get_config_and_every_step(
 
     module.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, module)
-    (receiver,) = tracker_receivers([name])  # type: ignore[list-item]
-    receiver.write(trial)  # type: ignore[attr-defined]
+    write_trial.WRITERS[name](trial)
     assert calls[0][1]["name"] == trial.name
     assert calls[0][1]["config"]["lora_rank"] == trial.parameters["lora_rank"]
     steps = [step for kind, item in calls if kind == "log" for step in [item[0]]]
@@ -125,7 +127,7 @@ def test_mlflow_gets_a_run_in_the_studys_experiment(
         ("mlflow.tracking", tracking),
     ):
         monkeypatch.setitem(sys.modules, name, module)
-    trackers.write_mlflow(trial)
+    write_trial.write_mlflow(trial)
     assert calls[0] == ("experiment", trial.study)
     batches = [batch for kind, batch in calls if kind == "batch"]
     metrics = [metric for batch in batches for metric in batch.get("metrics", ())]
@@ -140,3 +142,37 @@ def test_tracker_whose_package_is_missing_is_refused_with_its_extra(
     monkeypatch.setitem(trackers._PACKAGES, "wandb", "no_such_package_here")
     with pytest.raises(InputError, match="wandb needs the package"):
         tracker_receivers(["wandb"])
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (
+            "raise ValueError('no login for https://me:pw-77@host with abcd1234\\nmore')",
+            "ValueError: no login for https://me:***@host with ***",
+        ),
+        ("sys.exit('see the help')", "SystemExit: see the help"),
+        ("os._exit(9)", "its process ended with 9"),
+        ("input('API key: ')", "EOFError: EOF when reading a line"),
+        ("time.sleep(60)", "it did not end within 1 s"),
+    ],
+    ids=["error", "exit", "crash", "question", "hangs"],
+)
+def test_tracker_that_fails_asks_or_hangs_is_one_line_without_secrets(
+    trial: TrackedTrial,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    does: str,
+    said: str,
+) -> None:
+    lines = ["import os, sys, time", "print('* a project!')", "print('!', file=sys.stderr)", ""]
+    code = "\n".join(lines) + f"def init(**options):\n    {does}\n"
+    (tmp_path / "trackio.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    monkeypatch.setenv("TRACKIO_TOKEN", "abcd1234")
+    monkeypatch.setattr(trackers, "WRITE_SECONDS", 1.0 if "sleep" in does else 120.0)
+    with pytest.raises(SendError) as failed:
+        write_in_a_process("trackio", trial)
+    assert str(failed.value) == said
+    assert capfd.readouterr() == ("", "")

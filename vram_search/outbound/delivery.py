@@ -1,9 +1,10 @@
-"""Delivers events to the receivers of this machine, in a thread that nothing else waits for."""
+"""Delivers events to the receivers of this machine, in threads that nothing else waits for."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -97,11 +98,16 @@ def delivering(store: Store, note: Callable[[str], None]) -> Iterator[None]:
         return
     for receiver in receivers:
         start_receiver(store.engine, receiver.name)
-    delivery = Delivery(store, receivers, note)
-    thread = threading.Thread(target=delivery.run, name="outbound", daemon=True)
-    thread.start()
+    # A thread for each: one that hangs holds up no other.
+    deliveries = [Delivery(store, [receiver], note) for receiver in receivers]
+    threads = [threading.Thread(target=one.run, name="outbound", daemon=True) for one in deliveries]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
-        delivery.stop()
-        thread.join(CLOSING_SECONDS)
+        for delivery in deliveries:
+            delivery.stop()
+        end = time.monotonic() + CLOSING_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))

@@ -1,66 +1,49 @@
-"""Writes each finished trial as one run of an experiment tracker, from the record.
+"""Passes each finished trial on to experiment trackers, from the record.
 
-Off by default; `trackers:` in config.yaml names them. Each needs its own extra.
+Off by default; `trackers:` in config.yaml names them. Each needs its own extra. A process of its
+own (`outbound.write_trial`) writes each trial: trackers print, ask for a login and may hang.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vram_search.errors import InputError
-from vram_search.outbound.receiver import Receiver
+from vram_search.outbound.receiver import Receiver, SendError
 from vram_search.outbound.settings import TrackerName
+from vram_search.outbound.write_trial import ERROR_FILE, TRIAL_FILE, TrackedTrial
 from vram_search.report.figures import required_bytes
+from vram_search.shown_text import MASK, without_secrets
 from vram_search.store import Store
 from vram_search.store.events import EventRecord
 from vram_search.store.location import StudyFolder, trial_folder
 
 INFEASIBLE = "infeasible"
-
-
-@dataclass(frozen=True)
-class TrackedTrial:
-    """A finished trial as trackers see it.
-
-    Attributes:
-        folder: of the study, for trackers that write files.
-        parameters: hyperparameters by name; a list is a text with commas.
-        series: values by name, each with its optimizer step.
-        results: outcome figures: eval_loss, required_bytes, seconds.
-    """
-
-    study: str
-    number: int
-    outcome: str
-    folder: StudyFolder
-    parameters: dict[str, int | float | str]
-    series: dict[str, list[tuple[int, float]]]
-    results: dict[str, float]
-
-    @property
-    def name(self) -> str:
-        """Name of the run: `trial-0007`."""
-        return trial_folder(self.number)
-
-    def by_step(self) -> list[tuple[int, dict[str, float]]]:
-        """All values of each step, in step order."""
-        steps: dict[int, dict[str, float]] = {}
-        for name, values in self.series.items():
-            for step, value in values:
-                steps.setdefault(step, {})[name] = value
-        return sorted(steps.items())
+WRITE_SECONDS = 120.0
+"""A tracker that takes longer for one trial is given up."""
+_SECRET_VARIABLE = re.compile("KEY|TOKEN|PASSWORD|SECRET")
 
 
 @dataclass(frozen=True)
 class TrackerReceiver:
-    """Writes finished trials with the function of one tracker."""
+    """Gives finished trials to one tracker."""
 
-    name: str
-    write: Callable[[TrackedTrial], None]
+    tracker: TrackerName
     kinds: tuple[str, ...] = ("trial_ended",)
+
+    @property
+    def name(self) -> str:
+        return f"tracker:{self.tracker}"
 
     def wants(self, store: Store, event: EventRecord) -> bool:
         return event.data.get("outcome") != INFEASIBLE
@@ -68,7 +51,43 @@ class TrackerReceiver:
     def send(self, store: Store, event: EventRecord) -> None:
         trial = tracked_trial(store, event)
         if trial is not None:
-            self.write(trial)
+            write_in_a_process(self.tracker, trial)
+
+
+def write_in_a_process(tracker: str, trial: TrackedTrial) -> None:
+    """Writes a trial with `outbound.write_trial`; nothing that it prints is shown.
+
+    Raises:
+        SendError: the tracker failed, or did not end in time; secrets are masked.
+    """
+    with TemporaryDirectory(prefix="vram-search-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        (folder / TRIAL_FILE).write_text(json.dumps(asdict(trial)), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "vram_search.outbound.write_trial", tracker, name],
+                stdin=subprocess.DEVNULL,  # nobody answers a question
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=WRITE_SECONDS,
+                start_new_session=True,  # Ctrl-C is not meant for it
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        except subprocess.TimeoutExpired:
+            raise SendError(f"it did not end within {WRITE_SECONDS:.0f} s") from None
+        error = folder / ERROR_FILE
+        if error.exists():
+            raise SendError(_masked(error.read_text(encoding="utf-8", errors="replace")))
+        if done.returncode:
+            raise SendError(f"its process ended with {done.returncode}")
+
+
+def _masked(text: str) -> str:
+    """A tracker's message without the passwords and keys of addresses and of the environment."""
+    for name, value in os.environ.items():
+        if len(value) >= 4 and _SECRET_VARIABLE.search(name.upper()):
+            text = text.replace(value, MASK)
+    return without_secrets(text)
 
 
 def tracked_trial(store: Store, event: EventRecord) -> TrackedTrial | None:
@@ -94,9 +113,9 @@ def tracked_trial(store: Store, event: EventRecord) -> TrackedTrial | None:
     }
     return TrackedTrial(
         study=event.study,
-        number=trial.number,
         outcome=trial.outcome or "running",
-        folder=StudyFolder(store.files, event.study),
+        name=trial_folder(trial.number),
+        folder=str(StudyFolder(store.files, event.study).path),
         parameters={name: _plain(value) for name, value in trial.hyperparameters.items()},
         series={name: values for name, values in series.items() if values},
         results={name: float(value) for name, value in results.items() if value is not None},
@@ -115,7 +134,7 @@ def tracker_receivers(names: Sequence[TrackerName]) -> list[Receiver]:
                 f"trackers: {name} needs the package {_PACKAGES[name]}, which is not installed",
                 f'pip install "vram-search[{name}]"',
             )
-    return [TrackerReceiver(f"tracker:{name}", _WRITERS[name]) for name in names]
+    return [TrackerReceiver(name) for name in names]
 
 
 def _plain(value: Any) -> int | float | str:
@@ -124,85 +143,9 @@ def _plain(value: Any) -> int | float | str:
     return value if isinstance(value, int | float | str) else str(value)
 
 
-def write_tensorboard(trial: TrackedTrial) -> None:
-    """Writes an event file in the study's folder `tensorboard`."""
-    from tensorboardX import SummaryWriter
-
-    folder = trial.folder.path / "tensorboard" / trial.name
-    writer = SummaryWriter(logdir=str(folder), write_to_disk=True)
-    try:
-        for name, values in trial.series.items():
-            for step, value in values:
-                writer.add_scalar(name, value, step)
-        for name, value in trial.results.items():
-            writer.add_scalar(f"result/{name}", value, 0)
-        words = "\n".join(f"- {name}: {value}" for name, value in trial.parameters.items())
-        writer.add_text("trial", f"{trial.outcome}\n\n{words}", 0)
-    finally:
-        writer.close()
-
-
-def write_mlflow(trial: TrackedTrial) -> None:
-    """Writes a run of the experiment of the study's name, at `$MLFLOW_TRACKING_URI`."""
-    from mlflow.entities import Metric, Param, RunTag
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient()
-    experiment = client.get_experiment_by_name(trial.study)
-    identity = experiment.experiment_id if experiment else client.create_experiment(trial.study)
-    run = client.create_run(identity, run_name=trial.name)
-    now = run.info.start_time
-    metrics = [
-        Metric(name, value, now, step)
-        for name, values in trial.series.items()
-        for step, value in values
-    ]
-    metrics += [Metric(name, value, now, 0) for name, value in trial.results.items()]
-    most = 500  # of one request: params and metrics together are limited to 1000
-    client.log_batch(
-        run.info.run_id,
-        params=[Param(name, str(value)) for name, value in trial.parameters.items()],
-        tags=[RunTag("outcome", trial.outcome)],
-    )
-    for start in range(0, len(metrics), most):
-        client.log_batch(run.info.run_id, metrics=metrics[start : start + most])
-    client.set_terminated(run.info.run_id)
-
-
-def write_wandb(trial: TrackedTrial) -> None:
-    """Writes a run of the W&B project of the study's name; its login comes from the environment."""
-    import wandb
-
-    _write_with(wandb, trial, group=trial.study, reinit="create_new")
-
-
-def write_trackio(trial: TrackedTrial) -> None:
-    """Writes a run of the Trackio project of the study's name."""
-    import trackio
-
-    _write_with(trackio, trial)
-
-
-def _write_with(tracker: Any, trial: TrackedTrial, **options: Any) -> None:
-    """Writes a run; W&B and Trackio have the same functions."""
-    config = {**trial.parameters, "outcome": trial.outcome}
-    run = tracker.init(project=trial.study, name=trial.name, config=config, **options)
-    for step, values in trial.by_step():
-        run.log(values, step=step)
-    last = trial.by_step()[-1][0] if trial.series else 0
-    run.log({f"result/{name}": value for name, value in trial.results.items()}, step=last)
-    run.finish()
-
-
 _PACKAGES: dict[TrackerName, str] = {
     "tensorboard": "tensorboardX",
     "mlflow": "mlflow",
     "wandb": "wandb",
     "trackio": "trackio",
-}
-_WRITERS: dict[TrackerName, Callable[[TrackedTrial], None]] = {
-    "tensorboard": write_tensorboard,
-    "mlflow": write_mlflow,
-    "wandb": write_wandb,
-    "trackio": write_trackio,
 }
