@@ -58,6 +58,16 @@ def test_two_models_with_the_same_name_are_refused(study: MakeStudy) -> None:
         study(SMALL, SMALL)
 
 
+def test_one_model_under_two_names_is_refused(study: MakeStudy, tmp_path: Path) -> None:
+    shape = tmp_path / "config.json"
+    shape.write_text("{}")
+    one = {"weights": "random", "shape": "config.json", "name": "one"}
+    same = {"weights": "random", "shape": f"../{tmp_path.name}/config.json", "name": "two"}
+    with pytest.raises(ValidationError, match="one and two are the same model.*leave one"):
+        study(one, SMALL, same)
+    assert study(one, {**same, "tokenizer": "org/other"}).model_names == ("one", "two")
+
+
 def test_models_with_different_tokenizers_compare_by_bits_per_byte(study: MakeStudy) -> None:
     same = study(SMALL, LARGE)
     other = study(SMALL, {**LARGE, "tokenizer": "org/tokenizer"})

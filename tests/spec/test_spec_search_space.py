@@ -267,6 +267,8 @@ def test_alpha_ratio_of_the_training_is_used_where_alpha_is_not_searched(
         ("[0]", "lora_alpha[0]", "greater than or equal to 1"),
         ("[16, 16]", "lora_alpha", "listed twice"),
         ("sixteen", "lora_alpha[0]", "valid integer"),
+        ("{min: 8, max: 64}", "lora_alpha", "{ratio: [1, 2]}"),
+        ("{min: 8}", "lora_alpha", "alpha has none"),
     ],
 )
 def test_faulty_alpha_is_refused_at_its_key(
@@ -274,6 +276,7 @@ def test_faulty_alpha_is_refused_at_its_key(
 ) -> None:
     found = faults_of(f"search_space: {{lora_alpha: {value}}}")
     assert why in found[f"search_space.{path}"].message
+    assert len(found) == (2 if "times" in value else 1)
 
 
 def test_dropout_is_a_list_or_a_range_of_shares(load_text: LoadText) -> None:

@@ -132,6 +132,11 @@ class ModelSpec(Spec):
         return self.name or Path(self.model_name_or_path or self.shape or "?").name
 
     @property
+    def content(self) -> tuple[str | None, ...]:
+        """Equal for models that differ in nothing but the name."""
+        return (self.weights, self.model_name_or_path, self.shape, self.tokenizer_name)
+
+    @property
     def tokenizer_name(self) -> str | None:
         """Where its tokenizer comes from; None for the byte tokenizer of random weights."""
         own = None if self.weights == "random" else self.model_name_or_path
@@ -152,6 +157,14 @@ def _distinct(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
         raise ValueError(
             f"two models are named {twice}: give one of them another name with the key `name`"
         )
+    known: dict[tuple[str | None, ...], str] = {}
+    for one in models:
+        if one.content in known:
+            raise ValueError(
+                f"{known[one.content]} and {one.short_name} are the same model with the same "
+                "settings: leave one of them out"
+            )
+        known[one.content] = one.short_name
     return models
 
 

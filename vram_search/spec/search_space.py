@@ -33,6 +33,7 @@ from vram_search.spec.space_parts import (
     doubled,
     learning_rates,
     list_of_targets,
+    alphas,
     list_unless_mapping,
     list_unless_none,
     one_or_many,
@@ -75,7 +76,7 @@ class SearchSpace(Spec):
         description="a range, searched on a logarithmic scale; or a list, or one number",
     )
 
-    lora_alpha: Annotated[AlphaSpace | None, BeforeValidator(list_unless_mapping)] = Field(
+    lora_alpha: Annotated[AlphaSpace | None, BeforeValidator(alphas)] = Field(
         default=None,
         description="fixed values, or multiples of the rank `{ratio: [1, 2]}`; "
         "default: training.lora_alpha_ratio x lora_rank",

@@ -151,6 +151,20 @@ def list_unless_mapping(value: object) -> object:
     return value if isinstance(value, (dict, Spec)) or value is None else one_or_many(value)
 
 
+def alphas(value: object) -> object:
+    """As `list_unless_mapping`.
+
+    Raises:
+        ValueError: it is a range, which alpha does not have.
+    """
+    if isinstance(value, dict) and not {"min", "max"}.isdisjoint(value):
+        raise ValueError(
+            "is a range, and alpha has none: write values as [16, 32], or multiples of the rank as "
+            "{ratio: [1, 2]}"
+        )
+    return list_unless_mapping(value)
+
+
 AlphaSpace = Annotated[
     Annotated[AlphaRatios, Tag("<mapping>")]
     | Annotated[tuple[Alpha, ...], Field(min_length=1), Tag("<list>")],
