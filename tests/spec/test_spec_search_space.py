@@ -15,6 +15,7 @@ from vram_search.errors import Fault
 from vram_search.spec import Hyperparameters, SearchSpace, StudySpec
 from vram_search.spec.hyperparameters import BY_NAME, DIMENSIONS, Ratio
 from vram_search.spec.lora_targets import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.search_space import NotInSpaceError
 from vram_search.spec.space_parts import LearningRateRange
 
 LoadText = Callable[..., StudySpec]
@@ -277,6 +278,29 @@ def test_faulty_alpha_is_refused_at_its_key(
     found = faults_of(f"search_space: {{lora_alpha: {value}}}")
     assert why in found[f"search_space.{path}"].message
     assert len(found) == (2 if "times" in value else 1)
+
+
+@pytest.mark.parametrize("ratios", ["[0.03, 0.1]", "{min: 0.03, max: 0.1}"])
+def test_points_with_a_constant_schedule_differ_in_no_warmup(
+    load_text: LoadText, ratios: str
+) -> None:
+    text = f"search_space: {{lr_scheduler_type: [constant, cosine], warmup_ratio: {ratios}}}"
+    space = load_text(text).space
+    constant = [
+        space.point({"lr_scheduler_type": "constant", "warmup_ratio": ratio})
+        for ratio in (0.03, 0.1)
+    ]
+    assert constant[0] == constant[1] and constant[0].warmup_ratio == 0
+    assert space.contains(constant[0])
+    assert space.exact({"lr_scheduler_type": "constant"}) == constant[0]
+    cosine = space.exact({"lr_scheduler_type": "cosine", "warmup_ratio": 0.1})
+    assert cosine.warmup_ratio == 0.1
+    recorded_before = constant[0].model_copy(update={"warmup_ratio": 0.1})
+    assert space.contains(recorded_before)
+    with pytest.raises(NotInSpaceError, match="0, because it needs a schedule with a warm-up"):
+        space.exact({"lr_scheduler_type": "constant", "warmup_ratio": 0.1})
+    pinned = load_text("search_space: {warmup_ratio: [0.03, 0.1]}").space
+    assert pinned.point({"warmup_ratio": 0.1}).warmup_ratio == 0.1
 
 
 def test_dropout_is_a_list_or_a_range_of_shares(load_text: LoadText) -> None:

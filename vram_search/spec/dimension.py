@@ -104,8 +104,9 @@ class Dimension:
             own key. A point and a record then hold None.
         usual: the value that the surrogate assumes for such a point.
         needs: tells from the values of a point, by name, if it applies there. A point where it
-            does not apply holds the default. None: it always applies.
+            does not apply holds `idle`. None: it always applies.
         needs_words: what it needs, in words, for messages.
+        none_value: the value that stands for its absence, if that is not the default.
         follows: the hyperparameter that a Ratio multiplies.
         keys: its key by tool, if the tool's key differs from the name.
         always_exported: True if an export names it even at its default, because the tools'
@@ -129,6 +130,7 @@ class Dimension:
     usual: Any = None
     needs: Callable[[Mapping[str, Any]], bool] | None = None
     needs_words: str = ""
+    none_value: Any = None
     follows: str | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
     always_exported: bool = False
@@ -149,6 +151,11 @@ class Dimension:
         """True if it is a field of the memory model's `Workload` that training files name too."""
         is_read = self.is_optional and self.kind != "categorical"
         return is_read and self.changes_bytes and self.group == "adapter"
+
+    @property
+    def idle(self) -> Any:
+        """The value that a point holds where it does not apply."""
+        return self.default if self.none_value is None else self.none_value
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """True if it applies to a point with these values."""

@@ -39,6 +39,11 @@ def _has_no_dora(values: Mapping[str, Any]) -> bool:
     return not values["use_dora"]
 
 
+def _has_warmup(values: Mapping[str, Any]) -> bool:
+    """False for points whose schedule has no warm-up."""
+    return values["lr_scheduler_type"] != "constant"
+
+
 def _setting(name: str, default: Any, position: Callable[[Any], float]) -> Callable[..., float]:
     """Returns the coordinate of a hyperparameter that `training` sets where a point does not."""
 
@@ -201,6 +206,9 @@ FURTHER = (
         form="{:g}",
         most=0.99,
         is_setting=True,
+        needs=_has_warmup,
+        needs_words="a schedule with a warm-up",
+        none_value=0.0,
     ),
     Dimension(
         name="num_train_epochs",

@@ -28,12 +28,12 @@ from vram_search.spec.space_parts import (
     SeedSpace,
     WarmupSpace,
     WeightDecaySpace,
+    alphas,
     distinct,
     distinct_targets,
     doubled,
     learning_rates,
     list_of_targets,
-    alphas,
     list_unless_mapping,
     list_unless_none,
     one_or_many,
@@ -130,7 +130,8 @@ class SearchSpace(Spec):
     )
     warmup_ratio: Annotated[WarmupSpace | None, BeforeValidator(list_unless_mapping)] = Field(
         default=None,
-        description="values, or a range `{min: 0, max: 0.1}`; default: training.warmup_ratio",
+        description="values, or a range `{min: 0, max: 0.1}`; 0 with the schedule constant; "
+        "default: training.warmup_ratio",
     )
     num_train_epochs: Annotated[EpochSpace | None, BeforeValidator(list_unless_none)] = Field(
         default=None,
@@ -235,7 +236,7 @@ class SearchSpace(Spec):
         if options == (None,) and value in (None, setting):
             return None
         value = setting if value is None else value
-        if value == dimension.default and not dimension.applies(vars(point)):
+        if value == dimension.idle and not dimension.applies(vars(point)):
             return options.min if isinstance(options, NumberRange) else options[0]
         slack = 1e-9  # a float that went through a logarithm and JSON
         if value is None:
@@ -246,7 +247,7 @@ class SearchSpace(Spec):
         else:
             known = vars(point)
             for option in options:
-                own = _value(option, dimension, known)
+                own = _resolved(option, dimension, known)
                 if own == value or (
                     isinstance(own, float) and math.isclose(own, value, rel_tol=slack)
                 ):
@@ -308,7 +309,7 @@ class SearchSpace(Spec):
             return "none: the study has one base model"
         if dimension.applies(vars(point)):
             return self.words(dimension)
-        return f"{dimension.shown(dimension.default)}, because it needs {dimension.needs_words}"
+        return f"{dimension.shown(dimension.idle)}, because it needs {dimension.needs_words}"
 
 
 def _typed(value: Any, dimension: Dimension) -> Any:
@@ -333,8 +334,10 @@ def same_value(own: Any, value: Any) -> bool:
 
 
 def _value(option: Any, dimension: Dimension, known: Mapping[str, Any]) -> Any:
-    if not dimension.applies(known):
-        return dimension.default
+    return _resolved(option, dimension, known) if dimension.applies(known) else dimension.idle
+
+
+def _resolved(option: Any, dimension: Dimension, known: Mapping[str, Any]) -> Any:
     if isinstance(option, Ratio):
         assert dimension.follows is not None
         return option.of(known[dimension.follows])
