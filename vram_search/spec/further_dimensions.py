@@ -41,7 +41,7 @@ def _has_no_dora(values: Mapping[str, Any]) -> bool:
 
 def _has_warmup(values: Mapping[str, Any]) -> bool:
     """False for points whose schedule has no warm-up."""
-    return values["lr_scheduler_type"] != "constant"
+    return bool(values["lr_scheduler_type"] != "constant")
 
 
 def _setting(name: str, default: Any, position: Callable[[Any], float]) -> Callable[..., float]:
