@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from huggingface_hub.utils._validators import validate_repo_id
 
 from vram_search.answers.adapter import KeptAdapter, find_adapter
 from vram_search.answers.lookup import find_study, opened
-from vram_search.answers.model_card import metadata, model_card
+from vram_search.answers.model_card import metadata, model_card, upload_line
 from vram_search.protocol import Merged, MergeJob
 from vram_search.resources import shell_word
 from vram_search.worker import convert, talk
@@ -153,6 +154,11 @@ def test_card_tells_the_trials_own_schedule(merge: Any, home: Path) -> None:
         ([r"\\server\share\a.json", "/home/alice/données/b.json"], "a.json, b.json", []),
         ([{"path": "org/set", "data_files": "x.json"}], "org/set", ["org/set"]),
         ("org/a_set-2.0", "org/a_set-2.0", ["org/a_set-2.0"]),
+        (
+            "d/my_rows *new* <b> `x`: #1 | é.jsonl",
+            "my_rows \\*new\\* \\<b> \\`x\\`: #1 \\| é.jsonl",
+            [],
+        ),
     ],
 )
 def test_card_shows_files_without_their_folders(
@@ -164,6 +170,11 @@ def test_card_shows_files_without_their_folders(
     assert metadata(kept, "adapter").get("datasets", []) == named
     assert "alice" not in card.content and "server" not in card.content
     assert "| use_dora | True |" in card.text and "| packing | True |" in card.text
+
+
+@pytest.mark.parametrize("name", ["a--b-trial-0", "v1..2-trial-0", "x~5680b0fa-trial-0"])
+def test_upload_line_has_a_name_that_the_hub_takes(name: str, tmp_path: Path) -> None:
+    validate_repo_id(upload_line(tmp_path, name).split()[2])
 
 
 def test_card_takes_the_base_models_name_on_the_hub(

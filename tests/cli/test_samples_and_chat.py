@@ -70,7 +70,8 @@ def test_trial_without_a_kept_adapter_is_refused_with_what_to_do(searched: Cli, 
         folder.rename(folder.with_name("gone"))
     done = searched("samples", "best")
     assert done.returncode == 2
-    assert "the adapter of trial 0 of study tiny is not kept" in done.stdout
+    assert "the adapter of trial 0 of study tiny is gone: there is no folder" in done.stdout
+    assert "`vram-search train 0`" in done.stdout
 
 
 DAMAGES: dict[str, tuple[str, bytes | None, str]] = {

@@ -121,3 +121,8 @@ def test_a_trial_under_watch_says_where_its_bytes_come_from(
 def test_the_home_folder_is_removed_everywhere() -> None:
     found = without_home({"a": ["/home/ann/x", {"b": "see /home/ann"}], "c": 1}, Path("/home/ann"))
     assert found == {"a": ["~/x", {"b": "see ~"}], "c": 1}
+
+
+def test_the_user_of_a_database_server_is_hidden() -> None:
+    found = without_home({"url": "postgresql://ann:***@db:5432/x"}, Path("/home/ann"))
+    assert found == {"url": "postgresql://***@db:5432/x"}

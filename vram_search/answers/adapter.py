@@ -72,9 +72,15 @@ def find_adapter(store: Store, study: StudyRecord, which: str) -> KeptAdapter:
         raise NotFoundError(
             f"study {study.name} has no product run {which}", "`vram-search train best` lists them"
         )
-    if run.adapter_path is None or not Path(run.adapter_path).is_dir():
+    if run.adapter_path is None:
         raise InputError(
-            f"the adapter of product run {which} is not kept", "train it again: `vram-search train`"
+            f"product run {which} has no adapter: it did not complete",
+            f"train it again: `vram-search train {run.trial_number}`",
+        )
+    if not Path(run.adapter_path).is_dir():
+        raise InputError(
+            f"the adapter of product run {which} is gone: there is no folder {run.adapter_path}",
+            f"restore the folder, or train it again: `vram-search train {run.trial_number}`",
         )
     check_adapter(
         Path(run.adapter_path),

@@ -7,6 +7,7 @@ left out: it is the base model's and the data's, which are not known here.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
@@ -25,6 +26,8 @@ from vram_search.units import format_bytes, format_duration
 
 Kind = Literal["adapter", "merged"]
 CARD = "README.md"
+_MARKDOWN = re.compile(r"[\\`*<\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""Characters that Markdown does not show; an underscore inside a word is shown."""
 
 
 def write_adapter(
@@ -62,6 +65,8 @@ def write_card(
 
 def upload_line(folder: Path, name: str) -> str:
     """Returns the command that uploads a folder to the Hub."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    name = re.sub(r"([.-])\1+", r"\1", name)  # the Hub refuses `--` and `..`
     return f"hf upload YOUR-NAME/{name} {shell_word(folder)}"
 
 
@@ -129,7 +134,7 @@ def _hub_datasets(adapter: KeptAdapter) -> list[str]:
 
 
 def _first_sentence(adapter: KeptAdapter, kind: Kind, base: str | None) -> str:
-    base = base or adapter.study.model.get("name", "its base model")
+    base = base or _escaped(str(adapter.study.model.get("name", "its base model")))
     if kind == "adapter":
         return f"A LoRA adapter for {base}, trained with QLoRA (the base in NF4)."
     return f"{base} with a LoRA adapter merged into its 16-bit weights."
@@ -191,7 +196,7 @@ def _settings(adapter: KeptAdapter) -> Iterator[tuple[str, str]]:
     yield "device", str(source.device)
     seconds = sum((source.seconds or {}).values())
     yield "training time", format_duration(seconds)
-    names = [_file_name(name) for name in _entries(adapter)]
+    names = [_escaped(_file_name(name)) for name in _entries(adapter)]
     yield "data", f"{', '.join(names)}; hash {source.data_hash}"
     yield "versions", ", ".join(f"{n} {v}" for n, v in (source.versions or {}).items())
 
@@ -218,6 +223,11 @@ def _reproduce(adapter: KeptAdapter) -> str:
         f"axolotl, trl, unsloth, peft\nvram-search train {number} --study {name}    # trains it "
         "again\n```\n"
     )
+
+
+def _escaped(name: str) -> str:
+    """Returns a name that Markdown shows as it is."""
+    return _MARKDOWN.sub(r"\\\g<0>", name)
 
 
 def _table(head: tuple[str, str], rows: Iterator[tuple[str, str]]) -> str:

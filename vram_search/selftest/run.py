@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from vram_search.selftest.card import LIMITS, check_limits, check_nvml
 from vram_search.selftest.check import Check, failed, not_possible
 from vram_search.selftest.machine import check_clock, check_disk, check_keep_awake
 from vram_search.selftest.training import NAMES, check_training
+
+_SERVER_USER = re.compile(r"(?<=://)[^@/\s]+@")
 
 
 def selftest(
@@ -79,9 +82,12 @@ def _guarded(names: Sequence[str], check: Callable[[], Check | list[Check]]) -> 
 
 
 def without_home(value: object, home: Path) -> object:
-    """Returns JSON data with `~` in place of the user's folder, for a public issue."""
+    """Returns JSON data for a public issue: `~` stands for the user's folder, `***` for the user of
+    a database server."""
     if isinstance(value, dict):
         return {key: without_home(inner, home) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_home(inner, home) for inner in value]
-    return value.replace(str(home), "~") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return _SERVER_USER.sub("***@", value.replace(str(home), "~"))

@@ -81,10 +81,18 @@ def kept_adapter(study: StudyRecord, trial: TrialRecord) -> Path:
     Raises:
         InputError: it is not on this machine any more, never was, or is damaged.
     """
-    if trial.adapter_path is None or not Path(trial.adapter_path).is_dir():
+    if trial.adapter_path is None:
         raise InputError(
             f"the adapter of trial {trial.number} of study {study.name} is not kept",
-            "the five best trials keep theirs: try `best`, or train the trial's export",
+            f"the five best trials keep theirs; `vram-search train {trial.number}` trains this one "
+            "again",
+        )
+    if not Path(trial.adapter_path).is_dir():
+        raise InputError(
+            f"the adapter of trial {trial.number} of study {study.name} is gone: there is no "
+            f"folder {trial.adapter_path}",
+            "restore the folder, use another trial (`vram-search top` lists them), or train this "
+            f"one again: `vram-search train {trial.number}`",
         )
     check_adapter(
         Path(trial.adapter_path),
