@@ -218,6 +218,28 @@ def test_exports_of_ray_tune_and_comet_are_read(write: WriteTable) -> None:
     assert (run.provenance["run"], run.result.outcome) == ("first", "complete")
 
 
+NEPTUNE = (
+    "sys/id,sys/name,sys/state,sys/failed,sys/running_time,"
+    "finetuning/trainer_parameters/learning_rate,finetuning/trainer_parameters/lora_r,"
+    "finetuning/eval/loss\n"
+)
+CLEARML = "NAME,STATUS,Transformers/learning_rate,Args/lora_r,eval_loss\n"
+
+
+def test_exports_of_neptune_and_clearml_are_read(write: WriteTable) -> None:
+    rows = "R-1,first,Inactive,False,60,2e-4,16,1.3\nR-2,,inactive,True,5,1e-4,8,1.9\n"
+    first, failed, active = load_table(write(NEPTUNE + rows + "R-3,,Active,,,1e-4,8,\n"))
+    assert (first.provenance["source"], first.provenance["run"]) == ("neptune", "first")
+    assert (first.result.eval_loss, first.result.seconds) == (1.3, {"train": 60.0})
+    assert first.hyperparameters["learning_rate"] == 2e-4
+    assert first.hyperparameters["lora_rank"] == 16
+    assert failed.provenance["run"] == "R-2"
+    assert (failed.result.outcome, active.result.outcome) == ("lost", "unknown")
+    done, aborted = load_table(write(CLEARML + "a,Published,2e-4,16,1.4\nb,Aborted,1e-4,8,2\n"))
+    assert (done.provenance["run"], done.hyperparameters["lora_rank"]) == ("a", 16)
+    assert (done.result.outcome, aborted.result.outcome) == ("complete", "lost")
+
+
 def test_table_with_names_of_other_tools_is_read(write: WriteTable) -> None:
     text = "Learning rate,LoRA rank,batch,Eval loss,time\n2e-4,16,8,1.4,2h\n1e-4,8,8,,\n"
     done, unknown = load_table(write(text))
@@ -234,6 +256,8 @@ def test_table_with_names_of_other_tools_is_read(write: WriteTable) -> None:
     [
         ("lr,rank,loss\n2e-4,16,1.4\n", "'loss' may be of the training or of an evaluation"),
         ('[{"lora_rank": 16}]', "holds JSON, no table"),
+        ("hash,hparams.learning_rate,Fv3xS\nab,2e-4,1.4\n", "no column is known to hold the loss"),
+        ("NAME,Args/lora_r,eval > loss\nab,8,1.4\n", "no column is known to hold the loss"),
     ],
 )
 def test_table_that_leaves_a_doubt_is_refused(write: WriteTable, text: str, words: str) -> None:

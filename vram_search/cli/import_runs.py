@@ -26,9 +26,9 @@ read.
 DPO, KTO, reward models, pre-training, full and freeze tuning are listed with their kind. They
 are not ranked, and no search learns from them.
 
-A CSV file is an export of W&B, MLflow, Optuna, Ray Tune or Comet, a table with trainers' names
-(lr, lora_r, val_loss), or a table with one run a row under a header with the columns run and
-outcome (complete, pruned, oom, infeasible, diverged, lost, unknown) and any of
+A CSV file is an export of W&B, MLflow, Optuna, Ray Tune, Comet or Neptune, a table with trainers'
+names (lr, lora_r, val_loss), or a table with one run a row under a header with the columns run
+and outcome (complete, pruned, oom, infeasible, diverged, lost, unknown) and any of
 model_name_or_path, eval_loss, train_loss, steps_done, steps_total, per_device_train_batch_size,
 gradient_accumulation_steps, seed, train_runtime (seconds), trainable_parameters, adapter_bytes,
 reserved_bytes, vram_bytes ("3.1 GB", counter unknown), device, stage, finetuning_type, source,

@@ -1,5 +1,5 @@
-"""Reads CSV exports of W&B, MLflow, Optuna, Ray Tune and Comet, and tables with names of other
-tools, as rows of our own table."""
+"""Reads CSV exports of W&B, MLflow, Optuna, Ray Tune, Comet and Neptune, and tables with names of
+other tools, as rows of our own table."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 _PREFIXES = re.compile(
     r"^(params|metrics|user_attrs|config|summary|args|training_args|train_args|lora_config"
     r"|lora|peft_config|default|Param|UserAttribute|hparams?|hp|hyper_?params|hyperparameters"
-    r"|parameters|sft_config|model_config|model_args|finetuning_args|data_args|trainer)[._/ ]+(?=.)"
+    r"|parameters|sft_config|model_config|model_args|finetuning_args|data_args|trainer"
+    r"|finetuning|model_parameters|general|transformers)[._/ ]+(?=.)",
+    re.IGNORECASE,
 )
-_MISSING = {"", "nan", "none", "null", "-", "n/a"}
+_MISSING = {"", "nan", "none", "null", "-", "--", "n/a"}
 """Words for an absent value, in small letters; a loss keeps its nan."""
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -63,6 +65,7 @@ class Export:
         outcomes: state in small letters -> outcome; a state that is missing here is no run yet.
             A run that is complete and has no eval_loss is unknown in a table without states.
         seconds: columns with the run's duration.
+        failed: column that is true for a run that ended with an error; empty for none.
     """
 
     source: str
@@ -71,6 +74,7 @@ class Export:
     state: tuple[str, ...]
     outcomes: Mapping[str, Outcome]
     seconds: tuple[str, ...]
+    failed: str = ""
 
 
 EXPORTS = (
@@ -131,6 +135,15 @@ EXPORTS = (
         {"finished": "complete", "crashed": "lost", "running": "unknown", "": "complete"},
         ("duration",),
     ),
+    Export(
+        "neptune",
+        (frozenset({"sys/id"}), frozenset({"sys/custom_run_id"})),
+        ("sys/name", "sys/custom_run_id", "sys/id"),
+        ("sys/state",),
+        {"inactive": "complete", "active": "unknown", "": "complete"},
+        ("sys/running_time",),
+        failed="sys/failed",
+    ),
 )
 BY_HAND = Export(
     "csv",
@@ -138,8 +151,12 @@ BY_HAND = Export(
     ("run", "name", "experiment", "trial", "id"),
     ("outcome", "status", "state"),
     {
-        **dict.fromkeys(("complete", "completed", "finished", "done", "ok", ""), "complete"),
-        **dict.fromkeys(("failed", "fail", "error", "crashed", "killed", "lost"), "lost"),
+        **dict.fromkeys(
+            ("complete", "completed", "finished", "done", "ok", "published", ""), "complete"
+        ),
+        **dict.fromkeys(
+            ("failed", "fail", "error", "crashed", "killed", "aborted", "stopped", "lost"), "lost"
+        ),
         **dict.fromkeys(("oom", "out of memory"), "oom"),
         **{one: one for one in ("pruned", "infeasible", "diverged", "unknown")},
         "running": "unknown",
@@ -171,6 +188,12 @@ def has_unnamed_loss(header: Sequence[str]) -> bool:
     return is_by_hand([SYNONYMS["eval_loss"][0] if name == "loss" else name for name in header])
 
 
+def lacks_loss(header: Sequence[str]) -> bool:
+    """True for a table of another tool with settings of trainings and no column for an eval_loss;
+    a table with our columns has an outcome."""
+    return "outcome" not in header and is_by_hand([*header, SYNONYMS["eval_loss"][0]])
+
+
 def header_word(name: str) -> str:
     """A column's name as trainers write it: "Learning rate" is learning_rate."""
     return name.strip().lower().replace(" ", "_")
@@ -190,6 +213,8 @@ def our_rows(
         outcome = export.outcomes.get(state)
         if outcome is None:
             continue
+        if cells.get(export.failed, "").lower() == "true":
+            outcome = "lost"
         ours, notes = _our_cells(_spread(cells), export)
         name = _first(cells, export.name) or f"line {line}"
         name = f"trial {name}" if export.source == "optuna" else name

@@ -23,6 +23,7 @@ from vram_search.importing.exported_table import (
     has_unnamed_loss,
     header_word,
     is_by_hand,
+    lacks_loss,
     our_rows,
 )
 from vram_search.importing.fields import RunFields
@@ -87,6 +88,12 @@ def load_table(path: Path) -> list[ImportedTrial]:
         raise InputError(
             f"{path}, line 1: 'loss' may be of the training or of an evaluation",
             "name the column train_loss or eval_loss",
+        )
+    if lacks_loss(words):
+        raise InputError(
+            f"{path}, line 1: no column is known to hold the loss of an evaluation",
+            "expected columns: run, eval_loss (or eval/loss, val_loss), and settings such as "
+            "learning_rate and lora_rank; rename the loss's column",
         )
     _check_header(path, header)
     seen: dict[str, int] = {}

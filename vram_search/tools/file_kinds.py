@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import re
 import shlex
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -160,6 +161,8 @@ _LOSSES = (
     *("eval_loss", "eval/loss", "val_loss", "train_loss", "train/loss", "loss", "outcome", "value"),
 )
 """Columns of a table of runs."""
+_SETTINGS = {"learning_rate", "lora_rank", "lora_r", "lora_alpha"}
+"""Columns of a table of runs, also behind the name of their group: `hparams.learning_rate`."""
 
 
 @contextlib.contextmanager
@@ -296,4 +299,5 @@ def _by_keys(values: Mapping[Any, Any]) -> FileKind | None:
 
 def _is_run(row: Iterable[str]) -> bool:
     names = [str(name).lower().removeprefix("metrics.").replace(" ", "_") for name in row]
-    return any(name in _LOSSES for name in names)
+    settings = {re.split(r"[./]", name)[-1] for name in names}
+    return any(name in _LOSSES for name in names) or not settings.isdisjoint(_SETTINGS)
