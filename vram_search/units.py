@@ -1,4 +1,4 @@
-"""Bytes and durations, as people write and read them."""
+"""Bytes, durations and numbers of things, as people write and read them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ _MOST_BYTES = 2**63
 """A database keeps no larger number."""
 _UNIT_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(h|min|m|s)\s*")
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its noun: "1 folder", "3,000 folders"."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def parse_bytes(text: str | int) -> int:

@@ -73,7 +73,7 @@ def test_ctrl_c_prints_the_same_ending_as_the_end_of_time(
     assert f"report, to open in a browser: {report}" in done.stdout
     words = " ".join(done.stdout.split())
     assert "this run: " in words and "(interrupted by Ctrl-C): 1 trial (1 complete)" in words
-    assert "the first of the study" in words
+    assert "no trial was complete before" in words
     assert "Latest run" in report.read_text(encoding="utf-8")
     listed = " ".join(vram_search("studies").stdout.split())
     assert "last run of tiny:" in listed and "(interrupted by Ctrl-C): 1 trial" in listed

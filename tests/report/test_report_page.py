@@ -220,7 +220,7 @@ def test_evaluation_of_an_unknown_step_is_no_point_of_a_learning_curve(database:
         trial = database.start_trial(study.id, number, {"lora_rank": 8}, seed=1, data_hash="d")
         result = TrialResult("complete", eval_loss=1.5, evaluations=[Evaluation(0, fraction, 1.5)])
         database.finish_trial(trial, result)
-    assert "1 trials" in eval_curves_chart(load_report_data(database, study)).summary
+    assert "1 trial, evaluated" in eval_curves_chart(load_report_data(database, study)).summary
 
 
 def test_legend_names_the_best_trial_only_where_it_is_drawn(database: Store) -> None:

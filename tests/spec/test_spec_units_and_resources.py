@@ -13,6 +13,7 @@ from vram_search.resources import cache_folder, data_folder, shipped
 from vram_search.units import (
     GIB,
     MIB,
+    counted,
     format_bytes,
     format_duration,
     parse_bytes,
@@ -141,3 +142,8 @@ def test_home_moves_database_and_cache(home: Path, monkeypatch: pytest.MonkeyPat
 def test_shipped_files_are_found() -> None:
     assert shipped("configs", "cards", "README.md").is_file()
     assert shipped("studies", "demo.yaml").is_file()
+
+
+def test_one_thing_has_a_noun_in_the_singular() -> None:
+    assert counted(1, "trial is", "trials are") == "1 trial is"
+    assert [counted(n, "row", "rows") for n in (0, 2, 1000)] == ["0 rows", "2 rows", "1,000 rows"]

@@ -66,7 +66,7 @@ def test_finished_run_is_in_the_queue_with_its_reason(
     done = vram_search("queue", "list", "--all", "--json")
     (entry,) = json.loads(done.stdout)["entries"]
     assert (entry["study"], entry["state"]) == ("tiny", "finished")
-    assert entry["message"] == "1 trials are finished"
+    assert entry["message"] == "1 trial is finished"
 
 
 def test_second_study_waits_and_names_who_holds_the_card_unless_it_runs_beside(

@@ -75,7 +75,7 @@ def test_whole_search_is_logged_without_secrets_and_rows(
     monkeypatch.setattr("time.sleep", interrupt)
     followed = vram_search_without_training("logs", "--follow")
     assert followed.returncode == 0, "Ctrl-C ends it quietly"
-    assert followed.stdout.splitlines()[-1].endswith("run ended: 1 trials are finished")
+    assert followed.stdout.splitlines()[-1].endswith("run ended: 1 trial is finished")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from vram_search.errors import InputError
 from vram_search.report.importance import FEWEST_TRIALS, Group, importances
 from vram_search.report.sentences import importance_sentence
 from vram_search.store import Store, StudyRecord
+from vram_search.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,9 @@ def importance(store: Store, study: StudyRecord) -> ImportanceAnswer:
     """
     trials = store.top_trials(study.id)
     if len(trials) < FEWEST_TRIALS:
+        complete = counted(len(trials), "complete trial", "complete trials")
         raise InputError(
-            f"study {study.name} has {len(trials)} complete trials with "
+            f"study {study.name} has {complete} with "
             f"{study.ranked_by.name}: too few to say what mattered",
             f"it takes {FEWEST_TRIALS}; `vram-search compare` tells two trials apart",
         )

@@ -20,7 +20,7 @@ from vram_search.cli.options import (
 from vram_search.report.compare import Pair
 from vram_search.report.words import known_cell
 from vram_search.report.wrapping import WIDTH, answer_width, wrapped
-from vram_search.units import MIB, format_bytes, format_duration, format_small
+from vram_search.units import MIB, counted, format_bytes, format_duration, format_small
 
 COLUMNS = ("kind", "name", "origin", "first", "second", "difference", "standard_error")
 _WIDE = 29, 17, 14
@@ -163,7 +163,8 @@ def _signed(loss: LossAnswer) -> str:
 def _error_words(loss: LossAnswer) -> str:
     if loss.standard_error is None:
         return ""
-    words = f"; paired over {loss.examples} examples, standard error {loss.standard_error:.4f}"
+    examples = counted(loss.examples or 0, "example", "examples")
+    words = f"; paired over {examples}, standard error {loss.standard_error:.4f}"
     if loss.standard_error == 0:
         return words
     times = abs(loss.difference) / loss.standard_error

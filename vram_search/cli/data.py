@@ -13,7 +13,7 @@ from vram_search.cli.console import echo, echo_styled
 from vram_search.cli.options import json_option, print_json
 from vram_search.errors import InputError
 from vram_search.resources import expanded
-from vram_search.units import percent
+from vram_search.units import counted, percent
 
 if TYPE_CHECKING:
     from vram_search.answers.data import DataAnswer
@@ -166,8 +166,9 @@ def _lines(answer: DataAnswer) -> Iterator[str]:
     yield from field("turns", ", ".join(f"{role} {n:,}" for role, n in answer.roles.items()))
     yield from field(
         "repeated",
-        f"{answer.duplicates:,} training rows repeat another; "
-        f"{answer.overlap:,} evaluation rows are training rows too",
+        f"{counted(answer.duplicates, 'training row repeats', 'training rows repeat')} another; "
+        f"{counted(answer.overlap, 'evaluation row is a', 'evaluation rows are')} training "
+        f"{'row' if answer.overlap == 1 else 'rows'} too",
     )
     for note in answer.notes:
         yield from field("note", note)
@@ -197,11 +198,12 @@ def _length_lines(answer: DataAnswer) -> Iterator[str]:
     if answer.answer_tokens is None:
         yield from wrapped("name --model to count tokens and to see the chat template", "  ")
         return
-    yield f"  {answer.answer_tokens:,} tokens are learnt"
+    yield f"  {counted(answer.answer_tokens, 'token is', 'tokens are')} learnt"
     for cut in answer.cutoffs:
         share = cut.rows_cut / answer.train_rows
+        rows_cut = counted(cut.rows_cut, "row", "rows")
         yield (
-            f"  cutoff_len {cut.cutoff_len:>6,} cuts {cut.rows_cut:,} rows ({percent(share, 1)}), "
-            f"{cut.tokens_cut:,} tokens"
+            f"  cutoff_len {cut.cutoff_len:>6,} cuts {rows_cut} ({percent(share, 1)}), "
+            f"{counted(cut.tokens_cut, 'token', 'tokens')}"
         )
     yield f"  suggested cutoff_len: {answer.suggested_cutoff_len:,}"

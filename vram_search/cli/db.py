@@ -13,7 +13,7 @@ from vram_search.cli.console import confirm, echo
 from vram_search.cli.options import SuggestingGroup, database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.resources import expanded
-from vram_search.units import format_bytes
+from vram_search.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from vram_search.upkeep.copy import CopyAnswer
@@ -51,7 +51,7 @@ def check(database: str | None, as_json: bool) -> None:
     means that it found faults.
     """
     from vram_search.upkeep.check import check_database
-    from vram_search.upkeep.words import counted, fault_lines, note_lines
+    from vram_search.upkeep.words import fault_lines, note_lines
 
     with opened(database) as store:
         found = check_database(store)
@@ -126,7 +126,7 @@ def copy(source: str, target: str, as_json: bool) -> None:
         return
     rows = sum(copied.rows.values())
     files = "" if copied.files is None else f", and its files to {copied.files}"
-    echo(f"copied {rows} rows of {copied.source} to {copied.target}{files}")
+    echo(f"copied {counted(rows, 'row', 'rows')} of {copied.source} to {copied.target}{files}")
 
 
 @command.command("repair", short_help="Make everything agree with the record.")

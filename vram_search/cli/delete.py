@@ -7,6 +7,7 @@ import click
 from vram_search.cli.console import confirm, echo
 from vram_search.cli.options import database_option
 from vram_search.errors import InputError
+from vram_search.units import counted
 
 
 @click.command("delete", short_help="Delete a study with its trials and adapters.")
@@ -30,10 +31,10 @@ def command(study: str, yes: bool, database: str | None) -> None:
     store = open_store(url, create=False)
     try:
         record = find_study(store, study)
-        trials = sum(store.outcome_counts(record.id).values())
-        if not yes and not confirm(f"delete study {record.name} with {trials} trials?"):
+        trials = counted(sum(store.outcome_counts(record.id).values()), "trial", "trials")
+        if not yes and not confirm(f"delete study {record.name} with {trials}?"):
             raise InputError("nothing was deleted", "answer y, or add --yes")
         delete_study(store, url, record.name)
     finally:
         store.close()
-    echo(f"study {record.name} is deleted ({trials} trials)")
+    echo(f"study {record.name} is deleted ({trials})")

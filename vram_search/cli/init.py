@@ -15,6 +15,7 @@ from vram_search.resources import expanded, replace_text, shell_word
 from vram_search.spec.hub_names import hub_name
 from vram_search.spec.limits import MOST_HOURS
 from vram_search.spec.written_names import spelt_name
+from vram_search.units import counted
 
 NO_GPU = ": no GPU is found here"
 _HOURS = 8.0
@@ -94,7 +95,8 @@ def command(
     except InputError:
         output.unlink()
         raise
-    echo(f"written: {output}; {rows} training rows, cutoff_len {cutoff_len} (95 % of them fit)")
+    counts = counted(rows, "training row", "training rows")
+    echo(f"written: {output}; {counts}, cutoff_len {cutoff_len} (95 % of them fit)")
     echo("\n".join(wrapped(verdict, "", "  ")))
     echo(f"next: vram-search run {shell_word(output)} --dry-run")
 

@@ -17,7 +17,7 @@ from vram_search.cli.options import (
 from vram_search.report.trial_row import COLUMNS
 from vram_search.report.words import hyperparameter_words
 from vram_search.report.wrapping import answer_width, wrapped
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import counted, format_bytes, format_duration
 
 
 @click.command("pareto", short_help="What each GiB buys: eval_loss against VRAM needed.")
@@ -58,8 +58,9 @@ def _lines(answer: ParetoAnswer, *, every: bool) -> list[str]:
     lines = [
         *wrapped(answer.sentence, ""),
         *wrapped(
-            f"study {answer.study}: what each GiB buys; {len(front)} of {len(answer.trials)} "
-            "complete trials are on the Pareto front",
+            f"study {answer.study}: what each GiB buys; {len(front)} of "
+            f"{counted(len(answer.trials), 'complete trial is', 'complete trials are')} on the "
+            "Pareto front",
             "",
         ),
         f"{'#':>4} {'needed':>10} {answer.objective:>{width}} {'took':>13}",

@@ -22,7 +22,7 @@ from vram_search.cli.options import (
 from vram_search.errors import InputError
 from vram_search.spec.limits import MOST_TRIALS
 from vram_search.store.location import database_url
-from vram_search.units import format_bytes
+from vram_search.units import counted, format_bytes
 
 if TYPE_CHECKING:
     from vram_search.answers.queue import QueueAnswer
@@ -176,7 +176,7 @@ def queue_lines(answer: QueueAnswer) -> list[str]:
         if entry.state == "running" and entry.card_bytes:
             words.append(f"{format_bytes(entry.card_bytes)} of the card at most (predicted)")
         if entry.trials:
-            words.append(f"{entry.trials} trials")
+            words.append(counted(entry.trials, "trial", "trials"))
         if entry.not_before:
             words.append(f"not before {_clock(entry.not_before)}")
         if entry.until:

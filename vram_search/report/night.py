@@ -136,7 +136,7 @@ def _bought(night: NightSummary) -> str:
         return f"no trial was better than the best before, {before}"
     words = f"best {night.objective} {loss_cell(night.best_after)} (trial {night.best_trial})"
     if night.best_before is None:
-        return f"{words}, the first of the study"
+        return f"{words}; no trial was complete before"
     return f"{words}, before {loss_cell(night.best_before)}"
 
 

@@ -98,10 +98,11 @@ def _verdict(predicted: Mapping[str, Any]) -> list[str]:
         return []
     needed = predicted["required_bytes"] * (1 + predicted["margin"])
     place = "above" if predicted["excess"] > 0 else "within"
-    return [
-        f"    with a margin of {percent(predicted['margin'], 1)}: {format_bytes(needed)}, "
-        f"{place} the VRAM limit of {format_bytes(predicted['budget_bytes'])}"
-    ]
+    return wrapped(
+        f"with a margin of {percent(predicted['margin'], 1)}: {format_bytes(needed)}, "
+        f"{place} the VRAM limit of {format_bytes(predicted['budget_bytes'])}",
+        "    ",
+    )
 
 
 def _peaks(measured: Mapping[str, Any]) -> list[str]:

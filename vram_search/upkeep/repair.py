@@ -19,7 +19,7 @@ from vram_search.store import Store, StudyRecord
 from vram_search.store.database import writing
 from vram_search.store.kept_files import delete_kept
 from vram_search.store.location import StudyFolder
-from vram_search.units import format_bytes
+from vram_search.units import counted, format_bytes
 from vram_search.upkeep.check import (
     CheckAnswer,
     broken_references,
@@ -27,7 +27,7 @@ from vram_search.upkeep.check import (
     problem_of,
 )
 from vram_search.upkeep.leftovers import leftovers, lost_adapters
-from vram_search.upkeep.words import counted, fault_lines, listed
+from vram_search.upkeep.words import fault_lines, listed
 from vram_search.worker.lease import refuse_if_worked_on
 from vram_search.worker.queue_place import study_locked
 from vram_search.worker.reconcile import reconcile

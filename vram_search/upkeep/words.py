@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vram_search.units import format_bytes
+from vram_search.units import counted, format_bytes
 from vram_search.upkeep.check import CheckAnswer
 
 SHOWN = 5
@@ -62,11 +62,6 @@ def note_lines(found: CheckAnswer) -> list[str]:
         if one.is_foreign:
             lines.append(f"the adapter of trial {one.trial} of {one.study} is not at {one.path}")
     return lines
-
-
-def counted(number: int, one: str, many: str) -> str:
-    """A number with its noun: "1 folder", "3 folders"."""
-    return f"{number} {one if number == 1 else many}"
 
 
 def listed(items: list[str]) -> str:

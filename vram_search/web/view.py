@@ -31,7 +31,7 @@ from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.progress import Progress, progress_of
 from vram_search.store.store import LARGE
 from vram_search.store.untuned import untuned_loss
-from vram_search.units import format_bytes, format_duration, short_exponent
+from vram_search.units import counted, format_bytes, format_duration, short_exponent
 from vram_search.web.trial_selection import select_trials
 
 ROWS = 100
@@ -135,9 +135,9 @@ def _end_words(
         left = max(0, trials - finished) * _seconds_a_trial(store, record, first)
         if left < FARTHEST_SECONDS:
             end = datetime.now(UTC) + timedelta(seconds=left)
-            return f"after {trials} trials, about {moment_words(end)}"
+            return f"after {counted(trials, 'trial', 'trials')}, about {moment_words(end)}"
     if trials:
-        return f"after {trials} trials"
+        return f"after {counted(trials, 'trial', 'trials')}"
     hours = budget.get("hours")
     return f"after {hours:g} h" if hours else "when it is stopped"
 

@@ -7,7 +7,7 @@ import time
 from vram_search.errors import VramSearchError
 from vram_search.protocol import Ready
 from vram_search.spec.hyperparameters import BY_NAME
-from vram_search.units import format_duration
+from vram_search.units import counted, format_duration
 from vram_search.worker.as_loaded import as_loaded, longest_rows
 from vram_search.worker.context import RunContext
 from vram_search.worker.process import TrainingDiedError, log_tail
@@ -51,13 +51,19 @@ def load_base(context: RunContext) -> Ready:
     context.planned.clear()
     for note in ready.notes:
         context.listener.note(note)
-    cut = f", {ready.rows_cut} are cut in every trial" if ready.rows_cut else ""
+    cut = (
+        f", {ready.rows_cut} {'is' if ready.rows_cut == 1 else 'are'} cut in every trial"
+        if ready.rows_cut
+        else ""
+    )
     if ready.rows_cut == ready.train_rows:
         largest = max(context.study.search_space.cutoff_len)
         cut = f", all of which are cut in every trial (the largest cutoff_len is {largest})"
+    rows = counted(ready.train_rows, "training row", "training rows")
     context.listener.note(
-        f"ready in {format_duration(ready.seconds)}: {ready.train_rows} training rows of up to "
-        f"{ready.longest_tokens} tokens{cut}; {ready.eval_rows} evaluation rows"
+        f"ready in {format_duration(ready.seconds)}: {rows} of up to "
+        f"{ready.longest_tokens} tokens{cut}; "
+        f"{counted(ready.eval_rows, 'evaluation row', 'evaluation rows')}"
     )
     _leave_out_needless_cutoffs(context, ready.longest_tokens)
     return ready

@@ -26,7 +26,7 @@ from vram_search.store.kept_files import refuse_links
 from vram_search.store.location import database_url, study_folder
 from vram_search.store.queue import StudyQueue
 from vram_search.store.turn import study_turn
-from vram_search.units import format_duration
+from vram_search.units import counted, format_duration
 from vram_search.worker.base_models import BaseModels, model_places, reference_size
 from vram_search.worker.companions import Companions, RunThatStartedThis, companions
 from vram_search.worker.constraints import broken
@@ -342,10 +342,11 @@ def tell_what_was_found(
     if not total:
         return
     found = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    trials = counted(total, "trial", "trials")
     goal = ""
     if stop.trials is not None:
         goal = f"; {max(0, stop.trials - finished)} to go"
-    listener.note(f"continuing study {record.name}: {total} trials found ({found}){goal}")
+    listener.note(f"continuing study {record.name}: {trials} found ({found}){goal}")
 
 
 def _search(
@@ -388,7 +389,7 @@ def _is_over(context: RunContext, stop: StopRule) -> str:
         counts = context.store.outcome_counts(context.record.id)
         finished = sum(counts[outcome] for outcome in FINISHED)
         if finished >= stop.trials:
-            return f"{finished} trials are finished"
+            return f"{counted(finished, 'trial is', 'trials are')} finished"
     if (left := stop.seconds_left) is not None:
         expected = _expected_seconds(context)
         if left <= 0:

@@ -22,7 +22,7 @@ from vram_search.shown_text import shown, without_secrets_in
 from vram_search.store import TrialRecord
 from vram_search.store.location import StudyFolder
 from vram_search.store.run_logs import log_files
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import counted, format_bytes, format_duration
 from vram_search.worker.listener import RunListener
 
 RUNS_KEPT = 50
@@ -99,7 +99,7 @@ class LoggedListener:
 
     def run_started(self, finished: int, best: TrialRecord | None) -> None:
         loss = None if best is None else best.eval_loss
-        words = f"run started; {finished} trials are finished"
+        words = f"run started; {counted(finished, 'trial is', 'trials are')} finished"
         self._log.write("run_started", words, finished=finished, best_eval_loss=loss)
         self._listener.run_started(finished, best)
 

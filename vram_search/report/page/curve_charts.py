@@ -17,6 +17,7 @@ from vram_search.report.page.report_data import ReportData, names_of
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import Chart, Plot, plot_area
 from vram_search.store import StepLoss, TrialRecord
+from vram_search.units import counted
 
 Curves = list[tuple[TrialRecord, list[tuple[float, float]]]]
 
@@ -80,7 +81,7 @@ def eval_curves_chart(data: ReportData) -> Chart:
     return Chart(
         "eval-curves",
         title,
-        f"{len(curves)} trials, evaluated at their rungs.",
+        f"{counted(len(curves), 'trial', 'trials')}, evaluated at their rungs.",
         320,
         plot.body,
         f"One line a trial, from rung to rung.{_left_out(curves, drawn)}"

@@ -10,7 +10,7 @@ from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import Chart, Plot, line, mark, plot_area, text
 from vram_search.store import TrialRecord
-from vram_search.units import percent
+from vram_search.units import counted, percent
 
 _HOUR = 3600.0
 _HOURS_FROM = 2 * _HOUR
@@ -63,7 +63,7 @@ def history_chart(data: ReportData) -> Chart:
     return Chart(
         "history",
         title,
-        f"{len(complete)} finished trials; the best is {best:.4f}.",
+        f"{counted(len(complete), 'finished trial', 'finished trials')}; the best is {best:.4f}.",
         300,
         plot.body,
         f"Pauses between runs are left out. {_since_words(data, at, span)}",

@@ -10,6 +10,7 @@ from vram_search.report.page.curve_charts import thinned
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import Chart, Plot, plot_area
 from vram_search.store import StepLoss
+from vram_search.units import counted
 
 Points = Sequence[tuple[int, float | None]]
 
@@ -71,4 +72,5 @@ def live_curve_chart(
         legend.append(("<path d='M4 8L10 3L16 8L10 13Z' class='f1'/>", "eval_loss"))
     if len(others) > 1:
         legend.append(("<path d='M2 8L18 8' class='curve s7 dashed'/>", "the best trial"))
-    return Chart("live", title, f"{len(own)} points.", 260, plot.body, "", legend)
+    points = counted(len(own), "point", "points")
+    return Chart("live", title, f"{points}.", 260, plot.body, "", legend)

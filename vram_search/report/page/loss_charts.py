@@ -25,7 +25,7 @@ from vram_search.report.page.svg import (
 )
 from vram_search.store import OUTCOMES, TrialRecord
 from vram_search.store.records import UNKNOWN_DATA
-from vram_search.units import format_bytes
+from vram_search.units import counted, format_bytes
 
 OUTCOME_MARKS = {
     "complete": ("circle", "f0"),
@@ -84,7 +84,8 @@ def vram_chart(data: ReportData) -> Chart:
     return Chart(
         "vram",
         title,
-        f"{len(losses)} complete trials; the Pareto front has {len(data.front)}.",
+        f"{counted(len(losses), 'complete trial', 'complete trials')}; the Pareto front has "
+        f"{len(data.front)}.",
         320,
         plot.body,
         f"VRAM needed, {' or '.join(sorted(origins))}. Above the axis: trials that ended "
@@ -122,7 +123,7 @@ def model_size_chart(data: ReportData) -> Chart:
     return Chart(
         "model-size",
         title,
-        f"{len(known)} trials.",
+        f"{counted(len(known), 'trial', 'trials')}.",
         300,
         plot.body,
         "The best complete trial of each study with the same rows, of imported runs that of each "
