@@ -39,7 +39,7 @@ FILES = {
     "sweep.csv": ('"Name","eval/loss"\na,1.0\n', "a table of runs", "vram-search import {file}"),
     "curve.csv": ("Wall time,Step,Value\n1,2,3\n", "one curve of TensorBoard", "import {folder}"),
     "sheet.csv": ("Run;LR;Val loss\na;1e-4;1,3\n", "a table of runs", "import {file}"),
-    "aim.csv": ("hash,hparams.learning_rate\na,1\n", "a table of runs", "import {file}"),
+    "aim.csv": ("hash,hparams.lr\na,1\n", "a table of runs", "import {file}"),
     "chat.jinja": ("{{ messages }}", "a chat template", "--template {file}"),
     "compose.yaml": ("services: {}\n", "a file of Docker Compose", ""),
     "other.yaml": ("license: mit\n", "no file of a study, of a training or of rows", ""),

@@ -161,7 +161,7 @@ _LOSSES = (
     *("eval_loss", "eval/loss", "val_loss", "train_loss", "train/loss", "loss", "outcome", "value"),
 )
 """Columns of a table of runs."""
-_SETTINGS = {"learning_rate", "lora_rank", "lora_r", "lora_alpha"}
+_SETTINGS = {"learning_rate", "lr", "lora_rank", "lora_r", "lora_alpha"}
 """Columns of a table of runs, also behind the name of their group: `hparams.learning_rate`."""
 
 
