@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from vram_search.errors import is_full_disk
+from vram_search.protocol import MergeJob, OllamaJob
+from vram_search.train.convert import _place
 
 WAITS = """
 import threading, time
@@ -20,6 +23,12 @@ def test_conversion_ends_once_its_parent_is_gone() -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(50) == 1
+
+
+def test_full_disk_is_named_by_its_folder(tmp_path: Path) -> None:
+    merge = MergeJob.model_construct(target=str(tmp_path / ".m.part"))
+    ollama = OllamaJob.model_construct(merge=merge)
+    assert _place(merge) == _place(ollama) == tmp_path
 
 
 def test_short_write_of_numpy_is_a_full_disk() -> None:

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from vram_search.errors import VramSearchError, is_full_disk
 from vram_search.model_code.light_imports import light_imports
-from vram_search.protocol import CONVERT_JOB, Converted, GgufAdapterJob, LoadFailed, Note, OllamaJob
+from vram_search.protocol import (
+    CONVERT_JOB,
+    AnyConvertJob,
+    Converted,
+    GgufAdapterJob,
+    LoadFailed,
+    MergeJob,
+    Note,
+    OllamaJob,
+)
 from vram_search.train.channel import silence_libraries
 
 
@@ -23,12 +32,12 @@ def main(file: Path) -> None:
     silence_libraries()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     answer: Converted | LoadFailed
+    job = CONVERT_JOB.validate_json(file.read_text(encoding="utf-8"))
+
+    def send(note: Note) -> None:
+        print(note.model_dump_json(), file=out, flush=True)
+
     try:
-        job = CONVERT_JOB.validate_json(file.read_text(encoding="utf-8"))
-
-        def send(note: Note) -> None:
-            print(note.model_dump_json(), file=out, flush=True)
-
         with light_imports():
             from vram_search.train.merge import merge
             from vram_search.train.ollama import write_ollama
@@ -46,10 +55,15 @@ def main(file: Path) -> None:
         if not is_full_disk(str(error)):
             raise
         answer = LoadFailed(
-            message=f"the disk is full: {error}",
+            message=f"the disk of {_place(job)} is full: {error}",
             remedy="free some space, or name a folder on another disk",
         )
     print(answer.model_dump_json(), file=out, flush=True)
+
+
+def _place(job: AnyConvertJob) -> Path:
+    """Returns the folder that will hold the model's folder."""
+    return Path(job.target if isinstance(job, MergeJob) else job.merge.target).parent
 
 
 def _end_with_parent() -> None:
