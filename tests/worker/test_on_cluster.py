@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -143,6 +146,22 @@ def test_file_is_refused_as_the_database_of_several_machines(prepared: Prepared)
     with pytest.raises(InputError, match="file of this machine") as error:
         run_on_cluster(prepared, ENDLESS, Listener(), cluster)
     assert "postgresql://" in error.value.remedy
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "127.0.0.1:99999", "no..such:6379"])
+def test_address_at_which_nothing_answers_is_refused_before_ray_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    from vram_search.worker.ray_cluster import RayCluster
+
+    ray = ModuleType("ray")
+    ray.init = lambda **options: pytest.fail("Ray waits")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with socket.socket() as silent:  # bound, and does not listen
+        silent.bind(("127.0.0.1", 0))
+        address = host.format(port=silent.getsockname()[1])
+        with pytest.raises(InputError, match=re.escape(f"answers at {address}: ")):
+            RayCluster(address)
 
 
 def test_run_on_ray_without_ray_says_what_to_install(

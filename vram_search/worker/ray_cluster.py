@@ -6,6 +6,7 @@ the task again on another GPU if its process or its node dies; it waits while no
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from vram_search.worker.on_cluster import WorkerEnd, WorkerJob, run_worker
 
 CANCEL_SECONDS = 60.0
 """Time that interrupted workers get to record their trials."""
+CONNECT_SECONDS = 10.0
 FOR_EVER = -1
 """Ray runs a task again however often its node dies."""
 
@@ -54,13 +56,11 @@ class RayCluster:
                 "--on ray needs the package ray, which is not installed",
                 "pip install 'vram-search[ray]'",
             ) from None
+        _check_address(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}",
-                "start one with `ray start --head`, or name its head node with --address",
-            ) from None
+            raise _no_cluster(address, str(error).splitlines()[0]) from None
         self._ray = ray
         self._task = ray.remote(num_gpus=1, num_cpus=0, max_retries=FOR_EVER)(work or _work)
 
@@ -93,6 +93,28 @@ class RayCluster:
             self._ray.cancel(task)
         if tasks:
             self._ray.wait(tasks, num_returns=len(tasks), timeout=CANCEL_SECONDS)
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries an address at which nothing answers for more than 45 s.
+
+    Raises:
+        InputError: nothing answers at a `HOST:PORT`.
+    """
+    host, _, port = address.rpartition(":")
+    if "/" in host or not host or not port.isdecimal():
+        return  # `auto`, `ray://...`, or Ray names the fault
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, why: str) -> InputError:
+    return InputError(
+        f"no Ray cluster answers at {address}: {why}",
+        "start one with `ray start --head`, or name its head node with --address",
+    )
 
 
 def _work(job: WorkerJob) -> WorkerEnd:
