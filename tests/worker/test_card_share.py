@@ -155,28 +155,34 @@ def test_budget_leaves_a_neighbour_what_it_has_not_allocated_yet(small: StudySpe
 
 
 @pytest.mark.parametrize(
-    ("limits", "hours"),
+    ("hours", "until_hours", "shorter"),
     [
-        ({"hours": 2.0}, 2.0),
-        ({"until": datetime.now(UTC) + timedelta(hours=30)}, 30.0),
-        ({"hours": 2.0, "until": datetime.now(UTC) + timedelta(hours=30)}, 2.0),
-        ({"hours": 40.0, "until": datetime.now(UTC) + timedelta(hours=30)}, 30.0),
-        ({}, None),
+        (2.0, None, 2.0),
+        (None, 30.0, 30.0),
+        (2.0, 30.0, 2.0),
+        (40.0, 30.0, 30.0),
+        (None, None, None),
     ],
 )
 def test_service_starts_a_study_with_the_shorter_of_its_limits(
-    store: Store, url: str, small: StudySpec, limits: dict[str, Any], hours: float | None
+    store: Store,
+    url: str,
+    small: StudySpec,
+    hours: float | None,
+    until_hours: float | None,
+    shorter: float | None,
 ) -> None:
-    entry = add_study(store, small, **limits)
+    until = None if until_hours is None else datetime.now(UTC) + timedelta(hours=until_hours)
+    entry = add_study(store, small, hours=hours, until=until)
     code = "import sys; print(*sys.argv)"
     scheduler = Scheduler(store, url, (sys.executable, "-c", code))
     scheduler._start(StudyQueue(store.engine), entry)
     scheduler.children[entry.id].wait()
     (passed,) = last_lines(output_file(url, entry.id))
     _, has_hours, given = passed.partition("--hours ")
-    assert bool(has_hours) == (hours is not None)
-    if hours is not None:
-        assert float(given.split()[0]) == pytest.approx(hours, abs=0.2)
+    assert bool(has_hours) == (shorter is not None)
+    if shorter is not None:
+        assert float(given.split()[0]) == pytest.approx(shorter, abs=0.2)
 
 
 @pytest.mark.parametrize(("taken", "starts"), [(10 * GIB, True), (139 * GIB, False), (None, False)])
