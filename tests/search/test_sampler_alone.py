@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from vram_search.search.gp.candidates import candidates
 from vram_search.search.gp.rules import GpRules
 from vram_search.search.gp.sampler import GpPruner, GpSampler
 from vram_search.search.gp.transfer import SourceTask, shipped
@@ -158,6 +160,15 @@ def test_study_that_maximizes_is_refused() -> None:
     study = optuna.create_study(sampler=sampler, direction="maximize")
     with pytest.raises(ValueError, match="minimize"):
         sampler.suggest(study.ask())
+
+
+def test_point_that_was_chosen_but_not_recorded_is_not_chosen_again() -> None:
+    points = tuple(candidates(SPACE, (), random.Random(1)))[:20]
+    sampler = GpSampler(Problem(SPACE, candidates=lambda seen: points))
+    study = optuna.create_study(sampler=sampler)
+    asked = [study.ask() for _ in range(4)]
+    chosen = [sampler.sample_relative(study, study.trials[one.number], {}) for one in asked]
+    assert len({tuple(point.items()) for point in chosen}) == 4
 
 
 def test_several_threads_share_one_sampler() -> None:

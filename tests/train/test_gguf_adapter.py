@@ -93,13 +93,17 @@ def test_folder_holds_adapter_and_modelfile_and_has_the_merged_models_loss(
 ) -> None:
     base = save_base(tmp_path / "base", tiny_llama(hidden_size=64, intermediate_size=64))
     save_adapter(base, tmp_path / "adapter", target_modules=ALL)
-    expected = merge(job_for(tmp_path, measure=True), lambda note: None)
+    merged, folder = job_for(tmp_path, measure=True), tmp_path / "ollama"
+    expected = merge(merged, lambda note: None)
     job = GgufAdapterJob(
-        merge=job_for(tmp_path, measure=True), kind="bf16", ollama_base=ollama_base, comments=()
+        merge=merged.model_copy(update={"target": str(folder)}),
+        kind="bf16",
+        ollama_base=ollama_base,
+        comments=(),
     )
     found = write_ollama_adapter(job, lambda note: None)
-    files = {file.name for file in (tmp_path / "merged").iterdir()}
-    lines = (tmp_path / "merged" / "Modelfile").read_text(encoding="utf-8").splitlines()
+    files = {file.name for file in folder.iterdir()}
+    lines = (folder / "Modelfile").read_text(encoding="utf-8").splitlines()
     assert lines[1] == "ADAPTER ./adapter.gguf"
     if ollama_base is None:
         assert files == {"adapter.gguf", "model.gguf", "Modelfile"}

@@ -192,10 +192,13 @@ def test_full_disk_is_told_by_a_process_that_trains_or_converts(
     fault = explain(error)
     assert fault is not None and "the disk is full" in fault.message
 
-    def fail(text: str) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(convert, "CONVERT_JOB", SimpleNamespace(validate_json=fail))
+    job = SimpleNamespace(merge=SimpleNamespace(target=str(Path("models") / "merged")))
+    parser = SimpleNamespace(validate_json=lambda _: job)
+    monkeypatch.setattr(convert, "CONVERT_JOB", parser)
+    monkeypatch.setattr("vram_search.train.merge.merge", fail)
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     convert.main(Path(__file__))
-    assert '"event":"fault","message":"the disk is full' in capsys.readouterr().out
+    assert '"event":"fault","message":"the disk of models is full' in capsys.readouterr().out

@@ -30,7 +30,6 @@ def main(file: Path) -> None:
     out = sys.stdout
     sys.stdout = sys.stderr  # what libraries print must not break a line
     silence_libraries()
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     answer: Converted | LoadFailed
     job = CONVERT_JOB.validate_json(file.read_text(encoding="utf-8"))
 
@@ -75,4 +74,5 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     main(Path(sys.argv[1]))

@@ -5,8 +5,10 @@ An example stands in docs/sampler.md.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,6 +52,10 @@ class GpSampler(BaseSampler):
         with threadpool_limits(**ONE_THREAD):
             self.acquisition = Acquisition(problem, rules or GpRules())
         self.observer = Observer(problem)
+        self.lock = threading.Lock()
+        """Is held while a point is chosen, and while a trial is judged."""
+        self._chosen: dict[int, dict[str, Any]] = {}
+        """Parameters by trial's id, until Optuna has recorded them."""
         self._random = random.Random(seed)
         self._independent = RandomSampler(seed)
 
@@ -74,7 +80,13 @@ class GpSampler(BaseSampler):
         """
         if study.direction != StudyDirection.MINIMIZE:
             raise ValueError("GpSampler minimizes a loss: the study's direction must be minimize")
-        others = (t for t in study.get_trials(deepcopy=False) if t.number != trial.number)
+        with self.lock:
+            chosen = self._choose(study, trial)
+            self._chosen[trial._trial_id] = chosen
+        return chosen
+
+    def _choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        others = [t for t in self._trials(study) if t.number != trial.number]
         seen = merge_observations(self.observer.observe(others))
         with threadpool_limits(**ONE_THREAD):
             suggestion = self.acquisition.propose(seen, self.candidates(seen))
@@ -86,6 +98,22 @@ class GpSampler(BaseSampler):
             storage.set_trial_user_attr(trial_id, RETRY_OF, point.number)
             point = point.hyperparameters
         return encode(point, self.problem.space) if point is not None else {}
+
+    def _trials(self, study: optuna.Study) -> list[FrozenTrial]:
+        """The study's trials. One whose parameters another thread has not asked for yet has those
+        that were chosen for it."""
+        found = study.get_trials(deepcopy=False)
+        waiting = {
+            t._trial_id for t in found if len(t.params) < len(self._chosen.get(t._trial_id, ()))
+        }
+        self._chosen = {number: self._chosen[number] for number in waiting}
+        return [self._with_chosen(t) if t._trial_id in waiting else t for t in found]
+
+    def _with_chosen(self, trial: FrozenTrial) -> FrozenTrial:
+        known = copy.copy(trial)
+        known.params = self._chosen[trial._trial_id]
+        known.distributions = distributions(self.problem.space)
+        return known
 
     def sample_independent(
         self,
@@ -131,6 +159,10 @@ class GpPruner(BasePruner):
         problem = self._sampler.problem
         if trial.last_step is None or trial.last_step >= len(problem.rungs):
             return False
+        with self._sampler.lock:
+            return self._stops(study, trial)
+
+    def _stops(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         trials = self._sampler.observer.observe(study.get_trials(deepcopy=False))
         current = next((one for one in trials if one.number == trial.number), None)
         if current is None:
