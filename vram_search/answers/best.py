@@ -13,6 +13,7 @@ from vram_search.answers.trial import TrialAnswer, trial_answer
 from vram_search.errors import InputError
 from vram_search.report.figures import required_bytes, run_seconds
 from vram_search.report.limits import Limits
+from vram_search.report.stopped_usual import with_stopped_usual
 from vram_search.report.sweet_spot import Contender
 from vram_search.report.winner import Winner, judge_winner, seed_noise
 from vram_search.search.study_constraints import best_trials
@@ -149,6 +150,7 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
                 "`vram-search top --all` lists them; their losses do not rank configurations",
             )
         raise none_complete(study, trials, limits)
+    winner = with_stopped_usual(store, study, winner)
     spot = winner.spot
     return BestAnswer(
         **study_fields(study),

@@ -37,6 +37,28 @@ def is_clear(difference: float, standard_error: float | None, loss: float) -> bo
 
 
 @dataclass(frozen=True)
+class StoppedUsual:
+    """A trial with the usual settings that was stopped early.
+
+    Attributes:
+        at: the last point at which it and the best trial were evaluated: "33 % of the run".
+        difference: of the objective there; above 0 where the best trial is better.
+    """
+
+    number: int
+    at: str
+    difference: float
+
+    @property
+    def sentence(self) -> str:
+        side = "behind" if self.difference >= 0 else "ahead"
+        return (
+            f"The usual settings (trial {self.number}: {USUAL_WORDS}) were stopped early: at "
+            f"{self.at} they were {abs(self.difference):.4f} {side}."
+        )
+
+
+@dataclass(frozen=True)
 class Winner:
     """The best trial with everything that it is compared with.
 
@@ -45,6 +67,8 @@ class Winner:
         usual: the trial with the usual settings; None if no complete trial has them.
         untuned_loss: objective of the untuned model; None if unknown.
         is_comparable: False for imported runs, whose evaluation rows may differ.
+        stopped_usual: a trial with the usual settings that was stopped early, if no complete
+            trial has them.
     """
 
     spot: SweetSpot
@@ -52,6 +76,7 @@ class Winner:
     usual: Rival | None
     untuned_loss: float | None
     is_comparable: bool = True
+    stopped_usual: StoppedUsual | None = None
 
     @property
     def loss(self) -> float:
@@ -81,7 +106,7 @@ class Winner:
 
     def _usual_words(self) -> list[str]:
         if self.usual is None:
-            return []
+            return [] if self.stopped_usual is None else [self.stopped_usual.sentence]
         number, gap = self.usual.trial.number, self.usual.difference
         if number == self.spot.best.number:
             return [f"Its settings are the usual ones ({USUAL_WORDS})."]

@@ -314,6 +314,17 @@ def test_best_begins_with_what_the_search_was_worth(ask: Ask, search: Search) ->
     assert winner["improvement"] == 0.5 and winner["usual"]["number"] == 1
 
 
+def test_best_is_compared_with_usual_settings_that_were_stopped_early(
+    ask: Ask, search: Search
+) -> None:
+    curves = [[Evaluation(18, 1 / 3, loss), Evaluation(54, 1.0, 1.0)] for loss in (1.5, 1.75)]
+    search.add(loss=1.0, hyperparameters={"learning_rate": 1e-3}, evaluations=curves[0])
+    search.add("pruned", loss=1.75, steps_done=18, evaluations=curves[1][:1])
+    words = ask("best").words
+    assert "The usual settings (trial 1: all linear layers, rank 16" in words
+    assert "were stopped early: at 33 % of the run they were 0.2500 behind." in words
+
+
 def test_difference_below_the_noise_of_seeds_is_none_in_practice(ask: Ask, search: Search) -> None:
     search.add(loss=1.0)
     search.add(loss=1.0015, hyperparameters={"lora_rank": 8})

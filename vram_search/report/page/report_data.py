@@ -12,6 +12,7 @@ from vram_search.report.figures import comparable, ranked
 from vram_search.report.importance import Importance, importances
 from vram_search.report.night import NightSummary, summarise
 from vram_search.report.pareto import pareto_front
+from vram_search.report.stopped_usual import with_stopped_usual
 from vram_search.report.sweet_spot import SweetSpot
 from vram_search.report.winner import Winner, judge_winner
 from vram_search.search.study_constraints import best_trials, keeping_constraints
@@ -122,6 +123,7 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
         untuned_loss(store, study, next(iter(ranked(trials)), None)),
         is_comparable=not study.is_imported,
     )
+    winner = winner and with_stopped_usual(store, study, winner)
     spot = winner.spot if winner else None
     run = latest_run(store, study.id)
     shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
