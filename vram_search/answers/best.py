@@ -19,6 +19,7 @@ from vram_search.report.winner import Winner, judge_winner, seed_noise
 from vram_search.search.study_constraints import best_trials
 from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
+from vram_search.store.store import LARGE
 from vram_search.store.untuned import untuned_loss
 from vram_search.units import parse_bytes, parse_duration
 
@@ -150,7 +151,8 @@ def best(store: Store, study: StudyRecord, limits: Limits) -> BestAnswer:
                 "`vram-search top --all` lists them; their losses do not rank configurations",
             )
         raise none_complete(study, trials, limits)
-    winner = with_stopped_usual(store, study, winner)
+    trials_in_order = store.each_trial(study.id, without=LARGE)
+    winner = with_stopped_usual(store, study, winner, trials_in_order)
     spot = winner.spot
     return BestAnswer(
         **study_fields(study),

@@ -124,7 +124,7 @@ def _as_rows(path: Path, value: Any) -> list[Any]:
         rows = max(named, key=lambda key: len(value[key]))
         remedy = f"its rows seem to stand under the key {rows!r}: write that list alone"
     elif len(value) > 1 and all(isinstance(row, dict) for row in value.values()):
-        remedy = "its rows seem to be its values: write them as a list"
+        remedy = "if its values are the rows, write them as a list"
     else:
         remedy = "put rows in brackets: [{...}, {...}]"
     raise InputError(f"{path}: a JSON data set is a list of rows; this is one object", remedy)

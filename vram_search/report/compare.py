@@ -121,7 +121,7 @@ def compare(
         _differing(_with_defaults(first), _with_defaults(second)) | _adapters(first, second),
         _differing(first.plan or {}, second.plan or {}),
         _differing(_circumstances(first), _circumstances(second)),
-        _loss(study, first, second, evaluations),
+        loss_difference(study, first, second, evaluations),
         (_required(first, second), *_peaks(first, second)),
         _parts(first, second),
         _seconds(first, second),
@@ -161,14 +161,14 @@ def _circumstances(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _loss(
+def loss_difference(
     study: StudyRecord,
     first: TrialRecord,
     second: TrialRecord,
     evaluations: tuple[Sequence[Evaluation], Sequence[Evaluation]],
 ) -> LossDifference | None:
     """At the best checkpoints of complete trials, else at the last point where both were
-    evaluated: a trial that was stopped early is not behind for that."""
+    evaluated: a trial that was stopped early is not behind for that. None without such a point."""
     if first.outcome == second.outcome == "complete":
         if first.value is None or second.value is None:
             return None

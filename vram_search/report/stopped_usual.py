@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
-from vram_search.report.compare import compare
+from vram_search.report.compare import loss_difference
 from vram_search.report.winner import StoppedUsual, Winner, has_usual_settings
-from vram_search.store import Store, StudyRecord
+from vram_search.store import Store, StudyRecord, TrialRecord
 
 
-def with_stopped_usual(store: Store, study: StudyRecord, winner: Winner) -> Winner:
-    """Adds the stopped trial, unless a complete one has the usual settings."""
+def with_stopped_usual(
+    store: Store, study: StudyRecord, winner: Winner, trials: Iterable[TrialRecord]
+) -> Winner:
+    """Adds the stopped trial, unless a complete one has the usual settings.
+
+    Args:
+        trials: of the study; they are read up to the stopped one.
+    """
     if winner.usual is not None:
         return winner
-    best = winner.spot.best
-    stopped = (t for t in store.trials(study.id, outcomes=["pruned"]) if has_usual_settings(t))
+    stopped = (t for t in trials if t.outcome == "pruned" and has_usual_settings(t))
     usual = next(stopped, None)
     if usual is None:
         return winner
+    best = winner.spot.best
     evaluations = store.evaluations(best.id), store.evaluations(usual.id)
-    loss = compare(study, best, usual, evaluations).loss
+    loss = loss_difference(study, best, usual, evaluations)
     if loss is None:
         return winner
     return replace(winner, stopped_usual=StoppedUsual(usual.number, loss.at, loss.difference))

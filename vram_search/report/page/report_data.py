@@ -123,7 +123,7 @@ def load_report_data(store: Store, study: StudyRecord) -> ReportData:
         untuned_loss(store, study, next(iter(ranked(trials)), None)),
         is_comparable=not study.is_imported,
     )
-    winner = winner and with_stopped_usual(store, study, winner)
+    winner = winner and with_stopped_usual(store, study, winner, trials)
     spot = winner.spot if winner else None
     run = latest_run(store, study.id)
     shown = {trial.number: trial for trial in (spot.best, spot.trial)} if spot else {}
