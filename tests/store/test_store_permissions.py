@@ -12,13 +12,14 @@ import pytest
 from tests.store.conftest import Start
 from vram_search.store import open_store, sqlite_url
 
-# Root may write anywhere, so the process becomes nobody; having opened a database before, because
-# nobody may not be allowed to read the libraries.
+# Root may write anywhere, so the process becomes nobody. It opens a database before, because nobody
+# may not be allowed to read the libraries; that is so on every machine once `sys.path` is empty.
 OPEN_AS_NOBODY = """
 import os, sys
 from vram_search.errors import StoreError
 from vram_search.store import open_store
 open_store(sys.argv[2], create=True).latest_study()
+sys.path.clear()
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)

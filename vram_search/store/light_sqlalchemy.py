@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -31,18 +31,31 @@ def _iscoroutine(candidate: object) -> bool:
     return asyncio.iscoroutine(candidate)
 
 
+class _NeverRaised(BaseException):
+    """Stands for `asyncio.CancelledError` where nobody has imported asyncio, so nothing raises it."""
+
+
+_ASYNCIO_KNOWN = {
+    "iscoroutine": _iscoroutine,  # `util/concurrency.py` gives it another name
+    # Every failed statement is compared with these two. A failure may come from a place where no
+    # module can be imported any more: no file may be opened, the libraries may not be read.
+    "TimeoutError": TimeoutError,  # the same class since Python 3.11
+    "CancelledError": _NeverRaised,
+}
+
+
 class LateModule(ModuleType):
     """Stands for a module until somebody asks for one of its names, and hands these on."""
 
-    def __init__(self, name: str, load: Callable[[], ModuleType], **known: Any) -> None:
+    def __init__(self, name: str, load: Callable[[], ModuleType], known: Mapping[str, Any]) -> None:
         """Takes the place of a module.
 
         Args:
             load: imports the module itself.
-            known: names that do not need it.
+            known: names that do not need it, as long as nobody else has imported it.
         """
         super().__init__(name)
-        self.__dict__.update(known)
+        self._known = known
         self._load = load
         sys.modules[name] = self
         parent, _, child = name.rpartition(".")
@@ -50,6 +63,8 @@ class LateModule(ModuleType):
             setattr(sys.modules[parent], child, self)
 
     def __getattr__(self, name: str) -> Any:
+        if name in self._known and sys.modules.get(self.__name__) in (None, self):
+            return self._known[name]
         self.step_aside()
         return getattr(self._load(), name)
 
@@ -70,10 +85,10 @@ def late_modules() -> Iterator[None]:
     After the block, an import anywhere else gets the module itself.
     """
     late = []
-    if "asyncio" not in sys.modules:  # `util/concurrency.py` gives `iscoroutine` another name
-        late.append(LateModule("asyncio", _asyncio, iscoroutine=_iscoroutine))
+    if "asyncio" not in sys.modules:
+        late.append(LateModule("asyncio", _asyncio, _ASYNCIO_KNOWN))
     if "importlib.metadata" not in sys.modules:
-        late.append(LateModule("importlib.metadata", _metadata))
+        late.append(LateModule("importlib.metadata", _metadata, {}))
     try:
         yield
     finally:
