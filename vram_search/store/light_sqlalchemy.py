@@ -32,7 +32,7 @@ def _iscoroutine(candidate: object) -> bool:
 
 
 class _NeverRaised(BaseException):
-    """Stands for `asyncio.CancelledError` where nobody has imported asyncio, so nothing raises it."""
+    """Stands for `asyncio.CancelledError` as long as nobody has imported asyncio."""
 
 
 _ASYNCIO_KNOWN = {
