@@ -53,7 +53,7 @@ def test_model_that_cannot_fit_is_left_out_with_its_bytes(prepare_models: Prepar
 
 
 def test_study_of_models_that_all_do_not_fit_is_an_input_error(prepare_models: Prepare) -> None:
-    with pytest.raises(InputError, match="no base model of study tiny fits"):
+    with pytest.raises(InputError, match="no base model of study tiny can be searched"):
         prepare_models(HUGE, {**HUGE, "shape": "llama-3.1-70b", "name": "huge-too"})
 
 

@@ -142,8 +142,9 @@ def _prepare_several(study: StudySpec, rows: Rows, note: Callable[[str], None]) 
             fitting.append(Prepared(view, rows, shape, where, tokenizer, name))
     if not fitting:
         raise InputError(
-            f"no base model of study {study.study} fits {study.card.label}: {left_out[0].left_out}",
-            "list a smaller model, or choose a larger card",
+            f"no base model of study {study.study} can be searched on {study.card.label}; "
+            f"{left_out[0].name}: {left_out[0].left_out}",
+            "list a smaller model, choose a larger card, or change the constraints",
         )
     tokenizers = list(dict.fromkeys(one.tokenizer for one in fitting))
     views = [
