@@ -220,7 +220,7 @@ class Stage(Spec):
 
 
 class Probed(Spec):
-    """The mini-test is over; without a GPU, bytes and step_seconds are None."""
+    """The probe is over; without a GPU, bytes and step_seconds are None."""
 
     event: Literal["probed"] = "probed"
     allocated_bytes: int | None

@@ -54,7 +54,7 @@ def test_the_summary_counts_the_trials_of_this_run_alone(store: Store, study: St
     assert night.seconds == {
         "training": 400.0,
         "evaluation": 30.0,
-        "mini-test": 5.0,
+        "probe": 5.0,
         "loading": 32.0,
         "lost": 100.0,
         "waiting": 60.0,

@@ -22,7 +22,7 @@ class NightAnswer(PlainPart):
     outcomes: dict[str, int] = field(metadata=described("Trials that it started, by outcome."))
     seconds: dict[str, float] = field(
         metadata=described(
-            "By phase: training, evaluation, mini-test, loading, saving, lost (attempts "
+            "By phase: training, evaluation, probe, loading, saving, lost (attempts "
             "that ran out of memory or were cut off), waiting."
         )
     )

@@ -11,12 +11,12 @@ from vram_search.report.words import error_words, loss_cell
 from vram_search.store import TrialRecord
 from vram_search.store.retries import INTERRUPTED
 from vram_search.store.runs import RunRecord
-from vram_search.units import format_duration
+from vram_search.units import counted, format_duration
 
 PHASES: dict[str, tuple[str, ...]] = {
     "training": ("train",),
     "evaluation": ("eval",),
-    "mini-test": ("probe",),
+    "probe": ("probe",),
     "loading": ("load", "imports"),
     "saving": ("save",),
     "lost": ("oom", "lost"),
@@ -109,7 +109,7 @@ def night_sentences(night: NightSummary) -> list[str]:
     end = "now" if night.ended_at is None else f"{night.ended_at.astimezone():%H:%M}"
     count = sum(night.outcomes.values())
     outcomes = ", ".join(f"{n} {outcome}" for outcome, n in night.outcomes.items())
-    trials = f"{count} trial{'' if count == 1 else 's'}" + (f" ({outcomes})" if outcomes else "")
+    trials = counted(count, "trial", "trials") + (f" ({outcomes})" if outcomes else "")
     why = f" ({night.stopped})" if night.stopped else ""
     sentences = [f"{begin:%Y-%m-%d %H:%M} to {end}{why}: {trials}"]
     if night.seconds:
