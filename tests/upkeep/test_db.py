@@ -64,7 +64,7 @@ def test_sound_database_is_whole_and_unchanged_by_the_check(database: Path) -> N
     done = db(database, "check")
 
     assert done.exit_code == 0, done.output
-    assert "1 study, 5 trials" in done.output and "it is whole" in done.output
+    assert "1 study, 5 trials" in done.output and "no faults found" in done.output
     assert database.read_bytes() == before
     assert check(database)["is_whole"] is True
 

@@ -61,7 +61,7 @@ def importance(store: Store, study: StudyRecord) -> ImportanceAnswer:
         raise InputError(
             f"study {study.name} has {complete} with "
             f"{study.ranked_by.name}: too few to say what mattered",
-            f"it takes {FEWEST_TRIALS}; `vram-search compare` tells two trials apart",
+            f"{FEWEST_TRIALS} are needed; `vram-search compare` compares two trials",
         )
     found = importances(trials)
     if not found:

@@ -27,7 +27,7 @@ _LONGEST_TEXT = 600
 
 @click.command("data", short_help="What would be trained: forms, tokens, cutoffs, rows as text.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--model", metavar="NAME", help="Folder or hub name whose tokenizer counts.")
+@click.option("--model", metavar="NAME", help="Folder or hub name; its tokenizer counts tokens.")
 @click.option("--eval", "evaluation", metavar="FILE", help="Evaluation rows; default: a split.")
 @click.option("--template", metavar="NAME", help="Chat template by name, or a .jinja file.")
 @click.option(
@@ -40,7 +40,15 @@ _LONGEST_TEXT = 600
     metavar="KEY=VALUE",
     help="A key of the data set, e.g. 'dataset.columns={text: essay}'.",
 )
-@click.option("--rows", "shown", type=click.IntRange(0, 100), default=3, help="Rows to show (3).")
+@click.option(
+    "--rows",
+    "shown",
+    metavar="N",
+    type=click.IntRange(0, 100),
+    default=3,
+    show_default=True,
+    help="Rows to show.",
+)
 @json_option
 def command(
     files: tuple[str, ...],

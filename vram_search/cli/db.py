@@ -28,7 +28,7 @@ FAULTS_FOUND = 1
     short_help="Check, back up, repair, move or export the database.",
 )
 def command() -> None:
-    """Keeps the record whole: the database and the folder NAME.files in the same place.
+    """Checks, copies, repairs and moves a database and its folder NAME.files beside it.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def command() -> None:
     """
 
 
-@command.command("check", short_help="Is everything whole? Changes nothing.")
+@command.command("check", short_help="Look for faults. Changes nothing.")
 @database_option
 @json_option
 def check(database: str | None, as_json: bool) -> None:
@@ -65,7 +65,11 @@ def check(database: str | None, as_json: bool) -> None:
             echo(f"fault: {line}")
         for line in note_lines(found):
             echo(f"note: {line}")
-        echo("it is whole" if found.is_whole else "`vram-search db repair --dry-run` lists repairs")
+        echo(
+            "no faults found"
+            if found.is_whole
+            else "`vram-search db repair --dry-run` lists repairs"
+        )
     sys.exit(0 if found.is_whole else FAULTS_FOUND)
 
 

@@ -8,7 +8,7 @@ from vram_search.resources import shipped
 from vram_search.spec.limits import MOST_TRIALS
 
 
-@click.command("demo", short_help="A real search on a small model, about ten minutes.")
+@click.command("demo", short_help="A real search on a small model, in 4 to 8 minutes.")
 @click.option(
     "--trials", type=click.IntRange(1, MOST_TRIALS), metavar="N", help="Finished trials in all."
 )

@@ -38,7 +38,7 @@ STACK = ("torch", "transformers", "peft", "bitsandbytes")
 @database_option
 @json_option
 def command(database: str | None, as_json: bool) -> None:
-    """Checks this machine; exits with 1 where something that a run needs is missing.
+    """Checks this machine; exits with 1 if something that a run needs is missing.
 
     \b
     Examples:
@@ -214,6 +214,6 @@ def _print(report: dict[str, Any], problems: list[str]) -> None:
     for problem in problems:
         echo("\n".join(wrapped(problem, "PROBLEM   ", " " * 10)))
     if problems:
-        echo("A search cannot run yet: mend the problems first.")
+        echo("A search cannot run yet: solve the problems above first.")
     else:
         echo("OK: a search can run. Next: vram-search init, or vram-search demo")

@@ -54,7 +54,12 @@ _MODEL_OPTIONS = {
     show_default=True,
     help="Rank of the adapter.",
 )
-@click.option("--lora-target", default="all", show_default=True, help="A set, or q_proj,v_proj.")
+@click.option(
+    "--lora-target",
+    default="all",
+    show_default=True,
+    help="qv, qkvo, all, or names: q_proj,v_proj.",
+)
 @click.option(
     "--lora-dropout",
     type=float,
@@ -87,7 +92,7 @@ _MODEL_OPTIONS = {
     metavar="N",
     default=1,
     show_default=True,
-    help="Micro-batches a step.",
+    help="Micro-batches per optimizer step.",
 )
 @click.option("--optim", default="adamw_8bit", show_default=True, help="As transformers names it.")
 @click.option("--no-checkpointing", is_flag=True, help="Keep all activations.")
@@ -107,11 +112,13 @@ _MODEL_OPTIONS = {
     default=0,
     help="Sequences of an evaluation batch; 0: no evaluation.",
 )
-@click.option("--prepare-kbit", is_flag=True, help="peft's prepare_model_for_kbit_training ran.")
+@click.option(
+    "--prepare-kbit", is_flag=True, help="As after peft's prepare_model_for_kbit_training."
+)
 @click.option("--card", metavar="SLUG", help="A card of configs/cards; a study names its own.")
-@click.option("--changes", is_flag=True, help="What would save bytes, also where it fits.")
-@click.option("--points", metavar="FILE.jsonl", type=Path, help="A configuration a line.")
-@click.option("--models", metavar="FOLDER", type=Path, help="Holds the models that rows name.")
+@click.option("--changes", is_flag=True, help="Show what would save bytes, also if it fits.")
+@click.option("--points", metavar="FILE.jsonl", type=Path, help="One configuration per line.")
+@click.option("--models", metavar="FOLDER", type=Path, help="Folder of the models that rows name.")
 @click.option("--compare", metavar="A B", nargs=2, type=Path, help="Two studies or JSON rows.")
 @click.option("--check", is_flag=True, help="Exit code 1 unless it is predicted to fit.")
 @no_trace_option
@@ -135,8 +142,8 @@ def command(
 
     A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, or an export. If its model is
     not found, the answer says what the file trains; --model gives the model.
-    Exit code 0 whether it fits or not. Of --points, a row that is wrong has an "error" in its
-    place; the exit code is 0 unless all rows are wrong.
+    The exit code is 0 whether it fits or not; see --check. With --points, a wrong row is answered
+    with an "error"; the exit code is 0 unless all rows are wrong.
 
     \b
     Examples:

@@ -44,7 +44,7 @@ from vram_search.units import percent
     is_flag=True,
     help="Train all epochs where `run --fit-night` shortened the trials.",
 )
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 @database_option
 @json_option
 def command(

@@ -21,16 +21,25 @@ from vram_search.resources import replace_text
 @click.command("fit", short_help="The largest rank, cutoff and micro-batch that fit a card.")
 @click.option("--model", required=True, metavar="NAME|FOLDER", help="As for `estimate`.")
 @click.option("--card", "card_slug", required=True, metavar="SLUG", help="As in configs/cards.")
-@click.option("--lora-target", default="all", show_default=True, help="Set, or names with commas.")
 @click.option(
-    "--lora-rank", default=16, show_default=True, type=int, metavar="N", help="Of the adapter."
+    "--lora-target",
+    default="all",
+    show_default=True,
+    help="qv, qkvo, all, or names: q_proj,v_proj.",
+)
+@click.option(
+    "--lora-rank", default=16, show_default=True, type=int, metavar="N", help="Rank of the adapter."
 )
 @click.option("--optim", default="adamw_8bit", show_default=True, help="As transformers names it.")
 @click.option("--quantization", default="nf4", show_default=True, help="nf4, int8 or none (bf16).")
 @click.option("--no-checkpointing", is_flag=True, help="Without gradient checkpointing.")
 @click.option("--liger", is_flag=True, help="With Liger's kernels.")
-@click.option("--cutoff-len", type=int, metavar="N", help="Largest rank at this cutoff_len, too.")
-@click.option("--micro-batch", type=int, metavar="N", help="Largest rank at this micro-batch, too.")
+@click.option(
+    "--cutoff-len", type=int, metavar="N", help="Show the largest rank at this cutoff_len, too."
+)
+@click.option(
+    "--micro-batch", type=int, metavar="N", help="Show the largest rank at this micro-batch, too."
+)
 @click.option("--check", is_flag=True, help="Exit code 1 if nothing fits.")
 @no_trace_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

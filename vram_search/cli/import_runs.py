@@ -44,7 +44,7 @@ Examples:
 
 @click.command(
     "import",
-    short_help="Take in runs made elsewhere.",
+    short_help="Add runs made elsewhere.",
     help=_HELP.format(hyperparameters=", ".join(one.name for one in DIMENSIONS)),
 )
 @click.argument("path", type=click.Path(path_type=Path))
@@ -53,7 +53,7 @@ Examples:
     metavar="NAME",
     default=DEFAULT_STUDY,
     show_default=True,
-    help="Study of imported runs; made where it is missing.",
+    help="Study of imported runs; created if it is missing.",
 )
 @database_option
 @json_option

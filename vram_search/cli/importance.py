@@ -35,8 +35,8 @@ _MOST_GROUP, _BESIDE_GROUP = 30, 40
 def command(study: str | None, database: str | None, as_json: bool, as_csv: bool) -> None:
     """How much of the spread of eval_loss each hyperparameter explains by itself.
 
-    A share is epsilon squared on the ranks of eval_loss, 0 to 1, over complete trials; what
-    hyperparameters do together is not in it. Below it the median eval_loss by value.
+    A share is epsilon squared on the ranks of eval_loss, 0 to 1, over complete trials;
+    joint effects of hyperparameters are not in it. Below it is the median eval_loss of each value.
 
     \b
     Examples:

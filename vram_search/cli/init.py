@@ -25,10 +25,13 @@ _HOURS = 8.0
 @click.option("--model", metavar="NAME|FOLDER", help="Hub name, folder or .gguf file to train.")
 @click.option("--data", metavar="FILE|NAME", help="Rows to learn: file, folder or hub name.")
 @click.option(
-    "--hours", type=FiniteFloatRange(0, MOST_HOURS, min_open=True), metavar="H", help="Of a night."
+    "--hours",
+    type=FiniteFloatRange(0, MOST_HOURS, min_open=True),
+    metavar="H",
+    help="Hours of a night.",
 )
 @click.option("--card", metavar="NAME", help="A card; default: the GPU in this machine.")
-@click.option("--name", metavar="NAME", help="Name of the study; default: of its file.")
+@click.option("--name", metavar="NAME", help="Name of the study; default: that of the file.")
 @click.option(
     "--set",
     "overrides",
@@ -57,7 +60,7 @@ def command(
 ) -> None:
     """Writes a commented study file and says whether it fits the card.
 
-    Options that are given are not asked for.
+    It asks for what no option gives.
 
     \b
     Examples:

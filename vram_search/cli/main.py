@@ -60,11 +60,11 @@ GROUPS = {
         "delete": "Delete a study with its trials and adapters.",
     },
     "Set up": {
-        "demo": "A real search on a small model, about ten minutes.",
+        "demo": "A real search on a small model, in 4 to 8 minutes.",
         "doctor": "What is here: GPU, driver, packages, database, disk.",
         "selftest": "Test a new machine in two minutes, for yourself or an issue.",
         "studies": "The studies in the database, with their disk use.",
-        "import": "Take in runs made elsewhere.",
+        "import": "Add runs made elsewhere.",
         "serve": "The service: queue, page and REST API.",
         "notify": "Send a test message to every receiver.",
         "dashboard": "Watch the searches in a browser: optuna-dashboard.",
@@ -80,7 +80,7 @@ COMPLETE_VARIABLE = "_VRAM_SEARCH_COMPLETE"
 """Where a shell says that it asks for completions."""
 EPILOG = """\b
 Examples:
-  vram-search run studies/demo.yaml    search; Ctrl-C, and it goes on later
+  vram-search run studies/demo.yaml    search; after Ctrl-C it continues
   vram-search best                     what it found
   vram-search export best              the YAML that trains it
   vram-search estimate --model qwen2.5-3b --card rtx-5060-ti-16gb

@@ -72,7 +72,7 @@ DEFAULT_TOLERANCE = 0.02
     show_default=True,
     help="By how much the merged model may be worse, per token.",
 )
-@click.option("--force", is_flag=True, help="Replace a folder that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing folder.")
 @study_option
 @database_option
 @json_option

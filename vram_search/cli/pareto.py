@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Complete trials that no other beats in both eval_loss and VRAM needed, smallest first.
 
-    VRAM needed is measured where it was, else predicted (~). JSON and CSV hold every
-    complete trial whose bytes are known, with on_front and beaten_by.
+    VRAM needed is the measured figure, or else the predicted one (~). JSON and CSV hold every
+    complete trial with known bytes, with on_front and beaten_by.
 
     \b
     Examples:

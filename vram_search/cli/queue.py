@@ -68,12 +68,18 @@ def list_entries(
 
 @command.command("add", short_help="Hand a study to the service.")
 @click.argument("study_file", metavar="STUDY.yaml", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As of `run`.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the study file, as in `run`.",
+)
 @click.option(
     "--trials", type=click.IntRange(1, MOST_TRIALS), metavar="N", help="Stop at N trials in all."
 )
 @click.option(
-    "--not-before", metavar="TIME", help="Start at 22:00 or 2026-12-01T22:00, not before."
+    "--not-before", metavar="TIME", help="Earliest start, e.g. 22:00 or 2026-12-01T22:00."
 )
 @click.option("--until", metavar="TIME", help="Stop at this time.")
 @hours_option

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("report.html"),
     show_default=True,
-    help="File to write; replaced where it is there.",
+    help="File to write; an existing one is replaced.",
 )
 @click.option(
     "--plots",

@@ -103,7 +103,7 @@ def command(
 
     While another study holds the card, the run waits for its turn in the queue (`queue`). Trials
     of earlier runs count against --trials. A trial that is expected to end after the time given by
-    --hours or --until is not started. At the end the best trial's YAML and the report lie in
+    --hours or --until is not started. At the end the best trial's YAML and the report are in
     the folder NAME.files/STUDY/exports beside the database NAME.
 
     \b

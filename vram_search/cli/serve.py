@@ -23,9 +23,20 @@ PACKAGES = ("fastapi", "uvicorn", "segno")
 
 
 @click.command("serve", short_help="The service: queue, page and REST API.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=PORT, show_default=True, help="Port."
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on.",
+)
+@click.option(
+    "--port",
+    metavar="N",
+    type=click.IntRange(1, 65535),
+    default=PORT,
+    show_default=True,
+    help="Port to listen on.",
 )
 @click.option("--lan", is_flag=True, help="Listen in the local network; print a read-only QR code.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another name of this machine.")
@@ -35,7 +46,7 @@ PACKAGES = ("fastapi", "uvicorn", "segno")
     multiple=True,
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Studies may name files in it; default: the current folder. Repeatable.",
+    help="Folder of files that studies may name; default: the current one. Repeatable.",
 )
 @click.option("--no-run", is_flag=True, help="Show the queue, and start no study.")
 @click.option("--link", is_flag=True, help="Print the link with the token, and end.")

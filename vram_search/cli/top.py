@@ -28,7 +28,7 @@ from vram_search.shown_text import shown
     show_default=True,
     help="Trials shown.",
 )
-@click.option("--all", "every", is_flag=True, help="All trials in order, whatever became of them.")
+@click.option("--all", "every", is_flag=True, help="All trials by number, with any outcome.")
 @database_option
 @json_option
 @csv_option

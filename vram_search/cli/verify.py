@@ -78,7 +78,7 @@ def command(
     the tool's rows, schedule, losses and peak with the record. It takes about as long as the
     trial did; Ctrl-C ends the tool too.
 
-    Exit code: 0 where everything agrees, 1 where something does not, 2 for wrong input.
+    Exit code: 0 if everything agrees, 1 if something does not, 2 for wrong input.
 
     \b
     Examples:
