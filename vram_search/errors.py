@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,6 +107,28 @@ _FULL_DISK = (
     "file too large",
     "not enough space on the disk",
 )
+
+
+_SYSTEM_REMEDIES = {
+    "EMFILE": "allow this process more open files: `ulimit -n 4096`",
+    "ENFILE": "this machine has too many open files: end other programs",
+    "ENOSPC": "free some space on its disk",
+    "EDQUOT": "free some space on its disk: this user's quota is used up",
+    "EFBIG": "allow this process larger files: `ulimit -f unlimited`",
+    "EACCES": "allow this user to use it: check its permissions and those of its folder",
+    "EPERM": "allow this user to use it: check its permissions and those of its folder",
+    "EROFS": "its disk is read-only: name another place",
+    "ENAMETOOLONG": "give it a shorter name",
+    "EIO": "check its disk, network share or terminal",
+    "ESTALE": "check its network share",
+    "ENOTCONN": "check its network share",
+}
+"""The remedy of an error of the system, by its name; not every system has all of them."""
+
+
+def system_remedy(error: OSError) -> str:
+    """Returns what to do about an error of a file or of the output; empty if its cause is rare."""
+    return _SYSTEM_REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "")
 
 
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")

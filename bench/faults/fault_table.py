@@ -79,6 +79,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "long lock": ("tests/faults/test_long_lock.py::test_write_waits_for_a_long_lock_and_warns",),
     "output closed": (
         "tests/worker/test_run.py::test_search_goes_on_when_nobody_reads_its_output",
+        "tests/cli/test_hostile_machine.py::test_search_goes_on_when_its_output_fails",
+        "tests/cli/test_hostile_machine.py::test_full_pipe_that_does_not_block_loses_no_line",
     ),
     "killed while the first model loads": (
         "tests/worker/test_run.py::test_process_killed_while_the_first_model_loads_is_started_again",

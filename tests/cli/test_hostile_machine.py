@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from tests.factories import HYPERPARAMETERS
+from vram_search.cli.console import echo, make_console, output_may_fail
 from vram_search.store import StepLoss, TrialResult, open_store, sqlite_url
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,8 +72,45 @@ def test_answer_that_finds_no_room_is_one_message(home: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: a file or the output cannot be used: No space left on device",
-        "remedy: check its permissions and its disk's free space",
+        "remedy: free some space on its disk",
     ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a Linux device")
+@pytest.mark.parametrize("way", ["nobody reads", "terminal is gone", "disk is full"])
+def test_search_goes_on_when_its_output_fails(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "disk is full":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe() if way == "nobody reads" else os.openpty()
+        os.close(reader)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with output_may_fail():
+            for _ in range(3):
+                echo("a line")
+            make_console().print("a table")
+        assert sys.stdout is output
+
+
+def read_late(pipe: TextIO) -> str:
+    """Reads everything, after the pipe was filled."""
+    time.sleep(0.02)
+    return pipe.read()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows always block")
+def test_full_pipe_that_does_not_block_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    wanted = "".join(f"line {n}\n" for n in range(20_000))
+    with os.fdopen(reader, encoding="utf-8") as read, ThreadPoolExecutor(1) as pool:
+        with os.fdopen(writer, "w", encoding="utf-8") as output:
+            received = pool.submit(read_late, read)
+            monkeypatch.setattr(sys, "stdout", output)
+            with output_may_fail():
+                sys.stdout.write(wanted)
+        assert received.result(10) == wanted
 
 
 def test_folder_of_a_studys_files_that_cannot_be_used_is_named(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import select
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def echo(text: str = "", *, nl: bool = True, err: bool = False) -> None:
     """Prints text that may hold names and messages of strangers."""
-    with contextlib.suppress(BrokenPipeError) if err else contextlib.nullcontext():
+    with contextlib.suppress(OSError) if err else contextlib.nullcontext():
         click.echo(shown(text), nl=nl, err=err)
 
 
@@ -53,10 +55,59 @@ def ask(question: str, **options: Any) -> str:
     return str(click.prompt(shown(question), **options))
 
 
-def ignore_output() -> None:
-    """Discards what is printed from now on: nobody reads the pipe any more."""
+class _Dropping(io.FileIO):
+    """Output that is discarded from the first write on that fails."""
+
+    def write(self, data: Any) -> int:
+        try:
+            while (written := super().write(data)) is None:  # a full pipe that does not block
+                select.select([], [self], [])
+        except OSError:
+            ignore_output(self.fileno())
+            return len(data)
+        return written
+
+
+@contextlib.contextmanager
+def output_may_fail() -> Iterator[None]:
+    """Lets a search go on when its output cannot be written within the block.
+
+    Nobody reads the pipe any more (`run | head`), the terminal is gone (a connection that broke),
+    the disk of a redirected output is full. The log has every line.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(_dropping, before)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed before the program began
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _dropping(stream: Any) -> Any:
+    """The same output, which drops what cannot be written; a Windows console as it is."""
+    binary = getattr(stream, "buffer", None)
+    raw = getattr(binary, "raw", binary)
+    if not (isinstance(stream, io.TextIOWrapper) and isinstance(raw, io.FileIO)):
+        return stream
+    file = _Dropping(stream.fileno(), "w", closefd=False)
+    with contextlib.suppress(OSError):
+        stream.flush()
+    return io.TextIOWrapper(
+        file if raw is binary else io.BufferedWriter(file),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def ignore_output(descriptor: int) -> None:
+    """Discards what is written to a descriptor from now on."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, descriptor)
     os.close(nothing)
 
 

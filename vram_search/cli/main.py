@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
-import os
 import sys
 import traceback
 from io import TextIOWrapper
@@ -14,9 +13,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from vram_search import __version__
-from vram_search.cli.console import echo
+from vram_search.cli.console import echo, ignore_output
 from vram_search.cli.options import INTERRUPTED, SuggestingGroup
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, VramSearchError, system_remedy
 from vram_search.extras import missing_package, training_package_of
 from vram_search.installed import in_this_environment
 
@@ -177,7 +176,8 @@ def main() -> None:
     except OSError as error:
         place = error.filename or "a file or the output"
         echo(f"error: {place} cannot be used: {error.strerror or error}", err=True)
-        echo("remedy: check its permissions and its disk's free space", err=True)
+        remedy = system_remedy(error) or "check its permissions and its disk's free space"
+        echo(f"remedy: {remedy}", err=True)
         _drop_unwritten_output()
         code = FAILED
     sys.exit(code if isinstance(code, int) else 0)
@@ -192,10 +192,12 @@ def _print_traceback(
 
 def _drop_unwritten_output() -> None:
     """Keeps Python from writing the rest at its end, which fails again with another message."""
+    if sys.stdout is None:  # closed before the program began
+        return
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ignore_output(sys.stdout.fileno())
 
 
 def _refuse_other_encodings(arguments: list[str]) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from vram_search.cli.console import echo, ignore_output
+from vram_search.cli.console import echo
 from vram_search.cli.night_words import advice_words, night_words
 from vram_search.cli.run_state import RunState
 from vram_search.estimate import PlannedTrial
@@ -37,10 +37,7 @@ class PlainView(RunState):
         return None
 
     def note(self, text: str) -> None:
-        try:
-            echo(f"{time.strftime('%H:%M:%S')} {text}")
-        except BrokenPipeError:  # `run | head`: the search goes on, and the log has the rest
-            ignore_output()
+        echo(f"{time.strftime('%H:%M:%S')} {text}")
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         super().trial_started(proposal, planned)

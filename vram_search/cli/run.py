@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vram_search.cli.console import echo
+from vram_search.cli.console import echo, output_may_fail
 from vram_search.cli.options import (
     INTERRUPTED,
     beside_option,
@@ -269,7 +269,7 @@ def _run(
         view = make_view(study, stop, url, interrupts.raise_dropped, quiet=as_json)
         try:
             awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
-            with view, search_errors(url), awake:
+            with output_may_fail(), view, search_errors(url), awake:
                 if cluster is None:
                     why = run_study(
                         prepared,

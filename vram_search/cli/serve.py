@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vram_search.cli.console import echo, echo_styled
+from vram_search.cli.console import echo, echo_styled, output_may_fail
 from vram_search.cli.options import database_option
 from vram_search.errors import InputError
 from vram_search.store.faults import describe
@@ -101,7 +101,8 @@ def command(
             _print_qr(address, credentials)
         echo("Ctrl-C ends the service; a study that runs goes on")
 
-    serve(url, address, folders or (Path.cwd(),), runs_queue=not no_run, announce=announce)
+    with output_may_fail():
+        serve(url, address, folders or (Path.cwd(),), runs_queue=not no_run, announce=announce)
 
 
 def _warn(address: Address) -> None:

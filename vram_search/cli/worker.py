@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from vram_search.cli.console import echo
+from vram_search.cli.console import echo, output_may_fail
 from vram_search.cli.options import (
     INTERRUPTED,
     beside_option,
@@ -84,7 +84,7 @@ def command(
         view = make_view(spec, stop, url, interrupts.raise_dropped, quiet=False)
         try:
             awake = kept_awake(view.note) if keep_awake else contextlib.nullcontext()
-            with view, search_errors(url), awake:
+            with output_may_fail(), view, search_errors(url), awake:
                 why = join_study(
                     prepared, record, stop, view, beside=beside, entry_id=entry_id, share=share
                 )

@@ -21,6 +21,7 @@ from vram_search.errors import (
     StoreError,
     TooLateError,
     VramSearchError,
+    system_remedy,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -136,6 +137,14 @@ def add_handlers(app: FastAPI, as_page: Callable[[Request, Problem], Response]) 
             said = f"{path} does not answer {request.method}"
             remedy = f"it answers {headers.get('allow') or headers.get('Allow') or 'GET'}"
         return answer(request, error.status_code, said, remedy, headers=headers)
+
+    @app.exception_handler(OSError)
+    def system(request: Request, error: OSError) -> Response:
+        """A full disk, too many open files: no fault of the service."""
+        if not (remedy := system_remedy(error)):
+            raise error
+        said = f"a file of the service cannot be used: {error.strerror}"
+        return answer(request, 503, said, remedy)
 
     @app.exception_handler(ClientDisconnect)
     def left(request: Request, error: ClientDisconnect) -> Response:
