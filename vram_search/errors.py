@@ -75,6 +75,12 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def reason_of(error: Exception) -> str:
+    """Why reading or writing failed, without the system's number and the path: the message of an
+    OSError repeats them."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 class FaultyFileError(InputError):
     """A file with one or more faults, all of them reported together.
 

@@ -117,7 +117,21 @@ def test_many_faults_are_counted_after_the_first_twenty(
 
 @pytest.mark.parametrize("path", [".", "/", ""])
 def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
-    assert_refused(cli("run", path), home, "no such study file")
+    assert_refused(cli("run", path), home, "is a folder, no such study file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "-15"), "A negative number is not possible here"),
+        (("queue", "move", "x", "1"), "'x' is not a whole number"),
+        (("estimate", "--points", "nosuch.jsonl"), "cannot be read (No such file or directory)"),
+    ],
+)
+def test_click_and_the_system_are_put_in_plain_words(
+    cli: Cli, home: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    assert_refused(cli(*arguments), home, words)
 
 
 @pytest.mark.parametrize(

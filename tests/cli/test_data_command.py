@@ -110,7 +110,7 @@ def test_remedy_for_unknown_columns_works_as_it_is_written(
     assert override == "dataset.columns={prompt: source, response: ziel}"
     assert vram_search("data", "pairs.jsonl", "--set", override).returncode == 0
     for wrong, words in (
-        ("columns=x", "is no key of the data set"),
+        ("columns=x", "is not a key of the data set"),
         ("dataset.colums={a: b}", "dataset.colums: "),
         ("dataset.columns", "not of the form key=value"),
     ):

@@ -141,7 +141,7 @@ def test_fields_of_a_row_reach_the_workload() -> None:
         ("{", ["(the row)", "not JSON"]),
         ("[1]", ["(the row)", "not a mapping"]),
         ("[" * 100_000, ["(the row)", "not JSON"]),
-        (json.dumps(ROW | {"lora_rank": float("nan")}), ["NaN is no JSON number"]),
+        (json.dumps(ROW | {"lora_rank": float("nan")}), ["NaN is not a JSON number"]),
         ('{"lora_rank": 1e999}', ["lora_rank: ", "(is inf)"]),
         ({k: v for k, v in ROW.items() if k != "cutoff_len"}, ["cutoff_len: is missing"]),
         (ROW | {"lora_rank": True}, ["lora_rank: ", "(is True)", "remedy: write a whole number"]),

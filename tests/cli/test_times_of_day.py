@@ -69,5 +69,5 @@ def test_night_that_has_begun_is_used(
 
 @pytest.mark.parametrize("text", ["25:00", "9999-12-31T23:59:59-14:00", "tonight", ""])
 def test_text_that_is_no_time_is_named(text: str) -> None:
-    with pytest.raises(InputError, match=r"--until .* is no time"):
+    with pytest.raises(InputError, match=r"--until .* is not a time"):
         queue._window(None, text)

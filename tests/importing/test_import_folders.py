@@ -402,7 +402,7 @@ def test_pipe_and_folder_in_place_of_a_file_are_refused(write_run: WriteRun) -> 
     os.mkfifo(pipe / "trainer_log.jsonl")
     (folder / "trainer_log.jsonl").mkdir()
     for run in (pipe, folder):
-        with pytest.raises(InputError, match="is no regular file"):
+        with pytest.raises(InputError, match="is not a regular file"):
             load_run(run)
 
 

@@ -154,7 +154,7 @@ def test_trainable_parameters_count_the_layers_that_have_one() -> None:
         ("wo", "has no wo; it has q_proj, k_proj"),
         ("q_proj,wo", "has no wo"),
         (r".*nothing", "matches no linear layer .*; it has q_proj"),
-        ("(", "is no regular expression"),
+        ("(", "is not a regular expression"),
     ],
 )
 def test_target_without_layers_names_the_real_ones(target: str, words: str) -> None:

@@ -81,7 +81,7 @@ def test_database_with_two_names_is_refused(store: Store, tmp_path: Path) -> Non
 def test_named_pipe_is_no_database(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.db")
     for create in (True, False):
-        with pytest.raises(StoreError, match=r"pipe\.db is no regular file"):
+        with pytest.raises(StoreError, match=r"pipe\.db is not a regular file"):
             open_store(sqlite_url(tmp_path / "pipe.db"), create=create)
 
 

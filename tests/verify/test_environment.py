@@ -23,7 +23,7 @@ def test_without_an_environment_the_error_says_how_to_make_one(
 
 
 def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no Python that can be run"):
+    with pytest.raises(InputError, match="is not a Python that can be run"):
         find_environment(tmp_path / "python")
 
 

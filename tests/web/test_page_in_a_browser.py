@@ -223,7 +223,7 @@ def test_faults_of_a_file_are_shown_and_the_next_one_is_taken(
         )
 
     choose("run.sh", 1)
-    eventually(page, has_text("is no name for a file with rows", "#toast"))
+    eventually(page, has_text("is not a name for a file with rows", "#toast"))
     page.eval("document.querySelector('#upload').dataset.most = 10")
     choose("large.jsonl", 11)
     eventually(page, has_text("large.jsonl is too large", "#toast"))

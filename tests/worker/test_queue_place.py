@@ -170,7 +170,7 @@ def test_queue_is_ordered_and_emptied_on_the_command_line(
     ("words", "message"),
     [
         (("pause", 9), "the queue has no entry 9"),
-        (("add", "demo", "--until", "soon"), "--until 'soon' is no time"),
+        (("add", "demo", "--until", "soon"), "--until 'soon' is not a time"),
     ],
 )
 def test_wrong_input_is_one_message(

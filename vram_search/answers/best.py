@@ -21,7 +21,7 @@ from vram_search.store import Store, StudyRecord, TrialRecord
 from vram_search.store.losses import best_example_losses
 from vram_search.store.store import LARGE
 from vram_search.store.untuned import untuned_loss
-from vram_search.units import parse_bytes, parse_duration
+from vram_search.units import MIB, parse_bytes, parse_duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +186,8 @@ def parse_limits(
     title, budget_bytes = _budget(card) if card is not None else (None, None)
     try:
         size = parse_bytes(limit) if isinstance(limit, str) else limit
+        if isinstance(limit, str) and parse_bytes(limit) < MIB:
+            raise ValueError(f"{limit!r} is less than 1 MiB; write a unit, like '16 GiB'")
     except ValueError as error:
         raise InputError(f"--limit: {error}") from None
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.estimate.memory.hardware import Hardware
 from vram_search.estimate.memory.predict import Estimate, predict_plausible
 from vram_search.estimate.recipes.jsonl_row import Point, RowError, parse_point
@@ -121,7 +121,7 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{file}: cannot be read ({error})", "give the path of a text file in UTF-8"
+            f"{file}: cannot be read ({reason_of(error)})", "give the path of a text file in UTF-8"
         ) from None
 
 
@@ -158,7 +158,9 @@ class ShapeLoader:
             try:
                 self._found[model] = read_shape(self._folder / model)
             except OSError as error:
-                raise InputError(f"{self._folder / model}: cannot be read ({error})") from None
+                raise InputError(
+                    f"{self._folder / model}: cannot be read ({reason_of(error)})"
+                ) from None
         return self._found[model]
 
 

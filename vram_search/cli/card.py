@@ -58,7 +58,7 @@ def command(
     from vram_search.spec.hub_names import HUB_NAME
 
     if base is not None and not HUB_NAME.fullmatch(base):
-        raise InputError(f"--base {base} is no name on the Hub", "write it as OWNER/NAME")
+        raise InputError(f"--base {base} is not a name on the Hub", "write it as OWNER/NAME")
     adapter, untuned = named_adapter(trial, study, database)
     folder = output or Path("adapters") / adapter.name
     if folder.exists():

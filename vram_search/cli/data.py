@@ -129,7 +129,7 @@ def _dataset(
         apply_override(study, override)
     if len(study) > 1:
         raise InputError(
-            f"--set {list(study)[1]}: is no key of the data set",
+            f"--set {list(study)[1]}: is not a key of the data set",
             "write keys that begin with dataset., such as dataset.columns",
         )
     try:

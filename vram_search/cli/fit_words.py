@@ -63,7 +63,7 @@ def fit_lines(answer: FitAnswer, *, colour: bool) -> list[str]:
         f"  {'cutoff_len':>11}  {'micro-batch':>11}  {'lora_rank':>10}  {'needed':>10}",
         *(_rank_row(found) for found in answer.largest_lora_rank),
         "  predicted for training alone: evaluation and the model's own context",
-        "  length are not looked at; + is the largest that was tried",
+        "  length are not counted; + is the largest that was tried",
     ]
 
 

@@ -63,7 +63,7 @@ def command(path: Path, study: str, database: str | None, as_json: bool) -> None
     from vram_search.store.location import database_url
 
     if not is_valid_name(study):
-        raise InputError(f"--study {study!r} is no study's name", NAME_FORM)
+        raise InputError(f"--study {study!r} is not a study's name", NAME_FORM)
     runs, predictions = load_runs(path)
     store = open_store(database_url(database), create=True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import re
 import sys
 import traceback
 from io import TextIOWrapper
@@ -15,7 +16,7 @@ from click.shell_completion import CompletionItem
 from vram_search import __version__
 from vram_search.cli.console import echo, ignore_output
 from vram_search.cli.options import INTERRUPTED, SuggestingGroup
-from vram_search.errors import InputError, VramSearchError, system_remedy
+from vram_search.errors import InputError, VramSearchError, reason_of, system_remedy
 from vram_search.extras import missing_package, training_package_of
 from vram_search.installed import in_this_environment
 
@@ -175,7 +176,7 @@ def main() -> None:
         code = 0
     except OSError as error:
         place = error.filename or "a file or the output"
-        echo(f"error: {place} cannot be used: {error.strerror or error}", err=True)
+        echo(f"error: {place} cannot be used: {reason_of(error)}", err=True)
         remedy = system_remedy(error) or "check its permissions and its disk's free space"
         echo(f"remedy: {remedy}", err=True)
         _drop_unwritten_output()
@@ -225,10 +226,11 @@ def _print_error(message: str, remedy: str) -> None:
 
 
 def _plain(message: str) -> str:
-    """A message of click in plain words: it calls a number with limits a range."""
+    """A message of click in plain words: it calls a number with limits a range, and takes -1 for an
+    option."""
     for kind, words in (("integer", "whole number"), ("float", "number")):
-        message = message.replace(f"is not a valid {kind} range", f"is not a {words}")
-    return message
+        message = re.sub(f"is not a valid {kind}( range)?", f"is not a {words}", message)
+    return re.sub(r"^No such option '-\d'", "A negative number is not possible here", message)
 
 
 def _usage_remedy(error: click.ClickException) -> str:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from vram_search.cli.console import echo
 from vram_search.cli.interrupts import second_interrupt_quits
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         if names and not any(name.startswith(str(target.parent)) for name in names):
             raise  # another file is to blame
-        raise _unwritable(target, error.strerror or str(error)) from None
+        raise _unwritable(target, reason_of(error)) from None
 
 
 def _unwritable(target: Path, reason: str) -> InputError:

@@ -189,7 +189,7 @@ def time_of_until(hours: float | None, until: str | None) -> float | None:
     """Reads `--until` beside `--hours`: seconds since the epoch; None without it.
 
     Raises:
-        InputError: both are given, or it is no time of day.
+        InputError: both are given, or it is not a time of day.
     """
     if hours is not None and until is not None:
         raise InputError("--hours and --until exclude each other")
@@ -200,12 +200,12 @@ def parse_until(until: str) -> float:
     """The next such time of day in seconds since the epoch.
 
     Raises:
-        InputError: it is no time of day.
+        InputError: it is not a time of day.
     """
     try:
         at = datetime.strptime(until, "%H:%M").time()
     except ValueError:
-        raise InputError(f"--until {until!r} is no time of day", "write it like 07:00") from None
+        raise InputError(f"--until {until!r} is not a time of day", "write it like 07:00") from None
     return next_time_of_day(at).timestamp()
 
 

@@ -233,7 +233,7 @@ def _moment(option: str, text: str | None) -> datetime | None:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise InputError(
-            f"{option} {text!r} is no time", "write it like 22:00 or 2026-12-01T22:00"
+            f"{option} {text!r} is not a time", "write it like 22:00 or 2026-12-01T22:00"
         ) from None
 
 

@@ -11,7 +11,7 @@ import click
 from vram_search.answers.lookup import find_study, opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import database_option, json_option, print_json
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.resources import replace_text
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def command(
         replace_text(output, render(night, datetime.now(UTC)))
     except OSError as error:
         raise InputError(
-            f"the report {output} cannot be written: {error.strerror or error}",
+            f"the report {output} cannot be written: {reason_of(error)}",
             "choose another folder, on a disk with room",
         ) from None
     files = [output, *drawn]

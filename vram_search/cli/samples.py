@@ -17,7 +17,7 @@ from vram_search.cli.options import (
     print_json,
     study_option,
 )
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 
 if TYPE_CHECKING:
     from vram_search.answers.samples import SamplesAnswer
@@ -100,7 +100,9 @@ def _lines_of(file: Path) -> list[str]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read ({error})", "name a UTF-8 text file") from None
+        raise InputError(
+            f"{file}: cannot be read ({reason_of(error)})", "name a UTF-8 text file"
+        ) from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{file}: holds no prompt", "write one prompt a line")

@@ -12,7 +12,7 @@ from vram_search.data.conversation import MessageNames
 from vram_search.data.findings import NOT_PREFERENCES
 from vram_search.data.forms import RowReader
 from vram_search.data.source import Source
-from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.errors import Fault, FaultyFileError, InputError, reason_of
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.base import Count, Flag, Spec
@@ -110,7 +110,7 @@ def load_info(folder: Path) -> dict[str, Any]:
     try:
         known = parse_json(file.read_bytes())
     except (OSError, ParseError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
+        raise InputError(f"{file}: cannot be read ({reason_of(error)})") from None
     if not isinstance(known, dict):
         raise InputError(f"{file}: an object of data sets by name is expected")
     return known

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.dataset import PACKED, SUFFIXES
@@ -36,6 +36,9 @@ class Unreadable:
     """Stands for a row that could not be read."""
 
     message: str
+
+
+KINDS_REMEDY = f"a data set is a file of the kinds {', '.join(SUFFIXES)}"
 
 
 def read_file(path: Path) -> list[Any]:
@@ -72,7 +75,7 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
         if ending:
             return _UNPACK[ending](data), name.removesuffix(ending)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from None
     return data, name
 
 
@@ -94,9 +97,7 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
     if not start:
         return []
     if not is_lines and not start.startswith(("[", "{")):
-        raise InputError(
-            f"{path}: not JSON", f"a data set is a file of the kinds {', '.join(SUFFIXES)}"
-        )
+        raise InputError(f"{path}: not JSON", KINDS_REMEDY)
     if is_lines and start.split("\n", 1)[0].strip() == "{":
         raise InputError(
             f"{path}: its objects go over several lines",
@@ -177,6 +178,6 @@ def _read_table(path: Path, data: bytes, kind: str) -> list[Any]:
         else:
             table = ipc.open_stream(source).read_all()
     except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from None
     rows: list[Any] = table.to_pylist()
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 from vram_search.data.axolotl_entry import axolotl_source
 from vram_search.data.conversation import MessageNames
 from vram_search.data.dataset_info import info_source
-from vram_search.data.files import read_file
+from vram_search.data.files import KINDS_REMEDY, read_file
 from vram_search.data.forms import RowReader
 from vram_search.data.hub import is_saved_folder, read_hub, read_saved
 from vram_search.data.source import Source
@@ -82,5 +82,5 @@ def _files_in(folder: Path, names: str | list[str] | None) -> list[Path]:
         )
     files = sorted(file for file in folder.iterdir() if has_known_suffix(file.name))
     if not files:
-        raise InputError(f"{folder}: the folder holds no data file")
+        raise InputError(f"{folder}: the folder holds no data file", KINDS_REMEDY)
     return files

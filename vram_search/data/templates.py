@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.resources import shipped
 
 ALIASES = {
@@ -52,4 +52,4 @@ def template_text(name: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from None
+        raise InputError(f"{file}: cannot be read ({reason_of(error)})") from None

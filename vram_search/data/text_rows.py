@@ -29,7 +29,7 @@ def parse_segments(row: dict[str, Any], place: str, findings: Findings) -> Examp
     for index, segment in enumerate(segments):
         here = f"{at}[{index}]"
         if not isinstance(segment, dict) or not isinstance(segment.get("label"), bool):
-            raise RowFaultError(Fault(here, "is no object with text and label (true or false)"))
+            raise RowFaultError(Fault(here, "is not an object with text and label (true or false)"))
         text = checked_text(segment.get("text"), f"{here}.text", findings)
         if text:
             pieces.append((SEGMENT if segment["label"] else SEGMENT_READ, text))

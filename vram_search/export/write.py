@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vram_search.data import Rows
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, VramSearchError, reason_of
 from vram_search.export.axolotl import AXOLOTL
 from vram_search.export.llamafactory import LLAMA_FACTORY
 from vram_search.export.script import PEFT, UNSLOTH
@@ -91,7 +91,7 @@ def _write_files(target: Path, files: dict[str, str], *, force: bool) -> list[Pa
         _replace_all({path: paths[path] for path in fresh})
     except OSError as error:
         raise VramSearchError(
-            f"{target}: the export cannot be written ({error})",
+            f"{target}: the export cannot be written ({reason_of(error)})",
             "name a folder that can be written, on a disk with room",
         ) from None
     return list(paths)

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.parsing.json_text import parse_json as parse_json_text
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
@@ -90,7 +90,7 @@ class RunFolder:
                 "copy the file itself into the folder",
             )
         if not is_file:
-            raise InputError(f"{file}: is no regular file", "put the run's own file there")
+            raise InputError(f"{file}: is not a regular file", "put the run's own file there")
         return target
 
 
@@ -141,5 +141,6 @@ def parse_json(text: str, place: str) -> dict[str, Any]:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """The error for a path that the system refuses."""
-    why = getattr(error, "strerror", None) or error
-    return InputError(f"{path}: cannot be read: {why}", "check that it is there and may be read")
+    return InputError(
+        f"{path}: cannot be read: {reason_of(error)}", "check that it is there and may be read"
+    )

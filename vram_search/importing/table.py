@@ -178,7 +178,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
 def _check_header(path: Path, header: list[str]) -> None:
     for name in header:
         if name not in COLUMNS or header.count(name) > 1:
-            what = "stands twice" if name in COLUMNS else "is no known column"
+            what = "stands twice" if name in COLUMNS else "is not a known column"
             raise InputError(
                 f"{path}, line 1: {name!r} {what}", f"known columns: {', '.join(COLUMNS)}"
             )
@@ -263,7 +263,7 @@ def _outcome(fields: RunFields) -> Outcome:
     for outcome in OUTCOMES:
         if outcome == written:
             return outcome
-    what = "is missing" if written is None else "is no outcome"
+    what = "is missing" if written is None else "is not an outcome"
     raise fields.refused("outcome", what, f"write one of: {', '.join(OUTCOMES)}")
 
 
@@ -272,7 +272,7 @@ def _bytes(fields: RunFields, key: str) -> int | None:
     try:
         return None if text is None else parse_bytes(text)
     except ValueError:
-        raise fields.refused(key, "is no size", "write it like 7.05 MB or 3 GiB") from None
+        raise fields.refused(key, "is not a size", "write it like 7.05 MB or 3 GiB") from None
 
 
 def _parsed(cell: str) -> Any:

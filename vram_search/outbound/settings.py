@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from vram_search.errors import Fault, FaultyFileError, InputError
+from vram_search.errors import Fault, FaultyFileError, InputError, reason_of
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.resources import data_folder, expanded
@@ -82,7 +82,9 @@ def load_settings() -> Settings:
     try:
         data = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ParseError) as error:
-        raise InputError(f"{file}: cannot be read ({error})", "see docs/service.md") from None
+        raise InputError(
+            f"{file}: cannot be read ({reason_of(error)})", "see docs/service.md"
+        ) from None
     try:
         return Settings.model_validate({} if data is None else data)
     except ValidationError as error:

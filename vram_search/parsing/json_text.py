@@ -56,7 +56,7 @@ def parse_json(
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _short_int(digits: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from vram_search.errors import VramSearchError
+from vram_search.errors import VramSearchError, reason_of
 from vram_search.extras import INSTALL, check_training_packages
 from vram_search.gpu import GpuReader, NoDriverError, NoGpuError
 from vram_search.selftest.card import LIMITS, check_limits, check_nvml
@@ -73,7 +73,7 @@ def _guarded(names: Sequence[str], check: Callable[[], Check | list[Check]]) -> 
         checks = [failed(names[0], error.message, error.remedy)]
     except OSError as error:
         place = error.filename or "a file"
-        checks = [failed(names[0], f"{place} cannot be used: {error.strerror or error}")]
+        checks = [failed(names[0], f"{place} cannot be used: {reason_of(error)}")]
     else:
         checks = found if isinstance(found, list) else [found]
     done = {one.name for one in checks}

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from vram_search.errors import Fault, FaultyFileError, InputError, shortened
+from vram_search.errors import Fault, FaultyFileError, InputError, reason_of, shortened
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import RepeatedKey, parse_yaml, parse_yaml_strictly
 from vram_search.resources import shipped
@@ -96,12 +96,13 @@ def find_study_file(path: Path) -> Path:
         if path.is_file():
             return path
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})", _READABLE) from None
     candidate = shipped("studies") / f"{path.stem}.yaml"
     if candidate.is_file() and path.parent in (Path(), Path("studies")):
         return candidate
     names = ", ".join(sorted(file.stem for file in shipped("studies").glob("*.yaml")))
-    raise InputError(f"{path}: no such study file", f"shipped studies: {names}")
+    what = "is a folder, no such study file" if path.is_dir() else "no such study file"
+    raise InputError(f"{path}: {what}", f"shipped studies: {names}")
 
 
 def load_mapping(path: Path) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def load_mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})", _READABLE) from None
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})", _READABLE) from None
     return parse_mapping(text, str(path))
 
 

@@ -129,7 +129,7 @@ def _matching(expression: str, trained: Sequence[LinearGroup]) -> list[LinearGro
     try:
         matches = compiled_expression(expression).fullmatch
     except re.error as error:
-        raise ValueError(f"is no regular expression ({error})") from None
+        raise ValueError(f"is not a regular expression ({error})") from None
     return _filtered(trained, lambda full: matches(full) is not None)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationInfo
 
+from vram_search.errors import reason_of
+
 
 def absolute_path(value: str, info: ValidationInfo) -> Path:
     """Returns the absolute path for a path in a study file; the file need not exist.
@@ -18,5 +20,5 @@ def absolute_path(value: str, info: ValidationInfo) -> Path:
         path = (folder / Path(value).expanduser()).resolve()
         path.exists()
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"cannot be checked ({error})") from None
+        raise ValueError(f"cannot be checked ({reason_of(error)})") from None
     return path

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import StaticPool
 
-from vram_search.errors import NothingStoredError, StoreError
+from vram_search.errors import NothingStoredError, StoreError, reason_of
 from vram_search.store.faults import (
     URL_FORMS,
     CannotWriteError,
@@ -132,7 +132,7 @@ def _open_without_writing(url: URL) -> Engine:
     except OSError as error:
         engine.dispose()
         raise StoreError(
-            f"database {file} cannot be read: {error.strerror or error}",
+            f"database {file} cannot be read: {reason_of(error)}",
             "free some space on its disk or in the folder for temporary files",
         ) from error
     except BaseException:
@@ -220,7 +220,9 @@ def _check_file(file: Path, create: bool) -> None:
         if file.is_dir():
             raise StoreError(f"database {file} is a folder", "name a file in it with --database")
         if file.exists() and not file.is_file():  # SQLite would wait for a named pipe for ever
-            raise StoreError(f"database {file} is no regular file", "name another with --database")
+            raise StoreError(
+                f"database {file} is not a regular file", "name another with --database"
+            )
         if create and file.exists() and file.stat().st_nlink > 1:
             raise StoreError(
                 f"database {file} has another name, too (a hard link): SQLite would damage it",
@@ -240,7 +242,7 @@ def _check_file(file: Path, create: bool) -> None:
         free_bytes = shutil.disk_usage(file.parent).free
     except OSError as error:
         raise StoreError(
-            f"database {file} cannot be reached: {error.strerror or error}",
+            f"database {file} cannot be reached: {reason_of(error)}",
             "check the folder and its permissions, or name another database with --database",
         ) from error
     if create and free_bytes < MIN_FREE_BYTES:

@@ -8,7 +8,7 @@ from pydantic import Field
 from sqlalchemy import text
 
 from vram_search.answers.base import Answer, AnswerPart
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.search import Problem
 from vram_search.search.agreement import Disagreement, disagreements
 from vram_search.search.optuna_tables import OptunaTables, read_optuna
@@ -212,7 +212,7 @@ def _compare_files(store: Store) -> _Folder:
             ],
         )
     except OSError as error:
-        return _Folder([], [], f"{error.filename or store.files}: {error.strerror or error}")
+        return _Folder([], [], f"{error.filename or store.files}: {reason_of(error)}")
 
 
 def study_disagreements(

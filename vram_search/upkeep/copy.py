@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from vram_search.answers.base import Answer
-from vram_search.errors import InputError, StoreError, VramSearchError
+from vram_search.errors import InputError, StoreError, VramSearchError, reason_of
 from vram_search.store import Store
 from vram_search.store.database import sqlite_url
 from vram_search.store.faults import describe
@@ -179,7 +179,7 @@ def writing_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, shutil.Error, sqlite3.OperationalError) as error:
-        said = getattr(error, "strerror", None) or error
+        said = reason_of(error)
         if isinstance(error, shutil.Error):
             said = error.args[0][0][2]  # the first file's reason
         raise VramSearchError(

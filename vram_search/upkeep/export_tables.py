@@ -12,7 +12,7 @@ from pydantic import Field
 from sqlalchemy import inspect, text
 
 from vram_search.answers.base import Answer
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, VramSearchError, reason_of
 from vram_search.shown_text import without_secrets_in
 from vram_search.store import Store
 from vram_search.store.column_types import FiniteJson
@@ -53,7 +53,7 @@ def export_tables(store: Store, folder: Path, form: Form) -> ExportedTables:
         for file in folder.glob(f"*.{form}"):  # all of them are ours
             file.unlink(missing_ok=True)
         raise VramSearchError(
-            f"{folder} cannot be written: {error.strerror or error}",
+            f"{folder} cannot be written: {reason_of(error)}",
             "check its permissions and the free space there",
         ) from None
     return ExportedTables(database=describe(store.engine.url), folder=str(folder), rows=rows)

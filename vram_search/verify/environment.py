@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.verify.tools import LLAMA_FACTORY, RealTool
 
 POLL_SECONDS = 1.0
@@ -79,7 +79,7 @@ def find_environment(python: Path | None, tool: RealTool = LLAMA_FACTORY) -> Too
         ) from None
     except (OSError, ValueError, IndexError) as error:
         raise InputError(
-            f"{python} is no Python that can be run ({error})", tool.how_to_make_one
+            f"{python} is not a Python that can be run ({reason_of(error)})", tool.how_to_make_one
         ) from None
     return ToolEnvironment(python, found["versions"], found["has_gpu"], tool.title)
 

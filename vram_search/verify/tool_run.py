@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from vram_search.errors import InputError, VramSearchError
+from vram_search.errors import InputError, VramSearchError, reason_of
 from vram_search.importing.history import History
 from vram_search.verify.environment import ToolEnvironment, last_lines, run_logged
 from vram_search.verify.recorded_rows import RowInShort
@@ -144,4 +144,4 @@ def read_log(file: Path, title: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise VramSearchError(f"{title} left no log of its steps ({error})") from None
+        raise VramSearchError(f"{title} left no log of its steps ({reason_of(error)})") from None

@@ -131,7 +131,7 @@ async def upload_rows(name: str, request: Request, service: Served) -> Upload:
     suffix = "." + name.rpartition(".")[2].lower()
     if not _FILE_NAME.fullmatch(name) or suffix not in SUFFIXES or name == "dataset_info.json":
         raise InputError(
-            f"{name[:100]!r} is no name for a file with rows",
+            f"{name[:100]!r} is not a name for a file with rows",
             f"letters, digits, '.', '_' and '-', and one of {', '.join(SUFFIXES)} at its end",
         )
     file = service.uploads / name

@@ -29,7 +29,9 @@ def study_text(form: Mapping[str, str]) -> str:
             try:
                 budget[name] = kind(text)
             except ValueError:
-                raise InputError(f"{name} {text[:20]!r} is no number", "write it like 8") from None
+                raise InputError(
+                    f"{name} {text[:20]!r} is not a number", "write it like 8"
+                ) from None
     study: dict[str, Any] = {
         "study": values["study"],
         "model": {"model_name_or_path": values["model"]},

@@ -357,9 +357,9 @@ def _whole(form: Mapping[str, str], name: str, default: int) -> int:
     """A whole number of a form.
 
     Raises:
-        VramSearchError: the text is no whole number.
+        VramSearchError: the text is not a whole number.
     """
     text = form.get(name, "") or str(default)
     if not text.strip().isdecimal() or len(text) > len(str(2**31)):
-        raise VramSearchError(f"{name} {text[:20]!r} is no whole number", "write it like 1024")
+        raise VramSearchError(f"{name} {text[:20]!r} is not a whole number", "write it like 1024")
     return int(text)

@@ -82,7 +82,7 @@ def serve(
     """
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"--folder {folder} is no folder", "name one that exists")
+            raise InputError(f"--folder {folder} is not a folder", "name one that exists")
     uploads = files_folder(url) / ".uploads"
     credentials, is_new = load_token(token_file())
     with (

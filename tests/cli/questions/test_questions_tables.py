@@ -125,6 +125,13 @@ def test_trial_of_unknown_bytes_keeps_no_limit_of_bytes(ask: Ask, search: Search
     assert row["required_bytes"] == row["required_bytes_origin"] == ""
 
 
+def test_limit_without_a_unit_is_refused(ask: Ask, search: Search) -> None:
+    search.add(gib=5)
+    refused = ask("best", "--limit", "12")
+    assert refused.code == 2
+    assert "--limit: '12' is less than 1 MiB; write a unit, like '16 GiB'" in refused.err
+
+
 def test_sweet_spot_pairs_the_losses_of_the_best_checkpoints(ask: Ask, search: Search) -> None:
     """Trial 1 is within one standard error at step 18, its best, and far from it at step 54."""
     near, far = [21.2, 19.0, 21.1, 19.1], [40.0, 40.0, 40.0, 40.0]

@@ -168,7 +168,7 @@ def _without_adapter(
     needs_less.append("finetuning_type: freeze: activations of all layers are counted")
     layers = keys.values.get("freeze_trainable_layers", 2)
     if type(layers) is not int or layers == 0:
-        raise keys.refused("freeze_trainable_layers", "is no number of layers", "write 2 or -2")
+        raise keys.refused("freeze_trainable_layers", "is not a number of layers", "write 2 or -2")
     return with_trained_layers(workload, layers, element)
 
 
@@ -238,7 +238,7 @@ def _quantization(keys: RecipeKeys, model: RecipeModel, notes: list[str]) -> str
     method = keys.choice("quantization_method", tuple(BITS))
     if type(bits) is not int or bits not in BITS[method]:
         allowed = ", ".join(map(str, BITS[method]))
-        raise keys.refused("quantization_bit", f"is no size of {method}", f"allowed: {allowed}")
+        raise keys.refused("quantization_bit", f"is not a size of {method}", f"allowed: {allowed}")
     counted = "nf4" if bits <= 4 else "int8"
     if method in ("hqq", "eetq"):
         notes.append(f"quantization_method: {method} with {bits} bits is counted as {counted}")

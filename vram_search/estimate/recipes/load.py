@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, reason_of
 from vram_search.estimate.recipes.axolotl import read_axolotl
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys, unquoted
 from vram_search.estimate.recipes.llamafactory import read_llamafactory, read_llamafactory_v1
@@ -153,4 +153,6 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise InputError(f"{path}: cannot be read ({error})", "give a training file") from None
+        raise InputError(
+            f"{path}: cannot be read ({reason_of(error)})", "give a training file"
+        ) from None

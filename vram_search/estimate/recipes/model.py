@@ -160,7 +160,9 @@ def modules_named(
         )
     if missing:
         key = keys.found("lora_target")[0]
-        notes.append(f"{key}: {', '.join(missing)} is no linear layer of the blocks, not counted")
+        notes.append(
+            f"{key}: {', '.join(missing)} is not a linear layer of the blocks and is not counted"
+        )
     return tuple(found)
 
 
@@ -183,7 +185,7 @@ def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, .
     try:
         matches = compiled_expression(pattern).fullmatch
     except re.error as error:
-        raise keys.refused("lora_target", f"is no pattern ({error})", "correct it") from None
+        raise keys.refused("lora_target", f"is not a pattern ({error})", "correct it") from None
     try:
         return shape.estimated_modules(pattern)
     except ValueError:
