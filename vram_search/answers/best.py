@@ -186,7 +186,7 @@ def parse_limits(
     title, budget_bytes = _budget(card) if card is not None else (None, None)
     try:
         size = parse_bytes(limit) if isinstance(limit, str) else limit
-        if isinstance(limit, str) and parse_bytes(limit) < MIB:
+        if isinstance(limit, str) and (size or 0) < MIB:
             raise ValueError(f"{limit!r} is less than 1 MiB; write a unit, like '16 GiB'")
     except ValueError as error:
         raise InputError(f"--limit: {error}") from None
