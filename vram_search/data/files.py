@@ -110,7 +110,7 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
             lines = _read_lines(text)
             if not is_lines and all(isinstance(line, Unreadable) for line in lines[:2]):
                 raise InputError(
-                    f"{path}: not JSON ({error})", "mend the file, or write one object a line"
+                    f"{path}: not JSON ({error})", "correct the file, or write one object per line"
                 ) from None
             return lines
     return _read_lines(text)

@@ -194,5 +194,5 @@ def _refuse_form(name: str, found: Findings) -> None:
 
 def _remedy(found: Findings, dataset: DatasetSpec) -> str:
     if len(found.faults) < found.rows:
-        return "mend the rows, or leave them out: --set dataset.on_bad_row=skip"
-    return found.remedy or "mend the rows"
+        return "correct the rows, or leave them out: --set dataset.on_bad_row=skip"
+    return found.remedy or "correct the rows"

@@ -26,7 +26,7 @@ from vram_search.train.channel import silence_libraries
 
 
 def main(file: Path) -> None:
-    """Does the job in `file`; an error that the user can mend becomes a LoadFailed."""
+    """Does the job in `file`; an error that the user can fix becomes a LoadFailed."""
     out = sys.stdout
     sys.stdout = sys.stderr  # what libraries print must not break a line
     silence_libraries()

@@ -90,7 +90,7 @@ class Encoder:
         except ChatTemplateError as error:
             raise InputError(
                 f"{row_words(example)}: the chat template refuses it: {error}",
-                "mend or leave out rows of this kind, or name another dataset.template",
+                "correct or leave out rows of this kind, or name another dataset.template",
             ) from None
         return EncodedExample(
             tuple((self._ids(source), self._ids(target)) for source, target in turns)

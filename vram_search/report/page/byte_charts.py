@@ -207,7 +207,7 @@ def _process_limit(data: ReportData) -> int | None:
 
 def _memory_note(data: ReportData) -> str:
     limit = _process_limit(data)
-    card = "" if limit is None else f" The card less its reserve: {format_bytes(limit)}."
+    card = "" if limit is None else f" The card has {format_bytes(limit)} without its reserve."
     has_measured = any(measured_parts(trial) for trial in shown_trials(data)[:1])
     measured = "" if has_measured else " No measured parts are recorded for this trial."
     return f"Peak of the process by what it is for, with the CUDA context.{card}{measured}"
