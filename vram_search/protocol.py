@@ -345,7 +345,6 @@ class Merged(Spec):
     """The merged model is written; losses are None or empty if they were not measured."""
 
     event: Literal["merged"] = "merged"
-    changed_weights: int
     size_bytes: int
     eval_loss: float | None
     example_loss_sums: tuple[float | None, ...]

@@ -49,7 +49,6 @@ class RunState:
         """The best trial of the study that keeps its constraints, earlier runs included."""
         self.best_values: list[float] = []
         """The value of the best trial so far, after each complete trial."""
-        self.is_loaded = False
         self.untuned_loss: float | None = None
         self.step_seconds: list[float] = []
         self.eval_seconds = 0.0
@@ -67,7 +66,7 @@ class RunState:
             self.best_values.append(best.value)
 
     def untuned_evaluated(self, eval_loss: float | None) -> None:
-        self.is_loaded, self.untuned_loss = True, eval_loss
+        self.untuned_loss = eval_loss
 
     def trial_started(self, proposal: Proposal, planned: PlannedTrial) -> None:
         self._check()

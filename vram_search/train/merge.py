@@ -77,7 +77,6 @@ def merge(job: MergeJob, send: Send) -> Merged:
         send(Note(text="measuring the merged model on the evaluation rows ..."))
         losses = measure(job, folder)
     return Merged(
-        changed_weights=len(adapter.lora) + len(adapter.whole),
         size_bytes=folder_bytes(folder),
         eval_loss=None if losses is None else finite(losses.mean),
         example_loss_sums=() if losses is None else tuple(finite(value) for value in losses.sums),
