@@ -30,6 +30,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "tests/faults/test_whole_runs.py::test_database_deleted_in_mid_run_ends_the_run_in_one_message",
         "tests/store/test_store_disk_faults.py::test_record_is_refused_after_the_database_was_replaced",
         "tests/store/test_store_disk_faults.py::test_record_is_refused_after_the_log_was_deleted_and_nothing_is_lost",
+        "tests/worker/test_process.py::test_death_is_reported_if_the_log_was_moved_away",
     ),
     "6 odd values in the record": (
         "tests/faults/test_damaged_records.py::test_no_value_in_the_record_ends_a_command_in_a_traceback",

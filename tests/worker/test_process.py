@@ -48,6 +48,30 @@ def test_log_of_an_earlier_process_does_not_count(
     assert not death(monkeypatch, tmp_path, "Segmentation fault").is_out_of_memory
 
 
+def test_death_is_reported_if_the_log_was_moved_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The supervisor would wait for ever: the thread that reads the events would have ended."""
+    monkeypatch.setattr(process, "COMMAND", ("/bin/sleep", "60"))
+    started = TrainingProcess(tmp_path / "files" / "log", {})
+    (tmp_path / "files").rename(tmp_path / "elsewhere")
+    os.kill(started.pid, signal.SIGKILL)
+    with pytest.raises(TrainingDiedError, match="was killed"):
+        started.receive(20)
+    started.stop()
+
+
+def test_fault_while_events_are_read_reaches_the_supervisor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(process, "COMMAND", ("/bin/sh", "-c", "echo an event"))
+    monkeypatch.setattr(process, "parse_event", {}.__getitem__)
+    started = TrainingProcess(tmp_path / "log", {})
+    with pytest.raises(TrainingDiedError, match="cannot be read any more: 'an event"):
+        started.receive(20)
+    started.stop()
+
+
 def kill_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TrainingDiedError:
     monkeypatch.setattr(process, "COMMAND", ("/bin/sh", "-c", "kill -9 $$"))
     started = TrainingProcess(tmp_path / "log", {})

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from vram_search.errors import first_line
 from vram_search.extras import check_training_packages
 from vram_search.protocol import STALL_SECONDS, AnyEvent, AnyJob, parse_event
 from vram_search.store.retries import HANG, HOST_MEMORY
@@ -134,17 +135,19 @@ class TrainingProcess:
                     stream.close()
 
     def _listen(self) -> None:
+        """Puts every event into the queue, and at the end always an error: `receive` waits for
+        one."""
         assert self._process.stdout is not None
         try:
             for line in self._process.stdout:
                 self._events.put(parse_event(line))
+            end = self._death()
         except ValueError as error:  # a line that is no event, or a stream closed by stop()
-            self._events.put(
-                TrainingDiedError(f"the training process sent an invalid message: {error}")
-            )
-            return
-        self._process.wait()
-        self._events.put(self._death())
+            end = TrainingDiedError(f"the training process sent an invalid message: {error}")
+        except Exception as error:
+            said = f"the training process cannot be read any more: {first_line(error)}"
+            end = TrainingDiedError(said)
+        self._events.put(end)
 
     def _death(self) -> TrainingDiedError:
         code, cause = self._process.wait(), ""
@@ -156,15 +159,21 @@ class TrainingProcess:
             how = f"was killed (signal {-code})"
         else:
             how = f"ended with code {code}"
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            is_out_of_memory = _OUT_OF_MEMORY in log.read().decode("utf-8", errors="replace")
         return TrainingDiedError(
             f"the training process {how}; its log: {self.log}",
-            is_out_of_memory=is_out_of_memory,
+            is_out_of_memory=_OUT_OF_MEMORY in self._logged(),
             was_killed=code < 0,
             cause=cause,
         )
+
+    def _logged(self) -> str:
+        """Returns the text that this process wrote into its log; empty if the log is gone."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._log_start)
+                return log.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
 
 
 @contextlib.contextmanager
