@@ -227,7 +227,7 @@ def test_what_is_not_modelled_is_noted_where_it_is_switched_on(
         ),
         (LLAMAFACTORY, {"evaluation_strategy": "steps"}, "evaluation_strategy: former name of"),
         (LLAMAFACTORY, {"optim": "lomo"}, "optim: lomo (it updates weights during"),
-        (LLAMAFACTORY, {"lora_target": "q_proj,qkv_proj"}, "lora_target: qkv_proj is no linear"),
+        (LLAMAFACTORY, {"lora_target": "q_proj,qkv_proj"}, "lora_target: qkv_proj is not a linear"),
         (AXOLOTL, {"optimizer": "came_pytorch"}, "optimizer: came_pytorch is counted as"),
         (AXOLOTL, {"sequence_length": 9}, "sequence_length: unknown key, Axolotl ignores it"),
         (AXOLOTL, {"cut_cross_entropy": True}, "cut_cross_entropy: without effect"),
