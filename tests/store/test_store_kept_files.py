@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, NotFoundError
 from vram_search.store import Store, TrialResult, open_store, sqlite_url
 from vram_search.store.database import reading, writing
-from vram_search.store.location import study_folder
+from vram_search.store.location import StudyFolder, study_folder
 from vram_search.store.tables import trials
+from vram_search.worker import delete_study as deletion
 from vram_search.worker.delete_study import delete_study
 from vram_search.worker.queue_place import study_locked
 
@@ -155,6 +156,24 @@ def test_folder_of_files_itself_may_be_a_link_to_a_larger_disk(tmp_path: Path) -
     (tmp_path / "search.db.files").symlink_to(tmp_path / "large", target_is_directory=True)
     with study_locked(study_folder(sqlite_url(tmp_path / "search.db"), "demo")):
         assert (tmp_path / "large" / "demo" / "run.lock").is_file()
+
+
+def test_study_that_two_pages_delete_is_deleted_once(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, locked = sqlite_url(database), study_locked
+
+    @contextmanager
+    def locked_after_another(folder: StudyFolder) -> Iterator[None]:
+        monkeypatch.setattr(deletion, "study_locked", locked)
+        with opened(database) as other:
+            delete_study(other, url, "demo")
+        with locked(folder):
+            yield
+
+    monkeypatch.setattr(deletion, "study_locked", locked_after_another)
+    with opened(database) as store, pytest.raises(NotFoundError, match="no study 'demo'"):
+        delete_study(store, url, "demo")
 
 
 def test_deleting_a_study_deletes_its_trials_alone(database: Path) -> None:

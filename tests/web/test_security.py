@@ -201,6 +201,13 @@ def test_large_bodies_are_refused(client: TestClient) -> None:
     assert answer.json()["remedy"] == f"send at most {guard.MOST_BODY_BYTES} bytes"
 
 
+def test_request_with_two_lengths_is_refused_and_the_connection_closed(client: TestClient) -> None:
+    both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+    answer = client.post("/api/v1/estimate", content=b"{}", headers=both)
+    assert answer.status_code == 400
+    assert answer.headers["Connection"] == "close"
+
+
 def test_uploads_have_a_limit_of_their_own(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

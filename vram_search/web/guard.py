@@ -130,6 +130,11 @@ class Guard:
             )
         if method not in READING and not _is_same_origin(headers, host):
             return problem(403, "the request comes from another web page (Origin)")
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy may count the body one way and this server the other, and the body's end
+            # would be taken for another request (RFC 9112, 6.1).
+            said = "the request has two lengths (Content-Length and Transfer-Encoding)"
+            return problem(400, said, "send one of them", headers={"Connection": "close"})
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > most_bytes(path):
             return problem(413, _TOO_LARGE, _at_most(most_bytes(path)))

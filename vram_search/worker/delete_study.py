@@ -6,7 +6,7 @@ import contextlib
 
 from vram_search.errors import NotFoundError, TooLateError
 from vram_search.search.storage import delete_search
-from vram_search.store import Store
+from vram_search.store import Store, StudyRecord
 from vram_search.store.kept_files import DELETABLE, delete_kept
 from vram_search.store.location import study_folder
 from vram_search.store.queue import StudyQueue
@@ -19,23 +19,16 @@ def delete_study(store: Store, url: str, name: str) -> None:
 
     Raises:
         NotFoundError: no study has that name.
-        TooLateError: the study is in the queue.
-        InputError: another process runs it, on this machine or elsewhere.
+        TooLateError: the study is in the queue, or another process runs or deletes it, here or
+            elsewhere.
     """
-    study = store.study(name)
-    if study is None:
-        raise NotFoundError(f"no study {name!r} in the database")
-    for entry in StudyQueue(store.engine).entries():
-        if entry.study == name:
-            raise TooLateError(
-                f"study {name} is in the queue (entry {entry.id}, {entry.state})",
-                "cancel it first",
-            )
+    study = _deletable(store, name)
     if study.is_imported:
         store.delete_study(study.id)
         return
     folder = study_folder(url, name)
     with study_locked(folder):
+        study = _deletable(store, name)  # again: another page may have deleted it meanwhile
         refuse_if_worked_on(store, study, "end them first")
         delete_search(url, name)
         store.delete_study(study.id)
@@ -46,3 +39,22 @@ def delete_study(store: Store, url: str, name: str) -> None:
             with contextlib.suppress(OSError):
                 own.rmdir()
         folder.log.unlink(missing_ok=True)
+
+
+def _deletable(store: Store, name: str) -> StudyRecord:
+    """The study.
+
+    Raises:
+        NotFoundError: no study has that name.
+        TooLateError: the study is in the queue.
+    """
+    study = store.study(name)
+    if study is None:
+        raise NotFoundError(f"no study {name!r} in the database")
+    for entry in StudyQueue(store.engine).entries():
+        if entry.study == name:
+            raise TooLateError(
+                f"study {name} is in the queue (entry {entry.id}, {entry.state})",
+                "cancel it first",
+            )
+    return study

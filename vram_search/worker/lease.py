@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vram_search.errors import InputError, StoreError
+from vram_search.errors import StoreError, TooLateError
 from vram_search.store import Store, StudyRecord
 from vram_search.store.location import StudyFolder
 from vram_search.store.queue import StudyQueue
@@ -216,10 +216,10 @@ def living_workers(store: Store, study: StudyRecord) -> list[WorkerRecord]:
 def refuse_if_worked_on(store: Store, study: StudyRecord, remedy: str) -> None:
     """
     Raises:
-        InputError: workers run trials of the study.
+        TooLateError: workers run trials of the study.
     """
     if found := living_workers(store, study):
-        raise InputError(
+        raise TooLateError(
             f"study {study.name} is being run by {worker_words(found)}",
             f"{remedy}; one that was killed is forgotten after {LEASE_SECONDS:.0f} s",
         )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
-from vram_search.errors import InputError, StoreError, VramSearchError
+from vram_search.errors import StoreError, TooLateError, VramSearchError
 from vram_search.gpu import open_reader
 from vram_search.spec import StudySpec
 from vram_search.store import Store
@@ -52,8 +52,8 @@ def study_locked(folder: StudyFolder) -> Iterator[None]:
     """Allows one run per study, so trials that the record marks as running are known to be dead.
 
     Raises:
-        InputError: another process runs the study, or waits to run it; or a link leads out of the
-            database's folder.
+        TooLateError: another process runs the study, or waits to run it.
+        InputError: a link leads out of the database's folder.
     """
     refuse_links(folder)
     folder.lock.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def study_locked(folder: StudyFolder) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise InputError(
+        raise TooLateError(
             f"study {folder.study} is being run by another process",
             "wait for it, or end it; `vram-search top` shows how far it is, and `vram-search "
             "worker` joins it with another card",
