@@ -22,7 +22,8 @@ from typing import Any
 import yaml
 
 from vram_search.errors import InputError, ModelNotFoundError
-from vram_search.estimate.recipes.load import load_mapping, load_recipe, load_without_model
+from vram_search.estimate.recipes.find_training import load_mapping
+from vram_search.estimate.recipes.load import load_recipe, load_without_model
 from vram_search.tools.detect import READ, tool_of
 
 MODEL_KEYS = ("base_model", "model_name_or_path", "model")

@@ -131,6 +131,8 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         ({"disable_gradient_checkpointing": True}, "gradient_checkpointing", False),
         ({"flash_attn": "disabled"}, "attention", "eager"),
         ({"flash_attn": "fa2"}, "attention", "sdpa"),
+        ({"flash_attn": True}, "attention", "sdpa"),
+        ({"flash_attn": False}, "attention", "eager"),
         ({"packing": True}, "equal_lengths", True),
         ({"neat_packing": True}, "equal_lengths", True),
         ({"val_size": 0.1, "eval_strategy": "steps"}, "per_device_eval_batch_size", 8),
@@ -348,6 +350,34 @@ def test_remedies_say_what_is_there(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
+    "keys",
+    [
+        {"stage": "sft", "template": "qwen", "cutoff_len": 64, "lora_rank": 4},
+        {"adapter": "lora", "sequence_len": 64, "micro_batch_size": 1, "lora_r": 4},
+    ],
+)
+def test_a_file_without_a_model_takes_the_given_one(write: Write, keys: dict[str, Any]) -> None:
+    file = write(keys)
+    with pytest.raises(InputError, match="is missing") as caught:
+        load_recipe(file)
+    assert "--model" in caught.value.remedy
+    workload = load_recipe(file, "qwen2.5-0.5b").workload
+    assert (workload.cutoff_len, workload.lora_rank) == (64, 4)
+
+
+def test_a_file_in_utf_16_is_read(write: Write) -> None:
+    file = write(LLAMAFACTORY, cutoff_len=128)
+    file.write_bytes(file.read_text("utf-8").encode("utf-16"))
+    assert load_recipe(file).workload.cutoff_len == 128
+
+
+def test_a_quantization_method_without_bits_gets_a_note(write: Write) -> None:
+    recipe = load_recipe(write(LLAMAFACTORY, quantization_method="bnb"))
+    assert recipe.workload.quantization == "none"
+    assert any(note.startswith("quantization_method: without effect") for note in recipe.notes)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (b"a: [", "not valid YAML"),
@@ -465,6 +495,7 @@ def test_what_turns_the_answer_is_a_reason_and_no_note(
         (LLAMAFACTORY, {"stage": "rm"}, "llamafactory rm", 2),
         (LLAMAFACTORY, {"stage": "pt"}, "sft", 1),
         (AXOLOTL, {"rl": "dpo"}, "trl dpo", 2),
+        (AXOLOTL, {"rl": True}, "trl dpo", 2),
         (AXOLOTL, {"rl": "ipo"}, "trl dpo", 2),
         (AXOLOTL, {"rl": "dpo", "precompute_ref_log_probs": True}, "trl dpo precomputed", 2),
         (AXOLOTL, {"rl": "kto"}, "trl kto", 1),
@@ -951,6 +982,15 @@ def test_a_file_of_llamafactory_that_trains_nothing_gets_a_note(
         ({"train_micro_batch_size_per_gpu": 1, "fp16": {"enabled": True}}, "DeepSpeed"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "a model"),
         ({"output_dir": "o", "learning_rate": 1e-4, "optim": "sgd"}, "TrainingArguments"),
+        ({"model_name_or_path": "m", "train_file": "d", "lora_rank": 8}, "TrainingArguments"),
+        (
+            {
+                "model_name_or_path": "m",
+                **dict.fromkeys(("data_tag", "refresh", "data_max_length", "warmup"), 1),
+                **dict.fromkeys(("output_dir", "learning_rate", "seed"), 1),
+            },
+            "TrainingArguments",
+        ),
     ],
 )
 def test_a_file_of_another_tool_is_named(write: Write, values: dict[str, Any], title: str) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vram_search.data.templates import ALIASES, template_names
 from vram_search.errors import InputError
-from vram_search.estimate.recipes.load import load_mapping
+from vram_search.estimate.recipes.find_training import load_mapping
 from vram_search.gpu.this_card import card_here
 from vram_search.spec import load_study
 from vram_search.spec.base import plain_message

@@ -41,12 +41,13 @@ def describe_without_model(file: Path, error: ModelNotFoundError) -> RecipeWitho
 
     recipe = load_without_model(file)
     command = f"vram-search estimate {shlex.quote(file.as_posix())} --model NAME|FOLDER"
+    otherwise = error.remedy[:1].lower() + error.remedy[1:]
     return RecipeWithoutModel(
         recipe=str(file),
         source=recipe.source,
         model=clean(recipe.model),
         missing=clean(error.message.removeprefix(f"{file}: ")),
-        remedy=clean(f"give the model: {command}; or {error.remedy}"),
+        remedy=clean(f"give the model: {command}; or {otherwise}"),
         training=_training(recipe.workload),
         notes=[clean(note) for note in (*recipe.notes, *recipe.needs_more, *recipe.needs_less)],
     )

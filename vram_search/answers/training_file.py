@@ -9,7 +9,7 @@ from vram_search.errors import InputError
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planned_workloads import planned_workloads
-from vram_search.estimate.recipes.load import PROGRAMS, SCRIPTS, load_mapping
+from vram_search.estimate.recipes.find_training import holds_training, load_mapping
 from vram_search.gpu.this_card import card_here
 from vram_search.models import FoundModel, find_model
 from vram_search.spec import Hyperparameters, StudySpec, load_study
@@ -22,20 +22,19 @@ NEVER_STUDIES = (".json", ".toml")
 
 def is_recipe(file: Path) -> bool:
     """Tells whether a file is another tool's, or no study by its keys."""
-    if file.suffix in (*SCRIPTS, *PROGRAMS):
-        return file.is_file()
-    if file.suffix not in (".yaml", ".yml", *NEVER_STUDIES):
-        return False
+    suffix = file.suffix.lower()
     try:
         if not file.is_file():
             return False
+        if suffix not in (".yaml", ".yml"):
+            return holds_training(file)
         data = load_mapping(file)
     except (OSError, InputError):
         return False  # load_study says what is wrong
     if "study" in data:
         return False
-    if tool_of(data) is not None or file.suffix in NEVER_STUDIES:
-        return tool_of(data) is not None
+    if tool_of(data) is not None:
+        return True
     required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
     # LLaMA-Factory has a `dataset` too.
     of_studies = (required - {"dataset"}) | {"search_space", "card"}

@@ -140,8 +140,9 @@ def command(
 ) -> None:
     """Predicted peak bytes of a study, a recipe, options or rows, and what would make it fit.
 
-    A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, or an export. If its model is
-    not found, the answer says what the file trains; --model gives the model.
+    A recipe is a YAML or JSON file of LLaMA-Factory, Axolotl or TRL, an export, or a script,
+    notebook or Dockerfile that starts such a training. If its model is not found, the answer says
+    what the file trains; --model gives the model.
     The exit code is 0 whether it fits or not; see --check. With --points, a wrong row is answered
     with an "error"; the exit code is 0 unless all rows are wrong.
 

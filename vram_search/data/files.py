@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import codecs
 import csv
 import gzip
 import io
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError, reason_of
+from vram_search.parsing.encoding import decoded
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.dataset import PACKED, SUFFIXES
@@ -80,9 +80,8 @@ def _unpacked(path: Path) -> tuple[bytes, str]:
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+        return decoded(data)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 (byte {error.start})",

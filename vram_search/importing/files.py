@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError, reason_of
+from vram_search.parsing.encoding import decoded
 from vram_search.parsing.json_text import parse_json as parse_json_text
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import parse_yaml
@@ -107,10 +107,7 @@ def read_text(file: Path) -> str:
                 f"{file}: too large ({format_bytes(size)}, at most {format_bytes(MAX_TEXT_BYTES)})",
                 "cut the file down to one training's lines",
             )
-        content = file.read_bytes()
-        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        decoded = content.decode("utf-16" if is_utf16 else "utf-8-sig")
-        return decoded.replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(file.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"{file}: not UTF-8 (byte {error.start})",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from vram_search.errors import Fault, FaultyFileError, InputError, reason_of, shortened
+from vram_search.parsing.encoding import decoded
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import RepeatedKey, parse_yaml, parse_yaml_strictly
 from vram_search.resources import shipped
@@ -113,8 +114,11 @@ def load_mapping(path: Path) -> dict[str, Any]:
         FaultyFileError: a key occurs twice in one mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = decoded(path.read_bytes())
+    except UnicodeDecodeError as error:
+        problem = f"cannot be read: not UTF-8 (byte {error.start})"
+        raise InputError(f"{path}: {problem}", _READABLE) from None
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({reason_of(error)})", _READABLE) from None
     return parse_mapping(text, str(path))
 

@@ -48,6 +48,7 @@ TITLES = READ | NOT_READ
 
 _ONLY_LLAMA_FACTORY = LLAMA_FACTORY.known - TRL.known
 _ONLY_TRL = (TRL.known - LLAMA_FACTORY.known) | {"max_seq_length", "torch_dtype", "dataset_mixer"}
+_OF_EITHER = LLAMA_FACTORY.known | TRL.known | {*LLAMA_FACTORY.successors, *TRL.successors}
 _SWIFT = {
     *("train_type", "tuner_type", "sft_type", "quant_method", "quant_bits", "model_author"),
     *("target_modules", "max_length", "split_dataset_ratio"),
@@ -75,6 +76,7 @@ _BY_KEYS: tuple[tuple[str, str], ...] = (
     ("nemo", "policy.model_name cluster"),
     ("openrlhf", "pretrain micro_train_batch_size"),
     ("oumi", "model.model_name"),
+    ("training arguments", "model_name_or_path train_file"),
     ("torchtitan", "job.dump_folder"),
     ("torchtitan", "model.flavor training"),
     ("verl", "actor_rollout_ref"),
@@ -87,8 +89,19 @@ _OF_FSDP = {
     *("fsdp_transformer_layer_cls_to_wrap", "transformer_layer_cls_to_wrap"),
     *("fsdp_sharding_strategy", "fsdp_version", "fsdp_auto_wrap_policy", "fsdp_config"),
 }
+_WITHOUT_MODEL = {
+    "llamafactory": {
+        *("cutoff_len", "dataset_dir", "finetuning_type", "lora_rank", "lora_target"),
+        *("overwrite_cache", "preprocessing_num_workers", "quantization_bit", "stage", "template"),
+    },
+    "axolotl": {
+        *("adapter", "lora_target_linear", "micro_batch_size", "pad_to_sequence_len"),
+        *("sample_packing", "sequence_len", "val_set_size"),
+    },
+}
+"""Tool -> keys of which a few make a file its own that names no model: the command does."""
 _FEW = 3
-"""So many keys of TrainingArguments make a file theirs."""
+"""So many keys of TrainingArguments, or of one row above, make a file theirs."""
 
 
 def tool_of(values: Mapping[Any, Any]) -> str | None:
@@ -108,8 +121,7 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
         is_autotrain = isinstance(values.get("params"), Mapping) and "task" in names
         return "autotrain" if is_autotrain else "axolotl"
     if "model_name_or_path" in names:
-        theirs = len(names & _ONLY_TRL)
-        return "trl" if theirs > len(names & _ONLY_LLAMA_FACTORY) else "llamafactory"
+        return _by_own_keys(names)
     model = values.get("model")
     training = values.get("training")
     if isinstance(training, Mapping) and "study" not in names and _STUDIO & set(training):
@@ -125,9 +137,24 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
         return "ms-swift"
     if "model" in names:
         return None
+    for tool, signs in _WITHOUT_MODEL.items():
+        if len(names & signs) >= _FEW:
+            return tool
     if len(names & KNOWN) >= _FEW:
         return "training arguments"
     return "fsdp" if names & _OF_FSDP else None
+
+
+def _by_own_keys(names: set[Any]) -> str | None:
+    """The tool of a file with `model_name_or_path`: LLaMA-Factory's, TRL's, or a program's own
+    arguments, where more keys are known to neither than to one of the two. A file of LLaMA-Factory
+    may hold Megatron's keys."""
+    trl, llama_factory = len(names & _ONLY_TRL), len(names & _ONLY_LLAMA_FACTORY)
+    foreign = sum(str(name).lower() not in _OF_EITHER for name in names)
+    has_signs = len(names & _WITHOUT_MODEL["llamafactory"]) >= _FEW
+    if foreign > max(trl, llama_factory) and len(names & KNOWN) >= _FEW and not has_signs:
+        return "training arguments"
+    return "trl" if trl > llama_factory else "llamafactory"
 
 
 def _keys_in(value: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vram_search.errors import InputError
+from vram_search.parsing.encoding import decoded
 from vram_search.parsing.json_text import parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.toml_text import parse_toml
@@ -148,7 +149,7 @@ _BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
     (frozenset({"total_bytes", "name"}), _CARD),
     (frozenset({"dependencies", "version"}), _PROJECT),
     (frozenset({"cells", "nbformat"}), _PROGRAM),
-    (frozenset({"services"}), FileKind("a file of Docker Compose")),
+    (frozenset({"services"}), FileKind("a file of Docker Compose", "", frozenset({"estimate"}))),
     (
         frozenset({"Wall time", "Step", "Value"}),
         FileKind("one curve of TensorBoard", "give its run's folder: vram-search import {folder}"),
@@ -225,7 +226,7 @@ def _values(path: Path, start: bytes) -> Any:
     rows; None for anything else."""
     try:
         packed = gzip.decompress(start) if start.startswith(b"\x1f\x8b") else start
-        text = packed.decode("utf-8-sig")
+        text = decoded(packed)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None
     if not text.strip():

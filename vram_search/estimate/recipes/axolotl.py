@@ -120,7 +120,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
             "modelled: the figure is an upper bound, with whole logits there; published sizes are "
             "between that and none"
         )
-    objective = _objective(keys, needs_more)
+    objective = _objective(keys, notes, needs_more)
     packs = keys.flag("sample_packing") or keys.flag("pad_to_sequence_len")
     packs = packs and objective == SFT
     shape = without_head(model.shape) if objective == "trl reward" else model.shape
@@ -167,10 +167,12 @@ def _is_half(keys: RecipeKeys) -> bool:
     return keys.values.get("bf16", "auto") not in (False, None) or any(map(keys.is_on, halves))
 
 
-def _objective(keys: RecipeKeys, needs_more: list[str]) -> str:
+def _objective(keys: RecipeKeys, notes: list[str], needs_more: list[str]) -> str:
     """The key of OBJECTIVES of `rl` and `reward_model`."""
     if keys.is_on("rl"):
-        method = keys.choice("rl", (*RL, *OTHER_RL))
+        method = "dpo" if keys.values["rl"] is True else keys.choice("rl", (*RL, *OTHER_RL))
+        if keys.values["rl"] is True:
+            notes.append("rl: true is a former value, read as dpo")
         if method in OTHER_RL:
             needs_more.append(f"rl: {method} is not modelled: it runs more texts or models")
             return SFT

@@ -110,7 +110,7 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
     if keys.values.get("freeze_vision_tower") is False and _has_vision(model.shape):
         needs_more.append("freeze_vision_tower: False is not modelled: the vision tower is trained")
     whole = _whole_modules(keys, model, needs_more)
-    attention = keys.choice("flash_attn", ("auto", "disabled", "sdpa", "fa2", "fa3"))
+    attention = _attention(keys, notes)
     cutoff_len = keys.size("cutoff_len")
     has_eval_rows = keys.number("val_size") > 0 or bool(keys.values.get("eval_dataset"))
     strategy = keys.strategy("eval_strategy")
@@ -152,6 +152,18 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
         needs_more.append(f"finetuning_type: {method}: {NOT_MEASURED}")
         workload = _without_adapter(keys, method, workload, needs_less)
     return Recipe(workload, model.name, "llamafactory", notes, needs_more, needs_less)
+
+
+def _attention(keys: RecipeKeys, notes: list[str]) -> str:
+    """A value of `flash_attn`; versions before 0.9 had true and false, and off, which YAML reads as
+    false."""
+    value = keys.found("flash_attn")[1]
+    former = {True: "fa2", False: "disabled", "off": "disabled"}
+    if isinstance(value, bool | str) and value in former:
+        attention = former[value]
+        notes.append(f"flash_attn: {value} is a former value, read as {attention}")
+        return attention
+    return keys.choice("flash_attn", ("auto", "disabled", "sdpa", "fa2", "fa3"))
 
 
 def _has_vision(shape: ModelShape) -> bool:
@@ -234,6 +246,11 @@ def _quantization(keys: RecipeKeys, model: RecipeModel, notes: list[str]) -> str
     bits = keys.values.get("quantization_bit")
     keys.choice("quantization_type", ("nf4", "fp4"))  # both hold 4 bits and the same scales
     if bits is None or bits == "none" or model.checkpoint:
+        if "quantization_method" in keys.values and not model.checkpoint:
+            notes.append(
+                "quantization_method: without effect, as quantization_bit is missing; the base is "
+                "counted in 16 bits"
+            )
         return stored_quantization(model, notes)
     method = keys.choice("quantization_method", tuple(BITS))
     if type(bits) is not int or bits not in BITS[method]:

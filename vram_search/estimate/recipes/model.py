@@ -58,7 +58,11 @@ def model_named(keys: RecipeKeys) -> RecipeModel:
         ModelNotFoundError: no such model, or the hub cannot be asked for it.
         InputError: the model cannot be used.
     """
-    name = keys.model or keys.text("model_name_or_path")
+    name = keys.model or keys.text_or_none("model_name_or_path")
+    if name is None:
+        raise keys.missing(
+            "model_name_or_path", "write the model's name or folder, or give it with --model"
+        )
     try:
         found = _found(name, keys)
         shape = found.shape()
