@@ -132,6 +132,7 @@ def test_axolotl_has_its_own_defaults(write: Write) -> None:
         ({"flash_attn": "disabled"}, "attention", "eager"),
         ({"flash_attn": "fa2"}, "attention", "sdpa"),
         ({"flash_attn": True}, "attention", "sdpa"),
+        ({"max_source_length": 32, "max_target_length": 16}, "cutoff_len", 48),
         ({"flash_attn": False}, "attention", "eager"),
         ({"packing": True}, "equal_lengths", True),
         ({"neat_packing": True}, "equal_lengths", True),
@@ -982,6 +983,7 @@ def test_a_file_of_llamafactory_that_trains_nothing_gets_a_note(
         ({"train_micro_batch_size_per_gpu": 1, "fp16": {"enabled": True}}, "DeepSpeed"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "a model"),
         ({"output_dir": "o", "learning_rate": 1e-4, "optim": "sgd"}, "TrainingArguments"),
+        ({"base_model": "m", "merge_method": "slerp", "models": [{"model": "m"}]}, "mergekit"),
         ({"model_name_or_path": "m", "train_file": "d", "lora_rank": 8}, "TrainingArguments"),
         (
             {

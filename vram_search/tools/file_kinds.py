@@ -149,7 +149,6 @@ _BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
     (frozenset({"total_bytes", "name"}), _CARD),
     (frozenset({"dependencies", "version"}), _PROJECT),
     (frozenset({"cells", "nbformat"}), _PROGRAM),
-    (frozenset({"services"}), FileKind("a file of Docker Compose", "", frozenset({"estimate"}))),
     (
         frozenset({"Wall time", "Step", "Value"}),
         FileKind("one curve of TensorBoard", "give its run's folder: vram-search import {folder}"),

@@ -136,7 +136,8 @@ def _filled_lines(lines: list[str]) -> Iterator[str]:
     for line in lines:
         stripped = line.strip()
         if assigned := _ASSIGNMENT.fullmatch(stripped):
-            variables[assigned[1]] = _filled(assigned[2].strip("\"'"), variables)
+            if value := assigned[2].strip("\"'"):  # an empty one is set by an argument
+                variables[assigned[1]] = _filled(value, variables)
             continue
         if exec_form := _EXEC_FORM.fullmatch(stripped):
             stripped = _joined(exec_form[1])

@@ -82,6 +82,7 @@ LLAMA_FACTORY = ToolKeys(
         **training_arguments.SUCCESSORS,
         "reserved_label_len": "cutoff_len",
         "max_source_length": "cutoff_len",
+        "max_target_length": "cutoff_len",
         "lora_bf16_mode": "pure_bf16",
         "num_layer_trainable": "freeze_trainable_layers",
         "name_module_trainable": "freeze_trainable_modules",

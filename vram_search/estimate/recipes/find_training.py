@@ -142,7 +142,7 @@ def _of_mapping(path: Path) -> FoundTraining:
             f"{path}: base_model: stands together with model_name_or_path",
             "keep the key of the tool that trains",
         )
-    if tool is None and (started := _started(path)):
+    if tool not in READ and (started := _started(path)):
         return _of_command(path, *started)
     return FoundTraining(tool, values, str(path), path.parent)
 
@@ -178,9 +178,10 @@ def _of_command(path: Path, lines: LaunchText, command: Command) -> FoundTrainin
         changed = {key: value for key, value in changed.items() if key in AXOLOTL.known}
     if values is None:
         again = f"; the command changes {', '.join(changed)} in it" if changed else ""
+        is_variable = command.file[:1] in ("$", "%", "{")
         raise InputError(
             f"{path}: this is {noun} that starts {title} with {command.file}",
-            f"give that file: vram-search estimate {command.file}{again}",
+            f"give that file: vram-search estimate {'FILE' if is_variable else command.file}{again}",
         )
     note = f"{command.file}: is read, as this is {noun} that starts {title} with it"
     if changed:

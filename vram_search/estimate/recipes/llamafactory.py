@@ -112,6 +112,8 @@ def read_llamafactory(keys: RecipeKeys) -> Recipe:
     whole = _whole_modules(keys, model, needs_more)
     attention = _attention(keys, notes)
     cutoff_len = keys.size("cutoff_len")
+    if "max_source_length" in keys.values and "cutoff_len" not in keys.values:
+        cutoff_len += keys.size("max_target_length", 512)  # versions of 2023 cut them apart
     has_eval_rows = keys.number("val_size") > 0 or bool(keys.values.get("eval_dataset"))
     strategy = keys.strategy("eval_strategy")
     evaluates = has_eval_rows and (strategy != "no" or keys.flag("do_eval"))
