@@ -178,10 +178,10 @@ def _of_command(path: Path, lines: LaunchText, command: Command) -> FoundTrainin
         changed = {key: value for key, value in changed.items() if key in AXOLOTL.known}
     if values is None:
         again = f"; the command changes {', '.join(changed)} in it" if changed else ""
-        is_variable = command.file[:1] in ("$", "%", "{")
+        named = "FILE" if command.file[:1] in ("$", "%", "{") else command.file
         raise InputError(
             f"{path}: this is {noun} that starts {title} with {command.file}",
-            f"give that file: vram-search estimate {'FILE' if is_variable else command.file}{again}",
+            f"give that file: vram-search estimate {named}{again}",
         )
     note = f"{command.file}: is read, as this is {noun} that starts {title} with it"
     if changed:
