@@ -21,8 +21,10 @@ import yaml
 from tests.conftest import tiny_study
 from tests.report.conftest import make_study
 from tests.web.conftest import Server, add, serving, start
+from vram_search.errors import InputError
 from vram_search.store import Store, open_store, sqlite_url
 from vram_search.web import api_system
+from vram_search.web.serve import Address, listen
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -215,6 +217,39 @@ def test_second_service_on_a_database_is_refused(
     done = serve_in_this_process(server, vram_search_without_training, "--port", 1 + server.port)
     assert done.returncode == 2
     assert "another service works on this database" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("host", "printed", "url"),
+    [
+        ("::1", "[::1]:8416", "http://[::1]:8416/"),
+        ("[::1]", "[::1]:8416", "http://[::1]:8416/"),
+        ("LOCALHOST", "localhost:8416", "http://localhost:8416/"),
+        ("http://127.0.0.1:8416/", "127.0.0.1:8416", "http://127.0.0.1:8416/"),
+        ("0.0.0.0", "0.0.0.0:8416", "http://127.0.0.1:8416/"),
+        ("::", "[::]:8416", "http://127.0.0.1:8416/"),
+    ],
+)
+def test_host_is_written_as_in_an_address(host: str, printed: str, url: str) -> None:
+    address = Address.parse(host, 8416, ["https://x.example:443/search", "Card"])
+    assert (str(address), address.url()) == (printed, url)
+    assert address.is_local is (host not in ("0.0.0.0", "::"))
+    assert {"x.example", "card"} <= set(address.hosts)
+
+
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("", "for example 127.0.0.1 or x.example"),
+        ("[", "for example 127.0.0.1 or x.example"),
+        ("127.0.0.1:9000", "write --host 127.0.0.1 --port 9000"),
+        ("192.0.2.55", "name an address of this machine with --host"),
+    ],
+)
+def test_address_that_cannot_be_used_has_a_remedy_of_its_own(host: str, remedy: str) -> None:
+    with pytest.raises(InputError) as refused:
+        listen(Address.parse(host, 8416)).close()
+    assert refused.value.remedy.startswith(remedy)
 
 
 def test_port_that_is_taken_is_named(

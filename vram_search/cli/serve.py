@@ -82,7 +82,7 @@ def command(
     from vram_search.web.serve import Address, serve, token_file
     from vram_search.web.token import load_token
 
-    address = Address("0.0.0.0" if lan else host, port, [name.lower() for name in allow_host])
+    address = Address.parse("0.0.0.0" if lan else host, port, allow_host)
     if link:
         echo_styled(f"{address.url()}?token={load_token(token_file())[0].token}")
         return
@@ -107,7 +107,7 @@ def command(
 
 def _warn(address: Address) -> None:
     echo(
-        f"warning: every machine that reaches {address.host}:{address.port} can open the login. "
+        f"warning: every machine that reaches {address} can open the login. "
         "Whoever has the token can run studies here, and traffic is not encrypted (plain HTTP).",
         err=True,
     )

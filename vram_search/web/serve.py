@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -38,6 +40,19 @@ class Address:
     port: int
     names: Sequence[str] = ()
 
+    @classmethod
+    def parse(cls, host: str, port: int, allowed: Sequence[str] = ()) -> Address:
+        """Reads `--host` and `--allow-host`, which may be written as in a browser's address.
+
+        Raises:
+            InputError: one of them names no host, or `--host` another port.
+        """
+        names = [_host_and_port(name, "--allow-host")[0] for name in allowed]
+        name, other = _host_and_port(host, "--host")
+        if other not in (None, port):
+            raise InputError(f"--host {host} names a port", f"write --host {name} --port {other}")
+        return cls(name, port, names)
+
     @property
     def is_local(self) -> bool:
         """True if only this machine can reach it."""
@@ -52,7 +67,30 @@ class Address:
     def url(self, host: str | None = None) -> str:
         """The page's address."""
         name = host or ("127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host)
-        return f"http://[{name}]:{self.port}/" if ":" in name else f"http://{name}:{self.port}/"
+        return f"http://{_with_port(name, self.port)}/"
+
+    def __str__(self) -> str:
+        return _with_port(self.host, self.port)
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_and_port(text: str, option: str) -> tuple[str, int | None]:
+    """The host and the port: `x.example` and 443 of `https://x.example:443/`, `::1` of `[::1]`.
+
+    Raises:
+        InputError: there is no host. An empty one would listen on every address of this machine.
+    """
+    text = text.strip()
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(text)), None  # ::1 is no host with a port
+    with contextlib.suppress(ValueError):  # half of a bracket, a port of letters
+        parts = urlsplit(text if "//" in text else f"//{text}")
+        if parts.hostname is not None:
+            return parts.hostname, parts.port
+    raise InputError(f"{option} {text!r} names no host", "for example 127.0.0.1 or x.example")
 
 
 def token_file() -> Path:
@@ -99,7 +137,7 @@ def serve(
             cookie=f"vram_search_{address.port}",
         )
         scheduler = Scheduler(store, url) if runs_queue else None
-        listening = _listen(address)
+        listening = listen(address)
         announce(credentials, is_new)
         config = uvicorn.Config(
             make_app(service, address.hosts, scheduler),
@@ -132,18 +170,29 @@ def _only_one(url: str) -> Iterator[None]:
         lock.release()
 
 
-def _listen(address: Address) -> socket.socket:
+def listen(address: Address) -> socket.socket:
+    """Opens the service's port.
+
+    Raises:
+        InputError: the address is not of this machine, or the port is taken.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((address.host, address.port))
         listening.listen()  # a browser that comes before the application is ready waits
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listening.close()
+        is_host = not isinstance(error, OSError) or (
+            isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        )
+        why = error.strerror if isinstance(error, OSError) else "this is no name of a host"
         raise InputError(
-            f"{address.host}:{address.port} cannot be used: {error.strerror}",
-            "name another port with --port",
+            f"{address} cannot be used: {why}",
+            "name an address of this machine with --host, for example 127.0.0.1, or 0.0.0.0 for all"
+            if is_host
+            else "name another port with --port",
         ) from None
     return listening
 
