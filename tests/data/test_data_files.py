@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,14 @@ def csv_text(delimiter: str) -> str:
     return "\n".join(delimiter.join(line) for line in lines)
 
 
+def zipped(**members: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name.replace("_", "."), text)
+    return stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -58,6 +68,14 @@ def csv_text(delimiter: str) -> str:
         ("rows.csv", b"sep=;\r\n" + csv_text(";").encode("utf-8-sig")[3:]),
         ("rows.tsv", csv_text("\t").encode()),
         ("rows.csv.gz", gzip.compress(csv_text(",").encode("utf-8-sig"), mtime=0)),
+        ("rows.jsonl.gz", LINES.encode()),  # unpacked on its way
+        ("rows.jsonl", gzip.compress(LINES.encode(), mtime=0)),
+        ("rows.zip", zipped(rows_csv=csv_text(","), README_md="no rows")),
+        ("rows.jsonl", LINES.replace("\n", "\r").encode()),
+        ("rows.txt", csv_text("\t").encode("utf-16")),  # Excel's "Unicode text"
+        ("rows.csv", ("\n\n" + csv_text(",") + "\n,,\n,,\n").encode()),
+        ("rows.csv", csv_text(", ").replace("input, output", 'input, "output"').encode()),
+        ("rows.csv", csv_text(",").replace('"\n', '",,\n').encode()),
     ],
 )
 def test_rows_are_the_same_from_every_kind_of_file(
@@ -65,6 +83,62 @@ def test_rows_are_the_same_from_every_kind_of_file(
 ) -> None:
     (tmp_path / name).write_bytes(data)
     assert load(name) == plain
+
+
+def test_row_of_a_table_that_does_not_fit_its_header_is_a_bad_row(
+    tmp_path: Path, load: Load
+) -> None:
+    """Their texts would be cut at the comma, or joined with later rows."""
+    file = tmp_path / "rows.csv"
+    file.write_text("question,answer\nSky?,Blue, I think\nSea?,Green\n" + "Sun?,Hot\n" * 3)
+    with pytest.raises(FaultyFileError, match="line 2 has 3 cells for 2 columns"):
+        load("rows.csv")
+    assert load("rows.csv", on_bad_row="skip").bad == 1
+    file.write_text('question,answer\nSky?,"say \\"blue\\" now"\n' + "Sun?,Hot\n" * 3)
+    with pytest.raises(FaultyFileError, match="line 2 has text after a closing quote"):
+        load("rows.csv")
+    file.write_text('question,answer\nSky?,"Blue\n' + "Sun?,Hot\n" * 200)
+    with pytest.raises(InputError, match="line 2 begins a quoted text that does not end"):
+        load("rows.csv", on_bad_row="skip")
+
+
+def test_lines_of_a_text_end_without_their_line_break(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "rows.txt").write_bytes(b"one\r\ntwo\r\nthree")
+    rows = load("rows.txt", val_size=1)
+    assert {one.messages[0][1] for one in (*rows.train, *rows.eval)} == {"one", "two", "three"}
+
+
+def test_folder_gives_the_files_of_the_split(tmp_path: Path, load: Load, plain: Rows) -> None:
+    other = {"instruction": "secret", "output": "secret"}
+    for folder in ("mlx", "copy/data"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "train.jsonl").write_text(LINES)
+        (tmp_path / folder / "test-00000.jsonl").write_text(json.dumps(other))
+    (tmp_path / "mlx" / "LICENSE.txt").write_text("Do what you want.")
+    rows = load("mlx")
+    assert rows == load("copy") == plain
+    assert rows.notes[-1] == "mlx: files that are not read: LICENSE.txt, test-00000.jsonl"
+    assert load("mlx", eval="mlx").eval[0].messages[0][1] == "secret"
+    (tmp_path / "mlx" / "LICENSE.txt").unlink()
+    write_info(tmp_path, mlx={"file_name": "mlx"})  # LLaMA-Factory reads every file
+    assert len(load("mlx", dataset_dir=".", val_size=1).train) == 6
+
+
+@pytest.mark.parametrize(
+    ("value", "remedy"),
+    [
+        ({"messages": [{"role": "user", "content": "Sky?"}]}, "put the row in brackets"),
+        ({"instruction": ["Sky?"], "output": ["Blue."]}, "to_json(FILE, orient='records')"),
+        ({"a1": {"question": "Sky?"}, "a2": {"question": "Sea?"}}, "write them as a list"),
+    ],
+)
+def test_json_object_says_how_it_becomes_rows(
+    tmp_path: Path, load: Load, value: Any, remedy: str
+) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(value))
+    with pytest.raises(InputError) as caught:
+        load("rows.json")
+    assert remedy in caught.value.remedy
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "stream"])
@@ -82,6 +156,9 @@ def test_rows_are_the_same_from_parquet_and_arrow(
         with make(str(file), table.schema) as writer:
             writer.write_table(table)
     assert load(file.name) == plain
+    packed = pyarrow.compress(file.read_bytes(), codec="zstd", asbytes=True)
+    (tmp_path / f"{file.name}.zst").write_bytes(packed)
+    assert load(f"{file.name}.zst") == plain
 
 
 def test_folder_saved_by_datasets_is_read(tmp_path: Path, load: Load, plain: Rows) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from vram_search.data import Example, Rows, load_rows
 from vram_search.errors import FaultyFileError, InputError
@@ -56,6 +57,20 @@ def load(tmp_path: Path) -> Load:
         },
         [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}],
         {"conversation": [{"assistant": "Blue.", "human": "Sky?"}]},
+        {"messages": "[{'role': 'user', 'content': 'Sky?'}, {'role': 'gpt', 'content': 'Blue.'}]"},
+        {  # Claude's export
+            "chat_messages": [
+                {"sender": "human", "text": "Sky?", "content": [{"type": "text", "text": "Sky?"}]},
+                {"sender": "assistant", "text": "Blue."},
+            ]
+        },
+        {"instruction": "Sky?", "input": float("nan"), "output": "Blue."},
+        {
+            "messages": [
+                {"role": "user", "content": "Sky?"},
+                {"role": "assistant", "content": [{"type": "refusal", "refusal": "Blue."}]},
+            ]
+        },
         {"messages": None, "instruction": "Sky?", "output": "Blue."},
         {"instruction": None, "output": None, "prompt": "Sky?", "completion": "Blue."},
         {"prompt": "Sky?", "completion": "Blue."},
@@ -324,29 +339,71 @@ def test_list_of_texts_is_no_answer(load: Load) -> None:
         load({"instruction": "Sky?", "output": ["Blue."]})
 
 
-def test_preference_pairs_are_refused_with_the_reason(load: Load) -> None:
-    for row in (
-        {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Red."},
-        {
-            "conversations": [{"from": "human", "value": "Sky?"}],
-            "chosen": {"from": "gpt", "value": "Blue."},
-            "rejected": {"from": "gpt", "value": "Red."},
-        },
-    ):
-        with pytest.raises(InputError, match=r"preference training .* is not done here"):
-            load(row)
-    chosen = load(
-        {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Red."},
-        columns={"prompt": "prompt", "response": "chosen"},
-    )
-    assert chosen.train[0].messages == TALK
+ASKED, SAID = ({"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."})
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"prompt": "Sky?", "chosen": "Blue."}, "{prompt: prompt, response: chosen}"),
+        ({"input": "Sky?", "chosen": "Blue."}, "{prompt: input, response: chosen}"),
+        ({"prompt": [ASKED], "chosen": [SAID]}, "{prompt: prompt, response: chosen}"),
+        ({"prompt": "Sky?", "chosen": [ASKED, SAID]}, "{messages: chosen}"),
+        (
+            {
+                "conversations": [{"from": "human", "value": "Sky?"}],
+                "chosen": {"from": "gpt", "value": "Blue."},
+            },
+            "{prompt: conversations, response: chosen}",
+        ),
+        (
+            {"input": {"messages": [ASKED]}, "preferred_output": [SAID]},
+            "{prompt: input.messages, response: preferred_output}",
+        ),
+        ({"chosen": "Human: Sky? Assistant: Blue."}, "{text: chosen}"),
+    ],
+)
+def test_preference_pairs_are_refused_and_their_remedy_reads_the_chosen_answers(
+    load: Load, row: dict[str, Any], columns: str
+) -> None:
+    row = {**row, "rejected": "Red.", "non_preferred_output": "Red."}
+    with pytest.raises(InputError, match=r"preference training .* is not done here") as caught:
+        load(row)
+    assert f"dataset.columns={columns}'" in caught.value.remedy
+    chosen = load(row, columns=yaml.safe_load(columns))
+    said = "\n".join(text for _, text in chosen.train[0].messages)
+    assert "Sky?" in said and "Blue." in said and "Red." not in said
     assert "preference training" in chosen.notes[-1]
+
+
+def test_row_whose_answer_is_nan_has_none(load: Load) -> None:
+    with pytest.raises(FaultyFileError, match=r"row 1\.output: is empty"):
+        load({"instruction": "Sky?", "output": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("row", "remedy"),
+    [
+        ({"mapping": {}, "current_node": "n1"}, "ChatGPT's export, a tree of messages"),
+        ({"What is it?": "x", "It is blue, I think.": "y"}, "the first line of a table holds"),
+        ({"instruction": "Sky?", "output_1": "Blue."}, "{prompt: instruction, response: output_1}"),
+        ("a text", 'write a text as an object: {"text": "..."}'),
+    ],
+)
+def test_rows_of_no_known_form_say_what_to_write(load: Load, row: Any, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load(row)
+    assert remedy in caught.value.remedy
 
 
 def test_bad_answers_of_kto_are_counted(load: Load) -> None:
     talk = [{"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Red."}]
     rows = load({"messages": talk, "label": False}, {"messages": talk, "label": True})
     assert "2 rows with label false are trained as good answers" in rows.notes[-1]
+    table = load({"prompt": "Sky?", "completion": "Red.", "label": "False"})
+    assert "2 rows with label false" in table.notes[-1]
+    classes = load({"prompt": "Sky?", "completion": "Blue.", "label": 0})
+    assert "label false" not in classes.notes[-1]
 
 
 def test_template_and_date_of_the_study_change_the_hash(load: Load, tmp_path: Path) -> None:

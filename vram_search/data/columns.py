@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ CONVERSATIONS = (
     *("messages", "conversations", "conversation", "dialogue", "dialog", "chat"),
     *("contents", "turns"),  # Gemini, MT-Bench
     "data",  # UltraChat
+    "chat_messages",  # Claude's export
 )
 PAIRS = (
     ("instruction", "input", "output"),
@@ -34,8 +37,14 @@ ANSWERS = ("output", "completion", "response", "answer", "solution", "assistant"
 """Names that make a pair too if a row has one of each."""
 SYSTEMS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 TOOLS = ("tools", "functions")
+ROLE_KEYS = ("role", "from", "speaker", "sender")
+"""Keys of a message's role."""
 BESIDE = ("context", "passage", "source", "path", "lang", "language")
 """Texts beside a question, which are no answers."""
+_CHATGPT = {"mapping", "current_node"}
+"""Keys of a conversation in ChatGPT's export."""
+_SENTENCE = re.compile(r"[^\w .\-/\[\]()]|\w{41}")
+"""Signs of a text, which no name of a column holds."""
 _NO_TEXTS = ("id", "uuid", "hash", "url", "role", "title", "category")
 _DEFAULT = Columns()
 
@@ -47,6 +56,11 @@ class Fields:
     prompt: str
     query: str
     response: str
+
+
+def is_nothing(value: Any) -> bool:
+    """True for null, and for NaN, which pandas writes for an empty cell."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def lookup(row: dict[str, Any], name: str) -> Any:
@@ -68,6 +82,8 @@ def has(row: dict[str, Any], name: str) -> bool:
 
 def conversation_field(row: dict[str, Any], columns: Columns) -> str | None:
     """The field that holds a conversation; None where there is none."""
+    if columns.messages == _DEFAULT.messages and _names_its_pair(row, columns):
+        return None
     if has(row, columns.messages) and (
         lookup(row, columns.messages) is not None or pair_fields(row, columns) is None
     ):
@@ -75,6 +91,12 @@ def conversation_field(row: dict[str, Any], columns: Columns) -> str | None:
     if columns.messages != _DEFAULT.messages:
         return None
     return next((name for name in CONVERSATIONS if _is_conversation(row.get(name))), None)
+
+
+def _names_its_pair(row: dict[str, Any], columns: Columns) -> bool:
+    """True if the study names a question and an answer that the row has."""
+    is_usual = (columns.prompt, columns.response) == (_DEFAULT.prompt, _DEFAULT.response)
+    return not is_usual and has(row, columns.prompt) and has(row, columns.response)
 
 
 def _is_conversation(value: Any) -> bool:
@@ -99,11 +121,9 @@ def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
     A table of several data sets has the columns of all of them, empty where a row has others.
     """
     own = (lookup(row, columns.prompt), lookup(row, columns.response))
-    is_usual = (columns.prompt, columns.response) == (_DEFAULT.prompt, _DEFAULT.response)
-    is_there = has(row, columns.prompt) and has(row, columns.response)
-    if is_there and (not is_usual or None not in own):
+    if _names_its_pair(row, columns) or None not in own:
         return Fields(columns.prompt, columns.query, columns.response)
-    if not is_usual:
+    if (columns.prompt, columns.response) != (_DEFAULT.prompt, _DEFAULT.response):
         return None
     there = [
         Fields(prompt, query if isinstance(row.get(query), str | None) else "", response)
@@ -115,6 +135,16 @@ def pair_fields(row: dict[str, Any], columns: Columns) -> Fields | None:
         there = [Fields(questions[0], "", answers[0])]
     filled = (one for one in there if row[one.prompt] is not None and row[one.response] is not None)
     return next(filled, there[0] if there else None)
+
+
+def knows_fields(names: Iterable[str]) -> bool:
+    """True if a row with these fields has a form that is known here."""
+    return _is_known({name.strip().lower(): "" for name in names})
+
+
+def is_message(value: Any) -> bool:
+    """True for an object that is one message of a conversation."""
+    return isinstance(value, dict) and any(key in value for key in ROLE_KEYS)
 
 
 def usual_names(row: dict[str, Any], columns: Columns) -> dict[str, Any]:
@@ -148,6 +178,11 @@ def _first_there(row: dict[str, Any], own: str, usual: tuple[str, ...], default:
 
 def columns_to_name(row: dict[str, Any]) -> str:
     """Says how a study names the columns of a row of no known form, by the row's own texts."""
+    if row.keys() >= _CHATGPT:
+        return (
+            "this is ChatGPT's export, a tree of messages: write each conversation as "
+            '{"messages": [{"role": "user", "content": "..."}, ...]}'
+        )
     inner = list(_inner_names(row))
     names = [
         name
@@ -164,6 +199,8 @@ def columns_to_name(row: dict[str, Any]) -> str:
         others = [name for name in names if name not in (question, *BESIDE)]
         answer = next((name for name in others if name in ANSWERS), [*others, "ANSWER"][0])
         chosen = f"{{prompt: {question}, response: {answer}}}"
+        if _SENTENCE.search(question + answer):
+            return "the first line of a table holds the names of its columns: question,answer"
     return f"name the fields under dataset.columns, for example --set 'dataset.columns={chosen}'"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vram_search.data.columns import is_alternating
+from vram_search.data.columns import ROLE_KEYS, is_alternating, is_nothing
 from vram_search.data.example import Example, as_json, example_of
 from vram_search.data.findings import Findings
 from vram_search.errors import Fault
@@ -30,11 +31,11 @@ ROLES = {
 }
 """The usual names of roles, in small letters."""
 
-_ROLE_KEYS, _CONTENT_KEYS = ("role", "from", "speaker"), ("content", "value", "text", "parts")
+_CONTENT_KEYS = ("content", "value", "text", "parts")
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _LOSS_KEYS = ("weight", "loss_weight", "train", "training", "loss")
 _KNOWN_KEYS = {
-    *(*_ROLE_KEYS, *_CONTENT_KEYS, *_REASONING_KEYS, *_LOSS_KEYS),
+    *(*ROLE_KEYS, *_CONTENT_KEYS, *_REASONING_KEYS, *_LOSS_KEYS),
     *("tool_calls", "function_call", "name", "tool_call_id", "tool_name"),
 }
 _PAIR_ORDER = ("system", "user", "assistant", "tool", CALL)
@@ -141,7 +142,7 @@ def unfolded(messages: Any) -> Any:
 def _pair_as_turns(message: Any) -> list[Any]:
     if results := _tool_results(message):
         return results
-    is_pair = isinstance(message, dict) and not {*_ROLE_KEYS} & message.keys()
+    is_pair = isinstance(message, dict) and not {*ROLE_KEYS} & message.keys()
     roles = {key: _role(key, MessageNames()) for key in message} if is_pair else {}
     if not {"user", "assistant"} <= set(roles.values()) or None in roles.values():
         return [message]
@@ -190,7 +191,7 @@ def _parse_message(message: Any, at: str, names: MessageNames, findings: Finding
     """None for an empty system message."""
     if not isinstance(message, dict):
         raise RowFaultError(Fault(at, "is not an object"))
-    role_key = names.role or _first_key(message, _ROLE_KEYS)
+    role_key = names.role or _first_key(message, ROLE_KEYS)
     content_key = names.content or _first_key(message, _CONTENT_KEYS)
     said = message.get(role_key)
     role = _role(said, names)
@@ -231,7 +232,7 @@ def _role(said: Any, names: MessageNames) -> str | None:
 
 
 def _add_content(turn: _Turn, content: Any, at: str, findings: Findings) -> None:
-    if content is None:
+    if is_nothing(content):
         return
     if isinstance(content, bool) or not isinstance(content, (str, int, float, list, dict)):
         raise RowFaultError(Fault(at, "is not text, or empty"))
@@ -266,7 +267,7 @@ def _add_part(turn: _Turn, part: Any, at: str) -> None:
     value = None
     if isinstance(kind, str):
         value = next((part[key] for key in ("text", "value", kind) if part.get(key)), "")
-    if kind in ("text", "input_text", "output_text") and isinstance(value, str):
+    if kind in ("text", "input_text", "output_text", "refusal") and isinstance(value, str):
         _check_letters(value, at)
         turn.content += value
     elif kind in ("reasoning", "thinking") and isinstance(value, str):
@@ -348,13 +349,20 @@ def _as_function(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def parsed_json(text: str, at: str) -> Any:
-    """
+    """The value of JSON, or of an object as Python prints it.
+
     Raises:
         RowFaultError: it is none.
     """
     try:
         return parse_json(text, half_pairs="keep")
     except ParseError:
+        pass
+    try:
+        return ast.literal_eval(
+            text.strip()
+        )  # pandas writes lists into a CSV as Python prints them
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise RowFaultError(Fault(at, "is text, but not JSON", text)) from None
 
 
@@ -362,7 +370,7 @@ def roles_to_name(row: dict[str, Any]) -> str:
     """Says how a study names the roles of a row's messages that are not known."""
     lists = [value for value in row.values() if isinstance(value, list)]
     said = [
-        message.get(_first_key(message, _ROLE_KEYS))
+        message.get(_first_key(message, ROLE_KEYS))
         for messages in lists
         for message in messages
         if isinstance(message, dict)
@@ -402,7 +410,7 @@ def checked_text(value: Any, at: str, findings: Findings) -> str:
     Raises:
         RowFaultError: it is something else.
     """
-    if value is None:
+    if is_nothing(value):
         return ""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         findings.counts[NUMBERS] += 1

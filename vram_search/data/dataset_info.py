@@ -96,6 +96,7 @@ def info_source(folder: Path, name: str) -> Source:
         subset=entry.subset,
         data_files=None if entry.folder is None else f"{entry.folder}/*",
         limit=entry.num_samples,
+        takes_all_files=True,
         notes=notes,
     )
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import io
-import lzma
-import re
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vram_search.data.columns import is_message, knows_fields
+from vram_search.data.csv_rows import is_table, read_csv
+from vram_search.data.unpack import EXTRA, unpacked
+from vram_search.data.unreadable import Unreadable
 from vram_search.errors import InputError, reason_of
 from vram_search.parsing.encoding import decoded
 from vram_search.parsing.json_text import parse_json
@@ -21,21 +17,8 @@ from vram_search.parsing.parse_error import ParseError
 from vram_search.spec.dataset import PACKED, SUFFIXES
 from vram_search.tools.file_kinds import naming_other_files
 
-EXTRA = 'pip install "vram-search[data]"'
-_UNPACK: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
 _BINARY = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
 """First bytes of a file -> its kind; the last is an Arrow stream's, as `datasets` writes it."""
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Stands for a row that could not be read."""
-
-    message: str
 
 
 KINDS_REMEDY = f"a data set is a file of the kinds {', '.join(SUFFIXES)}"
@@ -54,7 +37,7 @@ def read_file(path: Path) -> list[Any]:
 
 
 def _read_file(path: Path) -> list[Any]:
-    data, name = _unpacked(path)
+    data, name = unpacked(path)
     kind = next((kind for start, kind in _BINARY.items() if data.startswith(start)), "")
     if kind or name.endswith((".parquet", ".arrow", ".feather")):
         return _read_table(path, data, kind or "arrow")
@@ -62,21 +45,10 @@ def _read_file(path: Path) -> list[Any]:
     if name.endswith((".csv", ".tsv")):
         return _read_csv(path, text, "\t" if name.endswith(".tsv") else None)
     if name.endswith(".txt") and not text.lstrip().startswith(("{", "[{")):
-        return [{"text": line} for line in text.split("\n") if line.strip()]
+        if is_table(text):
+            return _read_csv(path, text, None)
+        return [{"text": line} for line in _lines_of(text) if line.strip()]
     return _read_json(path, text, is_lines=name.endswith((".jsonl", ".ndjson")))
-
-
-def _unpacked(path: Path) -> tuple[bytes, str]:
-    """Contents and name, without a packed file's ending."""
-    name = path.name.lower()
-    try:
-        data = path.read_bytes()
-        ending = next((ending for ending in PACKED if name.endswith(ending)), "")
-        if ending:
-            return _UNPACK[ending](data), name.removesuffix(ending)
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from None
-    return data, name
 
 
 def _decoded(path: Path, data: bytes) -> str:
@@ -118,48 +90,61 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
 def _as_rows(path: Path, value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
+    raise InputError(
+        f"{path}: a JSON data set is a list of rows; this is one object", _rows_of_object(value)
+    )
+
+
+def _rows_of_object(value: dict[str, Any]) -> str:
+    """Says how an object becomes a list of rows."""
     lists = [key for key, rows in value.items() if isinstance(rows, list) and rows]
     named = [key for key in lists if isinstance(value[key][0], (dict, list))]
+    if any(is_message(value[key][0]) for key in named):
+        return "put the row in brackets: [{...}]"
     if named:
         rows = max(named, key=lambda key: len(value[key]))
-        remedy = f"its rows seem to stand under the key {rows!r}: write that list alone"
-    elif len(value) > 1 and all(isinstance(row, dict) for row in value.values()):
-        remedy = "if its values are the rows, write them as a list"
-    else:
-        remedy = "put rows in brackets: [{...}, {...}]"
-    raise InputError(f"{path}: a JSON data set is a list of rows; this is one object", remedy)
+        return f"its rows seem to stand under the key {rows!r}: write that list alone"
+    has_columns = all(isinstance(cells, (dict, list)) for cells in value.values())
+    if len(value) > 1 and has_columns and knows_fields(value):
+        return (
+            "it holds a list for each column: write one object for each row, in pandas with "
+            "to_json(FILE, orient='records')"
+        )
+    if len(value) > 1 and all(isinstance(row, dict) for row in value.values()):
+        return "if its values are the rows, write them as a list"
+    return "put rows in brackets: [{...}, {...}]"
+
+
+def _lines_of(text: str) -> list[str]:
+    """Lines by line breaks of all systems alone: a text may hold U+2028 and its like."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _read_lines(text: str) -> list[Any]:
-    """Only line breaks separate rows: JSON may hold U+2028 and its like."""
     rows: list[Any] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_lines_of(text), start=1):
         if not line.strip():
             continue
         try:
             rows.append(parse_json(line, half_pairs="keep"))
         except ParseError as error:
-            rows.append(Unreadable(f"line {number} is not JSON ({error})"))
+            rows.append(Unreadable(f"line {number} {_why_no_json(line.strip(), error)}"))
     return rows
 
 
-_EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-"""The first line of a table for Excel names what stands between its columns."""
+def _why_no_json(line: str, error: ParseError) -> str:
+    if line.endswith("},"):
+        return "is not JSON: it ends with a comma; write one object a line and nothing else"
+    if line.startswith("{'"):
+        return "is not JSON, but an object as Python prints it: write it with json.dumps"
+    return f"is not JSON ({error})"
 
 
 def _read_csv(path: Path, text: str, delimiter: str | None) -> list[Any]:
-    if named := _EXCEL_MARK.match(text):
-        delimiter, text = named[1], text[named.end() :]
-    header = text.lstrip("\n").split("\n", 1)[0]
-    if delimiter is None:
-        delimiter = max(",;\t|", key=lambda mark: (header.count(mark), mark == ","))
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        return read_csv(text, delimiter)
     except csv.Error as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from None
-    finally:
-        csv.field_size_limit(limit)  # it holds for every reader of the process
 
 
 def _read_table(path: Path, data: bytes, kind: str) -> list[Any]:

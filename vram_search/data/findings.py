@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from vram_search.errors import Fault
 
 NOT_PREFERENCES = "preference training (DPO, KTO, ORPO) is not done here"
-PREFERENCE_COLUMNS = ("chosen", "rejected")
+PREFERENCE_COLUMNS = {"chosen": "rejected", "preferred_output": "non_preferred_output"}
+"""The field of a good answer -> that of a bad one; the last pair is OpenAI's."""
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 
 
@@ -46,7 +47,7 @@ class Findings:
                 f"{NOT_PREFERENCES}: {self.bad_answers} {rows_word(self.bad_answers)} with label "
                 "false are trained as good answers; take them out"
             )
-        elif any(name in self.unused for name in PREFERENCE_COLUMNS):
+        elif any(name in self.unused for pair in PREFERENCE_COLUMNS.items() for name in pair):
             said.append(NOT_PREFERENCES)
         if any(name in self.unused for name in MEDIA_COLUMNS):
             said.append("images, sounds and videos are not trained: the text alone is")

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vram_search.data.columns import (
+    CONVERSATIONS,
+    QUESTIONS,
     Fields,
     columns_to_name,
     conversation_field,
     field_names,
     has,
+    is_message,
+    is_nothing,
     lookup,
     pair_fields,
     system_field,
@@ -31,9 +35,9 @@ from vram_search.data.conversation import (
     tool_list,
 )
 from vram_search.data.example import TEXT, Example
-from vram_search.data.files import Unreadable
 from vram_search.data.findings import NOT_PREFERENCES, PREFERENCE_COLUMNS, Findings
 from vram_search.data.text_rows import SEGMENTS, Wording, parse_segments
+from vram_search.data.unreadable import Unreadable
 from vram_search.errors import Fault
 from vram_search.spec.dataset import Columns, Form
 
@@ -42,6 +46,8 @@ UNKNOWN_FORM = (
     "and answer, text"
 )
 PREFERENCES = "has chosen and rejected answers"
+_ANSWERING = ("assistant", "gpt")
+_MISSING = "is missing; its fields: "
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,11 @@ class RowReader:
                 row = {self.columns.messages: row}  # the messages alone
             if not isinstance(row, dict):
                 raise RowFaultError(Fault(place, "is not an object", row))
+            row = {key: None if is_nothing(value) else value for key, value in row.items()}
             return self._parse(usual_names(row, self.columns), place, findings)
         except RowFaultError as error:
             findings.faults.append(error.fault)
-            if isinstance(row, dict) and not findings.remedy:
-                findings.remedy = _remedy(row, error.fault)
+            findings.remedy = findings.remedy or _remedy(row, error.fault)
             return None
 
     def _parse(self, row: dict[str, Any], place: str, findings: Findings) -> Example:
@@ -124,7 +130,7 @@ class RowReader:
         there = [has(row, columns.prompt), has(row, columns.response)]
         if any(there):
             missing = columns.response if there[0] else columns.prompt
-            raise RowFaultError(Fault(f"{place}.{missing}", f"is missing; its fields: {names}"))
+            raise RowFaultError(Fault(f"{place}.{missing}", f"{_MISSING}{names}"))
         raise RowFaultError(Fault(place, f"{UNKNOWN_FORM}; its fields: {names}"))
 
     def _used(self, row: dict[str, Any], findings: Findings, used: set[str]) -> set[str]:
@@ -134,7 +140,8 @@ class RowReader:
         for key, value in row.items():
             if key not in tops and value not in (None, "", []):
                 findings.unused[str(key)] += 1
-        if row.get(self.label) is False:
+        label = row.get(self.label)
+        if label is False or (isinstance(label, str) and label.lower() == "false"):
             findings.bad_answers += 1
         return used
 
@@ -210,12 +217,14 @@ class RowReader:
         return turns
 
 
-def _remedy(row: dict[str, Any], fault: Fault) -> str:
+def _remedy(row: Any, fault: Fault) -> str:
     """How a study reads rows of a form that is not known; empty for another fault."""
+    if isinstance(row, str):
+        return 'write a text as an object: {"text": "..."}'
+    if not isinstance(row, dict):
+        return ""
     if fault.message.startswith(PREFERENCES):
-        is_conversation = isinstance(row["chosen"], list)
-        chosen = "{messages: chosen}" if is_conversation else "{prompt: prompt, response: chosen}"
-        return f"to train on the chosen answers alone: --set 'dataset.columns={chosen}'"
+        return f"to train on the chosen answers alone: --set 'dataset.columns={_chosen(row)}'"
     if fault.message.startswith(NO_ROLE):
         return (
             "name the keys of a message under dataset.tags, for example --set "
@@ -223,10 +232,26 @@ def _remedy(row: dict[str, Any], fault: Fault) -> str:
         )
     if fault.message == UNKNOWN_ROLE:
         return roles_to_name(row)
-    return columns_to_name(row) if fault.message.startswith(UNKNOWN_FORM) else ""
+    is_unknown = fault.message.startswith((UNKNOWN_FORM, _MISSING))
+    return columns_to_name(row) if is_unknown else ""
+
+
+def _chosen(row: dict[str, Any]) -> str:
+    """Columns that read the good answers of a row of preferences."""
+    name = next(good for good in PREFERENCE_COLUMNS if row.get(good))
+    good = row[name]
+    begins = good[0] if isinstance(good, list) and good else good
+    is_answer = is_message(begins) and begins.get("role", begins.get("from")) in _ANSWERING
+    questions = ("prompt", *QUESTIONS, *CONVERSATIONS, "input.messages")
+    question = next((one for one in questions if isinstance(lookup(row, one), (str, list))), None)
+    if isinstance(good, list) and not is_answer:
+        return f"{{messages: {name}}}"
+    return f"{{prompt: {question}, response: {name}}}" if question else f"{{text: {name}}}"
 
 
 def _as_messages(value: Any, role: str) -> list[Any]:
+    if is_message(value):
+        return [value]
     return value if _is_messages(value) else [{"role": role, "content": value}]
 
 
@@ -238,12 +263,12 @@ def _is_preference(
     row: dict[str, Any], talk: str | None, pair: Fields | None, columns: Columns
 ) -> bool:
     """True if the answers of a row are one chosen and one rejected answer, and no other."""
-    if columns.response in PREFERENCE_COLUMNS or not all(row.get(k) for k in PREFERENCE_COLUMNS):
+    if pair is not None or {columns.response, columns.text} & PREFERENCE_COLUMNS.keys():
         return False
-    if pair is not None:
+    if not any(row.get(good) and row.get(bad) for good, bad in PREFERENCE_COLUMNS.items()):
         return False
     messages = row.get(talk) if talk else None
     if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
         return True
     last = messages[-1].get("role") or messages[-1].get("from")
-    return last not in ("assistant", "gpt")
+    return last not in _ANSWERING

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vram_search.data.files import EXTRA
+from vram_search.data.unpack import EXTRA
 from vram_search.errors import InputError, first_line
 
 EVALUATION_SPLITS = ("validation", "valid", "dev", "eval", "test", "test_sft")

@@ -127,7 +127,7 @@ def _load_examples(
     examples: list[Example] = []
     for source in sources_of(dataset, evaluation=evaluation):
         notes += [f"{short_name(source.location)}: {note}" for note in source.notes]
-        for name, rows in read_source(source):
+        for name, rows in read_source(source, notes):
             found = Findings()
             examples += _examples(source, short_name(name), rows, found, dataset.max_samples)
             if not found.rows:

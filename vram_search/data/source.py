@@ -16,6 +16,7 @@ class Source:
         subset: a hub data set's configuration.
         data_files: files of a folder or a hub data set.
         limit: use the first rows alone.
+        takes_all_files: read every data file of a folder, as LLaMA-Factory does.
         notes: sentences about settings that are not followed.
     """
 
@@ -25,4 +26,5 @@ class Source:
     subset: str | None = None
     data_files: str | list[str] | None = None
     limit: int | None = None
+    takes_all_files: bool = False
     notes: tuple[str, ...] = ()

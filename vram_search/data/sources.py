@@ -9,17 +9,13 @@ from typing import Any
 from vram_search.data.axolotl_entry import axolotl_source
 from vram_search.data.conversation import MessageNames
 from vram_search.data.dataset_info import info_source
-from vram_search.data.files import KINDS_REMEDY, read_file
+from vram_search.data.files import read_file
+from vram_search.data.folder_files import files_of_split
 from vram_search.data.forms import RowReader
 from vram_search.data.hub import is_saved_folder, read_hub, read_saved
 from vram_search.data.source import Source
 from vram_search.errors import InputError
-from vram_search.spec.dataset import (
-    DatasetSpec,
-    Entry,
-    has_known_suffix,
-    matching_files,
-)
+from vram_search.spec.dataset import DatasetSpec, Entry, matching_files
 
 
 def sources_of(dataset: DatasetSpec, *, evaluation: bool) -> list[Source]:
@@ -48,8 +44,11 @@ def sources_of(dataset: DatasetSpec, *, evaluation: bool) -> list[Source]:
     return found
 
 
-def read_source(source: Source) -> Iterator[tuple[str, list[Any]]]:
+def read_source(source: Source, notes: list[str]) -> Iterator[tuple[str, list[Any]]]:
     """(file or data set, its rows), file by file.
+
+    Args:
+        notes: takes a sentence about files of a folder that are left out.
 
     Raises:
         InputError: one cannot be read.
@@ -67,12 +66,12 @@ def read_source(source: Source) -> Iterator[tuple[str, list[Any]]]:
     elif is_saved_folder(path):
         yield location, read_saved(path, source.split or "train")
     else:
-        files = _files_in(path, source.data_files)
-        for file in files:
+        for file in _files_in(path, source, notes):
             yield str(file), read_file(file)
 
 
-def _files_in(folder: Path, names: str | list[str] | None) -> list[Path]:
+def _files_in(folder: Path, source: Source, notes: list[str]) -> list[Path]:
+    names = source.data_files
     if names is not None:
         return [folder / name for name in ([names] if isinstance(names, str) else names)]
     if (folder / "dataset_info.json").is_file():
@@ -80,7 +79,10 @@ def _files_in(folder: Path, names: str | list[str] | None) -> list[Path]:
             f"{folder}: a folder with LLaMA-Factory's dataset_info.json",
             f"set dataset.dataset_dir to it, and dataset.train to a name in {folder.name}",
         )
-    files = sorted(file for file in folder.iterdir() if has_known_suffix(file.name))
-    if not files:
-        raise InputError(f"{folder}: the folder holds no data file", KINDS_REMEDY)
+    files, others = files_of_split(folder, source.split)
+    if source.takes_all_files:
+        return sorted([*files, *others])
+    if others:
+        left = ", ".join(file.name for file in others)
+        notes.append(f"{folder.name}: files that are not read: {left}")
     return files

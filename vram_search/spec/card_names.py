@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vram_search.spec.card_files import card_names, load_card
-from vram_search.units import format_bytes
+from vram_search.spec.card_refusals import one_card_alone, several_cards, why_refused
+from vram_search.units import MIB, format_bytes
 
 _DROPPED = frozenset(
     {
@@ -29,6 +30,7 @@ _DROPPED = frozenset(
         ),
         # places that lend cards
         *("colab", "kaggle", "runpod", "vast", "lambda", "paperspace", "aws", "gcp", "azure"),
+        *("small", "medium", "large"),  # kinds of Spaces
     }
 )
 _PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
@@ -36,8 +38,19 @@ _SIZE = re.compile(r"(?:(?<![a-z0-9])|(?<=ti)|(?<=super))(\d{1,3}) ?(?:gb|gib|g|
 _MEBIBYTES = re.compile(r"(?<![a-z0-9])(\d{4,6}) ?(?:mib|mb)\b", re.IGNORECASE)
 """A size as nvidia-smi prints it."""
 _GLUED = re.compile(r"(?<=\d)(?=(?:ti|tis|super|laptop|d|s|m)\b)|(?<=tx)(?=\d{4})")
-_ONE = re.compile(r"^\s*1 ?x ?(?=\D*\d)|\b ?x ?1\s*$", re.IGNORECASE)
+_ONE = re.compile(r"^\s*1 ?x ?(?=\D*\d)|(?<=\w) ?x ?1\s*$", re.IGNORECASE)
 """A single card, counted."""
+_AROUND = re.compile(
+    r"\(uuid:[^)]*\)|,\s*\d{3}\.\d[\d.]*"  # nvidia-smi -L, and its driver
+    r"|^\W*gpu ?\d{1,2}\b[\s:-]*|^\W*\d{1,2}[:,]\s*(?=[a-z])"  # an index
+    r"|\s(?:off|on|wddm|tcc|mcdm)\s*$"  # the end of nvidia-smi's column
+    r"|\bpci-?e (?:gen ?)?[2-6](?:\.0)?(?: ?x ?(?:16|8|4))?\b|\bpci-?e x ?(?:16|8|4)\b"
+    r"|(?<=ventus) [23]x\b|^ml\.(?=[a-z]+\d)",  # a fan count, and SageMaker
+    re.IGNORECASE,
+)
+"""Text around a name in the lines of other programs and shops."""
+_BETWEEN = re.compile(r"\s*(?:[+,&/;]|\band\b)\s*", re.IGNORECASE)
+_MAX_Q = re.compile(r"\bmax-?q\b", re.IGNORECASE)
 _SPELT = {
     "a6000 ada": "rtx 6000 ada",
     "rtx 8000": "quadro rtx 8000",
@@ -51,8 +64,27 @@ _SPELT = {
     "p4de": "a100 80gb",
     "p5": "h100",
     "p5e": "h200",
+    "p3": "v100 16gb",
+    "p3dn": "v100 32gb",
+    "gr6": "l4",
+    "b200 192gb": "b200",  # 180 GB of it can be used
+    **dict.fromkeys(("colab free", "free colab"), "t4"),
+    r"colab pro\+?": "",
+    # Google Cloud; the number of cards follows
+    r"a2-(?:high|mega)gpu(?:-\d+g)?": "a100 40gb",
+    r"a2-ultragpu(?:-\d+g)?": "a100 80gb",
+    r"g2-standard(?:-\d+)?": "l4",
+    r"a3-(?:high|mega|edge)gpu(?:-\d+g)?": "h100 80gb",
+    r"a3-ultragpu(?:-\d+g)?": "h200",
+    # Azure
+    r"(?:standard )?nc\d+as t4 v3": "t4",
+    r"(?:standard )?nc\d+s v3": "v100 16gb",
+    r"(?:standard )?nd\d+rs v2": "v100 32gb",
+    r"(?:standard )?(?:nc\d+ads|nd\d+amsr) a100 v4": "a100 80gb",
+    r"(?:standard )?nc\d+adi?s h100 v5": "h100 nvl",
+    r"(?:standard )?nd\d+isr h100 v5": "h100 80gb",
 }
-"""Second names of cards, and instances of AWS by their card."""
+"""Second names of cards, and instances of clouds by their card: patterns in small letters."""
 _INSTANCE = re.compile(r"\.(?:\d*x?large|metal)$")
 _SHORT = {
     "m": ("laptop",),
@@ -62,26 +94,6 @@ _SHORT = {
     "notebook": ("laptop",),
 }
 """Words that people shorten -> the card's own."""
-_COUNT = re.compile(
-    r"^\s*(?:[2-9]\d? ?x ?|(?:dual|two|twin|three|four|quad|eight)[ -]+)(?=\D*\d)|\b ?x ?[2-9]\s*$",
-    re.IGNORECASE,
-)
-_NOT_NVIDIA = re.compile(
-    r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?"
-    r"|tpu|m[1-4] ?(pro|max|ultra)?|apple|macbook|mps)\b"
-)
-_SHARED = re.compile(r"\b(dgx spark|gb10|jetson|orin|xavier|agx thor|jetson thor)\b")
-_HERE = re.compile(r"(cuda|gpu|nvidia)(:\d+)?")
-_SMALL = re.compile(
-    r"\b(gtx 16[35]0|mx ?\d{3}|t[46]00|t1000|quadro t\d{3,4}|rtx a[45]00|a400)\b(?! ?\d+ ?gb)"
-)
-"""Cards since Turing with 4 GB or less; their forms with 8 GB state that size."""
-_OLD = {
-    "Kepler": r"k[1-8]0m?|gtx (?:6|7)\d0|gtx titan",
-    "Maxwell": r"m[1-6]0|m\d000m?|gtx 9\d0",
-    "Pascal": r"p(?:100|[46]0?)|p\d000|(?:gtx )?10[5-8]0|titan xp?",
-}
-"""Architectures before Volta -> their cards; PyTorch's current builds do not run on them."""
 MAX_NAME = 200
 """Characters; the regular expressions here would take seconds for very long texts."""
 _SAME_TOTAL = 0.02
@@ -108,28 +120,95 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
         return here()
     if text in card_names():
         return load_card(text)
-    text = _MEBIBYTES.sub(lambda size: f"{round(int(size[1]) / 1024)}GB", text)
-    text = _ONE.sub("", text)
-    slugs = matching_cards(text)
+    plain = _bare(text)
+    refused = several_cards(plain) or _joined(plain)
+    slugs = [] if refused else matching_cards(plain)
     if len(slugs) == 1:
         return load_card(slugs[0])
+    if not slugs:
+        lower = " ".join(_GLUED.sub(" ", plain.lower().replace("-", " ")).split())
+        refused = refused or why_refused(text, lower)
+        if refused:
+            raise ValueError(f"no card {text!r}; {refused}")
+        slugs = _named_within(plain)
+        if len(slugs) == 1:
+            return load_card(slugs[0])
     if slugs:
         raise ValueError(f"{text!r} is the name of several cards: {', '.join(slugs)}")
-    size = _SIZE.search(text.lower()) if not _words(text) and "-" not in text else None
+    plain = _rounded(plain)
+    size = _SIZE.search(plain.lower()) if not _words(plain) and "-" not in plain else None
     if size is not None and (generic := _of_size(int(size[1]))) is not None:
         return generic
-    raise ValueError(f"no card {text!r}; {_why_not(text) or _similar(text)}")
+    raise ValueError(f"no card {text!r}; {_why_not(plain) or _similar(plain)}")
 
 
 def matching_cards(text: str) -> list[str]:
-    """Returns the slugs of the shipped cards with this name, and with its size if it names one."""
-    text = _spelt_out(text.lower())
-    size = _SIZE.search(text)
-    words = _words(text)
-    slugs = [slug for slug in card_names() if words and _words(slug) == words]
-    if size is not None:
-        slugs = [slug for slug in slugs if slug.endswith(f"-{size[1]}gb")]
-    return slugs
+    """Returns the slugs of the shipped cards with this name, and with its size if it names one.
+
+    A size in MiB is the total that nvidia-smi prints, which may be less than the name's.
+    """
+    lower = _spelt_out(text.lower())
+    words = _words(lower)
+    if _MAX_Q.search(text) and "pro" not in words:
+        slugs = _with_words(words | {"laptop"}) or _with_words(words)
+    else:
+        slugs = _with_words(words)
+    return _of_named_size(slugs, lower)
+
+
+def _of_named_size(slugs: list[str], text: str) -> list[str]:
+    mebibytes = _MEBIBYTES.search(text)
+    if mebibytes is not None:
+        total = int(mebibytes[1]) * MIB
+        same = [slug for slug in slugs if _is_total(load_card(slug), total)]
+        if same:
+            return same
+    size = _SIZE.search(_rounded(text))
+    return slugs if size is None else [slug for slug in slugs if slug.endswith(f"-{size[1]}gb")]
+
+
+def _is_total(fields: dict[str, Any], total_bytes: int) -> bool:
+    return bool(abs(fields["total_bytes"] / total_bytes - 1) <= _SAME_TOTAL)
+
+
+def _with_words(words: frozenset[str]) -> list[str]:
+    return [slug for slug in card_names() if words and _words(slug) == words]
+
+
+def _named_within(text: str) -> list[str]:
+    """Cards whose name stands among words that no card has ("MSI ... Gaming OC"), or before a bare
+    size ("A100 80")."""
+    lower = _spelt_out(text.lower())
+    words = _words(lower)
+    sizes = [word for word in words if re.fullmatch(r"\d{1,3}", word)]
+    if len(sizes) == 1 and _SIZE.search(lower) is None:
+        slugs = _with_words(words - {sizes[0]})
+        return [slug for slug in slugs if slug.endswith(f"-{sizes[0]}gb")]
+    known = frozenset().union(*map(_words, card_names()))
+    others = words - known
+    if " " not in text or not others or not all(word.isalpha() for word in others):
+        return []  # a word of a slug is not passed over
+    return matching_cards(re.sub(rf"\b(?:{'|'.join(others)})\b", " ", lower))
+
+
+def _joined(text: str) -> str:
+    """The reason if a text names several cards: "3090 + 3060"."""
+    parts = [part for part in _BETWEEN.split(text) if part and matching_cards(part)]
+    return one_card_alone(parts[0]) if len(parts) > 1 else ""
+
+
+def _bare(text: str) -> str:
+    """A name without what stands around it, and with x for a count."""
+    if "|" in text:  # a line of nvidia-smi's table
+        text = next((part for part in text.split("|") if part.strip()), "")
+        text = re.sub(r"^\s*\d+\s+", "", text).strip()
+    text = re.sub(r"[\u00d7*](?= ?\d)|(?<=\d)[\u00d7*]", "x", text)
+    return " ".join(_ONE.sub("", _AROUND.sub(" ", text)).split())
+
+
+def _rounded(text: str) -> str:
+    """The text with GB for MiB."""
+    return _MEBIBYTES.sub(lambda size: f"{round(int(size[1]) / 1024)}GB", text)
 
 
 def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
@@ -141,7 +220,7 @@ def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
     """
     for slug in matching_cards(_SIZE.sub("", name.lower())):
         fields = load_card(slug)
-        if abs(fields["total_bytes"] / total_bytes - 1) <= _SAME_TOTAL:
+        if _is_total(fields, total_bytes):
             return fields
     return None
 
@@ -150,13 +229,14 @@ def _spelt_out(text: str) -> str:
     """Replaces second names, for example an instance's type, by the card's own."""
     text = _INSTANCE.sub("", text.replace("_", " "))
     for other, name in _SPELT.items():
-        text = re.sub(rf"\b{other}\b", name, text)
+        text = re.sub(rf"\b{other}(?!\w)", name, text)
     return text
 
 
 def _words(text: str) -> frozenset[str]:
     """Returns the words that distinguish cards: without vendor, size, memory type and slot."""
-    spaced = _GLUED.sub(" ", _SIZE.sub("", text.lower().replace("_", " ")))
+    text = _SIZE.sub("", _rounded(text).lower().replace("_", " "))
+    spaced = _GLUED.sub(" ", text)
     words = re.findall(r"[a-z0-9]+", spaced)
     words = [full for word in words for full in _SHORT.get(word, (word,))]
     return frozenset(w for w in words if w not in _DROPPED and not _PACKAGING.fullmatch(w))
@@ -179,37 +259,8 @@ def _of_size(gigabytes: int) -> dict[str, Any] | None:
 
 
 def _why_not(text: str) -> str:
-    """The reason why a name can be no card here; empty if it is only unknown."""
-    lower = " ".join(_GLUED.sub(" ", text.lower().replace("-", " ")).split())
-    if _COUNT.search(text):
-        one = _COUNT.sub("", text).strip()
-        return f"a study runs on one card: write {one!r}; several GPUs run one worker each"
-    if _NOT_NVIDIA.search(lower):
-        return (
-            "it is no NVIDIA card: 4-bit training here needs CUDA. A mapping with total_bytes "
-            "answers for any size"
-        )
-    if _SHARED.search(lower):
-        return (
-            "its GPU shares the machine's memory, of which other programs take a part: write a "
-            "mapping with name and the total_bytes that are free for training"
-        )
-    if lower == "cpu":
-        return "name the card that the training is for; without an NVIDIA GPU a run uses the CPU"
-    if _HERE.fullmatch(lower):
-        return "write auto for the GPU in this machine"
-    if _SMALL.search(lower):
-        return (
-            "it has less than the 6 GB of the smallest known card; write a mapping with total_bytes"
-        )
-    for architecture, names in _OLD.items():
-        if re.search(rf"\b(?:{names})\b", lower):
-            return (
-                f"it is too old: {architecture} came before Volta, and current PyTorch builds do "
-                "not run on it"
-            )
-    if re.fullmatch(r"\d{1,3}", lower):
-        return f"for a card of that size write {lower}GB"
+    """Says which sizes there are; empty for an unknown name."""
+    lower = " ".join(text.lower().replace("-", " ").split())
     if re.fullmatch(r"[-+]? ?\d+ ?(gb|gib|g|mb|mib)", lower):
         sizes = sorted({int(slug.rpartition("-")[2].removesuffix("gb")) for slug in card_names()})
         listed = ", ".join(map(str, sizes))

@@ -18,7 +18,7 @@ SUFFIXES = (
     *(".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt"),
     *(".parquet", ".arrow", ".feather"),
 )
-PACKED = (".gz", ".bz2", ".xz")
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """Endings of a compressed file, after the ending of its content."""
 DEFAULT_SEED = 42
 """Seed of the split and of the order of rows, unless a study says otherwise."""

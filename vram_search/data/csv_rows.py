@@ -1,0 +1,93 @@
+"""Rows of a table: CSV, TSV, or with semicolons as a spreadsheet writes it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from typing import Any
+
+from vram_search.data.columns import knows_fields
+from vram_search.data.unreadable import Unreadable
+
+_EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+"""The first line of a table for Excel names what stands between its columns."""
+_MARKS = ",;\t|"
+_NO_END, _AFTER_QUOTE = "unexpected end of data", "expected after"
+"""Parts of the csv module's messages."""
+
+
+def is_table(text: str) -> bool:
+    """True if a text begins with a header of at least two columns, of which known fields are some:
+    Excel saves "Unicode text" as .txt."""
+    header = text.lstrip("\r\n").split("\n", 1)[0].strip()
+    names = [name.strip().strip('"') for name in header.split(_mark_of(header))]
+    return len(names) > 1 and knows_fields(names)
+
+
+def read_csv(text: str, delimiter: str | None) -> list[Any]:
+    """A mapping for each row; a row that does not fit the header becomes an Unreadable.
+
+    Empty lines and rows without any text are left out; a missing cell is None.
+
+    Args:
+        delimiter: None takes what the header has most of.
+
+    Raises:
+        csv.Error: the header cannot be read, or a quoted text does not end.
+    """
+    if named := _EXCEL_MARK.match(text):
+        delimiter, text = named[1], text[named.end() :]
+    body = text.lstrip("\r\n")
+    above = text[: len(text) - len(body)].count("\n") + (1 if named else 0)
+    first = body.split("\n", 1)[0]
+    mark = delimiter or _mark_of(first)
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        reader = csv.reader(
+            io.StringIO(body, newline=""),
+            delimiter=mark,
+            strict=True,
+            skipinitialspace=f'{mark} "' in first,
+        )
+        header = next(reader, [])
+        rows: list[Any] = []
+        while True:
+            line = above + reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return rows
+            except csv.Error as error:
+                why = _why(error, line)
+                lines = above + reader.line_num + 1 - line  # rows that a missing quote took in
+                rows += [Unreadable(f"line {line} {why}")] * max(lines, 1)
+                continue
+            if any(cell.strip() for cell in cells):
+                rows.append(_row(header, cells, line, mark))
+    finally:
+        csv.field_size_limit(limit)  # it holds for every reader of the process
+
+
+def _mark_of(header: str) -> str:
+    return max(_MARKS, key=lambda mark: (header.count(mark), mark == ","))
+
+
+def _row(header: list[str], cells: list[str], line: int, mark: str) -> Any:
+    if any(cell.strip() for cell in cells[len(header) :]):
+        columns = "column" if len(header) == 1 else "columns"
+        return Unreadable(
+            f"line {line} has {len(cells)} cells for {len(header)} {columns}: put a text that "
+            f'holds {mark!r} in "quotes"'
+        )
+    return dict.fromkeys(header) | dict(zip(header, cells, strict=False))
+
+
+def _why(error: csv.Error, line: int) -> str:
+    said = str(error)
+    if _NO_END in said:
+        raise csv.Error(f"line {line} begins a quoted text that does not end") from None
+    if _AFTER_QUOTE in said:
+        return 'has text after a closing quote: write "" for a quote inside a text'
+    return f"is not CSV ({said})"
