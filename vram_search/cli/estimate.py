@@ -148,7 +148,7 @@ def command(
 
     \b
     Examples:
-      vram-search estimate studies/demo.yaml
+      vram-search estimate studies/td-010.yaml
       vram-search estimate --model qwen2.5-3b --batch 4 --card rtx-5060-ti-16gb
       vram-search estimate my-recipe.yaml --card rtx-3060-12gb --check
       vram-search estimate my-recipe.yaml --model Qwen/Qwen3-4B
