@@ -1,6 +1,6 @@
 """The messages between the supervising process (`worker`) and the training process (`train`).
 
-One JSON object a line. The supervisor sends jobs to the training process's standard input; it
+One JSON object per line. The supervisor sends jobs to the training process's standard input; it
 answers with events on its standard output. When its standard input closes, it ends at once, so no
 training outlives its supervisor.
 """

@@ -269,7 +269,7 @@ def test_rows_that_llamafactory_would_drop_are_refused(
 def test_rows_that_changed_since_the_trial_are_refused(
     study: StudyRecord, trial: TrialRecord, rows: Rows
 ) -> None:
-    with pytest.raises(InputError, match=r"changed since trial 7.*\n?bring back"):
+    with pytest.raises(InputError, match=r"changed since trial 7.*\n?restore the data set"):
         llamafactory_files(study, trial, replace(rows, data_hash="d2"))
 
 

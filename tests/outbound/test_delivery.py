@@ -112,7 +112,7 @@ def test_failed_event_is_sent_again_later_and_the_failure_is_reported_once(store
         make_due(store)
         sender.deliver_due()
     assert len(one.got) == 1
-    assert notes == ["recorder was not told: it is down; the search goes on"]
+    assert notes == ["recorder did not get the message: it is down; the search goes on"]
 
 
 def test_clock_that_is_set_back_puts_no_attempt_off(

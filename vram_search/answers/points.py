@@ -45,7 +45,7 @@ def predict_points(file: Path, models: Path, hardware: Hardware) -> list[dict[st
             answers.append(_error_row(number, line, error))
             faults += [_RowFault(f"{file}:{number}", *fault) for fault in error.faults]
     if not answers:
-        raise InputError(f"{file}: holds no row", "write one JSON mapping a line")
+        raise InputError(f"{file}: holds no row", "write one JSON mapping per line")
     if wrong == len(answers):
         raise _refusal(file, faults)
     return answers

@@ -132,7 +132,7 @@ def _line(name: str, first: str, second: str, difference: str = "") -> str:
 
 
 def _setting_lines(name: str, pair: Pair, names: Sequence[str]) -> list[str]:
-    """One line, or one a trial where a value is long."""
+    """One line, or one per trial if a value is long."""
     values = [_setting(value) for value in pair]
     if max(map(len, values)) <= _widths()[1]:
         return [_line(name, values[0], values[1])]

@@ -30,7 +30,7 @@ def refuse_both(as_json: bool, as_csv: bool) -> None:
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A header and a line a row: floats in full, true and false, nothing where unknown."""
+    """A header and one line per row: floats in full, true and false, nothing where unknown."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -204,7 +204,9 @@ def _length_lines(answer: DataAnswer) -> Iterator[str]:
         bar = "#" * round(rows / most * _BAR_WIDTH)
         yield f"  {low:>9,} to {high:>9,}  {bar or ('.' if rows else '')} {rows:,}".rstrip()
     if answer.answer_tokens is None:
-        yield from wrapped("to count tokens and see the chat template, name a tokenizer: --model", "  ")
+        yield from wrapped(
+            "to count tokens and see the chat template, name a tokenizer: --model", "  "
+        )
         return
     yield f"  {counted(answer.answer_tokens, 'token is', 'tokens are')} learnt"
     for cut in answer.cutoffs:

@@ -27,7 +27,7 @@ DPO, KTO, reward models, pre-training, full and freeze tuning are listed with th
 are not ranked, and no search learns from them.
 
 A CSV file is an export of W&B, MLflow, Optuna, Ray Tune, Comet or Neptune, a table with trainers'
-names (lr, lora_r, val_loss), or a table with one run a row under a header with the columns run
+names (lr, lora_r, val_loss), or a table with one run per row under a header with the columns run
 and outcome (complete, pruned, oom, infeasible, diverged, lost, unknown) and any of
 model_name_or_path, eval_loss, train_loss, steps_done, steps_total, per_device_train_batch_size,
 gradient_accumulation_steps, seed, train_runtime (seconds), trainable_parameters, adapter_bytes,

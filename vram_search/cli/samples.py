@@ -29,7 +29,7 @@ DEFAULT_ROWS = 3
 @click.command("samples", short_help="Answers of the untuned and the tuned model.")
 @click.argument("trial", metavar="N|best")
 @click.option(
-    "--prompts", metavar="FILE", type=click.Path(path_type=Path), help="Prompts, one a line."
+    "--prompts", metavar="FILE", type=click.Path(path_type=Path), help="Prompts, one per line."
 )
 @click.option(
     "--rows",
@@ -105,7 +105,7 @@ def _lines_of(file: Path) -> list[str]:
         ) from None
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise InputError(f"{file}: holds no prompt", "write one prompt a line")
+        raise InputError(f"{file}: holds no prompt", "write one prompt per line")
     return lines
 
 

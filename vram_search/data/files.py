@@ -72,7 +72,7 @@ def _read_json(path: Path, text: str, *, is_lines: bool) -> list[Any]:
     if is_lines and start.split("\n", 1)[0].strip() == "{":
         raise InputError(
             f"{path}: its objects go over several lines",
-            "write one object a line, for example: jq -c . OLD > NEW",
+            "write one object per line, for example: jq -c . OLD > NEW",
         )
     if not is_lines or start.startswith("["):
         try:

@@ -190,7 +190,7 @@ def exported_trial(
         raise InputError(
             f"the rows have changed since trial {trial.number} (data hash {rows.data_hash}, "
             f"the trial's is {trial.data_hash})",
-            "bring back the data set as it was",
+            "restore the data set",
         )
     check_exportable(rows)
     plan = MemoryPlan.model_validate(trial.plan)

@@ -1,4 +1,4 @@
-"""A table by hand: a CSV file with one run a row."""
+"""A table by hand: a CSV file with one run per row."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def load_table(path: Path) -> list[ImportedTrial]:
         seen[name] = line
         trials.append(trial)
     if not trials:
-        raise InputError(f"{path}: holds no run", "write one row a run under the header")
+        raise InputError(f"{path}: holds no run", "write one row per run under the header")
     return trials
 
 
@@ -144,7 +144,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
     """
     text = read_text(path)
     if text.lstrip().startswith(("[", "{")):
-        raise InputError(f"{path}: holds JSON, no table", "write the runs as CSV, one run a row")
+        raise InputError(f"{path}: holds JSON, no table", "write the runs as CSV, one run per row")
     first = text.lstrip("\n").split("\n", 1)[0]
     mark = max(",;\t", key=lambda one: (first.count(one), one == ","))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)

@@ -81,7 +81,7 @@ class Delivery:
     def _report(self, receiver: Receiver, said: str) -> None:
         if receiver.name not in self._failed:
             self._failed.add(receiver.name)
-            self.note(f"{receiver.name} was not told: {said}; the search goes on")
+            self.note(f"{receiver.name} did not get the message: {said}; the search goes on")
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ class Column:
 def trial_table(
     trials: Sequence[TrialFields], study: StudyFields, width: int = WIDTH
 ) -> list[Column]:
-    """Builds the columns of a table with one row a trial.
+    """Builds the columns of a table with one row per trial.
 
     Imported runs have their name too, and their kind if one is no plain supervised LoRA training.
 

@@ -51,7 +51,7 @@ class PlanPins(Spec):
         description="fused linear cross entropy; default on where liger-kernel is installed, knows "
         "the model, and there is a GPU",
     )
-    per_device_eval_batch_size: Count | None = Field(default=None, description="rows a batch")
+    per_device_eval_batch_size: Count | None = Field(default=None, description="rows per batch")
     expandable_segments: Flag | None = Field(
         default=None, description="allocator setting; default on for Linux cards"
     )

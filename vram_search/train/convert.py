@@ -1,6 +1,6 @@
 """Turns a trained adapter into a model that runs: `python -m vram_search.train.convert JOB.json`.
 
-It answers with one JSON object a line on standard output: notes, then the result.
+It answers with one JSON object per line on standard output: notes, then the result.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def check_texts(texts: TurnTexts, render: Render) -> list[str]:
     if any(texts.render(turns) != render(turns) for turns in _WITHOUT_SYSTEM):
         raise InputError(
             "the chat template cannot be written for Ollama: it renders a conversation of several "
-            "turns otherwise than its parts",
+            "turns differently from its parts",
             "write the TEMPLATE by hand, or use the merged model with another runtime",
         )
     remarks = []

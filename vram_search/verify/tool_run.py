@@ -89,7 +89,7 @@ class Process:
         if run_logged([self.tool.python, "-P", *command], self.folder, self.log, self.variables):
             raise InputError(
                 f"{self.tool.title} cannot read the export:\n{last_lines(self.log)}",
-                f"is its environment whole? Its log: {self.log}",
+                f"is its environment complete? Its log: {self.log}",
             )
 
     def train(

@@ -35,7 +35,7 @@ def try_next(
         TooLateError: a trial has tried this point already.
     """
     if study.is_imported:
-        raise InputError(f"study {study.name} holds imported runs: it tries nothing")
+        raise InputError(f"study {study.name} holds imported runs: no search tries points there")
     space = recorded_space(study)
     point = _point(space, values, like)
     for trial in store.trials(study.id):

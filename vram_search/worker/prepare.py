@@ -260,7 +260,7 @@ def _check_packing(study: StudySpec, shapes: Mapping[str, ModelShape]) -> None:
         Fault(
             "search_space.packing",
             f"attention of joined rows is kept apart by their positions, which is tested for plain "
-            f"text models only, and {'model ' + name if name else 'the model'} is none of them "
+            f"text models only, and {'model ' + name if name else 'the model'} is not one "
             f"({shape.model_type})",
             True,
             "false",

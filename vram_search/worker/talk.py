@@ -139,7 +139,7 @@ def evaluation_prompts(study: StudyRecord, rows: int) -> list[tuple[Conversation
     if not found:
         raise InputError(
             f"no evaluation row of study {study.name} is a plain conversation",
-            "give prompts of your own: --prompts FILE, one a line",
+            "give prompts of your own: --prompts FILE, one per line",
         )
     return found[:rows]
 

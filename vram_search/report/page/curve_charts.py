@@ -84,7 +84,7 @@ def eval_curves_chart(data: ReportData) -> Chart:
         f"{counted(len(curves), 'trial', 'trials')}, evaluated at their rungs.",
         320,
         plot.body,
-        f"One line a trial, from rung to rung.{_left_out(curves, drawn)}"
+        f"One line per trial, from rung to rung.{_left_out(curves, drawn)}"
         f"{above(losses, top, 'evaluation')}",
         legend,
     )
