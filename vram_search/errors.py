@@ -126,6 +126,9 @@ _SYSTEM_REMEDIES = {
     "EROFS": "its disk is read-only: name another place",
     "ENAMETOOLONG": "give it a shorter name",
     "EIO": "check its disk, network share or terminal",
+    "ENOLCK": "its file system cannot lock files: name a place on a local disk",
+    "ENOTSUP": "its file system cannot do that: name a place on a local disk",
+    "EOPNOTSUPP": "its file system cannot do that: name a place on a local disk",
     "ESTALE": "check its network share",
     "ENOTCONN": "check its network share",
 }

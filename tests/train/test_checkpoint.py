@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -279,6 +281,24 @@ def test_a_full_disk_ends_no_training(
     ).run()
     assert finished.outcome == "complete"
     assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_file_system_without_fsync_keeps_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every checkpoint of a network share was left out."""
+    (tmp_path / "state").write_text("whole")
+
+    def fail_with(number: int) -> None:
+        def fsync(descriptor: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        checkpoint_module._flush(tmp_path)
+
+    fail_with(errno.EINVAL)
+    with pytest.raises(OSError, match="No space"):
+        fail_with(errno.ENOSPC)
 
 
 def test_a_checkpoint_that_took_long_delays_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:

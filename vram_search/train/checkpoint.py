@@ -8,6 +8,7 @@ then renamed, and the older one is deleted last. Nothing in it is executed when 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,8 @@ _MANIFEST, _TENSORS, _TRAINER_STATE = "checkpoint.json", "state.safetensors", "t
 _BEST = "best"
 _PART = ".part"
 _STEP = re.compile(r"step-(\d{8,})")
+_NO_FSYNC = (errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.ENOTSUP)
+"""Errors of a file system that has no fsync."""
 
 
 class Manifest(Spec):
@@ -175,7 +178,7 @@ def _flush(folder: Path) -> None:
             _flush_folder(path)
             continue
         with path.open("rb+") as stream:
-            os.fsync(stream.fileno())
+            _fsync(stream.fileno())
     _flush_folder(folder)
 
 
@@ -185,6 +188,17 @@ def _flush_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fsync(descriptor: int) -> None:
+    """Flushes an open file or folder. Network shares and FUSE may have no fsync, for folders above
+    all: then it is left out, as in PostgreSQL (`fsync_fname_ext`, src/backend/storage/file/fd.c).
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise

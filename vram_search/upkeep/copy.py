@@ -139,7 +139,7 @@ def _copy_database(file: Path, target: Path) -> None:
         source = connect_without_writing(file)
     with contextlib.closing(source), contextlib.closing(sqlite3.connect(target)) as copy:
         source.backup(copy, pages=_PAGES)
-    with target.open("rb") as stream:
+    with target.open("rb+") as stream:  # Windows flushes a file that may be written alone
         os.fsync(stream.fileno())
 
 
