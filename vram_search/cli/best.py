@@ -122,8 +122,8 @@ def best_lines(study: StudyAnswer, trial: TrialAnswer) -> list[str]:
         f"(step {known_cell(trial.eval_loss_step)} of {trial.steps_total or '?'})",
     ]
     if trial.provenance is not None:
-        said = f"  settings  {hyperparameter_words(hp)}"
-        return [*lines, said, *provenance_lines(trial.provenance)]
+        settings = wrapped(hyperparameter_words(hp), f"  {'settings':<17}", " " * 19)
+        return [*lines, *settings, *provenance_lines(trial.provenance)]
     lines += [
         *_hyperparameter_lines(hp),
         *_field("plan", plan_words(trial.plan)),

@@ -120,7 +120,8 @@ def _losses(steps: list[StepLossAnswer], evaluations: list[EvaluationAnswer]) ->
         if (bits := evaluation.bits_per_byte) is not None:
             words += f", {bits:.4f} bits per byte"
         words += f", {own:.4f} at its own cutoff_len" if own is not None else ""
-        lines += _field(f"eval at step {evaluation.step}", words)
+        name = f"eval at step {evaluation.step}" if evaluation.step else "evaluation"
+        lines += _field(name, words)  # an imported table names no step
     return lines
 
 

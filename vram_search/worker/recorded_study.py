@@ -11,6 +11,19 @@ from vram_search.spec.study import TrainingSpec, complete_space
 from vram_search.store import StudyRecord
 
 
+def refuse_imported(record: StudyRecord) -> None:
+    """Refuses a study of imported runs where something is done with a search's own trainings.
+
+    Raises:
+        InputError: it holds imported runs.
+    """
+    if record.is_imported:
+        raise InputError(
+            f"study {record.name} holds imported runs: they were not trained here",
+            "name a study of a search with --study",
+        )
+
+
 def recorded_spec(record: StudyRecord, url: str) -> StudySpec:
     """Returns the specification with which the study was last run.
 
@@ -20,11 +33,7 @@ def recorded_spec(record: StudyRecord, url: str) -> StudySpec:
     Raises:
         InputError: the study holds imported runs, or its files are not there any more.
     """
-    if record.is_imported:
-        raise InputError(
-            f"study {record.name} holds imported runs: they were not trained here",
-            "name a study of a search with --study",
-        )
+    refuse_imported(record)
     written = {name: record.spec[name] for name in StudySpec.model_fields if name in record.spec}
     try:
         return StudySpec.model_validate({**written, "database": url})

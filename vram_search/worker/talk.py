@@ -15,6 +15,7 @@ from vram_search.store.adapter_files import check_adapter
 from vram_search.store.untuned import Sample
 from vram_search.worker.identity import WEIGHTS, SameAsSearch
 from vram_search.worker.process import TrainingDiedError, log_tail
+from vram_search.worker.recorded_study import refuse_imported
 from vram_search.worker.resident import ResidentTrainer
 
 Conversation = tuple[tuple[str, str], ...]
@@ -79,8 +80,10 @@ def kept_adapter(study: StudyRecord, trial: TrialRecord) -> Path:
     """Returns the folder of a trial's adapter.
 
     Raises:
-        InputError: it is not on this machine any more, never was, or is damaged.
+        InputError: it is not on this machine any more, never was, or is damaged; or the study holds
+            imported runs.
     """
+    refuse_imported(study)
     if trial.adapter_path is None:
         raise InputError(
             f"the adapter of trial {trial.number} of study {study.name} is not kept",
@@ -132,8 +135,10 @@ def evaluation_prompts(study: StudyRecord, rows: int) -> list[tuple[Conversation
         rows: how many at most.
 
     Raises:
-        InputError: the rows cannot be read, or hold no plain conversation.
+        InputError: the rows cannot be read, or hold no plain conversation; or the study holds
+            imported runs.
     """
+    refuse_imported(study)
     examples = load_rows(recorded_dataset(study.spec, study.name), study.spec["seed"]).eval
     found = [_split(example) for example in examples if example.is_plain and not example.is_text]
     if not found:

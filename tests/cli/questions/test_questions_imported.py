@@ -33,6 +33,8 @@ def imported(ask: Ask, tmp_path: Path) -> None:
 def test_best_imported_run_is_told_with_what_its_loss_means(ask: Ask) -> None:
     out = ask("best").out
     assert "trial 2, eval_loss 0.9358" in out
+    assert "\n  settings         all r8" in out and "\n  imported         run second" in out
+    assert "\n  evaluation       0.9358 per token" in ask("show", "best").out
     assert "each eval_loss is its own tool's" in out
 
 
@@ -44,6 +46,14 @@ def test_unknown_fields_are_no_obstacle(ask: Ask, form: list[str]) -> None:
         if number:
             assert ask("compare", 0, number, *form).code == 0
     assert ask("top", "--all", *form).code == 0
+
+
+@pytest.mark.usefixtures("imported")
+@pytest.mark.parametrize("command", ["train", "merge", "card", "samples", "chat"])
+def test_imported_runs_are_not_trained_or_used_here(ask: Ask, command: str) -> None:
+    answer = ask(command, "best")
+    assert answer.code == 2
+    assert "holds imported runs: they were not trained here" in answer.err
 
 
 @pytest.mark.usefixtures("imported")
