@@ -59,7 +59,7 @@ model:
 dataset:
   train: {self.data}
 card: {self.card}             # auto: the GPU in this machine
-search_space:            # only what you doubt; a value alone is fixed
+search_space:            # only what you are not sure of; a single value is fixed
   learning_rate: {{min: 3.0e-5, max: 1.0e-3}}   # decides most of the loss
   lora_target: [qkvo, all]
   lora_rank: [8, 16, 32]
