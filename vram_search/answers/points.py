@@ -64,7 +64,8 @@ def _error_row(number: int, line: str, error: RowError) -> dict[str, object]:
 
 
 def _predict(point: Point, hardware: Hardware) -> Estimate:
-    """
+    """Predicts the bytes of a point.
+
     Raises:
         RowError: the sizes are absurd.
     """
@@ -150,7 +151,8 @@ class ShapeLoader:
         self._found: dict[str, ModelShape] = {}
 
     def __call__(self, model: str) -> ModelShape:
-        """
+        """Returns the shape of a model in the folder.
+
         Raises:
             InputError: there is no such model, or it is not modelled.
         """
@@ -165,7 +167,8 @@ class ShapeLoader:
 
 
 def _checked_parts(row: dict[str, Any]) -> dict[str, Any]:
-    """
+    """Returns a row that holds parts, after checking their values.
+
     Raises:
         RowError: the sizes are not bytes, or the peak's moment is no text.
     """

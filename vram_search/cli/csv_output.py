@@ -21,7 +21,8 @@ def csv_option(function: F) -> F:
 
 
 def refuse_both(as_json: bool, as_csv: bool) -> None:
-    """
+    """Refuses --json together with --csv.
+
     Raises:
         InputError: both forms are asked for.
     """

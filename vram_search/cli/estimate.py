@@ -172,7 +172,8 @@ def command(
 
 
 def _check_mode(ctx: click.Context) -> None:
-    """
+    """Checks that exactly one thing is to be estimated, with its own options alone.
+
     Raises:
         InputError: no mode or two, or an option of another mode.
     """

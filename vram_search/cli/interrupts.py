@@ -50,7 +50,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def raise_dropped(self) -> None:
-        """
+        """Raises an interrupt again that other code has dropped.
+
         Raises:
             KeyboardInterrupt: a signal came, and the search went on all the same.
         """

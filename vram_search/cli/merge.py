@@ -175,7 +175,8 @@ def command(
 
 
 def _check_options(to: str, ollama_base: str | None, llama_cpp: Path | None) -> None:
-    """
+    """Checks that each option belongs to the form that --to names.
+
     Raises:
         InputError: an option belongs to another form.
     """

@@ -60,7 +60,8 @@ def command(
 
 
 def _write(file: Path, proposal: dict[str, object]) -> None:
-    """
+    """Writes the proposed study to a new file.
+
     Raises:
         InputError: the file exists.
     """

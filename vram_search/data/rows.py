@@ -181,7 +181,8 @@ def _judge(name: str, found: Findings, dataset: DatasetSpec, notes: list[str]) -
 
 
 def _refuse_form(name: str, found: Findings) -> None:
-    """
+    """Refuses rows that share an unknown or an unsuitable form, with the remedy for it.
+
     Raises:
         InputError: no row has a form that is known here, and the first one shows why.
     """

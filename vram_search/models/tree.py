@@ -146,7 +146,8 @@ def _shipped(file: Path) -> dict[str, Any] | None:
 
 
 def _checked(data: dict[str, Any]) -> dict[str, Any]:
-    """
+    """Returns the answer of the process that builds the model, unless it is a fault.
+
     Raises:
         InputError: transformers cannot build the model.
     """

@@ -362,7 +362,8 @@ def _entry(connection: Connection, entry_id: int) -> QueueEntry:
 
 
 def _refuse_second(connection: Connection, study: str) -> None:
-    """
+    """Refuses a study that waits for the service already.
+
     Raises:
         TooLateError: the service has this study in the queue already.
     """
@@ -375,7 +376,8 @@ def _refuse_second(connection: Connection, study: str) -> None:
 
 
 def _refuse_impossible_times(not_before: datetime | None, until: datetime | None) -> None:
-    """
+    """Refuses a time window in which the study could never run.
+
     Raises:
         InputError: `until` is over, or not after `not_before`.
     """

@@ -27,7 +27,8 @@ class SameFile:
     _of_log: dict[Path, tuple[int, int]] = field(default_factory=dict, init=False)
 
     def check(self) -> None:
-        """
+        """Checks that the path still leads to the file that was opened.
+
         Raises:
             StoreError: another file, or none, is at the path now.
         """

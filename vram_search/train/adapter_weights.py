@@ -59,7 +59,8 @@ class AdapterWeights:
     """
 
     def __init__(self, folder: Path) -> None:
-        """
+        """Reads all tensors of an adapter.
+
         Raises:
             InputError: the adapter is no LoRA, or of a form that is not merged here.
         """

@@ -103,7 +103,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 def refuse_quantized(config: Any, name: str) -> None:
-    """
+    """Refuses a base model that is quantised already.
+
     Raises:
         InputError: the base is stored in fewer than 16 bits.
     """

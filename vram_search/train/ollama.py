@@ -106,7 +106,8 @@ def modelfile_text(
 
 
 def _convert_with_llama_cpp(folder: Path, merged: Path, target: Path, kind: str) -> None:
-    """
+    """Writes the GGUF file with llama.cpp's own converter.
+
     Raises:
         InputError: the converter is missing or fails.
     """

@@ -82,7 +82,8 @@ def copy_database(source: Store, target: Store, target_url: str) -> CopiedDataba
 
 
 def _refuse_rows(target: Store) -> None:
-    """
+    """Refuses a target database that holds anything.
+
     Raises:
         InputError: the target is in use: it holds studies, or a queue.
     """

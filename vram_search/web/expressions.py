@@ -38,7 +38,8 @@ for expression in expressions:
 
 
 def refuse_slow(targets: Sequence[str]) -> None:
-    """
+    """Matches the expressions in a process of their own, which has a time limit.
+
     Raises:
         InputError: one of the LoRA targets is an expression that takes too long.
     """

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator
 
 
 def _text(value: Any) -> Any:
-    """
+    """Returns a text that names a moment.
+
     Raises:
         ValueError: the value is a number, which would count as seconds since 1970.
     """
@@ -19,7 +20,8 @@ def _text(value: Any) -> Any:
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """
+    """Returns the moment in UTC.
+
     Raises:
         ValueError: UTC has no such moment.
     """
@@ -30,7 +32,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _no_flag(value: Any) -> Any:
-    """
+    """Returns a value that is neither true nor false.
+
     Raises:
         ValueError: the value is true or false, which would count as 1 or 0.
     """
@@ -40,7 +43,8 @@ def _no_flag(value: Any) -> Any:
 
 
 def _point_value(value: Any) -> Any:
-    """
+    """Returns a value that a hyperparameter can have.
+
     Raises:
         ValueError: no hyperparameter has values of this kind.
     """

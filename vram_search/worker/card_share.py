@@ -75,7 +75,8 @@ def _has_cores_for(studies: int) -> bool:
 
 
 def _shapes(study: StudySpec) -> list[ModelShape]:
-    """
+    """Returns the shapes of a study's base models.
+
     Raises:
         InputError: a model is not on this machine, or its config.json is faulty.
     """

@@ -45,7 +45,8 @@ def converted_gguf(gguf: Path, note: Callable[[str], None]) -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
-    """
+    """Converts a GGUF file in a process of its own, which loads torch.
+
     Raises:
         InputError: the file cannot be converted.
     """

@@ -90,7 +90,8 @@ class SameAsSearch:
     model: str | None = None
 
     def __call__(self, ready: Ready) -> None:
-        """
+        """Compares what a process loaded with what the search loaded.
+
         Raises:
             InputError: it loaded something else.
         """
@@ -127,7 +128,8 @@ class IdentityCheck:
     _of_this_run: dict[str, str] | None = field(default=None, init=False)
 
     def __call__(self, ready: Ready) -> None:
-        """
+        """Compares what a process loaded with the study's trials so far.
+
         Raises:
             InputError: the process loaded something else than the study's trials so far.
         """

@@ -111,7 +111,8 @@ class Lease:
                     Path(lock.lock_file).unlink(missing_ok=True)
 
     def check(self) -> None:
-        """
+        """Checks that the lease is still held.
+
         Raises:
             LeaseLostError: another worker has ended the lease.
         """
@@ -214,7 +215,8 @@ def living_workers(store: Store, study: StudyRecord) -> list[WorkerRecord]:
 
 
 def refuse_if_worked_on(store: Store, study: StudyRecord, remedy: str) -> None:
-    """
+    """Refuses a study that workers run.
+
     Raises:
         TooLateError: workers run trials of the study.
     """

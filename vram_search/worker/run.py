@@ -314,7 +314,8 @@ def _end_begun_trial(context: RunContext) -> None:
 
 
 def _refuse_memory_alone(problem: str) -> None:
-    """
+    """Refuses to search from the record in memory while workers share Optuna's tables.
+
     Raises:
         InputError: workers meet in Optuna's tables, which cannot be used.
     """

@@ -42,9 +42,10 @@ class Watch:
         return sample
 
     def refuse_spill(self, event: AnyEvent, sample: GpuSample | None) -> None:
-        """
+        """Ends the trial if the driver has moved its memory to system RAM.
+
         Raises:
-            SpilledError: `TrialLog.refuse_spill`.
+            SpilledError: steps are slow and the card is full, on a card that Windows manages.
         """
         if isinstance(event, Step) and sample is not None and self.budget.reader is not None:
             self.log.refuse_spill(self.budget.reader.device(), sample)
