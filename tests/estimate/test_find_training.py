@@ -27,6 +27,13 @@ NOTEBOOK = {
         },
     ]
 }
+CELL = """import json
+args = dict(
+    model_name_or_path="qwen2.5-0.5b", lora_rank=4, cutoff_len=64, quantization_bit=4, bf16=f()
+)
+json.dump(args, open("train.json", "w"))
+!llamafactory-cli train train.json
+"""
 WRITES = """cat > cfg.yaml <<EOF
 model_name_or_path: qwen2.5-0.5b
 quantization_bit: 4
@@ -48,7 +55,9 @@ llamafactory-cli train cfg.yaml cutoff_len=64
         ("a.ps1", f'$R = "4"\r\nllamafactory-cli.exe train `\r\n {FLAGS} --lora_rank $R\r\n'),
         ("Dockerfile", f"FROM x\nENV R=4\nCMD llamafactory-cli train {FLAGS} \\\n --lora_rank $R"),
         ("a.sh", WRITES),
+        ("a.sh", "F=a.yaml\n" + WRITES.replace("cfg.yaml", '"$F"')),
         ("a.ipynb", json.dumps(NOTEBOOK)),
+        ("a.ipynb", json.dumps({"cells": [{"cell_type": "code", "source": CELL}]})),
         (
             "CFG.YML",
             "model_name_or_path: qwen2.5-0.5b\nquantization_bit: 4\n"

@@ -19,7 +19,11 @@ from tests.factories import make_point
 from tests.model_code.in_process import read_in_this_process
 from vram_search.data import Example, Rows
 from vram_search.errors import InputError, ModelNotFoundError
-from vram_search.estimate.memory.peaks import computes_eval_logits, fused_chunk_bytes
+from vram_search.estimate.memory.peaks import (
+    computes_eval_logits,
+    fused_chunk_bytes,
+    fuses_loss,
+)
 from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes import axolotl, llamafactory, trl
@@ -372,6 +376,16 @@ def test_a_file_in_utf_16_is_read(write: Write) -> None:
     assert load_recipe(file).workload.cutoff_len == 128
 
 
+@pytest.mark.parametrize(
+    ("model", "is_fused"), [("qwen3-30b-a3b", True), ("granite-3.3-2b", False), ("mpt-7b", False)]
+)
+def test_without_a_trace_liger_fuses_the_loss_of_the_models_that_it_knows(
+    write: Write, model: str, is_fused: bool
+) -> None:
+    keys = {"model_name_or_path": model, "enable_liger_kernel": True}
+    assert fuses_loss(load_recipe(write(keys)).workload) == is_fused
+
+
 def test_a_quantization_method_without_bits_gets_a_note(write: Write) -> None:
     recipe = load_recipe(write(LLAMAFACTORY, quantization_method="bnb"))
     assert recipe.workload.quantization == "none"
@@ -389,6 +403,11 @@ def test_a_quantization_method_without_bits_gets_a_note(write: Write) -> None:
         (b"a: !!python/object/apply:os.getcwd []", "not valid YAML"),
         (b"[" * 5000, "not valid YAML"),
         (b"- model_name_or_path", "no mapping"),
+        (
+            b"model: {id: m}\ntraining: {max_seq_length: 9}\ndata: d",
+            "no training file that is known",
+        ),
+        (b"base_model: m\nphase: 1\ngpu: T4\nvalid: true", "no training file that is known"),
         (b"", "no mapping"),
         (
             b"lora_rank: 8",
@@ -983,6 +1002,7 @@ def test_a_file_of_llamafactory_that_trains_nothing_gets_a_note(
         ({"train_micro_batch_size_per_gpu": 1, "fp16": {"enabled": True}}, "DeepSpeed"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "a model"),
         ({"output_dir": "o", "learning_rate": 1e-4, "optim": "sgd"}, "TrainingArguments"),
+        ({"base_model": "m", "services": {"train": {"image": "x"}}}, "Docker Compose"),
         ({"base_model": "m", "merge_method": "slerp", "models": [{"model": "m"}]}, "mergekit"),
         ({"model_name_or_path": "m", "train_file": "d", "lora_rank": 8}, "TrainingArguments"),
         (

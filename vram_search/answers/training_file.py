@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from vram_search.answers.named import find_card
@@ -38,7 +39,18 @@ def is_recipe(file: Path) -> bool:
     required = {name for name, field in StudySpec.model_fields.items() if field.is_required()}
     # LLaMA-Factory has a `dataset` too.
     of_studies = (required - {"dataset"}) | {"search_space", "card"}
-    return bool(data) and not of_studies & set(data)
+    return bool(data) and (not of_studies & set(data) or _is_foreign({str(key) for key in data}))
+
+
+def _is_foreign(names: set[str]) -> bool:
+    """Tells the settings of a program of its own, with sections `model:` and `training:`, from a
+    study without its `study:`."""
+    known = set(StudySpec.model_fields)
+    if names & (known - {"model", "dataset", "training", "seed"}):
+        return False
+    foreign = names - known
+    is_close = any(difflib.get_close_matches(name, known, n=1, cutoff=0.75) for name in foreign)
+    return len(foreign) > 1 and not is_close
 
 
 def study_workloads(

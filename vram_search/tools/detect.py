@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vram_search.tools.axolotl import AXOLOTL
 from vram_search.tools.llamafactory import LLAMA_FACTORY
 from vram_search.tools.training_arguments import KNOWN
 from vram_search.tools.trl import TRL
@@ -127,13 +128,16 @@ def tool_of(values: Mapping[Any, Any]) -> str | None:
         if paths.issuperset(keys.split()):
             return tool
     if "base_model" in names:
-        is_autotrain = isinstance(values.get("params"), Mapping) and "task" in names
-        return "autotrain" if is_autotrain else "axolotl"
+        if isinstance(values.get("params"), Mapping) and "task" in names:
+            return "autotrain"
+        own = names & AXOLOTL.known
+        return "axolotl" if 2 * len(own) > len(names) else None
     if "model_name_or_path" in names:
         return _by_own_keys(names)
     model = values.get("model")
     training = values.get("training")
-    if isinstance(training, Mapping) and "study" not in names and _STUDIO & set(training):
+    is_text = not isinstance(model, Mapping) and "study" not in names
+    if isinstance(training, Mapping) and is_text and _STUDIO & set(training):
         return "unsloth studio"
     if isinstance(model, str):
         if len(names & _AUTOTRAIN) > 1:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vram_search.tools.written_arguments import written_arguments
+
 SHELL_SCRIPTS = (".sh", ".bash", ".zsh", ".slurm", ".sbatch")
 WINDOWS_SCRIPTS = (".bat", ".cmd", ".ps1")
 _GOES_ON = {".bat": "^", ".cmd": "^", ".ps1": "`"}
@@ -54,7 +56,7 @@ def script_lines(script: str, suffix: str = ".sh") -> LaunchText:
     joined = re.sub(re.escape(_GOES_ON.get(suffix, "\\")) + r"[ \t]*\n", " ", body)
     if suffix in WINDOWS_SCRIPTS:
         joined = joined.replace("\\", "/")
-    return LaunchText(tuple(_filled_lines(joined.split("\n"))), written)
+    return _filled_text(joined.split("\n"), written)
 
 
 def notebook_lines(notebook: str) -> LaunchText:
@@ -80,7 +82,8 @@ def notebook_lines(notebook: str) -> LaunchText:
         else:
             joined = re.sub(r"\\[ \t]*\r?\n", " ", text)
             lines += [one.strip() for one in joined.split("\n") if _is_command_or_value(one)]
-    return LaunchText(tuple(_filled_lines(lines)), written)
+            written.update(written_arguments(text))
+    return _filled_text(lines, written)
 
 
 def job_lines(values: Mapping[Any, Any]) -> LaunchText:
@@ -130,9 +133,10 @@ def _without_written(script: str) -> tuple[str, dict[str, str]]:
     return "\n".join(kept), written
 
 
-def _filled_lines(lines: list[str]) -> Iterator[str]:
-    """Lines with the values of the variables that earlier lines set."""
+def _filled_text(lines: list[str], written: Mapping[str, str]) -> LaunchText:
+    """Lines and files with the values of the variables that the lines set."""
     variables: dict[str, str] = {}
+    filled = []
     for line in lines:
         stripped = line.strip()
         if assigned := _ASSIGNMENT.fullmatch(stripped):
@@ -141,7 +145,9 @@ def _filled_lines(lines: list[str]) -> Iterator[str]:
             continue
         if exec_form := _EXEC_FORM.fullmatch(stripped):
             stripped = _joined(exec_form[1])
-        yield _filled(stripped, variables)
+        filled.append(_filled(stripped, variables))
+    files = {_filled(name, variables): _filled(text, variables) for name, text in written.items()}
+    return LaunchText(tuple(filled), files)
 
 
 def _joined(exec_form: str) -> str:

@@ -17,7 +17,9 @@ from vram_search.estimate.memory.persistent import (
 )
 from vram_search.estimate.memory.tape import NOTHING, Bytes
 from vram_search.estimate.memory.workload import Workload
-from vram_search.spec.families import family_of
+from vram_search.spec.families import MODELLED
+from vram_search.spec.liger import liger_patches
+from vram_search.spec.shape import ModelShape
 
 Parts = dict[str, float]
 """Bytes by their name."""
@@ -27,8 +29,19 @@ def fuses_loss(workload: Workload) -> bool:
     """The loss is computed chunk by chunk, so that there are no logits."""
     if workload.objective != SFT:
         return not workload.loss.logit_bytes
-    liger = family_of(workload.shape.model_type).liger_fuses_loss
-    return workload.cut_cross_entropy or (workload.fused_linear_cross_entropy and liger)
+    if workload.cut_cross_entropy:
+        return True
+    return workload.fused_linear_cross_entropy and _liger_fuses_loss(workload.shape)
+
+
+def _liger_fuses_loss(shape: ModelShape) -> bool:
+    """Liger's own table decides for a family without a formula."""
+    if shape.model_type in MODELLED:
+        return MODELLED[shape.model_type].liger_fuses_loss
+    tree = shape.tree
+    whole, text = (tree.model_type, tree.text_model_type) if tree else (shape.model_type, "")
+    patches = liger_patches(whole, text)
+    return patches is not None and patches.fuses_loss
 
 
 def computes_eval_logits(workload: Workload) -> bool:
