@@ -10,6 +10,7 @@ import pytest
 
 from tests.importing.conftest import Cli
 from vram_search.errors import InputError
+from vram_search.importing.load import load_runs
 from vram_search.importing.table import load_table
 from vram_search.store import ImportedTrial
 
@@ -263,3 +264,63 @@ def test_table_with_names_of_other_tools_is_read(write: WriteTable) -> None:
 def test_table_that_leaves_a_doubt_is_refused(write: WriteTable, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_table(write(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run,lr,rank,eval_loss,time\nA,2e-4,16,1.234,90\n",
+        'run,lr,rank,eval_loss,time\nA,"0,0002",16,"1,234",90\n',  # one comma is surely a decimal
+        "sep=;\nrun;lr;rank;eval_loss;time\nA;0,0002;16;1,234;90\n",
+        "Results,,,,\n,,,,\nrun,lr,rank,eval_loss,time,\nA,2e-4,16,1.234,90,\n",
+        "run|lr|rank|eval_loss|time\nA|2e-4|16|1.234|90\n",
+        "# Runs\n\n| run | lr | rank | eval_loss | time |\n|--|--:|--|--|--|\n"
+        "| **A** | 2e-4 | 16 | 1.234 | 90 |\n\nThe end.\n",
+        "run,lr,rank,eval_loss (nats),Time [min]\nA,2e-4,16,~1.234,1.5\n",
+        "run,lr,rank,eval_loss,time\nA,2 \u00b7 10\u207b\u2074,16,1.234 \u00b1 0.01,90\n",
+        "run,lr.value,rank,eval_loss,time\nA,2e-4,16,1.234,90\n",
+    ],
+)
+def test_tables_as_people_write_them_give_the_same_run(write: WriteTable, text: str) -> None:
+    (run,) = load_table(write(text))
+    assert told(run, "learning_rate", "lora_rank") == ("A", "complete", 2e-4, 16)
+    assert (run.result.eval_loss, run.result.seconds) == (1.234, {"train": 90.0})
+
+
+def test_comma_that_may_part_thousands_is_no_decimal(write: WriteTable) -> None:
+    (run,) = load_table(write('run,lr,eval_loss\nA,2e-4,"1,234"\n'))
+    assert run.result.eval_loss is None
+    assert "eval_loss is not a number" in run.provenance["notes"][0]
+
+
+def test_outcome_in_place_of_the_loss_is_the_outcome(write: WriteTable) -> None:
+    runs = load_table(write("run,lr,eval_loss\nA,2e-4,OOM\nB,2e-4,crashed\nC,2e-4,-\n"))
+    assert [run.result.outcome for run in runs] == ["oom", "lost", "unknown"]
+
+
+def test_iterations_of_ray_are_one_run(write: WriteTable) -> None:
+    text = "training_iteration,trial_id,eval_loss,config/lr,done\n1,a,1.5,2e-4,False\n"
+    (run,) = load_table(write(text + "2,a,1.4,2e-4,True\n"))
+    assert (run.result.outcome, run.result.eval_loss) == ("complete", 1.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runs/a/events.out.tfevents.1.host", "TensorBoard's event files are not read"),
+        ("0/ab/metrics/eval_loss", "mlflow.search_runs"),
+        ("offline-run-1/run-1.wandb", "W&B's folder is not read"),
+        ("notes.txt", "name a CSV file"),
+    ],
+)
+def test_folder_of_a_tracker_says_how_its_runs_are_exported(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("x")
+    if "metrics" in name:
+        (tmp_path / "0/ab/params").mkdir()
+        (tmp_path / "0/ab/meta.yaml").write_text("status: 3")
+    with pytest.raises(InputError, match="holds no run") as caught:
+        load_runs(tmp_path)
+    assert words in caught.value.remedy

@@ -17,16 +17,16 @@ DEFAULT_STUDY = "imported"
 _HELP = """Imports runs of LLaMA-Factory, Axolotl, TRL or a plain Trainer, or a table.
 
 PATH is a run's output folder (complete or not), a checkpoint, a folder of such folders at any
-depth, or a CSV file. Values that a run's files do not hold stay unknown. Importing again adds
-only what is new, and updates what this version reads differently. If one run is malformed,
-nothing is imported; folders of predictions are skipped. Imported runs never mix with a
-search: they are kept in a study of their own, which cannot be run. training_args.bin is never
-read.
+depth, or a table (CSV, Markdown). Values that a run's files do not hold stay unknown.
+Importing again adds only what is new, and updates what this version reads differently. If one
+run is malformed, nothing is imported; folders of predictions are skipped. Imported runs never
+mix with a search: they are kept in a study of their own, which cannot be run.
+training_args.bin is never read.
 
 DPO, KTO, reward models, pre-training, full and freeze tuning are listed with their kind. They
 are not ranked, and no search learns from them.
 
-A CSV file is an export of W&B, MLflow, Optuna, Ray Tune, Comet or Neptune, a table with trainers'
+A table is an export of W&B, MLflow, Optuna, Ray Tune, Comet or Neptune, a table with trainers'
 names (lr, lora_r, val_loss), or a table with one run per row under a header with the columns run
 and outcome (complete, pruned, oom, infeasible, diverged, lost, unknown) and any of
 model_name_or_path, eval_loss, train_loss, steps_done, steps_total, per_device_train_batch_size,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import sys
 from typing import Any
 
 from vram_search.data.columns import knows_fields
 from vram_search.data.unreadable import Unreadable
+from vram_search.parsing.table_text import EXCEL_MARK, mark_of
 
-_EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-"""The first line of a table for Excel names what stands between its columns."""
-_MARKS = ",;\t|"
 _NO_END, _AFTER_QUOTE = "unexpected end of data", "expected after"
 """Parts of the csv module's messages."""
 
@@ -22,7 +19,7 @@ def is_table(text: str) -> bool:
     """True if a text begins with a header of at least two columns, of which known fields are some:
     Excel saves "Unicode text" as .txt."""
     header = text.lstrip("\r\n").split("\n", 1)[0].strip()
-    names = [name.strip().strip('"') for name in header.split(_mark_of(header))]
+    names = [name.strip().strip('"') for name in header.split(mark_of(header))]
     return len(names) > 1 and knows_fields(names)
 
 
@@ -37,12 +34,12 @@ def read_csv(text: str, delimiter: str | None) -> list[Any]:
     Raises:
         csv.Error: the header cannot be read, or a quoted text does not end.
     """
-    if named := _EXCEL_MARK.match(text):
+    if named := EXCEL_MARK.match(text):
         delimiter, text = named[1], text[named.end() :]
     body = text.lstrip("\r\n")
     above = text[: len(text) - len(body)].count("\n") + (1 if named else 0)
     first = body.split("\n", 1)[0]
-    mark = delimiter or _mark_of(first)
+    mark = delimiter or mark_of(first)
     limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         reader = csv.reader(
@@ -68,10 +65,6 @@ def read_csv(text: str, delimiter: str | None) -> list[Any]:
                 rows.append(_row(header, cells, line, mark))
     finally:
         csv.field_size_limit(limit)  # it holds for every reader of the process
-
-
-def _mark_of(header: str) -> str:
-    return max(_MARKS, key=lambda mark: (header.count(mark), mark == ","))
 
 
 def _row(header: list[str], cells: list[str], line: int, mark: str) -> Any:

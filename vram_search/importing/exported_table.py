@@ -207,6 +207,8 @@ def our_rows(
     Args:
         rows: line number and filled cells.
     """
+    if export.source == "ray":  # progress.csv has a line for each iteration: the last one counts
+        rows = list({_first(cells, export.name): (line, cells) for line, cells in rows}.values())
     taken: set[str] = set()
     for line, cells in rows:
         state = _first(cells, export.state).lower().removeprefix("trialstate.")
@@ -220,6 +222,8 @@ def our_rows(
         name = f"trial {name}" if export.source == "optuna" else name
         ours["run"] = name if name not in taken else f"{name} (line {line})"
         taken.add(ours["run"])
+        if export is BY_HAND and not state:
+            outcome = _outcome_for_loss(ours) or outcome
         is_nan = ours.get("eval_loss", "").lower() in ("nan", "inf", "infinity")
         if outcome == "complete" and is_nan:
             outcome = "diverged"
@@ -227,6 +231,15 @@ def our_rows(
             outcome = "unknown"
         ours["outcome"] = outcome
         yield line, ours, notes
+
+
+def _outcome_for_loss(ours: Row) -> Outcome | None:
+    """The outcome that a person wrote in place of the loss ("OOM"), which it replaces."""
+    outcome = BY_HAND.outcomes.get(ours.get("eval_loss", "").lower())
+    if outcome is not None and "eval_loss" in ours:
+        del ours["eval_loss"]
+        return outcome
+    return None
 
 
 def _our_cells(cells: Row, export: Export) -> tuple[Row, list[str]]:
@@ -301,7 +314,7 @@ def _plain(key: str) -> str:
     """A column's name without the program's prefixes: `params_learning_rate` is learning_rate."""
     while (match := _PREFIXES.match(key)) is not None:
         key = key[match.end() :]
-    return key.strip()
+    return key.removesuffix(".value").strip()
 
 
 def _first(cells: Row, names: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from vram_search.tools.file_kinds import naming_other_files
 
 MAX_DEPTH = 6
 """Folders below the named one; LLaMA-Factory writes saves/MODEL/lora/RUN."""
+_MOST_ENTRIES = 2_000
+"""Files and folders that are looked at for another program's logs."""
 _NOT_SEARCHED = {"__pycache__", "node_modules", "wandb", "mlruns", "runs"}
 
 
@@ -54,10 +57,29 @@ def load_runs(path: Path) -> LoadedRuns:
     if not runs:
         raise InputError(
             f"{path}: holds no run" + (", only predictions" if predictions else ""),
-            f"name a CSV file, or a folder with one of {', '.join(MARKS)}, or a folder that such "
-            "folders are in",
+            _other_logs(path)
+            or f"name a CSV file, or a folder with one of {', '.join(MARKS)}, or a folder that "
+            "such folders are in",
         )
     return LoadedRuns(runs, predictions)
+
+
+def _other_logs(path: Path) -> str:
+    """Says how the runs of a tracker's folder are exported; empty for another folder."""
+    names = {entry.name for entry in islice(path.rglob("*"), _MOST_ENTRIES)}
+    if any(name.startswith("events.out.tfevents.") for name in names):
+        return (
+            "TensorBoard's event files are not read: give the output folder of the training, "
+            "which holds trainer_state.json, or a CSV table with one run per row"
+        )
+    if names >= {"meta.yaml", "metrics", "params"}:
+        return (
+            "MLflow's folder is not read: export its runs as CSV, in its page or with "
+            "mlflow.search_runs(search_all_experiments=True).to_csv(FILE)"
+        )
+    if any(name.endswith(".wandb") for name in names):
+        return "W&B's folder is not read: export the table of runs as CSV from its page"
+    return ""
 
 
 def _run_folders(path: Path, depth: int) -> Iterator[Path]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import yaml
 
 from vram_search.errors import InputError
+from vram_search.importing.cell_numbers import in_seconds, name_and_unit, plain_number
 from vram_search.importing.exported_table import (
     BY_HAND,
     Export,
@@ -27,11 +25,11 @@ from vram_search.importing.exported_table import (
     our_rows,
 )
 from vram_search.importing.fields import RunFields
-from vram_search.importing.files import read_text
 from vram_search.importing.folder import imported_trial
 from vram_search.importing.history import History
 from vram_search.importing.kind import read_stage
 from vram_search.importing.settings import Settings, read_settings
+from vram_search.importing.table_rows import Cells, table_rows
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.store import OUTCOMES, ImportedTrial, Outcome
 from vram_search.typed_fields import FieldError
@@ -62,14 +60,13 @@ COLUMNS = {
 }
 """Column -> what it holds. An empty cell is unknown; other columns are refused."""
 
-Cells = dict[str, str]
 _ADAPTER = {"use_dora", "use_rslora", "modules_to_save"}
-_DECIMAL = re.compile(r"^(-?\d+),(\d+(?:[eE][-+]?\d+)?)$")
-_MAX_FILE_LINES = 100_000
+_TRUTH = {"wahr": True, "falsch": False, "vrai": True, "faux": False}
+"""Excel's TRUE and FALSE in other languages."""
 
 
 def load_table(path: Path) -> list[ImportedTrial]:
-    """The runs of a CSV file in its order: UTF-8, commas.
+    """The runs of a table in its order: CSV or Markdown.
 
     The header is of COLUMNS, that of an export (`exported_table.EXPORTS`), or has names of other
     tools. A cell of the last two that cannot be read is unknown, with a note.
@@ -77,12 +74,13 @@ def load_table(path: Path) -> list[ImportedTrial]:
     Raises:
         InputError: the file cannot be read, or a header or cell is wrong; names the line.
     """
-    header, rows = _rows(path)
+    header, rows = table_rows(path)
     if (export := export_of(header)) is not None:
         return _exported(path, export, rows)
-    words = [header_word(name) for name in header]
+    units = {name: name_and_unit(name) for name in header}
+    words = [header_word(word) for word, _ in units.values()]
     if is_by_hand(words):
-        plain = [(line, {header_word(k): cell for k, cell in row.items()}) for line, row in rows]
+        plain = [(line, _plain_cells(row, units)) for line, row in rows]
         return _exported(path, BY_HAND, plain)
     if has_unnamed_loss(words):
         raise InputError(
@@ -123,6 +121,14 @@ def _exported(path: Path, export: Export, rows: list[tuple[int, Cells]]) -> list
     return trials
 
 
+def _plain_cells(row: Cells, units: Mapping[str, tuple[str, str]]) -> Cells:
+    """Cells under the names without units, numbers in their plain form and times in seconds."""
+    return {
+        header_word(units[name][0]): in_seconds(plain_number(cell), units[name][1])
+        for name, cell in row.items()
+    }
+
+
 def _lenient_trial(
     path: Path, line: int, cells: Cells, source: str, notes: list[str]
 ) -> ImportedTrial:
@@ -135,44 +141,6 @@ def _lenient_trial(
             raise
         note = f"{error.field} {error.problem}, so it is taken as unknown"
         return _lenient_trial(path, line, left, source, [*notes, note])
-
-
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, Cells]]]:
-    """The header, and line number and filled cells of every row.
-
-    A spreadsheet may write semicolons or tabs between cells, and then a comma in decimals.
-    """
-    text = read_text(path)
-    if text.lstrip().startswith(("[", "{")):
-        raise InputError(f"{path}: holds JSON, no table", "write the runs as CSV, one run per row")
-    first = text.lstrip("\n").split("\n", 1)[0]
-    mark = max(",;\t", key=lambda one: (first.count(one), one == ","))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
-    rows = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        for cells in reader:
-            if reader.line_num > _MAX_FILE_LINES:
-                raise InputError(
-                    f"{path}: more than {_MAX_FILE_LINES} lines", "split it into several files"
-                )
-            if len(cells) > len(header):
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {len(cells)} cells for {len(header)} columns",
-                    'put a text that holds commas in "quotes"',
-                )
-            filled = {
-                name: cell.strip() if mark == "," else _DECIMAL.sub(r"\1.\2", cell.strip())
-                for name, cell in zip(header, cells, strict=False)
-                if cell.strip()
-            }
-            if filled:
-                rows.append((reader.line_num, filled))
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: not valid CSV: {error}", "correct the line"
-        ) from None
-    return header, rows
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -277,6 +245,8 @@ def _bytes(fields: RunFields, key: str) -> int | None:
 
 def _parsed(cell: str) -> Any:
     """A cell's value: true, a list, or the text itself."""
+    if cell.lower() in _TRUTH:
+        return _TRUTH[cell.lower()]
     try:
         return yaml.safe_load(cell)
     except (yaml.YAMLError, ValueError, RecursionError):

@@ -29,7 +29,8 @@ TAKES = {
     "data": f"vram-search data takes {_ROWS_ARE}, a study or a training file",
     "estimate": "vram-search estimate takes a study, or a training file of LLaMA-Factory, Axolotl "
     "or TRL",
-    "import": "vram-search import takes the output folder of a training, or a CSV table of runs",
+    "import": "vram-search import takes the output folder of a training, or a table of runs (CSV, "
+    "Markdown)",
     "rows": f"a data set is a file of {_ROWS_ARE}",
     "run": "vram-search run takes a study; vram-search init writes one",
 }
@@ -53,6 +54,14 @@ class FileKind:
 
 _ROWS = FileKind(
     "a file of rows", "to look at it: vram-search data {file}", frozenset({"data", "rows"})
+)
+_TABLE = FileKind("a table", "", frozenset({"data", "import", "rows"}))
+_CURVE = FileKind(
+    "the curve of one run", "give the run's output folder, or a table with one run per row"
+)
+_EVENTS = FileKind(
+    "TensorBoard's event file",
+    "give the output folder of its training, which holds trainer_state.json, or a CSV table",
 )
 _RUNS = FileKind("a table of runs", "vram-search import {file}", frozenset({"import"}))
 _STUDY = FileKind("a study", "vram-search run {file}", frozenset({"data", "estimate", "run"}))
@@ -149,6 +158,9 @@ _BY_KEYS: tuple[tuple[frozenset[str], FileKind], ...] = (
     (frozenset({"total_bytes", "name"}), _CARD),
     (frozenset({"dependencies", "version"}), _PROJECT),
     (frozenset({"cells", "nbformat"}), _PROGRAM),
+    (frozenset({"summary", "config"}), _RUNS),
+    (frozenset({"_step", "_timestamp"}), _CURVE),
+    (frozenset({"epoch", "step"}), _CURVE),
     (
         frozenset({"Wall time", "Step", "Value"}),
         FileKind("one curve of TensorBoard", "give its run's folder: vram-search import {folder}"),
@@ -163,6 +175,11 @@ _LOSSES = (
 """Columns of a table of runs."""
 _SETTINGS = {"learning_rate", "lr", "lora_rank", "lora_r", "lora_alpha"}
 """Columns of a table of runs, also behind the name of their group: `hparams.learning_rate`."""
+_ROW_FIELDS = {
+    *("messages", "conversations", "conversation", "instruction", "input", "output", "prompt"),
+    *("completion", "response", "question", "answer", "query", "text", "chosen", "system"),
+}
+"""Columns of rows to train on."""
 
 
 @contextlib.contextmanager
@@ -194,6 +211,8 @@ def kind_of_file(path: Path) -> FileKind | None:
     except OSError:
         return None
     name, kind = "NAME", _BY_NAME.get(path.name) or _by_first_bytes(path, start)
+    if path.name.startswith("events.out.tfevents."):
+        kind = _EVENTS
     if kind is None and len(start) <= READ_AT_MOST:
         values = _values(path, start)
         kind = _by_values(values)
@@ -268,7 +287,7 @@ def _by_values(values: Any) -> FileKind | None:
             return None
         kind = _by_keys(first)
         if kind is None or kind is _PROGRAM:
-            kind = _RUNS if _is_run(first) else _ROWS
+            kind = _kind_of_rows(first)
         return kind
     if not isinstance(values, Mapping) or not values:
         return None
@@ -290,6 +309,16 @@ def _by_values(values: Any) -> FileKind | None:
             frozenset({"data", "estimate"}),
         )
     return FileKind(f"a file of {TITLES[tool]}", "", frozenset({"estimate"}))
+
+
+def _kind_of_rows(first: Mapping[Any, Any]) -> FileKind:
+    if any(str(name).endswith("__MIN") for name in first):  # a chart of W&B
+        return _CURVE
+    if _is_run(first):
+        return _RUNS
+    names = {str(name).strip().lower() for name in first}
+    is_header = all(value is None for value in first.values())
+    return _TABLE if is_header and names.isdisjoint(_ROW_FIELDS) else _ROWS
 
 
 def _by_keys(values: Mapping[Any, Any]) -> FileKind | None:
