@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime, timedelta
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -24,6 +25,8 @@ _BYTE_UNITS = {
 }
 _MOST_BYTES = 2**63
 """A database keeps no larger number."""
+_FARTHEST_SECONDS = 100 * 365 * 86400.0
+"""No calendar has the end of a forecast of millions of trials."""
 _UNIT_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(h|min|m|s)\s*")
 
@@ -89,6 +92,24 @@ def format_duration(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def clock_words(moment: datetime, other: datetime) -> str:
+    """A moment by this machine's clock: "07:00"; with its date if the other moment, which the
+    reader knows, is a day or more away."""
+    is_near = abs(moment - other) < timedelta(days=1)
+    return f"{moment.astimezone():%H:%M}" if is_near else f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def ago_words(moment: datetime) -> str:
+    """A moment of the past as `clock_words`, for somebody who reads it now."""
+    return clock_words(moment, datetime.now(UTC))
+
+
+def end_words(seconds: float) -> str:
+    """The moment in so many seconds, as `clock_words`; of a hundred years at most."""
+    now = datetime.now(UTC)
+    return clock_words(now + timedelta(seconds=min(seconds, _FARTHEST_SECONDS)), now)
 
 
 def parse_duration(text: str) -> float:

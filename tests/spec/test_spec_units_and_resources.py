@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from vram_search.resources import cache_folder, data_folder, shipped
 from vram_search.units import (
     GIB,
     MIB,
+    clock_words,
     counted,
+    end_words,
     format_bytes,
     format_duration,
     parse_bytes,
@@ -147,3 +150,13 @@ def test_shipped_files_are_found() -> None:
 def test_one_thing_has_a_noun_in_the_singular() -> None:
     assert counted(1, "trial is", "trials are") == "1 trial is"
     assert [counted(n, "row", "rows") for n in (0, 2, 1000)] == ["0 rows", "2 rows", "1,000 rows"]
+
+
+def test_moment_a_day_away_has_its_date() -> None:
+    """A run of a weekend was printed as "22:00 to 07:00"."""
+    evening = datetime(2026, 11, 27, 22, 0).astimezone()
+    assert clock_words(evening + timedelta(hours=9), evening) == "07:00"
+    assert clock_words(evening + timedelta(hours=57), evening) == "2026-11-30 07:00"
+    assert clock_words(evening - timedelta(hours=2), evening) == "20:00"
+    assert len(end_words(3600)) == len("07:00")
+    assert end_words(1e18).startswith("21"), "no error beyond the calendar"

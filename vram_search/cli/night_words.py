@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 from vram_search.estimate.night import ENOUGH_TRIALS, NightForecast, share_that_fits
-from vram_search.units import format_duration, percent
+from vram_search.units import end_words, format_duration, percent
 
 
 def night_words(night: NightForecast) -> str:
     """The forecast in one sentence."""
     least, most = night.stopped_range
-    until = time.strftime("%H:%M", time.localtime(time.time() + night.seconds))
     return (
         f"one full trial takes about {format_duration(night.full_seconds)}; "
-        f"{format_duration(night.seconds)} (until {until}) hold about {night.full} full and "
-        f"{least} to {most} stopped trials"
+        f"{format_duration(night.seconds)} (until {end_words(night.seconds)}) hold about "
+        f"{night.full} full and {least} to {most} stopped trials"
     )
 
 

@@ -17,7 +17,7 @@ from vram_search.search import Proposal
 from vram_search.search.study_constraints import keeps_all
 from vram_search.spec import StudySpec
 from vram_search.store import TrialRecord
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import ago_words, end_words, format_bytes, format_duration
 from vram_search.worker.stop_rule import FINISHED, StopRule
 
 FORECAST_STEPS = 4
@@ -114,7 +114,7 @@ class RunState:
             return ""
         words = loss_words(self.best.value, self.untuned_loss)
         since = self.best.finished_at
-        when = f", since {since.astimezone():%H:%M}" if since is not None else ""
+        when = f", since {ago_words(since)}" if since is not None else ""
         return f"best so far: trial {self.best.number}, {self.best.value_name} {words}{when}"
 
     def full_seconds(self) -> float | None:
@@ -157,8 +157,7 @@ class RunState:
             return f"trial {number}"
         total = self.stop.trials or number - 1 + max(1, night.trials)
         about = "" if self.stop.trials else "about "
-        ends = time.strftime("%H:%M", time.localtime(time.time() + night.seconds))
-        return f"trial {number} of {about}{total}, ends about {ends}"
+        return f"trial {number} of {about}{total}, ends about {end_words(night.seconds)}"
 
     @property
     def memory_words(self) -> str:

@@ -11,7 +11,7 @@ from vram_search.report.words import error_words, loss_cell
 from vram_search.store import TrialRecord
 from vram_search.store.retries import INTERRUPTED
 from vram_search.store.runs import RunRecord
-from vram_search.units import counted, format_duration
+from vram_search.units import clock_words, counted, format_duration
 
 PHASES: dict[str, tuple[str, ...]] = {
     "training": ("train",),
@@ -106,7 +106,7 @@ def summarise(run: RunRecord, started: Iterable[TrialRecord], objective: str) ->
 def night_sentences(night: NightSummary) -> list[str]:
     """The summary in sentences: time and trials, hours, what they bought, faults."""
     begin = night.started_at.astimezone()
-    end = "now" if night.ended_at is None else f"{night.ended_at.astimezone():%H:%M}"
+    end = "now" if night.ended_at is None else clock_words(night.ended_at, night.started_at)
     count = sum(night.outcomes.values())
     outcomes = ", ".join(f"{n} {outcome}" for outcome, n in night.outcomes.items())
     trials = counted(count, "trial", "trials") + (f" ({outcomes})" if outcomes else "")

@@ -30,6 +30,7 @@ from vram_search.store.kept_files import refuse_links
 from vram_search.store.location import StudyFolder, service_lock, study_folder
 from vram_search.store.queue import QueueEntry, QueueState, StudyQueue
 from vram_search.store.workers import has_lease
+from vram_search.units import ago_words
 from vram_search.worker.lock_file import lock_is_held
 
 if TYPE_CHECKING:  # it imports Optuna, and a light installation lists the queue
@@ -171,8 +172,8 @@ class QueuePlace:
         running = running_on(entries, self.device)
         if running and (self.part is None or not self.part.fits_beside(running)):
             first = running[0]
-            since = (first.started_at or now).astimezone()
-            return f"study {first.study} holds the card since {since:%H:%M} (process {first.pid})"
+            since = ago_words(first.started_at or now)
+            return f"study {first.study} holds the card since {since} (process {first.pid})"
         before = takewhile(lambda entry: entry.id != self.entry_id, entries)
         is_detached = any(e.id == self.entry_id and e.is_detached for e in entries)
         for entry in () if is_detached else before:
