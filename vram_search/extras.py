@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from vram_search.errors import InputError
+from vram_search.errors import InputError, VramSearchError
 
 INSTALL = "pip install 'vram-search[train]'"
 _ENTRY_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna")
@@ -31,10 +31,17 @@ def check_training_packages() -> None:
             raise missing_package(name)
 
 
-def training_package_of(error: ModuleNotFoundError) -> str | None:
-    """Returns the package of the extra `train` that an import did not find; None for others."""
+def import_fault(error: ImportError) -> VramSearchError:
+    """Returns what an import lacked: a package of the extra `train`, or else a file of the
+    installation, which another program may have replaced while a search ran."""
     package = (error.name or "").partition(".")[0]
-    return package if package in _PACKAGES else None
+    if package in _PACKAGES and isinstance(error, ModuleNotFoundError):
+        return missing_package(package)
+    return VramSearchError(
+        f"a part of the program cannot be imported: {error}",
+        "the installation is incomplete or was changed while this command ran: install "
+        "vram-search again and repeat the command; what was recorded is kept",
+    )
 
 
 def missing_package(name: str, what: str = "this") -> MissingPackageError:

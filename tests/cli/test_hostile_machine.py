@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from typing import TextIO
 import pytest
 
 from tests.factories import HYPERPARAMETERS
+from vram_search.cli import main as command_line
 from vram_search.cli.console import echo, make_console, output_may_fail
 from vram_search.store import StepLoss, TrialResult, open_store, sqlite_url
 
@@ -111,6 +113,25 @@ def test_full_pipe_that_does_not_block_loses_no_line(monkeypatch: pytest.MonkeyP
             with output_may_fail():
                 sys.stdout.write(wanted)
         assert received.result(10) == wanted
+
+
+def test_installation_that_changed_while_the_command_ran_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pip install --upgrade` during a night: what is imported at its end is not there any more."""
+
+    def fail(**options: object) -> None:
+        importlib.import_module("vram_search.no_such_module")
+
+    monkeypatch.setattr(command_line.cli, "main", fail)
+    for name in ("excepthook", "argv"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "error: a part of the program cannot be imported: No module named 'vram_" in said
+    assert "remedy: the installation is incomplete or was changed" in said
 
 
 def test_folder_of_a_studys_files_that_cannot_be_used_is_named(

@@ -90,10 +90,10 @@ def _export(record: StudyRecord, trial: TrialRecord, folder: Path) -> None:
 
 def _write_report(store: Store, record: StudyRecord, file: Path) -> Path | None:
     """Writes the report and returns its path; a failure is shown and does not fail the search."""
-    from vram_search.report.page.html import render
-    from vram_search.report.page.report_data import load_report_data
-
     try:
+        from vram_search.report.page.html import render
+        from vram_search.report.page.report_data import load_report_data
+
         page = render(load_report_data(store, record), datetime.now(UTC))
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_text(file, page)

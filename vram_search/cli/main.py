@@ -17,7 +17,7 @@ from vram_search import __version__
 from vram_search.cli.console import echo, ignore_output
 from vram_search.cli.options import INTERRUPTED, SuggestingGroup
 from vram_search.errors import InputError, VramSearchError, reason_of, system_remedy
-from vram_search.extras import missing_package, training_package_of
+from vram_search.extras import import_fault
 from vram_search.installed import in_this_environment
 
 GROUPS = {
@@ -162,13 +162,10 @@ def main() -> None:
     except VramSearchError as error:
         _print_error(error.message, error.remedy)
         code = error.exit_code
-    except ModuleNotFoundError as error:
-        package = training_package_of(error)
-        if package is None:
-            raise
-        missing = missing_package(package)
-        _print_error(missing.message, missing.remedy)
-        code = missing.exit_code
+    except ImportError as error:
+        fault = import_fault(error)
+        _print_error(fault.message, fault.remedy)
+        code = fault.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
