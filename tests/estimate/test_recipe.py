@@ -386,6 +386,23 @@ def test_without_a_trace_liger_fuses_the_loss_of_the_models_that_it_knows(
     assert fuses_loss(load_recipe(write(keys)).workload) == is_fused
 
 
+@pytest.mark.parametrize(
+    ("base", "keys"),
+    [
+        (LLAMAFACTORY, {"finetuning_type": "full", "use_galore": True}),
+        (LLAMAFACTORY, {"finetuning_type": "full", "optim": "apollo_adamw"}),
+        ({"base_model": MODEL}, {"optimizer": "galore_adamw_8bit"}),
+        ({"model_name_or_path": MODEL, "dataset_name": "d"}, {"optim": "lomo"}),
+    ],
+)
+def test_a_full_tuning_with_a_lean_optimizer_may_need_less(
+    write: Write, base: dict[str, Any], keys: dict[str, Any]
+) -> None:
+    recipe = load_recipe(write(base, **keys))
+    assert any("keeps less than" in reason for reason in recipe.needs_less)
+    assert not any("low-rank matrices train" in note for note in recipe.notes)
+
+
 def test_a_quantization_method_without_bits_gets_a_note(write: Write) -> None:
     recipe = load_recipe(write(LLAMAFACTORY, quantization_method="bnb"))
     assert recipe.workload.quantization == "none"

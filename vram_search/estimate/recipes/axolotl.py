@@ -13,7 +13,7 @@ from vram_search.estimate.recipes.model import (
     modules_named,
     stored_quantization,
 )
-from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.optimizers import note_lean_states, optimizer_named
 from vram_search.estimate.recipes.trl_objective import trl_adapter_element, without_head
 from vram_search.estimate.recipes.whole_base import NOT_MEASURED, with_full_tuning
 from vram_search.estimate.recipes.whole_modules import whole_modules
@@ -156,6 +156,7 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     )
     if not adapter and quantization == "none":
         needs_more.append(f"adapter: is missing, a full fine-tuning: {NOT_MEASURED}")
+        note_lean_states(keys, needs_less)
         workload = with_full_tuning(workload, FP32 if is_fp32 else BF16)
     return Recipe(workload, model.name, "axolotl", notes, needs_more, needs_less)
 

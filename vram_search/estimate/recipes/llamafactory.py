@@ -15,7 +15,7 @@ from vram_search.estimate.recipes.model import (
     modules_named,
     stored_quantization,
 )
-from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.optimizers import note_lean_states, optimizer_named
 from vram_search.estimate.recipes.whole_base import (
     NOT_MEASURED,
     with_full_tuning,
@@ -177,6 +177,7 @@ def _without_adapter(
 ) -> Workload:
     """Trained weights are in fp32, but with `pure_bf16` and BAdam (`model/adapter.py`)."""
     element = BF16 if keys.flag("pure_bf16") or keys.is_on("use_badam") else FP32
+    note_lean_states(keys, needs_less)
     if method == "full":
         return with_full_tuning(workload, element)
     needs_less.append("finetuning_type: freeze: activations of all layers are counted")

@@ -44,6 +44,12 @@ belong to the adapter alone, so that the difference is small. With Axolotl's
 (`utils/schemas/enums.py`, `CustomSupportedOptimizers`)."""
 
 
+LEAN = ("galore", "q_galore", "apollo", "lomo", "adalomo")
+"""Beginnings of the names of optimizers that keep little of the states of a whole weight matrix."""
+LEAN_SWITCHES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini")
+"""LLaMA-Factory's keys for such optimizers."""
+
+
 def optimizer_named(keys: RecipeKeys, notes: list[str]) -> str:
     """The optimizer as one of OPTIMIZERS, with a note where it is another one.
 
@@ -53,8 +59,19 @@ def optimizer_named(keys: RecipeKeys, notes: list[str]) -> str:
     name = keys.choice("optim", (*OPTIMIZERS, *SAME, *NEAREST))
     if name in NEAREST:
         key = keys.found("optim")[0]
-        reason = f" ({REFUSED_OPTIMIZERS[name]})" if name in REFUSED_OPTIMIZERS else ""
+        why = REFUSED_OPTIMIZERS.get(name, "").partition(", and here")[0]  # with an adapter alone
+        reason = f" ({why})" if why else ""
         notes.append(
             f"{key}: {name}{reason} is counted as {NEAREST[name]}, whose states are similar"
         )
     return SAME.get(name) or NEAREST.get(name) or name
+
+
+def note_lean_states(keys: RecipeKeys, needs_less: list[str]) -> None:
+    """Adds a reason for a full tuning whose optimizer keeps less than the one that is counted."""
+    key, name = keys.found("optim")
+    if str(name).startswith(LEAN):
+        needs_less.append(f"{key}: {name} keeps less than {NEAREST[name]}, which is counted")
+    for switch in LEAN_SWITCHES:
+        if keys.is_on(switch):
+            needs_less.append(f"{switch}: keeps less than {name}, which is counted")

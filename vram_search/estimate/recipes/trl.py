@@ -17,7 +17,7 @@ from vram_search.estimate.recipes.model import (
     modules_named,
     stored_quantization,
 )
-from vram_search.estimate.recipes.optimizers import optimizer_named
+from vram_search.estimate.recipes.optimizers import note_lean_states, optimizer_named
 from vram_search.estimate.recipes.trl_objective import (
     FORMER_KEYS,
     trl_adapter_element,
@@ -131,6 +131,7 @@ def read_trl(keys: RecipeKeys) -> Recipe:
     if objective.startswith(("trl dpo", "trl kto")):
         workload = replace(workload, lora_dropout=0.0)  # `disable_dropout`
     if not has_adapter:
+        note_lean_states(keys, needs_less)
         workload = with_full_tuning(workload, FP32 if is_wide else BF16)
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
 
