@@ -31,7 +31,7 @@ from vram_search.spec.name_rule import NAME_PATTERN
 from vram_search.spec.optimizers import OPTIMIZERS
 from vram_search.spec.shape import shape_names
 from vram_search.tools import EXPORTED
-from vram_search.units import format_bytes, format_duration
+from vram_search.units import counted, format_bytes, format_duration
 from vram_search.web import view
 from vram_search.web.api_endpoints import endpoints_by_tag
 from vram_search.web.api_studies import known_study
@@ -61,7 +61,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {"bytes": format_bytes, "duration": format_duration, "loss": loss_cell}
-_ENVIRONMENT.filters["moment"] = view.moment_words
+_ENVIRONMENT.filters |= {"moment": view.moment_words, "counted": counted}
 
 
 @router.get("/style.css")
