@@ -112,7 +112,7 @@ def parts_chart(
     names = list(dict.fromkeys(part for _, parts in bars for part in parts))
     legend = [(_sample(name), name.replace("_", " ")) for name in names]
     if limit is not None and near:
-        legend.append((line(10, 0, 10, 16, "limit"), f"card less reserve {format_bytes(limit)}"))
+        legend.append((line(10, 0, 10, 16, "limit"), f"card without reserve {format_bytes(limit)}"))
     count = f"{len(bars)} bars." if len(bars) > 1 else "1 bar."
     return Chart(key, title, count, height, "".join(out), caption, legend)
 
