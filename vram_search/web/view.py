@@ -108,7 +108,7 @@ def _facts(store: Store, record: StudyRecord, entry: QueueEntryAnswer) -> list[t
         words = _loss_words(store, record, top[0])
         facts.append((f"best {top[0].value_name}, trial {top[0].number}", words))
         if size is not None:
-            facts.append(("it needs", f"{format_bytes(size)} {origin}"))
+            facts.append(("its VRAM needed", f"{format_bytes(size)} {origin}"))
     if entry.started_at is not None:
         seconds = (datetime.now(UTC) - entry.started_at).total_seconds()
         facts.append(("running for", format_duration(seconds)))
