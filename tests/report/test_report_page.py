@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import xml.etree.ElementTree as ET
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 from sqlalchemy import event
 
+from tests.report.conftest import draw
 from vram_search.estimate.calibration import Calibration, save_calibration
 from vram_search.report.page.byte_charts import measured_parts, memory_chart
 from vram_search.report.page.curve_charts import MOST_CURVES, eval_curves_chart
@@ -177,6 +179,21 @@ def test_running_and_imported_trials_are_shown_with_what_is_known(database: Stor
     outcomes = [a["data-outcome"] for a in page.having("tr") if "data-outcome" in a]
     assert outcomes == ["complete", "running", "complete"]  # the lowest eval_loss first
     assert "? r8 a?, cutoff ?, batch ?, lr ?, ?; VRAM unknown" in text
+
+
+def test_each_hyperparameter_may_be_unknown_in_some_imported_runs(database: Store) -> None:
+    study = database.create_study("partial", {}, "d", {"title": "a card"}, {"name": "a model"})
+    dice = random.Random(1)
+    names = list(draw(dice))
+    for number in range(4 * len(names)):
+        point = draw(dice)
+        if number < len(names):
+            point[names[number]] = None
+        run = database.start_trial(study.id, number, point, seed=1, data_hash="d")
+        database.finish_trial(run, TrialResult("complete", eval_loss=1 + dice.random()))
+    data = load_report_data(database, study)
+    assert {item.name for item in data.importances} == {*names} - {"lora_alpha"}
+    Page(render(data, NOW))
 
 
 def test_trial_that_was_begun_again_is_told_so(database: Store, studies: Make) -> None:

@@ -174,6 +174,15 @@ def test_learning_rates_are_grouped_in_fifths() -> None:
     assert found.groups[0].label == "1.0e-5 to 2.4e-5"
 
 
+def test_run_without_a_value_does_not_change_what_the_others_say() -> None:
+    """One imported run without its learning rate made a group of each other value."""
+    known = [
+        trial(n, 1.0 + n / 100, hyperparameters={"learning_rate": 1e-5 * 1.1**n}) for n in range(50)
+    ]
+    lacking = trial(50, 0.5, hyperparameters={"learning_rate": None})
+    assert importances([*known, lacking]) == importances(known)
+
+
 def test_few_trials_say_nothing() -> None:
     trials = [trial(n, 1.0 + n, hyperparameters={"lora_rank": n}) for n in range(FEWEST_TRIALS - 1)]
     assert importances(trials) == []

@@ -56,7 +56,8 @@ def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
     square), the one-way share of variance less what groups of these sizes explain by chance
     (Kelley, PNAS 1935; on ranks it is the effect size of the Kruskal-Wallis test). No
     interactions; of complete trials only, so that what pruning removed early counts less. One that
-    follows another, as `lora_alpha` the rank, is left out where it varies with the other alone.
+    follows another, as `lora_alpha` the rank, is left out where it varies with the other alone. A
+    trial counts where its value is known: an imported run may lack some.
 
     Returns:
         Nothing with fewer than FEWEST_TRIALS complete trials.
@@ -64,15 +65,17 @@ def importances(trials: Iterable[TrialRecord]) -> list[Importance]:
     counted = comparable(trials)
     if len(counted) < FEWEST_TRIALS:
         return []
-    losses = [trial.value or 0.0 for trial in counted]
-    ranks = mean_ranks(losses)
     found = []
-    for dimension in filter(lambda one: is_varied(one, counted), DIMENSIONS):
-        values = [dimension.value_in(trial.hyperparameters) for trial in counted]
+    for dimension in DIMENSIONS:
+        known = [one for one in counted if dimension.value_in(one.hyperparameters) is not None]
+        if len(known) < FEWEST_TRIALS or not is_varied(dimension, known):
+            continue
+        values = [dimension.value_in(trial.hyperparameters) for trial in known]
         keys = _group_keys(values)
         if len(set(keys)) < 2:
             continue
-        share = epsilon_squared(ranks, keys)
+        losses = [trial.value or 0.0 for trial in known]
+        share = epsilon_squared(mean_ranks(losses), keys)
         found.append(Importance(dimension.name, share, _groups(dimension, values, keys, losses)))
     return sorted(found, key=lambda item: (-item.share, item.name))
 
@@ -129,16 +132,13 @@ def _groups(
     for key in sorted(set(keys)):
         inside = [index for index, own in enumerate(keys) if own == key]
         members = [values[index] for index in inside]
-        low, high = min(members, key=_order), max(members, key=_order)
+        order = None if all(map(_is_number, members)) else str
+        low, high = min(members, key=order), max(members, key=order)
         label = _label(dimension, low)
         if low != high:
             label += f" to {_label(dimension, high)}"
         groups.append(Group(label, low, high, tuple(losses[index] for index in inside)))
     return tuple(groups)
-
-
-def _order(value: Any) -> Any:
-    return value if _is_number(value) else str(value)
 
 
 def _label(dimension: Dimension, value: Any) -> str:

@@ -72,10 +72,11 @@ def slice_charts(data: ReportData) -> list[Chart]:
 def _slice(data: ReportData, item: Importance) -> Chart:
     height = 220
     across, up = plot_area(height)
-    trials = comparable(data.trials)
+    value_in = BY_NAME[item.name].value_in
+    trials = [one for one in comparable(data.trials) if value_in(one.hyperparameters) is not None]
     losses = [trial.value or 0.0 for trial in trials]
     top = min(max(losses), data.loss_ceiling)
-    values = [BY_NAME[item.name].value_in(trial.hyperparameters) for trial in trials]
+    values = [value_in(trial.hyperparameters) for trial in trials]
     x_axis, places = _value_axis(values, across)
     plot = Plot(x_axis, linear([min(losses), top], *up), height)
     plot.axes(item.name, data.study.ranked_by.name)
@@ -102,7 +103,7 @@ def _slice(data: ReportData, item: Importance) -> Chart:
 
 
 def _is_in(value: Any, group: Group) -> bool:
-    if isinstance(group.low, str) or group.low is None:
+    if isinstance(value, str) or isinstance(group.low, str):
         return str(value) == str(group.low)
     return bool(group.low <= value <= group.high)
 
