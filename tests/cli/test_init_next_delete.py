@@ -56,6 +56,16 @@ def test_init_without_questions_writes_a_study_and_says_whether_it_fits(
     assert again.returncode == 2 and "exists" in again.stdout
 
 
+def test_names_with_signs_of_yaml_are_written_in_quotes(ask: Ask, tmp_path: Path) -> None:
+    rows = rows_file(tmp_path).rename(tmp_path / "rows #2.jsonl")
+    file = tmp_path / "2026.yaml"
+    card = "GPU 0: NVIDIA GeForce RTX 3090 (UUID: GPU-0a)"
+    arguments = ("--model", "qwen2.5-3b", "--data", rows, "--hours", 3, "--card", card, "-o", file)
+    assert "fits NVIDIA GeForce RTX 3090" in ask("init", *arguments).out
+    study = load_study(file)
+    assert (study.study, study.dataset.train) == ("2026", str(rows))
+
+
 def test_init_takes_further_keys_and_keeps_its_comments(ask: Ask, tmp_path: Path) -> None:
     rows, file = tmp_path / "rows.jsonl", tmp_path / "mine.yaml"
     rows.write_text("\n".join('{"essay": "a b c"}' for _ in range(20)), encoding="utf-8")

@@ -67,6 +67,7 @@ def zipped(**members: str) -> bytes:
         ("rows.csv", csv_text(";").encode()),
         ("rows.csv", b"sep=;\r\n" + csv_text(";").encode("utf-8-sig")[3:]),
         ("rows.tsv", csv_text("\t").encode()),
+        ("rows.tsv", csv_text("\t").replace('"', "").encode()),
         ("rows.csv.gz", gzip.compress(csv_text(",").encode("utf-8-sig"), mtime=0)),
         ("rows.jsonl.gz", LINES.encode()),  # unpacked on its way
         ("rows.jsonl", gzip.compress(LINES.encode(), mtime=0)),
@@ -102,6 +103,13 @@ def test_row_of_a_table_that_does_not_fit_its_header_is_a_bad_row(
         load("rows.csv", on_bad_row="skip")
 
 
+def test_quotes_in_a_table_with_tabs_are_a_part_of_the_text(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "rows.tsv").write_text('question\tanswer\nSky?\t"Blue" it is\nSea?\t"Green\n')
+    rows = load("rows.tsv", val_size=1)
+    said = {one.messages[1][1] for one in (*rows.train, *rows.eval)}
+    assert said == {'"Blue" it is', '"Green'}
+
+
 def test_lines_of_a_text_end_without_their_line_break(tmp_path: Path, load: Load) -> None:
     (tmp_path / "rows.txt").write_bytes(b"one\r\ntwo\r\nthree")
     rows = load("rows.txt", val_size=1)
@@ -114,7 +122,13 @@ def test_folder_gives_the_files_of_the_split(tmp_path: Path, load: Load, plain: 
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "train.jsonl").write_text(LINES)
         (tmp_path / folder / "test-00000.jsonl").write_text(json.dumps(other))
+        (tmp_path / folder / "._train.jsonl").write_bytes(b"\0")  # macOS
     (tmp_path / "mlx" / "LICENSE.txt").write_text("Do what you want.")
+    for folder in ("splits/train", "splits/test"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "splits/train/0.jsonl").write_text(LINES)
+    (tmp_path / "splits/test/0.jsonl").write_text(json.dumps(other))
+    assert load("splits") == plain
     rows = load("mlx")
     assert rows == load("copy") == plain
     assert rows.notes[-1] == "mlx: files that are not read: LICENSE.txt, test-00000.jsonl"
@@ -129,6 +143,7 @@ def test_folder_gives_the_files_of_the_split(tmp_path: Path, load: Load, plain: 
     [
         ({"messages": [{"role": "user", "content": "Sky?"}]}, "put the row in brackets"),
         ({"instruction": ["Sky?"], "output": ["Blue."]}, "to_json(FILE, orient='records')"),
+        ({"ask": ["Sky?"], "say": ["Blue."]}, "to_json(FILE, orient='records')"),
         ({"a1": {"question": "Sky?"}, "a2": {"question": "Sea?"}}, "write them as a list"),
     ],
 )
@@ -196,6 +211,7 @@ def test_several_files_patterns_and_folders_are_read_in_order(
         lines = [json.dumps(row) for row in ROWS[2 * part : 2 * part + 2]]
         (folder / f"part-{part}.jsonl").write_text("\n".join(lines))
     (folder / "README.md").write_text("no rows")
+    (folder / "metadata.json").write_text('{"license": "mit"}')
     names = [f"parts/part-{part}.jsonl" for part in range(3)]
     assert load(names) == load("parts/*.jsonl") == load("parts") == plain
     rows = load(names, max_samples=1)

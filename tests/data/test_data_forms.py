@@ -332,6 +332,9 @@ def test_messages_without_a_role_name_their_keys(load: Load) -> None:
         load({"messages": [{"actor": "user", "utterance": "Sky?"}]})
     assert "messages[0]: has no role; its keys: actor, utterance" in str(caught.value)
     assert "dataset.tags={role_tag:" in caught.value.remedy
+    with pytest.raises(InputError, match="has no text; its keys: speaker, utterance") as caught:
+        load({"messages": [{"speaker": "user", "utterance": "Sky?"}]})
+    assert "content_tag: utterance" in caught.value.remedy
 
 
 def test_list_of_texts_is_no_answer(load: Load) -> None:

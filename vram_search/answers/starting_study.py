@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vram_search.answers.study_text import with_overrides
+from vram_search.answers.study_text import flow_text, with_overrides
 from vram_search.data import load_rows
 from vram_search.errors import InputError
 from vram_search.estimate import plans, settle_plan, smallest
@@ -53,12 +53,12 @@ class StartingStudy:
     def _plain_text(self, cutoff_len: int) -> str:
         return f"""\
 # Check it: vram-search run THIS-FILE --dry-run      Start it: vram-search run THIS-FILE
-study: {self.name}
+study: {flow_text(self.name)}
 model:
-  model_name_or_path: {self.model}
+  model_name_or_path: {flow_text(self.model)}
 dataset:
-  train: {self.data}
-card: {self.card}             # auto: the GPU in this machine
+  train: {flow_text(self.data)}
+card: {flow_text(self.card)}             # auto: the GPU in this machine
 search_space:            # only what you are not sure of; a single value is fixed
   learning_rate: {{min: 3.0e-5, max: 1.0e-3}}   # decides most of the loss
   lora_target: [qkvo, all]

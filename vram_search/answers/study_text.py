@@ -39,14 +39,14 @@ def with_overrides(text: str, overrides: Sequence[str]) -> str:
 
 def _set_top(text: str, key: str, value: Any) -> str:
     """Replaces a key of the first level and its inner lines, or adds it at the end."""
-    line = f"{key}: {_flow(value)}\n"
+    line = f"{key}: {flow_text(value)}\n"
     pattern = re.compile(rf"^{re.escape(key)}:.*\n(?:[ ]+.*\n)*", re.MULTILINE)
     return pattern.sub(lambda _: line, text, count=1) if pattern.search(text) else text + line
 
 
 def _set_inner(text: str, section: str, key: str, value: Any) -> str:
     """Replaces a key of a section, or adds it as the section's first one."""
-    line = f"  {key}: {_flow(value)}\n"
+    line = f"  {key}: {flow_text(value)}\n"
     head = re.compile(rf"^{re.escape(section)}:.*\n(?:[ ]+.*\n)*", re.MULTILINE)
 
     def changed(found: re.Match[str]) -> str:
@@ -60,7 +60,8 @@ def _set_inner(text: str, section: str, key: str, value: Any) -> str:
     return head.sub(changed, text, count=1)
 
 
-def _flow(value: Any) -> str:
+def flow_text(value: Any) -> str:
+    """A value as YAML on one line: a text with `: `, ` #` or another sign of YAML in quotes."""
     text = yaml.safe_dump(
         value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False
     )

@@ -45,7 +45,7 @@ _CHATGPT = {"mapping", "current_node"}
 """Keys of a conversation in ChatGPT's export."""
 _SENTENCE = re.compile(r"[^\w .\-/\[\]()]|\w{41}")
 """Signs of a text, which no name of a column holds."""
-_NO_TEXTS = ("id", "uuid", "hash", "url", "role", "title", "category")
+_NO_TEXTS = ("id", "uuid", "hash", "url", "role", "title", "category", "type")
 _DEFAULT = Columns()
 
 

@@ -33,17 +33,18 @@ ROLES = {
 
 _CONTENT_KEYS = ("content", "value", "text", "parts")
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+_CALL_KEYS = ("tool_calls", "function_call")
 _LOSS_KEYS = ("weight", "loss_weight", "train", "training", "loss")
 _KNOWN_KEYS = {
     *(*ROLE_KEYS, *_CONTENT_KEYS, *_REASONING_KEYS, *_LOSS_KEYS),
-    *("tool_calls", "function_call", "name", "tool_call_id", "tool_name"),
+    *(*_CALL_KEYS, "name", "tool_call_id", "tool_name"),
 }
 _PAIR_ORDER = ("system", "user", "assistant", "tool", CALL)
 _HALF_A_CHARACTER = "holds half a character (a lone surrogate such as \\ud83d)"
 _WEIGHTED = "have answers with a weight between 0 and 1: it counts as 1"
 _TRIMMED = "end without an answer: the turns after the last answer are left out"
 NUMBERS = "have numbers, which are taken as text"
-NO_ROLE = "has no role"
+NO_ROLE, NO_TEXT = "has no role", "has no text"
 UNKNOWN_ROLE = "unknown role"
 
 
@@ -200,9 +201,11 @@ def _parse_message(message: Any, at: str, names: MessageNames, findings: Finding
     if role is None:
         known = ", ".join(sorted({*names.roles, "system", "user", "assistant", "tool"}))
         raise RowFaultError(Fault(f"{at}.{role_key}", UNKNOWN_ROLE, said, known))
-    for key in message:
-        if key not in _KNOWN_KEYS and key not in (role_key, content_key, names.loss):
-            findings.unused[f"messages[].{key}"] += 1
+    others = message.keys() - {*_KNOWN_KEYS, role_key, content_key, names.loss}
+    if others and not message.keys() & {content_key, *_CALL_KEYS, *_REASONING_KEYS}:
+        raise RowFaultError(Fault(at, f"{NO_TEXT}; its keys: {', '.join(map(str, message))}"))
+    for key in others:
+        findings.unused[f"messages[].{key}"] += 1
     turn = _Turn(role, "", {})
     _add_content(turn, message.get(content_key), f"{at}.{content_key}", findings)
     if role == CALL:

@@ -105,7 +105,12 @@ def _rows_of_object(value: dict[str, Any]) -> str:
         rows = max(named, key=lambda key: len(value[key]))
         return f"its rows seem to stand under the key {rows!r}: write that list alone"
     has_columns = all(isinstance(cells, (dict, list)) for cells in value.values())
-    if len(value) > 1 and has_columns and knows_fields(value):
+    sizes = {len(value[key]) for key in lists}
+    if (
+        len(value) > 1
+        and has_columns
+        and (knows_fields(value) or (len(lists) == len(value) and len(sizes) == 1))
+    ):
         return (
             "it holds a list for each column: write one object for each row, in pandas with "
             "to_json(FILE, orient='records')"

@@ -23,6 +23,7 @@ from vram_search.data.columns import (
 )
 from vram_search.data.conversation import (
     NO_ROLE,
+    NO_TEXT,
     UNKNOWN_ROLE,
     MessageNames,
     RowFaultError,
@@ -225,7 +226,7 @@ def _remedy(row: Any, fault: Fault) -> str:
         return ""
     if fault.message.startswith(PREFERENCES):
         return f"to train on the chosen answers alone: --set 'dataset.columns={_chosen(row)}'"
-    if fault.message.startswith(NO_ROLE):
+    if fault.message.startswith((NO_ROLE, NO_TEXT)):
         return (
             "name the keys of a message under dataset.tags, for example --set "
             "'dataset.tags={role_tag: speaker, content_tag: utterance}'"

@@ -83,6 +83,6 @@ def _files_in(folder: Path, source: Source, notes: list[str]) -> list[Path]:
     if source.takes_all_files:
         return sorted([*files, *others])
     if others:
-        left = ", ".join(file.name for file in others)
+        left = ", ".join(file.relative_to(folder).as_posix() for file in others)
         notes.append(f"{folder.name}: files that are not read: {left}")
     return files
