@@ -198,7 +198,7 @@ def _length_lines(answer: DataAnswer) -> Iterator[str]:
     shares = ", ".join(
         f"{share} %: {length:,}" for share, length in lengths.percentiles.items() if share
     )
-    yield from wrapped(f"{lengths.unit} of a training row, at most: {shares}", "", "  ")
+    yield from wrapped(f"{lengths.unit} per training row, percentiles: {shares}", "", "  ")
     most = max(rows for _, _, rows in lengths.histogram)
     for low, high, rows in lengths.histogram:
         bar = "#" * round(rows / most * _BAR_WIDTH)
