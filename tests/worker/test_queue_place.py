@@ -160,7 +160,7 @@ def test_queue_is_ordered_and_emptied_on_the_command_line(
     assert [entry["study"] for entry in json.loads(moved.stdout)["entries"]] == ["b", "a"]
     assert [entry["place"] for entry in json.loads(moved.stdout)["entries"]] == [1, 2]
     paused = vram_search("queue", "pause", entry_id(store, "a"))
-    assert "paused" in paused.stdout
+    assert "paused" in paused.stdout and paused.stdout.startswith("  ID  state      study\n")
     for name in ("a", "b"):
         vram_search("queue", "remove", entry_id(store, name))
     assert vram_search("queue").stdout == "the queue is empty\n"

@@ -194,7 +194,9 @@ def queue_lines(answer: QueueAnswer) -> list[str]:
         if entry.message:
             words.append(entry.message)
         lines.append(", ".join(words))
-    if not lines:
+    if lines:
+        lines.insert(0, f"{'ID':>4}  {'state':<9}  study")
+    else:
         lines.append("the queue is empty")
     waits = any(entry.state == "queued" and entry.is_detached for entry in answer.entries)
     if waits and not answer.service_is_running:
