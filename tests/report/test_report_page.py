@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from tests.report.conftest import draw
 from vram_search.estimate.calibration import Calibration, save_calibration
@@ -34,6 +34,7 @@ from vram_search.store import (
     open_store,
     sqlite_url,
 )
+from vram_search.store.tables import trials as trials_table
 from vram_search.store.untuned import (
     Sample,
     UntunedEvaluation,
@@ -193,6 +194,20 @@ def test_each_hyperparameter_may_be_unknown_in_some_imported_runs(database: Stor
         database.finish_trial(run, TrialResult("complete", eval_loss=1 + dice.random()))
     data = load_report_data(database, study)
     assert {item.name for item in data.importances} == {*names} - {"lora_alpha"}
+    Page(render(data, NOW))
+
+
+def test_best_trial_whose_end_is_not_known_is_left_out_of_the_history(
+    database: Store, studies: Make
+) -> None:
+    study = studies(database)
+    best = load_report_data(database, study).best
+    assert best is not None
+    forget = update(trials_table).where(trials_table.c.number == best.number)
+    with database.engine.begin() as connection:
+        connection.execute(forget.values(finished_at=None))
+    data = load_report_data(database, study)
+    assert data.best is not None and data.best.number == best.number
     Page(render(data, NOW))
 
 

@@ -50,7 +50,8 @@ def history_chart(data: ReportData) -> Chart:
         style = "f0 faint" if trial.outcome == "complete" else "f7 faint"
         shape = "circle" if trial.outcome == "complete" else "triangle"
         plot.mark(shape, at[trial.number] / unit, _loss(data, trial), style, trial.number, 3.5)
-    if (winner := data.best) is not None:
+    winner = data.best if data.best is not None and data.best.number in at else None
+    if winner is not None:
         x, y = at[winner.number] / unit, winner.value or 0.0
         shape, fill = highlight_shape(data, winner), highlight_fill(data, winner)
         plot.mark(shape, x, y, fill, winner.number, 7)
@@ -58,7 +59,7 @@ def history_chart(data: ReportData) -> Chart:
         ("<path d='M2 8L18 8' class='curve bold s0'/>", "best so far"),
         (mark("circle", 10, 8, 4, "f0 faint"), "finished"),
         (mark("triangle", 10, 8, 4, "f7 faint"), "stopped early"),
-        *highlight_legend(data, [] if data.best is None else [data.best.number]),
+        *highlight_legend(data, [] if winner is None else [winner.number]),
     ]
     return Chart(
         "history",
@@ -115,7 +116,7 @@ def _draw_levels(plot: Plot, data: ReportData, usual: TrialRecord | None, top: f
 
 def _since_words(data: ReportData, at: dict[int, float], span: float) -> str:
     """Says how long nothing has improved."""
-    if data.best is None or span <= 0:
+    if data.best is None or data.best.number not in at or span <= 0:
         return ""
     share = 1 - at[data.best.number] / span
     return f"Nothing improved in the last {percent(share)} of the time." if share >= 0.1 else ""
