@@ -8,6 +8,7 @@ from typing import Any
 
 from vram_search.spec.card_files import card_names, load_card
 from vram_search.spec.card_refusals import one_card_alone, several_cards, why_refused
+from vram_search.spec.card_texts import MEBIBYTES, bare, rounded, spelt_out
 from vram_search.units import MIB, format_bytes
 
 _DROPPED = frozenset(
@@ -35,57 +36,11 @@ _DROPPED = frozenset(
 )
 _PACKAGING = re.compile(r"(sxm|hbm|gddr)\d*[ex]?")
 _SIZE = re.compile(r"(?:(?<![a-z0-9])|(?<=ti)|(?<=super))(\d{1,3}) ?(?:gb|gib|g|go)\b")
-_MEBIBYTES = re.compile(r"(?<![a-z0-9])(\d{4,6}) ?(?:mib|mb)\b", re.IGNORECASE)
-"""A size as nvidia-smi prints it."""
 _GLUED = re.compile(r"(?<=\d)(?=(?:ti|tis|super|laptop|d|s|m)\b)|(?<=tx)(?=\d{4})")
-_ONE = re.compile(r"^\s*1 ?x ?(?=\D*\d)|(?<=\w) ?x ?1\s*$", re.IGNORECASE)
-"""A single card, counted."""
-_AROUND = re.compile(
-    r"\(uuid:[^)]*\)|,\s*\d{3}\.\d[\d.]*"  # nvidia-smi -L, and its driver
-    r"|^\W*gpu ?\d{1,2}\b[\s:-]*|^\W*\d{1,2}[:,]\s*(?=[a-z])"  # an index
-    r"|\s(?:off|on|wddm|tcc|mcdm)\s*$"  # the end of nvidia-smi's column
-    r"|\bpci-?e (?:gen ?)?[2-6](?:\.0)?(?: ?x ?(?:16|8|4))?\b|\bpci-?e x ?(?:16|8|4)\b"
-    r"|(?<=ventus) [23]x\b|^ml\.(?=[a-z]+\d)",  # a fan count, and SageMaker
-    re.IGNORECASE,
-)
-"""Text around a name in the lines of other programs and shops."""
-_BETWEEN = re.compile(r"\s*(?:[+,&/;]|\band\b)\s*", re.IGNORECASE)
+_BETWEEN = re.compile(r"\s*(?:[+,&/;]|\b(?:and|und)\b)\s*", re.IGNORECASE)
+_SERIES = re.compile(r"[a-z]+(?:\d[a-z]?)?")
+"""A word of a maker or a shop; a model of a card has more digits."""
 _MAX_Q = re.compile(r"\bmax-?q\b", re.IGNORECASE)
-_SPELT = {
-    "a6000 ada": "rtx 6000 ada",
-    "rtx 8000": "quadro rtx 8000",
-    "t4g": "t4",
-    "v100s": "v100",
-    **dict.fromkeys(("g4dn", "g5g"), "t4"),
-    "g5": "a10g",
-    "g6": "l4",
-    "g6e": "l40s",
-    "p4d": "a100 40gb",
-    "p4de": "a100 80gb",
-    "p5": "h100",
-    "p5e": "h200",
-    "p3": "v100 16gb",
-    "p3dn": "v100 32gb",
-    "gr6": "l4",
-    "b200 192gb": "b200",  # 180 GB of it can be used
-    **dict.fromkeys(("colab free", "free colab"), "t4"),
-    r"colab pro\+?": "",
-    # Google Cloud; the number of cards follows
-    r"a2-(?:high|mega)gpu(?:-\d+g)?": "a100 40gb",
-    r"a2-ultragpu(?:-\d+g)?": "a100 80gb",
-    r"g2-standard(?:-\d+)?": "l4",
-    r"a3-(?:high|mega|edge)gpu(?:-\d+g)?": "h100 80gb",
-    r"a3-ultragpu(?:-\d+g)?": "h200",
-    # Azure
-    r"(?:standard )?nc\d+as t4 v3": "t4",
-    r"(?:standard )?nc\d+s v3": "v100 16gb",
-    r"(?:standard )?nd\d+rs v2": "v100 32gb",
-    r"(?:standard )?(?:nc\d+ads|nd\d+amsr) a100 v4": "a100 80gb",
-    r"(?:standard )?nc\d+adi?s h100 v5": "h100 nvl",
-    r"(?:standard )?nd\d+isr h100 v5": "h100 80gb",
-}
-"""Second names of cards, and instances of clouds by their card: patterns in small letters."""
-_INSTANCE = re.compile(r"\.(?:\d*x?large|metal)$")
 _SHORT = {
     "m": ("laptop",),
     "s": ("super",),
@@ -120,7 +75,7 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
         return here()
     if text in card_names():
         return load_card(text)
-    plain = _bare(text)
+    plain = bare(text)
     refused = several_cards(plain) or _joined(plain)
     slugs = [] if refused else matching_cards(plain)
     if len(slugs) == 1:
@@ -135,7 +90,7 @@ def find_card(text: str, here: Callable[[], dict[str, Any]] | None = None) -> di
             return load_card(slugs[0])
     if slugs:
         raise ValueError(f"{text!r} is the name of several cards: {', '.join(slugs)}")
-    plain = _rounded(plain)
+    plain = rounded(plain)
     size = _SIZE.search(plain.lower()) if not _words(plain) and "-" not in plain else None
     if size is not None and (generic := _of_size(int(size[1]))) is not None:
         return generic
@@ -147,7 +102,7 @@ def matching_cards(text: str) -> list[str]:
 
     A size in MiB is the total that nvidia-smi prints, which may be less than the name's.
     """
-    lower = _spelt_out(text.lower())
+    lower = spelt_out(text.lower())
     words = _words(lower)
     if _MAX_Q.search(text) and "pro" not in words:
         slugs = _with_words(words | {"laptop"}) or _with_words(words)
@@ -157,13 +112,13 @@ def matching_cards(text: str) -> list[str]:
 
 
 def _of_named_size(slugs: list[str], text: str) -> list[str]:
-    mebibytes = _MEBIBYTES.search(text)
+    mebibytes = MEBIBYTES.search(text)
     if mebibytes is not None:
         total = int(mebibytes[1]) * MIB
         same = [slug for slug in slugs if _is_total(load_card(slug), total)]
         if same:
             return same
-    size = _SIZE.search(_rounded(text))
+    size = _SIZE.search(rounded(text))
     return slugs if size is None else [slug for slug in slugs if slug.endswith(f"-{size[1]}gb")]
 
 
@@ -178,7 +133,7 @@ def _with_words(words: frozenset[str]) -> list[str]:
 def _named_within(text: str) -> list[str]:
     """Cards whose name stands among words that no card has ("MSI ... Gaming OC"), or before a bare
     size ("A100 80")."""
-    lower = _spelt_out(text.lower())
+    lower = spelt_out(text.lower())
     words = _words(lower)
     sizes = [word for word in words if re.fullmatch(r"\d{1,3}", word)]
     if len(sizes) == 1 and _SIZE.search(lower) is None:
@@ -186,7 +141,7 @@ def _named_within(text: str) -> list[str]:
         return [slug for slug in slugs if slug.endswith(f"-{sizes[0]}gb")]
     known = frozenset().union(*map(_words, card_names()))
     others = words - known
-    if " " not in text or not others or not all(word.isalpha() for word in others):
+    if " " not in text or not others or not all(map(_SERIES.fullmatch, others)):
         return []  # a word of a slug is not passed over
     return matching_cards(re.sub(rf"\b(?:{'|'.join(others)})\b", " ", lower))
 
@@ -195,20 +150,6 @@ def _joined(text: str) -> str:
     """The reason if a text names several cards: "3090 + 3060"."""
     parts = [part for part in _BETWEEN.split(text) if part and matching_cards(part)]
     return one_card_alone(parts[0]) if len(parts) > 1 else ""
-
-
-def _bare(text: str) -> str:
-    """A name without what stands around it, and with x for a count."""
-    if "|" in text:  # a line of nvidia-smi's table
-        text = next((part for part in text.split("|") if part.strip()), "")
-        text = re.sub(r"^\s*\d+\s+", "", text).strip()
-    text = re.sub(r"[\u00d7*](?= ?\d)|(?<=\d)[\u00d7*]", "x", text)
-    return " ".join(_ONE.sub("", _AROUND.sub(" ", text)).split())
-
-
-def _rounded(text: str) -> str:
-    """The text with GB for MiB."""
-    return _MEBIBYTES.sub(lambda size: f"{round(int(size[1]) / 1024)}GB", text)
 
 
 def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
@@ -225,17 +166,9 @@ def card_of_device(name: str, total_bytes: int) -> dict[str, Any] | None:
     return None
 
 
-def _spelt_out(text: str) -> str:
-    """Replaces second names, for example an instance's type, by the card's own."""
-    text = _INSTANCE.sub("", text.replace("_", " "))
-    for other, name in _SPELT.items():
-        text = re.sub(rf"\b{other}(?!\w)", name, text)
-    return text
-
-
 def _words(text: str) -> frozenset[str]:
     """Returns the words that distinguish cards: without vendor, size, memory type and slot."""
-    text = _SIZE.sub("", _rounded(text).lower().replace("_", " "))
+    text = _SIZE.sub("", rounded(text).lower().replace("_", " "))
     spaced = _GLUED.sub(" ", text)
     words = re.findall(r"[a-z0-9]+", spaced)
     words = [full for word in words for full in _SHORT.get(word, (word,))]

@@ -6,15 +6,16 @@ import re
 
 _COUNT = re.compile(
     r"(?<![\w.])(?:[2-9]\d?|1\d) ?x ?(?=\D*\d)"  # 2x3090
-    r"|^\s*[2-9]\s+(?=(?:nvidia|geforce|rtx|gtx|tesla|quadro)\b)"
-    r"|\b(?:dual|two|twin|three|four|quad|eight)[ -]+(?=\D*\d)"
+    r"|^\s*[2-9]\s+(?=(?:nvidia|geforce|rtx|gtx|tesla|quadro)\b)|^\s*[2-9] (?:gpu|card)s?\b"
+    r"|\b(?:dual|two|twin|three|four|quad|eight|zwei|drei|vier)[ -]+(?=\D*\d)"
     r"|(?<=[a-z0-9)]) ?\(?x ?[2-9]\b\)?(?! ?\d)",  # 3090 x2
     re.IGNORECASE,
 )
 _NOT_NVIDIA = re.compile(
-    r"\b(rx ?\d{4}|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel|gaudi ?\d?"
-    r"|tpu|m[1-5] ?(pro|max|ultra)?|apple|macbook|mps|gfx\d{3,4}|strix|ryzen ai|trainium"
-    r"|inferentia|trn\d|inf\d|ascend)\b"
+    r"\b(rx ?\d{3,4}|vega|\d{4} ?xtx?|w[67][5-9]00|radeon|instinct|mi\d{2,3}x?|amd|arc|intel"
+    r"|gaudi ?\d?"
+    r"|tpu|m[1-5] ?(pro|max|ultra)?|apple|macbook|mps|gfx\d{3,4}|strix (?:halo|point)|ryzen ai"
+    r"|trainium|inferentia|trn\d|inf\d|ascend)\b"
 )
 _PART = re.compile(r"\bmig\b|\b[1-7]g\.\d+gb\b|\bgrid\b|[a-z]\d+x?-\d+[qcab]\b|\bvgpu\b")
 """A slice of a card (MIG), or a profile of a virtual one."""
