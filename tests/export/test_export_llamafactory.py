@@ -190,8 +190,8 @@ def test_bytes_are_labelled_predicted_or_measured(
     study: StudyRecord, trial: TrialRecord, rows: Rows
 ) -> None:
     text = llamafactory_files(study, trial, rows)["demo-trial-7.yaml"]
-    assert "# peak bytes measured on NVIDIA Test: required 2.50 GiB, reserved 2.00 GiB" in text
-    assert "# peak bytes predicted for Test Card 8 GB: required 3.00 GiB" in text
+    assert "# peak bytes measured on NVIDIA Test: VRAM needed 2.50 GiB, reserved 2.00 GiB" in text
+    assert "# peak bytes predicted for Test Card 8 GB: VRAM needed 3.00 GiB" in text
     on_cpu = replace(trial, measured=None, device="CPU")
     text = llamafactory_files(study, on_cpu, rows)["demo-trial-7.yaml"]
     assert "# peak bytes predicted for Test Card 8 GB" in text

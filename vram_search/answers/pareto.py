@@ -83,7 +83,7 @@ def pareto(store: Store, study: StudyRecord) -> ParetoAnswer:
     front = pareto_front(trials)
     if not front:
         raise InputError(
-            f"the required bytes of study {study.name}'s trials are not known",
+            f"the VRAM needed by the trials of study {study.name} is not known",
             "`vram-search top` lists their losses",
         )
     rows = [_row(trial, front) for trial in _by_size(trials)]

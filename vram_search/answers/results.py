@@ -83,7 +83,7 @@ class Results:
 
         Args:
             card: slug of a card; only trials that fit it.
-            limit: only trials that require at most these bytes, or a size such as "12 GiB".
+            limit: only trials that need at most these bytes, or a size such as "12 GiB".
             time_limit: only trials that took at most these seconds, or a time such as "30m".
 
         Raises:

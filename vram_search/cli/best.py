@@ -43,7 +43,7 @@ from vram_search.units import format_bytes, format_duration, format_small
     "--max-vram",
     "limit",
     metavar="SIZE",
-    help="Only trials that require at most, e.g. '12 GiB'.",
+    help="Only trials that need at most, e.g. '12 GiB'.",
 )
 @click.option(
     "--time-limit", metavar="TIME", help="Only trials that took at most, e.g. 30m or 1h30m."
@@ -62,7 +62,7 @@ def command(
 ) -> None:
     """The complete trial with the lowest eval_loss, and the sweet spot.
 
-    The sweet spot is the trial that requires the fewest bytes among those whose eval_loss
+    The sweet spot is the trial that needs the least VRAM among those whose eval_loss
     is within one standard error of the best.
 
     Limits judge a trial under the memory plan that it ran with; --card adds the margin of

@@ -9,7 +9,13 @@ from vram_search.spec.card import Card
 from vram_search.store import TrialRecord
 from vram_search.units import format_bytes
 
-_FIGURES = ("required_bytes", "allocated_bytes", "reserved_bytes", "process_bytes")
+_FIGURES = {
+    "required_bytes": "VRAM needed",
+    "allocated_bytes": "allocated",
+    "reserved_bytes": "reserved",
+    "process_bytes": "process",
+}
+"""Byte figures of a trial with their words in the glossary."""
 
 
 def provenance(exported: ExportedTrial, chat_template: str) -> list[str]:
@@ -65,8 +71,8 @@ def _memory_lines(trial: TrialRecord, card: Card) -> list[str]:
         ("predicted", trial.predicted, f"for {card.label}"),
     ):
         known = [
-            f"{name.removesuffix('_bytes')} {format_bytes(figures[name])}"
-            for name in _FIGURES
+            f"{words} {format_bytes(figures[name])}"
+            for name, words in _FIGURES.items()
             if figures and figures.get(name) is not None
         ]
         if known:

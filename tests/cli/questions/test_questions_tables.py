@@ -269,7 +269,7 @@ def test_front_without_any_bytes_is_refused(ask: Ask, search: Search) -> None:
     search.add(gib=None)
     answer = ask("pareto")
     assert answer.code == 2
-    assert "required bytes" in answer.err and "not known" in answer.err
+    assert "VRAM needed" in answer.err and "not known" in answer.err
 
 
 def test_hyperparameter_that_decides_is_named_first(ask: Ask, search: Search) -> None:
