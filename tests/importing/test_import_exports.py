@@ -274,7 +274,8 @@ def test_table_that_leaves_a_doubt_is_refused(write: WriteTable, text: str, word
         "sep=;\nrun;lr;rank;eval_loss;time\nA;0,0002;16;1,234;90\n",
         "Results,,,,\n,,,,\nrun,lr,rank,eval_loss,time,\nA,2e-4,16,1.234,90,\n",
         "run|lr|rank|eval_loss|time\nA|2e-4|16|1.234|90\n",
-        "# Runs\n\n| run | lr | rank | eval_loss | time |\n|--|--:|--|--|--|\n"
+        "| a | b |\n|--|--|\n| 1 | 2 |\n\n# Runs\n\n"
+        "| run | lr | rank | eval_loss | time |\n|--|--:|--|--|--|\n"
         "| **A** | 2e-4 | 16 | 1.234 | 90 |\n\nThe end.\n",
         "run,lr,rank,eval_loss (nats),Time [min]\nA,2e-4,16,~1.234,1.5\n",
         "run,lr,rank,eval_loss,time\nA,2 \u00b7 10\u207b\u2074,16,1.234 \u00b1 0.01,90\n",
@@ -294,8 +295,15 @@ def test_comma_that_may_part_thousands_is_no_decimal(write: WriteTable) -> None:
 
 
 def test_outcome_in_place_of_the_loss_is_the_outcome(write: WriteTable) -> None:
-    runs = load_table(write("run,lr,eval_loss\nA,2e-4,OOM\nB,2e-4,crashed\nC,2e-4,-\n"))
-    assert [run.result.outcome for run in runs] == ["oom", "lost", "unknown"]
+    runs = load_table(write("run,lr,eval_loss\nA,2e-4,OOM\nB,2e-4,crashed\nC,2e-4,-\nD,2e-4,low\n"))
+    assert [run.result.outcome for run in runs] == ["oom", "lost", "unknown", "unknown"]
+
+
+def test_state_in_a_persons_own_words_loses_no_run(write: WriteTable) -> None:
+    states = ("CUDA out of memory", "early stopped", "so so", "queued")
+    lines = "".join(f"{state[:5]},2e-4,1.2,{state}\n" for state in states)
+    runs = load_table(write("run,lr,best_eval_loss,status\n" + lines))
+    assert [run.result.outcome for run in runs] == ["oom", "complete", "unknown"]
 
 
 def test_iterations_of_ray_are_one_run(write: WriteTable) -> None:

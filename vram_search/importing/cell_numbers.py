@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 _WITH_COMMA = re.compile(r"(-?\d+),(\d+(?:[eE][-+]?\d+)?)")
 _THOUSANDS = re.compile(r"-?[1-9]\d{0,2},\d{3}")
-_ROUNDED = re.compile(r"^[~\u2248] ?(?=[\d.])| ?(?:\u00b1|\+/-) ?[\d.,]+$")
+_ROUNDED = re.compile(r"^[~\u2248] ?(?=[\d.])| ?(?:(?:\u00b1|\+/-) ?[\d.,]+|\([^)]*\))$")
 _RAISED = str.maketrans(
     "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u2212", "0123456789--"
 )
@@ -33,7 +33,8 @@ def with_point(cell: str) -> str:
 
 
 def plain_number(cell: str) -> str:
-    """A number without its rounding ("~1.3", "1.23 ± 0.01"), and with e for a power of ten."""
+    """A number without its rounding or remark ("~1.3", "1.23 ± 0.01", "1.2 (best)"), and with e
+    for a power of ten."""
     if len(cell) > _LONGEST:
         return cell
     cell = _ROUNDED.sub("", cell)

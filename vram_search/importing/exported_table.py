@@ -6,9 +6,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from vram_search.importing.exports import BY_HAND, EXPORTS, NOT_YET, Export
 from vram_search.store import Outcome
 
 Row = dict[str, str]
@@ -18,6 +18,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "eval_loss": (
         *("eval_loss", "eval/loss", "eval/eval_loss", "val_loss", "validation_loss"),
         *("val/loss", "valid/loss", "validation/loss", "valid_loss", "test/loss"),
+        *("best_eval_loss", "best_val_loss", "final_eval_loss", "final_val_loss"),
     ),
     "train_loss": ("train_loss", "train/train_loss"),
     "steps_done": ("global_step", "train/global_step"),
@@ -48,122 +49,9 @@ _PREFIXES = re.compile(
     r"|finetuning|model_parameters|general|transformers)[._/ ]+(?=.)",
     re.IGNORECASE,
 )
-_MISSING = {"", "nan", "none", "null", "-", "--", "n/a"}
+_MISSING = {"", "nan", "none", "null", "-", "--", "\u2013", "\u2014", "n/a", "#n/a", "#nv", "?"}
 """Words for an absent value, in small letters; a loss keeps its nan."""
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-@dataclass(frozen=True)
-class Export:
-    """One program's export.
-
-    Attributes:
-        source: as in a trial's provenance.
-        header: names that its header has, one set for each form of it.
-        name: columns with the run's name, the best first.
-        state: columns with the run's state.
-        outcomes: state in small letters -> outcome; a state that is missing here is no run yet.
-            A run that is complete and has no eval_loss is unknown in a table without states.
-        seconds: columns with the run's duration.
-        failed: column that is true for a run that ended with an error; empty for none.
-    """
-
-    source: str
-    header: tuple[frozenset[str], ...]
-    name: tuple[str, ...]
-    state: tuple[str, ...]
-    outcomes: Mapping[str, Outcome]
-    seconds: tuple[str, ...]
-    failed: str = ""
-
-
-EXPORTS = (
-    Export(
-        "wandb",
-        (frozenset({"Name", "State"}), frozenset({"name", "summary", "config"})),
-        ("Name", "name"),
-        ("State", "state"),
-        {
-            "finished": "complete",
-            "crashed": "lost",
-            "failed": "lost",
-            "killed": "lost",
-            "preempted": "lost",
-            "running": "unknown",
-            "preempting": "unknown",
-            "": "unknown",
-        },
-        ("Runtime", "_runtime"),
-    ),
-    Export(
-        "mlflow",
-        (frozenset({"run_id", "status"}), frozenset({"Run ID", "Status"})),
-        ("tags.mlflow.runName", "Run Name", "Name", "run_id", "Run ID"),
-        ("status", "Status"),
-        {"finished": "complete", "failed": "lost", "killed": "lost", "running": "unknown"},
-        ("Duration",),
-    ),
-    Export(
-        "optuna",
-        (frozenset({"number", "state"}), frozenset({"Number", "State"})),
-        ("number", "Number"),
-        ("state", "State"),
-        {"complete": "complete", "pruned": "pruned", "fail": "lost", "running": "unknown"},
-        ("duration", "Duration"),
-    ),
-    Export(
-        "ray",
-        (frozenset({"trial_id", "training_iteration"}),),
-        ("trial_id",),
-        ("status", "done"),
-        {
-            "terminated": "complete",
-            "true": "complete",
-            "error": "lost",
-            "false": "unknown",
-            "running": "unknown",
-            "paused": "unknown",
-            "": "unknown",
-        },
-        ("time_total_s",),
-    ),
-    Export(
-        "comet",
-        (frozenset({"experiment_key"}), frozenset({"experimentKey"})),
-        ("name", "experiment_name", "experiment_key", "experimentKey"),
-        ("status", "state"),
-        {"finished": "complete", "crashed": "lost", "running": "unknown", "": "complete"},
-        ("duration",),
-    ),
-    Export(
-        "neptune",
-        (frozenset({"sys/id"}), frozenset({"sys/custom_run_id"})),
-        ("sys/name", "sys/custom_run_id", "sys/id"),
-        ("sys/state",),
-        {"inactive": "complete", "active": "unknown", "": "complete"},
-        ("sys/running_time",),
-        failed="sys/failed",
-    ),
-)
-BY_HAND = Export(
-    "csv",
-    (),
-    ("run", "name", "experiment", "trial", "id"),
-    ("outcome", "status", "state"),
-    {
-        **dict.fromkeys(
-            ("complete", "completed", "finished", "done", "ok", "published", ""), "complete"
-        ),
-        **dict.fromkeys(
-            ("failed", "fail", "error", "crashed", "killed", "aborted", "stopped", "lost"), "lost"
-        ),
-        **dict.fromkeys(("oom", "out of memory"), "oom"),
-        **{one: one for one in ("pruned", "infeasible", "diverged", "unknown")},
-        "running": "unknown",
-    },
-    ("runtime", "duration", "seconds", "time"),
-)
-"""A table that a person wrote, with the names that trainers give to settings and losses."""
 
 
 def export_of(header: Sequence[str]) -> Export | None:
@@ -212,7 +100,7 @@ def our_rows(
     taken: set[str] = set()
     for line, cells in rows:
         state = _first(cells, export.state).lower().removeprefix("trialstate.")
-        outcome = export.outcomes.get(state)
+        outcome = export.outcomes.get(state) or _outcome_by_hand(export, state)
         if outcome is None:
             continue
         if cells.get(export.failed, "").lower() == "true":
@@ -227,10 +115,17 @@ def our_rows(
         is_nan = ours.get("eval_loss", "").lower() in ("nan", "inf", "infinity")
         if outcome == "complete" and is_nan:
             outcome = "diverged"
-        elif outcome == "complete" and not state and "eval_loss" not in ours:
+        elif outcome == "complete" and not state and not _is_number(ours.get("eval_loss", "")):
             outcome = "unknown"
         ours["outcome"] = outcome
         yield line, ours, notes
+
+
+def _outcome_by_hand(export: Export, state: str) -> Outcome | None:
+    """The outcome of a state that a person wrote in other words; None for no run yet."""
+    if export is not BY_HAND or state in NOT_YET:
+        return None
+    return "oom" if "out of memory" in state or "oom" in state else "unknown"
 
 
 def _outcome_for_loss(ours: Row) -> Outcome | None:
@@ -240,6 +135,14 @@ def _outcome_for_loss(ours: Row) -> Outcome | None:
         del ours["eval_loss"]
         return outcome
     return None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _our_cells(cells: Row, export: Export) -> tuple[Row, list[str]]:

@@ -15,8 +15,6 @@ import yaml
 from vram_search.errors import InputError
 from vram_search.importing.cell_numbers import in_seconds, name_and_unit, plain_number
 from vram_search.importing.exported_table import (
-    BY_HAND,
-    Export,
     export_of,
     has_unnamed_loss,
     header_word,
@@ -24,6 +22,7 @@ from vram_search.importing.exported_table import (
     lacks_loss,
     our_rows,
 )
+from vram_search.importing.exports import BY_HAND, Export
 from vram_search.importing.fields import RunFields
 from vram_search.importing.folder import imported_trial
 from vram_search.importing.history import History

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 EXCEL_MARK = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 """The first line of a table for Excel names what stands between its columns."""
@@ -16,14 +17,17 @@ def mark_of(header: str) -> str:
 
 
 def markdown_table(text: str) -> list[tuple[int, list[str]]]:
-    """Line number and cells of a text's first Markdown table, the header first; empty for none."""
+    """Line number and cells of a text's widest Markdown table, the header first; empty for none."""
     lines = text.split("\n")
-    rule = next((n for n, line in enumerate(lines) if n and _is_rule(line)), None)
-    if rule is None or "|" not in lines[rule - 1]:
-        return []
-    below = [(n, line) for n, line in enumerate(lines[rule + 1 :], rule + 2)]
-    end = next((i for i, (_, line) in enumerate(below) if "|" not in line), len(below))
-    return [(n, _cells(line)) for n, line in [(rule, lines[rule - 1]), *below[:end]]]
+    rules = [n for n, line in enumerate(lines) if n and _is_rule(line) and "|" in lines[n - 1]]
+    tables = [_table_at(lines, rule) for rule in rules]
+    return max(tables, key=lambda table: len(table[0][1]), default=[])
+
+
+def _table_at(lines: list[str], rule: int) -> list[tuple[int, list[str]]]:
+    """The table whose header stands above the line of dashes."""
+    below = list(takewhile(lambda n: "|" in lines[n], range(rule + 1, len(lines))))
+    return [(n + 1, _cells(lines[n])) for n in (rule - 1, *below)]
 
 
 def _is_rule(line: str) -> bool:
