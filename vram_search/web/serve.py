@@ -182,7 +182,7 @@ def listen(address: Address) -> socket.socket:
     try:
         listening.bind((address.host, address.port))
         listening.listen()  # a browser that comes before the application is ready waits
-    except (OSError, UnicodeError) as error:
+    except (OSError, TypeError) as error:  # TypeError: letters that no name of a host has
         listening.close()
         is_host = not isinstance(error, OSError) or (
             isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
