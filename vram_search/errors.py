@@ -77,7 +77,9 @@ def first_line(error: Exception) -> str:
 
 def reason_of(error: Exception) -> str:
     """Why reading or writing failed, without the system's number and the path: the message of an
-    OSError repeats them."""
+    OSError repeats them. A text in another encoding is named with its first foreign byte."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 at byte {error.start}"
     return str(getattr(error, "strerror", None) or error)
 
 

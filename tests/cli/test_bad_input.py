@@ -120,6 +120,12 @@ def test_path_without_a_file_name(cli: Cli, home: Path, path: str) -> None:
     assert_refused(cli("run", path), home, "is a folder, no such study file")
 
 
+def test_text_in_another_encoding_is_named_as_such(cli: Cli, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes("{}\ncaf\u00e9".encode("latin-1"))
+    answer = cli("estimate", "--points", tmp_path / "rows.jsonl")
+    assert_refused(answer, home, "rows.jsonl: cannot be read (not UTF-8 at byte 6)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
