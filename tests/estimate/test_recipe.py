@@ -1218,11 +1218,16 @@ def test_trl_makes_one_sequence_of_a_packed_micro_batch(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"attn_implementation": "flash_attention_2"}, {"packing_strategy": "wrapped"}]
+    "keys",
+    [
+        {"attn_implementation": "flash_attention_2"},
+        {"packing_strategy": "wrapped"},
+        {"max_length": None, "max_seq_length": 512},
+    ],
 )
 def test_trl_keeps_a_packed_micro_batch_apart(write: Write, keys: dict[str, Any]) -> None:
     packed = TRL | {"packing": True, "per_device_train_batch_size": 2, "max_length": 512}
-    workload = load_recipe(write(packed, **keys)).workload
+    workload = load_recipe(write(packed | keys)).workload
     assert not workload.packed
     assert (workload.per_device_train_batch_size, workload.cutoff_len) == (2, 512)
 

@@ -49,6 +49,8 @@ FILES = {
     "compose.yaml": ("services: {}\n", "a file of Docker Compose", ""),
     "other.yaml": ("license: mit\n", "no file of a study, of a training or of rows", ""),
     "train.py": ("import torch\n", "a program", ""),
+    "job.sbatch": ("#!/bin/sh\n", "a program", ""),
+    "Dockerfile": ("FROM x\n", "a program", ""),
     "README.md": ("# A\n", "a document", ""),
 }
 

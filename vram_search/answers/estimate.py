@@ -299,7 +299,7 @@ def _estimate_file(
 ) -> StudyEstimate | RecipeEstimate | RecipeWithoutModel:
     from vram_search.answers.training_file import NEVER_STUDIES, is_recipe, study_workloads
 
-    if is_recipe(file) or (file.suffix in NEVER_STUDIES and file.is_file()):
+    if is_recipe(file) or (file.suffix.lower() in NEVER_STUDIES and file.is_file()):
         from vram_search.estimate.recipes.load import load_recipe
 
         try:

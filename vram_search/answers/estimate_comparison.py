@@ -99,7 +99,7 @@ def _side(file: Path, models: Path, card: str | None) -> _Side:
     for the card that the predictions were developed on, and has no verdict.
     """
     named = None if card is None else find_card(card)
-    if file.suffix in (".json", ".jsonl") and not is_recipe(file):
+    if file.suffix.lower() in (".json", ".jsonl") and not is_recipe(file):
         point = load_point(file, models)
         if isinstance(point, dict):
             return _Side(point)

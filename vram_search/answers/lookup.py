@@ -61,7 +61,7 @@ def _name_in_file(name: str) -> str:
         InputError: the file is not a YAML mapping.
     """
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+    if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return path.stem
     from vram_search.spec.load import load_mapping
 

@@ -108,7 +108,7 @@ def _show_progress(rows: int) -> None:
 
 def _named_by(files: tuple[str, ...]) -> NamedRows | None:
     """The rows that a YAML names; None for data files."""
-    if len(files) != 1 or not files[0].endswith((".yaml", ".yml")):
+    if len(files) != 1 or not files[0].lower().endswith((".yaml", ".yml")):
         return None
     from vram_search.answers.named_rows import load_named_rows
 

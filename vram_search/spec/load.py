@@ -136,7 +136,8 @@ def parse_mapping(text: str, source: str) -> dict[str, Any]:
     try:
         data, repeated = parse_yaml_strictly(text)
     except ParseError as error:
-        raise InputError(f"{source}: not valid YAML: {error}", _EXAMPLE) from None
+        remedy = f"correct it there or in the line above; {_EXAMPLE}"
+        raise InputError(f"{source}: not valid YAML: {error}", remedy) from None
     if not isinstance(data, dict):
         raise InputError(f"{source}: holds no study (a mapping of keys is expected)", _EXAMPLE)
     if repeated:

@@ -20,6 +20,7 @@ from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.toml_text import parse_toml
 from vram_search.parsing.yaml_text import parse_yaml
 from vram_search.tools.detect import READ, TITLES, tool_of
+from vram_search.tools.launch_lines import SHELL_SCRIPTS, WINDOWS_SCRIPTS
 
 READ_AT_MOST = 4 * 2**20
 """Bytes of a file that are looked at; a mapping of another purpose is smaller."""
@@ -90,6 +91,7 @@ _UNKNOWN = FileKind(
 )
 
 _BY_NAME: dict[str, FileKind] = {
+    "Dockerfile": _PROGRAM,
     **dict.fromkeys(
         (
             *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json"),
@@ -136,7 +138,7 @@ _BY_SUFFIX: dict[str, FileKind] = {
         (".jinja", ".jinja2", ".j2"),
         FileKind("a chat template", "vram-search data ROWS --model NAME --template {file}"),
     ),
-    **dict.fromkeys((".py", ".ipynb", ".sh", ".bash", ".ps1", ".bat"), _PROGRAM),
+    **dict.fromkeys((".py", ".ipynb", *SHELL_SCRIPTS, *WINDOWS_SCRIPTS), _PROGRAM),
     ".toml": FileKind("a TOML file of no tool that is known", "", frozenset({"estimate"})),
     **dict.fromkeys((".parquet", ".arrow", ".feather"), _ROWS),
 }

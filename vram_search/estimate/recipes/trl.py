@@ -141,6 +141,8 @@ def _joins_micro_batch(keys: RecipeKeys) -> bool:
 
     Source: TRL 1.15 `trainer/sft_trainer.py`, `self.padding_free`. Flash attention needs no mask.
     """
+    if "max_seq_length" in keys.values:  # of versions that cut a stream of texts into rows
+        return False
     strategy = keys.values.get("packing_strategy", "bfd")
     is_padding_free = keys.values.get("padding_free") is True
     joins = is_padding_free or (keys.flag("packing") and strategy != "wrapped")
