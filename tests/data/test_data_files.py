@@ -286,6 +286,8 @@ def test_entries_of_axolotl_are_read(tmp_path: Path, load: Load, plain: Rows) ->
         "message_property_mappings": {"role": "by", "content": "what"},
         "roles": {"user": ["customer"], "assistant": ["us"]},
     }
+    loader = {"path": "json", "data_files": {"train": "plain.jsonl", "test": "none.jsonl"}}
+    assert load([loader]) == load([{"path": "json", "data_files": ["plain.jsonl"]}]) == plain
     own = {"field_instruction": "instruction", "field_output": "output"}
     assert load([entry]) == plain
     assert load([{"path": "plain.jsonl", "type": "alpaca"}]) == plain

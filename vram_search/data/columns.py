@@ -35,7 +35,9 @@ PAIRS = (
 QUESTIONS = ("instruction", "prompt", "question", "query", "problem", "input", "user", "human")
 ANSWERS = ("output", "completion", "response", "answer", "solution", "assistant", "gpt", "target")
 """Names that make a pair too if a row has one of each."""
-SYSTEMS = ("system", "system_prompt", "systemInstruction", "system_instruction")
+SYSTEMS = (
+    *("system", "system_prompt", "system_message", "systemInstruction", "system_instruction"),
+)
 TOOLS = ("tools", "functions")
 ROLE_KEYS = ("role", "from", "speaker", "sender")
 """Keys of a message's role."""

@@ -20,6 +20,8 @@ SUFFIXES = (
 )
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 """Endings of a compressed file, after the ending of its content."""
+_LOADERS = ("json", "csv", "parquet", "arrow", "text")
+"""Kinds of files that `datasets.load_dataset` takes instead of a name."""
 DEFAULT_SEED = 42
 """Seed of the split and of the order of rows, unless a study says otherwise."""
 PUBLISHED_DATE = "2024-07-26"
@@ -141,7 +143,8 @@ class DatasetSpec(Spec):
             locate_data(entry, info)
             if isinstance(entry, str)
             else {**entry, "path": locate_data(path_of(entry), info)}
-            for entry in value
+            for given in value
+            for entry in _files_of_loader(given)
         )
 
     @property
@@ -196,6 +199,18 @@ def path_of(entry: dict[str, Any]) -> str:
     if not isinstance(path, str) or not path:
         raise ValueError("an entry without path: name a file, a folder or a hub name")
     return path
+
+
+def _files_of_loader(entry: Entry) -> list[Entry]:
+    """An entry for each file, where an entry is `path: json` with `data_files`, as the arguments
+    of `datasets.load_dataset`."""
+    files = entry.get("data_files") if isinstance(entry, dict) else None
+    if isinstance(entry, str) or not files or path_of(entry) not in _LOADERS:
+        return [entry]
+    if isinstance(files, dict):
+        files = files.get(entry.get("split") or "train") or []
+    rest = {key: value for key, value in entry.items() if key not in ("data_files", "split")}
+    return [{**rest, "path": file} for file in ([files] if isinstance(files, str) else files)]
 
 
 def paths_of(value: str | tuple[Entry, ...] | None) -> list[str]:
