@@ -131,6 +131,8 @@ def test_text_in_another_encoding_is_named_as_such(cli: Cli, home: Path, tmp_pat
     [
         (("show", "-15"), "A negative number is not possible here"),
         (("queue", "move", "x", "1"), "'x' is not a whole number"),
+        (("import", ""), "the path is empty"),
+        (("export", "best", "-o", ""), "the path is empty"),
         (("estimate", "--points", "nosuch.jsonl"), "cannot be read (No such file or directory)"),
     ],
 )

@@ -9,6 +9,7 @@ import click
 from vram_search.cli.adapter import named_adapter
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
+    NamedPath,
     database_option,
     json_option,
     print_json,
@@ -22,7 +23,7 @@ from vram_search.errors import InputError
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(path_type=Path, file_okay=False),
     metavar="DIR",
     help="New folder; default ./adapters/STUDY-trial-N.",
 )

@@ -10,7 +10,13 @@ import click
 
 from vram_search.answers.lookup import opened
 from vram_search.cli.console import confirm, echo
-from vram_search.cli.options import SuggestingGroup, database_option, json_option, print_json
+from vram_search.cli.options import (
+    NamedPath,
+    SuggestingGroup,
+    database_option,
+    json_option,
+    print_json,
+)
 from vram_search.errors import InputError
 from vram_search.resources import expanded
 from vram_search.units import counted, format_bytes
@@ -74,7 +80,7 @@ def check(database: str | None, as_json: bool) -> None:
 
 
 @command.command("backup", short_help="Copy database and files, also while a search runs.")
-@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FILE", type=NamedPath(path_type=Path))
 @click.option("--without-files", is_flag=True, help="Leave adapters, exports and logs out.")
 @database_option
 @json_option
@@ -88,7 +94,7 @@ def backup(target: Path, without_files: bool, database: str | None, as_json: boo
 
 
 @command.command("move", short_help="Move database and files.")
-@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FILE", type=NamedPath(path_type=Path))
 @database_option
 @json_option
 def move(target: Path, database: str | None, as_json: bool) -> None:
@@ -166,7 +172,7 @@ def repair(dry_run: bool, yes: bool, database: str | None, as_json: bool) -> Non
 
 
 @command.command("export", short_help="Write all tables to files.")
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="FOLDER", type=NamedPath(path_type=Path))
 @click.option(
     "--format",
     "form",

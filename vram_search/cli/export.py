@@ -10,6 +10,7 @@ import click
 from vram_search.answers.lookup import find_trial, opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
+    NamedPath,
     database_option,
     json_option,
     meant_study,
@@ -35,7 +36,7 @@ from vram_search.units import percent
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(path_type=Path, file_okay=False),
     help="Folder; default ./exports/STUDY.",
 )
 @click.option("--template", help="LLaMA-Factory's template; default: found by the model.")

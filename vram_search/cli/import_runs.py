@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.cli.options import NamedPath, database_option, json_option, print_json
 from vram_search.errors import InputError
 from vram_search.spec.hyperparameters import DIMENSIONS
 from vram_search.spec.name_rule import NAME_FORM, is_valid_name
@@ -47,7 +47,7 @@ Examples:
     short_help="Add runs made elsewhere.",
     help=_HELP.format(hyperparameters=", ".join(one.name for one in DIMENSIONS)),
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=NamedPath(path_type=Path))
 @click.option(
     "--study",
     metavar="NAME",

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from vram_search.cli.console import ask, echo
-from vram_search.cli.options import FiniteFloatRange
+from vram_search.cli.options import FiniteFloatRange, NamedPath
 from vram_search.errors import InputError
 from vram_search.resources import expanded, replace_text, shell_word
 from vram_search.spec.hub_names import hub_name
@@ -42,7 +42,7 @@ _HOURS = 8.0
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(path_type=Path, dir_okay=False),
     default=Path("my-study.yaml"),
     show_default=True,
     help="File to write.",

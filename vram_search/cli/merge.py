@@ -13,6 +13,7 @@ from vram_search.cli.adapter import named_adapter
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
     FiniteFloatRange,
+    NamedPath,
     database_option,
     json_option,
     print_json,
@@ -33,7 +34,7 @@ DEFAULT_TOLERANCE = 0.02
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Folder of the model; default ./merged/STUDY-trial-N.",
 )
@@ -59,7 +60,7 @@ DEFAULT_TOLERANCE = 0.02
 )
 @click.option(
     "--llama-cpp",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=NamedPath(path_type=Path, exists=True, file_okay=False),
     metavar="DIR",
     help="Folder of llama.cpp: its converter knows all families.",
 )

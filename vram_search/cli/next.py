@@ -8,6 +8,7 @@ import click
 
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
+    NamedPath,
     database_option,
     json_option,
     print_json,
@@ -23,7 +24,7 @@ from vram_search.store.location import file_name
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(path_type=Path, dir_okay=False),
     help="File to write; default: the new study's name.",
 )
 @click.option("--seeds", is_flag=True, help="Run the three best again with two other seeds.")

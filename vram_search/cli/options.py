@@ -51,6 +51,17 @@ class SuggestingGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class NamedPath(click.Path):
+    """A path that is not empty: pathlib takes "", as an unset variable of the shell leaves it, for
+    the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path; an empty one is a click.BadParameter."""
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class FiniteFloatRange(click.FloatRange):
     """click compares nan with the ends of a range, and finds it inside."""
 

@@ -10,7 +10,7 @@ import click
 
 from vram_search.answers.lookup import find_study, opened
 from vram_search.cli.console import echo
-from vram_search.cli.options import database_option, json_option, print_json
+from vram_search.cli.options import NamedPath, database_option, json_option, print_json
 from vram_search.errors import InputError, reason_of
 from vram_search.resources import replace_text
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(path_type=Path, dir_okay=False),
     default=Path("report.html"),
     show_default=True,
     help="File to write; an existing one is replaced.",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plots",
     metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(path_type=Path, file_okay=False),
     help="Write every chart as a file too.",
 )
 @click.option(

@@ -11,6 +11,7 @@ import click
 from vram_search.answers.lookup import find_study, find_trial
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
+    NamedPath,
     database_option,
     json_option,
     max_tokens_option,
@@ -29,7 +30,7 @@ DEFAULT_ROWS = 3
 @click.command("samples", short_help="Answers of the untuned and the tuned model.")
 @click.argument("trial", metavar="N|best")
 @click.option(
-    "--prompts", metavar="FILE", type=click.Path(path_type=Path), help="Prompts, one per line."
+    "--prompts", metavar="FILE", type=NamedPath(path_type=Path), help="Prompts, one per line."
 )
 @click.option(
     "--rows",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vram_search.cli.console import echo, echo_styled, output_may_fail
-from vram_search.cli.options import database_option
+from vram_search.cli.options import NamedPath, database_option
 from vram_search.errors import InputError
 from vram_search.store.faults import describe
 from vram_search.store.location import database_url
@@ -45,7 +45,7 @@ PACKAGES = ("fastapi", "uvicorn", "segno")
     "folders",
     multiple=True,
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Folder of files that studies may name; default: the current one. Repeatable.",
 )
 @click.option("--no-run", is_flag=True, help="Show the queue, and start no study.")

@@ -12,6 +12,7 @@ from vram_search.answers.lookup import find_trial, opened
 from vram_search.cli.console import echo
 from vram_search.cli.options import (
     FiniteFloatRange,
+    NamedPath,
     database_option,
     json_option,
     meant_study,
@@ -43,7 +44,7 @@ differ by 0.03 and more (docs/experiments.md, 24 and 27 November 2026)."""
 )
 @click.option(
     "--python",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=NamedPath(path_type=Path, dir_okay=False),
     help="Python of the tool's environment; default: that of its program on the PATH; peft: ours.",
 )
 @click.option(
@@ -58,7 +59,7 @@ differ by 0.03 and more (docs/experiments.md, 24 and 27 November 2026)."""
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(path_type=Path, file_okay=False),
     help="Folder of the run; default: beside the database.",
 )
 @database_option
