@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -197,6 +198,7 @@ def test_hub_name_without_network_is_one_sentence(
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(InputError) as caught:
         load("nobody/nothing-here")
+    assert not logging.getLogger("huggingface_hub.utils").isEnabledFor(logging.WARNING)
     assert "\n" not in caught.value.message
     assert "nobody/nothing-here" in caught.value.message
     assert "save_to_disk" in caught.value.remedy

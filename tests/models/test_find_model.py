@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from tests.models.popular_names import HELD_BACK, REPORTED
 from vram_search.errors import InputError
 from vram_search.models import find_by_path, find_model, find_on_this_machine
+from vram_search.models.hub import is_online
 from vram_search.models.names import hub_names, shipped_name
 from vram_search.resources import shipped
 from vram_search.spec.shape import shape_names
@@ -463,3 +466,27 @@ def test_gguf_file_of_an_unknown_name_is_refused_with_a_way_out(tmp_path: Path) 
     with pytest.raises(InputError, match="no shipped model is called 'mine'") as caught:
         find_model(str(tmp_path / "mine.gguf"))
     assert "shape:" in (caught.value.remedy or "")
+
+
+def test_hub_is_reached_through_the_proxy_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a company's proxy the hub's own address does not answer."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setattr(urllib.request, "proxy_bypass", lambda host: False)
+    asked = []
+
+    def connect(address: tuple[str, int], seconds: float) -> None:
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    for proxy in ("", "http://user:word@proxy.example:3128", "proxy.example", "p.example:no-port"):
+        monkeypatch.setattr(urllib.request, "getproxies", lambda proxy=proxy: {"https": proxy})
+        assert not is_online()
+    monkeypatch.setattr(urllib.request, "proxy_bypass", lambda host: True)
+    assert not is_online()
+    hub = ("hub.example", 443)
+    assert asked == [hub, ("proxy.example", 3128), ("proxy.example", 80), hub]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,9 @@ def read_hub(
     with _explained(name):
         from datasets import load_dataset
 
+        # Its warnings repeat each try with the hub's address, which may hold a password; what
+        # fails in the end is an error.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         loaded = load_dataset(name, subset, data_files=data_files, split=split or None)
         return _rows(name, loaded, split)
 

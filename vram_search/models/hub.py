@@ -14,6 +14,7 @@ from vram_search.extras import missing_package
 CONNECT_SECONDS = 3.0
 """A hub that does not answer for so long is treated as out of reach: huggingface_hub itself would
 try for half a minute."""
+_PORTS = {"https": 443, "socks5": 1080, "socks5h": 1080}
 DOWNLOAD_REMEDY = (
     "download it on a machine with network (`hf download {name} config.json`), or give a folder "
     "with its config.json"
@@ -85,15 +86,21 @@ def download_config(name: str) -> Path:
 
 
 def is_online() -> bool:
-    """True if the hub may be asked and can be reached."""
+    """True if the hub, or the proxy that leads to it, can be reached and may be asked."""
+    from urllib.request import getproxies, proxy_bypass
+
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or os.environ.get("TRANSFORMERS_OFFLINE") == "1":
         return False
     address = urlsplit(constants.ENDPOINT)
-    port = address.port or (443 if address.scheme == "https" else 80)
+    proxies = getproxies()
+    proxy = proxies.get(address.scheme) or proxies.get("all")
     try:
+        if proxy and not proxy_bypass(address.hostname or ""):
+            address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+        port = address.port or _PORTS.get(address.scheme, 80)
         socket.create_connection((address.hostname or "", port), CONNECT_SECONDS).close()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: an address that is none
         return False
     return True
