@@ -366,7 +366,7 @@ def test_times_are_tabulated_for_every_phase_that_is_drawn(database: Store) -> N
     database.finish_trial(trial, TrialResult("complete", eval_loss=1.0, seconds=seconds))
     night = load_report_data(database, study)
     legend = [words for _, words in charts(night)["time"][0].legend]
-    assert legend == ["plan", "train", "between"]
+    assert legend == ["plan", "train", "waiting"]
     headings = re.findall(r'<th scope="col"(?: class="number")?>([a-z]+)</th>', render(night, NOW))
     assert headings[:4] == ["outcome", *legend]
 

@@ -22,7 +22,13 @@ from vram_search.cli.options import (
 from vram_search.importing.words import provenance_lines
 from vram_search.report.figures import run_seconds
 from vram_search.report.trial_bytes import byte_lines, oom_lines
-from vram_search.report.words import error_words, hyperparameter_words, loss_cell, plan_words
+from vram_search.report.words import (
+    error_words,
+    hyperparameter_words,
+    loss_cell,
+    phase_word,
+    plan_words,
+)
 from vram_search.report.wrapping import wrapped
 from vram_search.units import format_bytes, format_duration
 
@@ -30,6 +36,8 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 _LETTERS = " _.-~=+*#"
 """The same heights for an output that takes no block characters, as Windows' code pages."""
 _SPARKLINE_WIDTH = 60
+_LEAST_SECONDS = 0.05
+"""A shorter phase would be printed as 0.0 s."""
 
 
 @click.command("show", short_help="All that is known of one trial.")
@@ -163,8 +171,13 @@ def _tail(trial: TrialAnswer) -> list[str]:
     lines = []
     seconds = {phase: value for phase, value in (trial.seconds or {}).items() if value}
     if seconds:
-        spent = ", ".join(f"{phase} {format_duration(value)}" for phase, value in seconds.items())
-        lines += _field("time", f"{format_duration(run_seconds(trial))} ({spent})")
+        spent = ", ".join(
+            f"{phase_word(phase)} {format_duration(value)}"
+            for phase, value in seconds.items()
+            if value >= _LEAST_SECONDS
+        )
+        total = format_duration(run_seconds(trial))
+        lines += _field("time", f"{total} ({spent})" if spent else total)
     if trial.device:
         versions = ", ".join(f"{name} {v}" for name, v in (trial.versions or {}).items())
         where = f"{trial.device} of {trial.host}" if trial.host else trial.device

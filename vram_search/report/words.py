@@ -113,6 +113,11 @@ def plan_words(plan: dict[str, Any] | None) -> str:
     return ", ".join(words)
 
 
+def phase_word(phase: str) -> str:
+    """A phase of a trial as people read it; `between` is the time since the trial before."""
+    return "waiting" if phase == "between" else phase
+
+
 def repeat_words(trial: TrialFields, earlier: TrialFields | None) -> str:
     """The trial that a trial repeats, in words; empty if it repeats none."""
     if trial.retry_of is None:

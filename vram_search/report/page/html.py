@@ -32,6 +32,7 @@ from vram_search.report.page.svg import Chart
 from vram_search.report.page.time_chart import phase_names, seconds_by_phase, time_chart
 from vram_search.report.page.trials_table import columns, trial_data, trial_row
 from vram_search.report.sentences import importance_sentence
+from vram_search.report.words import phase_word
 from vram_search.store import TrialRecord
 from vram_search.units import format_duration
 
@@ -163,4 +164,4 @@ def _phase_table(data: ReportData) -> list[list[str]]:
         [outcome, *(format_duration(phases.get(p)) for p in names)]
         for outcome, phases in found.items()
     ]
-    return [["outcome", *names], *rows] if rows else []
+    return [["outcome", *map(phase_word, names)], *rows] if rows else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vram_search.report.page.report_data import ReportData
 from vram_search.report.page.scales import linear
 from vram_search.report.page.svg import LETTER_WIDTH, RIGHT, WIDTH, Chart, box, line, text
+from vram_search.report.words import phase_word
 from vram_search.store import OUTCOMES
 from vram_search.units import format_duration, percent
 
@@ -57,16 +58,19 @@ def time_chart(data: ReportData) -> Chart:
         parts.append(text(_NAMES_WIDTH - 8, y + 15, outcome, "end"))
         for phase, seconds in phases.items():
             left, right = x.pixel(begin / unit), x.pixel((begin + seconds) / unit)
-            tip = f"{outcome}, {phase}: {format_duration(seconds)}, {percent(seconds / total)}"
+            word, share = phase_word(phase), percent(seconds / total)
+            tip = f"{outcome}, {word}: {format_duration(seconds)}, {share}"
             parts.append(box(left, y, right - left, _BAR, f"part f{_style(phase)}", tip))
-            if right - left > len(phase) * LETTER_WIDTH + 6:
+            if right - left > len(word) * LETTER_WIDTH + 6:
                 parts.append(
-                    text((left + right) / 2, y + 14, phase, "on middle", "pointer-events='none'")
+                    text((left + right) / 2, y + 14, word, "on middle", "pointer-events='none'")
                 )
             begin += seconds
         end = x.pixel(total / unit) + 6
         parts.append(text(end, y + 15, format_duration(total), "label halo"))
-    legend = [(box(2, 2, 16, 12, f"f{_style(phase)}"), phase) for phase in phase_names(found)]
+    legend = [
+        (box(2, 2, 16, 12, f"f{_style(phase)}"), phase_word(phase)) for phase in phase_names(found)
+    ]
     total = sum(sum(phases.values()) for phases in found.values())
     return Chart(
         "time",
