@@ -379,6 +379,16 @@ def test_preference_pairs_are_refused_and_their_remedy_reads_the_chosen_answers(
     assert "preference training" in chosen.notes[-1]
 
 
+def test_list_of_rows_in_a_list_is_no_conversation(load: Load) -> None:
+    with pytest.raises(InputError, match="is not an object"):
+        load(
+            [
+                {"instruction": "Sky?", "output": "Blue."},
+                {"instruction": "Sea?", "output": "Green."},
+            ]
+        )
+
+
 def test_row_whose_answer_is_nan_has_none(load: Load) -> None:
     with pytest.raises(FaultyFileError, match=r"row 1\.output: is empty"):
         load({"instruction": "Sky?", "output": float("nan")})

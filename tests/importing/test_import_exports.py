@@ -280,6 +280,7 @@ def test_table_that_leaves_a_doubt_is_refused(write: WriteTable, text: str, word
         "run,lr,rank,eval_loss (nats),Time [min]\nA,2e-4,16,~1.234,1.5\n",
         "run,lr,rank,eval_loss,time\nA,2 \u00b7 10\u207b\u2074,16,1.234 \u00b1 0.01,90\n",
         "run,lr.value,rank,eval_loss,time\nA,2e-4,16,1.234,90\n",
+        "run,lr,rank,eval_loss,time\nA,0.02 %,16,1.234,90\nmean,,,1.234,90\n",
     ],
 )
 def test_tables_as_people_write_them_give_the_same_run(write: WriteTable, text: str) -> None:

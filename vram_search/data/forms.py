@@ -74,7 +74,7 @@ class RowReader:
         try:
             if isinstance(row, Unreadable):
                 raise RowFaultError(Fault(place, row.message))
-            if isinstance(row, list) and row and all(isinstance(turn, dict) for turn in row):
+            if isinstance(row, list) and row and all(map(is_message, row)):
                 row = {self.columns.messages: row}  # the messages alone
             if not isinstance(row, dict):
                 raise RowFaultError(Fault(place, "is not an object", row))

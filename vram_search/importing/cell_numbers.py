@@ -13,6 +13,7 @@ _RAISED = str.maketrans(
 )
 """Digits and minus signs above the line -> those on it."""
 _POWER = re.compile(r"([\d.]+) ?[\u00d7\u00b7x*] ?10\^?(-?\d+)")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?) ?%")
 _LONGEST = 60
 """Characters of a number or a column's name with its unit."""
 _SECONDS = {
@@ -33,11 +34,13 @@ def with_point(cell: str) -> str:
 
 
 def plain_number(cell: str) -> str:
-    """A number without its rounding or remark ("~1.3", "1.23 ± 0.01", "1.2 (best)"), and with e
-    for a power of ten."""
+    """A number without its rounding or remark ("~1.3", "1.23 ± 0.01", "1.2 (best)"), with e for a
+    power of ten, and a share for a percentage."""
     if len(cell) > _LONGEST:
         return cell
     cell = _ROUNDED.sub("", cell)
+    if match := _PERCENT.fullmatch(cell):
+        return f"{float(match[1]) / 100:.12g}"
     match = _POWER.fullmatch(cell.translate(_RAISED))
     return f"{match[1]}e{match[2]}" if match else cell
 

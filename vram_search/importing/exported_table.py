@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vram_search.importing.exports import BY_HAND, EXPORTS, NOT_YET, Export
+from vram_search.importing.exports import BY_HAND, EXPORTS, NOT_YET, SUMMARIES, Export
 from vram_search.store import Outcome
 
 Row = dict[str, str]
@@ -107,6 +107,8 @@ def our_rows(
             outcome = "lost"
         ours, notes = _our_cells(_spread(cells), export)
         name = _first(cells, export.name) or f"line {line}"
+        if export is BY_HAND and name.lower() in SUMMARIES:
+            continue
         name = f"trial {name}" if export.source == "optuna" else name
         ours["run"] = name if name not in taken else f"{name} (line {line})"
         taken.add(ours["run"])

@@ -130,3 +130,5 @@ BY_HAND = Export(
 """A table that a person wrote, with the names that trainers give to settings and losses."""
 NOT_YET = ("queued", "pending", "waiting", "scheduled", "planned", "todo", "not started")
 """States by hand of a run that has not begun."""
+SUMMARIES = ("mean", "average", "avg", "median", "std", "sum", "total", "mittelwert")
+"""Names by hand of a row that sums up the runs above it."""
