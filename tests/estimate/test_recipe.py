@@ -765,6 +765,50 @@ def test_trls_tile_of_logits_is_as_wide_for_every_vocabulary(
     assert fused_chunk_bytes(replace(workload, cutoff_len=100_000)) == 2 * 4096 * 32_768
 
 
+QWEN_05B = {
+    "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct",
+    "dtype": "bfloat16",
+    "use_liger_kernel": True,
+    "gradient_checkpointing": False,
+    "lora_r": 8,
+    "lora_dropout": 0.0,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "optim": "adamw_torch",
+    "eval_strategy": "steps",
+    "per_device_eval_batch_size": 4,
+}
+
+
+@pytest.mark.parametrize(("tokens", "measured"), [(256, 1_619_322_880), (2048, 8_866_550_784)])
+def test_trl_with_liger_holds_no_logits_in_an_evaluation(
+    write: Write, tokens: int, measured: int
+) -> None:
+    """Measured on an H200 with TRL 1.16 and rows of equal length (docs/experiments.md)."""
+    keys = {**TRL, **QWEN_05B, "max_length": tokens, "lora_target_modules": ["all-linear"]}
+    keys["use_bnb_nested_quant"] = True
+    workload = load_recipe(write(keys)).workload
+    found = predict(replace(workload, equal_lengths=True))
+    assert found.moment == "fused loss"
+    assert found.allocated_bytes == pytest.approx(measured, rel=0.005)
+
+
+@pytest.mark.parametrize(("tokens", "measured"), [(256, 1_605_668_352), (2048, 8_734_244_352)])
+def test_the_script_for_peft_has_no_tiles_of_trl(write: Write, tokens: int, measured: int) -> None:
+    """Measured with peft 0.21.2, transformers' Trainer and an evaluation batch of 2 rows."""
+    script = {
+        "loader": "peft",
+        "model": {"pretrained_model_name_or_path": QWEN_05B["model_name_or_path"]},
+        "quantization": {"load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+        "lora": {"r": 8, "lora_dropout": 0.0, "target_modules": "all-linear"},
+        "rows": {"cutoff_len": tokens},
+        "training": {**QWEN_05B, "per_device_eval_batch_size": 2},
+    }
+    workload = load_recipe(write(script)).workload
+    found = predict(replace(workload, equal_lengths=True))
+    assert found.allocated_bytes == pytest.approx(measured, rel=0.0005)
+
+
 def test_a_file_of_trl_trains_lora_only_if_use_peft_is_on(write: Write) -> None:
     keys = {key: value for key, value in TRL.items() if key not in ("use_peft", "load_in_4bit")}
     (reason,) = load_recipe(write(keys)).needs_more

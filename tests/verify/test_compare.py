@@ -9,6 +9,7 @@ import pytest
 from vram_search.store import StepLoss
 from vram_search.units import GIB
 from vram_search.verify.compare import (
+    PredictedPeak,
     batch_mean,
     compare_eval_loss,
     compare_first_loss,
@@ -130,7 +131,7 @@ def test_a_peak_in_the_tools_evaluation_is_held_to_what_is_predicted_for_it(
     theirs: float, agrees: bool
 ) -> None:
     found = {"allocated_bytes": round(theirs * GIB)}
-    predicted = round(3.83 * GIB)
+    predicted = PredictedPeak(round(3.83 * GIB), "the tool's evaluation in fp32")
     check = compare_peak({"allocated_bytes": 3.44 * GIB}, found, predicted, has_gpu=True)
     assert check.agrees is agrees
     assert "3.83 GiB predicted for the tool's evaluation" in check.note

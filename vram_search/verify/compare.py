@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from vram_search.store import StepLoss
 from vram_search.units import format_bytes
@@ -146,29 +146,36 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+class PredictedPeak(NamedTuple):
+    """The peak predicted for the tool's run, and what of the tool needs it."""
+
+    allocated_bytes: int
+    cause: str
+
+
 def compare_peak(
     measured: Mapping[str, Any] | None,
     found: Mapping[str, int],
-    evaluation_bytes: int | None,
+    predicted: PredictedPeak | None,
     *,
     has_gpu: bool,
 ) -> Check:
-    """Checks that the tool's peak is no higher than the recorded one.
+    """Checks that the tool's peak is no higher than the recorded one, or than that predicted for
+    the tool.
 
     It may be lower: the tool does not have to draw the longest rows together, as the probe does.
-
-    Args:
-        evaluation_bytes: predicted for the tool's evaluation if that is the peak of its run.
     """
     ours = (measured or {}).get("allocated_bytes")
     theirs = found.get("allocated_bytes")
     if not has_gpu or ours is None or not theirs:
         why = "the trial was not measured on a GPU" if ours is None else "the tool saw no GPU"
         return Check("allocated_bytes", None, ours, note=f"not compared: {why}")
-    most = max(ours, evaluation_bytes or 0) * (1 + PEAK_TOLERANCE)
     note = f"peak {format_bytes(theirs)} in the tool, {format_bytes(ours)} in the record"
-    if evaluation_bytes and evaluation_bytes > ours:
-        note += f"; {format_bytes(evaluation_bytes)} predicted for the tool's evaluation in fp32"
+    most = ours
+    if predicted and predicted.allocated_bytes > ours:
+        most = predicted.allocated_bytes
+        note += f"; {format_bytes(most)} predicted for {predicted.cause}"
+    most *= 1 + PEAK_TOLERANCE
     return Check("allocated_bytes", theirs <= most, ours, theirs, most - ours, note)
 
 

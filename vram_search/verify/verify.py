@@ -17,6 +17,7 @@ from vram_search.errors import InputError, VramSearchError
 from vram_search.estimate import predict
 from vram_search.estimate.memory_budget import MemoryBudget
 from vram_search.estimate.planner import Longest
+from vram_search.estimate.recipes.trl import as_trl_computes
 from vram_search.export.evaluation import trainer_workload
 from vram_search.export.recorded import write_recorded
 from vram_search.export.trial import study_shape
@@ -29,6 +30,7 @@ from vram_search.store import Evaluation, StepLoss, StudyRecord, TrialRecord
 from vram_search.store.adapter_files import check_adapter
 from vram_search.verify.compare import (
     Check,
+    PredictedPeak,
     batch_mean,
     compare_eval_loss,
     compare_first_loss,
@@ -46,7 +48,7 @@ from vram_search.verify.environment import (
 from vram_search.verify.llamafactory_run import LlamaFactoryRun
 from vram_search.verify.recorded_rows import Question, RecordedRows, RowInShort
 from vram_search.verify.tool_run import ToolRows, ToolRun
-from vram_search.verify.tools import AXOLOTL, LLAMA_FACTORY, RealTool
+from vram_search.verify.tools import AXOLOTL, LLAMA_FACTORY, TRL, UNSLOTH, RealTool
 from vram_search.verify.trainer_tool import TrainerRun
 
 PADDED_TO = 8
@@ -156,10 +158,14 @@ def verify(
         return Verification(tool, folder, run.overrides, tuple(checks), 0.0)
     tell(f"{theirs.max_steps} optimizer steps in {real.title}; its log: {run.log}")
     history = run.train(tell)
-    trained = _training_checks(recorded, tool, theirs, ours, history, tolerance)
+    trained = _training_checks(recorded, real, tool, theirs, ours, history, tolerance)
     if _warms_up_longer(real, config):
         note = "not compared: it makes 2 warm-up steps of 1"
         trained = _not_judged(trained, ("learning_rates", "eval_loss"), note)
+    if real is AXOLOTL:
+        # It sets no seed before it makes the adapter; the Trainer does, after that (Axolotl 0.19).
+        note = "not compared: it draws the adapter's first weights without a seed"
+        trained = _not_judged(trained, ("eval_loss",), note)
     dtype = trained_dtype(recorded.trial)
     if real is AXOLOTL and not tool.has_gpu and dtype != "float32":
         note = f"not compared: it computes in float32 without a GPU, the trial did in {dtype}"
@@ -195,6 +201,7 @@ def _not_judged(checks: Sequence[Check], names: Sequence[str], note: str) -> lis
 
 def _training_checks(
     recorded: Recorded,
+    real: RealTool,
     tool: ToolEnvironment,
     theirs: ToolRows,
     ours: RecordedRows,
@@ -207,27 +214,33 @@ def _training_checks(
     mean = batch_mean(ours.eval_loss_sums, answer_tokens, theirs.eval_batch_size or 1)
     their_loss, _ = history.evaluations.get(recorded.best.step, (None, 0.0))
     eval_loss = compare_eval_loss(mean, their_loss, tolerance, evaluates=evaluates)
-    evaluation_bytes = None
-    if theirs.eval_batch_size is not None:
-        evaluation_bytes = _evaluation_bytes(recorded, theirs.eval_batch_size, ours)
+    predicted = _tools_own_peak(recorded, real, theirs.eval_batch_size, ours)
     return [
         compare_learning_rates(recorded.step_losses, history.losses),
         compare_first_loss(recorded.step_losses, history.losses),
         replace(eval_loss, note=eval_loss.note or f"best checkpoint, step {recorded.best.step}"),
-        compare_peak(
-            recorded.trial.measured, history.measured, evaluation_bytes, has_gpu=tool.has_gpu
-        ),
+        compare_peak(recorded.trial.measured, history.measured, predicted, has_gpu=tool.has_gpu),
     ]
 
 
-def _evaluation_bytes(recorded: Recorded, size: int, rows: RecordedRows) -> int | None:
-    """Returns the bytes predicted for the tool's evaluation if that is the peak of the run."""
+def _tools_own_peak(
+    recorded: Recorded, real: RealTool, eval_batch_size: int | None, rows: RecordedRows
+) -> PredictedPeak | None:
+    """Returns the peak predicted for the tool where it needs more than the trial by design: the
+    tiles of TRL's loss, and the logits of a whole evaluation batch elsewhere. Unsloth has neither.
+
+    Args:
+        eval_batch_size: rows of an evaluation batch; None: it does not evaluate.
+    """
+    if real is UNSLOTH or (real is not TRL and eval_batch_size is None):
+        return None
     study, trial = recorded.study, recorded.trial
     model = study.model.get("model_name_or_path") or study.spec["model"]["model_name_or_path"]
     shape = study_shape(study, model)
     if shape is None:
         return None
-    plan = MemoryPlan.model_validate({**(trial.plan or {}), "per_device_eval_batch_size": size})
+    size = {"per_device_eval_batch_size": eval_batch_size} if eval_batch_size else {}
+    plan = MemoryPlan.model_validate({**(trial.plan or {}), **size})
     padded = math.ceil(_longest(rows.eval) / PADDED_TO) * PADDED_TO
     workload = trainer_workload(
         shape,
@@ -235,9 +248,14 @@ def _evaluation_bytes(recorded: Recorded, size: int, rows: RecordedRows) -> int 
         plan,
         Longest(_longest(rows.train), padded),
     )
-    card = Card.model_validate(study.spec["card"])
-    found = predict(workload, MemoryBudget.of(card, shape).hardware)
-    return found.allocated_bytes if found.moment == "evaluation" else None
+    hardware = MemoryBudget.of(Card.model_validate(study.spec["card"]), shape).hardware
+    if real is TRL:
+        found = predict(as_trl_computes(workload), hardware)
+        return PredictedPeak(found.allocated_bytes, "the tiles of the tool's loss")
+    found = predict(workload, hardware)
+    if found.moment != "evaluation":
+        return None
+    return PredictedPeak(found.allocated_bytes, "the tool's evaluation in fp32")
 
 
 def _longest(rows: Sequence[RowInShort]) -> int:

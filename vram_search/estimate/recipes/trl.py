@@ -8,6 +8,7 @@ from typing import Any
 
 from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.objectives import SFT
+from vram_search.estimate.memory.peaks import fuses_loss
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
@@ -57,8 +58,9 @@ DTYPES = ("float32", "bfloat16", "float16", "auto")
 def read_trl(keys: RecipeKeys) -> Recipe:
     """The training that a file for `trl sft` describes.
 
-    TRL computes the loss in chunks, in evaluations too, unless Liger does or `loss_type` is another
-    (`trainer/sft_trainer.py`). It calls no prepare_model_for_kbit_training.
+    TRL 1 computes the loss in chunks unless Liger does or `loss_type` is another; either way its
+    evaluations hold no logits (`trainer/sft_trainer.py`: `skip_logits` with Liger). It calls no
+    prepare_model_for_kbit_training.
 
     Raises:
         InputError: a value cannot be used; names its key.
@@ -113,8 +115,6 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         attention="eager" if keys.values.get("attn_implementation") == "eager" else "sdpa",
         prepare_for_kbit_training=is_wide,
         fused_linear_cross_entropy=with_liger,
-        cut_cross_entropy=chunked,
-        tiled_loss=objective == SFT and (chunked or with_liger),
         reentrant_checkpointing=keys.is_reentrant(default=False),
         per_device_eval_batch_size=eval_batch if evaluates else 0,
         eval_cutoff_len=cutoff_len if evaluates else 0,
@@ -126,6 +126,8 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         **whole.as_fields(BF16),
         **keys.optional_hyperparameters(),
     )
+    if objective == SFT and (chunked or with_liger) and not former:
+        workload = as_trl_computes(workload)
     if objective == SFT and _joins_micro_batch(keys):
         workload = _as_one_sequence(workload, notes)
     if objective.startswith(("trl dpo", "trl kto")):
@@ -134,6 +136,20 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         note_lean_states(keys, needs_less)
         workload = with_full_tuning(workload, FP32 if is_wide else BF16)
     return Recipe(workload, model.name, "trl", notes, needs_more, needs_less)
+
+
+def as_trl_computes(workload: Workload) -> Workload:
+    """The workload with the loss of TRL's SFTTrainer, which never holds all logits.
+
+    Source: TRL 1.16 `trainer/sft_trainer.py`, `compute_loss` and `prediction_step`; TRL 1.9 with
+    Liger, `skip_logits`.
+    """
+    return replace(
+        workload,
+        cut_cross_entropy=not fuses_loss(workload),
+        tiled_loss=True,
+        prediction_loss_only=True,
+    )
 
 
 def _joins_micro_batch(keys: RecipeKeys) -> bool:
@@ -214,5 +230,12 @@ def read_script(keys: RecipeKeys) -> Recipe:
     less = (
         ["loader: unsloth replaces kernels, which is not modelled"] if loader == "unsloth" else []
     )
-    workload = replace(recipe.workload, adapter_element_bytes=FP32)
+    # Both train with transformers' Trainer.
+    workload = replace(
+        recipe.workload,
+        adapter_element_bytes=FP32,
+        cut_cross_entropy=False,
+        tiled_loss=False,
+        prediction_loss_only=False,
+    )
     return replace(recipe, workload=workload, source=loader, needs_less=[*recipe.needs_less, *less])
