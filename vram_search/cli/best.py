@@ -37,7 +37,7 @@ from vram_search.units import format_bytes, format_duration, format_small
 
 @click.command("best", short_help="The best configuration found so far.")
 @study_option
-@click.option("--card", metavar="SLUG", help="Only trials that fit this card of configs/cards.")
+@click.option("--card", metavar="CARD", help="Only trials that fit this card, e.g. 'RTX 4060 8GB'.")
 @click.option(
     "--limit",
     "--max-vram",

@@ -115,7 +115,9 @@ _MODEL_OPTIONS = {
 @click.option(
     "--prepare-kbit", is_flag=True, help="As after peft's prepare_model_for_kbit_training."
 )
-@click.option("--card", metavar="SLUG", help="A card of configs/cards; a study names its own.")
+@click.option(
+    "--card", metavar="CARD", help="E.g. 'RTX 4060 8GB', 16GB or auto; a study names its own."
+)
 @click.option("--changes", is_flag=True, help="Show what would save bytes, also if it fits.")
 @click.option("--points", metavar="FILE.jsonl", type=Path, help="One configuration per line.")
 @click.option("--models", metavar="FOLDER", type=Path, help="Folder of the models that rows name.")

@@ -19,8 +19,15 @@ from vram_search.resources import replace_text
 
 
 @click.command("fit", short_help="The largest rank, cutoff and micro-batch that fit a card.")
-@click.option("--model", required=True, metavar="NAME|FOLDER", help="As for `estimate`.")
-@click.option("--card", "card_slug", required=True, metavar="SLUG", help="As in configs/cards.")
+@click.option(
+    "--model",
+    required=True,
+    metavar="NAME|FOLDER",
+    help="Hub name, shipped shape or folder, as in `estimate`.",
+)
+@click.option(
+    "--card", "card_slug", required=True, metavar="CARD", help="E.g. 'RTX 4060 8GB', 16GB or auto."
+)
 @click.option(
     "--lora-target",
     default="all",
