@@ -117,12 +117,16 @@ _FULL_DISK = (
 )
 
 
+_MORE_PROCESSES = (
+    "allow this user more processes (`ulimit -u`), or the container (`docker run --pids-limit`)"
+)
 _SYSTEM_REMEDIES = {
     "EMFILE": "allow this process more open files: `ulimit -n 4096`",
     "ENFILE": "this machine has too many open files: end other programs",
     "ENOSPC": "free some space on its disk",
     "EDQUOT": "free some space on its disk: this user's quota is used up",
     "EFBIG": "allow this process larger files: `ulimit -f unlimited`",
+    "EAGAIN": _MORE_PROCESSES,
     "EACCES": "allow this user to use it: check its permissions and those of its folder",
     "EPERM": "allow this user to use it: check its permissions and those of its folder",
     "EROFS": "its disk is read-only: name another place",
@@ -140,6 +144,15 @@ _SYSTEM_REMEDIES = {
 def system_remedy(error: OSError) -> str:
     """Returns what to do about an error of a file or of the output; empty if its cause is rare."""
     return _SYSTEM_REMEDIES.get(errno.errorcode.get(error.errno or 0, ""), "")
+
+
+def machine_fault(error: MemoryError | RuntimeError) -> VramSearchError | None:
+    """Returns the fault of the machine that Python raises as such an error; None for others."""
+    if isinstance(error, MemoryError):
+        return VramSearchError("the main memory ran out", "end other programs and try again")
+    if "start new thread" in str(error):
+        return VramSearchError("the system starts no more threads", _MORE_PROCESSES)
+    return None
 
 
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")

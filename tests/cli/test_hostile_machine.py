@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
+from unittest.mock import Mock
 
 import pytest
 
@@ -115,21 +117,49 @@ def test_full_pipe_that_does_not_block_loses_no_line(monkeypatch: pytest.MonkeyP
         assert received.result(10) == wanted
 
 
-def test_installation_that_changed_while_the_command_ran_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`pip install --upgrade` during a night: what is imported at its end is not there any more."""
-
-    def fail(**options: object) -> None:
-        importlib.import_module("vram_search.no_such_module")
-
-    monkeypatch.setattr(command_line.cli, "main", fail)
+def said_about(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What the command line prints if a command raises an error; it exits with 1."""
+    monkeypatch.setattr(command_line.cli, "main", Mock(side_effect=error))
     for name in ("excepthook", "argv"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     assert ended.value.code == 1
-    said = capsys.readouterr().err
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (RuntimeError("can't start new thread"), "`ulimit -u`"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "`ulimit -u`"),
+        (MemoryError(), "end other programs"),
+        (OSError(errno.EMFILE, "Too many open files", "/a/file"), "`ulimit -n 4096`"),
+        (OSError(errno.ENOLCK, "No locks available"), "local disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/file"), "permissions"),
+    ],
+)
+def test_limit_of_the_machine_is_one_message_with_its_own_remedy(
+    error: Exception,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = said_about(error, monkeypatch, capsys).splitlines()
+    assert [line.partition(":")[0] for line in said] == ["error", "remedy"]
+    assert remedy in said[1]
+
+
+def test_installation_that_changed_while_the_command_ran_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`pip install --upgrade` during a night: what is imported at its end is not there any more."""
+
+    with pytest.raises(ModuleNotFoundError) as missing:
+        importlib.import_module("vram_search.no_such_module")
+    said = said_about(missing.value, monkeypatch, capsys)
     assert "error: a part of the program cannot be imported: No module named 'vram_" in said
     assert "remedy: the installation is incomplete or was changed" in said
 

@@ -16,7 +16,13 @@ from click.shell_completion import CompletionItem
 from vram_search import __version__
 from vram_search.cli.console import echo, ignore_output
 from vram_search.cli.options import INTERRUPTED, SuggestingGroup
-from vram_search.errors import InputError, VramSearchError, reason_of, system_remedy
+from vram_search.errors import (
+    InputError,
+    VramSearchError,
+    machine_fault,
+    reason_of,
+    system_remedy,
+)
 from vram_search.extras import import_fault
 from vram_search.installed import in_this_environment
 
@@ -166,6 +172,12 @@ def main() -> None:
         fault = import_fault(error)
         _print_error(fault.message, fault.remedy)
         code = fault.exit_code
+    except (MemoryError, RuntimeError) as error:
+        machine = machine_fault(error)
+        if machine is None:
+            raise
+        _print_error(machine.message, machine.remedy)
+        code = machine.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
