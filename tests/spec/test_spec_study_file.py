@@ -113,12 +113,21 @@ def test_unknown_key_is_refused_with_a_suggestion_and_the_known_keys(
         ("training: {metric_for_best_model: f1}", "training.metric_for_best_model", "objective"),
         ("training: {load_in_8bit: true}", "training.load_in_8bit", "always loaded in 4 bits"),
         ("budget: {max_trial_minutes: 9}", "budget.max_trial_minutes", "training.trial_share"),
+        ("budget: {minutes: 30}", "budget.minutes", "a study has budget.hours"),
+        ("report_to: wandb", "report_to", "trackers are a setting of this machine"),
+        ("deepspeed: ds.json", "deepspeed", "a trial trains on one GPU"),
     ],
 )
 def test_unknown_key_names_what_the_study_has_in_its_place(
     faults_of: FaultsOf, text: str, path: str, words: str
 ) -> None:
     assert words in faults_of(text)[path].message
+
+
+def test_path_of_a_model_leads_to_its_name_and_that_of_rows_to_train(faults_of: FaultsOf) -> None:
+    found = faults_of("seed: 1", "model.path=a", "dataset.path=b")
+    assert "a study has model.model_name_or_path" in found["model.path"].message
+    assert "a study has dataset.train" in found["dataset.path"].message
 
 
 def test_card_may_be_a_number_as_yaml_reads_3090(load_text: LoadText) -> None:

@@ -219,6 +219,8 @@ def _unknown_key(key: str, siblings: list[str]) -> str:
     """
     if places := [place for place in _places() if place.rpartition(".")[2] == key]:
         return f"unknown key here; write {' or '.join(places)}"
+    if key == "path" and "model_name_or_path" in siblings:
+        return "unknown key; a study has model.model_name_or_path"
     if key in PLACES:
         return f"unknown key; a study has {PLACES[key]}"
     if key in SETTLED:
