@@ -27,6 +27,12 @@ NOTEBOOK = {
         },
     ]
 }
+COMMENTED = """[{ // https://x.y/z
+  "model_name_or_path": "qwen2.5-0.5b", # small
+  "dataset": "a//b, }", "lora_rank": 4, /* of
+  two lines */ "cutoff_len": 64, "quantization_bit": 4,
+},]
+"""
 CELL = """import json
 args = dict(
     model_name_or_path="qwen2.5-0.5b", lora_rank=4, cutoff_len=64, quantization_bit=4, bf16=f()
@@ -58,6 +64,8 @@ llamafactory-cli train cfg.yaml cutoff_len=64
         ("a.sh", "F=a.yaml\n" + WRITES.replace("cfg.yaml", '"$F"')),
         ("a.ipynb", json.dumps(NOTEBOOK)),
         ("a.ipynb", json.dumps({"cells": [{"cell_type": "code", "source": CELL}]})),
+        ("a.jsonc", COMMENTED),
+        ("a.sh", f"cat > a.json <<EOF\n{COMMENTED.strip()[1:-2]}\nEOF\nlmf train a.json"),
         (
             "CFG.YML",
             "model_name_or_path: qwen2.5-0.5b\nquantization_bit: 4\n"

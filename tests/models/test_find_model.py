@@ -57,6 +57,7 @@ def test_every_name_of_a_shape_finds_it(slug: str) -> None:
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "qwen2.5-7b"),
         ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "r1-distill-qwen-1.5b"),
         ("NousResearch/Llama-2-7b-hf", "llama-2-7b"),
+        ("Qwen/Qwen-14B-Chat", "qwen1.5-14b"),
         ("unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit", "llama-3.1-8b"),
         ("unsloth/Qwen3-14B-unsloth-bnb-4bit", "qwen3-14b"),
         ("google/gemma-2-9b-it", "gemma-2-9b"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.json_text import parse_commented_json, parse_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.yaml_text import MAX_YAML_BYTES, parse_yaml, parse_yaml_strictly
 
@@ -100,3 +100,11 @@ def test_any_text_is_a_value_or_a_parse_error(text: str) -> None:
             parse(text)
         except ParseError:
             continue
+
+
+def test_json_with_comments_keeps_its_texts_and_names_the_fault_of_the_file() -> None:
+    text = r"""{"a": "x // y, }", /* one */ "b\"": ["#", 1,], # two
+    }"""
+    assert parse_commented_json(text) == {"a": "x // y, }", 'b"': ["#", 1]}
+    with pytest.raises(ParseError, match="line 2"):
+        parse_commented_json('{"a": 1,\n// so\n"b" 2}')

@@ -17,7 +17,7 @@ from vram_search.spec import Hyperparameters, StudySpec, load_study
 from vram_search.spec.initial_points import initial_points
 from vram_search.tools.detect import tool_of
 
-NEVER_STUDIES = (".json", ".toml")
+NEVER_STUDIES = (".json", ".jsonc", ".json5", ".toml")
 """Suffixes of training files that no study has."""
 
 

@@ -10,6 +10,9 @@ from typing import Any, Literal
 from vram_search.parsing.parse_error import HALF_PAIR, MAX_DIGITS, TOO_DEEP, TOO_LONG, ParseError
 
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
+_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|(?://|#)[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
+_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+"""Texts in quotes are kept: group 1."""
 _HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -53,6 +56,23 @@ def parse_json(
     except ValueError as error:
         raise ParseError(str(error)) from None
     return value
+
+
+def parse_commented_json(text: str) -> Any:
+    """The value of a JSON document that people keep by hand: with comments, and with commas before
+    closing brackets.
+
+    Raises:
+        ParseError: as `parse_json` raises it for the text as it stands.
+    """
+    try:
+        return parse_json(text)
+    except ParseError as error:
+        plain = _LAST_COMMA.sub(r"\1", _COMMENT.sub(r"\1", text))
+        try:
+            return parse_json(plain)
+        except ParseError:
+            raise error from None
 
 
 def _refuse_constant(name: str) -> float:

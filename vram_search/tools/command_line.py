@@ -63,7 +63,7 @@ _BEFORE = r"(?:^|[\s\"'(;&|!])(?:[^\s\"']*/)?"
 """Before the name of a program may stand a quotation mark, and its folder."""
 _SAYS = ("#", "echo ", "printf ", "rem ", "::", "write-host ", "write-output ")
 """Lines that only print a command begin so, in lower case."""
-_FILES = (".yaml", ".yml", ".json")
+_FILES = (".yaml", ".yml", ".json", ".jsonc", ".json5")
 _CONFIG = ("--config", "-c")
 _ENDS = ("|", "||", "&&", "&", ";", ">", ">>", "2>&1", "&>", "1>", "2>")
 _SHARES = re.compile(r"--config_file[= ](\S*(?:zero|deepspeed|fsdp)\S*)", re.IGNORECASE)

@@ -10,7 +10,7 @@ from typing import Any
 from vram_search.errors import InputError, reason_of
 from vram_search.estimate.recipes.keys import unquoted
 from vram_search.parsing.encoding import decoded
-from vram_search.parsing.json_text import parse_json
+from vram_search.parsing.json_text import parse_commented_json
 from vram_search.parsing.parse_error import ParseError
 from vram_search.parsing.toml_text import parse_toml
 from vram_search.parsing.yaml_text import parse_yaml
@@ -31,9 +31,9 @@ SUPPORTED = "supported are LLaMA-Factory, Axolotl, TRL and this program's export
 DESCRIBE = "describe the training with options: vram-search estimate --model NAME --lora-rank N"
 PROGRAMS = (".py", ".ipynb")
 _ROWS = (".jsonl", ".ndjson", ".csv", ".tsv")
-_MAPPINGS = (".yaml", ".yml", ".json", ".toml")
+_MAPPINGS = (".yaml", ".yml", ".json", ".jsonc", ".json5", ".toml")
 _PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    ".json": ("JSON", parse_json),
+    **dict.fromkeys((".json", ".jsonc", ".json5"), ("JSON", parse_commented_json)),
     ".toml": ("TOML", parse_toml),
 }
 """Suffix -> the format's name and parser; files with another suffix are YAML."""
@@ -112,7 +112,7 @@ def holds_training(path: Path) -> bool:
 
 
 def load_mapping(path: Path) -> dict[Any, Any]:
-    """The keys of a YAML, JSON or TOML file.
+    """The keys of a YAML, JSON or TOML file, also in a list around one training.
 
     Raises:
         InputError: it cannot be read, or holds no mapping.
@@ -125,11 +125,17 @@ def load_mapping(path: Path) -> dict[Any, Any]:
         raise InputError(
             f"{path}: not valid {kind} ({error})", "correct it where the message points"
         ) from None
+    if isinstance(values, list) and len(values) == 1 and _is_read(values[0]):
+        values = values[0]
     if not isinstance(values, dict):
         raise InputError(
             f"{path}: holds no mapping of keys", "give the file that the training is started with"
         )
     return values
+
+
+def _is_read(values: Any) -> bool:
+    return isinstance(values, dict) and tool_of(values) in READ
 
 
 def _of_mapping(path: Path) -> FoundTraining:
