@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +104,26 @@ def test_init_that_can_ask_nobody_names_the_missing_option(
 ) -> None:
     done = vram_search_without_training("init", "-o", tmp_path / "x.yaml")
     assert done.returncode == 2 and "--model is missing" in done.stdout
+
+
+class Terminal(io.StringIO):
+    """A terminal in which a person has typed these lines."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_init_asks_again_for_an_answer_that_it_cannot_use(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = shipped("studies", "data", "triz_en.jsonl")
+    lines = ("nosuch", "qwen2.5-3b", "nosuch.jsonl", str(rows), "16XB", "16GB", "eight", "nan", "2")
+    monkeypatch.setattr(sys, "stdin", Terminal("\n".join((*lines, ""))))
+    done = ask("init", "-o", tmp_path / "night.yaml")
+    assert done.code == 0, done.err
+    assert [done.out.count(f"Error: {what}") for what in ("no file", "--data", "--card")] == [1] * 3
+    assert done.out.count("is not a number of hours") == 2
+    assert load_study(tmp_path / "night.yaml").budget.hours == 2
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 24])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,9 +14,10 @@ from vram_search.cli.console import ask, echo
 from vram_search.cli.options import FiniteFloatRange, NamedPath
 from vram_search.errors import InputError
 from vram_search.resources import expanded, replace_text, shell_word
+from vram_search.shown_text import shown
 from vram_search.spec.hub_names import hub_name
 from vram_search.spec.limits import MOST_HOURS
-from vram_search.spec.written_names import spelt_name
+from vram_search.spec.written_names import close_names, spelt_name
 from vram_search.units import counted
 
 NO_GPU = ": no GPU is found here"
@@ -67,6 +70,7 @@ def command(
       vram-search init
       vram-search init --model qwen2.5-3b --data rows.jsonl --hours 8
     """
+    from vram_search.answers.named import find_card
     from vram_search.answers.starting_study import StartingStudy, cutoff_for, fit_words
     from vram_search.gpu import open_reader
     from vram_search.gpu.this_card import card_here
@@ -74,14 +78,16 @@ def command(
 
     if output.exists() and not force:
         raise InputError(f"{output} exists", "choose another file with -o, or add --force")
-    model = model or _ask("model (hub name, folder or .gguf file)", "--model")
-    data = data or _ask("data (file, folder or hub name)", "--data")
+    rows_of = functools.cache(lambda data: cutoff_for(data, Path.cwd(), overrides))
+    model = model or _ask("model (hub name, folder or .gguf file)", "--model", _check_model)
+    data = data or _ask("data (file, folder or hub name)", "--data", rows_of)
     if card is None and open_reader() is None:
-        card = _ask("card (no GPU is found here; e.g. rtx-4060-8gb or 16GB)", "--card", why=NO_GPU)
+        question = "card (no GPU is found here; e.g. rtx-4060-8gb or 16GB)"
+        card = _ask(question, "--card", find_card, why=NO_GPU)
     if hours is None:
-        hours = float(_ask("hours of a night", "--hours", str(_HOURS)))
+        hours = float(_ask("hours of a night", "--hours", _check_hours, str(_HOURS)))
     folder = output.resolve().parent
-    cutoff_len, rows = cutoff_for(data, Path.cwd(), overrides)
+    cutoff_len, rows = rows_of(data)
     if (Path.cwd() / data).exists():
         data = str((Path.cwd() / data).resolve())
     name = name or _name_of(output)
@@ -104,15 +110,52 @@ def command(
     echo(f"next: vram-search run {shell_word(output)} --dry-run")
 
 
-def _ask(question: str, option: str, default: str | None = None, *, why: str = "") -> str:
-    """Asks a person; without a terminal the option must be given.
+def _ask(
+    question: str,
+    option: str,
+    check: Callable[[str], object],
+    default: str | None = None,
+    *,
+    why: str = "",
+) -> str:
+    """Asks a person until an answer can be used; without a terminal the option must be given.
+
+    Args:
+        check: raises an InputError if the answer cannot be used.
 
     Raises:
         InputError: nobody can be asked.
     """
     if not sys.stdin.isatty():
         raise InputError(f"{option} is missing{why}", f"add {option}, or run it in a terminal")
-    return ask(question, default=default)
+
+    def checked(answer: str) -> str:
+        try:
+            check(answer)
+        except InputError as error:
+            raise click.UsageError(shown(f"{error.message}\nremedy: {error.remedy}")) from None
+        return answer
+
+    return ask(question, default=default, value_proc=checked)
+
+
+def _check_model(answer: str) -> None:
+    if expanded(answer).exists() or hub_name(answer) or spelt_name(answer):
+        return
+    close = ", ".join(close_names(answer)) or "Qwen/Qwen2.5-3B-Instruct"
+    raise InputError(f"no file, folder or hub name {answer!r}", f"a hub name is, e.g., {close}")
+
+
+def _check_hours(answer: str) -> None:
+    try:
+        is_possible = 0 < float(answer) <= MOST_HOURS
+    except ValueError:
+        is_possible = False
+    if not is_possible:
+        raise InputError(
+            f"{answer!r} is not a number of hours",
+            f"write a number such as 8, at most {MOST_HOURS}",
+        )
 
 
 def _name_of(file: Path) -> str:
