@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,20 @@ def test_doctor_says_which_dtype_and_why(
 ) -> None:
     done = vram_search_without_training("doctor")
     assert "training  CPU, in float32:\n          it is a fake\n" in done.stdout
+
+
+def test_data_folder_that_is_a_file_is_a_problem(
+    vram_search_without_training: Cli,
+    training_device_at_hand: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VRAM_SEARCH_HOME", str(tmp_path / "file"))
+    done = vram_search_without_training("doctor")
+    words = " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert f"the database cannot be used: {tmp_path / 'file'} is a file, not a folder" in words
 
 
 def test_torch_that_cannot_be_loaded_is_a_problem(

@@ -17,7 +17,7 @@ from sqlalchemy import text, update
 from tests.factories import FakeListener
 from tests.report.conftest import make_study
 from vram_search.cli.notify import command as notify_command
-from vram_search.errors import FaultyFileError
+from vram_search.errors import FaultyFileError, InputError
 from vram_search.outbound import delivery
 from vram_search.outbound.apprise_receiver import AppriseReceiver
 from vram_search.outbound.delivery import Delivery, delivering
@@ -251,6 +251,13 @@ def test_example_of_the_docs_is_read(home: Path) -> None:
     settings = load_settings()
     assert settings.notify.on == ["finished", "failed", "best"], "YAML reads the key `on` as true"
     assert settings.trackers == ["tensorboard"]
+
+
+def test_configuration_that_is_no_mapping_is_refused(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.yaml").write_text("- notify\n")
+    with pytest.raises(InputError, match="holds no settings"):
+        load_settings()
 
 
 def test_url_in_the_configuration_is_refused_and_not_shown(home: Path) -> None:

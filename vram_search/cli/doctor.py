@@ -132,7 +132,7 @@ def _database(chosen: str | None) -> dict[str, Any]:
     found: dict[str, Any] = {"url": describe(url), "studies": None, "fault": None}
     file = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite") and not file.exists():
-        return found
+        return {**found, "fault": _folder_fault(file.parent)}
     try:
         store = open_store(url, create=False)
         found["studies"] = len(store.studies())
@@ -140,6 +140,14 @@ def _database(chosen: str | None) -> dict[str, Any]:
     except VramSearchError as error:
         found["fault"] = error.message
     return found
+
+
+def _folder_fault(folder: Path) -> str | None:
+    """Why no file can be created in a folder that may not exist yet; None if one can."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        return f"{existing} is a file, not a folder"
+    return None if os.access(existing, os.W_OK) else f"{existing} cannot be written"
 
 
 def _disk() -> dict[str, Any]:

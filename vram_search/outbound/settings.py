@@ -85,8 +85,12 @@ def load_settings() -> Settings:
         raise InputError(
             f"{file}: cannot be read ({reason_of(error)})", "see docs/service.md"
         ) from None
+    if data is not None and not isinstance(data, dict):
+        raise InputError(
+            f"{file}: holds no settings (a mapping of keys is expected)", "see docs/service.md"
+        )
     try:
-        return Settings.model_validate({} if data is None else data)
+        return Settings.model_validate(data or {})
     except ValidationError as error:
         faults = [
             Fault(".".join(map(str, e["loc"])) or "config", plain_message(e))
