@@ -96,7 +96,9 @@ class Comparison:
         elif self.first.provenance is not None:
             notes.append("imported runs: whether they were evaluated alike is not known")
         if "outcome" in self.circumstances:
-            notes.append("not both are complete: their times are of unlike lengths")
+            notes.append(
+                "not both are complete: their times belong to trainings of different lengths"
+            )
         if "device" in self.circumstances:
             notes.append("another device: the seconds do not compare")
         if self.loss is not None and self.loss.standard_error is None:

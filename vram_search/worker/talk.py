@@ -88,19 +88,19 @@ def kept_adapter(study: StudyRecord, trial: TrialRecord) -> Path:
         raise InputError(
             f"the adapter of trial {trial.number} of study {study.name} is not kept",
             f"the five best trials keep theirs; `vram-search train {trial.number}` trains this one "
-            "again",
+            "again, for `merge` and `card`",
         )
     if not Path(trial.adapter_path).is_dir():
         raise InputError(
             f"the adapter of trial {trial.number} of study {study.name} is gone: there is no "
             f"folder {trial.adapter_path}",
             "restore the folder, use another trial (`vram-search top` lists them), or train this "
-            f"one again: `vram-search train {trial.number}`",
+            f"one again: `vram-search train {trial.number}`, for `merge` and `card`",
         )
     check_adapter(
         Path(trial.adapter_path),
         f"use another trial (`vram-search top` lists them), or train this one again: `vram-search "
-        f"train {trial.number}`",
+        f"train {trial.number}`, for `merge` and `card`",
     )
     return Path(trial.adapter_path)
 
