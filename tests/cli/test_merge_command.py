@@ -205,6 +205,7 @@ def test_folder_that_is_there_is_not_replaced(merge: Any, tmp_path: Path) -> Non
 def test_unknown_product_run_is_named(merge: Any, tmp_path: Path) -> None:
     done, _ = merge(1.0, "p7", "-o", tmp_path / "m")
     assert done.returncode == 2 and "has no product run p7" in done.stdout
+    assert "remedy: `vram-search train best` makes the first one" in done.stdout
 
 
 def test_random_weights_are_refused(vram_search_without_training: Cli, tmp_path: Path) -> None:

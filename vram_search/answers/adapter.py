@@ -69,8 +69,10 @@ def find_adapter(store: Store, study: StudyRecord, which: str) -> KeptAdapter:
     runs = {run.id: run for run in product_runs_of(store, study.id)}
     run = runs.get(int(match[1]))
     if run is None:
+        there = f"there are: {', '.join(other.name for other in runs.values())}"
         raise NotFoundError(
-            f"study {study.name} has no product run {which}", "`vram-search train best` lists them"
+            f"study {study.name} has no product run {which}",
+            there if runs else "`vram-search train best` makes the first one",
         )
     if run.adapter_path is None:
         raise InputError(
