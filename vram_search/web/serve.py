@@ -22,6 +22,7 @@ from vram_search.shown_text import shown
 from vram_search.store import open_store
 from vram_search.store.location import files_folder, service_lock
 from vram_search.web.app import make_app
+from vram_search.web.connections import LimitedProtocol, most_connections
 from vram_search.web.guard import MOST_HEADER_BYTES
 from vram_search.web.scheduler import Scheduler
 from vram_search.web.service import Service
@@ -141,7 +142,8 @@ def serve(
         announce(credentials, is_new)
         config = uvicorn.Config(
             make_app(service, address.hosts, scheduler),
-            http="h11",
+            http=LimitedProtocol,
+            backlog=most_connections() // 4,  # asyncio accepts so many before it looks at the first
             ws="none",
             log_level="warning",
             server_header=False,
