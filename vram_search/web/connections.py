@@ -28,7 +28,7 @@ class LimitedProtocol(H11Protocol):
         self.loop.call_later(SILENT_SECONDS, self._close_if_silent, None)
 
     def _close_if_silent(self, earlier: Any) -> None:
-        """Closes the connection if no request was begun since the last look, and none is answered.
+        """Closes the connection if no request began since the last look and no answer is under way.
 
         Args:
             earlier: the request that was the latest then.
@@ -43,7 +43,7 @@ class LimitedProtocol(H11Protocol):
 
 
 def most_connections() -> int:
-    """MOST_CONNECTIONS, or half of the files that this process may open."""
+    """Returns MOST_CONNECTIONS, or half of the files that this process may open if that is less."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
