@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,18 @@ def test_tools_that_are_verified_do_not_repack_weights_either(
     assert bnb.nn.Linear4bit(64, 64).support_avx512bf16_for_cpu
     trainer_run.keep_weights_as_quantised()
     assert not bnb.nn.Linear4bit(64, 64).support_avx512bf16_for_cpu
+
+
+def test_the_peak_of_a_tool_that_resets_it_at_each_log_entry_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = iter([1_500, 1_600, 568])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: next(peaks))
+    writer = trainer_run.log_writer(tmp_path / "log.jsonl")
+    for event in (writer.on_step_end, writer.on_prediction_step, writer.on_train_end):
+        event(None, None, None)
+    assert json.loads((tmp_path / "log.jsonl").read_text()) == {"allocated_bytes": 1_600}
 
 
 def test_evaluation_leaves_quantised_weights_as_they_are_and_gradients_alive(

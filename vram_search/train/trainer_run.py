@@ -107,7 +107,11 @@ def script_rows(answer: Path, file: Path) -> None:
 
 
 def log_writer(file: Path) -> Any:
-    """Returns a callback that appends every log entry, and torch's peak at the end."""
+    """Returns a callback that appends every log entry, and torch's peak at the end.
+
+    The peak is read after each step and evaluation batch, for Axolotl resets it at each log entry
+    (Axolotl 0.19, `utils/bench.py`).
+    """
     import torch
     from transformers import TrainerCallback
 
@@ -116,6 +120,15 @@ def log_writer(file: Path) -> Any:
             log.write(json.dumps(entry) + "\n")
 
     class LogWriter(TrainerCallback):
+        allocated_bytes = 0
+
+        def read_peak(self, *_: Any, **__: Any) -> None:
+            if torch.cuda.is_available():
+                peak = torch.cuda.max_memory_allocated()
+                self.allocated_bytes = max(self.allocated_bytes, peak)
+
+        on_step_end = on_prediction_step = read_peak
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             numbers = {
                 name: float(value)
@@ -125,8 +138,9 @@ def log_writer(file: Path) -> Any:
             append({**numbers, "step": state.global_step, "max_steps": state.max_steps})
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if torch.cuda.is_available():
-                append({"allocated_bytes": torch.cuda.max_memory_allocated()})
+            self.read_peak()
+            if self.allocated_bytes:
+                append({"allocated_bytes": self.allocated_bytes})
 
     return LogWriter()
 
