@@ -94,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         help="each seed draws this share of a table's configurations for its night: ours has few "
         "random numbers, and its nights on a whole table are nearly equal",
     )
+    parser.add_argument(
+        "--until-good",
+        action="store_true",
+        help="a night ends within 1 %% of the best: faster for peers with costly models, and only "
+        "`s to 1 %%` is that of a whole night",
+    )
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument(
         "--infeasible-share",
@@ -172,6 +178,7 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
                 options.night_trials,
                 equal_terms=options.equal_terms,
                 part=options.part,
+                until_good=options.until_good,
             )
         )
     return found

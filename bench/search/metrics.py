@@ -87,6 +87,15 @@ def incumbents(trials: Iterable[Trial], replay: Replay) -> list[Incumbent]:
     return found
 
 
+class UntilGood(Replay):
+    """A night that ends with the first incumbent within 1 % of the best."""
+
+    @property
+    def is_open(self) -> bool:
+        good = GOOD * self.table.best(self.limit_bytes).loss()
+        return super().is_open and all(one.loss > good for one in incumbents(self.trials, self))
+
+
 def is_right(trials: Sequence[Trial], best: Config, seed_noise: float | None) -> bool:
     """Whether the sweet spot is as good as the table's best, within one standard error."""
     spot = sweet_spot(trials)

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bench.search.metrics import Incumbent, Result, Summary, judge, summarize
+from bench.search.metrics import Incumbent, Result, Summary, UntilGood, judge, summarize
 from bench.search.replay import NIGHT_TRIALS, Costs, Replay, full_run_seconds
 from bench.search.strategies import LEVERS, RANDOM, STRATEGIES, our_rules
 from bench.search.table import Table
@@ -29,6 +29,8 @@ class Setting:
     Attributes:
         part: share of the configurations that each seed draws for its own night; 1: every night
             has all of them.
+        until_good: a night ends with the first incumbent within 1 % of the best. Its seconds to
+            1 % are those of a whole night; its regret, winner and numbers of trials are not.
     """
 
     table: Table
@@ -37,6 +39,7 @@ class Setting:
     costs: Costs
     equal_terms: bool = False
     part: float = 1.0
+    until_good: bool = False
 
     @classmethod
     def of(
@@ -48,6 +51,7 @@ class Setting:
         *,
         equal_terms: bool = False,
         part: float = 1.0,
+        until_good: bool = False,
     ) -> Setting:
         """A night as long as so many full runs of the table.
 
@@ -60,13 +64,14 @@ class Setting:
         """
         table.best(limit_bytes)
         night = night_trials * full_run_seconds(table)
-        return cls(table, limit_bytes, night, costs, equal_terms, part)
+        return cls(table, limit_bytes, night, costs, equal_terms, part, until_good)
 
     @property
     def key(self) -> tuple[str | int | float | bool, ...]:
         """Tells nights of this setting from others."""
         key = (self.table.task, self.limit_bytes, round(self.night, 3), self.equal_terms)
-        return key if self.part == 1 else (*key, self.part)
+        part = () if self.part == 1 else (self.part,)
+        return (*key, *part, *(("until good",) if self.until_good else ()))
 
     def play(self, name: str, seed: int) -> Result:
         """One night of one strategy."""
@@ -75,7 +80,8 @@ class Setting:
         if self.equal_terms:
             rules = replace(rules, is_resident=True, knows_memory=True)
         table = self.table if self.part == 1 else self.table.part(self.part, seed)
-        replay = Replay(table, self.limit_bytes, self.night, rules, seed, self.costs)
+        kind = UntilGood if self.until_good else Replay
+        replay = kind(table, self.limit_bytes, self.night, rules, seed, self.costs)
         strategy.run(replay)
         return judge(name, replay)
 

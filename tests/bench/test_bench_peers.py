@@ -109,6 +109,20 @@ def test_equal_terms_give_a_peer_one_process_and_known_memory(replay_of: MakeRep
     assert long.infeasible_share > 0 == equal.infeasible_share
 
 
+def test_a_night_that_ends_when_it_is_good_has_the_seconds_of_a_whole_one() -> None:
+    table = table_of(
+        *({"config": str(n), "eval_loss": [3.0, 2.0, 2.0, 1 + n / 20]} for n in range(8))
+    )
+    whole, short = (
+        Setting.of(table, 2000, Costs(start=50), 8, equal_terms=True, until_good=ends).play(
+            "random", 4
+        )
+        for ends in (False, True)
+    )
+    assert whole.seconds_to_good == short.seconds_to_good is not None
+    assert short.trials < whole.trials
+
+
 def test_hub_sampler_needs_a_checkout_that_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

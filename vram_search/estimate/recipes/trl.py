@@ -27,6 +27,7 @@ from vram_search.estimate.recipes.trl_objective import (
 )
 from vram_search.estimate.recipes.whole_base import NOT_MEASURED, with_full_tuning
 from vram_search.estimate.recipes.whole_modules import whole_modules
+from vram_search.spec.families import MODELLED
 
 NEEDS_MORE = {
     "lora_target_parameters": "parameters outside the linear layers get an adapter",
@@ -227,15 +228,16 @@ def read_script(keys: RecipeKeys) -> Recipe:
         **({} if checkpointing is None else {"gradient_checkpointing": checkpointing}),
     }
     recipe = read_trl(replace(keys, values=flat))
-    less = (
-        ["loader: unsloth replaces kernels, which is not modelled"] if loader == "unsloth" else []
-    )
-    # Both train with transformers' Trainer.
+    is_unsloth = loader == "unsloth"
+    less = ["loader: unsloth replaces kernels, which is not modelled"] if is_unsloth else []
+    # Both train with transformers' Trainer. Unsloth's loss is always fused, in evaluations too; a
+    # model without a formula is counted with its logits, as a trace knows no such loss.
+    is_fused = is_unsloth and recipe.workload.shape.model_type in MODELLED
     workload = replace(
         recipe.workload,
         adapter_element_bytes=FP32,
-        cut_cross_entropy=False,
+        cut_cross_entropy=is_fused,
         tiled_loss=False,
-        prediction_loss_only=False,
+        prediction_loss_only=is_fused,
     )
     return replace(recipe, workload=workload, source=loader, needs_less=[*recipe.needs_less, *less])
