@@ -91,6 +91,18 @@ def test_connection_beyond_the_limit_is_refused(
     opened(connection).abort.assert_called_once()
 
 
+def test_one_address_does_not_take_all_connections(
+    connection: LimitedProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 4)
+    others: Any = [Mock(client=("192.0.2.1", port)) for port in (1, 2)]
+    connection.connections.update(others)
+    opened(connection).abort.assert_not_called()
+    for other in others:
+        other.client = None  # as this connection's own: an address that is not known
+    opened(connection).abort.assert_called_once()
+
+
 def test_limit_leaves_files_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     for files, most in ((64, 32), (4096, 256), (-1, 256)):

@@ -13,6 +13,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_CONNECTIONS = 256
+"""Half of them may come from one address, so that others are still answered."""
 SILENT_SECONDS = 20.0
 """A request's headers must arrive in this time, and at most in twice of it."""
 
@@ -22,10 +23,15 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > most_connections():
+        own = [one for one in self.connections if self._host_of(one) == self._host_of(self)]
+        if len(self.connections) > most_connections() or len(own) > most_connections() // 2:
             transport.abort()
             return
         self.loop.call_later(SILENT_SECONDS, self._close_if_silent, None)
+
+    @staticmethod
+    def _host_of(connection: Any) -> str:
+        return connection.client[0] if connection.client else ""
 
     def _close_if_silent(self, earlier: Any) -> None:
         """Closes the connection if no request began since the last look and no answer is under way.
