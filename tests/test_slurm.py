@@ -27,7 +27,8 @@ def tasks(folder: Path, task: int, codes: str = "0", **environment: str) -> list
     log.write_text("")
     rest.write_text(codes.replace(" ", "\n") + "\n")
     programs = {
-        "vram-search": f'echo "$*" >> {log}\ncode=$(head -1 {rest}); sed -i 1d {rest}; exit $code',
+        "vram-search": f'echo "$*" >> "{log}"\n'
+        f'code=$(head -1 "{rest}"); sed -i 1d "{rest}"; exit $code',
         "srun": 'shift; exec "$@"',
         "sleep": "exit 0",
     }

@@ -54,7 +54,7 @@ def restartable_server() -> Iterator[tuple[str, Callable[[], object]]]:
     data = folder / "data"
     quiet: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **account}
     subprocess.run([initdb, "-D", data, "-U", "tests", "-A", "trust", "-N"], **quiet)
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    options = f"-c listen_addresses= -c unix_socket_directories='{folder}' -c fsync=off"
     log = folder / "log"
     subprocess.run([pg_ctl, "-D", data, "-o", options, "-l", log, "-w", "start"], **quiet)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,8 @@ def test_a_file_of_a_known_purpose_is_recognised(tmp_path: Path, name: str) -> N
     kind = kind_of_file(file)
     assert kind is not None
     assert kind.what.startswith(what)
-    assert remedy.format(folder=tmp_path, file=file) in kind.remedy
+    folder, path = shlex.quote(str(tmp_path)), shlex.quote(str(file))
+    assert remedy.format(folder=folder, file=path) in kind.remedy
 
 
 @pytest.mark.parametrize(
