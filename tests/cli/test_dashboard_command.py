@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import urllib.error
@@ -46,7 +47,7 @@ def test_dashboard_names_its_address_answers_and_ends_on_ctrl_c(
     browser, visited = tmp_path / "browser", tmp_path / "visited"
     browser.write_text(f'#!/bin/sh\necho "$1" > "{visited}"\n')
     browser.chmod(0o755)
-    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.setenv("BROWSER", f"{shlex.quote(str(browser))} %s")
     process = start_cli("dashboard", "--open")
     assert process.stdout is not None
     assert str(database) in process.stdout.readline()
