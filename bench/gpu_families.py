@@ -97,13 +97,13 @@ def found_by_llamafactory(name: str) -> set[str]:
     torch and transformers are imported here, so that the table alone needs neither.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoConfig
+
+    from vram_search.model_code.build import auto_class
 
     config = AutoConfig.from_pretrained(shipped("configs", "models", name))
-    is_causal = type(config) in AutoModelForCausalLM._model_mapping
-    model_class = AutoModelForCausalLM if is_causal else AutoModelForImageTextToText
     with torch.device("meta"):
-        model = model_class.from_config(config)
+        model = auto_class(config).from_config(config)
     return {
         within_text(module_name)
         for module_name, module in model.named_modules()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from vram_search.estimate import trace_store
+from vram_search.estimate.memory.hardware import Hardware
+from vram_search.estimate.memory.predict import predict
 from vram_search.estimate.memory.trace_fit import Candidate, Pass, TraceFit
 from vram_search.estimate.memory.traced import traced_peaks
 from vram_search.estimate.memory.workload import Workload
@@ -51,6 +53,19 @@ def test_rows_of_different_lengths_need_what_the_worse_of_their_batches_needs(
     assert peak(workload) == 7.0
     assert peak(replace(workload, equal_lengths=True)) == whole_bytes
     assert peak(replace(workload, per_device_train_batch_size=1)) == whole_bytes
+
+
+@pytest.mark.parametrize("prefers_cudnn", [True, False])
+def test_the_trace_is_of_the_attention_kernel_that_the_card_takes(
+    workload: Workload, monkeypatch: pytest.MonkeyPatch, prefers_cudnn: bool
+) -> None:
+    def find_fit(query: TraceQuery, tokens: int, anchors: object) -> dict[int, RangedFit]:
+        assert query.request(tokens)["settings"]["prefers_cudnn"] is prefers_cudnn
+        return {tokens: RangedFit(1, 1000, (fit_of(3.0),))}
+
+    monkeypatch.setattr(trace_store, "find_fit", find_fit)
+    one = replace(workload, per_device_eval_batch_size=2, eval_cutoff_len=64)
+    assert predict(one, Hardware(prefers_cudnn=prefers_cudnn)).is_traced
 
 
 def test_the_worse_routing_to_experts_counts_and_is_named(

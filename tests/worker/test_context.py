@@ -32,8 +32,8 @@ def budget(emulated: str | None) -> Budget:
     return Budget(GIB, GIB, CardMemory(GIB), reader, emulated=emulated)
 
 
-def test_card_that_a_larger_one_plays_takes_that_ones_workspaces() -> None:
-    small = Hardware(context_bytes=7, cublas_workspace_bytes=CUBLAS_WORKSPACE)
+def test_card_that_a_larger_one_plays_takes_that_ones_workspaces_and_attention() -> None:
+    small = Hardware(7, CUBLAS_WORKSPACE, prefers_cudnn=False)
     played = budget("emulated 16 GB on NVIDIA H200").as_played(small)
     assert played == Hardware(7, CUBLAS_WORKSPACE_DATACENTER)
     assert budget(None).as_played(small) == small

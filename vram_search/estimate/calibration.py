@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,11 @@ def hardware_for(card: CardFacts) -> Hardware:
     Raises:
         InputError: the calibration is damaged.
     """
+    of_file = Hardware.of(card)
     calibration = load_calibration(card.label, card.total_bytes)
-    return Hardware.of(card) if calibration is None else calibration.hardware
+    if calibration is None:
+        return of_file
+    return replace(calibration.hardware, prefers_cudnn=of_file.prefers_cudnn)
 
 
 def load_calibration(name: str, total_bytes: int) -> Calibration | None:

@@ -49,6 +49,7 @@ class TraceQuery:
     padded: bool
     several_rows: bool
     use_liger_kernel: bool = False
+    prefers_cudnn: bool = False
 
     def request(self, tokens: int) -> dict[str, Any]:
         """The request of `vram_search.trace`."""

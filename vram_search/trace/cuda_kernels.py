@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 from unittest import mock
@@ -22,6 +23,10 @@ LLM_INT8_THRESHOLD = 6.0
 """transformers `BitsAndBytesConfig`, default."""
 MAX_FLASH_HEAD = 256
 """ATen/native/transformers/cuda/sdp_utils.cpp, `check_head_dim_size_flash`."""
+MAX_CUDNN_HEAD = 128
+FURTHER_CUDNN_HEADS = ((192, 128), (256, 256))
+"""The same file, `check_cudnn_tensor_shapes`: sizes of a query's and a value's head. All versions
+from torch 2.11 on take the first pair; some take the second."""
 
 aten, bnb = torch.ops.aten, torch.ops.bitsandbytes
 
@@ -79,6 +84,12 @@ def scratch_bytes(function: Any, args: Any) -> list[int]:
     if function is aten._scaled_dot_product_efficient_attention_backward.default:
         # ATen/native/transformers/cuda/attention_backward.cu: an fp32 sum for dq
         return [4 * args[1].numel()]
+    if function is aten._scaled_dot_product_cudnn_attention_backward.default:
+        # ATen/native/cudnn/MHA.cpp, `run_cudnn_SDP_bprop`: an fp32 sum for dq in the workspace,
+        # and the gradient in the layout of the output
+        gradient, query, out = args[0], args[1], args[4]
+        is_copied = gradient.stride() != out.stride()
+        return [4 * query.numel(), *([gradient.nbytes] if is_copied else [])]
     if function is aten.index.Tensor:
         # ATen/native/IndexingUtils.h, `expandTensors`: positions of a mask's entries
         masks = [one for one in args[1] if isinstance(one, Tensor) and one.dtype == torch.bool]
@@ -97,6 +108,13 @@ def _flash_backward_bytes(query: Tensor, key: Tensor) -> list[int]:
     return sizes
 
 
+def _fits_cudnn(query: Tensor, value: Tensor) -> bool:
+    heads = query.shape[-1], value.shape[-1]
+    if any(size % 8 for size in heads):
+        return False
+    return max(heads) <= MAX_CUDNN_HEAD or heads in FURTHER_CUDNN_HEADS
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -106,10 +124,19 @@ def attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    prefers_cudnn: bool = False,
 ) -> Tensor:
     """`scaled_dot_product_attention` with CUDA's kernels: flash, or memory-efficient with a mask,
     with large heads, or with values of another size (ATen/native/transformers/attention.cpp;
-    cuda/sdp_utils.cpp)."""
+    cuda/sdp_utils.cpp).
+
+    Args:
+        prefers_cudnn: the card takes cuDNN's kernel where it can. Like flash it lays its output
+            out as the query, which a model may have to copy for its next product; the
+            memory-efficient kernel always has tokens before heads. Where flash runs without it,
+            cuDNN needs the same bytes.
+    """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
     head_dim = max(query.shape[-1], value.shape[-1])
@@ -118,8 +145,9 @@ def attention(
         return aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, scale=scale
         )[0]
+    takes_cudnn = prefers_cudnn and _fits_cudnn(query, value)
     groups = query.shape[1] // key.shape[1]
-    if groups > 1:
+    if groups > 1 and not takes_cudnn:
         key, value = (tensor.repeat_interleave(groups, 1) for tensor in (key, value))
     bias = None
     if attn_mask is not None:
@@ -129,6 +157,10 @@ def attention(
             )
         batch, heads, length, _ = query.shape
         bias = attn_mask.to(dtype).expand(batch, heads, length, key.shape[2])
+    if takes_cudnn:
+        return aten._scaled_dot_product_cudnn_attention(
+            query, key, value, bias, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
+        )[0]
     return aten._scaled_dot_product_efficient_attention(
         query, key, value, bias, torch.is_grad_enabled(), dropout_p, is_causal, scale=scale
     )[0]
@@ -157,14 +189,19 @@ def matmul_int8(a: Tensor, b: Tensor, bias: Tensor | None, state: Any) -> Tensor
 
 
 @contextmanager
-def as_on_cuda() -> Iterator[None]:
-    """Real branches for fake tensors, and CUDA's kernels and casts on the CPU."""
+def as_on_cuda(*, prefers_cudnn: bool = False) -> Iterator[None]:
+    """Real branches for fake tensors, and CUDA's kernels and casts on the CPU.
+
+    Args:
+        prefers_cudnn: as in `attention`.
+    """
+    of_card = partial(attention, prefers_cudnn=prefers_cudnn)
     is_autocast_enabled = torch.is_autocast_enabled
     with (
         cuda_autocast_rules(),
         mock.patch.object(torch, "is_autocast_enabled", lambda *_: is_autocast_enabled("cpu")),
         mock.patch.object(transformers.utils.import_utils, "is_fake_tensor", lambda _: False),
-        mock.patch.object(nn.functional, "scaled_dot_product_attention", attention),
+        mock.patch.object(nn.functional, "scaled_dot_product_attention", of_card),
         mock.patch.object(nn.functional, "dropout", dropout),
         mock.patch.object(bitsandbytes, "matmul", matmul_int8),
         mock.patch.object(peft.tuners.lora.dora, "deepcopy", lambda module: module),

@@ -32,3 +32,5 @@ class TraceSettings:
     use_liger_kernel: bool = False
     padded: bool = False
     """Rows of a batch have different lengths, so that attention takes a mask."""
+    prefers_cudnn: bool = False
+    """Attention takes cuDNN's kernel where it can (`Hardware.prefers_cudnn`)."""

@@ -113,7 +113,7 @@ def traced_model(
     kept = keep_few(model, layers) if kept_layers == "few" else keep_all(layers)
     mode = FakeTensorMode()
     recorder = Recorder(mode, padded=settings.padded)
-    with as_on_cuda(), mode, recorder:
+    with as_on_cuda(prefers_cudnn=settings.prefers_cudnn), mode, recorder:
         materialise(model, settings)
         model = attach_adapter(model, settings)
         with _with_liger(model.get_base_model(), layers, settings, recorder):

@@ -28,6 +28,9 @@ class Hardware:
     """One for each thread that multiplies: forward and backward."""
     cublaslt_workspace_bytes: int = CUBLASLT_WORKSPACE
     """One for each thread that multiplies and adds a bias."""
+    prefers_cudnn: bool = True
+    """Attention takes cuDNN's kernel where it can: Hopper and Blackwell of the data centre, from
+    torch 2.11 on (ATen/native/transformers/cuda/sdp_utils.cpp, `check_prefer_cudnn_attention`)."""
 
     @classmethod
     def of(cls, card: CardFacts) -> Self:
@@ -36,7 +39,7 @@ class Hardware:
 
     def on(self, compute_capability: str) -> Self:
         """The same where a device of this compute capability emulates the card: what a training
-        allocates for cuBLAS is then the device's."""
+        allocates for cuBLAS, and its attention kernel, are then the device's."""
         datacenter = compute_capability.split(".")[0] in ("9", "10")
         workspace = CUBLAS_WORKSPACE_DATACENTER if datacenter else CUBLAS_WORKSPACE
-        return replace(self, cublas_workspace_bytes=workspace)
+        return replace(self, cublas_workspace_bytes=workspace, prefers_cudnn=datacenter)

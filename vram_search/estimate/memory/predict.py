@@ -180,7 +180,7 @@ def predict(workload: Workload, hardware: Hardware = H200) -> Estimate:
         "trained_weights": trained_base_bytes(workload),
         "dequantized_experts": dequantized_expert_bytes(workload),
     }
-    traced = traced_peaks(workload)
+    traced = traced_peaks(workload, prefers_cudnn=hardware.prefers_cudnn)
     candidates = moments(workload) if traced is None else _traced_moments(workload, traced)
     if start := initial_adapter_bytes(workload):
         without_states = max(0, start - optimizer_bytes(workload))

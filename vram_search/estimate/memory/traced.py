@@ -7,6 +7,7 @@ With `VRAM_SEARCH_TRACE=0`, without torch, or if a trace fails, the generic form
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vram_search.estimate.memory.elements import FP32
@@ -45,19 +46,23 @@ class TracedPeaks:
     depend on it."""
 
 
-def traced_peaks(workload: Workload) -> TracedPeaks | None:
-    """The peaks by a trace; None where a formula answers, or no trace can be made."""
+def traced_peaks(workload: Workload, *, prefers_cudnn: bool = False) -> TracedPeaks | None:
+    """The peaks by a trace; None where a formula answers, or no trace can be made.
+
+    Args:
+        prefers_cudnn: as in `Hardware`.
+    """
     if not _is_traced(workload):
         return None
     rows, tokens = workload.per_device_train_batch_size, workload.cutoff_len
     earlier = adapter_bytes(workload) if workload.gradient_accumulation_steps > 1 else None
-    training = _largest_peak(workload, rows, tokens, evaluates=False, earlier=earlier)
+    largest = partial(_largest_peak, workload, prefers_cudnn=prefers_cudnn)
+    training = largest(rows, tokens, evaluates=False, earlier=earlier)
     if training is None:
         return None
     evaluation = None
     if workload.per_device_eval_batch_size:
-        evaluation = _largest_peak(
-            workload,
+        evaluation = largest(
             workload.per_device_eval_batch_size,
             workload.eval_cutoff_len,
             evaluates=True,
@@ -112,7 +117,7 @@ def _is_traced(workload: Workload) -> bool:
     return not is_other and workload.objective == SFT
 
 
-def _query(workload: Workload, rows: int, *, padded: bool) -> TraceQuery:
+def _query(workload: Workload, rows: int, *, padded: bool, prefers_cudnn: bool) -> TraceQuery:
     from vram_search.estimate.trace_store import TraceQuery
 
     tree = workload.shape.tree
@@ -130,6 +135,7 @@ def _query(workload: Workload, rows: int, *, padded: bool) -> TraceQuery:
         padded=padded,
         several_rows=rows > 1,
         use_liger_kernel=_liger(workload) is not None,
+        prefers_cudnn=prefers_cudnn,
     )
 
 
@@ -143,7 +149,13 @@ def _liger(workload: Workload) -> LigerPatches | None:
 
 
 def _largest_peak(
-    workload: Workload, rows: int, tokens: int, *, evaluates: bool, earlier: float | None
+    workload: Workload,
+    rows: int,
+    tokens: int,
+    *,
+    evaluates: bool,
+    earlier: float | None,
+    prefers_cudnn: bool,
 ) -> tuple[str, Peak] | None:
     """The routing to experts and the peak at the largest of them.
 
@@ -155,7 +167,8 @@ def _largest_peak(
         kinds = (True,)
     found: list[tuple[str, Peak]] = []
     for padded in kinds:
-        peaks = _peaks(workload, rows, tokens, padded, evaluates=evaluates, earlier=earlier)
+        query = _query(workload, rows, padded=padded, prefers_cudnn=prefers_cudnn)
+        peaks = _peaks(workload, query, rows, tokens, evaluates=evaluates, earlier=earlier)
         if not peaks:
             return None
         found += peaks.items()
@@ -164,9 +177,9 @@ def _largest_peak(
 
 def _peaks(
     workload: Workload,
+    query: TraceQuery,
     rows: int,
     tokens: int,
-    padded: bool,
     *,
     evaluates: bool,
     earlier: float | None,
@@ -175,7 +188,7 @@ def _peaks(
     from vram_search.estimate.memory.trace_fit import Peak
     from vram_search.estimate.trace_store import find_fit
 
-    query, patches = _query(workload, rows, padded=padded), _liger(workload)
+    patches = _liger(workload)
     fuses = patches is not None and patches.fuses_loss and not evaluates
     chunk = fused_chunk_bytes(workload) if fuses else 0
 
