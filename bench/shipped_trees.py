@@ -2,6 +2,7 @@
 
     python -m bench.shipped_trees           # two to ten minutes on one core
     python -m bench.shipped_trees --check gemma-3-4b lfm2-1.2b
+    python -m bench.shipped_trees --only glm-4.5 glm-5    # the other lines stay as they are
 
 A light installation has neither torch nor transformers; it reads the trees of shipped shapes
 without a formula from configs/models/trees.jsonl.gz. Run this after a shape is added, and for a
@@ -31,14 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Writes the file, or compares it; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", nargs="*", metavar="SHAPE", help="compare these, or all")
-    check = parser.parse_args(arguments).check
+    parser.add_argument("--only", nargs="+", metavar="SHAPE", help="write these alone")
+    parsed = parser.parse_args(arguments)
+    check = parsed.check
     logging.disable(logging.WARNING)
     if check is not None:
         differing = [slug for slug in check or without_formula() if differs(slug)]
         print(f"differing: {', '.join(differing) or 'none'}")
         return 1 if differing else 0
-    lines = {}
-    for slug in without_formula():
+    lines = _written() if parsed.only else {}
+    for slug in parsed.only or without_formula():
         key, data = configuration_key(values_of(slug)), read_from_class(slug)
         if "no model_type" in data.get("fault", "no model_type"):  # others depend on the machine
             lines[key] = f"{key}\t{json.dumps(data)}\n"
@@ -47,6 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     trees_file().write_bytes(gzip.compress(text.encode(), 9, mtime=0))
     print(f"{len(lines)} trees in {trees_file()}")
     return 0
+
+
+def _written() -> dict[str, str]:
+    """Returns the lines of the file by their keys."""
+    with gzip.open(trees_file(), "rt", encoding="utf-8", newline="") as file:
+        return {line.partition("\t")[0]: line for line in file}
 
 
 def without_formula() -> list[str]:

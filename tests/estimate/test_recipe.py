@@ -1281,3 +1281,35 @@ def test_trl_without_padding_joins_rows_of_training_and_evaluation(write: Write)
     workload = load_recipe(write(TRL | {"per_device_train_batch_size": 2}, **keys)).workload
     assert (workload.per_device_train_batch_size, workload.cutoff_len) == (1, 1024)
     assert (workload.per_device_eval_batch_size, workload.eval_cutoff_len) == (1, 1536)
+
+
+def test_experts_that_peft_trains_in_place_of_layers_are_counted(write: Write) -> None:
+    keys = {"base_model": "arcee-ai/Trinity-Nano-Preview", "lora_r": 16}
+    recipe = load_recipe(write(AXOLOTL, **keys))
+    assert 487e6 < recipe.workload.trainable_parameters < 489e6  # 1,953 MB in fp32 on an H200
+    assert "train adapters of all experts of afmoe in place of down_proj" in recipe.needs_more[0]
+    attention = {"lora_target_linear": False, "lora_target_modules": ["q_proj", "o_proj"]}
+    plain = load_recipe(write(AXOLOTL, **keys, **attention))
+    assert not plain.needs_more and not plain.workload.expert_features
+
+
+@pytest.mark.parametrize(
+    ("target", "share"),
+    [("all-linear", 3), (["q_proj", "w1", "w3"], 2), (["w2"], 1), ([r".*\.experts\.w2"], 1)],
+)
+def test_experts_of_mixtral_are_counted_by_their_former_names(
+    write: Write, target: object, share: int
+) -> None:
+    name = "mistralai/Mixtral-8x7B-v0.1"
+    recipe = load_recipe(write(TRL, model_name_or_path=name, lora_target_modules=target))
+    two, one = 2 * 8 * (4096 + 2 * 14336), 8 * (4096 + 14336)
+    each = {3: two + one, 2: two, 1: one}[share]
+    assert sum(count * size for count, size in recipe.workload.expert_features) == 32 * each
+    assert recipe.needs_more
+
+
+def test_llamafactorys_peft_trains_the_linear_layers_of_a_mixture(write: Write) -> None:
+    name = "deepseek-ai/DeepSeek-V2-Lite"
+    recipe = load_recipe(write(LLAMAFACTORY, model_name_or_path=name, lora_target="all"))
+    assert {"gate_proj", "up_proj", "down_proj"} <= set(recipe.workload.lora_modules)
+    assert not recipe.workload.expert_features

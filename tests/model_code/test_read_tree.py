@@ -6,12 +6,13 @@ import json
 from functools import lru_cache
 
 import pytest
-from transformers import Qwen2ForCausalLM
+from transformers import CONFIG_MAPPING, Qwen2ForCausalLM
 
 from tests.model_code.configs import GEMMA_3, LFM_2, SIZES, TINY
 from vram_search.errors import InputError
 from vram_search.model_code.build import auto_class, build, load_config
 from vram_search.model_code.read import read_tree
+from vram_search.spec.expert_targets import NAMES, PATTERNS, left_to_experts
 from vram_search.spec.model_tree import ModelTree, parse_tree
 
 
@@ -125,3 +126,31 @@ def test_layers_that_peft_refuses_get_no_adapter() -> None:
     assert {"in_proj", "q_proj", "down_proj"} <= kinds
     assert "out_proj" in {group.kind for group in tree.linears}
     assert "out_proj" not in kinds
+
+
+def test_layers_in_place_of_which_peft_trains_experts_get_no_adapter() -> None:
+    tree = read(
+        {
+            **SIZES,
+            "model_type": "ernie4_5_moe",
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 16,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 1,
+        }
+    )
+    assert {g.kind for g in tree.lora_targets} == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert {"gate_proj", "up_proj", "down_proj"} <= {g.kind for g in left_to_experts(tree.linears)}
+
+
+def test_every_family_that_peft_rewrites_is_in_the_table() -> None:
+    conversion = pytest.importorskip("peft.utils.transformers_weight_conversion")
+    names = {pattern: set(one) for pattern, one in conversion._MOE_TARGET_MODULE_MAPPING.items()}
+    assert names == {pattern: set(one) for pattern, one in NAMES.items()}
+    rewritten = {
+        name: pattern
+        for name, pattern in conversion._MODEL_TO_CONVERSION_PATTERN.items()
+        if pattern in names and name in CONFIG_MAPPING
+    }
+    assert rewritten.items() <= PATTERNS.items()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
 from vram_search.errors import InputError
+from vram_search.models import find_model
 from vram_search.resources import shipped
 from vram_search.spec.config_fields import ALIASES
 from vram_search.spec.families import NOT_DECODERS
@@ -305,3 +306,12 @@ def test_size_that_is_not_a_number_in_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(changed(hidden_size=float("nan"))))
     with pytest.raises(InputError, match=r"hidden_size: .*is nan"):
         load_shape(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["q_proj,gate_proj", r".*\.down_proj"])
+def test_layer_in_place_of_which_peft_trains_experts_is_refused(target: str) -> None:
+    shape = find_model("deepseek-ai/DeepSeek-V2-Lite").shape()
+    assert "gate_proj" not in shape.target_modules("all")
+    assert "lora_target all leaves out gate_proj, up_proj, down_proj" in shape.left_out_words
+    with pytest.raises(ValueError, match=r"train all experts in place of .* choose all, or names"):
+        shape.target_modules(target)

@@ -13,6 +13,7 @@ from vram_search.answers.named import (
     clean,
     find_card,
     lora_modules,
+    model_note,
 )
 from vram_search.answers.plain import PlainAnswer, PlainPart, described
 from vram_search.errors import InputError, ModelNotFoundError
@@ -160,7 +161,8 @@ class ModelEstimate(EstimateAnswer):
     model: str
     model_note: str = field(
         metadata=described(
-            "Where the model's shape came from; empty for a folder and a shipped shape."
+            "Where the model's shape came from (empty for a folder and a shipped shape), and "
+            "the linear layers that lora_target all leaves out."
         )
     )
 
@@ -184,7 +186,8 @@ class StudyEstimate(EstimateAnswer):
     model: str
     model_note: str = field(
         metadata=described(
-            "Where the model's shape came from; empty for a folder and a shipped shape."
+            "Where the model's shape came from (empty for a folder and a shipped shape), and "
+            "the linear layers that lora_target all leaves out."
         )
     )
     hyperparameters: dict[str, Any] = field(metadata=described("Named as in a study file."))
@@ -269,7 +272,8 @@ def estimate(
         expandable_segments=found_card.platform == "linux",
     )
     verdict = judge(clean(model), workload, MemoryBudget.of(found_card, shape))
-    return ModelEstimate(model=model, model_note=clean(found.note), plans=[_plan(verdict)])
+    note = model_note(found.note, shape, lora_target)
+    return ModelEstimate(model=model, model_note=note, plans=[_plan(verdict)])
 
 
 def estimate_file(
@@ -334,7 +338,7 @@ def _estimate_file(
     return StudyEstimate(
         study=study.study,
         model=study.base.label,
-        model_note=clean(found.note),
+        model_note=model_note(found.note, found.shape(), hp.lora_target),
         hyperparameters=hp.model_dump(mode="json", exclude={"learning_rate"}),
         plans=[_plan(verdict) for verdict in verdicts],
     )

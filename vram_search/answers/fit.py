@@ -14,6 +14,7 @@ from vram_search.answers.named import (
     clean,
     find_card,
     lora_modules,
+    model_note,
 )
 from vram_search.answers.plain import PlainAnswer, PlainPart, described
 from vram_search.estimate.max_fit import MICRO_BATCHES, Cell, Largest, MaxFit
@@ -94,7 +95,8 @@ class FitAnswer(PlainAnswer):
     model: str
     model_note: str = field(
         metadata=described(
-            "Where the model's shape came from; empty for a folder and a shipped shape."
+            "Where the model's shape came from (empty for a folder and a shipped shape), and "
+            "the linear layers that lora_target all leaves out."
         )
     )
     card: CardAnswer
@@ -185,7 +187,7 @@ def fit(
     fitter = MaxFit(workload, MemoryBudget.of(found_card, shape))
     return FitAnswer(
         model=clean(model),
-        model_note=clean(found.note),
+        model_note=model_note(found.note, shape, lora_target),
         card=card_answer(fitter.limit),
         margin=round(fitter.limit.margin, 9),
         not_modelled=[] if is_traced(shape) else list(generic_reasons(shape)),

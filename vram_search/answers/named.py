@@ -8,7 +8,7 @@ from typing import Any
 from vram_search.errors import InputError
 from vram_search.spec import card_names as cards
 from vram_search.spec.card_facts import CardFacts, PlainCard
-from vram_search.spec.lora_targets import LORA_TARGET_SETS, parse_lora_target
+from vram_search.spec.lora_targets import ALL, LORA_TARGET_SETS, parse_lora_target
 from vram_search.spec.optimizers import OPTIMIZERS, REFUSED_OPTIMIZERS, optimizer_fault
 from vram_search.spec.shape import ModelShape
 
@@ -51,6 +51,16 @@ def lora_modules(shape: ModelShape, lora_target: str) -> tuple[str, ...]:
             f"lora_target {lora_target!r}: {error}",
             f"give {', '.join(LORA_TARGET_SETS)} or names with commas out of {names}",
         ) from None
+
+
+def model_note(note: str, shape: ModelShape, lora_target: str) -> str:
+    """Returns a model's note, with the linear layers that a target `all` leaves out.
+
+    Args:
+        note: where the model's shape came from.
+    """
+    left_out = shape.left_out_words if lora_target in ALL else ""
+    return "; ".join(filter(None, (clean(note), left_out)))
 
 
 def check_name(what: str, name: str, known: Sequence[str]) -> None:

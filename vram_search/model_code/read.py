@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import bitsandbytes as bnb
 import torch
 import transformers
+from transformers import conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
 from vram_search.model_code.build import kept_in_fp32
+from vram_search.spec.expert_targets import NAMES, PATTERNS
 from vram_search.spec.model_tree import LinearGroup, ModelTree, Numbers, Part, Storage, TensorGroup
 
 NOT_TRAINED_BY_ALL = {"chatglm": "output_layer", "internlm2": "output"}
@@ -99,10 +101,12 @@ def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
     LLaMA-Factory 0.9.5, `model_utils/misc.py` (`find_all_linear_modules`) and `visual.py`
     (`patch_target_modules`): every module whose class is named "...Linear...", without the head,
     and of a model with several parts the text part alone. Layers that cannot have an adapter are
-    left out: LLaMA-Factory stops there.
+    left out, as LLaMA-Factory stops there, and so are those in place of which peft would train all
+    experts (`spec.expert_targets`).
     """
     head = NOT_TRAINED_BY_ALL.get(model.config.model_type, "lm_head")
     refused = REFUSED_BY_PEFT if model.config.model_type in MAMBA_TYPES else frozenset()
+    refused |= _expert_names(model.config.model_type)
     return {
         name
         for name, module in model.named_modules()
@@ -115,6 +119,14 @@ def trained_by_all(model: Any, part_of: Callable[[str], Part]) -> set[str]:
         and head not in name
         and name.rpartition(".")[2] not in refused
     }
+
+
+def _expert_names(model_type: str) -> frozenset[str]:
+    """Returns the names that peft takes for those of experts, also in a family that a newer version
+    of transformers has added."""
+    added = getattr(conversion_mapping, "_MODEL_TO_CONVERSION_PATTERN", {})
+    pattern = PATTERNS.get(model_type) or added.get(model_type, "")
+    return NAMES.get(pattern, frozenset())
 
 
 def _parts(model: Any) -> Callable[[str], Part]:

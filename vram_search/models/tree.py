@@ -23,6 +23,8 @@ from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
 from vram_search.spec.not_modelled import ALREADY_QUANTIZED, TEXT_ALONE
 from vram_search.spec.shape import ModelShape, load_shape
 
+TARGETS = 2
+"""Version of the rules for `is_lora_target`, which `model_code.read` decides."""
 SECONDS = 300
 """A subprocess that takes longer hangs: on two shared cores it takes up to 20 s."""
 
@@ -106,9 +108,9 @@ def with_tree(shape: ModelShape, tree: ModelTree) -> ModelShape:
 
 
 def tree_key(values: dict[str, Any]) -> str:
-    """Returns what a tree is cached by: configuration, transformers version and format."""
+    """Returns what a tree is cached by: configuration, transformers version, format and rules."""
     model = {key: value for key, value in values.items() if key not in NOT_THE_MODEL}
-    text = json.dumps([FORMAT, installed_version("transformers"), model], sort_keys=True)
+    text = json.dumps([FORMAT, TARGETS, installed_version("transformers"), model], sort_keys=True)
     from hashlib import sha256
 
     return sha256(text.encode()).hexdigest()[:32]

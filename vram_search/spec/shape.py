@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from vram_search.errors import InputError
 from vram_search.resources import shipped
 from vram_search.spec.checkpoint import Checkpoint, read_checkpoint
 from vram_search.spec.config_fields import MAX_LAYERS, ConfigFields, load_config
+from vram_search.spec.expert_targets import kinds, left_to_experts
 from vram_search.spec.experts import read_experts
 from vram_search.spec.families import (
     MLP_OF_FOUR_HIDDEN,
@@ -177,14 +178,57 @@ class ModelShape:
         expression.
 
         Raises:
+            ValueError: the target matches no layer, or one in place of which peft would train all
+                experts.
+        """
+        layers = self.selected(lora_target, self.linear_groups)
+        if taken := left_to_experts(layers.groups):
+            raise ValueError(
+                f"peft 0.19 and newer train all experts in place of {kinds(taken)} "
+                f"({self.model_type}), which is not planned; choose all, or names "
+                f"out of {', '.join(self.linear_kinds)}"
+            )
+        return layers
+
+    def selected(self, lora_target: str, linears: tuple[LinearGroup, ...]) -> LoraLayers:
+        """The layers of a target, whatever peft makes of their names.
+
+        Args:
+            linears: all linear layers of the model.
+
+        Raises:
             ValueError: the target matches no layer.
         """
         others = () if self.tree is None else self.tree.other_modules
         try:
-            return select_layers(lora_target, self.linear_groups, self.hidden_size, others)
+            return select_layers(lora_target, linears, self.hidden_size, others)
         except ValueError as error:
             why = "; its experts are no linear layers" if self.has_experts else ""
             raise ValueError(f"{error}{why}") from None
+
+    @cached_property
+    def every_module(self) -> tuple[str, ...]:
+        """Every linear layer of the text part as a Workload names them, with those in place of
+        which peft 0.19 and newer train experts."""
+        taken = left_to_experts(self.linear_groups)
+        if not taken:
+            return self.estimated_modules("all")
+        linears = tuple(
+            replace(group, is_lora_target=group.is_lora_target or group in taken)
+            for group in self.linear_groups
+        )
+        return self.selected("all", linears).names
+
+    @property
+    def left_out_words(self) -> str:
+        """Says which linear layers `all` leaves out; empty if it leaves out none."""
+        taken = left_to_experts(self.linear_groups)
+        if not taken:
+            return ""
+        return (
+            f"lora_target all leaves out {kinds(taken)}: peft 0.19 and newer would train all "
+            f"experts of {self.model_type} in their place"
+        )
 
     def target_modules(self, lora_target: str) -> list[str]:
         """Module names for peft's `target_modules`.
@@ -200,9 +244,20 @@ class ModelShape:
         for those that the model has apart.
 
         Raises:
+            ValueError: the target matches no layer, or one in place of which peft would train all
+                experts.
+        """
+        self.lora_layers(with_layers_apart(lora_target, self.linear_kinds))
+        return self.counted_modules(lora_target)
+
+    def counted_modules(self, lora_target: str) -> tuple[str, ...]:
+        """The same, whatever peft makes of the names: an older one gives each its adapter.
+
+        Raises:
             ValueError: the target matches no layer.
         """
-        layers = self.lora_layers(with_layers_apart(lora_target, self.linear_kinds))
+        target = with_layers_apart(lora_target, self.linear_kinds)
+        layers = self.selected(target, self.linear_groups)
         if self.tree is not None:
             return layers.names
         return tuple(dict.fromkeys(group.kind for group in layers.groups))

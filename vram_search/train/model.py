@@ -307,6 +307,7 @@ def attach_adapter(base: Any, job: TrialJob) -> Any:
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config)
+    assert not config.target_parameters, "peft trains experts in place of layers that were planned"
     if initial is not None:
         model.initial_adapter = InitialAdapter(model, initial)
     return model

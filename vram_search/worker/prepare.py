@@ -111,6 +111,8 @@ def prepare(study: StudySpec, note: Callable[[str], None]) -> Prepared:
     check_card_holds_base(shape, study.card)
     if kept := unquantised_words(shape):
         note(kept)
+    if "all" in study.search_space.lora_target and shape.left_out_words:
+        note(shape.left_out_words)
     if frozen := frozen_part_words(shape.tree):
         note(frozen)
     check_constraints(study, guessed_row_tokens(rows), shape)
@@ -125,8 +127,10 @@ def _prepare_several(study: StudySpec, rows: Rows, note: Callable[[str], None]) 
         named = _locate_model(one, note)[0] if needs_conversion else one.model_name_or_path
         shapes[one.short_name] = _shape(one, named or "", note)
     _check_targets(study, shapes)
-    for shape in shapes.values():
+    for name, shape in shapes.items():
         _check_initial_weights(study, shape)
+        if "all" in study.search_space.lora_target and shape.left_out_words:
+            note(f"model {name}: {shape.left_out_words}")
     _check_packing(study, shapes)
     row_tokens = guessed_row_tokens(rows)
     fitting: list[Prepared] = []

@@ -140,7 +140,8 @@ def _lora_features(workload: Workload) -> list[tuple[int, int]]:
             for linear in workload.shape.linears
             if linear.name in workload.lora_modules
         ]
-    return [(n, features) for n, *both in sizes for features in both]
+    linears = [(n, features) for n, *both in sizes for features in both]
+    return [*linears, *workload.expert_features]
 
 
 def _lora_tensors(workload: Workload) -> list[tuple[int, int]]:

@@ -53,6 +53,9 @@ class Workload:
     use_dora: bool = False
     init_lora_weights: str = "default"
     """`pissa` and `olora` decompose the weights of the layers with an adapter."""
+    expert_features: tuple[tuple[int, int], ...] = ()
+    """Pairs of (how many, features) of the matrices of an adapter on all experts of a mixture, each
+    of rank x features."""
     whole_parameters: int = 0
     """Parameters of embedding and head that are trained whole, beside the adapter."""
     whole_head_parameters: int = 0
@@ -119,7 +122,8 @@ class Workload:
         """
         if not self.lora_modules:
             return ()
-        return self.shape.lora_layers(",".join(self.lora_modules)).groups
+        names = ",".join(self.lora_modules)
+        return self.shape.selected(names, self.shape.linear_groups).groups
 
     @property
     def lora_layers(self) -> int:
@@ -166,6 +170,7 @@ class Workload:
     def trainable_parameters(self) -> int:
         """Elements of the adapter."""
         matrices = self._matrix_parameters
+        matrices += self.lora_rank * sum(count * size for count, size in self.expert_features)
         return matrices + sum(count * size for count, size in self.magnitudes)
 
     @property

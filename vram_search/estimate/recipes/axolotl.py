@@ -6,6 +6,7 @@ from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
+from vram_search.estimate.recipes.expert_adapters import ExpertAdapters, expert_adapters
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -124,9 +125,16 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     packs = keys.flag("sample_packing") or keys.flag("pad_to_sequence_len")
     packs = packs and objective == SFT
     shape = without_head(model.shape) if objective == "trl reward" else model.shape
+    targets = _targets(keys, adapter, notes)
+    experts = ExpertAdapters()
+    if adapter:
+        experts = expert_adapters(keys, targets, model.shape, needs_more)
     workload = Workload(
         shape=shape,
-        lora_modules=_modules(keys, adapter, model, notes),
+        lora_modules=model.shape.linear_kinds[:1]
+        if targets is None
+        else modules_named(keys, targets, model.shape, notes, experts.names),
+        expert_features=experts.features,
         lora_rank=keys.size("lora_rank", None if adapter else 8),
         optimizer=optimizer_named(keys, notes),
         per_device_train_batch_size=micro_batch,
@@ -216,21 +224,20 @@ def _is_sdpa(keys: RecipeKeys) -> bool:
     return keys.flag("sdp_attention") or keys.values.get("attn_implementation") == "sdpa"
 
 
-def _modules(
-    keys: RecipeKeys, adapter: str, model: RecipeModel, notes: list[str]
-) -> tuple[str, ...]:
+def _targets(keys: RecipeKeys, adapter: str, notes: list[str]) -> object:
+    """The LoRA modules of a file; None if it only names parameters outside the linear layers."""
     named = keys.values.get("lora_target_modules")
     if keys.flag("lora_target_linear") or not adapter:
-        return modules_named(keys, "all", model.shape, notes)
+        return "all"
     if not named and keys.values.get("lora_target_parameters"):
         notes.append(
             "lora_target_modules: is missing; an adapter on one layer of each block is counted"
         )
-        return model.shape.linear_kinds[:1]
+        return None
     if not named:
         notes.append("lora_target_modules: is missing; counted as q_proj and v_proj")
         named = ["q_proj", "v_proj"]
-    return modules_named(keys, named, model.shape, notes)
+    return named
 
 
 def _fused_losses(keys: RecipeKeys, notes: list[str]) -> tuple[bool, bool]:

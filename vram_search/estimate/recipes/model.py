@@ -117,7 +117,11 @@ def stored_quantization(model: RecipeModel, notes: list[str]) -> str:
 
 
 def modules_named(
-    keys: RecipeKeys, named: object, shape: ModelShape, notes: list[str]
+    keys: RecipeKeys,
+    named: object,
+    shape: ModelShape,
+    notes: list[str],
+    of_experts: frozenset[str] = frozenset(),
 ) -> tuple[str, ...]:
     """Names of the model's linear layers that get an adapter, as peft finds them.
 
@@ -125,19 +129,23 @@ def modules_named(
     so is an expression among several names. A text that is no list of names is a regular expression
     for whole paths (peft `tuners/tuners_utils.py`, `check_target_module_exists`).
 
+    Args:
+        of_experts: last parts of names in place of which the tool's peft trains all experts. If
+            nothing else is named, an adapter on one layer of each block is counted.
+
     Raises:
         InputError: neither names nor a pattern, or no layer is found.
     """
     if keys.is_stand_in:
         listed = ", ".join(map(str, named)) if isinstance(named, list) else named
         notes.append(f"{keys.found('lora_target')[0]}: {listed}; its layers depend on the model")
-        return shape.estimated_modules("all")
+        return shape.every_module
     if named in ("all", "all-linear", ["all"], ["all-linear"]):
-        return shape.estimated_modules("all")
+        return shape.estimated_modules("all") if of_experts else shape.every_module
     if isinstance(named, list) and len(named) == 1:
         named = named[0]
     if isinstance(named, str) and is_expression(named):
-        return _matching(keys, named, shape)
+        return _matching(keys, named, shape, of_experts)
     names = named.split(",") if isinstance(named, str) else named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise keys.refused(
@@ -145,6 +153,9 @@ def modules_named(
         )
     found: dict[str, None] = {}
     missing = []
+    names = [name for name in names if name.strip().rpartition(".")[2] not in of_experts]
+    if not names:
+        return shape.linear_kinds[:1]
     for name in dict.fromkeys(name.strip() for name in names):
         counted = () if is_expression(name) else _counted_as(name, shape)
         if len(counted) > 1:
@@ -178,12 +189,14 @@ def _counted_as(name: str, shape: ModelShape) -> tuple[str, ...]:
     if name in LORA_TARGET_SETS:
         return ()
     try:
-        return shape.estimated_modules(name)
+        return shape.counted_modules(name)
     except ValueError:
         return ()
 
 
-def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, ...]:
+def _matching(
+    keys: RecipeKeys, pattern: str, shape: ModelShape, of_experts: frozenset[str]
+) -> tuple[str, ...]:
     """Returns the layers that an expression matches in the model as transformers builds it or, for
     a file that was written for an older version, where its layers stood in others."""
     try:
@@ -191,7 +204,9 @@ def _matching(keys: RecipeKeys, pattern: str, shape: ModelShape) -> tuple[str, .
     except re.error as error:
         raise keys.refused("lora_target", f"is not a pattern ({error})", "correct it") from None
     try:
-        return shape.estimated_modules(pattern)
+        found = shape.counted_modules(pattern)
+        kept = tuple(name for name in found if name.rpartition(".")[2] not in of_experts)
+        return kept or shape.linear_kinds[:1]
     except ValueError:
         kinds = [
             kind

@@ -11,6 +11,7 @@ from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.peaks import fuses_loss
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
+from vram_search.estimate.recipes.expert_adapters import ExpertAdapters, expert_adapters
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -102,9 +103,14 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         needs_more.append(f"use_peft: off{why}: a full fine-tuning: {NOT_MEASURED}")
         if quantization != "none":
             raise keys.refused("use_peft", "is off, and the model is quantised", "write true")
+    targets = _targets(keys, notes)
+    experts = ExpertAdapters()
+    if has_adapter:
+        experts = expert_adapters(keys, targets, model.shape, needs_more)
     workload = Workload(
         shape=shape,
-        lora_modules=modules_named(keys, _targets(keys, notes), model.shape, notes),
+        lora_modules=modules_named(keys, targets, model.shape, notes, experts.names),
+        expert_features=experts.features,
         lora_rank=keys.size("lora_rank"),
         optimizer=optimizer_named(keys, notes),
         per_device_train_batch_size=keys.size("per_device_train_batch_size"),

@@ -22,7 +22,7 @@ def with_full_tuning(workload: Workload, element_bytes: int) -> Workload:
     """
     return replace(
         workload,
-        lora_modules=workload.shape.estimated_modules("all"),
+        lora_modules=workload.shape.every_module,
         lora_rank=1,
         lora_dropout=0.0,
         use_dora=False,
