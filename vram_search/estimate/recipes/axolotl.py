@@ -6,7 +6,7 @@ from vram_search.estimate.memory.elements import BF16, FP32
 from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
-from vram_search.estimate.recipes.expert_adapters import ExpertAdapters, expert_adapters
+from vram_search.estimate.recipes.expert_adapters import NO_EXPERTS, expert_adapters
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -126,14 +126,14 @@ def read_axolotl(keys: RecipeKeys) -> Recipe:
     packs = packs and objective == SFT
     shape = without_head(model.shape) if objective == "trl reward" else model.shape
     targets = _targets(keys, adapter, notes)
-    experts = ExpertAdapters()
+    experts = NO_EXPERTS
     if adapter:
         experts = expert_adapters(keys, targets, model.shape, needs_more)
     workload = Workload(
         shape=shape,
         lora_modules=model.shape.linear_kinds[:1]
         if targets is None
-        else modules_named(keys, targets, model.shape, notes, experts.names),
+        else modules_named(keys, targets, model.shape, notes, experts),
         expert_features=experts.features,
         lora_rank=keys.size("lora_rank", None if adapter else 8),
         optimizer=optimizer_named(keys, notes),

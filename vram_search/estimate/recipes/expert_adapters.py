@@ -6,6 +6,7 @@ linear layers of these names their adapters.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from vram_search.estimate.recipes.keys import RecipeKeys
@@ -20,7 +21,7 @@ rank is the sum of theirs (peft `utils/transformers_weight_conversion.py`)."""
 
 @dataclass(frozen=True)
 class ExpertAdapters:
-    """What peft makes of a target.
+    """Experts that get an adapter in place of linear layers.
 
     Attributes:
         names: last parts of the names that it takes for those of experts; empty if it takes none.
@@ -29,6 +30,9 @@ class ExpertAdapters:
 
     names: frozenset[str] = frozenset()
     features: tuple[tuple[int, int], ...] = ()
+
+
+NO_EXPERTS = ExpertAdapters()
 
 
 def expert_adapters(
@@ -61,7 +65,10 @@ def _named(named: object, names: frozenset[str], shape: ModelShape) -> frozenset
     if named == "all":
         return names & {group.kind for group in taken}
     if isinstance(named, str) and is_expression(named):
-        matches = compiled_expression(named).fullmatch
+        try:
+            matches = compiled_expression(named).fullmatch
+        except re.error:  # `modules_named` refuses it
+            return frozenset()
         paths = [path for group in taken for path in group.names()]
         paths += [f"{owner}.{name}" for owner in _owners(shape) for name in names]
         return names & {path.rpartition(".")[2] for path in paths if matches(path)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vram_search.errors import InputError, ModelNotFoundError
+from vram_search.estimate.recipes.expert_adapters import NO_EXPERTS, ExpertAdapters
 from vram_search.estimate.recipes.keys import RecipeKeys
 from vram_search.models import FoundModel, find_by_path, find_model
 from vram_search.spec.config_fields import load_config
@@ -121,7 +122,7 @@ def modules_named(
     named: object,
     shape: ModelShape,
     notes: list[str],
-    of_experts: frozenset[str] = frozenset(),
+    experts: ExpertAdapters = NO_EXPERTS,
 ) -> tuple[str, ...]:
     """Names of the model's linear layers that get an adapter, as peft finds them.
 
@@ -130,8 +131,8 @@ def modules_named(
     for whole paths (peft `tuners/tuners_utils.py`, `check_target_module_exists`).
 
     Args:
-        of_experts: last parts of names in place of which the tool's peft trains all experts. If
-            nothing else is named, an adapter on one layer of each block is counted.
+        experts: what the tool's peft makes of names of experts, which are left out. If nothing
+            else is named, an adapter on one layer of each block is counted.
 
     Raises:
         InputError: neither names nor a pattern, or no layer is found.
@@ -141,11 +142,11 @@ def modules_named(
         notes.append(f"{keys.found('lora_target')[0]}: {listed}; its layers depend on the model")
         return shape.every_module
     if named in ("all", "all-linear", ["all"], ["all-linear"]):
-        return shape.estimated_modules("all") if of_experts else shape.every_module
+        return shape.estimated_modules("all") if experts.names else shape.every_module
     if isinstance(named, list) and len(named) == 1:
         named = named[0]
     if isinstance(named, str) and is_expression(named):
-        return _matching(keys, named, shape, of_experts)
+        return _matching(keys, named, shape, experts)
     names = named.split(",") if isinstance(named, str) else named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise keys.refused(
@@ -153,7 +154,7 @@ def modules_named(
         )
     found: dict[str, None] = {}
     missing = []
-    names = [name for name in names if name.strip().rpartition(".")[2] not in of_experts]
+    names = [name for name in names if name.strip().rpartition(".")[2] not in experts.names]
     if not names:
         return shape.linear_kinds[:1]
     for name in dict.fromkeys(name.strip() for name in names):
@@ -195,7 +196,7 @@ def _counted_as(name: str, shape: ModelShape) -> tuple[str, ...]:
 
 
 def _matching(
-    keys: RecipeKeys, pattern: str, shape: ModelShape, of_experts: frozenset[str]
+    keys: RecipeKeys, pattern: str, shape: ModelShape, experts: ExpertAdapters
 ) -> tuple[str, ...]:
     """Returns the layers that an expression matches in the model as transformers builds it or, for
     a file that was written for an older version, where its layers stood in others."""
@@ -205,7 +206,7 @@ def _matching(
         raise keys.refused("lora_target", f"is not a pattern ({error})", "correct it") from None
     try:
         found = shape.counted_modules(pattern)
-        kept = tuple(name for name in found if name.rpartition(".")[2] not in of_experts)
+        kept = tuple(name for name in found if name.rpartition(".")[2] not in experts.names)
         return kept or shape.linear_kinds[:1]
     except ValueError:
         kinds = [
@@ -213,6 +214,8 @@ def _matching(
             for kind in shape.linear_kinds
             if any(matches(path) for path in _paths(kind, shape.num_hidden_layers))
         ]
+    if not kinds and experts.features:
+        return shape.linear_kinds[:1]
     if not kinds:
         names = ", ".join(shape.linear_kinds)
         raise keys.refused("lora_target", "matches no layer of this model", f"it has {names}")

@@ -11,7 +11,7 @@ from vram_search.estimate.memory.objectives import SFT
 from vram_search.estimate.memory.peaks import fuses_loss
 from vram_search.estimate.memory.workload import Workload
 from vram_search.estimate.recipes.dora import refuse_dora_on
-from vram_search.estimate.recipes.expert_adapters import ExpertAdapters, expert_adapters
+from vram_search.estimate.recipes.expert_adapters import NO_EXPERTS, expert_adapters
 from vram_search.estimate.recipes.keys import Recipe, RecipeKeys
 from vram_search.estimate.recipes.model import (
     RecipeModel,
@@ -104,12 +104,12 @@ def read_trl(keys: RecipeKeys) -> Recipe:
         if quantization != "none":
             raise keys.refused("use_peft", "is off, and the model is quantised", "write true")
     targets = _targets(keys, notes)
-    experts = ExpertAdapters()
+    experts = NO_EXPERTS
     if has_adapter:
         experts = expert_adapters(keys, targets, model.shape, needs_more)
     workload = Workload(
         shape=shape,
-        lora_modules=modules_named(keys, targets, model.shape, notes, experts.names),
+        lora_modules=modules_named(keys, targets, model.shape, notes, experts),
         expert_features=experts.features,
         lora_rank=keys.size("lora_rank"),
         optimizer=optimizer_named(keys, notes),
