@@ -10,7 +10,7 @@ import pytest
 from vram_search.errors import InputError
 from vram_search.models.tree import read_shape
 from vram_search.resources import shipped
-from vram_search.spec.not_trained import check_trainable
+from vram_search.spec.not_trained import check_has_class, check_trainable
 from vram_search.spec.shape import load_shape
 
 QWEN = load_shape(shipped("configs", "models", "qwen2.5-0.5b"))
@@ -44,3 +44,19 @@ def test_an_encoder_with_a_decoder_is_refused() -> None:
 
 def test_other_families_are_not_refused() -> None:
     check_trainable(QWEN)
+
+
+@pytest.mark.parametrize("slug", ["minicpm4-8b", "chatglm3-6b", "moss-vl-11b"])
+def test_a_model_without_a_class_in_transformers_is_counted_and_not_trained(slug: str) -> None:
+    shape = read_shape(shipped("configs", "models", slug))
+    with pytest.raises(InputError, match=r"transformers has no model_type .* never run") as refused:
+        check_has_class(shape)
+    assert "choose a model whose class is in transformers" in refused.value.remedy
+    check_trainable(shape)  # as `estimate` and `fit` ask
+
+
+def test_a_model_that_its_class_refuses_is_not_trained() -> None:
+    reason = "config.json: transformers cannot build this model: timm is missing"
+    with pytest.raises(InputError, match="timm is missing"):
+        check_has_class(replace(QWEN, not_modelled=(reason,)))
+    check_has_class(replace(QWEN, not_modelled=("opt: LayerNorm",)))

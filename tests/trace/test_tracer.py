@@ -142,3 +142,16 @@ def test_shared_blocks_know_the_kept_layers_by_their_new_numbers() -> None:
     hybrid = next(number for number, place in enumerate(kept.places) if kinds[place] == "hybrid")
     tables = [m.layer_dic for m in model.modules() if isinstance(getattr(m, "layer_dic", 0), dict)]
     assert tables and all(set(table) == {hybrid} for table in tables)
+
+
+def test_a_layer_that_may_be_left_out_at_random_is_counted() -> None:
+    """transformers up to 5.17 draws (`torch.rand([]) < layerdrop`) also where nothing is left
+    out."""
+    settings = TraceSettings(("q_proj",), gradient_checkpointing=False, quantization="none")
+    sizes = {"hidden_size": 32, "ffn_dim": 64, "num_attention_heads": 2, "vocab_size": 100}
+    opt = {"model_type": "opt", "word_embed_proj_dim": 32, "num_hidden_layers": 2, **sizes}
+    peaks = []
+    for share in (0.0, 0.5):
+        with traced_model({**opt, "layerdrop": share}, settings, "all") as model:
+            peaks.append(model.record(Batch(1, 128)).training.peak)
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.01)

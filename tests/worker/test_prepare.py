@@ -103,3 +103,15 @@ def test_a_packing_trial_makes_fewer_steps_in_an_epoch() -> None:
     rows = (100, 60, 40, 30, 500)
     assert sequences_an_epoch(make_point(cutoff_len=128), rows) == 5
     assert sequences_an_epoch(make_point(cutoff_len=128, packing=True), rows) == 4
+
+
+def test_dry_run_refuses_a_model_without_a_class_in_transformers(
+    vram_search_without_training: Callable[..., subprocess.CompletedProcess[str]],
+    write_study: Callable[..., Path],
+) -> None:
+    study = write_study(model={"weights": "random", "shape": "minicpm4-8b"})
+    done = vram_search_without_training("run", study, "--dry-run")
+    words = " ".join(done.stdout.split())
+    assert done.returncode == 2
+    assert "transformers has no model_type 'minicpm', so it cannot be trained here" in words
+    assert "choose a model whose class is in transformers" in words

@@ -18,7 +18,7 @@ from vram_search.installed import installed_version
 from vram_search.resources import cache_folder, read_cached_json, write_cached_json
 from vram_search.units import percent
 
-FORMAT = 5
+FORMAT = 6
 """Version of the cached files."""
 SWITCH = "VRAM_SEARCH_TRACE"
 """No model is traced where this environment variable is 0."""

@@ -22,6 +22,7 @@ from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vram_search.errors import InputError, first_line
+from vram_search.spec.not_trained import CANNOT_BUILD, NO_LANGUAGE_MODEL, NO_MODEL_TYPE
 
 AUTO_CLASSES = (AutoModelForImageTextToText, AutoModelForCausalLM, AutoModelForMultimodalLM)
 """In the order of LLaMA-Factory 0.9.5 (`model/loader.py`): a model of text and images is loaded
@@ -52,7 +53,7 @@ def load_config(values: dict[str, Any], place: str) -> Any:
         return AutoConfig.for_model(model_type, **others)
     except ValueError as error:
         if "Unrecognized model identifier" in str(error):
-            message = f"{place}: transformers has no model_type {model_type!r}"
+            message = f"{place}: {NO_MODEL_TYPE} {model_type!r}"
             raise InputError(message, TOO_NEW) from None
         raise refused(place, error) from None
     except Exception as error:  # a class may refuse a field in any way
@@ -62,7 +63,7 @@ def load_config(values: dict[str, Any], place: str) -> Any:
 def refused(place: str, error: Exception) -> InputError:
     """Returns transformers' refusal of a configuration as one sentence."""
     return InputError(
-        f"{place}: transformers cannot build this model: {first_line(error)}",
+        f"{place}: {CANNOT_BUILD}: {first_line(error)}",
         "compare the field with the config.json of the model's publisher",
     )
 
@@ -77,7 +78,7 @@ def auto_class(config: Any) -> Any:
         if type(config) in candidate._model_mapping:
             return candidate
     raise InputError(
-        f"transformers has no language model for model_type {config.model_type!r}",
+        f"{NO_LANGUAGE_MODEL} for model_type {config.model_type!r}",
         "a causal language model is expected, or a model of text and images with one inside",
     )
 

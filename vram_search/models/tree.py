@@ -21,6 +21,7 @@ from vram_search.spec.config_fields import CONFIG_EXPECTED, MAX_LAYERS, ConfigFi
 from vram_search.spec.filled_shape import parse_filled
 from vram_search.spec.model_tree import FORMAT, ModelTree, parse_tree
 from vram_search.spec.not_modelled import ALREADY_QUANTIZED, TEXT_ALONE
+from vram_search.spec.not_trained import NO_MODEL_TYPE
 from vram_search.spec.shape import ModelShape, load_shape
 
 TARGETS = 2
@@ -81,7 +82,7 @@ def _shape_of_class(file: Path, fault: InputError) -> ModelShape:
     try:
         tree = model_tree(file)
     except InputError as error:
-        is_unknown = values.get("model_type") is None or "no model_type" in error.message
+        is_unknown = values.get("model_type") is None or NO_MODEL_TYPE in error.message
         raise (fault if is_unknown else error) from None
     shape = with_tree(parse_filled(tree, str(file)), tree)
     if checkpoint is None or checkpoint.is_trained:

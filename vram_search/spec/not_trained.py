@@ -29,6 +29,30 @@ NEEDS_MORE_THAN_TEXT = frozenset(
 CUTS_BY_CONTENT = frozenset({"blt"})
 """model_types that cut a text into patches where it is hard to predict, so that the bytes of a
 training depend on its texts."""
+NO_MODEL_TYPE = "transformers has no model_type"
+NO_LANGUAGE_MODEL = "transformers has no language model"
+CANNOT_BUILD = "transformers cannot build this model"
+"""Beginnings of the reasons why the class of a config.json cannot be built; each is of a model
+that cannot be loaded either."""
+
+
+def check_has_class(shape: ModelShape) -> None:
+    """Refuses a model that the installed transformers cannot load with its own code.
+
+    `estimate` and `fit` still count it, by the generic formula.
+
+    Raises:
+        InputError: with the reason.
+    """
+    for reason in shape.not_modelled:
+        if NO_MODEL_TYPE in reason or NO_LANGUAGE_MODEL in reason:
+            raise InputError(
+                f"{reason}, so it cannot be trained here: code that came with a model is never run",
+                "choose a model whose class is in transformers, or try pip install -U transformers;"
+                " `estimate` and `fit` count this one as it is",
+            )
+        if CANNOT_BUILD in reason:
+            raise InputError(reason, "compare config.json with that of the model's publisher")
 
 
 def check_trainable(shape: ModelShape) -> None:

@@ -29,12 +29,16 @@ FURTHER_CUDNN_HEADS = ((192, 128), (256, 256))
 from torch 2.11 on take the first pair; some take the second."""
 
 aten, bnb = torch.ops.aten, torch.ops.bitsandbytes
+BELOW = frozenset({aten.lt.Scalar, aten.le.Scalar})
 
 
 def run_operation(
     kernels: MetaKernels, function: Any, args: Any, kwargs: Any, *, padded: bool
 ) -> Any:
     """The operation; where it depends on values, as it goes for texts without outliers.
+
+    A single number that is drawn at random is taken as 1: it decides whether a layer is left out
+    (`torch.rand([]) < layerdrop`), and a training needs most where none is.
 
     Args:
         padded: rows of a batch have different lengths, so that a check for padding finds some.
@@ -50,7 +54,12 @@ def run_operation(
         a, narrow, weight, a_scale, scale, _, *bias = args
         out = bnb.int8_scaled_mm.default(narrow, weight, a_scale, scale, *bias, dtype=a.dtype)
         return out, a.new_empty(0)
-    return kernels.run(function, args, kwargs)
+    result = kernels.run(function, args, kwargs)
+    if function is aten.rand.default and result.numel() == 1:
+        result.is_one_draw = True
+    elif function in BELOW and getattr(args[0], "is_one_draw", False):
+        result.known_value = False
+    return result
 
 
 def _with_all_kept(indices: Any) -> list[Any]:

@@ -19,7 +19,14 @@ from transformers.integrations import liger as transformers_liger
 
 from vram_search import __version__
 from vram_search.errors import InputError, first_line
-from vram_search.model_code.build import TOO_NEW, auto_class, kept_in_fp32, quantized_names
+from vram_search.model_code.build import (
+    TOO_NEW,
+    auto_class,
+    kept_in_fp32,
+    load_config,
+    quantized_names,
+    read_values,
+)
 from vram_search.model_code.read import in_and_out
 from vram_search.protocol import LoadJob, TrialJob
 from vram_search.spec.hyperparameters import adapter_settings
@@ -235,7 +242,11 @@ def random_base(config_path: Path, dtype: torch.dtype, seed: int) -> Any:
     """Builds a config's model with random weights, quantised layer by layer on the device.
 
     Every tensor has the dtype and size that `from_pretrained` gives it, so bytes are exact.
+
+    Raises:
+        InputError: the installed transformers has no class for the model.
     """
+    load_config(read_values(config_path), str(config_path))
     config = AutoConfig.from_pretrained(config_path, trust_remote_code=False)
     torch.manual_seed(seed)
     with _uninitialised():

@@ -19,7 +19,7 @@ from vram_search.spec.base_storage import frozen_part_words, unquantised_words
 from vram_search.spec.checkpoint import refused
 from vram_search.spec.families import MODELLED
 from vram_search.spec.model import ModelSpec
-from vram_search.spec.not_trained import check_trainable
+from vram_search.spec.not_trained import check_has_class, check_trainable
 from vram_search.spec.objective import BITS_PER_BYTE
 from vram_search.units import format_bytes
 from vram_search.worker.answers import check_answers
@@ -205,6 +205,7 @@ def _shape(model: ModelSpec, name_or_path: str, note: Callable[[str], None]) -> 
     if found.note:
         note(found.note)
     shape = _of_trained_weights(model, found)
+    check_has_class(shape)
     check_trainable(shape)
     return shape
 
