@@ -17,6 +17,7 @@ from vram_search.models import find_shape
 from vram_search.report.words import plan_words
 from vram_search.spec.initial_points import initial_points
 from vram_search.spec.load import apply_override, load_study
+from vram_search.spec.not_trained import check_has_class, check_trainable
 from vram_search.units import format_bytes
 
 CUTOFFS = (256, 512, 1024, 2048, 4096)
@@ -116,6 +117,8 @@ def fit_words(file: Path, card_here: object) -> str:
     """
     study = load_study(file, card_here=card_here)  # type: ignore[arg-type]
     shape = find_shape(study.base.shape or study.base.model_name_or_path or "")
+    check_trainable(shape)
+    check_has_class(shape)
     budget = MemoryBudget.of(study.card, shape)
     point = initial_points(study.space)[0]
     candidates = plans(shape, point, study.card, study.plan, eval_cutoff_len=study.eval_cutoff_len)

@@ -52,7 +52,10 @@ def check_has_class(shape: ModelShape) -> None:
                 " `estimate` and `fit` count this one as it is",
             )
         if CANNOT_BUILD in reason:
-            raise InputError(reason, "compare config.json with that of the model's publisher")
+            raise InputError(
+                reason,
+                "install the package that is named, or compare config.json with the publisher's",
+            )
 
 
 def check_trainable(shape: ModelShape) -> None:

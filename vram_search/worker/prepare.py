@@ -205,8 +205,8 @@ def _shape(model: ModelSpec, name_or_path: str, note: Callable[[str], None]) -> 
     if found.note:
         note(found.note)
     shape = _of_trained_weights(model, found)
-    check_has_class(shape)
     check_trainable(shape)
+    check_has_class(shape)
     return shape
 
 
