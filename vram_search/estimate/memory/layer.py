@@ -305,18 +305,19 @@ class _Runner:
         saves: tuple[Tensor, ...] = ()
         kv_size = shape.kv_size
         if self.setup.attention == "masked":
-            # No grouped heads then: k and v are repeated, and the mask becomes bf16.
-            if kv_size != shape.q_size:
-                kv_size = shape.q_size
-                k = self.tape.run((k,), kv_size, k.element_bytes)
-                v = self.tape.run((v,), kv_size, v.element_bytes)
+            # No grouped heads then: k and v are repeated, and the mask becomes bf16. A single head
+            # is repeated without a copy: the expanded tensor is a view.
+            if kv_size != shape.q_size and shape.num_key_value_heads > 1:
+                k = self.tape.run((k,), shape.q_size, k.element_bytes)
+                v = self.tape.run((v,), shape.q_size, v.element_bytes)
+            kv_size = shape.q_size
             saves = (Tensor(self.setup.length, BF16),)
         q = self._narrow(q, shape.q_size)
         k = self._narrow(k, kv_size)
         v = self._narrow(v, kv_size)
         logsumexp = Tensor(shape.num_attention_heads, FP32)
         # Flash's backward: an fp32 accumulator for dq, and dk and dv of every query head.
-        grouped = shape.q_size != kv_size
+        grouped = k.features != shape.q_size
         backward = Bytes(FP32 * shape.q_size + (2 * BF16 * shape.q_size if grouped else 0))
         out = self.tape.run(
             (q, k, v),
