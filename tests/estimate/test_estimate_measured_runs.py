@@ -187,3 +187,19 @@ def test_replay_changes_the_required_bytes_alone() -> None:
     assert settled.as_dict() | {"required_bytes": 0} == closed.as_dict() | {"required_bytes": 0}
     expandable = predict(replace(closed.workload, expandable_segments=True))
     assert expandable.with_replay() is expandable
+
+
+def test_a_single_head_of_keys_and_values_is_repeated_without_a_copy() -> None:
+    """Gemma 3 270M with as many tokens as its window: `bench.gpu_families`, H200, 2026-11-30."""
+    shape = load_shape(MODELS / "gemma-3-270m")
+    workload = Workload(
+        shape=shape,
+        lora_modules=tuple(shape.target_modules("all")),
+        lora_rank=16,
+        optimizer="adamw_8bit",
+        per_device_train_batch_size=2,
+        cutoff_len=512,
+        gradient_checkpointing=False,
+        expandable_segments=True,
+    )
+    assert predict(workload).allocated_bytes == pytest.approx(4_455_407_104, rel=0.001)
