@@ -42,6 +42,18 @@ def test_whole_weights_are_loaded(job: LoadJob) -> None:
     assert base_model.load_base(job).config.num_hidden_layers == 2
 
 
+@pytest.mark.parametrize("own_code", [{}, {"auto_map": {"AutoConfig": "configuration_a.A"}}])
+@pytest.mark.parametrize("random_weights", [False, True])
+def test_a_model_without_a_class_is_one_sentence(
+    load_job: LoadJob, tmp_path: Path, own_code: dict[str, Any], random_weights: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "minicpm", **own_code}))
+    place = {"model_name_or_path": str(tmp_path), "random_weights": random_weights}
+    with pytest.raises(InputError) as refused:
+        base_model.load_base(load_job.model_copy(update=place))
+    assert "code that came with a model is never run here" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     ("said", "remedy"),
     [

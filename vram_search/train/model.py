@@ -44,6 +44,8 @@ from vram_search.train.patches import (
 
 LIGER_TRIAL_TOKENS = 16
 INITIAL_STD = 0.02
+NO_CLASS = ("does not recognize this architecture", "contains custom code")
+"""transformers' words for a model_type that it has no class for, without and with `auto_map`."""
 """Standard deviation of random weights; their values do not change a byte."""
 
 
@@ -136,7 +138,7 @@ def _pretrained_base(model_name_or_path: str, dtype: torch.dtype) -> Any:
             "a folder with config.json and *.safetensors, or a hub name that can be reached; is "
             "the download complete?",
         )
-        if "does not recognize this architecture" in str(error):
+        if any(words in str(error) for words in NO_CLASS):
             remedy = TOO_NEW
         raise InputError(
             f"the model {model_name_or_path} cannot be loaded: {first_line(error)}", remedy
