@@ -44,9 +44,9 @@ from vram_search.train.patches import (
 
 LIGER_TRIAL_TOKENS = 16
 INITIAL_STD = 0.02
+"""Standard deviation of random weights; their values do not change a byte."""
 NO_CLASS = ("does not recognize this architecture", "contains custom code")
 """transformers' words for a model_type that it has no class for, without and with `auto_map`."""
-"""Standard deviation of random weights; their values do not change a byte."""
 
 
 def to_device(batch: dict[str, torch.Tensor], here: torch.device) -> dict[str, torch.Tensor]:
