@@ -38,7 +38,7 @@ def run_operation(
     """The operation; where it depends on values, as it goes for texts without outliers.
 
     A single number that is drawn at random is taken as 1: it decides whether a layer is left out
-    (`torch.rand([]) < layerdrop`), and a training needs most where none is.
+    (`torch.rand([]) < layerdrop`), and a training with all layers needs most.
 
     Args:
         padded: rows of a batch have different lengths, so that a check for padding finds some.
