@@ -46,8 +46,10 @@ def expert_adapters(
         return ExpertAdapters(names)
     features = _features(targets, shape)
     counted = "weights, gradients and states of them are counted, temporary bytes are not"
+    linear = "lora_target_linear"
+    key = linear if keys.values.get(linear) else keys.found("lora_target")[0]
     needs_more.append(
-        f"{keys.found('lora_target')[0]}: peft 0.19 and newer train adapters of all experts of "
+        f"{key}: peft 0.19 and newer train adapters of all experts of "
         f"{model_type} in place of {', '.join(sorted(targets))}: "
         + (counted if features else "these are not counted")
     )
