@@ -10,9 +10,10 @@ from typing import Any, Literal
 from vram_search.parsing.parse_error import HALF_PAIR, MAX_DIGITS, TOO_DEEP, TOO_LONG, ParseError
 
 _LONG_NUMBER = re.compile(rf"\d{{{MAX_DIGITS + 1}}}")
-_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|(?://|#)[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
-_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
-"""Texts in quotes are kept: group 1."""
+_COMMENT = re.compile(r'("(?:[^"\\]+|\\.)*+"?)|(?://|#)[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
+_LAST_COMMA = re.compile(r'("(?:[^"\\]+|\\.)*+"?)|,(?=\s*[}\]])', re.DOTALL)
+"""Texts in quotes are kept: group 1. One that does not end is taken to the text's end, so that a
+text is read once."""
 _HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 

@@ -12,24 +12,24 @@ from vram_search.tools.launch_lines import LaunchText
 
 _STARTS = {
     "llamafactory": r"(llamafactory-cli|lmf)(\.exe)? train|-m llamafactory\.(cli|launcher)( train)?"
-    r"|\S*src/(train|train_bash|finetune|train_(pt|sft|rm|dpo|ppo))\.py",
+    r"|src/(train|train_bash|finetune|train_(pt|sft|rm|dpo|ppo))\.py",
     "trl": r"trl (sft|dpo|kto|reward|orpo|grpo|rloo|gkd)"
-    r"|\S*scripts/(run_)?(sft|dpo|kto|orpo|reward_modeling)\.py"
-    r"|-m trl\.scripts\.(sft|dpo|kto|orpo|reward)|\S*open_r1/(sft|grpo)\.py",
-    "axolotl": r"axolotl train|-m axolotl\.cli\.train|\S*scripts/finetune\.py(?=\s+\S+\.ya?ml)",
-    "ms-swift": r"(swift|megatron) (sft|pt|rlhf)|\S*swift/cli/(sft|pt|rlhf)\.py",
+    r"|scripts/(run_)?(sft|dpo|kto|orpo|reward_modeling)\.py"
+    r"|-m trl\.scripts\.(sft|dpo|kto|orpo|reward)|open_r1/(sft|grpo)\.py",
+    "axolotl": r"axolotl train|-m axolotl\.cli\.train|scripts/finetune\.py(?=\s+\S+\.ya?ml)",
+    "ms-swift": r"(swift|megatron) (sft|pt|rlhf)|swift/cli/(sft|pt|rlhf)\.py",
     "torchtune": r"tune run",
     "autotrain": r"autotrain( llm)?(?=\s+--)",
     "litgpt": r"litgpt (finetune|pretrain)\w*",
     "ludwig": r"ludwig (train|experiment)",
     "mlx": r"mlx_lm[. ]lora",
     "nemo": r"(nemo )?automodel (finetune|pretrain)|nemo llm (finetune|pretrain)"
-    r"|\S*megatron_gpt_\w*tuning\.py",
-    "openrlhf": r"\S*openrlhf[./]cli[./]train_\w+(\.py)?",
+    r"|megatron_gpt_\w*tuning\.py",
+    "openrlhf": r"openrlhf[./]cli[./]train_\w+(\.py)?",
     "oumi": r"oumi train|-m oumi(\.core)?\.train",
-    "torchtitan": r"-m torchtitan\.train|\S*torchtitan/train\.py",
-    "verl": r"-m verl\.[\w.]+|\S*verl/trainer/\w+\.py",
-    "xtuner": r"xtuner train|\S*xtuner/v1/train/cli/\w+\.py",
+    "torchtitan": r"-m torchtitan\.train|torchtitan/train\.py",
+    "verl": r"-m verl\.[\w.]+|verl/trainer/\w+\.py",
+    "xtuner": r"xtuner train|xtuner/v1/train/cli/\w+\.py",
 }
 """Tool -> how a command line starts its training."""
 _IMPLIED: dict[tuple[str, str], Mapping[str, Any]] = {
@@ -59,8 +59,9 @@ _MODULES = {
 }
 """Python package -> its tool; one that builds on others stands before them."""
 _IMPORT = re.compile(r"\b(?:from|import) (\w+)")
-_BEFORE = r"(?:^|[\s\"'(;&|!])(?:[^\s\"']*/)?"
-"""Before the name of a program may stand a quotation mark, and its folder."""
+_BEFORE = r"(?:^|[\s\"'(;&|!])(?:[^\s\"'(;&|!]{0,300}/)?"
+"""Before the name of a program may stand a quotation mark, and its folder. A line is read once for
+each pattern, however long a word in it is."""
 _SAYS = ("#", "echo ", "printf ", "rem ", "::", "write-host ", "write-output ")
 """Lines that only print a command begin so, in lower case."""
 _FILES = (".yaml", ".yml", ".json", ".jsonc", ".json5")

@@ -18,7 +18,7 @@ _GOES_ON = {".bat": "^", ".cmd": "^", ".ps1": "`"}
 """Suffix -> the character at the end of a line that goes on in the next; elsewhere a backslash."""
 _ASSIGNMENT = re.compile(
     r"(?:(?:export|local|readonly|declare|set|ENV|ARG)\s+)?\"?\$?(?:env:)?([A-Za-z_]\w*)\s*=\s*"
-    r"(\"[^\"]*\"|'[^']*'|[^\s\"#;]+)\"?\s*;?\s*(?:#.*)?",
+    r"(\"[^\"]*\"|'[^']*'|[^\s\"#;]+)\"?\s*(?:;\s*)?(?:#.*)?",
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(
@@ -29,6 +29,12 @@ _EXEC_FORM = re.compile(r"(?:CMD|ENTRYPOINT|RUN)\s+(\[.*\])\s*", re.IGNORECASE)
 _HERE = re.compile(r"<<-?\s*[\"']?(\w+)[\"']?")
 _WRITTEN = re.compile(r"(?:>|\btee\s+(?:-a\s+)?)\s*[\"']?([^\s\"'<>|]+)")
 _WRITES_CELL = re.compile(r"%%writefile\s+(?:-a\s+)?[\"']?([^\s\"']+)")
+MOST_CHARACTERS = 8_000
+"""Characters of a line; a longer one is data, such as a packed archive, and no command."""
+MOST_OF_A_VALUE = 1_000
+"""Characters of a variable's value: values that hold each other may double with every line."""
+MOST_OF_A_FILE = 100_000
+"""Characters of a file that a script writes, to have variables filled in."""
 _SHELL_CELLS = ("%%bash", "%%sh", "%%shell", "%%script bash", "%%cmd")
 
 
@@ -139,14 +145,22 @@ def _filled_text(lines: list[str], written: Mapping[str, str]) -> LaunchText:
     filled = []
     for line in lines:
         stripped = line.strip()
+        if len(stripped) > MOST_CHARACTERS:
+            continue
         if assigned := _ASSIGNMENT.fullmatch(stripped):
-            if value := assigned[2].strip("\"'"):  # an empty one is set by an argument
-                variables[assigned[1]] = _filled(value, variables)
+            value = _filled(assigned[2].strip("\"'"), variables)
+            if 0 < len(value) <= MOST_OF_A_VALUE:  # an empty one is set by an argument
+                variables[assigned[1]] = value
             continue
         if exec_form := _EXEC_FORM.fullmatch(stripped):
             stripped = _joined(exec_form[1])
-        filled.append(_filled(stripped, variables))
-    files = {_filled(name, variables): _filled(text, variables) for name, text in written.items()}
+        text = _filled(stripped, variables)
+        if len(text) <= MOST_CHARACTERS:
+            filled.append(text)
+    files = {
+        _filled(name, variables): _filled(text, variables) if len(text) <= MOST_OF_A_FILE else text
+        for name, text in written.items()
+    }
     return LaunchText(tuple(filled), files)
 
 
