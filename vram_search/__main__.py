@@ -38,7 +38,7 @@ def _collect_garbage_rarely() -> None:
     """Imports and queries leave little garbage: Python's search for it took a sixth of the CPU time
     of a short `run`, and 0.1 s or more at its end, where it is left out.
     """
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(200_000, 20, 50)
     atexit.register(gc.freeze)
 
 
