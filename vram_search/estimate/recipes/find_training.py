@@ -117,14 +117,7 @@ def load_mapping(path: Path) -> dict[Any, Any]:
     Raises:
         InputError: it cannot be read, or holds no mapping.
     """
-    text = _text(path)
-    kind, parse = _PARSERS.get(path.suffix.lower(), ("YAML", parse_yaml))
-    try:
-        values = parse(text)
-    except ParseError as error:
-        raise InputError(
-            f"{path}: not valid {kind} ({error})", "correct it where the message points"
-        ) from None
+    values = _parsed(_text(path), path.suffix, str(path))
     if isinstance(values, list) and len(values) == 1 and _is_read(values[0]):
         values = values[0]
     if not isinstance(values, dict):
@@ -132,6 +125,25 @@ def load_mapping(path: Path) -> dict[Any, Any]:
             f"{path}: holds no mapping of keys", "give the file that the training is started with"
         )
     return values
+
+
+def _parsed(text: str, suffix: str, place: str) -> Any:
+    """The value of a YAML, JSON or TOML text.
+
+    Args:
+        suffix: of the file's name.
+        place: where the text stands, for messages.
+
+    Raises:
+        InputError: it is not valid.
+    """
+    kind, parse = _PARSERS.get(suffix.lower(), ("YAML", parse_yaml))
+    try:
+        return parse(text)
+    except ParseError as error:
+        raise InputError(
+            f"{place}: not valid {kind} ({error})", "correct it where the message points"
+        ) from None
 
 
 def _is_read(values: Any) -> bool:
@@ -203,14 +215,7 @@ def _passed_values(path: Path, lines: LaunchText, file: str) -> tuple[dict[Any, 
     name = file.rpartition("/")[2]
     for written, text in lines.written.items():
         if written.rpartition("/")[2] == name:
-            kind, parse = _PARSERS.get(Path(name).suffix.lower(), ("YAML", parse_yaml))
-            try:
-                values = parse(text)
-            except ParseError as error:
-                raise InputError(
-                    f"{path}: {file}: not valid {kind} ({error})",
-                    "correct it where the message points",
-                ) from None
+            values = _parsed(text, Path(name).suffix, f"{path}: {file}")
             return (values if isinstance(values, dict) else {}), path.parent
     for place in (path.parent / file, path.parent / name, Path(file)):
         try:
